@@ -1,0 +1,8 @@
+//! The core of rapidsmtp: SMTP without sockets, clocks or threads, and, beside it, the sink.
+//!
+//! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
+
+pub mod error;
+
+#[cfg(feature = "python")]
+mod python;

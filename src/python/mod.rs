@@ -1,0 +1,12 @@
+//! The binding: registers, unwraps, calls, wraps. It decides nothing.
+
+use pyo3::prelude::*;
+
+mod error;
+
+/// The compiled half of `rapidsmtp._core`.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}
