@@ -4,4 +4,24 @@ It is used where no compiled wheel fits. `rapidsmtp._core` chooses between the h
 else imports this package. `__all__` is the interface that both halves give.
 """
 
-__all__: list[str] = []
+from rapidsmtp._pure.address import check_path, plain_path
+from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
+from rapidsmtp._pure.command import check_command, check_host_name
+from rapidsmtp._pure.error import PeerError
+from rapidsmtp._pure.reply import ReplyReader, enhanced_status, parse_line
+from rapidsmtp._pure.stuffing import repair, stuff
+
+__all__ = [
+    "PeerError",
+    "ReplyReader",
+    "check_command",
+    "check_host_name",
+    "check_path",
+    "enhanced_status",
+    "exceeds_size",
+    "parse_ehlo",
+    "parse_line",
+    "plain_path",
+    "repair",
+    "stuff",
+]
