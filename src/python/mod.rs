@@ -5,9 +5,12 @@ use pyo3::prelude::*;
 mod address;
 mod capability;
 mod command;
+mod diagnosis;
 mod error;
+mod outcome;
 mod reply;
 mod stuffing;
+mod transaction;
 mod twin;
 
 /// The compiled half of `rapidsmtp._core`.
@@ -18,7 +21,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     address::register(module)?;
     capability::register(module)?;
     command::register(module)?;
+    diagnosis::register(module)?;
+    outcome::register(module)?;
     reply::register(module)?;
     stuffing::register(module)?;
+    transaction::register(module)?;
     Ok(())
 }

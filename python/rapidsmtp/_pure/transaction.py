@@ -171,7 +171,7 @@ class Transaction:
         """Take the next flight; empty while replies are awaited and when all is over."""
         flight = self._flight
         self._flight = b""
-        if flight is self._body:
+        if flight and flight is self._body:
             self.body_sent = True
         return flight
 
