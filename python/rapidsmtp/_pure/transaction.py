@@ -90,6 +90,7 @@ class Transaction:
         "_data_reply",
         "_finals",
         "_flight",
+        "_flight_replies",
         "_lmtp",
         "_lone_dot",
         "_mail_reply",
@@ -159,7 +160,7 @@ class Transaction:
             rcpt(path, rcpt_parameters, utf8=utf8, lower_case=lower_case) for path in recipients
         ]
         self._flight = command
-        self.awaiting = 1
+        self._flight_replies = 1
         if not mail_alone:
             self._add_recipients(FIRST_FLIGHT_RECIPIENTS)
 
@@ -171,8 +172,9 @@ class Transaction:
         """Take the next flight; empty while replies are awaited and when all is over."""
         flight = self._flight
         self._flight = b""
-        if flight is self._body:
-            self.body_sent = True
+        self.awaiting += self._flight_replies
+        self._flight_replies = 0
+        self.body_sent = self.body_sent or flight is self._body
         return flight
 
     def receive_data(self, data: bytes) -> int:
@@ -297,23 +299,23 @@ class Transaction:
         """After 354: the body for those who are left, or a way out."""
         if self.accepted and self._mail_accepted():
             self._flight = self._body
-            self.awaiting = len(self.accepted) if self._lmtp else 1
+            self._flight_replies = len(self.accepted) if self._lmtp else 1
         elif self.accepted or self._lmtp:
             # A lone dot would mail an empty body; on LMTP it would have no reply.
             self._end(self._refusal(), True)
         else:
             self._lone_dot = True
             self._flight = _LONE_DOT
-            self.awaiting = 1
+            self._flight_replies = 1
 
     def _add_recipients(self, limit: int) -> None:
         """Put the next recipients on the flight, and DATA behind the last of them."""
         commands = self._rcpt_commands[self._rcpt_sent : self._rcpt_sent + limit]
         self._rcpt_sent += len(commands)
-        self.awaiting += len(commands)
+        self._flight_replies += len(commands)
         if commands and self._rcpt_sent == len(self._rcpt_commands):
             commands.append(b"data\r\n")
-            self.awaiting += 1
+            self._flight_replies += 1
         self._flight += b"".join(commands)
 
     def _end_of_stream(self, undecided: str) -> None:
