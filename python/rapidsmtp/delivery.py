@@ -1,4 +1,4 @@
-"""What stands above the bytes of a mail: its envelope as smtplib takes it, its verdict as smtplib tells it.
+"""What stands above the bytes of a mail: envelope and verdict, as smtplib takes and tells them.
 
 Nothing here reads or writes, so that every face of rapidsmtp can share it.
 """
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from rapidsmtp import _core
 from rapidsmtp.errors import (
     SMTPDataError,
-    SMTPException,
     SMTPNotSupportedError,
     SMTPRecipientsRefused,
     SMTPResponseException,
@@ -21,6 +20,12 @@ from rapidsmtp.errors import (
 
 LOWER_CASE = sys.version_info >= (3, 13)
 """Whether this Python's smtplib writes `from:` and `to:` in lower case."""
+
+MAX_LINE = 8192
+"""Octets in a line of a reply: smtplib's `_MAXLINE`."""
+
+CLOSED = "Connection unexpectedly closed"
+"""What smtplib says to the end of the stream in the place of a reply."""
 
 NOT_CONNECTED = "please run connect() first"
 """What smtplib says to a command on a connection that is closed."""
@@ -104,6 +109,31 @@ def wants_utf8(mail_options: Sequence[str], features: Mapping[str, str]) -> bool
     return True
 
 
+def mail_parameters(client: Any, size: int, mail_options: Sequence[str]) -> list[str]:
+    """The parameters of MAIL: SIZE where the server offers it, then the caller's own.
+
+    Args:
+        client: an object with the state of `smtplib.SMTP`.
+        size: octets of the message (RFC 1870).
+        mail_options: the caller's parameters; dropped where the server speaks no ESMTP.
+    """
+    if not client.does_esmtp:
+        return []
+    declared = [f"size={size}"] if client.has_extn("size") else []
+    return [*declared, *mail_options]
+
+
+def accepts(reply: tuple[int, bytes]) -> bool:
+    """Whether a reply is a positive completion, 2yz (RFC 5321 4.2.1)."""
+    return 200 <= reply[0] <= 299
+
+
+def is_ours(client: Any, method: str) -> bool:
+    """Whether nobody has put another method of that name on the client or its class."""
+    function = getattr(getattr(client, method), "__func__", None)
+    return getattr(function, "__module__", None) == "rapidsmtp.client"
+
+
 def outcome_of(
     transaction: "_core.Transaction", sender: str, recipients: Sequence[str], lost: str
 ) -> Refused:
@@ -124,7 +154,9 @@ def outcome_of(
     refused = {recipients[index]: reply for index, reply in transaction.refused}
     verdict, reply = transaction.verdict, transaction.reply
     if verdict == "accepted" and reply is not None:
-        return Refused(refused, Reply(*reply), [recipients[index] for index in transaction.accepted])
+        return Refused(
+            refused, Reply(*reply), [recipients[index] for index in transaction.accepted]
+        )
     if verdict == "sender refused" and reply is not None:
         raise SMTPSenderRefused(*reply, sender)
     if verdict == "recipients refused":
@@ -133,28 +165,35 @@ def outcome_of(
         raise data_refused(reply, refused)
     if verdict == "fault":
         raise SMTPResponseException(500, transaction.fault or "")
+    error = SMTPServerDisconnected(lost)
     accepted = [recipients[index] for index in transaction.accepted]
-    raise disconnected(lost, transaction.body_sent, accepted, refused)
+    tell_fates(error, transaction.body_sent, accepted, refused)
+    raise error
 
 
-def data_refused(
-    reply: tuple[int, bytes], refused: Mapping[str, tuple[int, bytes]]
-) -> SMTPDataError:
+def data_refused(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]]) -> SMTPDataError:
     """The exception for a body that nobody got, with the refusals of the single recipients."""
     error = SMTPDataError(*reply)
     error.recipients = dict(refused)  # type: ignore[attr-defined]  # ours, beside smtplib's
     return error
 
 
-def disconnected(
-    how: str,
+def tell_fates(
+    error: SMTPServerDisconnected,
     body_sent: bool,
-    accepted: Sequence[str] = (),
-    refused: Mapping[str, tuple[int, bytes]] | None = None,
-) -> SMTPException:
-    """The exception for a lost connection, with what is known of the mail."""
-    error = SMTPServerDisconnected(how)
-    error.body_sent = body_sent  # type: ignore[attr-defined]  # ours, beside smtplib's
-    error.accepted = list(accepted)  # type: ignore[attr-defined]
-    error.recipients = dict(refused or {})  # type: ignore[attr-defined]
-    return error
+    accepted: Sequence[str],
+    refused: Mapping[str, tuple[int, bytes]],
+) -> None:
+    """Write on a lost connection's exception what is known of the mail.
+
+    Args:
+        error: the exception.
+        body_sent: whether the whole body was handed to the network: if so, those of whom
+            nothing is known may have the mail.
+        accepted: recipients for which the server said that it has the mail (LMTP).
+        refused: recipients that it refused, with its replies.
+    """
+    told: Any = error  # smtplib's class has no such attributes
+    told.body_sent = body_sent
+    told.accepted = list(accepted)
+    told.recipients = dict(refused)

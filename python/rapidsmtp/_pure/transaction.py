@@ -82,7 +82,7 @@ class Transaction:
         accepted: the indices of the recipients that have the mail, or, before the verdict, are
             left.
         refused: index and reply of those refused so far.
-        body_sent: whether the body was handed out to be written.
+        body_sent: whether the body was handed out and, as far as is known, written in full.
     """
 
     __slots__ = (
@@ -201,6 +201,7 @@ class Transaction:
         server does not have.
         """
         self._write_failed = True
+        self.body_sent = False
 
     def _receive_replies(self) -> None:
         replies = self._reader.events()
