@@ -7,7 +7,6 @@ they are imported, and because a hang or a crash must cost one test and not the 
 `run` is for `test_conformance.py`; executed as a script, this file is that process.
 """
 
-import contextlib
 import faulthandler
 import functools
 import importlib
@@ -165,7 +164,7 @@ class Recorder(unittest.TestResult):
         super().startTest(test)
         self.outcome = PASSED
         self.write(start=test.id())
-        faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
 
     def stopTest(self, test: unittest.TestCase) -> None:
         faulthandler.cancel_dump_traceback_later()
@@ -280,8 +279,7 @@ def main(setting: Setting, log: Path, done: set[str]) -> None:
     suite = unittest.TestSuite(test for test in everything if test.id() not in done)
     with log.open("w") as file:
         recorder = Recorder(file)
-        with contextlib.redirect_stderr(sys.stdout):
-            suite.run(recorder)
+        suite.run(recorder)
         recorder.write(flights=flights())
 
 

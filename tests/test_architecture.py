@@ -25,8 +25,16 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 800
 SHORT = {"src/lib.rs": 60, "src/python/mod.rs": 60, "python/rapidsmtp/_core.py": 60}
 
-# What I/O, clocks, threads and logs are called: nothing of it in the protocol core.
+# What the rooms beside the protocol core may not name.
+ROOMS = {
+    "python": {"std::fs", "std::net", "rustls", "tokio"},
+    "engine": {"crate::python", "pyo3"},
+    "sink": {"crate::python", "pyo3"},
+}
+# And the core: nothing that is called I/O, clock, thread or log, and none of those rooms.
 NO_PROTOCOL = {
+    *(f"crate::{name}" for name in ROOMS),
+    "pyo3",
     "std::fs",
     "std::io",
     "std::net",
@@ -140,25 +148,16 @@ def named(path: Path, forbidden: set[str]) -> set[str]:
 
 
 def room(path: Path) -> str:
-    """The folder of `src/` that a file is in; nothing for the protocol core at the top."""
-    parts = path.relative_to(CRATE).parts
-    return parts[0] if len(parts) > 1 else Path(parts[0]).stem if is_room(parts[0]) else ""
-
-
-def is_room(name: str) -> bool:
-    return Path(name).stem in ("engine", "sink", "python")
+    """Which of the rooms beside the protocol core a file of `src/` is in; nothing for the core."""
+    name = path.relative_to(CRATE).with_suffix("").parts[0]
+    return name if name in ROOMS else ""
 
 
 @pytest.mark.parametrize("path", RUST, ids=where)
 def test_rust_keeps_to_its_room(path: Path) -> None:
     if path == CRATE / "lib.rs":
         return
-    forbidden = {
-        "python": {"std::net", "std::fs", "std::thread", "tokio", "rustls"},
-        "engine": {"pyo3", "crate::python"},
-        "sink": {"pyo3", "crate::python"},
-    }.get(room(path), NO_PROTOCOL | {"pyo3", *(f"crate::{r}" for r in ("python", "engine", "sink"))})
-    assert not named(path, forbidden)
+    assert not named(path, ROOMS.get(room(path), NO_PROTOCOL))
     assert not re.search(r"\bunsafe\b(?!_)", code(path))
 
 
@@ -166,7 +165,9 @@ def test_rust_keeps_to_its_room(path: Path) -> None:
 def test_only_the_chooser_imports_the_halves(path: Path) -> None:
     if path == PACKAGE / "_core.py":
         return
-    halves = ["rapidsmtp._native"] if PURE in path.parents else ["rapidsmtp._native", "rapidsmtp._pure"]
+    halves = (
+        ["rapidsmtp._native"] if PURE in path.parents else ["rapidsmtp._native", "rapidsmtp._pure"]
+    )
     found = set(imports(path, package_of(path)))
     assert not {name for name in found for half in halves if within(name, half)}
 
@@ -213,7 +214,7 @@ def test_what_is_tested_is_what_is_shipped() -> None:
         ("use std::{fmt, io::{self, Read}};", "std::io"),
         ("fn now() -> u64 { std::time::Instant::now() }", "std::time"),
         ("use pyo3 as python;", "pyo3"),
-        ("const A: &str = \"//\"; use tokio::net;", "tokio"),
+        ('const A: &str = "//"; use tokio::net;', "tokio"),
         ("fn f<'a>(x: &'a str) { log::warn!(\"x\") }", "log"),
     ],
 )

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conformance
 import pytest
+
+import conformance
 from conformance import Report, Setting
 
 # They compare the whole reply to EHLO, so over a server that offers more no client can pass them.
