@@ -2,7 +2,12 @@
 //!
 //! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
 
+pub mod address;
+pub mod capability;
+pub mod command;
 pub mod error;
+pub mod reply;
+pub mod stuffing;
 
 #[cfg(feature = "python")]
 mod python;

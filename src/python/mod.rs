@@ -2,11 +2,23 @@
 
 use pyo3::prelude::*;
 
+mod address;
+mod capability;
+mod command;
 mod error;
+mod reply;
+mod stuffing;
+mod twin;
 
 /// The compiled half of `rapidsmtp._core`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::register(module)?;
+    address::register(module)?;
+    capability::register(module)?;
+    command::register(module)?;
+    reply::register(module)?;
+    stuffing::register(module)?;
     Ok(())
 }
