@@ -142,6 +142,8 @@ pub struct Transaction {
     options: Options,
     reader: ReplyReader,
     next: Next,
+    /// Replies that will be due when that flight was taken.
+    next_replies: usize,
     awaiting: usize,
     mail_reply: Option<Reply>,
     rcpt_sent: usize,
@@ -197,7 +199,8 @@ impl Transaction {
             options,
             reader: ReplyReader::new(),
             next: Next::Envelope(mail_end),
-            awaiting: 1,
+            next_replies: 1,
+            awaiting: 0,
             mail_reply: None,
             rcpt_sent: 0,
             rcpt_replies: 0,
@@ -220,6 +223,7 @@ impl Transaction {
 
     /// Takes the next flight; nothing while replies are awaited and when all is over.
     pub fn data_to_send(&mut self) -> Flight<'_> {
+        self.awaiting += std::mem::take(&mut self.next_replies);
         match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => Flight::Nothing,
             Next::Envelope(end) => {
@@ -432,7 +436,7 @@ impl Transaction {
     fn answer_data_mode(&mut self) {
         if !self.accepted.is_empty() && self.mail_accepted() {
             self.next = Next::Body;
-            self.awaiting = if self.options.lmtp {
+            self.next_replies = if self.options.lmtp {
                 self.accepted.len()
             } else {
                 1
@@ -443,7 +447,7 @@ impl Transaction {
         } else {
             self.lone_dot = true;
             self.next = Next::LoneDot;
-            self.awaiting = 1;
+            self.next_replies = 1;
         }
     }
 
@@ -452,9 +456,9 @@ impl Transaction {
         let total = self.rcpt_ends.len();
         let before = self.rcpt_sent;
         self.rcpt_sent = total.min(before + limit);
-        self.awaiting += self.rcpt_sent - before;
+        self.next_replies += self.rcpt_sent - before;
         let end = if self.rcpt_sent == total {
-            self.awaiting += 1;
+            self.next_replies += 1;
             self.envelope.len()
         } else {
             self.rcpt_ends[self.rcpt_sent - 1]
@@ -480,6 +484,9 @@ impl Transaction {
         self.verdict = Some(verdict);
         self.close = close || self.write_failed;
         self.awaiting = 0;
+        // A flight that nobody has taken yet must not leave after the verdict.
+        self.next = Next::Nothing;
+        self.next_replies = 0;
         self.reply = if verdict == Verdict::SenderRefused {
             self.mail_reply.clone()
         } else {

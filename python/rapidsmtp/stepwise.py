@@ -30,31 +30,30 @@ def send(
         msg = _core.repair(msg.encode("ascii"))
     parameters = delivery.mail_parameters(client, len(msg), mail_options)
     _check_envelope(client, from_addr, recipients, parameters, rcpt_options)
-    code, text = client.mail(from_addr, parameters)
-    if code != 250:
-        _leave(client, code)
-        raise SMTPSenderRefused(code, text, from_addr)
-    refused, accepted = _name_recipients(client, recipients, rcpt_options)
-    client._recipients_left = len(accepted)
+    client._body_sent = False
     client._final_replies = ()
-    client._body_sent = not delivery.is_ours(client, "data")  # else our `data` will tell
+    accepted: list[str] = []
+    refused: dict[str, tuple[int, bytes]] = {}
     try:
-        reply = client.data(msg)
-    except SMTPDataError as error:
-        _leave(client, error.smtp_code)
-        raise delivery.data_refused((error.smtp_code, error.smtp_error), refused) from None
+        code, text = client.mail(from_addr, parameters)
+        if code != 250:
+            _leave(client, code)
+            raise SMTPSenderRefused(code, text, from_addr)
+        _name_recipients(client, recipients, rcpt_options, accepted, refused)
+        return _send_body(client, msg, accepted, refused)
     except SMTPServerDisconnected as error:
         kept = _settle(accepted, client._final_replies, refused)
         delivery.tell_fates(error, client._body_sent, kept, refused)
         raise
-    finals = client._final_replies or [reply] * len(accepted)
-    return _conclude(client, reply, finals, accepted, refused)
 
 
 def _name_recipients(
-    client: Any, recipients: list[str], rcpt_options: Sequence[str]
-) -> tuple[dict[str, tuple[int, bytes]], list[str]]:
-    refused, accepted = {}, []
+    client: Any,
+    recipients: list[str],
+    rcpt_options: Sequence[str],
+    accepted: list[str],
+    refused: dict[str, tuple[int, bytes]],
+) -> None:
     for recipient in recipients:
         reply = client.rcpt(recipient, rcpt_options)
         if reply[0] == 250 or reply[0] == 251:
@@ -67,7 +66,21 @@ def _name_recipients(
     if not accepted:
         client._rset()
         raise SMTPRecipientsRefused(refused)
-    return refused, accepted
+
+
+def _send_body(
+    client: Any, msg: Any, accepted: list[str], refused: dict[str, tuple[int, bytes]]
+) -> Refused:
+    client._recipients_left = len(accepted)
+    # Our `data` tells when the body is gone; of another one nobody knows.
+    client._body_sent = not delivery.is_ours(client, "data")
+    try:
+        reply = client.data(msg)
+    except SMTPDataError as error:
+        _leave(client, error.smtp_code)
+        raise delivery.data_refused((error.smtp_code, error.smtp_error), refused) from None
+    finals = client._final_replies or [reply] * len(accepted)
+    return _conclude(client, reply, finals, accepted, refused)
 
 
 def _conclude(

@@ -90,6 +90,7 @@ class Transaction:
         "_data_reply",
         "_finals",
         "_flight",
+        "_flight_replies",
         "_lmtp",
         "_lone_dot",
         "_mail_reply",
@@ -159,7 +160,7 @@ class Transaction:
             rcpt(path, rcpt_parameters, utf8=utf8, lower_case=lower_case) for path in recipients
         ]
         self._flight = command
-        self.awaiting = 1
+        self._flight_replies = 1
         if not mail_alone:
             self._add_recipients(FIRST_FLIGHT_RECIPIENTS)
 
@@ -171,6 +172,8 @@ class Transaction:
         """Take the next flight; empty while replies are awaited and when all is over."""
         flight = self._flight
         self._flight = b""
+        self.awaiting += self._flight_replies
+        self._flight_replies = 0
         if flight and flight is self._body:
             self.body_sent = True
         return flight
@@ -297,23 +300,23 @@ class Transaction:
         """After 354: the body for those who are left, or a way out."""
         if self.accepted and self._mail_accepted():
             self._flight = self._body
-            self.awaiting = len(self.accepted) if self._lmtp else 1
+            self._flight_replies = len(self.accepted) if self._lmtp else 1
         elif self.accepted or self._lmtp:
             # A lone dot would mail an empty body; on LMTP it would have no reply.
             self._end(self._refusal(), True)
         else:
             self._lone_dot = True
             self._flight = _LONE_DOT
-            self.awaiting = 1
+            self._flight_replies = 1
 
     def _add_recipients(self, limit: int) -> None:
         """Put the next recipients on the flight, and DATA behind the last of them."""
         commands = self._rcpt_commands[self._rcpt_sent : self._rcpt_sent + limit]
         self._rcpt_sent += len(commands)
-        self.awaiting += len(commands)
+        self._flight_replies += len(commands)
         if commands and self._rcpt_sent == len(self._rcpt_commands):
             commands.append(b"data\r\n")
-            self.awaiting += 1
+            self._flight_replies += 1
         self._flight += b"".join(commands)
 
     def _end_of_stream(self, undecided: str) -> None:
@@ -330,6 +333,9 @@ class Transaction:
         self.verdict = verdict
         self.close = close or self._write_failed
         self.awaiting = 0
+        # A flight that nobody has taken yet must not leave after the verdict.
+        self._flight = b""
+        self._flight_replies = 0
         self.reply = self._mail_reply if verdict == SENDER_REFUSED else reply
         if self._lmtp and self._finals:
             self._settle_lmtp_recipients()

@@ -1,0 +1,139 @@
+"""What the benchmarks share: a sink in a process of its own, pinning, and the comparison.
+
+Loopback with two waits a mail is bound by the kernel's wake-ups, so client and sink share one
+CPU; and these machines are noisy, so smtplib and rapidsmtp take turns, round by round, and the
+ratio is that of the medians.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import rapidsmtp
+
+ROUNDS = 15
+
+SINK = """
+import sys
+from rapidsmtp.testing import Sink
+with Sink(latency=float(sys.argv[1]), store=False) as sink:
+    print(sink.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+class Comparison:
+    """Times ours and smtplib's way of the same work in turns, and notes the ratio."""
+
+    def __init__(self, benchmark: Any) -> None:
+        self._benchmark = benchmark
+
+    def __call__(
+        self, theirs: Callable[[], object], ours: Callable[[], object], *, calls: int
+    ) -> None:
+        """Run both.
+
+        Args:
+            theirs: one piece of work, by smtplib or whoever is to be beaten.
+            ours: the same by rapidsmtp.
+            calls: pieces of work in a round.
+        """
+        wall: list[float] = []
+        cpu: list[float] = []
+        own_cpu: list[float] = []
+
+        def their_round() -> None:
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            for _ in range(calls):
+                theirs()
+            wall.append((time.perf_counter() - begin) / calls)
+            cpu.append((time.process_time() - cpu_begin) / calls)
+
+        def our_round() -> None:
+            cpu_begin = time.process_time()
+            for _ in range(calls):
+                ours()
+            own_cpu.append((time.process_time() - cpu_begin) / calls)
+
+        self._benchmark.pedantic(our_round, setup=their_round, rounds=ROUNDS, warmup_rounds=1)
+        own = self._benchmark.stats.stats.median / calls
+        other = statistics.median(wall)
+        self._benchmark.extra_info.update(
+            half=rapidsmtp.implementation,
+            microseconds=round(own * 1e6, 2),
+            smtplib_microseconds=round(other * 1e6, 2),
+            ratio=round(other / own, 2),
+            cpu_microseconds=round(statistics.median(own_cpu) * 1e6, 2),
+            smtplib_cpu_microseconds=round(statistics.median(cpu) * 1e6, 2),
+        )
+
+
+@pytest.fixture
+def compare(benchmark: Any) -> Comparison:
+    return Comparison(benchmark)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pinned() -> Iterator[None]:
+    """Client and sink on one CPU: what is measured is work, not the waking of another CPU."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def start_sink(latency: float) -> tuple[subprocess.Popen[str], int]:
+    environment = {**os.environ, "RAPIDSMTP_CORE": "rust"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SINK, str(latency)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def sink() -> Iterator[int]:
+    """The port of a sink that keeps nothing."""
+    process, port = start_sink(0)
+    yield port
+    process.communicate("")
+
+
+@pytest.fixture(scope="session")
+def distant_sink() -> Iterator[int]:
+    """The port of a sink that is 20 ms away, each way."""
+    process, port = start_sink(0.02)
+    yield port
+    process.communicate("")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table that people want to see: ratios first."""
+    session = getattr(config, "_benchmarksession", None)
+    rows = [bench for bench in getattr(session, "benchmarks", ()) if "ratio" in bench.extra_info]
+    if not rows:
+        return
+    write = terminalreporter.write_line
+    write("")
+    write(
+        f"{'work':58} {'half':7} {'smtplib':>10} {'rapidsmtp':>10} {'ratio':>7}"
+        "   CPU: smtplib, ours"
+    )
+    for bench in rows:
+        info = bench.extra_info
+        write(
+            f"{bench.name.removeprefix('test_'):58} {info['half']:7}"
+            f" {info['smtplib_microseconds']:7.1f} us {info['microseconds']:7.1f} us"
+            f" {info['ratio']:7.2f}   {info['smtplib_cpu_microseconds']:.1f},"
+            f" {info['cpu_microseconds']:.1f} us"
+        )

@@ -1,0 +1,77 @@
+"""The core's kernels beside what smtplib and plain Python do with the same octets."""
+
+import io
+import re
+import smtplib
+
+import pytest
+
+import rapidsmtp
+from rapidsmtp import _core
+
+LINE = b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n"
+MESSAGES = {"38-kB": LINE * 470, "1-MB": LINE * 12500}
+_LINE_ENDS = re.compile(rb"\r\n|\n|\r(?!\n)")
+
+
+@pytest.fixture(params=["rust", "python"])
+def half(request):
+    before = _core.implementation
+    _core.use(request.param)
+    yield request.param
+    _core.use(before)
+
+
+def by_expressions(message):
+    """smtplib's way with a str, on bytes: one expression for line ends, one for dots."""
+    return smtplib._quote_periods(_LINE_ENDS.sub(b"\r\n", message)) + b".\r\n"
+
+
+def by_replace(message):
+    """The shortest way that is right for a message whose line ends are."""
+    message = message.replace(b"\n.", b"\n..")
+    return (b"." + message if message[:1] == b"." else message) + b".\r\n"
+
+
+def by_copy(message):
+    return bytearray(message)
+
+
+@pytest.mark.parametrize("size", MESSAGES)
+@pytest.mark.parametrize(
+    "rival", [by_expressions, smtplib._quote_periods, by_replace, by_copy], ids=lambda f: f.__name__
+)
+def test_stuffing_against(compare, half, rival, size):
+    message = MESSAGES[size]
+    calls = 20 if size == "38-kB" else 2
+    compare(lambda: rival(message), lambda: _core.stuff(message), calls=calls)
+
+
+REPLIES = (
+    b"250-mail.example.com\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n250-8BITMIME\r\n250 DSN\r\n"
+    b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
+    b"250 2.0.0 Ok: queued as 4bXyZ12345\r\n"
+)
+COUNT = 5
+
+
+def replies_of(client):
+    def read():
+        client.file = io.BytesIO(REPLIES)
+        for _ in range(COUNT):
+            client.getreply()
+
+    return read
+
+
+def test_getreply(compare, half):
+    compare(replies_of(smtplib.SMTP()), replies_of(rapidsmtp.SMTP()), calls=200)
+
+
+def test_reply_reader(compare, half):
+    def read():
+        reader = _core.ReplyReader()
+        reader.receive_data(REPLIES, COUNT)
+        reader.events()
+
+    compare(replies_of(smtplib.SMTP()), read, calls=200)
