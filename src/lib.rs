@@ -3,6 +3,7 @@
 //! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
 
 pub mod error;
+pub mod sink;
 
 #[cfg(feature = "python")]
 mod python;
