@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rapidsmtp import _pure
 
 if TYPE_CHECKING:
+    from rapidsmtp._native import Sink as NativeSink
     from rapidsmtp._pure import *  # noqa: F403  (the interface, for type checkers)
 
 implementation: str
@@ -31,6 +32,25 @@ def use(half: str) -> None:
     module = importlib.import_module("rapidsmtp._native") if half == "rust" else _pure
     globals().update({name: getattr(module, name) for name in _pure.__all__})
     implementation = half
+
+
+def native_sink() -> "type[NativeSink] | None":
+    """The class of the compiled sink, whichever half is chosen; it has no twin.
+
+    Returns:
+        The class, or `None` where only the pure half is installed.
+
+    Raises:
+        ImportError: the compiled half is installed and broken.
+    """
+    try:
+        module = importlib.import_module("rapidsmtp._native")
+    except ModuleNotFoundError as error:
+        if error.name != "rapidsmtp._native":
+            raise
+        return None
+    sink: type[NativeSink] = module.Sink
+    return sink
 
 
 def _choose() -> None:

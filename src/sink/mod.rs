@@ -25,7 +25,7 @@ pub mod record;
 pub mod server;
 pub mod settings;
 
-pub use fault::{Close, Fault, Point};
+pub use fault::{Action, Close, Fault, Point};
 pub use record::{Count, Received};
 pub use server::{Address, Sink};
 pub use settings::{Encryption, Listen, Settings, Tls};

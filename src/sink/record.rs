@@ -105,6 +105,12 @@ impl Tally {
         self.0[count as usize] += number;
     }
 
+    /// All tallies, in the order of [`Count::NAMES`].
+    #[must_use]
+    pub fn numbers(&self) -> &[u64; Count::COUNT] {
+        &self.0
+    }
+
     /// The tally of one thing.
     #[must_use]
     pub fn of(&self, count: Count) -> u64 {
