@@ -19,7 +19,10 @@ const BLOCK: usize = 200;
 fn transaction(chunked: bool) -> Vec<u8> {
     let mut bytes =
         b"MAIL FROM:<sender@example.com>\r\nRCPT TO:<recipient@example.com>\r\n".to_vec();
-    let content = format!("Subject: small\r\n\r\n{}", "A line of the body.\r\n".repeat(13));
+    let content = format!(
+        "Subject: small\r\n\r\n{}",
+        "A line of the body.\r\n".repeat(13)
+    );
     if chunked {
         bytes.extend_from_slice(format!("BDAT {} LAST\r\n{content}", content.len()).as_bytes());
     } else {
@@ -44,8 +47,13 @@ fn read_to_end(mut stream: TcpStream) -> io::Result<()> {
 }
 
 fn measure(threads: usize, connections: usize, seconds: f64, chunked: bool) -> io::Result<()> {
-    let sink = Sink::start(Settings { threads, ..Settings::default() })?;
-    let Address::Tcp(address) = sink.address() else { return Ok(()) };
+    let sink = Sink::start(Settings {
+        threads,
+        ..Settings::default()
+    })?;
+    let Address::Tcp(address) = sink.address() else {
+        return Ok(());
+    };
     let begin = Instant::now();
     let end = begin + Duration::from_secs_f64(seconds);
     let mut workers = Vec::new();
@@ -71,7 +79,10 @@ fn measure(threads: usize, connections: usize, seconds: f64, chunked: bool) -> i
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut argument = |otherwise: f64| {
-        arguments.next().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+        arguments
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(otherwise)
     };
     let (threads, connections, seconds) = (argument(1.0), argument(2.0), argument(3.0));
     println!("{threads} sink threads, {connections} connections, 300-byte messages");

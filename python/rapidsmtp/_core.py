@@ -35,22 +35,13 @@ def use(half: str) -> None:
 
 
 def native_sink() -> "type[NativeSink] | None":
-    """The class of the compiled sink, whichever half is chosen; it has no twin.
-
-    Returns:
-        The class, or `None` where only the pure half is installed.
-
-    Raises:
-        ImportError: the compiled half is installed and broken.
-    """
+    """The compiled sink, which has no twin; `None` where only the pure half is installed."""
     try:
-        module = importlib.import_module("rapidsmtp._native")
+        return importlib.import_module("rapidsmtp._native").Sink  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
-        if error.name != "rapidsmtp._native":
-            raise
-        return None
-    sink: type[NativeSink] = module.Sink
-    return sink
+        if error.name == "rapidsmtp._native":
+            return None
+        raise
 
 
 def _choose() -> None:

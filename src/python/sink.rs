@@ -163,7 +163,11 @@ fn fault(argument: FaultArgument) -> PyResult<Fault> {
         occurrence,
         address,
         times,
-        action: Action { delay: seconds(delay)?, reply, close },
+        action: Action {
+            delay: seconds(delay)?,
+            reply,
+            close,
+        },
     })
 }
 

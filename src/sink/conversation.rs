@@ -275,6 +275,16 @@ impl Conversation {
         match (verb, class) {
             (Verb::Auth, Some(b'2')) => self.user = Some(String::new()),
             (Verb::Auth, Some(b'3')) => self.state = State::Authentication(Exchange::doomed()),
+            (Verb::Bdat, _) if executed => {
+                self.bdat(argument, output);
+                if let State::Chunk {
+                    discarded: false, ..
+                } = self.state
+                {
+                    self.mail.chunk_action = Some(action);
+                }
+                return None;
+            }
             _ if executed => {
                 let before = output.len();
                 step = self.execute(verb, argument, output);

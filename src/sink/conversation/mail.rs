@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{Census, Conversation, EndOfData, Fate, Greeted, Progress, Shared, State, Step};
 use crate::sink::body;
 use crate::sink::command::{self, Path};
-use crate::sink::fault::Point;
+use crate::sink::fault::{Action, Point};
 use crate::sink::offer::Objection;
 use crate::sink::record::{Count, Received, Recipient, Tally};
 
@@ -22,6 +22,8 @@ pub(super) struct Mail {
     smtputf8: bool,
     /// A BDAT was accepted: RFC 3030 2 allows no DATA from here on.
     chunked: bool,
+    /// What a fault says after the chunk that it let in.
+    pub(super) chunk_action: Option<Action>,
     /// The bytes of the content so far; doubled dots count, which no limit here is exact enough
     /// to notice.
     size: u64,
@@ -41,6 +43,7 @@ impl Mail {
             tried: false,
             smtputf8: false,
             chunked: false,
+            chunk_action: None,
             size: 0,
             end: EndOfData::default(),
             census: Census::default(),
@@ -254,12 +257,20 @@ impl Conversation {
             };
             return Progress(used, Some(Step::Read));
         }
-        self.state = if last && !discarded {
-            State::Final { next: 0 }
+        self.state = State::Commands;
+        if discarded {
+            return Progress(used, None);
+        }
+        if let Some(action) = self.mail.chunk_action.take() {
+            if last {
+                self.settle();
+            }
+            output.extend_from_slice(&action.reply.unwrap_or_default());
+            return Progress(used, action.close.map(Step::Close));
+        }
+        if last {
+            self.state = State::Final { next: 0 };
         } else {
-            State::Commands
-        };
-        if !last && !discarded {
             self.reply(output, "250", "2.0.0", "Chunk received");
         }
         Progress(used, None)
@@ -315,11 +326,7 @@ impl Conversation {
                 let _ = write!(output, "250 {status}Ok: queued as {queued:X}\r\n");
             }
         }
-        let due = if self.shared.lmtp {
-            self.mail.recipients
-        } else {
-            1
-        };
+        let due = self.final_replies();
         if !accepted {
             self.mail.refused.push(next);
         }
@@ -330,15 +337,23 @@ impl Conversation {
         if next + 1 < due && step.is_none() {
             self.state = State::Final { next: next + 1 };
         } else {
-            self.settle(due);
+            self.settle();
         }
         Progress(0, step)
     }
 
+    fn final_replies(&self) -> usize {
+        if self.shared.lmtp {
+            self.mail.recipients
+        } else {
+            1
+        }
+    }
+
     /// All final replies are given: the message is counted and kept for those who accepted it.
-    fn settle(&mut self, due: usize) {
+    fn settle(&mut self) {
         let refused = std::mem::take(&mut self.mail.refused);
-        if refused.len() < due {
+        if refused.len() < self.final_replies() {
             let lost = if self.shared.lmtp { refused.len() } else { 0 };
             self.tally.one(Count::Messages);
             self.tally

@@ -195,6 +195,36 @@ fn chunks_and_what_becomes_of_a_refused_one() {
 }
 
 #[test]
+fn an_accepted_chunk_with_another_reply() {
+    let input = format!("{ENVELOPE}BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNOOP\r\nRSET\r\n");
+    let settings = || faulty(Point::Bdat, reply("251 taken\r\n"));
+    assert_eq!(codes(settings, &input), [220, 250, 250, 250, 251, 251, 250]);
+    let mut stored = conversation(settings());
+    stored.receive(input.as_bytes(), &mut Vec::new());
+    assert_eq!(stored.shared.record.messages()[0].data, b"NOOP\r\nNOOP\r\n");
+    let early = || faulty(Point::Bdat, reply("251 taken\r\n"));
+    assert_eq!(codes(early, "BDAT 6 LAST\r\nNOOP\r\n"), [220, 503]);
+}
+
+#[test]
+fn faulty_authentication() {
+    let settings = |text: &'static str| {
+        move || Settings {
+            credentials: Credentials::from([("u".to_owned(), "p".to_owned())]),
+            ..faulty(Point::Auth, reply(text))
+        }
+    };
+    let mail = "EHLO x\r\nAUTH PLAIN\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\n";
+    assert_eq!(codes(settings("235 hello\r\n"), mail)[2..], [235, 250, 503]);
+    assert_eq!(
+        codes(settings("454 4.7.0 later\r\n"), mail)[2..],
+        [454, 530, 530]
+    );
+    // A challenge that is none: the line behind it is its answer.
+    assert_eq!(codes(settings("334 !\r\n"), mail)[2..], [334, 501, 530]);
+}
+
+#[test]
 fn without_the_extensions() {
     let bare = || Settings {
         extensions: Vec::new(),
