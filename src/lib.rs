@@ -7,6 +7,7 @@ pub mod capability;
 pub mod command;
 pub mod error;
 pub mod reply;
+pub mod sink;
 pub mod stuffing;
 
 #[cfg(feature = "python")]

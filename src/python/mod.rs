@@ -7,6 +7,7 @@ mod capability;
 mod command;
 mod error;
 mod reply;
+mod sink;
 mod stuffing;
 mod twin;
 
@@ -20,5 +21,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     command::register(module)?;
     reply::register(module)?;
     stuffing::register(module)?;
+    module.add_class::<sink::NativeSink>()?;
     Ok(())
 }
