@@ -1,0 +1,114 @@
+"""Wire-ready messages, and email.message objects turned into them.
+
+A `Message` is what the sending side takes: an envelope (RFC 5321 section 2.3.1) and finished
+bytes. `envelope` and `flatten` make one out of an email.message object and follow
+`smtplib.SMTP.send_message` to the letter, oddities included, because programs rely on them.
+"""
+
+import copy
+import email.generator
+import email.message
+import email.utils
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message with its envelope, ready for the wire.
+
+    Attributes:
+        sender: The envelope's sender; "" is the null reverse-path of a bounce.
+        recipients: The envelope's recipients, at least one.
+        data: Header and body with CRLF line ends, before dot-stuffing. Bytes are held by
+            reference, any other buffer is copied.
+        tag: Whatever tells the caller which message this is; it comes back in the `Outcome`.
+        mail_options: ESMTP parameters of MAIL, in order.
+        rcpt_options: ESMTP parameters of every RCPT, in order.
+
+    Raises:
+        TypeError: `data` is a string, or no buffer.
+        ValueError: There is no recipient.
+    """
+
+    sender: str
+    recipients: Sequence[str]
+    # A newsletter's worth of bytes, and perhaps secrets, have no place in a log line.
+    data: bytes = field(repr=False)
+    tag: Any = field(default=None, kw_only=True)
+    mail_options: Sequence[str] = field(default=(), kw_only=True)
+    rcpt_options: Sequence[str] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, (str, int)):
+            raise TypeError(f"data must be bytes, not {type(self.data).__name__}")
+        if type(self.data) is not bytes:
+            object.__setattr__(self, "data", bytes(self.data))
+        recipients = (self.recipients,) if isinstance(self.recipients, str) else self.recipients
+        object.__setattr__(self, "recipients", tuple(recipients))
+        if not self.recipients:
+            raise ValueError("a message needs at least one recipient")
+        object.__setattr__(self, "mail_options", tuple(self.mail_options))
+        object.__setattr__(self, "rcpt_options", tuple(self.rcpt_options))
+
+
+def envelope(
+    message: "email.message.Message[Any, Any]",
+    from_addr: str | None = None,
+    to_addrs: str | Iterable[str] | None = None,
+) -> tuple[str, str | Iterable[str]]:
+    """Read the envelope out of a message's header, as `smtplib.SMTP.send_message` does.
+
+    A resent message (RFC 5322 section 3.6.6) is read by its Resent- fields. Sender goes before
+    From; the recipients are those of To, Bcc and Cc, in this order, the first field of each.
+
+    Args:
+        message: An email.message object.
+        from_addr: The sender, if the header is not to be asked.
+        to_addrs: The recipients, if the header is not to be asked; returned as they are.
+
+    Returns:
+        The sender and the recipients.
+
+    Raises:
+        ValueError: There is more than one block of Resent- fields.
+    """
+    resent = message.get_all("Resent-Date")
+    if resent is not None and len(resent) != 1:
+        raise ValueError("message has more than one 'Resent-' header block")
+    prefix = "" if resent is None else "Resent-"
+    if from_addr is None:
+        name = f"{prefix}Sender" if f"{prefix}Sender" in message else f"{prefix}From"
+        # A message without either gives None here, which getaddresses turns into text: so does
+        # send_message, and the server is the one to refuse it.
+        from_addr = email.utils.getaddresses([cast(str, message[name])])[0][1]
+    if to_addrs is None:
+        fields = [message[prefix + name] for name in ("To", "Bcc", "Cc")]
+        present = [value for value in fields if value is not None]
+        to_addrs = [address for _, address in email.utils.getaddresses(present)]
+    return from_addr, to_addrs
+
+
+def flatten(message: "email.message.Message[Any, Any]", *, utf8: bool = False) -> bytes:
+    """Write a message as `smtplib.SMTP.send_message` hands it to `sendmail`.
+
+    Args:
+        message: An email.message object; it is left as it is.
+        utf8: Write header fields in UTF-8 instead of encoded words (RFC 6532), for SMTPUTF8.
+
+    Returns:
+        The message with CRLF line ends and without Bcc and Resent-Bcc.
+    """
+    shown = copy.copy(message)
+    del shown["Bcc"]
+    del shown["Resent-Bcc"]
+    with io.BytesIO() as buffer:
+        if utf8:
+            policy = message.policy.clone(utf8=True)  # type: ignore[call-arg, unused-ignore]
+            generator = email.generator.BytesGenerator(buffer, policy=policy)
+        else:
+            generator = email.generator.BytesGenerator(buffer)
+        generator.flatten(shown, linesep="\r\n")
+        return buffer.getvalue()
