@@ -5,6 +5,8 @@
 Names, shops and addresses are made up; the domains are those of RFC 2606, which nobody owns.
 """
 
+# ruff: noqa: RUF001  (names in other scripts look like Latin, as they should)
+
 import base64
 import csv
 import random
@@ -19,58 +21,58 @@ SUBSCRIBERS = 1000
 # Given and family names with the Latin letters that an address is made of.
 PEOPLE = {
     "de": (
-        "Jürgen/juergen Anneliese/anneliese Käthe/kaethe Matthias/matthias Zoë/zoe".split(),
-        "Müller/mueller Weiß/weiss Schönfeld/schoenfeld Großmann/grossmann".split(),
+        ["Jürgen/juergen", "Anneliese/anneliese", "Käthe/kaethe", "Matthias/matthias", "Zoë/zoe"],
+        ["Müller/mueller", "Weiß/weiss", "Schönfeld/schoenfeld", "Großmann/grossmann"],
         ["Hamburg", "Köln", "Leipzig"],
     ),
     "en": (
-        "Margaret/margaret Oliver/oliver Siobhán/siobhan Priya/priya Dwayne/dwayne".split(),
-        "O'Brien/obrien Whitfield/whitfield Hargreaves/hargreaves Okonkwo/okonkwo".split(),
+        ["Margaret/margaret", "Oliver/oliver", "Siobhán/siobhan", "Priya/priya", "Dwayne/dwayne"],
+        ["O'Brien/obrien", "Whitfield/whitfield", "Hargreaves/hargreaves", "Okonkwo/okonkwo"],
         ["Bristol", "Cork", "Halifax"],
     ),
     "es": (
-        "María/maria Íñigo/inigo Lucía/lucia Andrés/andres Begoña/begona".split(),
-        "Núñez/nunez Peña/pena Gutiérrez/gutierrez Echeverría/echeverria".split(),
+        ["María/maria", "Íñigo/inigo", "Lucía/lucia", "Andrés/andres", "Begoña/begona"],
+        ["Núñez/nunez", "Peña/pena", "Gutiérrez/gutierrez", "Echeverría/echeverria"],
         ["Málaga", "Logroño", "Medellín"],
     ),
     "pl": (
-        "Łukasz/lukasz Małgorzata/malgorzata Żaneta/zaneta Wojciech/wojciech".split(),
-        "Wiśniewska/wisniewska Dąbrowski/dabrowski Zając/zajac Król/krol".split(),
+        ["Łukasz/lukasz", "Małgorzata/malgorzata", "Żaneta/zaneta", "Wojciech/wojciech"],
+        ["Wiśniewska/wisniewska", "Dąbrowski/dabrowski", "Zając/zajac", "Król/krol"],
         ["Kraków", "Łódź", "Gdańsk"],
     ),
     "vi": (
-        "Thảo/thao Đức/duc Hạnh/hanh Tuấn/tuan".split(),
-        "Nguyễn/nguyen Trần/tran Phạm/pham Đặng/dang".split(),
+        ["Thảo/thao", "Đức/duc", "Hạnh/hanh", "Tuấn/tuan"],
+        ["Nguyễn/nguyen", "Trần/tran", "Phạm/pham", "Đặng/dang"],
         ["Hà Nội", "Đà Nẵng", "Huế"],
     ),
     "el": (
-        "Ελένη/eleni Γιώργος/giorgos Δήμητρα/dimitra Θανάσης/thanasis".split(),
-        "Παπαδοπούλου/papadopoulou Οικονόμου/oikonomou Βασιλείου/vasileiou".split(),
+        ["Ελένη/eleni", "Γιώργος/giorgos", "Δήμητρα/dimitra", "Θανάσης/thanasis"],
+        ["Παπαδοπούλου/papadopoulou", "Οικονόμου/oikonomou", "Βασιλείου/vasileiou"],
         ["Θεσσαλονίκη", "Πάτρα"],
     ),
     "uk": (
-        "Олена/olena Тарас/taras Юлія/yuliia Андрій/andrii".split(),
-        "Шевченко/shevchenko Коваленко/kovalenko Бондаренко/bondarenko".split(),
+        ["Олена/olena", "Тарас/taras", "Юлія/yuliia", "Андрій/andrii"],
+        ["Шевченко/shevchenko", "Коваленко/kovalenko", "Бондаренко/bondarenko"],
         ["Львів", "Київ"],
     ),
     "ar": (
-        "ليلى/layla يوسف/yusuf فاطمة/fatima كريم/karim".split(),
-        "حداد/haddad منصور/mansour الخطيب/alkhatib".split(),
+        ["ليلى/layla", "يوسف/yusuf", "فاطمة/fatima", "كريم/karim"],
+        ["حداد/haddad", "منصور/mansour", "الخطيب/alkhatib"],
         ["عمّان", "تونس"],
     ),
     "hi": (
-        "अनन्या/ananya राहुल/rahul मीरा/meera विक्रम/vikram".split(),
-        "शर्मा/sharma पटेल/patel अय्यर/iyer".split(),
+        ["अनन्या/ananya", "राहुल/rahul", "मीरा/meera", "विक्रम/vikram"],
+        ["शर्मा/sharma", "पटेल/patel", "अय्यर/iyer"],
         ["पुणे", "जयपुर"],
     ),
     "ja": (
-        "さくら/sakura 健太/kenta 美咲/misaki 大輔/daisuke".split(),
-        "佐藤/sato 鈴木/suzuki 高橋/takahashi".split(),
+        ["さくら/sakura", "健太/kenta", "美咲/misaki", "大輔/daisuke"],
+        ["佐藤/sato", "鈴木/suzuki", "高橋/takahashi"],
         ["京都", "札幌"],
     ),
     "ko": (
-        "지우/jiwoo 서연/seoyeon 민준/minjun 하은/haeun".split(),
-        "김/kim 박/park 최/choi".split(),
+        ["지우/jiwoo", "서연/seoyeon", "민준/minjun", "하은/haeun"],
+        ["김/kim", "박/park", "최/choi"],
         ["서울", "부산"],
     ),
 }

@@ -262,7 +262,7 @@ class Template:
         """
         required = self.required_fields | ({tag} if tag is not None else set())
         check_csv(path, encoding, required)
-        return self.merge(_csv_rows(path, encoding), tag)
+        return self.merge(csv_rows(path, encoding), tag)
 
     def _envelope(self, boxes: dict[str, list[Mailbox]]) -> tuple[str, list[str]]:
         senders = boxes.get(f"{self._prefix}sender") or boxes.get(f"{self._prefix}from")
@@ -331,7 +331,8 @@ def _check_cells(cells: list[str], columns: list[str], where: str) -> None:
         raise ValueError(f"{where}: {len(cells)} cells, but {len(columns)} columns")
 
 
-def _csv_rows(path: str | os.PathLike[str], encoding: str) -> Iterator[dict[str, Any]]:
+def csv_rows(path: str | os.PathLike[str], encoding: str) -> Iterator[dict[str, Any]]:
+    """Read the rows of a CSV file that `check_csv` has passed, one at a time."""
     with Path(path).open(encoding=encoding, newline="") as file:
         yield from csv.DictReader(file, strict=True)
 
