@@ -1,6 +1,40 @@
-"""smtplib at the speed of the wire."""
+"""smtplib at the speed of the wire: `import rapidsmtp as smtplib`, and nothing else changes.
+
+All of smtplib's names are here, private ones too where programs and tests reach for them: the
+classes are ours, the exceptions and functions are smtplib's own.
+"""
+
+import smtplib as _smtplib
+import socket as socket
+import ssl as ssl
+import sys as sys
+from smtplib import CRLF as CRLF
+from smtplib import LMTP_PORT as LMTP_PORT
+from smtplib import OLDSTYLE_AUTH as OLDSTYLE_AUTH
+from smtplib import SMTP_PORT as SMTP_PORT
+from smtplib import SMTP_SSL_PORT as SMTP_SSL_PORT
+from smtplib import bCRLF as bCRLF
+from smtplib import quoteaddr as quoteaddr
+from smtplib import quotedata as quotedata
 
 from rapidsmtp._core import implementation as implementation
+from rapidsmtp.client import LMTP as LMTP
+from rapidsmtp.client import SMTP as SMTP
+from rapidsmtp.client import SMTP_SSL as SMTP_SSL
+from rapidsmtp.delivery import Refused as Refused
+from rapidsmtp.delivery import Reply as Reply
+from rapidsmtp.errors import SMTPAuthenticationError as SMTPAuthenticationError
+from rapidsmtp.errors import SMTPConnectError as SMTPConnectError
+from rapidsmtp.errors import SMTPDataError as SMTPDataError
+from rapidsmtp.errors import SMTPException as SMTPException
+from rapidsmtp.errors import SMTPHeloError as SMTPHeloError
+from rapidsmtp.errors import SMTPNotSupportedError as SMTPNotSupportedError
+from rapidsmtp.errors import SMTPRecipientsRefused as SMTPRecipientsRefused
+from rapidsmtp.errors import SMTPResponseException as SMTPResponseException
+from rapidsmtp.errors import SMTPSenderRefused as SMTPSenderRefused
+from rapidsmtp.errors import SMTPServerDisconnected as SMTPServerDisconnected
+from rapidsmtp.installation import install as install
+from rapidsmtp.installation import uninstall as uninstall
 from rapidsmtp.message import Message as Message
 from rapidsmtp.outcome import Outcome as Outcome
 from rapidsmtp.outcome import RecipientResult as RecipientResult
@@ -8,3 +42,36 @@ from rapidsmtp.outcome import Status as Status
 from rapidsmtp.template import Template as Template
 
 __version__ = "0.1.0"
+
+# The private names, and the modules that smtplib imports, differ from one Python to the next.
+for _name, _value in vars(_smtplib).items():
+    if not _name.startswith("__"):
+        globals().setdefault(_name, _value)
+
+__all__ = [
+    "LMTP",
+    "SMTP",
+    "SMTP_SSL",
+    "Message",
+    "Outcome",
+    "RecipientResult",
+    "Refused",
+    "Reply",
+    "SMTPAuthenticationError",
+    "SMTPConnectError",
+    "SMTPDataError",
+    "SMTPException",
+    "SMTPHeloError",
+    "SMTPNotSupportedError",
+    "SMTPRecipientsRefused",
+    "SMTPResponseException",
+    "SMTPSenderRefused",
+    "SMTPServerDisconnected",
+    "Status",
+    "Template",
+    "implementation",
+    "install",
+    "quoteaddr",
+    "quotedata",
+    "uninstall",
+]

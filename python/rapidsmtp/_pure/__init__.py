@@ -4,4 +4,31 @@ It is used where no compiled wheel fits. `rapidsmtp._core` chooses between the h
 else imports this package. `__all__` is the interface that both halves give.
 """
 
-__all__: list[str] = []
+from rapidsmtp._pure.address import check_path, plain_path
+from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
+from rapidsmtp._pure.command import check_command, check_host_name
+from rapidsmtp._pure.diagnosis import diagnose
+from rapidsmtp._pure.error import PeerError
+from rapidsmtp._pure.outcome import message_status, recipient_status
+from rapidsmtp._pure.reply import ReplyReader, enhanced_status, parse_line
+from rapidsmtp._pure.stuffing import repair, stuff
+from rapidsmtp._pure.transaction import Transaction
+
+__all__ = [
+    "PeerError",
+    "ReplyReader",
+    "Transaction",
+    "check_command",
+    "check_host_name",
+    "check_path",
+    "diagnose",
+    "enhanced_status",
+    "exceeds_size",
+    "message_status",
+    "parse_ehlo",
+    "parse_line",
+    "plain_path",
+    "recipient_status",
+    "repair",
+    "stuff",
+]

@@ -7,7 +7,6 @@ has the quieter machine. The merging is timed apart: it is the same work for bot
 import argparse
 import importlib.util
 import smtplib
-import smtplib as drop_in
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import rapidsmtp
+import rapidsmtp as drop_in
 from rapidsmtp.cli import display
 from rapidsmtp.cli.send import load
 from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive

@@ -7,7 +7,6 @@ of submission, and no password leaves in clear text unless that was asked for in
 
 import os
 import smtplib
-import smtplib as drop_in
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import rapidsmtp as drop_in
 from rapidsmtp.cli.usage import UsageError
 
 _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}

@@ -1,0 +1,199 @@
+"""What stands above the bytes of a mail: envelope and verdict, as smtplib takes and tells them.
+
+Nothing here reads or writes, so that every face of rapidsmtp can share it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from smtplib import quoteaddr
+from typing import Any, NamedTuple
+
+from rapidsmtp import _core
+from rapidsmtp.errors import (
+    SMTPDataError,
+    SMTPNotSupportedError,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+)
+
+LOWER_CASE = sys.version_info >= (3, 13)
+"""Whether this Python's smtplib writes `from:` and `to:` in lower case."""
+
+MAX_LINE = 8192
+"""Octets in a line of a reply: smtplib's `_MAXLINE`."""
+
+CLOSED = "Connection unexpectedly closed"
+"""What smtplib says to the end of the stream in the place of a reply."""
+
+NOT_CONNECTED = "please run connect() first"
+"""What smtplib says to a command on a connection that is closed."""
+
+
+class Reply(NamedTuple):
+    """A server's reply.
+
+    Attributes:
+        code: three digits; -1 where they could not be read.
+        text: the lines without their codes, joined by LF.
+    """
+
+    code: int
+    text: bytes
+
+    @property
+    def enhanced_status(self) -> str | None:
+        """The enhanced status code at the head of the text, such as `"2.1.5"` (RFC 3463)."""
+        return _core.enhanced_status(self.code, self.text)
+
+
+class Refused(dict[str, tuple[int, bytes]]):
+    """The refused recipients, as `sendmail` returns them: replies by address.
+
+    It equals smtplib's dict, and knows more.
+
+    Attributes:
+        reply: the reply to the message itself; servers put their queue id in its text.
+        accepted: the recipients for which the server has the mail, as the caller gave them.
+    """
+
+    def __init__(
+        self, refused: Mapping[str, tuple[int, bytes]], reply: Reply, accepted: Sequence[str]
+    ) -> None:
+        super().__init__(refused)
+        self.reply = reply
+        self.accepted = accepted
+
+    @property
+    def enhanced_status(self) -> str | None:
+        """The enhanced status code of `reply` (RFC 3463)."""
+        return self.reply.enhanced_status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self.reply, self.accepted)
+
+
+def path(address: str) -> str:
+    """An address as it stands in MAIL and RCPT, in angle brackets.
+
+    Args:
+        address: whatever `quoteaddr` of the running Python takes.
+
+    Raises:
+        ValueError: it holds what would be more than an address.
+    """
+    plain = _core.plain_path(address) if isinstance(address, str) else None
+    if plain is not None:
+        return plain
+    quoted = quoteaddr(address)
+    _core.check_command(quoted)
+    _core.check_path(quoted)
+    return quoted
+
+
+def wants_utf8(mail_options: Sequence[str], features: Mapping[str, str]) -> bool:
+    """Whether the options ask for SMTPUTF8 (RFC 6531).
+
+    Args:
+        mail_options: the parameters of MAIL.
+        features: what the server offers, as `esmtp_features`.
+
+    Raises:
+        SMTPNotSupportedError: they do and the server does not offer it.
+    """
+    if not any(option.lower() == "smtputf8" for option in mail_options):
+        return False
+    if "smtputf8" not in features:
+        raise SMTPNotSupportedError("SMTPUTF8 not supported by server")
+    return True
+
+
+def mail_parameters(client: Any, size: int, mail_options: Sequence[str]) -> list[str]:
+    """The parameters of MAIL: SIZE where the server offers it, then the caller's own.
+
+    Args:
+        client: an object with the state of `smtplib.SMTP`.
+        size: octets of the message (RFC 1870).
+        mail_options: the caller's parameters; dropped where the server speaks no ESMTP.
+    """
+    if not client.does_esmtp:
+        return []
+    declared = [f"size={size}"] if client.has_extn("size") else []
+    return [*declared, *mail_options]
+
+
+def accepts(reply: tuple[int, bytes]) -> bool:
+    """Whether a reply is a positive completion, 2yz (RFC 5321 4.2.1)."""
+    return 200 <= reply[0] <= 299
+
+
+def is_ours(client: Any, method: str) -> bool:
+    """Whether nobody has put another method of that name on the client or its class."""
+    function = getattr(getattr(client, method), "__func__", None)
+    return getattr(function, "__module__", None) == "rapidsmtp.client"
+
+
+def outcome_of(
+    transaction: "_core.Transaction", sender: str, recipients: Sequence[str], lost: str
+) -> Refused:
+    """Tell a verdict as `smtplib.SMTP.sendmail` does.
+
+    Args:
+        transaction: one that is over.
+        sender: the sender as the caller gave it.
+        recipients: the recipients as the caller gave them.
+        lost: how the connection was lost, if it was.
+
+    Raises:
+        SMTPSenderRefused, SMTPRecipientsRefused, SMTPDataError, SMTPServerDisconnected,
+        SMTPResponseException: what smtplib raises for it. `SMTPServerDisconnected` has an
+            attribute `body_sent`: whether the server may have the mail all the same; on LMTP
+            also `accepted` and `recipients`, as far as they are known.
+    """
+    refused = {recipients[index]: reply for index, reply in transaction.refused}
+    verdict, reply = transaction.verdict, transaction.reply
+    if verdict == "accepted" and reply is not None:
+        return Refused(
+            refused, Reply(*reply), [recipients[index] for index in transaction.accepted]
+        )
+    if verdict == "sender refused" and reply is not None:
+        raise SMTPSenderRefused(*reply, sender)
+    if verdict == "recipients refused":
+        raise SMTPRecipientsRefused(refused)
+    if verdict == "data refused" and reply is not None:
+        raise data_refused(reply, refused)
+    if verdict == "fault":
+        raise SMTPResponseException(500, transaction.fault or "")
+    error = SMTPServerDisconnected(lost)
+    accepted = [recipients[index] for index in transaction.accepted]
+    tell_fates(error, transaction.body_sent, accepted, refused)
+    raise error
+
+
+def data_refused(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]]) -> SMTPDataError:
+    """The exception for a body that nobody got, with the refusals of the single recipients."""
+    error = SMTPDataError(*reply)
+    error.recipients = dict(refused)  # type: ignore[attr-defined]  # ours, beside smtplib's
+    return error
+
+
+def tell_fates(
+    error: SMTPServerDisconnected,
+    body_sent: bool,
+    accepted: Sequence[str],
+    refused: Mapping[str, tuple[int, bytes]],
+) -> None:
+    """Write on a lost connection's exception what is known of the mail.
+
+    Args:
+        error: the exception.
+        body_sent: whether the whole body was handed to the network: if so, those of whom
+            nothing is known may have the mail.
+        accepted: recipients for which the server said that it has the mail (LMTP).
+        refused: recipients that it refused, with its replies.
+    """
+    told: Any = error  # smtplib's class has no such attributes
+    told.body_sent = body_sent
+    told.accepted = list(accepted)
+    told.recipients = dict(refused)

@@ -1,0 +1,131 @@
+"""The fast way of `sendmail`: a transaction of the core, written in flights (RFC 2920).
+
+It serves any object that keeps its state as `smtplib.SMTP` does, reads through the same `file` as
+the step-by-step way, and leaves there what no command awaited.
+"""
+
+import contextlib
+import io
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rapidsmtp import _core, delivery
+from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+
+_PASSED_BY = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
+"""The methods that are not called here: a client in which one was replaced goes step by step."""
+
+_REPLACEABLE = frozenset(_PASSED_BY)
+
+methods_passed_by = operator.attrgetter(*_PASSED_BY)
+"""A class's methods that are not called here, to be compared with those of ours."""
+
+
+def applies(client: Any, own_methods: tuple[Any, ...]) -> bool:
+    """Whether a mail of this client may be sent the fast way.
+
+    Args:
+        client: an object with the state of `smtplib.SMTP`.
+        own_methods: `methods_passed_by` of the class as it was made.
+    """
+    return (
+        client.pipelining
+        and not client.debuglevel
+        and client.does_esmtp
+        and "pipelining" in client.esmtp_features
+        # What an earlier connection offered says nothing about this one.
+        and client._greeted is client.sock is not None
+        and _REPLACEABLE.isdisjoint(client.__dict__)
+        and methods_passed_by(type(client)) == own_methods
+        and client.command_encoding in ("ascii", "utf-8")
+    )
+
+
+def send(
+    client: Any,
+    from_addr: str,
+    recipients: list[str],
+    msg: Any,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+) -> Refused:
+    """Send one mail; arguments, result and errors are those of `sendmail`."""
+    body, size = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)
+    features = client.esmtp_features
+    utf8 = client.command_encoding == "utf-8"
+    if mail_options:
+        utf8 = delivery.wants_utf8(mail_options, features) or utf8
+    transaction = _core.Transaction(
+        delivery.path(from_addr),
+        [delivery.path(recipient) for recipient in recipients],
+        body,
+        delivery.mail_parameters(client, size, mail_options),
+        rcpt_options,
+        utf8=utf8,
+        lower_case=delivery.LOWER_CASE,
+        lmtp=client.ehlo_msg == "lhlo",
+        mail_alone=_core.exceeds_size(features.get("size", ""), size),
+    )
+    lost = _run(client, transaction)
+    if transaction.close:
+        client.close()
+    elif transaction.verdict != "accepted":
+        client._rset()
+    return delivery.outcome_of(transaction, from_addr, recipients, lost)
+
+
+def _run(client: Any, transaction: "_core.Transaction") -> str:
+    """Write and read until there is a verdict.
+
+    Returns:
+        How the connection was lost, if it was.
+    """
+    while flight := transaction.data_to_send():
+        sys.audit("smtplib.send", client, flight)
+        try:
+            client.sock.sendall(flight)
+        except OSError:
+            _read_last_words(client, transaction)
+            return "Server not connected"
+        while transaction.awaiting:
+            lost = _receive(client, transaction)
+            if lost:
+                transaction.receive_eof()
+                return lost
+    return NOT_CONNECTED
+
+
+def _receive(client: Any, transaction: "_core.Transaction") -> str:
+    """Read once; what no command awaited stays in `file`.
+
+    Returns:
+        How the connection was lost; empty where it was not.
+    """
+    if client.file is None:
+        client.file = client.sock.makefile("rb")
+    file = client.file
+    try:
+        if type(file) is io.BufferedReader:
+            data = file.peek(1)
+            if data:
+                file.read(transaction.receive_data(data))
+        else:  # the file of a socket that is no real one need have no more than readline
+            data = file.readline(MAX_LINE + 1)
+            if data:
+                whole = data.endswith(b"\n") or len(data) > MAX_LINE
+                transaction.receive_data(data if whole else data + b"\n")
+    except OSError as error:
+        return f"{CLOSED}: {error}"
+    return "" if data else CLOSED
+
+
+def _read_last_words(client: Any, transaction: "_core.Transaction") -> None:
+    """After a failed write: the reply that explains it is often there already."""
+    transaction.write_failed()
+    with contextlib.suppress(OSError, ValueError):
+        client.sock.settimeout(0)
+        while transaction.awaiting and not _receive(client, transaction):
+            pass
+    transaction.receive_eof()
