@@ -9,6 +9,7 @@ pub mod diagnosis;
 pub mod error;
 pub mod outcome;
 pub mod reply;
+pub mod sink;
 pub mod stuffing;
 pub mod transaction;
 

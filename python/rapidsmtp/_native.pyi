@@ -1,5 +1,6 @@
 # The interface of the compiled half, checked against it by stubtest.
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import final
 
 from _typeshed import ReadableBuffer
@@ -9,6 +10,7 @@ from rapidsmtp._pure.error import PeerError as PeerError
 __all__ = [
     "PeerError",
     "ReplyReader",
+    "Sink",
     "Transaction",
     "__version__",
     "check_command",
@@ -88,3 +90,45 @@ class Transaction:
     def refused(self) -> list[tuple[int, tuple[int, bytes]]]: ...
     @property
     def body_sent(self) -> bool: ...
+
+@final
+class Sink:
+    def __new__(
+        cls,
+        *,
+        host: str,
+        port: int,
+        path: str | PathLike[str] | None,
+        lmtp: bool,
+        extensions: Sequence[str] | None,
+        latency: float,
+        faults: Sequence[
+            tuple[
+                str,
+                int | None,
+                int | None,
+                bytes | None,
+                int | None,
+                bytes | None,
+                str | None,
+                float,
+            ]
+        ],
+        tls: tuple[str, bytes, bytes] | None,
+        credentials: Mapping[str, str],
+        store: bool,
+        wire: bool,
+        threads: int,
+    ) -> Sink: ...
+    def address(self) -> tuple[str, int] | None: ...
+    def messages(
+        self, start: int
+    ) -> list[
+        tuple[
+            bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None
+        ]
+    ]: ...
+    def counts(self) -> dict[str, int]: ...
+    def wire(self) -> list[bytes]: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...

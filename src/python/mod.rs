@@ -9,6 +9,7 @@ mod diagnosis;
 mod error;
 mod outcome;
 mod reply;
+mod sink;
 mod stuffing;
 mod transaction;
 mod twin;
@@ -26,5 +27,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     reply::register(module)?;
     stuffing::register(module)?;
     transaction::register(module)?;
+    module.add_class::<sink::NativeSink>()?;
     Ok(())
 }
