@@ -47,6 +47,7 @@ class ReplyReader:
     def fault(self) -> str | None: ...
     @property
     def broken(self) -> bool: ...
+
 @final
 class Sink:
     def __new__(
@@ -80,9 +81,7 @@ class Sink:
     def messages(
         self, start: int
     ) -> list[
-        tuple[
-            bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None
-        ]
+        tuple[bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None]
     ]: ...
     def counts(self) -> dict[str, int]: ...
     def wire(self) -> list[bytes]: ...
