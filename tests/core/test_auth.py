@@ -5,6 +5,8 @@ import copy
 import importlib
 import json
 import pickle
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +80,26 @@ def test_the_most_iterations_are_taken() -> None:
     exchange.respond(None)
     response = exchange.respond(b"r=nx,s=QQ==,i=1000000")
     assert response is not None and response.startswith(b"c=biws,r=nx,p=")
+
+
+def test_other_threads_run_while_the_password_is_salted(core: ModuleType) -> None:
+    exchange = core.Scram("user", "pencil", "sha256", "n")
+    exchange.respond(None)
+    seen: list[str] = []
+    gate = threading.Lock()
+    gate.acquire()
+    thread = threading.Thread(target=lambda: (gate.acquire(), seen.append("ran")))
+    thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # from here on only who gives the interpreter away loses it
+    try:
+        gate.release()
+        exchange.respond(b"r=nx,s=QQ==,i=50000")
+        ran = list(seen)
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert ran == ["ran"]
 
 
 def test_peer_error_is_one_class(core: ModuleType) -> None:
