@@ -88,7 +88,12 @@ def test_other_threads_run_while_the_password_is_salted(core: ModuleType) -> Non
     seen: list[str] = []
     gate = threading.Lock()
     gate.acquire()
-    thread = threading.Thread(target=lambda: (gate.acquire(), seen.append("ran")))
+
+    def run() -> None:
+        gate.acquire()
+        seen.append("ran")
+
+    thread = threading.Thread(target=run)
     thread.start()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1000)  # from here on only who gives the interpreter away loses it
