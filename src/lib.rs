@@ -5,10 +5,13 @@
 pub mod address;
 pub mod capability;
 pub mod command;
+pub mod diagnosis;
 pub mod error;
+pub mod outcome;
 pub mod reply;
 pub mod sink;
 pub mod stuffing;
+pub mod transaction;
 
 #[cfg(feature = "python")]
 mod python;

@@ -1,7 +1,7 @@
 //! The binding of `stuffing`.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView, PySequence};
+use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::stuffing::Scan;
 
@@ -29,9 +29,7 @@ fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> 
     let wire = if scan.is_stuffed() && data.is_exact_instance_of::<PyBytes>() {
         // Python's own concatenation copies once; `new_with` would fill the room with zeros first.
         let end = PyBytes::new(data.py(), scan.end_of_data());
-        data.cast::<PySequence>()?
-            .concat(end.cast::<PySequence>()?)?
-            .into_any()
+        data.add(end)?
     } else {
         fill(data.py(), scan.stuffed_len(), |out| scan.stuff_into(out))?.into_any()
     };

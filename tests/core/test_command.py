@@ -22,9 +22,8 @@ def test_check_host_name(core: ModuleType, row: Any) -> None:
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
 def test_no_control_character_passes(core: ModuleType, code: int) -> None:
-    for function in (core.check_command, core.check_host_name):
-        with pytest.raises(ValueError):
-            function(f"a{chr(code)}b")
+    with pytest.raises(ValueError):
+        core.check_command(f"a{chr(code)}b")
 
 
 def test_lone_surrogates_are_for_the_encoding_to_refuse(core: ModuleType) -> None:
