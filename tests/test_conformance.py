@@ -23,8 +23,8 @@ FIXED_TO_THE_SERVER = {
     "test.test_smtplib.SMTPSimTests.testEHLO",
 }
 
-# They set `smtplib.socket`, which reaches our classes only where smtplib is our module itself; after
-# `install()` the tests see the standard module with our classes in it.
+# They set `smtplib.socket`, which reaches our classes only where smtplib is our module itself;
+# after `install()` the tests see the standard module with our classes in it.
 FIXED_TO_THE_MODULE = (
     "test.test_smtplib.BadHELOServerTests.",
     "test.test_smtplib.LMTPGeneralTests.",
