@@ -63,6 +63,7 @@ class ReplyReader:
     def fault(self) -> str | None: ...
     @property
     def broken(self) -> bool: ...
+
 @final
 class Sink:
     def __new__(
@@ -96,9 +97,7 @@ class Sink:
     def messages(
         self, start: int
     ) -> list[
-        tuple[
-            bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None
-        ]
+        tuple[bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None]
     ]: ...
     def counts(self) -> dict[str, int]: ...
     def wire(self) -> list[bytes]: ...
