@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import HANG_UP, TIMEOUT, Dialogue, Raw, Server
 
 import rapidsmtp
+from server import HANG_UP, TIMEOUT, Dialogue, Raw, Server
 
 ONE, TWO, THREE = RECIPIENTS = ["one@example.com", "two@example.com", "three@example.com"]
 SENDER = "sender@example.com"
@@ -46,7 +46,9 @@ def test_every_recipient_has_a_reply(extensions: tuple[str, ...]) -> None:
         assert lmtp.wire().startswith(b"lhlo client.example\r\n")
 
 
-def test_those_refused_after_the_body_join_those_refused_before(extensions: tuple[str, ...]) -> None:
+def test_those_refused_after_the_body_join_those_refused_before(
+    extensions: tuple[str, ...],
+) -> None:
     finals = [FULL, OK]
     rcpt = [b"250 ok", b"550 5.1.1 unknown", b"251 will forward"]
     with server(extensions, finals, rcpt=rcpt) as lmtp, connect(lmtp) as client:
@@ -124,20 +126,20 @@ def test_nobody_left_on_lmtp_drops_the_socket_after_354() -> None:
 
 def test_single_methods_stay_in_step(extensions: tuple[str, ...]) -> None:
     rcpt = [b"250 ok", b"550 no", b"250 ok"]
-    with server(extensions, [FULL, b"250 2.0.0 second"], rcpt=rcpt) as lmtp:
-        with connect(lmtp) as client:
-            client.ehlo()
-            client.mail(SENDER)
-            for recipient in RECIPIENTS:
-                client.rcpt(recipient)
-            assert client.data(MESSAGE) == (250, b"2.0.0 second")
-            assert_in_step(client)
-            client.mail(SENDER)
-            client.rset()
-            client.mail(SENDER)
-            client.rcpt(ONE)
-            assert client.data(MESSAGE) == (250, b"2.0.0 queued as 1234")
-            assert_in_step(client)
+    finals = [FULL, b"250 2.0.0 second"]
+    with server(extensions, finals, rcpt=rcpt) as lmtp, connect(lmtp) as client:
+        client.ehlo()
+        client.mail(SENDER)
+        for recipient in RECIPIENTS:
+            client.rcpt(recipient)
+        assert client.data(MESSAGE) == (250, b"2.0.0 second")
+        assert_in_step(client)
+        client.mail(SENDER)
+        client.rset()
+        client.mail(SENDER)
+        client.rcpt(ONE)
+        assert client.data(MESSAGE) == (250, b"2.0.0 queued as 1234")
+        assert_in_step(client)
 
 
 def test_the_next_mail_starts_afresh(extensions: tuple[str, ...]) -> None:

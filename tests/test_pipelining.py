@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
 
 import rapidsmtp
+from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -60,9 +60,7 @@ def verbs(flight: bytes) -> list[str]:
         (250, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 100, ["rcpt"] * 100, ["rcpt"] * 42 + ["data"]]),
     ],
 )
-def test_flights(
-    audited: list[tuple[object, bytes]], count: int, flights: list[list[str]]
-) -> None:
+def test_flights(audited: list[tuple[object, bytes]], count: int, flights: list[list[str]]) -> None:
     with Server(Dialogue(PIPELINING, patient=True)) as server:
         with connect(server) as client:
             client.ehlo()
@@ -83,15 +81,18 @@ def test_without_pipelining_every_command_waits(audited: list[tuple[object, byte
             client.ehlo()
             audited.clear()
             client.sendmail(SENDER, recipients(3), MESSAGE)
-            assert [verbs(data)[0] for _, data in audited] == ["mail", *["rcpt"] * 3, "data", "subj"]
+            assert [verbs(data)[0] for _, data in audited] == [
+                "mail",
+                *["rcpt"] * 3,
+                "data",
+                "subj",
+            ]
         server.wire()
         assert len(server.connections[0].flights) == 1 + 6 + 1
 
 
 @pytest.mark.parametrize("switch", ["argument", "debuglevel", "attribute"])
-def test_the_fast_path_can_be_switched_off(
-    switch: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_fast_path_can_be_switched_off(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Dialogue(PIPELINING, patient=True)) as server:
         with connect(server, **{"pipelining": False} if switch == "argument" else {}) as client:
             if switch == "debuglevel":
@@ -104,7 +105,8 @@ def test_the_fast_path_can_be_switched_off(
 
 
 @pytest.mark.parametrize(
-    ("limit", "alone"), [("SIZE 10", True), ("SIZE 1000", False), ("SIZE 0", False), ("SIZE", False)]
+    ("limit", "alone"),
+    [("SIZE 10", True), ("SIZE 1000", False), ("SIZE 0", False), ("SIZE", False)],
 )
 def test_mail_goes_alone_when_the_message_is_too_large(limit: str, alone: bool) -> None:
     refusal = b"552 5.3.4 too large" if alone else b"250 ok"
