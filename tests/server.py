@@ -232,6 +232,7 @@ class _Conversation:
     def __init__(self, dialogue: Dialogue, connection: Connection) -> None:
         self._dialogue = dialogue
         self._connection = connection
+        self._mail_open = False
         self._recipients = 0
         self._unsent = b""
         self._seen = 0
@@ -246,7 +247,8 @@ class _Conversation:
             line = self._connection.line()
             command = line[:8].split(b" ")[0].decode().lower()
             code = self._say(command, line)
-            if command in ("ehlo", "helo", "lhlo", "rset") or (command, code) == ("mail", b"250"):
+            if command in ("ehlo", "helo", "lhlo", "rset", "mail"):
+                self._mail_open = (command, code) == ("mail", b"250")
                 self._recipients = 0
             elif command == "rcpt":
                 self._recipients += code in (b"250", b"251")
@@ -263,6 +265,7 @@ class _Conversation:
 
     def _take_message(self) -> None:
         self._flush()
+        self._mail_open = False
         message = self._connection.message()
         for _ in range(self._recipients if self._dialogue.lmtp else 1):
             self._say("message", message)
@@ -286,6 +289,10 @@ class _Conversation:
         self._connection.send(unsent)
 
     def _reply(self, command: str, line: bytes) -> bytes:
+        if command == "rcpt" and not self._mail_open:
+            return b"503 5.5.1 MAIL first"
+        if command == "data" and not self._recipients and "data" not in self._replies:
+            return b"503 5.5.1 RCPT first"
         answer = self._replies.get(command)
         if isinstance(answer, Iterator):
             answer = next(answer, None)

@@ -116,7 +116,7 @@ def test_the_connection_lost_before_the_body(extensions: tuple[str, ...]) -> Non
 
 
 def test_nobody_left_on_lmtp_drops_the_socket_after_354() -> None:
-    with server(("PIPELINING",), [], rcpt=[b"550 no"] * 3) as lmtp:
+    with server(("PIPELINING",), [], rcpt=b"550 no", data=b"354 go on") as lmtp:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPRecipientsRefused):
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
