@@ -2,7 +2,16 @@
 //!
 //! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
 
+pub mod address;
+pub mod capability;
+pub mod command;
+pub mod diagnosis;
 pub mod error;
+pub mod outcome;
+pub mod reply;
+pub mod sink;
+pub mod stuffing;
+pub mod transaction;
 
 #[cfg(feature = "python")]
 mod python;

@@ -35,6 +35,11 @@ from rapidsmtp.errors import SMTPSenderRefused as SMTPSenderRefused
 from rapidsmtp.errors import SMTPServerDisconnected as SMTPServerDisconnected
 from rapidsmtp.installation import install as install
 from rapidsmtp.installation import uninstall as uninstall
+from rapidsmtp.message import Message as Message
+from rapidsmtp.outcome import Outcome as Outcome
+from rapidsmtp.outcome import RecipientResult as RecipientResult
+from rapidsmtp.outcome import Status as Status
+from rapidsmtp.template import Template as Template
 
 __version__ = "0.1.0"
 
@@ -47,6 +52,9 @@ __all__ = [
     "LMTP",
     "SMTP",
     "SMTP_SSL",
+    "Message",
+    "Outcome",
+    "RecipientResult",
     "Refused",
     "Reply",
     "SMTPAuthenticationError",
@@ -59,6 +67,8 @@ __all__ = [
     "SMTPResponseException",
     "SMTPSenderRefused",
     "SMTPServerDisconnected",
+    "Status",
+    "Template",
     "implementation",
     "install",
     "quoteaddr",

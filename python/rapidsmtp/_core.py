@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rapidsmtp import _pure
 
 if TYPE_CHECKING:
+    from rapidsmtp._native import Sink as NativeSink
     from rapidsmtp._pure import *  # noqa: F403  (the interface, for type checkers)
 
 implementation: str
@@ -31,6 +32,16 @@ def use(half: str) -> None:
     module = importlib.import_module("rapidsmtp._native") if half == "rust" else _pure
     globals().update({name: getattr(module, name) for name in _pure.__all__})
     implementation = half
+
+
+def native_sink() -> "type[NativeSink] | None":
+    """The compiled sink, which has no twin; `None` where only the pure half is installed."""
+    try:
+        return importlib.import_module("rapidsmtp._native").Sink  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        if error.name == "rapidsmtp._native":
+            return None
+        raise
 
 
 def _choose() -> None:

@@ -1,2 +1,133 @@
 # The interface of the compiled half, checked against it by stubtest.
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import final
+
+from _typeshed import ReadableBuffer
+
+from rapidsmtp._pure.error import PeerError as PeerError
+
+__all__ = [
+    "PeerError",
+    "ReplyReader",
+    "Sink",
+    "Transaction",
+    "__version__",
+    "check_command",
+    "check_host_name",
+    "check_path",
+    "diagnose",
+    "enhanced_status",
+    "exceeds_size",
+    "message_status",
+    "parse_ehlo",
+    "parse_line",
+    "plain_path",
+    "recipient_status",
+    "repair",
+    "stuff",
+]
+
 __version__: str
+
+def check_command(text: str) -> None: ...
+def check_host_name(name: str) -> None: ...
+def check_path(path: str) -> None: ...
+def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) -> str: ...
+def enhanced_status(code: int, text: bytes) -> str | None: ...
+def exceeds_size(parameter: str, size: int) -> bool: ...
+def message_status(recipients: Sequence[str]) -> str: ...
+def parse_ehlo(text: bytes) -> dict[str, str]: ...
+def parse_line(line: bytes) -> tuple[int, bytes] | None: ...
+def plain_path(address: str) -> str | None: ...
+def recipient_status(code: int) -> str: ...
+def repair(data: ReadableBuffer) -> bytes: ...
+def stuff(data: ReadableBuffer) -> tuple[bytes, int]: ...
+
+@final
+class ReplyReader:
+    def __new__(cls) -> ReplyReader: ...
+    def receive_data(self, data: bytes, awaited: int) -> int: ...
+    def receive_eof(self) -> None: ...
+    def events(self) -> list[tuple[int, bytes]]: ...
+    @property
+    def fault(self) -> str | None: ...
+    @property
+    def broken(self) -> bool: ...
+@final
+class Sink:
+    def __new__(
+        cls,
+        *,
+        host: str,
+        port: int,
+        path: str | PathLike[str] | None,
+        lmtp: bool,
+        extensions: Sequence[str] | None,
+        latency: float,
+        faults: Sequence[
+            tuple[
+                str,
+                int | None,
+                int | None,
+                bytes | None,
+                int | None,
+                bytes | None,
+                str | None,
+                float,
+            ]
+        ],
+        tls: tuple[str, bytes, bytes] | None,
+        credentials: Mapping[str, str],
+        store: bool,
+        wire: bool,
+        threads: int,
+    ) -> Sink: ...
+    def address(self) -> tuple[str, int] | None: ...
+    def messages(
+        self, start: int
+    ) -> list[
+        tuple[
+            bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None
+        ]
+    ]: ...
+    def counts(self) -> dict[str, int]: ...
+    def wire(self) -> list[bytes]: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class Transaction:
+    def __new__(
+        cls,
+        sender: str,
+        recipients: Sequence[str],
+        body: bytes,
+        mail_parameters: Sequence[str] | None = None,
+        rcpt_parameters: Sequence[str] | None = None,
+        *,
+        utf8: bool = False,
+        lower_case: bool = False,
+        lmtp: bool = False,
+        mail_alone: bool = False,
+    ) -> Transaction: ...
+    def data_to_send(self) -> bytes: ...
+    def receive_data(self, data: bytes) -> int: ...
+    def receive_eof(self) -> None: ...
+    def write_failed(self) -> None: ...
+    @property
+    def awaiting(self) -> int: ...
+    @property
+    def verdict(self) -> str | None: ...
+    @property
+    def close(self) -> bool: ...
+    @property
+    def reply(self) -> tuple[int, bytes] | None: ...
+    @property
+    def fault(self) -> str | None: ...
+    @property
+    def accepted(self) -> list[int]: ...
+    @property
+    def refused(self) -> list[tuple[int, tuple[int, bytes]]]: ...
+    @property
+    def body_sent(self) -> bool: ...

@@ -2,11 +2,31 @@
 
 use pyo3::prelude::*;
 
+mod address;
+mod capability;
+mod command;
+mod diagnosis;
 mod error;
+mod outcome;
+mod reply;
+mod sink;
+mod stuffing;
+mod transaction;
+mod twin;
 
 /// The compiled half of `rapidsmtp._core`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::register(module)?;
+    address::register(module)?;
+    capability::register(module)?;
+    command::register(module)?;
+    diagnosis::register(module)?;
+    outcome::register(module)?;
+    reply::register(module)?;
+    stuffing::register(module)?;
+    module.add_class::<sink::NativeSink>()?;
+    transaction::register(module)?;
     Ok(())
 }

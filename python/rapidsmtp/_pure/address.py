@@ -20,7 +20,8 @@ def plain_path(address: str) -> str | None:
     Returns:
         `<address>`, which is what `quoteaddr` gives for it; None where the address is not plain.
     """
-    return f"<{address}>" if _PLAIN.fullmatch(address) else None
+    # Not an f-string: that would ask a subclass of str for its own rendering.
+    return "<" + address + ">" if _PLAIN.fullmatch(address) else None
 
 
 def check_path(path: str) -> None:
@@ -48,7 +49,9 @@ def _has_bare_bracket(inside: str) -> bool:
             next(characters, None)
         elif character == '"':
             quoted = not quoted
-        elif character in "<>" and not quoted:
+        elif character in "<>\\" and not quoted:
+            # Servers disagree on a backslash outside a quoted string: to Postfix it makes the next
+            # quote an ordinary character. With a bracket in sight that is not left to them.
             return True
     # A quoted string that never ends quotes nothing.
     return quoted

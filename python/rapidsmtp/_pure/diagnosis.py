@@ -20,6 +20,8 @@ RELAY = "relay"
 _SET_UP = ("connect", "hello", "starttls", "auth")
 """The phases in which no mail is under way."""
 
+_PHASES = (*_SET_UP, "mail", "rcpt", "data", "body", "rset")
+
 _RELAY_CODES = {530, 534, 535, 538}
 """Authentication or TLS is wanted, or the credentials are wrong (RFC 4954, RFC 3207)."""
 
@@ -45,7 +47,12 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
 
     Returns:
         `"recipient"`, `"message"`, `"connection"`, `"slower"` or `"relay"`.
+
+    Raises:
+        ValueError: there is no such phase.
     """
+    if phase not in _PHASES:
+        raise ValueError(f"no such phase: {phase}")
     words = text.lower()
     if code in _RELAY_CODES or (phase in _SET_UP and code >= 500):
         return RELAY

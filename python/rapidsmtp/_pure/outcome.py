@@ -7,6 +7,10 @@ REFUSED = "REFUSED"
 DEFERRED = "DEFERRED"
 UNKNOWN = "UNKNOWN"
 PARTIAL = "PARTIAL"
+INVALID = "INVALID"
+NOT_ATTEMPTED = "NOT_ATTEMPTED"
+
+_ALL = {ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED}
 
 
 def recipient_status(code: int) -> str:
@@ -31,8 +35,11 @@ def message_status(recipients: Sequence[str]) -> str:
         The one that they share; `"UNKNOWN"` where any is unknown; else `"PARTIAL"`.
 
     Raises:
-        ValueError: there is no recipient.
+        ValueError: there is no recipient, or no status of that name.
     """
+    for status in recipients:
+        if status not in _ALL:
+            raise ValueError(f"no such status: {status}")
     if not recipients:
         raise ValueError("a message without recipients has no status")
     if UNKNOWN in recipients:

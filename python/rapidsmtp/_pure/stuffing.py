@@ -6,22 +6,30 @@ smuggling). Then a dot at the start of a line is doubled, and CRLF dot CRLF ends
 """
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-def repair(data: bytes) -> bytes:
+def repair(data: "Buffer") -> bytes:
     """Make every line end CRLF; a message without fault comes back as it is.
 
     Args:
         data: the message.
+
+    Raises:
+        TypeError: it is not a buffer of octets.
     """
+    data = _octets(data)
     if data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
         return data
     return _LINE_END.sub(b"\r\n", data)
 
 
-def stuff(data: bytes) -> tuple[bytes, int]:
+def stuff(data: "Buffer") -> tuple[bytes, int]:
     """Make a message ready for the wire.
 
     Args:
@@ -30,11 +38,19 @@ def stuff(data: bytes) -> tuple[bytes, int]:
     Returns:
         What is written after the 354, end of data included, and the size that SIZE declares: the
         octets of the repaired message before stuffing (RFC 1870).
+
+    Raises:
+        TypeError: it is not a buffer of octets.
     """
-    message = repair(bytes(data))
+    message = repair(data)
     size = len(message)
     if b"\n." in message:
         message = message.replace(b"\n.", b"\n..")
     first = b"." if message.startswith(b".") else b""
     last = b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"
     return b"".join((first, message, last)), size
+
+
+def _octets(data: "Buffer") -> bytes:
+    # bytes(data) alone would take a number for a length.
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()

@@ -174,7 +174,8 @@ class Transaction:
         self._flight = b""
         self.awaiting += self._flight_replies
         self._flight_replies = 0
-        self.body_sent = self.body_sent or flight is self._body
+        if flight and flight is self._body:
+            self.body_sent = True
         return flight
 
     def receive_data(self, data: bytes) -> int:
@@ -332,6 +333,9 @@ class Transaction:
         self.verdict = verdict
         self.close = close or self._write_failed
         self.awaiting = 0
+        # A flight that nobody has taken yet must not leave after the verdict.
+        self._flight = b""
+        self._flight_replies = 0
         self.reply = self._mail_reply if verdict == SENDER_REFUSED else reply
         if self._lmtp and self._finals:
             self._settle_lmtp_recipients()

@@ -1,0 +1,301 @@
+"""The part of Jinja2 that a template may use, held at compile time and again at run time.
+
+A newsletter needs variables, if, for, set and a handful of filters. Everything else (macros,
+imports, calls, other filters) is refused when the template is compiled, so that one template
+means the same in both halves of rapidsmtp, and so that a template that somebody sent in can do
+nothing but write text. The sandbox behind it is the second lock.
+
+A value is never empty by accident: each `{{ … }}` is wrapped in a filter of ours that raises for
+a missing field, or for an empty one whose expression holds no `|default`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rapidsmtp._encode import FIELD_BEGINS, FIELD_ENDS, RowError
+
+try:
+    import jinja2
+    from jinja2 import meta, nodes
+    from jinja2.runtime import LoopContext
+    from jinja2.sandbox import SandboxedEnvironment
+except ModuleNotFoundError as error:  # pragma: no cover - tested in a process without Jinja2
+    raise ImportError(
+        "templates need Jinja2, which is not installed: pip install rapidsmtp[merge]"
+    ) from error
+
+FILTERS = frozenset(
+    """
+    default escape safe upper lower capitalize title trim replace join length first last
+    urlencode round int
+    """.split()  # noqa: SIM905  (a list of them would be a page long)
+)
+TESTS = frozenset(("defined", "undefined"))
+
+# Statements and expressions that write text and nothing else.
+_ALLOWED: tuple[type[nodes.Node], ...] = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.If,
+    nodes.For,
+    nodes.Assign,
+    nodes.AssignBlock,
+    nodes.Name,
+    nodes.Const,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Dict,
+    nodes.Pair,
+    nodes.Keyword,
+    nodes.Slice,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.CondExpr,
+    nodes.Concat,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.BinExpr,
+    nodes.UnaryExpr,
+    nodes.Filter,
+    nodes.Test,
+)
+
+# The text of a field stands between these in a header, so that it stays one opaque word when the
+# header is parsed. Unicode keeps both code points for private use.
+_MARKS_REMOVED = {ord(FIELD_BEGINS): None, ord(FIELD_ENDS): None}
+
+
+class Text:
+    """One compiled piece of text: a header's value or a body.
+
+    Attributes:
+        required: The fields that a row must have.
+        constant: The text itself where nothing in it depends on the row, else None.
+    """
+
+    def __init__(self, source: str, kind: str, where: str) -> None:
+        """Compile.
+
+        Args:
+            source: Jinja2's syntax.
+            kind: "text", "html" (escaped as MarkupSafe does) or "header" (fields are marked).
+            where: What errors call this text, such as "header Subject".
+
+        Raises:
+            ValueError: The syntax is wrong or goes beyond the subset.
+        """
+        environment = _ENVIRONMENTS[kind]
+        try:
+            tree = environment.parse(source)
+            _refuse_beyond_subset(tree)
+        except jinja2.TemplateSyntaxError as error:
+            raise ValueError(f"{where}, line {error.lineno}: {error.message}") from None
+        except RecursionError:
+            raise ValueError(f"{where}: nested too deeply") from None
+        self.required = _required_fields(tree)
+        self.where = where
+        self.constant = _constant(tree)
+        if self.constant is None:
+            _wrap_outputs(tree, environment)
+            try:
+                self._template = environment.from_string(tree)
+            except (jinja2.TemplateError, SyntaxError) as error:
+                raise ValueError(f"{where}: {error}") from None
+
+    def render(self, row: Mapping[str, Any]) -> str:
+        """Fill in one row of plain values.
+
+        Raises:
+            RowError: A field is missing, empty, or does not fit what is done with it.
+        """
+        if self.constant is not None:
+            return self.constant
+        try:
+            return self._template.render(row)
+        except RowError as error:
+            raise RowError(f"{self.where}: {error}") from None
+        except jinja2.UndefinedError as error:
+            raise RowError(f"{self.where}: {error.message}") from None
+        # Whatever a filter or an operator says to a value of this row is the row's fault, and
+        # must not end the run for the others.
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise RowError(f"{self.where}: {error}") from None
+
+
+def has_syntax(text: str) -> bool:
+    """Whether Jinja2 would see anything but plain text."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+def plain(value: Any) -> Any:
+    """Reduce a row's value to str, int, float, bool, None and lists and dicts of them."""
+    kind = type(value)
+    if kind in (str, int, float, bool) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    # A Markup in a row would otherwise pass the escaping: text from outside is never markup.
+    return str.__str__(str(value))
+
+
+class _Environment(SandboxedEnvironment):
+    """Jinja2's sandbox without globals, where a dot reads a key and never an attribute."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            autoescape=kind == "html",
+            undefined=_FieldMissing,
+            keep_trailing_newline=True,
+            cache_size=0,
+        )
+        self.globals.clear()
+        self.filters = {name: self.filters[name] for name in FILTERS}
+        self.filters["default"] = _default
+        self.filters[_FIELD] = _mark_field if kind == "header" else _field
+        self.filters[_OPTIONAL] = _mark_optional if kind == "header" else _optional
+        self.tests = {name: self.tests[name] for name in TESTS}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, LoopContext):
+            return super().getattr(obj, attribute)
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        try:
+            return obj[argument]
+        except (LookupError, TypeError, AttributeError):
+            return self.undefined(obj=obj, name=argument)
+
+
+class _FieldMissing(jinja2.StrictUndefined):
+    """Strict, and worded for the person who looks after the list of recipients."""
+
+    @property
+    def _undefined_message(self) -> str:
+        return f"no field {self._undefined_name!r}"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
+    """Jinja2's default, for empty values too: a CSV file cannot leave a cell undefined."""
+    if isinstance(value, jinja2.Undefined) or _is_empty(value) or (boolean and not value):
+        return default
+    return value
+
+
+def _field(value: Any, name: str) -> Any:
+    if isinstance(value, jinja2.Undefined):
+        raise RowError(value._undefined_message)
+    if _is_empty(value):
+        raise RowError(f"the field {name!r} is empty, and there is no |default for it")
+    return value
+
+
+def _optional(value: Any, name: str) -> Any:
+    if isinstance(value, jinja2.Undefined):
+        raise RowError(value._undefined_message)
+    return "" if value is None else value
+
+
+def _mark_field(value: Any, name: str) -> str:
+    return _mark(_field(value, name))
+
+
+def _mark_optional(value: Any, name: str) -> str:
+    return _mark(_optional(value, name))
+
+
+def _mark(value: Any) -> str:
+    return f"{FIELD_BEGINS}{str(value).translate(_MARKS_REMOVED)}{FIELD_ENDS}"
+
+
+# Names that no template can write: the parser takes no leading digit.
+_FIELD, _OPTIONAL = "0field", "0optional"
+
+
+def _refuse_beyond_subset(tree: nodes.Template) -> None:
+    for node in (tree, *tree.find_all(nodes.Node)):
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            _fail(node, f"the filter {node.name!r} is not allowed")
+        if isinstance(node, nodes.Test) and node.name not in TESTS:
+            _fail(node, f"the test {node.name!r} is not allowed")
+        if isinstance(node, nodes.Name) and node.name == "self":
+            _fail(node, "the name 'self' is not allowed")
+        if isinstance(node, nodes.For) and node.recursive:
+            _fail(node, "a recursive loop is not allowed")
+        if isinstance(node, nodes.AssignBlock) and node.filter is not None:
+            _fail(node, "a filter on a set block is not allowed")
+        if not isinstance(node, _ALLOWED):
+            _fail(node, f"{type(node).__name__.lower()} is not allowed in a template")
+
+
+def _fail(node: nodes.Node, message: str) -> None:
+    raise jinja2.TemplateSyntaxError(message, node.lineno or 1)
+
+
+def _has_default(expression: nodes.Node) -> bool:
+    filters = [expression] if isinstance(expression, nodes.Filter) else []
+    return any(node.name == "default" for node in (*filters, *expression.find_all(nodes.Filter)))
+
+
+def _wrap_outputs(tree: nodes.Template, environment: jinja2.Environment) -> None:
+    """Put our check around every expression that is written out."""
+    for output in tree.find_all(nodes.Output):
+        for index, expression in enumerate(output.nodes):
+            if isinstance(expression, nodes.TemplateData):
+                continue
+            name = _OPTIONAL if _has_default(expression) else _FIELD
+            wrapped = nodes.Filter(
+                expression, name, [nodes.Const(_label(expression))], [], None, None
+            )
+            wrapped.set_lineno(expression.lineno)
+            wrapped.set_environment(environment)
+            output.nodes[index] = wrapped
+
+
+def _label(expression: nodes.Expr) -> str:
+    """What to call an expression when it comes out empty."""
+    names = [expression, *expression.find_all(nodes.Name)]
+    return next((node.name for node in names if isinstance(node, nodes.Name)), "?")
+
+
+def _constant(tree: nodes.Template) -> str | None:
+    """The text of a tree that holds nothing else."""
+    pieces: list[str] = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for piece in output.nodes:
+            if not isinstance(piece, nodes.TemplateData):
+                return None
+            pieces.append(piece.data)
+    return "".join(pieces)
+
+
+def _required_fields(tree: nodes.Template) -> frozenset[str]:
+    """The names that come from the row and are used somewhere without a way to do without."""
+    found: set[str] = set()
+    _collect_names(tree, found)
+    return frozenset(found & meta.find_undeclared_variables(tree))
+
+
+def _collect_names(node: nodes.Node, found: set[str]) -> None:
+    if isinstance(node, nodes.Test):
+        return
+    if isinstance(node, nodes.Filter) and node.name == "default":
+        for argument in node.args:
+            _collect_names(argument, found)
+        return
+    if isinstance(node, nodes.Name) and node.ctx == "load":
+        found.add(node.name)
+    for child in node.iter_child_nodes():
+        _collect_names(child, found)
+
+
+_ENVIRONMENTS = {kind: _Environment(kind) for kind in ("text", "html", "header")}

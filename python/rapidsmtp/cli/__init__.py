@@ -1,0 +1,69 @@
+"""The command `rapidsmtp`: one module for each of its commands.
+
+Exit status: 0 everything was accepted, 1 something was not, 2 usage or bad input (one line on
+stderr, nothing sent), 130 interrupted.
+"""
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import rapidsmtp
+from rapidsmtp.cli import demo, run, send, sink
+from rapidsmtp.cli.relay import RelayError
+from rapidsmtp.cli.usage import UsageError
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other fault of the input is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line, without the program's name; `sys.argv` by default.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        status: int = options.command(options)
+    except (UsageError, RelayError) as error:
+        # A name out of a file may hold anything, and a terminal obeys escape sequences.
+        line = "".join(c if c.isprintable() else " " for c in str(error))
+        print(f"rapidsmtp: {line}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _version() -> str:
+    return (
+        f"rapidsmtp {rapidsmtp.__version__} ({rapidsmtp.implementation} half), "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rapidsmtp",
+        description="Sends mail at the speed of the wire.",
+        epilog="Each command has a --help of its own, with an example.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (send, demo, run, sink):
+        module.register(commands)
+    return parser

@@ -1,0 +1,104 @@
+"""Progress and tables: rich on a terminal, plain lines everywhere else.
+
+Progress goes to stderr, so that what a program reads from stdout is the result alone. rich obeys
+NO_COLOR itself; plain lines have no colour.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+# Often enough to see that it runs, seldom enough for a log.
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress(Protocol):
+    """Counts what is done."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+
+
+class _PlainProgress:
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        if time.monotonic() >= self._next:
+            print(f"{self._label}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+            self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+
+@contextmanager
+def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
+    """Show a bar for each label, each up to `total`; they vanish at the end of none."""
+    if not _rich_on(sys.stderr):
+        yield [_PlainProgress(label, total) for label in labels]
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    bars = RichProgress(*columns, console=Console(stderr=True))
+
+    class Bar:
+        def __init__(self, label: str) -> None:
+            self._task = bars.add_task(label, total=total)
+
+        def advance(self, count: int = 1) -> None:
+            bars.advance(self._task, count)
+
+    with bars:
+        yield [Bar(label) for label in labels]
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout; the first column is words, the others are figures."""
+    if not rows:
+        return
+    if not _rich_on(sys.stdout):
+        _plain_table(title, head, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title, title_justify="left")
+    for index, name in enumerate(head):
+        shown.add_column(name, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        # Text, because a reply of a server is no markup of ours.
+        shown.add_row(*map(Text, row))
+    Console().print(shown)
+
+
+def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(title)
+    lines = [head, *rows] if any(head) else rows
+    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  " + "  ".join(cells).rstrip())
+
+
+def _rich_on(stream: TextIO) -> bool:
+    if not stream.isatty():
+        return False
+    try:
+        import rich  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True

@@ -1,0 +1,40 @@
+"""The demo's SMTP server where the compiled half is missing: aiosmtpd, in its own process.
+
+    python -m rapidsmtp.cli.server
+
+prints its URL and serves until its standard input ends.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+from aiosmtpd.smtp import SMTP
+
+
+class _Taker:
+    """Accepts everything and keeps nothing."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        return "250 2.0.0 taken"
+
+    async def handle_EHLO(
+        self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """Offer PIPELINING: aiosmtpd answers piped commands in order, but does not say so."""
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]]
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    # The name is given, because asking for the machine's own can take many seconds.
+    server = await loop.create_server(lambda: SMTP(_Taker(), hostname="localhost"), "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()[:2]
+        print(f"smtp://{host}:{port}", flush=True)
+        await loop.run_in_executor(None, sys.stdin.buffer.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
