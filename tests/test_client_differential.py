@@ -4,6 +4,7 @@ What differs on purpose is in test_differences.py.
 """
 
 import contextlib
+import inspect
 import io
 import re
 import smtplib
@@ -684,7 +685,6 @@ def test_debug_output_of_the_other_classes(
 
 
 def test_signatures_follow_the_running_python() -> None:
-    import inspect
 
     for kind in ("SMTP", "SMTP_SSL", "LMTP"):
         theirs, ours = getattr(smtplib, kind), getattr(rapidsmtp, kind)

@@ -329,6 +329,7 @@ class SMTP(Authentication):
 
     def verify(self, address: str) -> tuple[int, bytes]:
         """Ask whether an address is known (VRFY)."""
+        _core.check_command(address)
         self.putcmd("vrfy", smtplib._addr_only(address))  # type: ignore[attr-defined]
         return self.getreply()
 
@@ -336,6 +337,7 @@ class SMTP(Authentication):
 
     def expn(self, address: str) -> tuple[int, bytes]:
         """Ask who is on a mailing list (EXPN)."""
+        _core.check_command(address)
         self.putcmd("expn", smtplib._addr_only(address))  # type: ignore[attr-defined]
         return self.getreply()
 
