@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod address;
+mod auth;
 mod capability;
 mod command;
 mod diagnosis;
@@ -20,6 +21,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::register(module)?;
     address::register(module)?;
+    auth::register(module)?;
     capability::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;

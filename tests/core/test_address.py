@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vectors import rows
+from core_vectors import rows
 
 ATOM = st.text(string.ascii_letters + string.digits + "!#$%&'*+-/=?^_`{|}~", min_size=1)
 LABEL = st.text(string.ascii_letters + string.digits + "-", min_size=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vectors import octets, rows
+from core_vectors import octets, rows
 
 
 @pytest.mark.parametrize("row", rows("capability", "ehlo"), ids=lambda row: repr(row["text"]))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from core_vectors import octets, rows
 from rapidsmtp._pure import command
-from vectors import octets, rows
 
 
 @pytest.mark.parametrize("row", rows("command", "commands"), ids=lambda row: repr(row["text"]))

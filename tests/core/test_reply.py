@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vectors import octets, rows
+from core_vectors import octets, rows
 
 MAX_LINE, MAX_LINES, MAX_REPLY = 8192, 512, 65536
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vectors import octets, rows
+from core_vectors import octets, rows
 
 PIECES = st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"\r\n.", b"x", b"y" * 80, b"z" * 254])
 MESSAGE = st.lists(PIECES, max_size=60).map(b"".join)

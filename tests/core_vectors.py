@@ -7,7 +7,7 @@ from typing import Any
 
 def rows(file: str, table: str) -> list[Any]:
     """One table of a file of vectors."""
-    path = Path(__file__).parents[1] / "vectors" / f"{file}.json"
+    path = Path(__file__).parent / "vectors" / f"{file}.json"
     return list(json.loads(path.read_text(encoding="utf-8"))[table])
 
 
