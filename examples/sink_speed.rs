@@ -1,6 +1,6 @@
 //! How many messages a second the sink takes from raw sockets on loopback.
 //!
-//! `cargo run --release --example sink_speed [SINK_THREADS [CONNECTIONS [SECONDS]]]`
+//! `cargo run --release --example sink_speed [SINK_THREADS [CONNECTIONS [SECONDS [BYTES]]]]`
 //!
 //! Each connection writes blocks of whole transactions, made once, and a second thread of it reads
 //! the replies: the figure is the sink's, as far as client and sink do not compete for the same
@@ -13,29 +13,28 @@ use std::time::{Duration, Instant};
 
 use rapidsmtp::sink::{Address, Count, Settings, Sink};
 
-/// Transactions in one write; of 300-byte messages they fit into one read of the sink.
-const BLOCK: usize = 200;
+/// How much one write holds at least: whole transactions that fit into one read of the sink.
+const BLOCK: usize = 100 * 1024;
 
-fn transaction(chunked: bool) -> Vec<u8> {
-    let mut bytes =
+/// As many transactions with a body of about that many bytes as fill a block.
+fn block(body: usize, chunked: bool) -> Vec<u8> {
+    let line = "A line of the body, as long as many.\r\n";
+    let content = format!("Subject: speed\r\n\r\n{}", line.repeat(body / line.len()));
+    let mut transaction =
         b"MAIL FROM:<sender@example.com>\r\nRCPT TO:<recipient@example.com>\r\n".to_vec();
-    let content = format!(
-        "Subject: small\r\n\r\n{}",
-        "A line of the body.\r\n".repeat(13)
-    );
-    if chunked {
-        bytes.extend_from_slice(format!("BDAT {} LAST\r\n{content}", content.len()).as_bytes());
+    let end = if chunked {
+        format!("BDAT {} LAST\r\n{content}", content.len())
     } else {
-        bytes.extend_from_slice(format!("DATA\r\n{content}.\r\n").as_bytes());
-    }
-    bytes
+        format!("DATA\r\n{content}.\r\n")
+    };
+    transaction.extend_from_slice(end.as_bytes());
+    transaction.repeat(BLOCK.div_ceil(transaction.len()))
 }
 
-fn write_until(mut stream: TcpStream, chunked: bool, end: Instant) -> io::Result<()> {
-    let block = transaction(chunked).repeat(BLOCK);
+fn write_until(mut stream: TcpStream, block: &[u8], end: Instant) -> io::Result<()> {
     stream.write_all(b"EHLO client.example.com\r\n")?;
     while Instant::now() < end {
-        stream.write_all(&block)?;
+        stream.write_all(block)?;
     }
     stream.write_all(b"QUIT\r\n")
 }
@@ -46,48 +45,45 @@ fn read_to_end(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Both)
 }
 
-fn measure(threads: usize, connections: usize, seconds: f64, chunked: bool) -> io::Result<()> {
+/// Messages a second.
+fn measure(threads: usize, connections: usize, seconds: f64, block: &[u8]) -> io::Result<f64> {
     let sink = Sink::start(Settings {
         threads,
         ..Settings::default()
     })?;
     let Address::Tcp(address) = sink.address() else {
-        return Ok(());
+        unreachable!("the default is TCP")
     };
     let begin = Instant::now();
     let end = begin + Duration::from_secs_f64(seconds);
-    let mut workers = Vec::new();
-    for _ in 0..connections {
-        let stream = TcpStream::connect(address)?;
-        let reading = stream.try_clone()?;
-        workers.push(thread::spawn(move || write_until(stream, chunked, end)));
-        workers.push(thread::spawn(move || read_to_end(reading)));
-    }
-    for worker in workers {
-        if let Ok(result) = worker.join() {
-            result?;
+    thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(address)?;
+            let reading = stream.try_clone()?;
+            workers.push(scope.spawn(move || write_until(stream, block, end)));
+            workers.push(scope.spawn(move || read_to_end(reading)));
         }
-    }
-    let elapsed = begin.elapsed().as_secs_f64();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+    })?;
     let messages = sink.record().counts().of(Count::Messages);
-    let rate = messages as f64 / elapsed;
-    let way = if chunked { "BDAT" } else { "DATA" };
-    println!("{way}: {rate:.0} messages a second ({messages} in {elapsed:.2} s)");
-    Ok(())
+    Ok(messages as f64 / begin.elapsed().as_secs_f64())
 }
 
 fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let mut argument = |otherwise: f64| {
-        arguments
-            .next()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(otherwise)
-    };
-    let (threads, connections, seconds) = (argument(1.0), argument(2.0), argument(3.0));
-    println!("{threads} sink threads, {connections} connections, 300-byte messages");
-    for chunked in [false, true] {
-        measure(threads as usize, connections as usize, seconds, chunked)?;
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter_map(|text| text.parse::<f64>().ok());
+    let mut argument = |otherwise: f64| arguments.next().unwrap_or(otherwise);
+    let [threads, connections, seconds, body] = [1.0, 2.0, 3.0, 300.0].map(&mut argument);
+    println!("{threads} sink threads, {connections} connections, bodies of {body} bytes");
+    for (name, chunked) in [("DATA", false), ("BDAT", true)] {
+        let block = block(body as usize, chunked);
+        let rate = measure(threads as usize, connections as usize, seconds, &block)?;
+        let megabytes = rate * body / 1e6;
+        println!("{name}: {rate:.0} messages a second, {megabytes:.0} MB a second");
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
 
 pub mod address;
+pub mod auth;
 pub mod capability;
 pub mod command;
 pub mod diagnosis;

@@ -140,9 +140,9 @@ def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
         encoding, body = "7bit", data
     else:
         encoding, body = "quoted-printable", binascii.b2a_qp(data, istext=True)
-    # Base64 takes 4 bytes for 3 and a line end for 57, which is less for most scripts but Latin;
-    # and there is no dash in it.
-    longer = len(body) > len(data) * 7 // 5
+    # Base64 takes 4 bytes for 3 and a line end for 57, which is less for most scripts but Latin,
+    # and there is no dash in it; a short text is better read by people.
+    longer = len(body) > len(data) * 7 // 5 + 64
     if longer or any(boundary in body for boundary in boundaries):
         return "base64", _base64(data)
     return encoding, body.replace(b"\n", b"\r\n")

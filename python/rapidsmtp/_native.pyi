@@ -1,17 +1,26 @@
 # The interface of the compiled half, checked against it by stubtest.
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import final
+from typing import NoReturn, final
 
 from _typeshed import ReadableBuffer
+from typing_extensions import disjoint_base
 
 from rapidsmtp._pure.error import PeerError as PeerError
 
 __all__ = [
+    "CramMd5",
+    "Exchange",
+    "External",
+    "Login",
+    "OAuthBearer",
     "PeerError",
+    "Plain",
     "ReplyReader",
+    "Scram",
     "Sink",
     "Transaction",
+    "XOAuth2",
     "__version__",
     "check_command",
     "check_host_name",
@@ -54,6 +63,7 @@ class ReplyReader:
     def fault(self) -> str | None: ...
     @property
     def broken(self) -> bool: ...
+
 @final
 class Sink:
     def __new__(
@@ -87,9 +97,7 @@ class Sink:
     def messages(
         self, start: int
     ) -> list[
-        tuple[
-            bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None
-        ]
+        tuple[bytes, list[bytes], list[tuple[bytes, list[bytes]]], bytes, bool, str | None]
     ]: ...
     def counts(self) -> dict[str, int]: ...
     def wire(self) -> list[bytes]: ...
@@ -131,3 +139,47 @@ class Transaction:
     def refused(self) -> list[tuple[int, tuple[int, bytes]]]: ...
     @property
     def body_sent(self) -> bool: ...
+
+@disjoint_base
+class Exchange:
+    @property
+    def name(self) -> str: ...
+    @property
+    def complete(self) -> bool: ...
+    def respond(self, challenge: bytes | None) -> bytes | None: ...
+    def __reduce__(self) -> NoReturn: ...
+
+@final
+class Plain(Exchange):
+    def __new__(cls, user: str, password: str, authzid: str = "") -> Plain: ...
+
+@final
+class Login(Exchange):
+    def __new__(cls, user: str, password: str) -> Login: ...
+
+@final
+class CramMd5(Exchange):
+    def __new__(cls, user: str, password: str) -> CramMd5: ...
+
+@final
+class XOAuth2(Exchange):
+    def __new__(cls, user: str, token: str) -> XOAuth2: ...
+
+@final
+class OAuthBearer(Exchange):
+    def __new__(cls, user: str, token: str, host: str = "", port: int = 0) -> OAuthBearer: ...
+
+@final
+class Scram(Exchange):
+    def __new__(
+        cls,
+        user: str,
+        password: str,
+        algorithm: str,
+        nonce: str,
+        channel_binding: tuple[str, bytes] | None = None,
+    ) -> Scram: ...
+
+@final
+class External(Exchange):
+    def __new__(cls, authzid: str = "") -> External: ...

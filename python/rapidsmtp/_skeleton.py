@@ -5,6 +5,7 @@ compiled; a row costs the rendering of the texts that hold fields, and one join.
 """
 
 import base64
+import copy
 import email.generator
 import email.message
 import email.policy
@@ -23,6 +24,7 @@ from rapidsmtp._jinja import Text, has_syntax
 # A change inside of these would break what they are for: a signature, a seal, somebody's mail.
 _SEALED = frozenset(("multipart/signed", "multipart/encrypted"))
 _ESCAPED = frozenset(("text/html", "text/x-amp-html", "text/xml", "text/xhtml"))
+_FIELD_IN_PART = "a part's header {}: fields belong in texts and in the message's own header"
 _ENCODED_ANEW = frozenset(("content-type", "content-transfer-encoding", "mime-version"))
 
 if TYPE_CHECKING:
@@ -155,17 +157,18 @@ class Skeleton:
             if not name.lower().startswith("content-") or name.lower() in skip:
                 continue
             if has_syntax(value):
-                raise ValueError(f"a part's header {name}: fields belong in texts and the header")
+                raise ValueError(_FIELD_IN_PART.format(name))
             self._add_bytes(_crlf(f"{name}: {value}\n"))
 
     def _add_sealed(self, part: "Parsed") -> None:
         """Add a part as it is; only bytes that a relay may not take are wrapped in base64."""
-        content = email.message.Message()
-        for name, value in part.raw_items():
-            if name.lower().startswith("content-"):
-                content[name] = value
-        content.set_payload(part.get_payload())
-        content.preamble, content.epilogue = part.preamble, part.epilogue
+        # A copy, because get_payload() would replace the bytes beyond ASCII in it.
+        content = copy.copy(part)
+        for name in list(part):
+            if not name.lower().startswith("content-"):
+                del content[name]
+            elif has_syntax(str(part[name])):
+                raise ValueError(_FIELD_IN_PART.format(name))
         data = _generate(content)
         leaf = not part.is_multipart()
         if leaf and (not data.isascii() or max(map(len, data.split(b"\r\n"))) > MAXIMUM_LINE):

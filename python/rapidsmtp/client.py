@@ -271,7 +271,8 @@ class SMTP(Authentication):
         """Say HELO, by the given name or this host's own."""
         name = name or self.local_hostname
         _core.check_host_name(name)
-        reply = self.docmd("helo", name)
+        self.putcmd("helo", name)
+        reply = self.getreply()
         self.helo_resp = reply[1]
         return reply
 
@@ -309,7 +310,8 @@ class SMTP(Authentication):
 
     def help(self, args: str = "") -> bytes:
         """Ask for help; the text of the reply."""
-        return self.docmd("help", args)[1]
+        self.putcmd("help", args)
+        return self.getreply()[1]
 
     def rset(self) -> tuple[int, bytes]:
         """Abandon the transaction."""
@@ -327,13 +329,17 @@ class SMTP(Authentication):
 
     def verify(self, address: str) -> tuple[int, bytes]:
         """Ask whether an address is known (VRFY)."""
-        return self.docmd("vrfy", smtplib._addr_only(address))  # type: ignore[attr-defined]
+        _core.check_command(address)
+        self.putcmd("vrfy", smtplib._addr_only(address))  # type: ignore[attr-defined]
+        return self.getreply()
 
     vrfy = verify
 
     def expn(self, address: str) -> tuple[int, bytes]:
         """Ask who is on a mailing list (EXPN)."""
-        return self.docmd("expn", smtplib._addr_only(address))  # type: ignore[attr-defined]
+        _core.check_command(address)
+        self.putcmd("expn", smtplib._addr_only(address))  # type: ignore[attr-defined]
+        return self.getreply()
 
     # The steps of a mail
 
@@ -350,7 +356,8 @@ class SMTP(Authentication):
                 self.command_encoding = "utf-8"
             parameters = " " + " ".join(options)
         self._recipients_left = 0
-        return self.docmd("mail", _MAIL_FROM + delivery.path(sender) + parameters)
+        self.putcmd("mail", _MAIL_FROM + delivery.path(sender) + parameters)
+        return self.getreply()
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
         """Name a recipient (RCPT).
@@ -361,7 +368,8 @@ class SMTP(Authentication):
         parameters = ""
         if options and self.does_esmtp:
             parameters = " " + " ".join(options)
-        reply = self.docmd("rcpt", _RCPT_TO + delivery.path(recip) + parameters)
+        self.putcmd("rcpt", _RCPT_TO + delivery.path(recip) + parameters)
+        reply = self.getreply()
         if reply[0] == 250 or reply[0] == 251:
             self._recipients_left += 1
         return reply

@@ -83,9 +83,11 @@ def path(address: str) -> str:
     Raises:
         ValueError: it holds what would be more than an address.
     """
-    plain = _core.plain_path(address) if isinstance(address, str) else None
-    if plain is not None:
-        return plain
+    if isinstance(address, str):
+        plain = _core.plain_path(address)
+        if plain is not None:
+            return plain
+        _core.check_command(address)  # quoteaddr would drop line ends without a word
     quoted = quoteaddr(address)
     _core.check_command(quoted)
     _core.check_path(quoted)

@@ -2,19 +2,24 @@
 
 use pyo3::exceptions::{PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 
 use crate::error::Error;
 
 /// The classes are defined in Python, once for both halves.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let error = module.py().import("rapidsmtp._pure.error")?;
-    module.add("PeerError", error.getattr("PeerError")?)
+    module.add("PeerError", peer_error(module.py())?)
 }
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         match error {
             Error::Misuse(text) => PyValueError::new_err(text),
+            Error::Peer(text) => Python::attach(|py| match peer_error(py) {
+                Ok(class) => Self::from_type(class.clone(), text),
+                Err(error) => error,
+            }),
             Error::NotAscii(text) => {
                 // What `text.encode("ascii")` raises: the first run of characters beyond ASCII.
                 let start = text.chars().take_while(char::is_ascii).count();
@@ -28,4 +33,9 @@ impl From<Error> for PyErr {
             }
         }
     }
+}
+
+fn peer_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "rapidsmtp._pure.error", "PeerError")
 }

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod address;
+mod auth;
 mod capability;
 mod command;
 mod diagnosis;
@@ -20,13 +21,14 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::register(module)?;
     address::register(module)?;
+    auth::register(module)?;
     capability::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;
     outcome::register(module)?;
     reply::register(module)?;
     stuffing::register(module)?;
-    transaction::register(module)?;
     module.add_class::<sink::NativeSink>()?;
+    transaction::register(module)?;
     Ok(())
 }

@@ -213,3 +213,66 @@ fn spawn<S: Socket>(socket: S, shared: &Arc<Shared>) {
         tokio::spawn(serve(Delayed::new(socket, shared.latency), shared));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::sink::record::Count;
+
+    const CONVERSATION: &[u8] =
+        b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\nQUIT\r\n";
+
+    fn converse(mut stream: impl Read + Write) -> String {
+        let mut replies = String::new();
+        stream.write_all(CONVERSATION).unwrap();
+        stream.read_to_string(&mut replies).unwrap();
+        replies
+    }
+
+    #[test]
+    fn on_tcp_until_it_is_dropped() {
+        let sink = Sink::start(Settings {
+            threads: 2,
+            ..Settings::default()
+        })
+        .unwrap();
+        let Address::Tcp(address) = *sink.address() else {
+            panic!("not on TCP")
+        };
+        for _ in 0..8 {
+            let replies = converse(TcpStream::connect(address).unwrap());
+            assert!(replies.ends_with("221 2.0.0 Bye\r\n"), "{replies}");
+        }
+        let counts = sink.record().counts();
+        assert_eq!(
+            (counts.of(Count::Connections), counts.of(Count::Messages)),
+            (8, 8)
+        );
+        let mut open = TcpStream::connect(address).unwrap();
+        open.read_exact(&mut [0; 4]).unwrap();
+        drop(sink);
+        assert!(open.read_to_end(&mut Vec::new()).is_ok());
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn on_a_unix_socket_that_is_removed() {
+        let path = std::env::temp_dir().join(format!("sink-{}", std::process::id()));
+        let listen = Listen::Unix(path.clone());
+        let sink = Sink::start(Settings {
+            listen,
+            ..Settings::default()
+        })
+        .unwrap();
+        assert_eq!(*sink.address(), Address::Unix(path.clone()));
+        let stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(converse(stream).contains("queued as 1\r\n"));
+        sink.close();
+        sink.close();
+        assert!(!path.exists());
+    }
+}

@@ -5,6 +5,16 @@ else imports this package. `__all__` is the interface that both halves give.
 """
 
 from rapidsmtp._pure.address import check_path, plain_path
+from rapidsmtp._pure.auth import (
+    CramMd5,
+    Exchange,
+    External,
+    Login,
+    OAuthBearer,
+    Plain,
+    Scram,
+    XOAuth2,
+)
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
@@ -15,9 +25,17 @@ from rapidsmtp._pure.stuffing import repair, stuff
 from rapidsmtp._pure.transaction import Transaction
 
 __all__ = [
+    "CramMd5",
+    "Exchange",
+    "External",
+    "Login",
+    "OAuthBearer",
     "PeerError",
+    "Plain",
     "ReplyReader",
+    "Scram",
     "Transaction",
+    "XOAuth2",
     "check_command",
     "check_host_name",
     "check_path",

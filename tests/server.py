@@ -1,0 +1,310 @@
+"""Servers for the tests of the faces: real sockets, a thread, and a record of every octet.
+
+`Server` runs a script on each connection. `Dialogue` is the usual script: an SMTP or LMTP server
+that answers by the book, but for the replies that the test gives it.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+TIMEOUT = 5.0
+"""Seconds after which a test that waits has failed."""
+
+PAUSE = 0.03
+"""Seconds without input after which a patient server takes the client to be waiting."""
+
+HANG_UP = b""
+"""In the place of a reply: close the connection."""
+
+Answer = bytes | Callable[[bytes], bytes]
+
+
+class Raw(bytes):
+    """A reply that is sent as it is: without the line end that others get."""
+
+
+class Connection:
+    """The server's side of one connection.
+
+    Attributes:
+        received: every octet that the client sent, after decryption.
+        flights: the same, cut where the client had stopped to wait.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = bytearray()
+        self.flights: list[bytes] = []
+        self.over = threading.Event()
+        self._unread = bytearray()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def line(self) -> bytes:
+        """The next line, without its line end; EOFError where there is none."""
+        return self._until(b"\r\n")[:-2]
+
+    def message(self) -> bytes:
+        """What follows a 354: dots doubled, end of data included."""
+        while not self._unread.startswith(b".\r\n") and b"\r\n.\r\n" not in self._unread:
+            self._read()
+        if self._unread.startswith(b".\r\n"):
+            return self._take(3)
+        return self._until(b"\r\n.\r\n")
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the stream."""
+        with contextlib.suppress(EOFError):
+            while True:
+                self._read()
+        return self._take(len(self._unread))
+
+    def is_quiet(self) -> bool:
+        """Whether all input was taken and no more comes."""
+        if self._unread:
+            return False
+        pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
+        return not pending and not select.select([self.sock], [], [], PAUSE)[0]
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        self.sock = context.wrap_socket(self.sock, server_side=True)
+
+    def _until(self, end: bytes) -> bytes:
+        while end not in self._unread:
+            self._read()
+        return self._take(self._unread.index(end) + len(end))
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._unread[:size])
+        del self._unread[:size]
+        return taken
+
+    def _read(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError
+        self.received += data
+        self._unread += data
+
+
+Script = Callable[[Connection], None]
+
+
+class Server:
+    """Runs a script on each connection, as long as the `with` block lasts.
+
+    Args:
+        script: called with each `Connection`, on a thread of its own.
+        tls: settings for a server that speaks TLS from the first byte.
+        path: a Unix socket instead of a TCP port.
+    """
+
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, path: str | None = None
+    ) -> None:
+        self.connections: list[Connection] = []
+        self._script = script
+        self._tls = tls
+        self._faults: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.host, self.port = self._listener.getsockname()[:2]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._listener.bind(path)
+            self._listener.listen()
+            self.host, self.port = path, 0
+
+    def __enter__(self) -> "Server":
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for sock in (self._listener, *(connection.sock for connection in self.connections)):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+        if kind is None and self._faults:
+            raise self._faults[0]
+
+    def wire(self, place: int = -1) -> bytes:
+        """Every octet of a connection that is over; the last one's where no other is meant."""
+        connection = self.connections[place]
+        assert connection.over.wait(TIMEOUT), "the connection is still open"
+        return bytes(connection.received)
+
+    def _start(self, function: Callable[[], None]) -> None:
+        thread = threading.Thread(target=function, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(TIMEOUT)
+            connection = Connection(sock)
+            self.connections.append(connection)
+            self._start(lambda connection=connection: self._serve(connection))
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            if self._tls is not None:
+                connection.start_tls(self._tls)
+            self._script(connection)
+        except (EOFError, OSError):
+            pass  # the client has gone
+        except BaseException as fault:
+            self._faults.append(fault)
+        finally:
+            connection.sock.close()
+            connection.over.set()
+
+
+@dataclass
+class Dialogue:
+    """A script: an SMTP server by the book.
+
+    Attributes:
+        extensions: the lines of its reply to EHLO, after the first.
+        replies: replies by command in lower case, and for `greeting`, `message` (the end of
+            data) and `response` (a line of an AUTH exchange). A list is used up on each
+            connection, one a command, and the usual reply follows it; a function gets the line.
+        lmtp: whether it speaks LMTP: a reply to the message for each accepted recipient.
+        patient: whether it answers only when the client has stopped to wait; `flights` of the
+            connection then counts the round trips.
+        tls: what STARTTLS turns to.
+    """
+
+    extensions: Sequence[str] = ()
+    replies: Mapping[str, Answer | Sequence[Answer]] = field(default_factory=dict)
+    lmtp: bool = False
+    patient: bool = False
+    tls: ssl.SSLContext | None = None
+
+    def __call__(self, connection: Connection) -> None:
+        with contextlib.suppress(_HungUp):
+            _Conversation(self, connection).run()
+
+
+class _HungUp(Exception):
+    pass
+
+
+_USUAL = {
+    "greeting": b"220 server.example ready",
+    "helo": b"250 server.example",
+    "mail": b"250 2.1.0 sender ok",
+    "rcpt": b"250 2.1.5 recipient ok",
+    "data": b"354 go on",
+    "message": b"250 2.0.0 queued as 1234",
+    "rset": b"250 2.0.0 flushed",
+    "noop": b"250 2.0.0 nothing done",
+    "quit": b"221 2.0.0 bye",
+    "vrfy": b"252 2.1.5 perhaps",
+    "expn": b"250 2.1.5 <one@example.com>",
+    "help": b"214 ask somebody else",
+    "starttls": b"220 2.0.0 go on",
+    "auth": b"235 2.7.0 welcome",
+    "response": b"235 2.7.0 welcome",
+}
+
+
+class _Conversation:
+    def __init__(self, dialogue: Dialogue, connection: Connection) -> None:
+        self._dialogue = dialogue
+        self._connection = connection
+        self._mail_open = False
+        self._recipients = 0
+        self._unsent = b""
+        self._seen = 0
+        self._replies: dict[str, Answer | Iterator[Answer]] = {
+            command: answer if isinstance(answer, bytes) or callable(answer) else iter(answer)
+            for command, answer in dialogue.replies.items()
+        }
+
+    def run(self) -> None:
+        self._say("greeting", b"")
+        while True:
+            line = self._connection.line()
+            command = line[:8].split(b" ")[0].decode().lower()
+            code = self._say(command, line)
+            if command in ("ehlo", "helo", "lhlo", "rset", "mail"):
+                self._mail_open = (command, code) == ("mail", b"250")
+                self._recipients = 0
+            elif command == "rcpt":
+                self._recipients += code in (b"250", b"251")
+            elif (command, code) == ("data", b"354"):
+                self._take_message()
+            elif (command, code) == ("starttls", b"220") and self._dialogue.tls:
+                self._flush()
+                self._connection.start_tls(self._dialogue.tls)
+            elif command == "quit":
+                self._flush()
+                raise _HungUp
+            while command == "auth" and code == b"334":
+                code = self._say("response", self._connection.line())
+
+    def _take_message(self) -> None:
+        self._flush()
+        self._mail_open = False
+        message = self._connection.message()
+        for _ in range(self._recipients if self._dialogue.lmtp else 1):
+            self._say("message", message)
+
+    def _say(self, command: str, line: bytes) -> bytes:
+        reply = self._reply(command, line)
+        self._unsent += reply if isinstance(reply, Raw) else reply + b"\r\n" if reply else b""
+        if reply == HANG_UP or reply.startswith(b"421"):
+            self._flush()
+            raise _HungUp
+        if not self._dialogue.patient or self._connection.is_quiet():
+            self._flush()
+        return reply[:3]
+
+    def _flush(self) -> None:
+        flight = bytes(self._connection.received[self._seen :])
+        if flight:
+            self._connection.flights.append(flight)
+            self._seen += len(flight)
+        unsent, self._unsent = self._unsent, b""
+        self._connection.send(unsent)
+
+    def _reply(self, command: str, line: bytes) -> bytes:
+        if command == "rcpt" and not self._mail_open:
+            return b"503 5.5.1 MAIL first"
+        if command == "data" and not self._recipients and "data" not in self._replies:
+            return b"503 5.5.1 RCPT first"
+        answer = self._replies.get(command)
+        if isinstance(answer, Iterator):
+            answer = next(answer, None)
+        if answer is None:
+            return self._usual(command)
+        return answer(line) if callable(answer) else answer
+
+    def _usual(self, command: str) -> bytes:
+        if command == ("lhlo" if self._dialogue.lmtp else "ehlo"):
+            lines = ["server.example", *self._dialogue.extensions]
+            return b"\r\n".join(
+                f"250{' ' if place == len(lines) else '-'}{line}".encode()
+                for place, line in enumerate(lines, 1)
+            )
+        return _USUAL.get(command, b"500 5.5.1 what?")

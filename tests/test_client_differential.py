@@ -1,0 +1,626 @@
+"""The same calls to smtplib and to rapidsmtp: results, exceptions, state and bytes are the same.
+
+What differs on purpose is in test_differences.py.
+"""
+
+import contextlib
+import inspect
+import io
+import re
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import rapidsmtp
+from comparison import Scenario, Session, compare
+from postman import Postman
+from server import HANG_UP, TIMEOUT, Connection, Dialogue, Raw, Server
+
+SENDER = "sender@example.com"
+PLAIN = b"Subject: x\r\n\r\nbody\r\n"
+pytestmark = pytest.mark.usefixtures("half")
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+class Way:
+    """A kind of server, and how to connect to it."""
+
+    def __init__(self, postman: Postman, kind: str, tls: ssl.SSLContext, starttls: bool) -> None:
+        self.postman, self.lmtp = postman, kind == "LMTP"
+        self._kind, self._tls, self._starttls = kind, tls, starttls
+
+    def connect(self, session: Session) -> None:
+        named = {"context": self._tls} if self._kind == "SMTP_SSL" else {}
+        session.connect(self._kind, self.postman.host, self.postman.port, **named)
+        if self._starttls:
+            session.call("starttls", context=self._tls)
+
+    def compare(self, scenario: Scenario, wire: bool = True) -> list[Any]:
+        def connected(session: Session) -> None:
+            self.connect(session)
+            scenario(session)
+
+        octets = self.postman.next_wire
+        # The connection's end is waited for in any case.
+        return compare(connected, octets if wire else lambda: octets() and b"")
+
+
+SMTP_WAYS = ["SMTP", "STARTTLS", "SMTP_SSL"]
+WAYS = [*SMTP_WAYS, "LMTP", "LMTP unix"]
+
+
+@pytest.fixture(scope="module", params=[("PIPELINING",), ()], ids=["offered", "not offered"])
+def extensions(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(
+    request: pytest.FixtureRequest,
+    extensions: Sequence[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+) -> Iterator[Way]:
+    kind, starttls = request.param.split(" ")[0], request.param == "STARTTLS"
+    path = str(tmp_path_factory.mktemp("lmtp") / "socket") if "unix" in request.param else None
+    with Postman(
+        extensions,
+        lmtp=kind == "LMTP",
+        tls=server_tls if kind == "SMTP_SSL" else None,
+        starttls=server_tls if starttls else None,
+        path=path,
+    ) as postman:
+        yield Way(postman, "SMTP" if starttls else kind, client_tls, starttls)
+
+
+MESSAGES = {
+    "bytes": PLAIN,
+    "bytearray": bytearray(PLAIN),
+    "str": "Subject: x\r\n\r\nbody\r\n",
+    "str with bare line ends": "Subject: x\n\nbody\rand\n.dot\n\n",
+    "dots": b".\r\n..\r\n.dot\r\nx.\r\n.\r\n",
+    "no final line end": b"Subject: x\r\n\r\nbody",
+    "final CR in a str": "body\r",
+    "a lone dot": b".",
+    "empty": b"",
+    "empty str": "",
+    "line end alone": b"\r\n",
+    "8 bit": "Subject: ü\r\n\r\nbödy\r\n".encode(),
+    "long": b"0123456789" * 90 + b"\r\n." + (b"x" * 70 + b"\r\n.") * 3000,
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_messages(way: Way, message: Any) -> None:
+    def scenario(session: Session) -> None:
+        session.call("sendmail", SENDER, ["one@example.com"], message)
+        session.call("noop")
+        session.call("quit")
+
+    assert way.compare(scenario)[-1][0] == ("returned", (221, b"Bye"))
+
+
+# With LMTP smtplib reads one reply whatever the number of recipients: see test_differences.py.
+@pytest.mark.parametrize("way", SMTP_WAYS, indirect=True)
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 50, 150])
+def test_numbers_of_recipients(way: Way, count: int) -> None:
+    def scenario(session: Session) -> None:
+        session.call("sendmail", SENDER, [f"to{n}@example.com" for n in range(count)], PLAIN)
+        mixed = ["later@example.com", "to@example.com", *["refused@example.com"] * (count - 1)]
+        session.call("sendmail", SENDER, mixed, PLAIN)
+        session.call("sendmail", SENDER, "alone@example.com", PLAIN)
+        session.call("quit")
+
+    way.compare(scenario)
+    sender, recipients, content = way.postman.handler.envelopes[-1]
+    assert (sender, recipients, content) == (SENDER, ["alone@example.com"], PLAIN)
+
+
+def test_refusals(way: Way) -> None:
+    """All but the octets: where a mail is refused, what was pipelined behind is on the wire."""
+
+    def scenario(session: Session) -> None:
+        session.call("sendmail", "refused@example.com", ["one@example.com"], PLAIN)
+        session.call("sendmail", SENDER, ["refused@example.com"], PLAIN)
+        refused = [f"{word}{n}@example.com" for n in range(6) for word in ("refused", "later")]
+        session.call("sendmail", SENDER, refused, PLAIN)
+        session.call("sendmail", SENDER, ["one@example.com"], b"X-Refuse: y\r\n\r\n")
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
+        session.call("quit")
+
+    record = way.compare(scenario, wire=False)
+    kinds = [outcome[1] for outcome, _ in record if outcome[0] == "raised"]
+    assert kinds[:2] == [smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused]
+
+
+def test_options(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        mail_options = ["BODY=8BITMIME", "SMTPUTF8"]
+        session.call("sendmail", "jörg@example.com", ["zoë@example.com"], PLAIN, mail_options)
+        session.call("rset")  # smtplib leaves the encoding as it is
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN, (), ["NOTIFY=NEVER"])
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN, ["X-UNKNOWN=1"], ())
+        session.call("noop")
+
+    def without_encoding(scenario: Scenario) -> Scenario:
+        def run(session: Session) -> None:
+            scenario(session)
+            for _, state in session.record:
+                del state["command_encoding"]
+
+        return run
+
+    way.compare(without_encoding(scenario), wire=False)
+
+
+def test_addresses(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        for address in (
+            "Name <one@example.com>",
+            "<one@example.com>",
+            '"quoted local"@example.com',
+            '"a<b"@example.com',
+            "one",
+            "",
+            "one@[127.0.0.1]",
+            "(comment) one@example.com",
+            "one@example.com (comment)",
+            "foo bar@example.com",
+        ):
+            session.call("sendmail", address, ["one@example.com"], PLAIN)
+            session.call("sendmail", SENDER, ["one@example.com", address][: 2 - way.lmtp], PLAIN)
+
+    way.compare(scenario, wire=False)
+
+
+def test_steps_by_hand(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        session.call("ehlo", "other.example")
+        session.call("has_extn", "Size")
+        session.call("mail", SENDER, ["size=20"])
+        session.call("rcpt", "one@example.com")
+        session.call("data", PLAIN)
+        session.call("mail", SENDER)
+        session.call("rcpt", "refused@example.com")
+        session.call("data", PLAIN)
+        session.call("rset")
+        session.call("vrfy", "Name <one@example.com>")
+        session.call("expn", "list")
+        session.call("help")
+        session.call("help", "MAIL")
+        session.call("docmd", "NOOP", "x")
+        session.call("putcmd", "NOOP")
+        session.call("getreply")
+        session.call("helo")
+        session.call("docmd", "BOGUS")
+        session.call("quit")
+        session.call("noop")
+        session.call("quit")
+
+    way.compare(scenario)
+
+
+@pytest.mark.parametrize("way", SMTP_WAYS, indirect=True)  # LMTP has no HELO
+def test_no_options_after_helo(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        session.call("helo")
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN, ["SMTPUTF8"], ["NOTIFY=NEVER"])
+        session.call("quit")
+
+    way.compare(scenario)
+
+
+def test_reconnecting(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
+        session.call("quit")
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
+        session.call("close")
+        session.call("connect", way.postman.host, way.postman.port)
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
+        session.call("quit")
+
+    def both_wires() -> bytes:
+        return way.postman.next_wire() + way.postman.next_wire()
+
+    def connected(session: Session) -> None:
+        way.connect(session)
+        scenario(session)
+
+    compare(connected, both_wires)
+
+
+def test_a_context_manager(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        def manage() -> Any:
+            with session.client as client:
+                assert client is session.client
+                return client.sendmail(SENDER, "one@example.com", PLAIN)
+
+        session.note(manage)
+        session.note(manage)
+
+    way.compare(scenario)
+
+
+def letter(**fields: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in fields.items():
+        message[name.replace("_", "-")] = value
+    message.set_content("Grüße\n.\nfrom here\n")
+    return message
+
+
+LETTERS = {
+    "plain": letter(From="Me <me@example.com>", To="one@example.com", Subject="x"),
+    "sender": letter(
+        Sender="sender@example.com", From="a@example.com, b@example.com", To="c@e.org"
+    ),
+    "bcc": letter(From=SENDER, Bcc="hidden@example.com", Subject="ünï"),
+    "resent": letter(
+        From=SENDER,
+        To="first@example.com",
+        Resent_Date="Thu, 1 Jan 1970 17:42:00 +0000",
+        Resent_From="again@example.com",
+        Resent_Sender="sent@example.com",
+        Resent_Bcc="holy@example.com",
+    ),
+    "international": letter(From="jörg@example.com", To="zoë@example.com", Subject="ü"),
+    "nobody": letter(From=SENDER, Subject="x"),
+    "from nobody": letter(To="one@example.com"),
+}
+
+
+@pytest.mark.parametrize("message", LETTERS.values(), ids=LETTERS)
+def test_send_message(way: Way, message: EmailMessage) -> None:
+    before = message.as_bytes(policy=message.policy.clone(utf8=True))
+
+    def scenario(session: Session) -> None:
+        session.call("send_message", message)
+        session.record[-1][1].pop("command_encoding")
+
+    way.compare(scenario)
+    assert message.as_bytes(policy=message.policy.clone(utf8=True)) == before
+
+
+def test_send_message_with_addresses_of_its_own(way: Way) -> None:
+    twice = letter(From=SENDER, To="one@example.com")
+    twice["Resent-Date"] = "Thu, 1 Jan 1970 17:42:00 +0000"
+    twice["Resent-Date"] = "Thu, 1 Jan 1970 17:43:00 +0000"
+
+    def scenario(session: Session) -> None:
+        message = LETTERS["plain"]
+        session.call("send_message", message, "other@example.com", ["to@example.com"])
+        session.call("send_message", message, to_addrs="to@example.com", mail_options=["SMTPUTF8"])
+        session.record[-1][1].pop("command_encoding")
+        session.call("send_message", twice)
+        session.record[-1][1].pop("command_encoding")
+
+    way.compare(scenario)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("initial", [True, False])
+def test_auth(way: Way, mechanism: str, initial: bool) -> None:
+    def scenario(session: Session) -> None:
+        session.call("ehlo")
+        for password in ("wrong", "pass word"):
+            session.client.user, session.client.password = "user", password
+            authobject = getattr(session.client, "auth_" + mechanism.lower())
+            session.call("auth", mechanism, authobject, initial_response_ok=initial)
+        session.call("sendmail", SENDER, "one@example.com", PLAIN)
+        session.call("quit")
+
+    record = way.compare(scenario)
+    assert ("returned", (235, b"2.7.0 Authentication successful")) in [
+        outcome for outcome, _ in record
+    ]
+
+
+@pytest.mark.parametrize("initial", [True, False])
+@pytest.mark.parametrize("password", ["pass word", "wrong", "gehëim"])
+def test_login(way: Way, initial: bool, password: str) -> None:
+    def scenario(session: Session) -> None:
+        session.call("login", "user", password, initial_response_ok=initial)
+        session.call("login", "user", password, initial_response_ok=initial)
+
+    way.compare(scenario)
+
+
+def against(dialogue: Callable[[Connection], None], scenario: Scenario, wire: bool = True) -> Any:
+    """Compare before a scripted server; `scenario` finds a client that is connected."""
+    with Server(dialogue) as server:
+
+        def connected(session: Session) -> None:
+            session.connect("SMTP", server.host, server.port)
+            if session.client is not None:
+                scenario(session)
+
+        return compare(connected, server.wire if wire else None)
+
+
+CHALLENGE = b"334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+"
+
+
+def test_cram_md5() -> None:
+    def scenario(session: Session) -> None:
+        session.call("login", "tim", "tanstaaftanstaaf")
+        session.call("quit")
+
+    with Server(Dialogue(["AUTH CRAM-MD5 PLAIN"], {"auth": CHALLENGE})) as server:
+
+        def connected(session: Session) -> None:
+            session.connect("SMTP", server.host, server.port)
+            scenario(session)
+
+        compare(connected, server.wire)
+        # The digest is that of RFC 2195's example.
+        assert b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n" in server.wire()
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        ["AUTH CRAM-MD5 PLAIN LOGIN"],
+        ["AUTH=LOGIN", "AUTH PLAIN"],
+        ["AUTH=LOGIN PLAIN"],
+        ["auth plain"],
+        ["AUTH GSSAPI"],
+        ["AUTH"],
+        [],
+    ],
+)
+@pytest.mark.parametrize("reply", [b"535 5.7.8 no", b"503 already", b"235 ok", b"454 later"])
+def test_login_tries_one_after_the_other(offer: list[str], reply: bytes) -> None:
+    replies = {"auth": [b"334 Pg==", reply, reply], "response": [b"535 5.7.8 no"] + [reply] * 5}
+    against(
+        Dialogue(offer, replies),
+        lambda session: session.call("login", "user", "password"),
+    )
+
+
+GREETINGS = [
+    b"220 ready",
+    b"220-two\r\n220 lines",
+    b"220",
+    b"554 no service",
+    b"421 busy",
+    Raw(b"220 no line end"),
+    Raw(b""),
+    HANG_UP,
+]
+
+
+@pytest.mark.parametrize("greeting", GREETINGS)
+def test_greetings(greeting: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(
+            greeting if isinstance(greeting, Raw) or not greeting else greeting + b"\r\n"
+        )
+        if greeting.startswith(b"220") and not isinstance(greeting, Raw):
+            connection.line()  # what is left unread would turn the end into a reset
+
+    against(script, lambda session: session.call("noop"), wire=False)
+
+
+EHLO_REPLIES = [
+    b"250 alone",
+    b"250-server\r\n250-SIZE\r\n250 size 100",
+    b"250-server\r\n250-SIZE=20\r\n250-X_Y z\r\n250- SPACE\r\n250-\r\n250 8BITMIME  a  b ",
+    b"250-server\r\n250-SIZE 9 9\r\n250-auth plain\r\n250-AUTH=LOGIN\r\n250 AUTH\tLOGIN",
+    b"250-s\xe4rver\r\n250 F\xfc 1",
+    b"250-server\r\n250-SIZE " + b"9" * 30 + b"\r\n250 HELP",
+    b"251 odd",
+    b"500 what?",
+    b"550-no\r\n550 really",
+    HANG_UP,
+]
+
+
+@pytest.mark.parametrize("ehlo", EHLO_REPLIES)
+@pytest.mark.parametrize("helo", [b"250 hello", b"500 no", HANG_UP])
+def test_replies_to_ehlo(ehlo: bytes, helo: bytes) -> None:
+    def scenario(session: Session) -> None:
+        session.call("ehlo_or_helo_if_needed")
+        session.call("sendmail", SENDER, "one@example.com", PLAIN, ["BODY=8BITMIME"])
+        session.call("starttls")
+        session.call("quit")
+
+    against(Dialogue((), {"ehlo": ehlo, "helo": helo}), scenario)
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (command, reply)
+        for command in ("mail", "rcpt", "data", "message", "rset")
+        for reply in (b"421 4.3.2 going", b"550-no\r\n550 and no", b"450 later", b"250", HANG_UP)
+        # A difference on purpose, as test_differences.py shows.
+        if (command, reply[:3]) != ("data", b"421")
+    ],
+)
+def test_replies_to_the_steps_of_a_mail(command: str, reply: bytes) -> None:
+    def scenario(session: Session) -> None:
+        session.call("sendmail", SENDER, ["one@example.com", "two@example.com"], PLAIN)
+        if command == "rset":
+            session.call("rset")
+
+    for extensions in ((), ("PIPELINING",)):
+        against(Dialogue(extensions, {command: reply}), scenario, wire=False)
+
+
+def test_starttls_refused_and_not_offered() -> None:
+    for dialogue in (
+        Dialogue(),
+        Dialogue(["STARTTLS"], {"starttls": b"454 4.7.0 not now"}),
+        Dialogue(["STARTTLS"], {"starttls": HANG_UP}),
+    ):
+
+        def scenario(session: Session) -> None:
+            session.call("starttls")
+            session.call("noop")
+
+        against(dialogue, scenario)
+
+
+def test_hosts_and_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed_port = listener.getsockname()[1]
+
+    def scenario(session: Session) -> None:
+        for arguments in (
+            ("127.0.0.1", closed_port),
+            (f"127.0.0.1:{closed_port}",),
+            ("127.0.0.1:http",),
+            ("127.0.0.1:",),
+            ("/nowhere/lmtp",),
+        ):
+            for kind in ("SMTP", "LMTP"):
+                if (kind, arguments) != ("SMTP", ("/nowhere/lmtp",)):
+                    session.connect(kind, *arguments)
+        for kind in ("SMTP", "SMTP_SSL", "LMTP"):
+            session.connect(kind, "127.0.0.1", closed_port, timeout=0)
+            session.connect(kind)
+            session.call("noop")
+            session.call("sendmail", SENDER, "one@example.com", PLAIN)
+            session.call("connect", "127.0.0.1", closed_port)
+            session.call("close")
+        session.connect("LMTP", "/nowhere/lmtp", timeout=0)
+
+    compare(scenario)
+
+
+def test_a_port_in_the_host_name_and_a_source_address() -> None:
+    with Server(Dialogue()) as server:
+
+        def scenario(session: Session) -> None:
+            session.connect("SMTP", f"{server.host}:{server.port}")
+            session.call("quit")
+            session.connect("SMTP", source_address=("127.0.0.1", 0))
+            session.call("connect", server.host, server.port)
+            session.call("quit")
+            session.call("connect", server.host, server.port, ("127.0.0.2", 0))
+            session.note(lambda: session.client.sock.getsockname()[0])
+            session.call("quit")
+
+        compare(scenario)
+
+
+def test_timeouts() -> None:
+    def silent(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.rest()
+
+    with Server(silent) as server:
+
+        def scenario(session: Session) -> None:
+            session.connect("SMTP", server.host, server.port, timeout=0.1)
+            session.call("ehlo")
+            session.call("noop")
+
+        record = compare(scenario)
+    assert record[1][0][1] is smtplib.SMTPServerDisconnected
+
+
+def test_a_server_that_says_nothing_at_all() -> None:
+    with Server(Connection.rest) as server:
+        compare(lambda session: session.connect("SMTP", server.host, server.port, timeout=0.1))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_debug_output(level: int) -> None:
+    """To the letter, but for the time of day."""
+
+    def scenario(session: Session) -> None:
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output):
+            client = session.client = session.module.SMTP(
+                timeout=TIMEOUT, local_hostname="c.example"
+            )
+            client.set_debuglevel(level)
+            session.call("connect", server.host, server.port)
+            session.call("sendmail", SENDER, ["one@example.com", "two@example.com"], PLAIN)
+            session.call("send_message", LETTERS["plain"])
+            session.call("sendmail", "refused@example.com", ["one@example.com"], "text")
+            session.call("help", "x")
+            session.call("vrfy", "one")
+            session.call("quit")
+        session.record.append(re.sub(r"(?m)^\d\d:\d\d:\d\d\.\d+", "TIME", output.getvalue()))
+
+    replies = {
+        "rcpt": [b"550-no\r\n550 n\xf6", b"250 ok"],
+        "mail": [b"250 ok", b"250 ok", b"550 no"],
+    }
+    with Server(Dialogue(["PIPELINING", "SIZE 1000"], replies)) as server:
+        output = compare(scenario, server.wire)[-1]
+    assert output.startswith("TIME connect: to" if level == 2 else "connect: to")
+    assert "reply: b'550 n\\xf6\\r\\n'" in output
+
+
+def test_debug_output_of_the_other_classes(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    def scenario(session: Session) -> None:
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output):
+            smtps = session.module.SMTP_SSL(context=client_tls, local_hostname="client.example")
+            smtps._host = secure.host
+            lmtp = session.module.LMTP(local_hostname="client.example")
+            for client, server in ((smtps, secure), (lmtp, local)):
+                client.set_debuglevel(1)
+                client.connect(server.host, server.port)
+                client.sendmail(SENDER, "one@example.com", PLAIN)
+                client.quit()
+            with pytest.raises(OSError):
+                lmtp.connect("/nowhere/lmtp")
+        session.record.append(output.getvalue())
+
+    path = str(tmp_path / "socket")
+    dialogue = Dialogue(["SIZE"])
+    with (
+        Server(dialogue, tls=server_tls) as secure,
+        Server(Dialogue(["SIZE"], lmtp=True), path=path) as local,
+    ):
+        compare(scenario)
+
+
+def test_signatures_follow_the_running_python() -> None:
+
+    for kind in ("SMTP", "SMTP_SSL", "LMTP"):
+        theirs, ours = getattr(smtplib, kind), getattr(rapidsmtp, kind)
+        for name in ("__init__", *(name for name in dir(theirs) if not name.startswith("_"))):
+            if callable(getattr(theirs, name)):
+                expected = inspect.signature(getattr(theirs, name)).parameters
+                actual = inspect.signature(getattr(ours, name)).parameters
+                shapes = [
+                    [(each.name, each.kind, each.default) for each in parameters.values()]
+                    for parameters in (expected, actual)
+                ]
+                shapes[1] = [each for each in shapes[1] if each[0] != "pipelining"]
+                assert shapes[1] == shapes[0], (kind, name)

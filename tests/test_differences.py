@@ -1,0 +1,239 @@
+"""Where the drop-in differs from smtplib on purpose: a test for each row of the README's table.
+
+Each row is run through smtplib too where that shows what it does there, so that a row which has
+become the same in a later Python is noticed.
+"""
+
+import smtplib
+from email.message import EmailMessage
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import rapidsmtp
+from server import TIMEOUT, Connection, Dialogue, Server
+
+SENDER = "sender@example.com"
+ONE, TWO = "one@example.com", "two@example.com"
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+
+pytestmark = pytest.mark.usefixtures("half")
+
+
+@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "stepwise"])
+def extensions(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def connect(server: Server, module: ModuleType = rapidsmtp, kind: str = "SMTP") -> Any:
+    cls = getattr(module, kind)
+    return cls(server.host, server.port, local_hostname="client.example", timeout=TIMEOUT)
+
+
+def test_lmtp_has_a_reply_for_each_recipient(extensions: tuple[str, ...]) -> None:
+    replies = {"message": [b"250 2.0.0 stored", b"452 4.2.2 full"] * 2}
+    with Server(Dialogue(extensions, replies, lmtp=True)) as server:
+        theirs, ours = (connect(server, module, "LMTP") for module in (smtplib, rapidsmtp))
+        assert theirs.sendmail(SENDER, [ONE, TWO], MESSAGE) == {}
+        assert theirs.noop() == (452, b"4.2.2 full")  # read as the reply to the next command
+        assert ours.sendmail(SENDER, [ONE, TWO], MESSAGE) == {TWO: (452, b"4.2.2 full")}
+        assert ours.noop() == (250, b"2.0.0 nothing done")
+        theirs.close()
+        ours.close()
+
+
+def test_lmtp_all_refused_after_the_body(extensions: tuple[str, ...]) -> None:
+    with Server(Dialogue(extensions, {"message": b"552 5.2.2 full"}, lmtp=True)) as server:
+        client = connect(server, kind="LMTP")
+        with pytest.raises(smtplib.SMTPDataError) as caught:
+            client.sendmail(SENDER, [ONE, TWO], MESSAGE)
+        assert caught.value.recipients == dict.fromkeys([ONE, TWO], (552, b"5.2.2 full"))
+        client.close()
+
+
+def test_421_to_data_closes(extensions: tuple[str, ...]) -> None:
+    with Server(Dialogue(extensions, {"data": b"421 4.3.2 going"})) as server:
+        theirs, ours = (connect(server, module) for module in (smtplib, rapidsmtp))
+        for client in (theirs, ours):
+            with pytest.raises(smtplib.SMTPDataError) as caught:
+                client.sendmail(SENDER, ONE, MESSAGE)
+            assert caught.value.args == (421, b"4.3.2 going")
+        assert theirs.sock is not None
+        assert ours.sock is None
+        theirs.close()
+
+
+def test_a_refused_data_is_followed_by_rset(extensions: tuple[str, ...]) -> None:
+    with Server(Dialogue(extensions, {"data": b"451 4.3.0 not now"})) as server:
+        for module, last in (
+            (smtplib, b"data\r\nquit\r\n"),
+            (rapidsmtp, b"data\r\nrset\r\nquit\r\n"),
+        ):
+            client = connect(server, module)
+            with pytest.raises(smtplib.SMTPDataError) as caught:
+                client.sendmail(SENDER, ONE, MESSAGE)
+            assert caught.value.args == (451, b"4.3.0 not now")
+            client.quit()
+            assert server.wire().endswith(last)
+
+
+@pytest.mark.parametrize("code", [200, 251, 252, 299])
+def test_any_2yz_after_the_body_is_success(extensions: tuple[str, ...], code: int) -> None:
+    with Server(Dialogue(extensions, {"message": b"%d 2.0.0 taken" % code})) as server:
+        with connect(server, smtplib) as client, pytest.raises(smtplib.SMTPDataError):
+            client.sendmail(SENDER, ONE, MESSAGE)
+        with connect(server) as client:
+            assert client.sendmail(SENDER, ONE, MESSAGE).reply == (code, b"2.0.0 taken")
+
+
+def test_a_recipient_named_twice_and_refused_twice(extensions: tuple[str, ...]) -> None:
+    replies = {"rcpt": b"550 5.1.1 no", "data": b"354 go on", "message": b"554 nobody"}
+    with Server(Dialogue(extensions, replies)) as server:
+        with connect(server, smtplib) as client, pytest.raises(smtplib.SMTPDataError):
+            client.sendmail(SENDER, [ONE, ONE], MESSAGE)
+        with connect(server) as client:
+            with pytest.raises(smtplib.SMTPRecipientsRefused) as caught:
+                client.sendmail(SENDER, [ONE, ONE], MESSAGE)
+            assert caught.value.recipients == {ONE: (550, b"5.1.1 no")}
+            assert client.noop()[0] == 250
+
+
+def test_command_encoding_is_that_of_one_mail(extensions: tuple[str, ...]) -> None:
+    with Server(Dialogue((*extensions, "SMTPUTF8"))) as server:
+        for module, encoding in ((smtplib, "utf-8"), (rapidsmtp, "ascii")):
+            with connect(server, module) as client:
+                client.sendmail("jörg@example.com", ONE, MESSAGE, ["SMTPUTF8"])
+                assert client.command_encoding == encoding
+
+
+def test_bare_line_ends_in_bytes_become_crlf(extensions: tuple[str, ...]) -> None:
+    message = b"Subject: x\n\n.\nMAIL FROM:<smuggled@example.com>\r\r\n.\rend\n"
+    repaired = b"Subject: x\r\n\r\n.\r\nMAIL FROM:<smuggled@example.com>\r\n\r\n.\r\nend\r\n"
+    with Server(Dialogue((*extensions, "SIZE"))) as server:
+        with connect(server, smtplib) as client:
+            client.sendmail(SENDER, ONE, message)
+        assert b"\n\n..\nMAIL" in server.wire()
+        with connect(server) as client:
+            client.sendmail(SENDER, ONE, message)
+        wire = server.wire()
+    assert repaired.replace(b"\n.", b"\n..") + b".\r\n" in wire
+    size = len(repaired) if extensions else len(message)  # stepwise, `data` repairs after MAIL
+    assert b" size=%d\r\n" % size in wire
+
+
+SMUGGLED = "x@y> NOTIFY=NEVER <z@w"
+
+
+@pytest.mark.parametrize("place", ["sender", "first", "second"])
+def test_parameters_in_an_address(extensions: tuple[str, ...], place: str) -> None:
+    sender = SMUGGLED if place == "sender" else SENDER
+    recipients = {"first": [SMUGGLED, ONE], "second": [ONE, SMUGGLED]}.get(place, [ONE])
+    with Server(Dialogue(extensions)) as server:
+        if "NOTIFY" not in smtplib.quoteaddr(SMUGGLED):
+            with connect(server) as client:  # this Python takes only a part of it for the address
+                client.sendmail(sender, recipients, MESSAGE)
+            assert b"NOTIFY" not in server.wire()
+            return
+        with connect(server, smtplib) as client:
+            client.sendmail(sender, recipients, MESSAGE)
+        assert b":<x@y> NOTIFY=NEVER <z@w>\r\n" in server.wire()
+        with connect(server) as client, pytest.raises(ValueError, match="unquoted"):
+            client.sendmail(sender, recipients, MESSAGE)
+        assert server.wire().splitlines() == [b"ehlo client.example", b"QUIT"]
+
+
+def test_a_space_in_an_address_is_the_servers_to_judge(extensions: tuple[str, ...]) -> None:
+    with Server(Dialogue(extensions, {"rcpt": [b"250 ok", b"501 5.1.3 bad address"]})) as server:
+        with connect(server) as client:
+            refused = client.sendmail(SENDER, [ONE, "foo bar@example.com"], MESSAGE)
+        assert refused == {"foo bar@example.com": (501, b"5.1.3 bad address")}
+
+
+def test_lines_that_disagree_on_the_code() -> None:
+    with Server(Dialogue((), {"noop": b"550-no\r\n250 yes"})) as server:
+        with connect(server, smtplib) as client:
+            assert client.noop()[0] == 250
+        client = connect(server)
+        assert client.noop() == (-1, b"no\nyes")
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("reply", [b"25", b"2500 x", b"25x no", b"+25 odd", b" 25 odd", b"2_5 odd"])
+def test_codes_that_are_not_three_digits(reply: bytes) -> None:
+    with Server(Dialogue((), {"noop": reply})) as server:
+        client = connect(server)
+        if reply == b"2500 x":  # three digits and something: smtplib's rule, and ours
+            assert client.noop() == (250, b" x".strip())
+            client.close()
+        else:
+            assert client.noop()[0] == -1
+            assert client.sock is None
+
+
+@pytest.mark.parametrize("count", [512, 513])
+def test_lines_in_a_reply(count: int) -> None:
+    reply = b"\r\n".join([b"250-x"] * (count - 1) + [b"250 end"])
+    with Server(Dialogue((), {"noop": reply})) as server:
+        with connect(server, smtplib) as client:
+            assert client.noop()[0] == 250
+        client = connect(server)
+        if count == 512:
+            assert client.noop() == (250, b"x\n" * 511 + b"end")
+            client.close()
+            return
+        with pytest.raises(smtplib.SMTPResponseException) as caught:
+            client.noop()
+        assert caught.value.args == (500, "Reply too long.")
+        assert client.sock is None
+
+
+def test_the_reply_to_the_message_is_told(extensions: tuple[str, ...]) -> None:
+    replies = {"rcpt": [b"550 5.1.1 no"], "message": b"250-2.0.0 Ok:\r\n250 2.0.0 queued as 4C1"}
+    with Server(Dialogue(extensions, replies)) as server, connect(server) as client:
+        refused = client.sendmail(SENDER, [ONE, TWO], MESSAGE)
+    assert refused == {ONE: (550, b"5.1.1 no")}
+    assert isinstance(refused, dict)
+    assert refused.reply == (250, b"2.0.0 Ok:\n2.0.0 queued as 4C1")
+    assert (refused.reply.code, refused.reply.text) == refused.reply
+    assert refused.enhanced_status == refused.reply.enhanced_status == "2.0.0"
+    assert refused.accepted == [TWO]
+
+
+def test_sendmail_flattens_an_email_message(extensions: tuple[str, ...]) -> None:
+
+    message = EmailMessage()
+    message["Subject"], message["Bcc"] = "x", "hidden@example.com"
+    message.set_content("body\n")
+    with Server(Dialogue(extensions)) as server:
+        with connect(server) as client:
+            client.sendmail(SENDER, ONE, message)
+        wire = server.wire()
+    assert b"Subject: x\r\n" in wire
+    assert b"hidden" not in wire
+
+
+def test_nothing_is_sent_of_a_mail_that_cannot_be_sent_whole(extensions: tuple[str, ...]) -> None:
+    """smtplib finds out in the middle: the server has a sender and some recipients by then."""
+    with Server(Dialogue(extensions)) as server:
+        with connect(server, smtplib) as client, pytest.raises(UnicodeEncodeError):
+            client.sendmail(SENDER, [ONE, "zoë@example.com"], MESSAGE)
+        assert b"one@example.com" in server.wire()
+        with connect(server) as client, pytest.raises(UnicodeEncodeError):
+            client.sendmail(SENDER, [ONE, "zoë@example.com"], MESSAGE)
+        assert server.wire().splitlines() == [b"ehlo client.example", b"QUIT"]
+
+
+def test_a_reply_of_more_octets_than_are_taken() -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250-%b\r\n" % (b"x" * 4000) * 17 + b"250 end\r\n")
+        connection.rest()
+
+    with Server(script) as server:
+        client = connect(server)
+        with pytest.raises(smtplib.SMTPResponseException) as caught:
+            client.noop()
+        assert caught.value.args == (500, "Reply too long.")
+        assert client.sock is None

@@ -1,0 +1,362 @@
+"""`install()`: smtplib's names are ours for the process; `uninstall()` gives all of it back."""
+
+import logging
+import logging.handlers
+import os
+import smtplib
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import rapidsmtp
+from server import TIMEOUT, Dialogue, Server
+
+# As a program has them that imported them before anybody called install().
+ImportedSMTP, ImportedSSL, ImportedLMTP = smtplib.SMTP, smtplib.SMTP_SSL, smtplib.LMTP
+CLASSES = (ImportedSMTP, ImportedSSL, ImportedLMTP)
+
+
+class Subclass(ImportedSMTP):
+    """Made before install(), with a method of its own that the fast path need not know."""
+
+    def greet(self) -> bytes:
+        return self.ehlo()[1]
+
+
+class ReplacingSubclass(ImportedSMTP):
+    """Made before install(), with a method that the fast path would pass by."""
+
+    def rcpt(self, recip: str, options: Any = ()) -> tuple[int, bytes]:
+        self.named = [*getattr(self, "named", []), recip]
+        return super().rcpt(recip, options)
+
+
+SENDER = "sender@example.com"
+RECIPIENTS = ["one@example.com", "two@example.com"]
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+
+pytestmark = pytest.mark.usefixtures("half")
+
+
+@pytest.fixture(autouse=True)
+def always_uninstalled() -> Iterator[None]:
+    before = snapshot()
+    yield
+    rapidsmtp.uninstall()
+    assert snapshot() == before
+
+
+def snapshot() -> list[dict[str, Any]]:
+    owners: list[Any] = [smtplib, *CLASSES]
+    return [dict(vars(owner)) for owner in owners]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(Dialogue(["PIPELINING"], patient=True)) as running:
+        yield running
+
+
+def round_trips(server: Server) -> int:
+    server.wire()
+    return len(server.connections[-1].flights)
+
+
+def send_by(cls: Any, server: Server, **arguments: Any) -> int:
+    """Send one mail to two recipients; how many round trips there were, EHLO and QUIT included."""
+    with cls(
+        server.host, server.port, local_hostname="client.example", timeout=TIMEOUT, **arguments
+    ) as client:
+        assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    return round_trips(server)
+
+
+FAST, SLOW = 1 + 2 + 1, 1 + 5 + 1
+
+
+def test_the_names_are_ours_and_then_smtplibs_again() -> None:
+    before = snapshot()
+    rapidsmtp.install()
+    assert (smtplib.SMTP, smtplib.SMTP_SSL, smtplib.LMTP) == (
+        rapidsmtp.SMTP,
+        rapidsmtp.SMTP_SSL,
+        rapidsmtp.LMTP,
+    )
+    rapidsmtp.uninstall()
+    assert (smtplib.SMTP, smtplib.SMTP_SSL, smtplib.LMTP) == CLASSES
+    assert snapshot() == before
+
+
+def test_again_is_no_harm() -> None:
+    before = snapshot()
+    rapidsmtp.install()
+    installed = snapshot()
+    rapidsmtp.install()
+    assert snapshot() == installed
+    rapidsmtp.uninstall()
+    assert snapshot() == before
+    rapidsmtp.uninstall()
+    assert snapshot() == before
+
+
+def test_instances_keep_their_classes() -> None:
+    old = ImportedSMTP()
+    rapidsmtp.install()
+    assert isinstance(old, ImportedSMTP)
+    assert isinstance(smtplib.SMTP(), ImportedSMTP)
+    assert isinstance(smtplib.SMTP_SSL(), ImportedSSL)
+    assert isinstance(smtplib.LMTP(), ImportedLMTP)
+    assert type(ImportedSMTP()) is ImportedSMTP
+    assert not isinstance(ImportedSMTP(), rapidsmtp.SMTP)
+
+
+@pytest.mark.parametrize("cls", [ImportedSMTP, Subclass])
+def test_classes_from_before_take_the_fast_path(server: Server, cls: Any) -> None:
+    assert send_by(cls, server) == SLOW
+    rapidsmtp.install()
+    assert send_by(cls, server) == FAST
+    assert send_by(smtplib.SMTP, server) == FAST
+    rapidsmtp.uninstall()
+    assert send_by(cls, server) == SLOW
+
+
+def test_a_subclass_from_before_that_replaces_a_method(server: Server) -> None:
+    rapidsmtp.install()
+    with ReplacingSubclass(server.host, server.port, "client.example", TIMEOUT) as client:
+        assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+        assert client.named == RECIPIENTS
+    assert round_trips(server) == SLOW
+
+
+def test_a_subclass_made_while_installed_outlives_it(server: Server) -> None:
+    rapidsmtp.install()
+
+    class Later(smtplib.SMTP):
+        pass
+
+    class LaterStill(ImportedSMTP):
+        pass
+
+    assert send_by(Later, server) == send_by(LaterStill, server) == FAST
+    rapidsmtp.uninstall()
+    assert send_by(Later, server) == FAST  # it is a subclass of ours
+    assert send_by(LaterStill, server) == SLOW
+
+
+def test_an_instance_alive_during_install_and_after(server: Server) -> None:
+    client = ImportedSMTP(server.host, server.port, "client.example", TIMEOUT)
+    assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    rapidsmtp.install()
+    assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    client.ehlo()
+    assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
+    assert client.help() == b"ask somebody else"
+    rapidsmtp.uninstall()
+    assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    assert client.quit()[0] == 221
+
+
+def test_arguments_of_ours_are_taken_by_classes_from_before(server: Server) -> None:
+    rapidsmtp.install()
+    assert send_by(ImportedSMTP, server, pipelining=False) == SLOW
+
+
+def test_lmtp_from_before(tmp_path: Path) -> None:
+    finals = [b"250 ok", b"450 later"] * 2
+    path = str(tmp_path / "lmtp")
+    with Server(Dialogue(["PIPELINING"], {"message": finals}, lmtp=True), path=path) as server:
+        rapidsmtp.install()
+        with ImportedLMTP(path, local_hostname="client.example", timeout=TIMEOUT) as client:
+            refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+            assert refused == {RECIPIENTS[1]: (450, b"later")}
+            assert client.noop()[0] == 250
+        assert server.wire().startswith(b"lhlo ")
+    with (
+        Server(Dialogue(["PIPELINING"], {"message": finals}, lmtp=True)) as server,
+        ImportedLMTP(server.host, server.port, "client.example", timeout=TIMEOUT) as client,
+    ):
+        assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == refused
+
+
+@pytest.mark.parametrize("name", ["send", "getreply", "rcpt", "sendmail", "close", "auth_plain"])
+def test_a_method_that_a_program_patched_before_is_left_alone(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    original = getattr(ImportedSMTP, name)
+
+    def patched(self: Any, *args: Any, **named: Any) -> Any:
+        calls.append(name)
+        return original(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImportedSMTP, name, patched)
+        rapidsmtp.install()
+        assert vars(ImportedSMTP)[name] is patched
+        if name == "auth_plain":
+            client = ImportedSMTP()
+            client.user = client.password = "x"
+            assert client.auth_plain() == "\0x\0x"
+        else:
+            send_by(ImportedSMTP, server)
+        rapidsmtp.uninstall()
+        assert vars(ImportedSMTP)[name] is patched
+    assert calls
+
+
+@pytest.mark.parametrize("cls", [ImportedSMTP, rapidsmtp.SMTP])
+def test_a_method_patched_while_installed_is_called(
+    server: Server, monkeypatch: pytest.MonkeyPatch, cls: Any
+) -> None:
+    rapidsmtp.install()
+    original = cls.rcpt
+    calls: list[str] = []
+
+    def patched(self: Any, recip: str, options: Any = ()) -> tuple[int, bytes]:
+        calls.append(recip)
+        return original(self, recip, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "rcpt", patched)
+        assert send_by(cls, server) == SLOW
+    assert calls == RECIPIENTS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("cls", ["SMTP_SSL of ours", "SMTP_SSL from before"])
+def test_smtps(server_tls: ssl.SSLContext, cls: str) -> None:
+    with Server(Dialogue(["PIPELINING"], patient=True), tls=server_tls) as server:
+        rapidsmtp.install()
+        kind = rapidsmtp.SMTP_SSL if "ours" in cls else ImportedSSL
+        assert send_by(kind, server) == FAST  # no verification: smtplib's default
+        rapidsmtp.uninstall()
+        rapidsmtp.install(verify=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            kind(server.host, server.port, timeout=TIMEOUT)
+        assert send_by(kind, server, context=trusting_nothing()) == FAST
+        rapidsmtp.uninstall()
+        assert send_by(kind, server) == (FAST if "ours" in cls else SLOW)
+
+
+def trusting_nothing() -> ssl.SSLContext:
+    """Settings that verify nothing: the caller's own are the caller's affair."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("cls", ["SMTP of ours", "SMTP from before", "subclass from before"])
+def test_starttls(server_tls: ssl.SSLContext, cls: str) -> None:
+    kind = {"o": rapidsmtp.SMTP, "f": ImportedSMTP}.get(cls[5:6], Subclass)
+
+    def start(**arguments: Any) -> tuple[int, bytes]:
+        client = kind(server.host, server.port, timeout=TIMEOUT)
+        try:
+            return client.starttls(**arguments)
+        finally:
+            client.close()
+
+    with Server(Dialogue(["STARTTLS"], tls=server_tls)) as server:
+        rapidsmtp.install()
+        assert start()[0] == 220
+        rapidsmtp.uninstall()
+        rapidsmtp.install(verify=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            start()
+        assert start(context=trusting_nothing())[0] == 220
+
+
+def test_verify_can_be_changed_by_another_install(server_tls: ssl.SSLContext) -> None:
+    with Server(Dialogue(), tls=server_tls) as server:
+        rapidsmtp.install()
+        rapidsmtp.install(verify=True)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ImportedSSL(server.host, server.port, timeout=TIMEOUT)
+        rapidsmtp.install(verify=False)
+        ImportedSSL(server.host, server.port, timeout=TIMEOUT).close()
+
+
+def test_verified_by_a_trusted_authority(
+    server_tls: ssl.SSLContext,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    rapidsmtp.install(verify=True)
+    with Server(Dialogue(["PIPELINING"], patient=True), tls=server_tls) as server:
+        assert send_by(ImportedSSL, server) == FAST
+        with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+            ImportedSSL("localhost", server.port, timeout=TIMEOUT)
+
+
+def test_the_smtp_handler_of_logging(server: Server) -> None:
+    rapidsmtp.install()
+    handler = logging.handlers.SMTPHandler(
+        (server.host, server.port), SENDER, RECIPIENTS, "trouble", timeout=TIMEOUT
+    )
+    handler.raiseExceptions = True
+    handler.emit(logging.LogRecord("name", logging.ERROR, __file__, 1, "it broke", (), None))
+    wire = server.wire()
+    assert b"Subject: trouble\r\n" in wire
+    assert b"\r\n\r\nit broke\r\n.\r\n" in wire
+    assert round_trips(server) == FAST
+
+
+def test_send_message_by_a_class_from_before(server: Server) -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Bcc"] = SENDER, RECIPIENTS[0], RECIPIENTS[1]
+    rapidsmtp.install()
+    with ImportedSMTP(server.host, server.port, timeout=TIMEOUT) as client:
+        assert client.send_message(message).accepted == RECIPIENTS
+    assert b"Bcc" not in server.wire()
+
+
+PROGRAM = """
+from smtplib import SMTP
+import smtplib, sys
+assert SMTP is smtplib.SMTP, "a class of before"
+assert SMTP.__module__ == "rapidsmtp.client", SMTP.__module__
+with SMTP(sys.argv[1], int(sys.argv[2]), "client.example", timeout=5) as client:
+    print(client.sendmail("sender@example.com", ["one@example.com"], "body").reply.code)
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_a_program_run_by_rapidsmtp(server: Server, tmp_path: Path, way: str, half: str) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = ["program.py"] if way == "script" else ["-m", "program"]
+    run = subprocess.run(
+        [sys.executable, "-m", "rapidsmtp", "run", *program, server.host, str(server.port)],
+        cwd=tmp_path,
+        env={**environment(), "RAPIDSMTP_CORE": half},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "250\n", "")
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(rapidsmtp.__file__).parent.parent)}

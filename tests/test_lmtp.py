@@ -1,0 +1,157 @@
+"""LMTP (RFC 2033): one reply to the body for each recipient, on both ways through a mail."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rapidsmtp
+from server import HANG_UP, TIMEOUT, Dialogue, Raw, Server
+
+ONE, TWO, THREE = RECIPIENTS = ["one@example.com", "two@example.com", "three@example.com"]
+SENDER = "sender@example.com"
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+OK = b"250 2.0.0 stored"
+FULL = b"452 4.2.2 mailbox full"
+NO = b"550 5.7.1 not this"
+
+pytestmark = pytest.mark.usefixtures("half")
+
+
+@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "stepwise"])
+def extensions(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def server(extensions: tuple[str, ...], finals: list[bytes], **replies: Any) -> Server:
+    return Server(Dialogue(extensions, {"message": finals, **replies}, lmtp=True))
+
+
+def connect(server: Server) -> rapidsmtp.LMTP:
+    return rapidsmtp.LMTP(server.host, server.port, "client.example", timeout=TIMEOUT)
+
+
+def assert_in_step(client: rapidsmtp.LMTP) -> None:
+    assert client.noop() == (250, b"2.0.0 nothing done")
+
+
+def test_every_recipient_has_a_reply(extensions: tuple[str, ...]) -> None:
+    with server(extensions, [b"250 2.0.0 first", b"250 2.0.0 second", OK]) as lmtp:
+        with connect(lmtp) as client:
+            refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+            assert refused == {}
+            assert refused.accepted == RECIPIENTS
+            assert refused.reply == (250, b"2.0.0 first")
+            assert_in_step(client)
+        assert lmtp.wire().startswith(b"lhlo client.example\r\n")
+
+
+def test_those_refused_after_the_body_join_those_refused_before(
+    extensions: tuple[str, ...],
+) -> None:
+    finals = [FULL, OK]
+    rcpt = [b"250 ok", b"550 5.1.1 unknown", b"251 will forward"]
+    with server(extensions, finals, rcpt=rcpt) as lmtp, connect(lmtp) as client:
+        refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert refused == {ONE: (452, b"4.2.2 mailbox full"), TWO: (550, b"5.1.1 unknown")}
+        assert refused.accepted == [THREE]
+        assert refused.reply == (250, b"2.0.0 stored")
+        assert_in_step(client)
+
+
+def test_all_refused_after_the_body(extensions: tuple[str, ...]) -> None:
+    with server(extensions, [NO, FULL, NO]) as lmtp, connect(lmtp) as client:
+        with pytest.raises(rapidsmtp.SMTPDataError) as caught:
+            client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert (caught.value.smtp_code, caught.value.smtp_error) == (550, b"5.7.1 not this")
+        assert caught.value.recipients == {
+            ONE: (550, b"5.7.1 not this"),
+            TWO: (452, b"4.2.2 mailbox full"),
+            THREE: (550, b"5.7.1 not this"),
+        }
+        assert_in_step(client)
+
+
+def test_421_speaks_for_those_behind_it(extensions: tuple[str, ...]) -> None:
+    with server(extensions, [OK, b"421 4.3.2 going"]) as lmtp:
+        client = connect(lmtp)
+        refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert refused == dict.fromkeys([TWO, THREE], (421, b"4.3.2 going"))
+        assert refused.accepted == [ONE]
+        assert client.sock is None
+
+
+def test_421_first_refuses_them_all(extensions: tuple[str, ...]) -> None:
+    with server(extensions, [b"421 4.3.2 going"]) as lmtp:
+        client = connect(lmtp)
+        with pytest.raises(rapidsmtp.SMTPDataError) as caught:
+            client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert caught.value.smtp_code == 421
+        assert caught.value.recipients == dict.fromkeys(RECIPIENTS, (421, b"4.3.2 going"))
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["between", "within"])
+def test_the_connection_lost_between_the_replies(extensions: tuple[str, ...], torn: bool) -> None:
+    with server(extensions, [OK, NO, *[Raw(b"25")] * torn, HANG_UP]) as lmtp:
+        client = connect(lmtp)
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, [*RECIPIENTS, "four@example.com"], MESSAGE)
+        assert caught.value.accepted == [ONE]
+        # A reply without a whole code counts as -1, as everywhere.
+        torn_reply = {THREE: (-1, b"")} if torn else {}
+        assert caught.value.recipients == {TWO: (550, b"5.7.1 not this"), **torn_reply}
+        assert caught.value.body_sent is True
+        assert client.sock is None
+
+
+def test_the_connection_lost_before_the_body(extensions: tuple[str, ...]) -> None:
+    with server(extensions, [], data=HANG_UP, rcpt=[b"250 ok", b"550 no"]) as lmtp:
+        client = connect(lmtp)
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert caught.value.accepted == []
+        assert caught.value.recipients == {TWO: (550, b"no")}
+        assert caught.value.body_sent is False
+
+
+def test_nobody_left_on_lmtp_drops_the_socket_after_354() -> None:
+    with server(("PIPELINING",), [], rcpt=b"550 no", data=b"354 go on") as lmtp:
+        client = connect(lmtp)
+        with pytest.raises(rapidsmtp.SMTPRecipientsRefused):
+            client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+        assert client.sock is None  # a lone dot for nobody would have no reply
+        assert lmtp.wire().endswith(b"data\r\n")
+
+
+def test_single_methods_stay_in_step(extensions: tuple[str, ...]) -> None:
+    rcpt = [b"250 ok", b"550 no", b"250 ok"]
+    finals = [FULL, b"250 2.0.0 second"]
+    with server(extensions, finals, rcpt=rcpt) as lmtp, connect(lmtp) as client:
+        client.ehlo()
+        client.mail(SENDER)
+        for recipient in RECIPIENTS:
+            client.rcpt(recipient)
+        assert client.data(MESSAGE) == (250, b"2.0.0 second")
+        assert_in_step(client)
+        client.mail(SENDER)
+        client.rset()
+        client.mail(SENDER)
+        client.rcpt(ONE)
+        assert client.data(MESSAGE) == (250, b"2.0.0 queued as 1234")
+        assert_in_step(client)
+
+
+def test_the_next_mail_starts_afresh(extensions: tuple[str, ...]) -> None:
+    with server(extensions, []) as lmtp, connect(lmtp) as client:
+        assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
+        assert client.sendmail(SENDER, ONE, MESSAGE).accepted == [ONE]
+        assert_in_step(client)
+
+
+def test_over_a_unix_socket(extensions: tuple[str, ...], tmp_path: Path) -> None:
+    path = str(tmp_path / "lmtp")
+    with Server(Dialogue(extensions, lmtp=True), path=path) as lmtp:
+        with rapidsmtp.LMTP(path, local_hostname="client.example", timeout=TIMEOUT) as client:
+            assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
+        assert lmtp.wire().endswith(b"\r\nbody\r\n.\r\nQUIT\r\n")

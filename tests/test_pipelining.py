@@ -1,0 +1,294 @@
+"""The fast path (RFC 2920): what travels together, and what a client leaves to the next reader."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import rapidsmtp
+from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
+
+SENDER = "sender@example.com"
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+PIPELINING = ("PIPELINING",)
+
+pytestmark = pytest.mark.usefixtures("half")
+
+_audited: list[tuple[object, bytes]] | None = None
+
+
+def _note(event: str, args: tuple[Any, ...]) -> None:
+    if _audited is not None and event == "smtplib.send":
+        _audited.append((args[0], bytes(args[1])))
+
+
+sys.addaudithook(_note)  # for good: an audit hook cannot be removed
+
+
+@pytest.fixture
+def audited() -> Iterator[list[tuple[object, bytes]]]:
+    """The `smtplib.send` events of the test."""
+    global _audited
+    _audited = []
+    yield _audited
+    _audited = None
+
+
+def connect(server: Server, **arguments: Any) -> rapidsmtp.SMTP:
+    return rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT, **arguments)
+
+
+def recipients(count: int) -> list[str]:
+    return [f"recipient{place}@example.com" for place in range(count)]
+
+
+def verbs(flight: bytes) -> list[str]:
+    return [line[:4].decode().lower() for line in flight.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("count", "flights"),
+    [
+        (1, [["mail", "rcpt", "data"]]),
+        (8, [["mail"] + ["rcpt"] * 8 + ["data"]]),
+        (9, [["mail"] + ["rcpt"] * 8, ["rcpt", "data"]]),
+        (50, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 42 + ["data"]]),
+        (108, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 100 + ["data"]]),
+        (109, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 100, ["rcpt", "data"]]),
+        (250, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 100, ["rcpt"] * 100, ["rcpt"] * 42 + ["data"]]),
+    ],
+)
+def test_flights(audited: list[tuple[object, bytes]], count: int, flights: list[list[str]]) -> None:
+    with Server(Dialogue(PIPELINING, patient=True)) as server:
+        with connect(server) as client:
+            client.ehlo()
+            audited.clear()
+            assert client.sendmail(SENDER, recipients(count), MESSAGE) == {}
+            events = list(audited)
+        server.wire()
+        seen = server.connections[0].flights[1:-1]  # between EHLO and QUIT
+    assert [verbs(flight) for flight in seen[:-1]] == flights
+    assert seen[-1] == MESSAGE + b".\r\n"
+    # One event a write, with what is written.
+    assert events == [(client, flight) for flight in seen]
+
+
+def test_without_pipelining_every_command_waits(audited: list[tuple[object, bytes]]) -> None:
+    with Server(Dialogue(("SIZE",), patient=True)) as server:
+        with connect(server) as client:
+            client.ehlo()
+            audited.clear()
+            client.sendmail(SENDER, recipients(3), MESSAGE)
+            assert [verbs(data)[0] for _, data in audited] == [
+                "mail",
+                *["rcpt"] * 3,
+                "data",
+                "subj",
+            ]
+        server.wire()
+        assert len(server.connections[0].flights) == 1 + 6 + 1
+
+
+@pytest.mark.parametrize("switch", ["argument", "debuglevel", "attribute"])
+def test_the_fast_path_can_be_switched_off(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Dialogue(PIPELINING, patient=True)) as server:
+        with connect(server, **{"pipelining": False} if switch == "argument" else {}) as client:
+            if switch == "debuglevel":
+                client.set_debuglevel(1)
+            elif switch == "attribute":
+                client.pipelining = False
+            client.sendmail(SENDER, recipients(2), MESSAGE)
+        server.wire()
+        assert len(server.connections[0].flights) == 1 + 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "alone"),
+    [("SIZE 10", True), ("SIZE 1000", False), ("SIZE 0", False), ("SIZE", False)],
+)
+def test_mail_goes_alone_when_the_message_is_too_large(limit: str, alone: bool) -> None:
+    refusal = b"552 5.3.4 too large" if alone else b"250 ok"
+    dialogue = Dialogue(("PIPELINING", limit), {"mail": refusal}, patient=True)
+    with Server(dialogue) as server:
+        with connect(server) as client:
+            if alone:
+                with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
+                    client.sendmail(SENDER, recipients(2), MESSAGE)
+                assert caught.value.args == (552, b"5.3.4 too large", SENDER)
+            else:
+                client.sendmail(SENDER, recipients(2), MESSAGE)
+        server.wire()
+        first = server.connections[0].flights[1]
+    assert verbs(first) == (["mail"] if alone else ["mail", "rcpt", "rcpt", "data"])
+    assert b"size=%d\r\n" % len(MESSAGE) in first
+
+
+def test_a_size_limit_that_the_server_does_not_mean() -> None:
+    with Server(Dialogue(("PIPELINING", "SIZE 10"), patient=True)) as server:
+        with connect(server) as client:
+            assert client.sendmail(SENDER, recipients(2), MESSAGE) == {}
+        server.wire()
+        flights = server.connections[0].flights[1:-1]
+    assert [verbs(flight) for flight in flights[:-1]] == [["mail"], ["rcpt", "rcpt", "data"]]
+
+
+def test_a_reply_that_nobody_awaited_stays_for_the_next_reader() -> None:
+    dialogue = Dialogue(PIPELINING, {"message": b"250 2.0.0 queued\r\n421 4.3.2 going"})
+    with Server(dialogue) as server:
+        client = connect(server)
+        refused = client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert refused.reply == (250, b"2.0.0 queued")
+        assert client.getreply() == (421, b"4.3.2 going")
+        client.close()
+
+
+def test_a_surplus_reply_is_the_next_mails_trouble_and_not_this_ones() -> None:
+    dialogue = Dialogue(PIPELINING, {"message": [b"250 2.0.0 queued\r\n421 4.3.2 going"]})
+    with Server(dialogue) as server:
+        client = connect(server)
+        assert client.sendmail(SENDER, recipients(1), MESSAGE) == {}
+        with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert caught.value.args == (421, b"4.3.2 going", SENDER)
+        assert client.sock is None
+
+
+class BrokenAfter:
+    """A genuine socket on which writing fails after so many times."""
+
+    def __init__(self, sock: socket.socket, writes: int) -> None:
+        self._sock = sock
+        self._writes = writes
+
+    def sendall(self, data: bytes) -> None:
+        if not self._writes:
+            raise BrokenPipeError
+        self._writes -= 1
+        self._sock.sendall(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def break_writes(client: rapidsmtp.SMTP, after: int) -> None:
+    client.sock = client._greeted = BrokenAfter(client.sock, after)
+
+
+def test_a_failed_write_gives_the_result_of_a_421_that_was_there() -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
+        connection.line()
+        connection.send(b"250 nothing done\r\n421 4.3.2 going\r\n")
+
+    with Server(script) as server:
+        client = connect(server)
+        client.ehlo()
+        client.noop()
+        server.wire()  # over: the 421 has been written
+        break_writes(client, 0)
+        with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert caught.value.args == (421, b"4.3.2 going", SENDER)
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_a_failed_write_without_a_word(way: str) -> None:
+    with Server(Dialogue(PIPELINING)) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        client.ehlo()
+        break_writes(client, 0)
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert caught.value.args == ("Server not connected",)
+        assert caught.value.body_sent is False
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_a_body_that_could_not_be_written_was_not_sent(way: str) -> None:
+    with Server(Dialogue(PIPELINING)) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        client.ehlo()
+        break_writes(client, 1 if way == "pipelined" else 3)
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert caught.value.body_sent is False
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_a_body_without_a_reply_may_have_been_taken(way: str) -> None:
+    with Server(Dialogue(PIPELINING, {"message": HANG_UP})) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert caught.value.body_sent is True
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+@pytest.mark.parametrize("mail", [b"250 ok", b"550 no"])
+def test_command_encoding_is_that_of_one_mail(way: str, mail: bytes) -> None:
+    """smtplib leaves it at utf-8 after a mail with SMTPUTF8 that was accepted."""
+    with Server(Dialogue(("PIPELINING", "SMTPUTF8"), {"mail": [mail]})) as server:
+        with connect(server, pipelining=way == "pipelined") as client:
+            try:
+                client.sendmail("jörg@example.com", recipients(1), MESSAGE, ["SMTPUTF8"])
+            except rapidsmtp.SMTPSenderRefused:
+                assert mail == b"550 no"
+            assert client.command_encoding == "ascii"
+            with pytest.raises(UnicodeEncodeError):
+                client.sendmail("jörg@example.com", recipients(1), MESSAGE)
+        wire = server.wire()
+    assert wire.count("<jörg@example.com>".encode()) == 1
+
+
+def test_another_connection_may_offer_less() -> None:
+    """What one server offered is not believed of the next, if nobody said EHLO to it."""
+    with Server(Dialogue(PIPELINING, patient=True)) as server:
+        client = connect(server)
+        client.ehlo()
+        client.close()
+        client.connect(server.host, server.port)
+        client.sendmail(SENDER, recipients(1), MESSAGE)
+        client.quit()
+        server.wire()
+        assert [verbs(flight) for flight in server.connections[1].flights[:3]] == [
+            ["mail"],
+            ["rcpt"],
+            ["data"],
+        ]
+
+
+def test_replies_torn_anywhere() -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
+        for _ in range(4):
+            connection.line()
+        for octet in b"250 ok\r\n550-no\r\n550 one\r\n250 ok\r\n354 go on\r\n":
+            connection.send(bytes([octet]))
+        connection.message()
+        connection.send(b"250 2.0.0 queued\r\n")
+
+    with Server(script) as server:
+        client = connect(server)
+        one, two = recipients(2)
+        refused = client.sendmail(SENDER, [one, two], MESSAGE)
+        assert refused == {one: (550, b"no\none")}
+        assert refused.accepted == [two]
+        client.close()
+
+
+def test_a_server_that_answers_before_it_reads_on() -> None:
+    """A thousand recipients and long replies: neither side may wait to write for the other."""
+    long_reply = b"\r\n".join([b"250-" + b"x" * 500] * 3 + [b"250 ok"])
+    with Server(Dialogue(PIPELINING, {"rcpt": long_reply})) as server:
+        with connect(server) as client:
+            assert client.sendmail(SENDER, recipients(1000), MESSAGE) == {}
+        assert server.wire().count(b"rcpt") == 1000

@@ -1,0 +1,490 @@
+"""template.py: what a row may change in a message, and what it never may."""
+
+import base64
+import email
+import email.policy
+import subprocess
+import sys
+from email.message import EmailMessage
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+import pytest
+
+from rapidsmtp import Message, Outcome, Status, Template
+
+ROW = {"name": "Anna", "email": "anna@example.com", "token": "t1"}
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PIXEL = b"\x89PNG\r\n\x1a\n\x00\n\r\xff" * 20
+
+
+def compose(**changes: Any) -> Template:
+    parts: dict[str, Any] = {
+        "sender": "News <news@example.com>",
+        "to": "{{ name }} <{{ email }}>",
+        "subject": "Hello {{ name }}",
+        "text": "Dear {{ name }},\n",
+    }
+    return Template.compose(**(parts | changes))
+
+
+def parse(message: Message) -> EmailMessage:
+    parsed = email.message_from_bytes(message.data, policy=email.policy.default)
+    assert isinstance(parsed, EmailMessage)
+    return parsed
+
+
+def text_of(part: Any) -> str:
+    content = part.get_content()
+    assert isinstance(content, str)
+    return content.replace("\r\n", "\n")
+
+
+def only(template: Template, row: Any) -> Outcome:
+    (item,) = template.merge([row])
+    assert isinstance(item, Outcome), item
+    assert item.status is Status.INVALID and item.message is None and item.reason
+    assert "\n" not in item.reason
+    return item
+
+
+def wire_safe(data: bytes) -> bool:
+    lines = data.split(b"\r\n")
+    return not any(b"\r" in line or b"\n" in line or len(line) > 998 for line in lines)
+
+
+# The message that comes out
+
+
+def test_composed_message() -> None:
+    message = compose().render(ROW, tag=3)
+    assert (message.sender, message.recipients) == ("news@example.com", ("anna@example.com",))
+    assert message.tag == 3 and message.mail_options == ()
+    parsed = parse(message)
+    assert parsed["To"] == "Anna <anna@example.com>"
+    assert parsed["Subject"] == "Hello Anna"
+    assert parsed["Date"].datetime and parsed["Message-ID"].endswith("@example.com>")
+    assert text_of(parsed) == "Dear Anna,\n"
+    assert parsed["MIME-Version"] == "1.0"
+
+
+def test_date_and_message_id_as_given() -> None:
+    headers = {"Date": "Mon, 01 Jan 2024 10:00:00 +0000", "Message-ID": "<{{ token }}@example.com>"}
+    parsed = parse(compose(headers=headers).render(ROW))
+    assert parsed.get_all("Date") == [headers["Date"]]
+    assert parsed.get_all("Message-ID") == ["<t1@example.com>"]
+
+
+def test_all_the_parts(tmp_path: Path) -> None:
+    agenda, logo = tmp_path / "agenda é.pdf", tmp_path / "logo.png"
+    agenda.write_bytes(PIXEL)
+    logo.write_bytes(PIXEL[::-1])
+    template = compose(
+        html='<b>{{ name }}</b> <img src="cid:logo">', attachments=[agenda], inline={"logo": logo}
+    )
+    parsed = parse(template.render(ROW))
+    assert [part.get_content_type() for part in parsed.walk()] == [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+        "multipart/related",
+        "text/html",
+        "image/png",
+        "application/pdf",
+    ]
+    image, attachment = list(parsed.walk())[-2:]
+    assert image["Content-ID"] == "<logo>" and image.get_payload(decode=True) == PIXEL[::-1]
+    assert attachment.get_filename() == "agenda é.pdf"
+    assert attachment.get_payload(decode=True) == PIXEL
+    assert not any(part.defects for part in parsed.walk())
+
+
+def test_html_is_escaped_as_markupsafe_does_and_text_is_not() -> None:
+    template = compose(text="{{ name }}", html="{{ name }}|{{ name|safe }}")
+    parsed = parse(template.render(ROW | {"name": "<&>\"'é"}))
+    text, html = parsed.get_body(("plain",)), parsed.get_body(("html",))
+    assert text is not None and text_of(text).strip() == "<&>\"'é"
+    assert html is not None
+    assert text_of(html).strip() == "&lt;&amp;&gt;&#34;&#39;é|<&>\"'é"
+
+
+def test_a_row_cannot_bring_its_own_markup() -> None:
+    class Markup(str):
+        def __html__(self) -> str:
+            return self
+
+    template = compose(html="{{ name }}")
+    html = parse(template.render(ROW | {"name": Markup("<script>")})).get_body(("html",))
+    assert html is not None and text_of(html).strip() == "&lt;script&gt;"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("plain\n", "7bit"),
+        ("für\n", "quoted-printable"),
+        ("京都へようこそ\n" * 5, "base64"),
+        ("x" * 3000 + "\n", "quoted-printable"),
+        ("a\0b\n", "quoted-printable"),
+        ("..dots\n.\n\rcr\r\nend", "7bit"),
+    ],
+)
+def test_transfer_encoding_is_chosen_for_each_row(text: str, encoding: str) -> None:
+    message = compose(text="{{ value }}").render(ROW | {"value": text})
+    parsed = parse(message)
+    assert parsed["Content-Transfer-Encoding"] == encoding
+    assert message.data.isascii() and wire_safe(message.data) and message.data.endswith(b"\r\n")
+    decoded = parsed.get_payload(decode=True)
+    assert isinstance(decoded, bytes)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    assert decoded.decode().replace("\r\n", "\n").rstrip("\n") == lines
+
+
+def test_no_row_can_end_a_part() -> None:
+    eml = (
+        b"From: a@x.org\nTo: b@x.org\nContent-Type: multipart/alternative; boundary=known\n\n"
+        b"--known\nContent-Type: text/plain\n\n{{ text }}\n--known--\n"
+    )
+    attack = "x\n--known\nContent-Type: text/html\n\n<script>\n--known--"
+    parsed = parse(Template.from_eml(eml).render({"text": attack}))
+    assert [part.get_content_type() for part in parsed.walk()] == [
+        "multipart/alternative",
+        "text/plain",
+    ]
+    body = parsed.get_body()
+    assert body is not None and text_of(body).rstrip() == attack
+
+
+def test_long_and_foreign_headers() -> None:
+    message = compose(subject="{{ name }} " * 40).render(ROW | {"name": "Ελένη, 京都"})
+    assert wire_safe(message.data) and message.data.isascii()
+    assert max(map(len, message.data.split(b"\r\n"))) <= 78
+    assert parse(message)["Subject"] == ("Ελένη, 京都 " * 40).strip()
+    long = compose(subject="{{ name }}").render(ROW | {"name": "y" * 3000})
+    assert wire_safe(long.data) and parse(long)["Subject"] == "y" * 3000
+    looks_encoded = compose(subject="{{ name }}").render(ROW | {"name": "=?utf-8?q?x?="})
+    assert parse(looks_encoded)["Subject"] == "=?utf-8?q?x?="
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "name", ["Smith, John", 'Ann "A" Lee', "x <evil@z.org>", "Zoë (;:)", "a@b.org", "\\", "京,都"]
+)
+def test_a_name_is_never_syntax(name: str) -> None:
+    message = compose().render(ROW | {"name": name})
+    assert message.recipients == ("anna@example.com",)
+    (address,) = parse(message)["To"].addresses
+    assert (address.display_name, address.addr_spec) == (name, "anna@example.com")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@b.org, evil@z.org",
+        "a@b.org> <evil@z.org",
+        "nobody",
+        "a b@x.org",
+        "a@",
+        "@x.org",
+        "a@x..org",
+        "a@x.org\r\nBcc: evil@z.org",
+        "a@" + "x" * 260,
+        "a@x org",
+        "Anna <a@x.org>",
+    ],
+)
+def test_a_broken_address_is_invalid(address: str) -> None:
+    assert "header To" in only(compose(), ROW | {"email": address}).reason
+
+
+def test_bcc_is_used_and_never_written() -> None:
+    template = compose(cc="c@x.org", bcc="{{ name }} <h@x.org>, anna@example.com")
+    message = template.render(ROW)
+    assert message.recipients == ("anna@example.com", "c@x.org", "h@x.org")
+    assert b"h@x.org" not in message.data and b"bcc" not in message.data.lower()
+
+
+def test_sender_goes_before_from() -> None:
+    assert compose(headers={"Sender": "s@x.org"}).render(ROW).sender == "s@x.org"
+
+
+def test_international_addresses() -> None:
+    domain = compose().render(ROW | {"email": "anna@bücher.straße.example"})
+    assert domain.recipients == ("anna@xn--bcher-kva.xn--strae-oqa.example",)
+    assert domain.mail_options == () and domain.data.isascii()
+    local = compose().render(ROW | {"email": "zoë@example.com"})
+    assert local.recipients == ("zoë@example.com",)
+    assert local.mail_options == ("SMTPUTF8",)
+    assert "To: Anna <zoë@example.com>\r\n".encode() in local.data
+
+
+# Rows that cannot become a message
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_empty_field_is_invalid_without_default(value: Any) -> None:
+    assert "'name'" in only(compose(), ROW | {"name": value}).reason
+    friendly = compose(to="{{ email }}", subject="x", text="Dear {{ name|default('friend') }}")
+    assert text_of(parse(friendly.render(ROW | {"name": value}))) == "Dear friend\n"
+    assert text_of(parse(friendly.render({"email": "a@b.org"}))) == "Dear friend\n"
+
+
+def test_the_rest_goes_on_and_is_lazy() -> None:
+    taken = []
+
+    def rows() -> Any:
+        for number, name in enumerate(["A", "", "C\nBcc: x@y.org", "D"]):
+            taken.append(number)
+            yield ROW | {"name": name, "id": number}
+
+    merged = compose().merge(rows(), tag="id")
+    assert isinstance(merged, GeneratorType) and taken == []
+    first = next(merged)
+    assert isinstance(first, Message) and taken == [0]
+    rest = list(merged)
+    assert [type(item) for item in rest] == [Outcome, Outcome, Message]
+    assert [item.tag for item in rest] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "row"),
+    [
+        ({}, {}),
+        ({}, 5),
+        ({"text": "{{ 1 / n }}"}, {"n": 0}),
+        ({"text": "{{ n + 1 }}"}, {"n": "x"}),
+        ({"text": "{% for x in n %}{% endfor %}"}, {"n": 5}),
+        ({"text": "{{ n.missing }}"}, {"n": {}}),
+        ({"text": "{{ n.upper }}"}, {"n": "x"}),
+        ({"text": "{% if n %}{% endif %}"}, {}),
+        ({"text": "{{ n }}"}, {"n": "\ud800"}),
+        ({"subject": "{{ n }}"}, {"n": "\ud800"}),
+        ({"headers": {"List-Unsubscribe": "<https://x.org/{{ n }}>"}}, {"n": "a>,<https://y.org"}),
+        ({"headers": {"X-Id": "{{ n }}"}}, {"n": "a\nX-Evil: 1"}),
+        ({"headers": {"X-Id": "{{ n }}"}}, {"n": "a\u2028b"}),
+        ({"headers": {"Message-ID": "<{{ n }}@x.org>"}}, {"n": "é"}),
+    ],
+)
+def test_a_bad_row_is_invalid(changes: dict[str, Any], row: Any) -> None:
+    only(compose(**changes), ROW | row if row and isinstance(row, dict) else row or {})
+
+
+# The language
+
+
+def test_the_language() -> None:
+    text = (
+        "{# note #}{% set n = 2 %}{% for x in list if x.ok %}{{ loop.index }}{{ x.v|upper }}"
+        "{% if not loop.last %}, {% endif %}{% else %}none{% endfor %} {{ list|length }} "
+        "{{ name|replace('n', 'm')|title }} {{ n + 1 }} {{ 'a' if n > 1 else 'b' }} "
+        "{{ number|round(1) }} {{ '7'|int }} {{ [1, 2]|join('-') }} {{ 'a b'|urlencode }}"
+    )
+    rows = [{"ok": True, "v": "a"}, {"ok": False, "v": "b"}, {"ok": True, "v": "c"}]
+    message = compose(text=text).render(ROW | {"list": rows, "number": 2.25})
+    assert text_of(parse(message)) == "1A, 2C 3 Amma 3 a 2.2 7 1-2 a%20b\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% macro m() %}{% endmacro %}",
+        "{% import 'x' as x %}",
+        "{% from 'x' import y %}",
+        "{% include 'x' %}",
+        "{% extends 'x' %}",
+        "{% block b %}{% endblock %}",
+        "{% call x() %}{% endcall %}",
+        "{% filter upper %}x{% endfilter %}",
+        "{{ name.upper() }}",
+        "{{ range(3) }}",
+        "{{ name|attr('x') }}",
+        "{{ name|map }}",
+        "{{ name is callable }}",
+        "{{ self }}",
+        "{% for x in y recursive %}{% endfor %}",
+        "{% if x %}",
+        "{{ x",
+        "{{ }}",
+    ],
+)
+def test_what_goes_beyond_it_is_an_error_at_compile_time(text: str) -> None:
+    for place in ("text", "html", "subject"):
+        with pytest.raises(ValueError, match="line 1"):
+            compose(**{place: text})
+
+
+# from_eml, from_message
+
+
+def test_from_eml_takes_headers_as_they_are_written() -> None:
+    image = base64.encodebytes(PIXEL)
+    eml = (
+        b"From: =?utf-8?q?M=C3=BCller=2C_Anna?= <news@example.com>\r\n"
+        b"To: {{ name }}\r\n <{{ email }}>\r\nX-Same:  two  spaces\r\n"
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n =?utf-8?q?_an_=7B=7B_name_=7D=7D?=\r\n"
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+        b"Content-Type: text/plain; charset=iso-8859-1\r\n\r\nf\xfcr {{ name }}\r\n--b\r\n"
+        b"Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\nContent-ID: <i>\r\n\r\n"
+        + image.replace(b"\n", b"\r\n")
+        + b"--b\r\nContent-Type: text/csv\r\nContent-Disposition: attachment\r\n\r\n{{ raw }}\r\n"
+        b"--b--\r\n"
+    )
+    message = Template.from_eml(eml).render(ROW)
+    parsed = parse(message)
+    assert message.sender == "news@example.com"
+    assert parsed["From"].addresses[0].display_name == "Müller, Anna"
+    assert parsed["To"] == "Anna <anna@example.com>"
+    assert parsed["Subject"] == "Grüße an Anna"
+    assert b"\r\nX-Same: two  spaces\r\n" in message.data
+    text, picture, attachment = parsed.get_payload()
+    assert text_of(text) == "für Anna"
+    assert picture.get_payload(decode=True) == PIXEL and picture["Content-ID"] == "<i>"
+    assert image.replace(b"\n", b"\r\n") in message.data
+    assert text_of(attachment) == "{{ raw }}"
+
+
+def test_from_eml_wraps_what_a_relay_may_not_take() -> None:
+    eml = (
+        b"From: a@x.org\nTo: b@x.org\nContent-Type: application/octet-stream\n"
+        b"Content-Transfer-Encoding: 8bit\n\n\xff\xfe" + b"x" * 2000
+    )
+    message = Template.from_eml(eml).render({})
+    assert message.data.isascii() and wire_safe(message.data) and message.mail_options == ()
+    assert parse(message).get_payload(decode=True) == b"\xff\xfe" + b"x" * 2000
+
+
+def test_a_signed_part_is_left_alone() -> None:
+    signed = b"--s\r\nContent-Type: text/plain\r\n\r\n{{ name }} \xc3\xa9\r\n--s--\r\n"
+    eml = (
+        b"From: a@x.org\r\nTo: {{ email }}\r\n"
+        b"Content-Type: multipart/signed; boundary=s\r\n\r\n" + signed
+    )
+    message = Template.from_eml(eml).render(ROW)
+    assert message.data.endswith(signed) and message.mail_options == ("BODY=8BITMIME",)
+
+
+@pytest.mark.parametrize(
+    ("eml", "match"),
+    [
+        (b"", "not a message"),
+        (b"\n\nbody", "not a message"),
+        (b"To: a@x.org\n\nx", "no From"),
+        (b"From: a@x.org\n\nx", "neither To"),
+        (b"From: a@x.org\nTo: nobody\n\nx", "header To"),
+        (b"From: a@x.org\nTo: b@x.org\nSubject: {{ x\n\nx", "header Subject"),
+        (b"From: a@x.org\nTo: b@x.org\nSubject: \xff\n\nx", "header Subject"),
+        (b"From: a@x.org\nTo: b@x.org\nSubject: =?nope?q?x?=\n\nx", "header Subject"),
+        (b"From: a@x.org\nTo: b@x.org\n\n\xff", "charset"),
+        (b"From: a@x.org\nTo: b@x.org\nContent-Type: a/b; name={{x}}\n\nx", "Content-Type"),
+        (b"From: a@x.org\nTo: b@x.org\nX-{{x}}: 1\n\nx", "name of a header field"),
+    ],
+)
+def test_from_eml_says_what_is_wrong(eml: bytes, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Template.from_eml(eml)
+
+
+def test_from_message() -> None:
+    message = EmailMessage()
+    message["From"] = "news@example.com"
+    message["To"] = "{{ name }} <list@example.com>"
+    message["Subject"] = "Grüße an {{ name }}"
+    message.set_content("Dear {{ name }}\n")
+    message.add_alternative("<b>{{ name }}</b>", subtype="html")
+    before = message.items()
+    parsed = parse(Template.from_message(message).render({"name": "Zoë, B"}))
+    assert message.items() == before and message.get_boundary() is None
+    assert parsed["Subject"] == "Grüße an Zoë, B"
+    assert parsed["To"].addresses[0].display_name == "Zoë, B"
+    html = parsed.get_body(("html",))
+    assert html is not None and text_of(html) == "<b>Zoë, B</b>\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("To", "{{ name }} <{{ email }}>"),
+        ("To", "{{ email }}"),
+        ("Reply-To", "r+{{ token }}@example.com"),
+        ("Message-ID", "<{{ id }}@example.com>"),
+    ],
+)
+def test_from_message_names_a_header_that_email_has_rewritten(name: str, value: str) -> None:
+    message = EmailMessage()
+    message["From"] = "news@example.com"
+    message[name] = value
+    with pytest.raises(ValueError, match=f"header {name}: a field did not survive"):
+        Template.from_message(message)
+
+
+# CSV
+
+
+def csv_template() -> Template:
+    return Template.from_eml(b"From: a@x.org\nTo: {{ email }}\n\n{{ name }}\n")
+
+
+def test_merge_csv(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes('\ufeffid,email,name\r\n1,a@x.org,"two\nlines"\r\n\r\n2,b@x.org,\r\n'.encode())
+    good, bad = csv_template().merge_csv(path, tag="id")
+    assert isinstance(good, Message) and good.tag == "1"
+    assert b"two\r\nlines\r\n" in good.data
+    assert isinstance(bad, Outcome) and bad.tag == "2"
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"email\na@x.org\n", r"list.csv, line 1: no column 'name'"),
+        (b"", r"line 1: no column 'email'"),
+        (b"email,name,name\na@x.org,b,c\n", r"line 1: more than one column 'name'"),
+        (b'email,name\na@x.org,"b\nc"\nb@x.org\n', r"line 4: no cell for the column 'name'"),
+        (b"email,name\na@x.org,b,c\n", r"line 2: 3 cells, but 2 columns"),
+        (b'email,name\na@x.org,"b\n', r"line 2: "),
+        (b"email,name\na@x.org,\xff\n", r"not in the encoding utf-8-sig"),
+    ],
+)
+def test_a_broken_csv_is_known_before_the_first_message(
+    tmp_path: Path, data: bytes, match: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=match):
+        csv_template().merge_csv(path)
+
+
+def test_examples_are_what_their_script_makes(tmp_path: Path) -> None:
+    names = ("newsletter.eml", "subscribers.csv")
+    for name in ("make_examples.py", "newsletter.txt", "newsletter.html"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    subprocess.run([sys.executable, tmp_path / "make_examples.py"], check=True)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (EXAMPLES / name).read_bytes(), name
+
+
+def test_the_example_merges_whole() -> None:
+    template = Template.from_eml(EXAMPLES / "newsletter.eml")
+    messages = list(template.merge_csv(EXAMPLES / "subscribers.csv", tag="id"))
+    assert len(messages) == 1000
+    for message in messages:
+        assert isinstance(message, Message), message
+        assert message.data.isascii() and wire_safe(message.data) and not message.mail_options
+        assert 35_000 < len(message.data) < 60_000
+    assert parse(messages[41 - 1])["To"].addresses[0].display_name == 'María "Mari" Núñez, Sr.'
+
+
+def test_without_jinja2_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['jinja2'] = None\n"
+        "import rapidsmtp\n"
+        "try: rapidsmtp.Template.from_eml(b'From: a@x.org\\nTo: b@x.org\\n\\nx')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "pip install rapidsmtp[merge]" in result.stdout
