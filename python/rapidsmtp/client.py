@@ -525,7 +525,9 @@ class SMTP(Authentication):
                 SMTPResponseException: the server did not agree.
                 SMTPException: the server, or somebody between, sent more than its reply.
             """
-            return self._start_tls(lambda: context_of_files(context, keyfile, certfile))
+            return self._start_tls(
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=5)
+            )
 
     def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
         self.ehlo_or_helo_if_needed()
