@@ -16,13 +16,13 @@ Methods must not use `super()` where `install` lends them to smtplib's own class
 
 import contextlib
 import datetime
-import email.message
 import io
 import smtplib
 import socket as _socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from email.message import Message
 from typing import Any, Self
 
 import rapidsmtp as _package
@@ -447,20 +447,16 @@ class SMTP(Authentication):
             ValueError: an address or option holds what it must not; nothing was sent.
         """
         self.ehlo_or_helo_if_needed()
-        if isinstance(msg, email.message.Message):
+        if isinstance(msg, Message):
             mail_options = tuple(mail_options)
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         send = pipelined.send if pipelined.applies(self, _OUR_METHODS) else stepwise.send
-        encoding = self.command_encoding
-        try:
-            return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
-        finally:
-            self.command_encoding = encoding
+        return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
 
     def send_message(
         self,
-        msg: email.message.Message,
+        msg: Message,
         from_addr: str | None = None,
         to_addrs: str | Sequence[str] | None = None,
         mail_options: Sequence[str] = (),

@@ -54,18 +54,20 @@ def send(
     """Send one mail; arguments, result and errors are those of `sendmail`."""
     body, size = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)
     features = client.esmtp_features
-    parameters = delivery.mail_parameters(client, size, mail_options)
-    utf8 = delivery.wants_utf8(parameters, features) or client.command_encoding == "utf-8"
+    utf8 = client.command_encoding == "utf-8"
+    if mail_options:
+        utf8 = delivery.wants_utf8(mail_options, features) or utf8
+    plain_path = _core.plain_path
     transaction = _core.Transaction(
-        delivery.path(from_addr),
-        [delivery.path(recipient) for recipient in recipients],
+        plain_path(from_addr) or delivery.path(from_addr),
+        [plain_path(recipient) or delivery.path(recipient) for recipient in recipients],
         body,
-        parameters,
+        delivery.mail_parameters(client, size, mail_options),
         rcpt_options,
         utf8=utf8,
         lower_case=delivery.LOWER_CASE,
         lmtp=client.ehlo_msg == "lhlo",
-        mail_alone=_core.exceeds_size(features.get("size", ""), size),
+        mail_alone="size" in features and _core.exceeds_size(features["size"], size),
     )
     try:
         lost = _run(client, transaction)
@@ -87,10 +89,11 @@ def _run(client: Any, transaction: "_core.Transaction") -> str:
     Returns:
         How the connection was lost, if it was.
     """
+    write = client.sock.sendall
     while flight := transaction.data_to_send():
         sys.audit("smtplib.send", client, flight)
         try:
-            client.sock.sendall(flight)
+            write(flight)
         except OSError:
             _read_last_words(client, transaction)
             return "Server not connected"
@@ -108,14 +111,13 @@ def _receive(client: Any, transaction: "_core.Transaction") -> str:
     Returns:
         How the connection was lost; empty where it was not.
     """
-    if client.file is None:
-        client.file = client.sock.makefile("rb")
     file = client.file
+    if file is None:
+        file = client.file = client.sock.makefile("rb")
     try:
         if type(file) is io.BufferedReader:
             data = file.peek(1)
-            if data:
-                file.read(transaction.receive_data(data))
+            file.read(transaction.receive_data(data))
         else:  # the file of a socket that is no real one need have no more than readline
             data = file.readline(MAX_LINE + 1)
             if data:
