@@ -32,8 +32,8 @@
 //! allocation, copies everything between two faults at once, and looks at no clean block again.
 //!
 //! The first and the last octet have only one neighbour. In front of the first stands, for our
-//! purpose, a line end, and behind the last nothing that means anything; the blocks at both ends
-//! go the slow way.
+//! purpose, a line end, and behind the last nothing that means anything; the first octet and the
+//! last block go the slow way.
 
 use std::borrow::Cow;
 
@@ -78,7 +78,7 @@ impl<'a> Scan<'a> {
         let mut start = skip_clean(data, 0);
         while start < data.len() {
             scan.count(start);
-            start = skip_clean(data, start + BLOCK);
+            start = skip_clean(data, block_end(start));
         }
         scan
     }
@@ -201,6 +201,12 @@ pub fn repair(data: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(repaired)
 }
 
+/// Where the block ends that begins at `start`. The first octet is a block of its own, since it
+/// could not be compared anyway.
+fn block_end(start: usize) -> usize {
+    if start == 0 { 1 } else { start + BLOCK }
+}
+
 /// The first block from `start` on that is not known to need nothing, or beyond the end.
 ///
 /// It is compiled twice, the second time for AVX2, and the machine is asked which it takes when
@@ -241,7 +247,7 @@ struct LineEnd {
 }
 
 fn line_ends(data: &[u8], start: usize) -> impl Iterator<Item = LineEnd> + '_ {
-    let end = data.len().min(start + BLOCK);
+    let end = data.len().min(block_end(start));
     memchr2_iter(b'\r', b'\n', &data[start..end]).map(move |offset| {
         let place = start + offset;
         let next = data.get(place + 1);
