@@ -63,6 +63,8 @@ def test_lone_surrogates(core: ModuleType) -> None:
         core.check_path("<\udce9>@b>")
 
 
-def test_only_text(core: ModuleType) -> None:
+def test_what_is_no_text_is_not_plain(core: ModuleType) -> None:
+    for address in (b"a@b", None, 5, ["a@b"]):
+        assert core.plain_path(address) is None
     with pytest.raises(TypeError):
-        core.plain_path(b"a@b")
+        core.check_path(b"<a@b>")
