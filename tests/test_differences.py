@@ -240,3 +240,15 @@ def test_a_reply_of_more_octets_than_are_taken() -> None:
             client.noop()
         assert caught.value.args == (500, "Reply too long.")
         assert client.sock is None
+
+
+@pytest.mark.parametrize("module", [smtplib, rapidsmtp])
+def test_a_password_that_cannot_be_encoded_is_not_told(half: str, module: ModuleType) -> None:
+    with Server(Dialogue(["AUTH PLAIN"])) as server:
+        client = module.SMTP(server.host, server.port)
+        with pytest.raises(UnicodeEncodeError) as caught:
+            client.login("user", "gehëim")
+        client.close()
+    assert caught.value.args[0] == "ascii"
+    assert caught.value.args[2:] == (9, 10, "ordinal not in range(128)")
+    assert ("geh" in repr(caught.value)) == (module is smtplib)

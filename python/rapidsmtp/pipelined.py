@@ -56,6 +56,7 @@ def send(
     features = client.esmtp_features
     utf8 = client.command_encoding == "utf-8"
     if mail_options:
+        mail_options = tuple(mail_options)
         utf8 = delivery.wants_utf8(mail_options, features) or utf8
     plain_path = _core.plain_path
     transaction = _core.Transaction(

@@ -64,7 +64,5 @@ def test_lone_surrogates(core: ModuleType) -> None:
 
 
 def test_what_is_no_text_is_not_plain(core: ModuleType) -> None:
-    for address in (b"a@b", None, 5, ["a@b"]):
-        assert core.plain_path(address) is None
-    with pytest.raises(TypeError):
-        core.check_path(b"<a@b>")
+    assert core.plain_path(b"a@b") is None
+    assert core.plain_path(None) is None
