@@ -9,6 +9,8 @@ from typing_extensions import disjoint_base
 from rapidsmtp._pure.error import PeerError as PeerError
 
 __all__ = [
+    "MAX_LINES",
+    "MAX_REPLY",
     "CramMd5",
     "Exchange",
     "External",
@@ -31,12 +33,15 @@ __all__ = [
     "message_status",
     "parse_ehlo",
     "parse_line",
+    "parse_lines",
     "plain_path",
     "recipient_status",
     "repair",
     "stuff",
 ]
 
+MAX_LINES: int
+MAX_REPLY: int
 __version__: str
 
 def check_command(text: str) -> None: ...
@@ -48,6 +53,7 @@ def exceeds_size(parameter: str, size: int) -> bool: ...
 def message_status(recipients: Sequence[str]) -> str: ...
 def parse_ehlo(text: bytes) -> dict[str, str]: ...
 def parse_line(line: bytes) -> tuple[int, bytes] | None: ...
+def parse_lines(lines: Sequence[bytes]) -> tuple[int, bytes]: ...
 def plain_path(address: object) -> str | None: ...
 def recipient_status(code: int) -> str: ...
 def repair(data: ReadableBuffer) -> bytes: ...

@@ -233,10 +233,11 @@ class SMTP(Authentication):
         return reply
 
     def _read_line(self) -> bytes:
-        if self.file is None:
-            self.file = self.sock.makefile("rb")
+        file = self.file
+        if file is None:
+            file = self.file = self.sock.makefile("rb")
         try:
-            line: bytes = self.file.readline(MAX_LINE + 1)
+            line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:
             self.close()
             raise SMTPServerDisconnected(f"{CLOSED}: {error}") from None
@@ -252,15 +253,15 @@ class SMTP(Authentication):
 
     def _read_lines(self, line: bytes) -> tuple[int, bytes]:
         """The rest of a reply whose first line says that others follow."""
-        reader = _core.ReplyReader()
-        while True:
-            reader.receive_data(line if line.endswith(b"\n") else line + b"\n", 1)
-            if reader.fault is not None:
-                self.close()
-                raise SMTPResponseException(500, reader.fault)
-            for reply in reader.events():
-                return reply
+        lines, continued, room = [line], line[:4], _core.MAX_REPLY - len(line)
+        while line[:4] == continued:
             line = self._read_line()
+            lines.append(line)
+            room -= len(line)
+            if room < 0 or len(lines) > _core.MAX_LINES:
+                self.close()
+                raise SMTPResponseException(500, "Reply too long.")
+        return _core.parse_lines(lines)
 
     def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
         """Write a command and read its reply."""
