@@ -2,6 +2,7 @@
 
     python examples/make_examples.py
 
+Both are links into the package, because `rapidsmtp demo` sends them from an installed wheel too.
 Names, shops and addresses are made up; the domains are those of RFC 2606, which nobody owns.
 """
 
@@ -186,7 +187,7 @@ Content-ID: <shelf@example.com>
 
 
 def main() -> None:
-    """Write both files beside this one."""
+    """Write both files."""
     (HERE / "newsletter.eml").write_bytes(newsletter())
     rows = subscribers()
     with (HERE / "subscribers.csv").open("w", encoding="utf-8", newline="") as file:

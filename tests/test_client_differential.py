@@ -13,91 +13,19 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import trustme
 
 import rapidsmtp
+from comparison import Scenario, Session, compare
 from postman import Postman
 from server import HANG_UP, TIMEOUT, Connection, Dialogue, Raw, Server
 
 SENDER = "sender@example.com"
 PLAIN = b"Subject: x\r\n\r\nbody\r\n"
-STATE = (
-    "sock",
-    "file",
-    "helo_resp",
-    "ehlo_resp",
-    "ehlo_msg",
-    "esmtp_features",
-    "does_esmtp",
-    "command_encoding",
-    "local_hostname",
-    "source_address",
-    "timeout",
-    "debuglevel",
-    "default_port",
-    "_host",
-)
-Scenario = Callable[["Session"], None]
-
 pytestmark = pytest.mark.usefixtures("half")
-
-
-class Session:
-    """Calls to one module's client, and what they came to."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module = module
-        self.record: list[Any] = []
-        self.client: Any = None
-
-    def connect(self, kind: str, *args: Any, **named: Any) -> None:
-        self.note(lambda: self._make(kind, *args, **named))
-
-    def call(self, name: str, *args: Any, **named: Any) -> None:
-        self.note(lambda: getattr(self.client, name)(*args, **named))
-
-    def note(self, function: Callable[[], Any]) -> None:
-        try:
-            outcome: tuple[Any, ...] = ("returned", function())
-        except Exception as error:
-            outcome = ("raised", type(error), error.args, told_by(error))
-        self.record.append((outcome, self._state()))
-
-    def _make(self, kind: str, *args: Any, **named: Any) -> None:
-        named = {"local_hostname": "client.example", "timeout": TIMEOUT, **named}
-        self.client = getattr(self.module, kind)(*args, **named)
-
-    def _state(self) -> dict[str, Any]:
-        state = {name: getattr(self.client, name, "absent") for name in STATE}
-        return {**state, "sock": state["sock"] is None, "file": state["file"] is None}
-
-
-def told_by(error: Exception) -> dict[str, Any]:
-    """The attributes that smtplib's exceptions have; ours may have more."""
-    names = {"smtp_code", "smtp_error", "sender"}
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        names.add("recipients")
-    return {name: value for name, value in vars(error).items() if name in names}
-
-
-def compare(scenario: Scenario, wire: Callable[[], bytes] | None = None) -> list[Any]:
-    """Run a scenario with both modules; the record that they share."""
-    runs = []
-    for module in (smtplib, rapidsmtp):
-        session = Session(module)
-        try:
-            scenario(session)
-        finally:
-            if session.client is not None:
-                session.client.close()
-        runs.append((session.record, wire() if wire else b""))
-    theirs, ours = runs
-    assert ours == theirs
-    return ours[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use rapidsmtp::{address, capability, command, error::Error, reply, stuffing};
+use rapidsmtp::{address, capability, command, diagnosis, error::Error, reply, stuffing};
 use serde_json::Value;
 
 fn rows(file: &str, table: &str) -> Vec<Value> {
@@ -174,4 +174,16 @@ fn messages() {
         assert_eq!(wire, octets(&row["wire"]), "{row}");
         assert_eq!(size as u64, row["size"].as_u64().unwrap(), "{row}");
     }
+}
+
+#[test]
+fn diagnoses() {
+    for row in rows("diagnosis", "replies") {
+        let phase = diagnosis::Phase::from_name(text(&row, "phase")).unwrap();
+        let code = row["code"].as_i64().unwrap();
+        let enhanced_status = row["enhanced_status"].as_str();
+        let blame = diagnosis::diagnose(phase, code, &octets(&row["text"]), enhanced_status);
+        assert_eq!(blame.text(), text(&row, "blame"), "{row}");
+    }
+    assert!(diagnosis::Phase::from_name("quit").is_err());
 }

@@ -139,6 +139,7 @@ class Transaction:
     def refused(self) -> list[tuple[int, tuple[int, bytes]]]: ...
     @property
     def body_sent(self) -> bool: ...
+
 @disjoint_base
 class Exchange:
     @property

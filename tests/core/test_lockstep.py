@@ -1,6 +1,7 @@
 """The two halves in lockstep: the same bytes, cut anywhere, give equal events, bytes and errors."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import pytest
@@ -146,6 +147,127 @@ def test_messages(native: Any, pieces: list[bytes]) -> None:
     message = b"".join(pieces)
     assert native.stuff(message) == _pure.stuff(message)
     assert native.repair(message) == _pure.repair(message)
+
+
+OPTIONS = st.fixed_dictionaries(
+    {name: st.booleans() for name in ("utf8", "lower_case", "lmtp", "mail_alone")}
+)
+PATH = st.one_of(st.just("<a@x>"), st.just("<\xe9@x>"), TEXT.map("<{}@x>".format), TEXT)
+SIMPLE_REPLY = st.sampled_from(
+    [
+        b"250 ok",
+        b"250 ok",
+        b"250 ok",
+        b"251 ok",
+        b"252 ok",
+        b"354 go",
+        b"354 go",
+        b"421 bye",
+        b"450 no",
+        b"550-no\r\n550 no",
+        b"550-no\r\n250 yes",
+        b"bad",
+        b"250 " + b"x" * 8190,
+    ]
+)
+EVENT = st.one_of(
+    st.lists(SIMPLE_REPLY, max_size=12).map(lambda lines: b"".join(x + b"\r\n" for x in lines)),
+    st.binary(max_size=5),
+    st.sampled_from(["take", "take", "take", "write failed", "end of stream"]),
+)
+TOLD = ("awaiting", "verdict", "close", "reply", "fault", "accepted", "refused", "body_sent")
+
+
+def mail(core: Any, envelope: tuple[Any, ...], options: dict[str, bool], events: list[Any]) -> Any:
+    """All that a transaction tells while these things happen to it."""
+    transaction = core.Transaction(*envelope, **options)
+    told = []
+    for event in events:
+        if isinstance(event, bytes):
+            told.append(transaction.receive_data(event))
+        elif event == "take":
+            told.append(transaction.data_to_send())
+        elif event == "write failed":
+            transaction.write_failed()
+        else:
+            transaction.receive_eof()
+        # The twin's lists grow on: what is told now is a copy.
+        told.append([copy(getattr(transaction, name)) for name in TOLD])
+    return told
+
+
+@unhurried
+@given(recipients=st.integers(0, 12), options=OPTIONS, events=st.lists(EVENT, max_size=30))
+def test_transactions(
+    native: Any, recipients: int, options: dict[str, bool], events: list[Any]
+) -> None:
+    envelope = ("<a@x>", [f"<r{number}@x>" for number in range(recipients)], b"body\r\n.\r\n")
+    events = ["take", *events]
+    assert mail(native, envelope, options, events) == mail(_pure, envelope, options, events)
+
+
+@unhurried
+@given(
+    replies=st.lists(SIMPLE_REPLY, min_size=14, max_size=14),
+    recipients=st.integers(0, 12),
+    options=OPTIONS,
+)
+def test_obedient_transactions(
+    native: Any, replies: list[bytes], recipients: int, options: dict[str, bool]
+) -> None:
+    envelope = ("<a@x>", [f"<r{number}@x>" for number in range(recipients)], b"body\r\n.\r\n")
+    events = [item for reply in replies for item in ("take", reply + b"\r\n")]
+    assert mail(native, envelope, options, events) == mail(_pure, envelope, options, events)
+
+
+@unhurried
+@given(
+    sender=PATH,
+    recipients=st.lists(PATH, max_size=3),
+    mail_parameters=st.lists(TEXT, max_size=2),
+    rcpt_parameters=st.lists(TEXT, max_size=2),
+    options=OPTIONS,
+)
+def test_envelopes(
+    native: Any,
+    sender: str,
+    recipients: list[str],
+    mail_parameters: list[str],
+    rcpt_parameters: list[str],
+    options: dict[str, bool],
+) -> None:
+    envelope = (sender, recipients, b"body\r\n.\r\n", mail_parameters, rcpt_parameters)
+    ours, twin = (outcome(mail, core, envelope, options, ["take"]) for core in (native, _pure))
+    assert ours == twin
+
+
+@unhurried
+@given(
+    phase=st.sampled_from(["connect", "auth", "mail", "rcpt", "body", "rset", "quit"]),
+    code=st.integers(-1, 999),
+    phrases=st.lists(
+        st.sampled_from(
+            [b"Throttl", b"TOO MANY", b" messages", b"rate limit", b"\xff", b"message "]
+        )
+    ),
+    status=st.sampled_from([None, "4.3.2", "4.7.28", "5.1.1"]),
+)
+def test_diagnoses(native: Any, phase: str, code: int, phrases: list[bytes], status: Any) -> None:
+    arguments = phase, code, b"".join(phrases), status
+    assert outcome(native.diagnose, *arguments) == outcome(_pure.diagnose, *arguments)
+
+
+@unhurried
+@given(
+    statuses=st.lists(
+        st.sampled_from(["ACCEPTED", "REFUSED", "DEFERRED", "UNKNOWN", "INVALID", "?"]), max_size=4
+    ),
+    code=st.integers(-200, 1000),
+)
+def test_outcomes(native: Any, statuses: list[str], code: int) -> None:
+    assert native.recipient_status(code) == _pure.recipient_status(code)
+    ours = outcome(native.message_status, statuses)
+    assert ours == outcome(_pure.message_status, statuses)
 
 
 def test_the_compiled_half_has_the_names_of_the_twin_and_the_sink(native: Any) -> None:

@@ -5,6 +5,7 @@ stderr, nothing sent), 130 interrupted.
 """
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from rapidsmtp.cli import demo, run, send, sink
 from rapidsmtp.cli.relay import RelayError
 from rapidsmtp.cli.usage import UsageError
 
+NOT_ALL_ACCEPTED = 1
 USAGE = 2
 INTERRUPTED = 130
 
@@ -45,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        if options.command is run.run:
+            raise
+        # Whoever read our output has seen enough; Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_ALL_ACCEPTED
     return status
 
 

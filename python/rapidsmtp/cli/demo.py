@@ -159,9 +159,8 @@ def _print(
 
 
 def _example(name: str) -> str:
-    """An example's path: in the source tree, else beside this file, where the wheels have it."""
-    tree = Path(__file__).resolve().parents[3] / "examples" / name
-    return str(tree if tree.is_file() else Path(__file__).resolve().parent / name)
+    """An example's path: the wheels carry them; examples/ in the source tree points to them."""
+    return str(Path(__file__).with_name(name))
 
 
 @contextmanager

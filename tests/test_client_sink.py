@@ -1,0 +1,131 @@
+"""The same calls to smtplib and to rapidsmtp before the sink, which is faulty to order."""
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from comparison import Session, compare
+from rapidsmtp.testing import Fault, Sink
+
+SENDER = "sender@example.com"
+MESSAGE = b"Subject: x\r\n\r\n.body\r\nwithout a line end"
+WITHOUT_PIPELINING = ["SIZE 100000", "8BITMIME", "SMTPUTF8"]
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "deferred": {"reply": "450 4.2.0 later"},
+    "refused": {"reply": "550-5.1.1 no\r\n550 5.1.1 really"},
+    "closed": {"close": "orderly"},
+    "refused and closed": {"reply": "554 5.3.2 gone", "close": "orderly"},
+    "late": {"delay": 0.02},
+}
+
+pytestmark = [pytest.mark.usefixtures("half"), pytest.mark.rust]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="module", params=[None, WITHOUT_PIPELINING], ids=["pipelining", "without"])
+def extensions(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["SMTP", "STARTTLS", "SMTP_SSL", "LMTP", "LMTP unix"])
+def way(
+    request: pytest.FixtureRequest,
+    extensions: list[str] | None,
+    authority: trustme.CA,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Sink]]:
+    certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
+    tls: Any = {"STARTTLS": "starttls", "SMTP_SSL": "implicit"}.get(request.param)
+    settings: dict[str, Any] = {"tls": tls, "certificate": certificate} if tls else {}
+    if request.param.endswith("unix"):
+        settings["path"] = tmp_path_factory.mktemp("sink") / "socket"
+    lmtp = request.param.startswith("LMTP")
+    with Sink(extensions, lmtp=lmtp, wire=True, **settings) as sink:
+        yield request.param, sink
+
+
+def connect(session: Session, way: tuple[str, Sink], context: ssl.SSLContext) -> None:
+    name, sink = way
+    kind = {"STARTTLS": "SMTP", "LMTP unix": "LMTP"}.get(name, name)
+    named = {"context": context} if kind == "SMTP_SSL" else {}
+    session.connect(kind, sink.path or sink.host, sink.port, **named)
+    if name == "STARTTLS":
+        session.call("starttls", context=context)
+
+
+def test_mails(way: tuple[str, Sink], client_tls: ssl.SSLContext) -> None:
+    count = 1 if way[0].startswith("LMTP") else 60  # of smtplib's LMTP: see test_differences.py
+
+    def scenario(session: Session) -> None:
+        connect(session, way, client_tls)
+        for message in (MESSAGE, "str\nwith bare\rline ends\n", b"", b"x" * 70_000):
+            recipients = [f"to{place}@example.com" for place in range(count)]
+            session.call("sendmail", SENDER, recipients, message, ["BODY=8BITMIME"])
+        session.call("noop")
+        session.call("quit")
+
+    way[1].reset()
+    compare(scenario, lambda: way[1].wire[-1])
+    messages = way[1].messages
+    assert len(messages) == 8
+    assert [each.data for each in messages[:4]] == [each.data for each in messages[4:]]
+    assert messages[4].data == MESSAGE + b"\r\n"
+
+
+@pytest.mark.parametrize("mechanisms", ["PLAIN", "LOGIN", "CRAM-MD5", "CRAM-MD5 PLAIN LOGIN"])
+@pytest.mark.parametrize("password", ["right", "wrong"])
+@pytest.mark.parametrize("initial", [True, False])
+def test_login(mechanisms: str, password: str, initial: bool) -> None:
+    def scenario(session: Session) -> None:
+        session.connect("SMTP", sink.host, sink.port)
+        session.call("sendmail", SENDER, "one@example.com", MESSAGE)  # 530: AUTH first
+        session.call("login", "user", password, initial_response_ok=initial)
+        session.call("sendmail", SENDER, "one@example.com", MESSAGE)
+        session.call("quit")
+
+    with Sink([f"AUTH {mechanisms}"], credentials={"user": "right"}) as sink:
+        compare(scenario)
+        assert [each.user for each in sink.messages] == ["user"] * 2 * (password == "right")
+
+
+@pytest.mark.parametrize("extensions", [["PIPELINING"], []], ids=["pipelining", "without"])
+@pytest.mark.parametrize(
+    ("at", "what"),
+    [
+        pytest.param(at, what, id=f"{at}-{name}")
+        for at in ("connect", "ehlo", "mail", "rcpt", "data", "body", "quit")
+        for name, what in FAULTS.items()
+        # smtplib sends no RSET after a refused DATA: see test_differences.py.
+        if at != "data" or "reply" not in what
+    ],
+)
+def test_faults(extensions: list[str], at: str, what: dict[str, Any]) -> None:
+    """At the first of each: all but the octets, since more is on the wire when it pipelines."""
+
+    def scenario(session: Session) -> None:
+        sink.reset()  # the faults are armed anew
+        session.connect("SMTP", sink.host, sink.port)
+        if session.client is None:
+            return
+        for _ in range(2):
+            session.call("sendmail", SENDER, ["one@example.com", "two@example.com"], MESSAGE)
+        session.call("quit")
+
+    fault = Fault(at, occurrence=1 if at in ("rcpt", "ehlo") else None, times=1, **what)
+    with Sink(extensions, faults=[fault]) as sink:
+        compare(scenario)
