@@ -23,7 +23,7 @@ import socket as _socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import rapidsmtp as _package
 from rapidsmtp import _core, delivery, pipelined, stepwise
@@ -96,7 +96,7 @@ class SMTP(Authentication):
                 raise SMTPConnectError(code, text)
         self.local_hostname = _local_hostname() if local_hostname is None else local_hostname
 
-    def __enter__(self) -> "SMTP":  # typing.Self would do the same
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -448,6 +448,7 @@ class SMTP(Authentication):
         """
         self.ehlo_or_helo_if_needed()
         if isinstance(msg, email.message.Message):
+            mail_options = tuple(mail_options)
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         send = pipelined.send if pipelined.applies(self, _OUR_METHODS) else stepwise.send
@@ -524,7 +525,9 @@ class SMTP(Authentication):
                 SMTPResponseException: the server did not agree.
                 SMTPException: the server, or somebody between, sent more than its reply.
             """
-            return self._start_tls(lambda: context_of_files(context, keyfile, certfile))
+            return self._start_tls(
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=5)
+            )
 
     def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
         self.ehlo_or_helo_if_needed()

@@ -54,21 +54,26 @@ def send(
     """Send one mail; arguments, result and errors are those of `sendmail`."""
     body, size = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)
     features = client.esmtp_features
-    utf8 = client.command_encoding == "utf-8"
-    if mail_options:
-        utf8 = delivery.wants_utf8(mail_options, features) or utf8
+    parameters = delivery.mail_parameters(client, size, mail_options)
+    utf8 = delivery.wants_utf8(parameters, features) or client.command_encoding == "utf-8"
     transaction = _core.Transaction(
         delivery.path(from_addr),
         [delivery.path(recipient) for recipient in recipients],
         body,
-        delivery.mail_parameters(client, size, mail_options),
+        parameters,
         rcpt_options,
         utf8=utf8,
         lower_case=delivery.LOWER_CASE,
         lmtp=client.ehlo_msg == "lhlo",
         mail_alone=_core.exceeds_size(features.get("size", ""), size),
     )
-    lost = _run(client, transaction)
+    try:
+        lost = _run(client, transaction)
+    except BaseException:
+        # Ctrl-C or a signal's exception: the replies on their way belong to nobody, and the
+        # server may be waiting for a body, which the next command would become.
+        client.close()
+        raise
     if transaction.close:
         client.close()
     elif transaction.verdict != "accepted":
