@@ -67,12 +67,13 @@ def send(options: argparse.Namespace) -> int:
     report = _Report(relay, total)
     delivery = Delivery(relay)
     delivery.connect()
-    try:
-        _deliver(delivery, template.merge(rows, options.tag), report)
-    finally:
-        delivery.close()
+    with delivery.interruptible():
+        try:
+            _deliver(delivery, template.merge(rows, options.tag), report)
+        finally:
+            delivery.close()
     report.print(options.json)
-    if delivery.interrupted or report.interrupted:
+    if delivery.interrupted:
         return INTERRUPTED
     return 0 if report.counts[Status.ACCEPTED] == total else NOT_ALL_ACCEPTED
 
@@ -110,8 +111,10 @@ def _deliver(delivery: Delivery, messages: Iterator[Message | Outcome], report: 
                 bar.advance()
         except RelayError as error:
             report.stopped = str(error)
-        except KeyboardInterrupt:
-            report.interrupted = True
+        except KeyboardInterrupt:  # between two messages, and without a connection
+            delivery.interrupted = True
+    if delivery.interrupted:
+        report.stopped = "interrupted"
 
 
 class _Report:
@@ -121,7 +124,6 @@ class _Report:
         self.total = total
         self.counts: Counter[Status] = Counter()
         self.stopped = ""
-        self.interrupted = False
         self._relay = relay
         self._not_accepted: list[tuple[int, Outcome]] = []
         self._start = time.monotonic()
