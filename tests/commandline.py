@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,24 +25,37 @@ Script = Callable[["Relay", str], str | None]
 def accept(relay: "Relay", line: str) -> str | None:
     """The replies of a server that takes everything."""
     verb = line[:4].upper()
-    return {"EHLO": relay.greeting, "DATA": "354 go on", "QUIT": "221 bye", ".": "250 queued"}.get(
-        verb, "250 ok"
-    )
+    return {
+        "EHLO": relay.greeting,
+        "LHLO": relay.greeting,
+        "DATA": "354 go on",
+        "QUIT": "221 bye",
+        ".": "250 queued",
+    }.get(verb, "250 ok")
 
 
 class Relay:
     """A server that answers by a script: a reply, or None to close the connection."""
 
-    def __init__(self, script: Script = accept, extensions: str = "") -> None:
+    def __init__(
+        self, script: Script = accept, extensions: str = "", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.greeting = "\r\n".join(
-            [*(f"250-{name}" for name in ("relay", *extensions.split())), "250 8BITMIME"]
+            [
+                *(f"250-{name}" for name in ("relay", *filter(None, extensions.split(",")))),
+                "250 8BITMIME",
+            ]
         )
         self.script = script
         self.connections = 0
         self.lines: list[str] = []
         self.bodies: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"smtp://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url = f"smtp{'s' if tls else ''}://{self.host}"
+        self.connection: socket.socket | None = None
+        self.certificate: bytes | None = None
+        self._tls = tls
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -50,7 +64,13 @@ class Relay:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            if self._tls is not None:
+                try:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                except OSError:
+                    continue
             self.connections += 1
+            self.connection = connection
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:

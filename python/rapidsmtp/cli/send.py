@@ -39,7 +39,8 @@ def register(commands: Commands) -> None:
         required=True,
         metavar="URL",
         help="smtp://, smtps://, lmtp://host:port or lmtp:///path; ?starttls=required, "
-        "opportunistic or off; the password may be in RAPIDSMTP_PASSWORD",
+        "opportunistic or off; &auth=xoauth2 or another mechanism; the password or token may be "
+        "in RAPIDSMTP_PASSWORD",
     )
     parser.add_argument("--template", required=True, metavar="FILE.eml", help="the message")
     parser.add_argument("--to", required=True, metavar="FILE.csv", help="one line a recipient")
@@ -47,6 +48,9 @@ def register(commands: Commands) -> None:
     parser.add_argument("--tag", metavar="COLUMN", help="what to call a line in the report")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N lines")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust (PEM)")
+    parser.add_argument(
+        "--certificate", metavar="FILE", help="ours, with its key, to show to the relay (PEM)"
+    )
     parser.add_argument("--allow-plaintext-auth", action="store_true", help="even without TLS")
     parser.add_argument("--timeout", type=positive, default=120, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
@@ -58,6 +62,7 @@ def send(options: argparse.Namespace) -> int:
     relay = parse_relay(
         options.relay,
         ca_file=options.ca_file,
+        certificate=options.certificate,
         allow_plaintext_auth=options.allow_plaintext_auth,
         timeout=options.timeout,
     )
