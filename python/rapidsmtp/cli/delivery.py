@@ -29,6 +29,7 @@ _GRACE_SECONDS = 0.8
 # A relay that has taken every message has nothing left to say that is worth a long wait.
 _FAREWELL_SECONDS = 5.0
 _LOST = "the connection was lost before the final reply"
+_INTERRUPTED = "interrupted before the final reply"
 _ACCEPTED = RecipientResult(Status.ACCEPTED, None, None, "")
 
 
@@ -231,7 +232,8 @@ class Delivery:
         if not getattr(error, "body_sent", True):
             raise _Lost(str(error))
         self._lose()
-        lost = RecipientResult(Status.UNKNOWN, None, None, f"{_LOST}: {error}")
+        reason = _INTERRUPTED if self.interrupted else f"{_LOST}: {error}"
+        lost = RecipientResult(Status.UNKNOWN, None, None, reason)
         results = dict.fromkeys(attempt.message.recipients, lost)
         results |= _judged(getattr(error, "recipients", {}))
         results |= dict.fromkeys(getattr(error, "accepted", ()), _ACCEPTED)

@@ -13,13 +13,18 @@ from typing import Any
 from rapidsmtp.cli import display
 from rapidsmtp.cli.delivery import Delivery
 from rapidsmtp.cli.relay import Relay, RelayError, parse_relay
-from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
+from rapidsmtp.cli.usage import (
+    INTERRUPTED,
+    NOT_ALL_ACCEPTED,
+    Commands,
+    UsageError,
+    add_command,
+    positive,
+)
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.template import Template, check_csv, csv_rows
 
-NOT_ALL_ACCEPTED = 1
-INTERRUPTED = 130
 # A report is read by a person: so many reasons, and so many examples of each.
 _REASONS = 20
 _EXAMPLES = 5
