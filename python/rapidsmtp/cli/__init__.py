@@ -1,8 +1,4 @@
-"""The command `rapidsmtp`: one module for each of its commands.
-
-Exit status: 0 everything was accepted, 1 something was not, 2 usage or bad input (one line on
-stderr, nothing sent), 130 interrupted.
-"""
+"""The command `rapidsmtp`: one module for each of its commands."""
 
 import argparse
 import os
@@ -14,11 +10,7 @@ from typing import NoReturn
 import rapidsmtp
 from rapidsmtp.cli import demo, run, send, sink
 from rapidsmtp.cli.relay import RelayError
-from rapidsmtp.cli.usage import UsageError
-
-NOT_ALL_ACCEPTED = 1
-USAGE = 2
-INTERRUPTED = 130
+from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, USAGE, UsageError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rapidsmtp: {line}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
+        # Before anything was sent: `send` and `demo` report what they have done by themselves.
+        print("rapidsmtp: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         if options.command is run.run:

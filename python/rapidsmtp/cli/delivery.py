@@ -2,48 +2,72 @@
 
 A refused message is its own affair and the next one follows. A connection is the relay's affair:
 lost once it is opened again; lost again before any verdict, the run stops. What was under way
-when it was lost is sent again only if its last byte had not been handed to the socket; otherwise
-the relay may have it, and it is UNKNOWN (RFC 5321 section 4.2.5, RFC 1047).
+when it was lost is sent again only if its body was not handed over whole; otherwise the relay may
+have it, and it is UNKNOWN (RFC 5321 section 4.2.5, RFC 1047). Whom a reply concerns, and what it
+makes of a recipient, the core says; here it is only done.
 """
 
 import contextlib
-import re
+import signal
 import smtplib
-import sys
+import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
+from rapidsmtp import _core
 from rapidsmtp.cli.relay import Relay, RelayError
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, RecipientResult, Status
 
-# RFC 4954 section 6: these say that nobody's mail is taken on this connection.
-_RELAY_WANTS_MORE = (530, 538)
-_SERVICE_CLOSES = 421
-_ENHANCED_STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
+_Replies = Mapping[str, tuple[int, bytes]]
+
+# What is under way at Ctrl-C is given so long to be answered: an answer now is worth more than
+# a message of which nobody knows whether it was delivered.
+_GRACE_SECONDS = 0.8
+# A relay that has taken every message has nothing left to say that is worth a long wait.
+_FAREWELL_SECONDS = 5.0
+_LOST = "the connection was lost before the final reply"
+_INTERRUPTED = "interrupted before the final reply"
+_ACCEPTED = RecipientResult(Status.ACCEPTED, None, None, "")
 
 
 class _Lost(Exception):
-    """The connection is gone or out of step."""
+    """The connection is gone or out of step, and the message was not executed."""
 
 
-class _Watch:
-    """Sees each write of a client through smtplib's audit event, which all of them fire."""
+@dataclass(slots=True)
+class _Attempt:
+    """A message under way."""
 
-    def __init__(self) -> None:
-        self.body_ended = False
-        self._client: Any = None
-        sys.addaudithook(self._hook)
+    message: Message
+    number: int = 1
+    start: float = field(default_factory=time.monotonic)
 
-    def begin(self, client: smtplib.SMTP) -> None:
-        self._client, self.body_ended = client, False
+    def outcome(
+        self,
+        phase: str,
+        results: Mapping[str, RecipientResult],
+        reply: tuple[int, bytes] | None = None,
+    ) -> Outcome:
+        status = Status[_core.message_status([each.status.name for each in results.values()])]
+        seconds = time.monotonic() - self.start
+        return Outcome(
+            self.message.tag,
+            self.message,
+            status,
+            results,
+            reply,
+            phase,
+            self.number,
+            seconds,
+            _reason(results),
+        )
 
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "smtplib.send" and arguments[0] is self._client:
-            data = arguments[1]
-            end = "\r\n.\r\n" if isinstance(data, str) else b"\r\n.\r\n"
-            self.body_ended = data[-5:] == end
+    def without_reply(self, status: Status, reason: str, phase: str) -> Outcome:
+        result = RecipientResult(status, None, None, reason)
+        return self.outcome(phase, dict.fromkeys(self.message.recipients, result))
 
 
 class Delivery:
@@ -57,7 +81,6 @@ class Delivery:
         self.interrupted = False
         self._relay = relay
         self._client: smtplib.SMTP | None = None
-        self._watch = _Watch()
         self._losses = 0
 
     def connect(self) -> None:
@@ -66,13 +89,16 @@ class Delivery:
         Raises:
             RelayError: The relay cannot be reached, or will not have us.
         """
+        if self._client is not None and self._client.sock is None:
+            self._drop()  # the client closed it itself, after a 421 say
         if self._client is None:
             self._client = self._relay.open()
 
     def close(self) -> None:
         """End the session politely where there is one."""
-        if self._client is not None:
+        if self._client is not None and self._client.sock is not None:
             with contextlib.suppress(OSError):
+                self._client.sock.settimeout(min(_FAREWELL_SECONDS, self._relay.timeout))
                 self._client.quit()
         self._drop()
 
@@ -87,53 +113,72 @@ class Delivery:
                 was not sent.
         """
         for item in items:
-            if isinstance(item, Outcome):
-                yield item
-                continue
-            yield self._deliver(item)
+            yield item if isinstance(item, Outcome) else self._deliver(item)
             if self.interrupted:
                 return
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within this, Ctrl-C ends `send` after the message under way.
+
+        That one loses its connection where it is not answered soon, or at the second Ctrl-C.
+        """
+        ours = threading.current_thread() is threading.main_thread()
+        # What was told to ignore Ctrl-C (nohup, a shell's background) goes on doing so.
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        before = signal.signal(signal.SIGINT, lambda *_: self._interrupt())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self) -> None:
+        again, self.interrupted = self.interrupted, True
+        client = self._client
+        if client is None:
+            raise KeyboardInterrupt
+        if again:
+            _cut(client)
+            return
+        timer = threading.Timer(_GRACE_SECONDS, _cut, [client])
+        timer.daemon = True
+        timer.start()
+
     def _deliver(self, message: Message) -> Outcome:
-        start = time.monotonic()
-        for attempt in (1, 2):
+        attempt = _Attempt(message)
+        for attempt.number in (1, 2):
             try:
-                return self._transaction(message, attempt, start)
+                return self._transaction(attempt)
             except _Lost as lost:
-                self._drop()
-                self._losses += 1
-                if self._watch.body_ended:
-                    reason = f"the connection was lost before the final reply: {lost}"
-                    return self._outcome(message, Status.UNKNOWN, reason, attempt, start)
+                self._lose()
+                if self.interrupted:
+                    break
                 if self._losses > 1:
                     raise RelayError(
                         f"the connection to {self._relay.name} was lost again: {lost}"
                     ) from None
             except KeyboardInterrupt:
-                self.interrupted = True
-                self._drop()
-                status = Status.UNKNOWN if self._watch.body_ended else Status.NOT_ATTEMPTED
-                return self._outcome(message, status, "interrupted", attempt, start)
-        raise AssertionError("a second loss raises")
+                # Raised by `_interrupt`, and only while there is no connection.
+                break
+        return attempt.without_reply(Status.NOT_ATTEMPTED, "interrupted", "connect")
 
-    def _transaction(self, message: Message, attempt: int, start: float) -> Outcome:
+    def _transaction(self, attempt: _Attempt) -> Outcome:
         if self._client is None and self._losses > 1:
             raise RelayError(f"{self._relay.name} has lost the connection again and again")
-        self._watch.body_ended = False
         self.connect()
         assert self._client is not None
-        client = self._client
-        self._watch.begin(client)
-        fault = _not_offered(client, message)
+        fault = _not_offered(self._client, attempt.message)
         if fault:
-            return self._outcome(message, Status.INVALID, fault, attempt, start, "build")
-        outcome = self._sendmail(client, message, attempt, start)
-        self._losses = 0
+            return attempt.without_reply(Status.INVALID, fault, "build")
+        outcome = self._sendmail(self._client, attempt)
+        if self._client is not None:
+            self._losses = 0
         return outcome
 
-    def _sendmail(
-        self, client: smtplib.SMTP, message: Message, attempt: int, start: float
-    ) -> Outcome:
+    def _sendmail(self, client: smtplib.SMTP, attempt: _Attempt) -> Outcome:
+        message = attempt.message
         try:
             refused = client.sendmail(
                 message.sender,
@@ -143,60 +188,61 @@ class Delivery:
                 message.rcpt_options,
             )
         except smtplib.SMTPRecipientsRefused as error:
-            self._raise_if_lost(code for code, _ in error.recipients.values())
-            refused, phase, reply = error.recipients, "rcpt", None
+            return self._refused(attempt, "rcpt", error.recipients)
         except smtplib.SMTPSenderRefused as error:
-            self._raise_if_lost([error.smtp_code])
-            if error.smtp_code in _RELAY_WANTS_MORE:
-                raise RelayError(f"{self._relay.name} would not have us: {_line(error)}") from None
-            refused, phase, reply = _for_all(message, error), "mail", None
+            return self._refused(attempt, "mail", _for_all(message, error))
         except smtplib.SMTPDataError as error:
-            phase = "body" if self._watch.body_ended else "data"
-            if phase == "body" and 200 <= error.smtp_code < 300:
-                refused = {}
-            else:
-                refused = _for_all(message, error)
-            reply = (error.smtp_code, _bytes(error.smtp_error)) if phase == "body" else None
-            self._raise_if_lost([error.smtp_code])
-        except smtplib.SMTPNotSupportedError as error:
-            return self._outcome(message, Status.INVALID, str(error), attempt, start, "build")
+            single: _Replies = getattr(error, "recipients", {})
+            return self._refused(attempt, "data", {**_for_all(message, error), **single})
+        except (smtplib.SMTPNotSupportedError, ValueError) as error:
+            return attempt.without_reply(Status.INVALID, str(error), "build")
         except OSError as error:
-            raise _Lost(str(error) or type(error).__name__) from None
-        except ValueError as error:
-            return self._outcome(message, Status.INVALID, str(error), attempt, start, "build")
-        else:
-            phase, reply = "body", getattr(refused, "reply", None)
-        results = _results(message, refused)
-        status = _overall(results)
-        reason = _reason(results)
-        seconds = time.monotonic() - start
-        return Outcome(
-            message.tag, message, status, results, reply, phase, attempt, seconds, reason
-        )
+            return self._disconnected(attempt, error)
+        results = dict.fromkeys(message.recipients, _ACCEPTED)
+        results |= _judged(refused)
+        return attempt.outcome("body", results, getattr(refused, "reply", None))
 
-    def _raise_if_lost(self, codes: Iterable[int]) -> None:
-        """A 421, and anything that is no refusal, means the connection and not the message."""
-        for code in codes:
-            if code == _SERVICE_CLOSES:
-                # Read where the message's own reply was due: it was not taken.
-                self._watch.body_ended = False
-            if code == _SERVICE_CLOSES or not (200 <= code < 300 or 400 <= code < 600):
-                raise _Lost(f"reply {code}")
+    def _refused(self, attempt: _Attempt, phase: str, refused: _Replies) -> Outcome:
+        """The outcome of a message that nobody got, unless its replies concern more than it."""
+        results = _judged(refused)
+        unknown = any(result.status is Status.UNKNOWN for result in results.values())
+        for code, text in refused.values():
+            blame = _core.diagnose(phase, code, text, _core.enhanced_status(code, text))
+            if phase == "data" and unknown:
+                # A reply that is none, perhaps to the whole body: nothing is sent again.
+                if blame in ("connection", "relay"):
+                    self._lose()
+            elif blame == "relay":
+                raise RelayError(f"{self._relay.name} would not have us: {_line(code, text)}")
+            elif blame == "connection" and not self._stands(attempt, code):
+                raise _Lost(f"reply {_line(code, text)}")
+        return attempt.outcome(phase, results)
 
-    def _outcome(
-        self,
-        message: Message,
-        status: Status,
-        reason: str,
-        attempt: int,
-        start: float,
-        phase: str = "body",
-    ) -> Outcome:
-        results = {
-            address: RecipientResult(status, None, None, reason) for address in message.recipients
-        }
-        seconds = time.monotonic() - start
-        return Outcome(message.tag, message, status, results, None, phase, attempt, seconds, reason)
+    def _stands(self, attempt: _Attempt, code: int) -> bool:
+        """Whether a refusal that blames the connection is the message's own after all.
+
+        "Too many messages", said once more over a new connection, is about somebody's mailbox.
+        """
+        is_open = self._client is not None and self._client.sock is not None
+        refusal = _core.recipient_status(code) in ("REFUSED", "DEFERRED")
+        return attempt.number > 1 and is_open and refusal
+
+    def _disconnected(self, attempt: _Attempt, error: OSError) -> Outcome:
+        # A fault that does not say whether the body is gone may have come after it.
+        if not getattr(error, "body_sent", True):
+            raise _Lost(str(error))
+        self._lose()
+        reason = _INTERRUPTED if self.interrupted else f"{_LOST}: {error}"
+        lost = RecipientResult(Status.UNKNOWN, None, None, reason)
+        results = dict.fromkeys(attempt.message.recipients, lost)
+        results |= _judged(getattr(error, "recipients", {}))
+        results |= dict.fromkeys(getattr(error, "accepted", ()), _ACCEPTED)
+        return attempt.outcome("body", results)
+
+    def _lose(self) -> None:
+        if self._client is not None:
+            self._losses += 1
+            self._drop()
 
     def _drop(self) -> None:
         if self._client is not None:
@@ -204,8 +250,15 @@ class Delivery:
             self._client = None
 
 
+def _cut(client: smtplib.SMTP) -> None:
+    """End the reading and writing of another thread; safe on a client that is closed."""
+    if isinstance(client.sock, socket.socket):
+        with contextlib.suppress(OSError):
+            # Not the method of an SSLSocket, which would take the keys away from its reader.
+            socket.socket.shutdown(client.sock, socket.SHUT_RDWR)
+
+
 def _not_offered(client: smtplib.SMTP, message: Message) -> str:
-    client.ehlo_or_helo_if_needed()
     wanted = {"SMTPUTF8": "smtputf8", "BODY=8BITMIME": "8bitmime"}
     for option in message.mail_options:
         if option in wanted and not client.has_extn(wanted[option]):
@@ -216,43 +269,33 @@ def _not_offered(client: smtplib.SMTP, message: Message) -> str:
 def _for_all(
     message: Message, error: smtplib.SMTPResponseException
 ) -> dict[str, tuple[int, bytes]]:
-    reply = (error.smtp_code, _bytes(error.smtp_error))
+    text = error.smtp_error
+    reply = (error.smtp_code, text if isinstance(text, bytes) else text.encode())
     return dict.fromkeys(message.recipients, reply)
 
 
-def _results(
-    message: Message, refused: Mapping[str, tuple[int, bytes]]
-) -> dict[str, RecipientResult]:
+def _judged(replies: _Replies) -> dict[str, RecipientResult]:
+    """What the last words on each recipient mean."""
     results = {}
-    for address in message.recipients:
-        if address not in refused:
-            results[address] = RecipientResult(Status.ACCEPTED, None, None, "")
-            continue
-        code, text = refused[address]
-        words = " ".join(_bytes(text).decode("utf-8", "replace").split())
-        enhanced = _ENHANCED_STATUS.match(words)
-        status = Status.DEFERRED if 400 <= code < 500 else Status.REFUSED
-        results[address] = RecipientResult(status, code, enhanced and enhanced[0], words)
+    for address, (code, text) in replies.items():
+        status = Status[_core.recipient_status(code)]
+        enhanced = _core.enhanced_status(code, text)
+        results[address] = RecipientResult(status, code, enhanced, _words(text))
     return results
-
-
-def _overall(results: Mapping[str, RecipientResult]) -> Status:
-    statuses = {result.status for result in results.values()}
-    return statuses.pop() if len(statuses) == 1 else Status.PARTIAL
 
 
 def _reason(results: Mapping[str, RecipientResult]) -> str:
     """The first refusal; without the address, so that a report can count equal ones."""
     for address, result in results.items():
         if result.status is not Status.ACCEPTED:
-            return f"{result.code} {result.text}".replace(address, "\N{HORIZONTAL ELLIPSIS}")
+            code = "" if result.code is None else f"{result.code} "
+            return f"{code}{result.text}".replace(address, "\N{HORIZONTAL ELLIPSIS}")
     return ""
 
 
-def _bytes(text: bytes | str) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+def _line(code: int, text: bytes) -> str:
+    return f"{code} {_words(text)}".rstrip()
 
 
-def _line(error: smtplib.SMTPResponseException) -> str:
-    text = _bytes(error.smtp_error).decode("utf-8", "replace")
-    return " ".join(f"{error.smtp_code} {text}".split())
+def _words(text: bytes) -> str:
+    return " ".join(text.decode("utf-8", "replace").split())

@@ -21,7 +21,14 @@ import rapidsmtp
 import rapidsmtp as drop_in
 from rapidsmtp.cli import display
 from rapidsmtp.cli.send import load
-from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
+from rapidsmtp.cli.usage import (
+    INTERRUPTED,
+    NOT_ALL_ACCEPTED,
+    Commands,
+    UsageError,
+    add_command,
+    positive,
+)
 from rapidsmtp.message import Message
 from rapidsmtp.template import Template, csv_rows
 
@@ -57,16 +64,18 @@ def demo(options: argparse.Namespace) -> int:
             raise UsageError(f"{to}: no row of it makes a message")
         ours = _Sender("rapidsmtp", drop_in.SMTP)
         theirs = _Sender("smtplib", smtplib.SMTP)
-        _send(url, messages, [ours, theirs])
-    _print(ours, theirs, messages, total, merging)
-    return 0 if ours.sent == total else 1
+        interrupted = _send(url, messages, [ours, theirs])
+    _print(ours, theirs, messages, merging, interrupted)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if ours.sent == theirs.sent == total else NOT_ALL_ACCEPTED
 
 
 def _merge(template: Template, to: str, total: int) -> tuple[list[Message], float]:
     messages: list[Message] = []
     rows = list(csv_rows(to, "utf-8-sig"))[:total]
     seconds = 0.0
-    with display.progress(["merging"], total) as (bar,):
+    with display.progress([f"{'merging':9}"], total) as (bar,):
         for block in _blocks(rows):
             start = time.perf_counter()
             made = list(template.merge(block))
@@ -88,25 +97,35 @@ class _Sender:
 
     def send(self, client: smtplib.SMTP, messages: Sequence[Message]) -> None:
         start = time.perf_counter()
-        for message in messages:
-            try:
-                refused = client.sendmail(
-                    message.sender,
-                    list(message.recipients),
-                    message.data,
-                    message.mail_options,
-                )
-            except smtplib.SMTPResponseException:
-                self.refused += 1
-            except smtplib.SMTPRecipientsRefused:
-                self.refused += 1
-            else:
-                self.refused += bool(refused)
-                self.sent += not refused
-        self.seconds += time.perf_counter() - start
+        try:
+            for message in messages:
+                self._send_one(client, message)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _send_one(self, client: smtplib.SMTP, message: Message) -> None:
+        try:
+            refused = client.sendmail(
+                message.sender, list(message.recipients), message.data, message.mail_options
+            )
+        except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused):
+            self.refused += 1
+        else:
+            self.refused += bool(refused)
+            self.sent += not refused
+
+    def per_second(self, more: float = 0.0) -> str:
+        """Messages a second of sending and of `more` seconds."""
+        seconds = self.seconds + more
+        return f"{self.sent / seconds:.0f}" if seconds else "-"
 
 
-def _send(url: str, messages: Sequence[Message], senders: Sequence[_Sender]) -> None:
+def _send(url: str, messages: Sequence[Message], senders: Sequence[_Sender]) -> bool:
+    """Send all of it by each.
+
+    Returns:
+        Whether Ctrl-C ended it; the senders have counted what was accepted by then.
+    """
     address = urlsplit(url)
     clients = [
         sender.client_class(address.hostname or "", address.port or 0, "localhost")
@@ -114,6 +133,7 @@ def _send(url: str, messages: Sequence[Message], senders: Sequence[_Sender]) -> 
     ]
     for client in clients:
         client.ehlo()
+    interrupted = False
     try:
         with display.progress([sender.name for sender in senders], len(messages)) as bars:
             for number, block in enumerate(_blocks(messages)):
@@ -122,10 +142,13 @@ def _send(url: str, messages: Sequence[Message], senders: Sequence[_Sender]) -> 
                 for sender, client, bar in turns if number % 2 else reversed(turns):
                     sender.send(client, block)
                     bar.advance(len(block))
-        for client in clients:
-            client.quit()
+    except KeyboardInterrupt:
+        interrupted = True
     except OSError as error:
         raise UsageError(f"the demo's server is gone: {error}") from None
+    for client in clients:
+        client.close() if interrupted else client.quit()
+    return interrupted
 
 
 def _blocks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
@@ -134,7 +157,11 @@ def _blocks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
 
 
 def _print(
-    ours: _Sender, theirs: _Sender, messages: Sequence[Message], total: int, merging: float
+    ours: _Sender,
+    theirs: _Sender,
+    messages: Sequence[Message],
+    merging: float,
+    interrupted: bool,
 ) -> None:
     size = sum(len(message.data) for message in messages) / len(messages) / 1000
     both = (ours, theirs)
@@ -142,19 +169,23 @@ def _print(
         ["sent", *(f"{sender.sent}" for sender in both)],
         ["refused", *(f"{sender.refused}" for sender in both)],
         ["seconds, sending", *(f"{sender.seconds:.3f}" for sender in both)],
-        ["messages a second, sending", *(f"{sender.sent / sender.seconds:.0f}" for sender in both)],
-        ["seconds, merging (the same for both)", *[f"{merging:.3f}"] * 2],
-        [
-            "messages a second, merging and sending",
-            *(f"{sender.sent / (sender.seconds + merging):.0f}" for sender in both),
-        ],
+        ["messages a second, sending", *(sender.per_second() for sender in both)],
     ]
+    if not interrupted:
+        # Of a run that was cut short nobody can say how much of the merging was for what was sent.
+        rows += [
+            ["seconds, merging (the same for both)", *[f"{merging:.3f}"] * 2],
+            [
+                "messages a second, merging and sending",
+                *(sender.per_second(merging) for sender in both),
+            ],
+        ]
     head = ["", f"rapidsmtp ({rapidsmtp.implementation})", "smtplib"]
     title = f"{len(messages)} messages of {size:.0f} KB, one connection each"
-    display.table(title, head, rows)
+    display.table(f"{title}, interrupted" if interrupted else title, head, rows)
     print(
-        f"Timed: {total} rows merged into messages by the same template, and sendmail() of the "
-        f"same\nready messages by each, in turns of {_BLOCK}. Connecting is not counted."
+        f"Timed: sendmail() of the same ready messages, in turns of {_BLOCK}. The rows were\n"
+        "merged before, once for both. Connecting is not counted."
     )
 
 

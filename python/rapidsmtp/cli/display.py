@@ -4,6 +4,7 @@ Progress goes to stderr, so that what a program reads from stdout is the result 
 NO_COLOR itself; plain lines have no colour.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class _PlainProgress:
 
 @contextmanager
 def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
-    """Show a bar for each label, each up to `total`; they vanish at the end of none."""
+    """Show a bar for each label, each up to `total`; they stay when all is done."""
     if not _rich_on(sys.stderr):
         yield [_PlainProgress(label, total) for label in labels]
         return
@@ -63,7 +64,7 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; the first column is words, the others are figures."""
+    """Print a table to stdout; columns of figures are set to the right."""
     if not rows:
         return
     if not _rich_on(sys.stdout):
@@ -73,9 +74,11 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title, title_justify="left")
-    for index, name in enumerate(head):
-        shown.add_column(name, justify="right" if index else "left", overflow="fold")
+    shown = Table(title=title, title_justify="left", show_header=any(head))
+    for name, figures in zip(head, _figures(rows), strict=True):
+        shown.add_column(
+            name, justify="right" if figures else "left", overflow="fold", no_wrap=figures
+        )
     for row in rows:
         # Text, because a reply of a server is no markup of ours.
         shown.add_row(*map(Text, row))
@@ -86,12 +89,19 @@ def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
     print(title)
     lines = [head, *rows] if any(head) else rows
     widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+    figures = _figures(rows)
     for line in lines:
         cells = [
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, figures, strict=True)
         ]
         print("  " + "  ".join(cells).rstrip())
+
+
+def _figures(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Of each column, whether all its cells are figures, or a dash in the place of one."""
+    columns = zip(*rows, strict=True)
+    return [all(re.fullmatch(r"[\d.]+|-", cell) for cell in column) for column in columns]
 
 
 def _rich_on(stream: TextIO) -> bool:

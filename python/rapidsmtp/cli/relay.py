@@ -2,26 +2,55 @@
 
 `smtp://`, `smtps://`, `lmtp://host:port`, `lmtp:///path/of/a/socket`. TLS always verifies here
 (RFC 8314), STARTTLS (RFC 3207) is required as soon as there are credentials or the port is that
-of submission, and no password leaves in clear text unless that was asked for in so many words.
+of submission, and nobody logs in over clear text unless that was asked for in so many words.
 """
 
 import os
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import rapidsmtp as drop_in
+from rapidsmtp import auth
 from rapidsmtp.cli.usage import UsageError
 
 _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 _SUBMISSION = 587
 _STARTTLS = ("required", "opportunistic", "off")
-# In smtplib's order; a mechanism that the relay answers with 535 is the last one that is tried.
-_MECHANISMS = ("CRAM-MD5", "PLAIN", "LOGIN")
+_OPTIONS = ("starttls", "auth")
+_Mechanism: TypeAlias = "Callable[[Relay, smtplib.SMTP], Any]"
+
+
+def _by_password(made: Callable[[str, str], Any]) -> _Mechanism:
+    return lambda relay, client: made(relay.user, relay.password)
+
+
+def _bound(made: Callable[[str, str, object], Any]) -> _Mechanism:
+    return lambda relay, client: made(relay.user, relay.password, client)
+
+
+# What `auth=` in a URL may name; the token of the bearer mechanisms is the password.
+_MECHANISMS: dict[str, _Mechanism] = {
+    "plain": _by_password(auth.Plain),
+    "login": _by_password(auth.Login),
+    "cram-md5": _by_password(auth.CramMD5),
+    "xoauth2": _by_password(auth.XOAuth2),
+    "oauthbearer": lambda relay, client: auth.OAuthBearer(
+        relay.user, relay.password, relay.host, relay.port
+    ),
+    "scram-sha-1": _by_password(auth.ScramSHA1),
+    "scram-sha-1-plus": _bound(auth.ScramSHA1Plus),
+    "scram-sha-256": _by_password(auth.ScramSHA256),
+    "scram-sha-256-plus": _bound(auth.ScramSHA256Plus),
+    "external": lambda relay, client: auth.External(relay.user),
+}
+# Where the URL names none: smtplib's order, then what smtplib does not know.
+_UNASKED = ("cram-md5", "plain", "login", "scram-sha-256", "scram-sha-1")
 
 
 class RelayError(Exception):
@@ -40,6 +69,7 @@ class Relay:
     user: str
     password: str = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
+    mechanism: str = ""
     allow_plaintext_auth: bool = False
     timeout: float = 120.0
 
@@ -59,7 +89,7 @@ class Relay:
             try:
                 client = self._connect()
                 self._secure(client)
-                if self.user:
+                if self.user or self.mechanism:
                     self._login(client)
                 return client
             except BaseException:
@@ -89,30 +119,34 @@ class Relay:
     def _login(self, client: smtplib.SMTP) -> None:
         clear = not isinstance(client.sock, ssl.SSLSocket) and not self.path
         if clear and not self.allow_plaintext_auth:
-            raise RelayError(f"no password in clear text to {self.name}: --allow-plaintext-auth")
-        offered = client.esmtp_features.get("auth", "").upper().split()
-        mechanisms = [mechanism for mechanism in _MECHANISMS if mechanism in offered]
-        if not mechanisms:
-            raise RelayError(f"{self.name} offers no way to log in that we know")
-        client.user, client.password = self.user, self.password
-        for mechanism in mechanisms:
-            method = "auth_" + mechanism.lower().replace("-", "_")
-            try:
-                client.auth(mechanism, getattr(client, method))
-                return
-            except smtplib.SMTPAuthenticationError as error:
-                if error.smtp_code == 535 or mechanism == mechanisms[-1]:
-                    raise
+            raise RelayError(f"no login in clear text to {self.name}: --allow-plaintext-auth")
+        offered = client.esmtp_features.get("auth", "").lower().split()
+        wanted = (self.mechanism,) if self.mechanism else _UNASKED
+        chosen = next((name for name in wanted if name in offered), None)
+        if chosen is None:
+            way = f"AUTH {self.mechanism.upper()}" if self.mechanism else "AUTH by a password"
+            raise RelayError(f"{self.name} does not offer {way}; it offers {_shown(offered)}")
+        # One only: after a refusal a weaker one would show the password to whoever refused.
+        try:
+            client.auth(chosen.upper(), _MECHANISMS[chosen](self, client))
+        except ValueError as error:  # a character that no password may have, no TLS to bind to
+            raise RelayError(f"no login to {self.name}: {error}") from None
 
 
 def parse_relay(
-    url: str, *, ca_file: str | None, allow_plaintext_auth: bool, timeout: float
+    url: str,
+    *,
+    ca_file: str | None = None,
+    certificate: str | None = None,
+    allow_plaintext_auth: bool = False,
+    timeout: float = 120.0,
 ) -> Relay:
     """Read a relay's URL.
 
     Args:
         url: The URL; the password may be in `RAPIDSMTP_PASSWORD` instead.
-        ca_file: Certificates to trust instead of the system's.
+        ca_file: Certificates to trust instead of the system's (PEM).
+        certificate: A certificate and its key, to show to the relay (PEM).
         allow_plaintext_auth: Whether to log in over a connection that is not encrypted.
         timeout: For each read and write, in seconds.
 
@@ -134,30 +168,49 @@ def parse_relay(
         raise UsageError("the relay's URL has something behind the host that has no meaning")
     user = unquote(parts.username or "")
     password = unquote(parts.password or "") or os.environ.get("RAPIDSMTP_PASSWORD", "")
-    if user and not password:
-        raise UsageError("the relay's URL has a user and no password: set RAPIDSMTP_PASSWORD")
     port = port or _PORTS[scheme]
-    starttls = _starttls(parts.query, scheme, path, bool(user) or port == _SUBMISSION)
+    options = _options(parts.query)
+    mechanism = _mechanism(options, user, password)
+    login = bool(user or mechanism)
     return Relay(
         scheme=scheme,
         host=parts.hostname or "",
         port=port,
         path=unquote(path),
-        starttls=starttls,
+        starttls=_starttls(options, scheme, path, login or port == _SUBMISSION),
         user=user,
         password=password,
-        context=_context(ca_file),
+        context=_context(ca_file, certificate),
+        mechanism=mechanism,
         allow_plaintext_auth=allow_plaintext_auth,
         timeout=timeout,
     )
 
 
-def _starttls(query: str, scheme: str, path: str, wanted: bool) -> str:
+def _options(query: str) -> dict[str, str]:
     options = parse_qsl(query, keep_blank_values=True)
-    chosen = dict(options).get("starttls")
-    unknown = [key for key, _ in options if key != "starttls"]
-    if unknown:
-        raise UsageError(f"the relay's URL has an unknown option {unknown[0]!r}")
+    for key, _ in options:
+        if key not in _OPTIONS:
+            raise UsageError(f"the relay's URL has an unknown option {key!r}")
+    return dict(options)
+
+
+def _mechanism(options: dict[str, str], user: str, password: str) -> str:
+    chosen = options.get("auth", "").lower()
+    if chosen not in _MECHANISMS and "auth" in options:
+        names = ", ".join(_MECHANISMS)
+        raise UsageError(f"auth={chosen} in the relay's URL: it takes {names}")
+    if chosen == "external":
+        return chosen
+    if chosen and not user and chosen != "oauthbearer":
+        raise UsageError(f"auth={chosen} in the relay's URL, but no user: user@ before the host")
+    if (user or chosen) and not password:
+        raise UsageError("the relay's URL has no password: set RAPIDSMTP_PASSWORD")
+    return chosen
+
+
+def _starttls(options: dict[str, str], scheme: str, path: str, wanted: bool) -> str:
+    chosen = options.get("starttls")
     if chosen is not None and chosen not in _STARTTLS:
         raise UsageError(f"starttls={chosen} in the relay's URL: it takes {', '.join(_STARTTLS)}")
     if scheme == "smtps" or path:
@@ -167,11 +220,18 @@ def _starttls(query: str, scheme: str, path: str, wanted: bool) -> str:
     return chosen or ("required" if wanted else "off")
 
 
-def _context(ca_file: str | None) -> ssl.SSLContext:
+def _context(ca_file: str | None, certificate: str | None) -> ssl.SSLContext:
+    option, file = "--ca-file", ca_file
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
+        if certificate is not None:
+            option, file = "--certificate", certificate
+            # An empty pass phrase: OpenSSL would ask the terminal for one.
+            context.load_cert_chain(certificate, password="")
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--ca-file {ca_file}: {error.strerror or error}") from None
+        fault = error.strerror or getattr(error, "reason", None) or error
+        raise UsageError(f"{option} {file}: {fault}") from None
+    return context
 
 
 @contextmanager
@@ -203,3 +263,7 @@ def _reply(error: smtplib.SMTPResponseException) -> str:
     text = error.smtp_error
     shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
     return " ".join(f"{error.smtp_code} {shown}".split())
+
+
+def _shown(offered: Sequence[str]) -> str:
+    return " ".join(offered).upper() or "none"

@@ -13,13 +13,18 @@ from typing import Any
 from rapidsmtp.cli import display
 from rapidsmtp.cli.delivery import Delivery
 from rapidsmtp.cli.relay import Relay, RelayError, parse_relay
-from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
+from rapidsmtp.cli.usage import (
+    INTERRUPTED,
+    NOT_ALL_ACCEPTED,
+    Commands,
+    UsageError,
+    add_command,
+    positive,
+)
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.template import Template, check_csv, csv_rows
 
-NOT_ALL_ACCEPTED = 1
-INTERRUPTED = 130
 # A report is read by a person: so many reasons, and so many examples of each.
 _REASONS = 20
 _EXAMPLES = 5
@@ -39,7 +44,8 @@ def register(commands: Commands) -> None:
         required=True,
         metavar="URL",
         help="smtp://, smtps://, lmtp://host:port or lmtp:///path; ?starttls=required, "
-        "opportunistic or off; the password may be in RAPIDSMTP_PASSWORD",
+        "opportunistic or off; &auth=xoauth2 or another mechanism; the password or token may be "
+        "in RAPIDSMTP_PASSWORD",
     )
     parser.add_argument("--template", required=True, metavar="FILE.eml", help="the message")
     parser.add_argument("--to", required=True, metavar="FILE.csv", help="one line a recipient")
@@ -47,6 +53,9 @@ def register(commands: Commands) -> None:
     parser.add_argument("--tag", metavar="COLUMN", help="what to call a line in the report")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N lines")
     parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust (PEM)")
+    parser.add_argument(
+        "--certificate", metavar="FILE", help="ours, with its key, to show to the relay (PEM)"
+    )
     parser.add_argument("--allow-plaintext-auth", action="store_true", help="even without TLS")
     parser.add_argument("--timeout", type=positive, default=120, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
@@ -58,6 +67,7 @@ def send(options: argparse.Namespace) -> int:
     relay = parse_relay(
         options.relay,
         ca_file=options.ca_file,
+        certificate=options.certificate,
         allow_plaintext_auth=options.allow_plaintext_auth,
         timeout=options.timeout,
     )
@@ -67,12 +77,13 @@ def send(options: argparse.Namespace) -> int:
     report = _Report(relay, total)
     delivery = Delivery(relay)
     delivery.connect()
-    try:
-        _deliver(delivery, template.merge(rows, options.tag), report)
-    finally:
-        delivery.close()
+    with delivery.interruptible():
+        try:
+            _deliver(delivery, template.merge(rows, options.tag), report)
+        finally:
+            delivery.close()
     report.print(options.json)
-    if delivery.interrupted or report.interrupted:
+    if delivery.interrupted:
         return INTERRUPTED
     return 0 if report.counts[Status.ACCEPTED] == total else NOT_ALL_ACCEPTED
 
@@ -110,8 +121,10 @@ def _deliver(delivery: Delivery, messages: Iterator[Message | Outcome], report: 
                 bar.advance()
         except RelayError as error:
             report.stopped = str(error)
-        except KeyboardInterrupt:
-            report.interrupted = True
+        except KeyboardInterrupt:  # between two messages, and without a connection
+            delivery.interrupted = True
+    if delivery.interrupted:
+        report.stopped = "interrupted"
 
 
 class _Report:
@@ -121,7 +134,6 @@ class _Report:
         self.total = total
         self.counts: Counter[Status] = Counter()
         self.stopped = ""
-        self.interrupted = False
         self._relay = relay
         self._not_accepted: list[tuple[int, Outcome]] = []
         self._start = time.monotonic()

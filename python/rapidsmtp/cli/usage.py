@@ -1,7 +1,15 @@
-"""The one exception for whatever the user can put right, and how a command is registered."""
+"""What the commands share: their exit status, the one exception for whatever the user can put
+right, and how a command is registered.
+"""
 
 import argparse
 from typing import TypeAlias
+
+NOT_ALL_ACCEPTED = 1
+USAGE = 2
+"""Usage or bad input: one line on stderr, and nothing was sent."""
+INTERRUPTED = 130
+"""What shells give for Ctrl-C: 128 and the number of SIGINT."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

@@ -1,0 +1,85 @@
+"""Bad input: one line on stderr, exit status 2, nothing sent."""
+
+import socket
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from commandline import CSV, EML, Command, Relay, one_line
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://no-such-host.invalid", "does not resolve"),
+        ("http://127.0.0.1", "must begin with smtp://"),
+        ("127.0.0.1:25", "must begin with smtp://"),
+        ("smtp://", "names no host"),
+        ("smtp://127.0.0.1:0", "port"),
+        ("smtp://127.0.0.1:99999", "wrong"),
+        ("smtp://127.0.0.1:x", "wrong"),
+        ("smtp://[::1", "wrong"),
+        ("smtp://127.0.0.1/path", "behind the host"),
+        ("smtp://127.0.0.1?starttls=maybe", "starttls=maybe"),
+        ("smtp://127.0.0.1?nonsense=1", "unknown option 'nonsense'"),
+        ("smtps://127.0.0.1?starttls=required", "no meaning"),
+        ("smtp://user@127.0.0.1", "RAPIDSMTP_PASSWORD"),
+        ("lmtp:///no/such/socket", "no connection to /no/such/socket"),
+    ],
+)
+def test_bad_url(command: Command, url: str, expected: str) -> None:
+    one_line(command.send(url), expected)
+
+
+def test_refused_port(command: Command) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as unused:
+        port = unused.getsockname()[1]
+    one_line(command.send(f"smtp://127.0.0.1:{port}"), "refused")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("letter.eml", EML.replace("{{ name }}\n", "{{ name \n"), "letter.eml: "),
+        ("letter.eml", EML + "{% include 'x' %}", "letter.eml: "),
+        ("letter.eml", EML.replace("{{ name }}", "{{ surname }}"), "no column 'surname'"),
+        ("letter.eml", "", "not a message"),
+        ("list.csv", CSV.replace("name", "nom", 1), "list.csv, line 1: no column 'name'"),
+        ("list.csv", CSV + "4,Dee\n", "list.csv, line 5: no cell for the column 'email'"),
+        ("list.csv", CSV.encode() + b"4,D\xe9,d@example.com\n", "not in the encoding utf-8-sig"),
+        ("list.csv", "", "no column"),
+    ],
+)
+def test_bad_files(
+    command: Command, relays: Callable[..., Relay], name: str, text: str | bytes, expected: str
+) -> None:
+    relay = relays()
+    command.write(name, text)
+    one_line(command.send(relay.url), expected)
+    assert relay.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--template", "absent.eml"), "absent.eml: No such file"),
+        (("--to", "absent.csv"), "absent.csv: No such file"),
+        (("--to", "."), "Is a directory"),
+        (("--encoding", "klingon"), "no encoding"),
+        (("--tag", "nickname"), "no column 'nickname'"),
+        (("--limit", "0"), "--limit"),
+        (("--ca-file", "letter.eml"), "--ca-file letter.eml"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_bad_arguments(
+    command: Command, relays: Callable[..., Relay], arguments: tuple[str, ...], expected: str
+) -> None:
+    relay = relays()
+    one_line(command.send(relay.url, *arguments), expected)
+    assert relay.connections == 0
+
+
+def test_no_command(command: Command) -> None:
+    one_line(command(), "required")

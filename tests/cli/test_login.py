@@ -1,0 +1,284 @@
+"""Logging in and TLS: what a relay is shown, and where it ends."""
+
+import base64
+import hashlib
+import hmac
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from commandline import Command, Relay, Script, accept, one_line
+from rapidsmtp.testing import Sink
+
+MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"]
+MECHANISMS += ["SCRAM-SHA-1", "SCRAM-SHA-256"]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA, tmp_path: Path) -> ssl.SSLContext:
+    """A server's settings; the authority is in ca.pem."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return context
+
+
+def as_user(url: str, query: str, user: str = "user@") -> str:
+    return url.replace("://", f"://{user}") + f"?{query}"
+
+
+# Every mechanism
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_mechanisms_before_the_sink(
+    command: Command, authority: trustme.CA, tls: ssl.SSLContext, mechanism: str
+) -> None:
+    pem = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
+    command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
+    with Sink(credentials={"user": "geheim"}, tls="implicit", certificate=pem) as sink:
+        url = as_user(sink.url, f"auth={mechanism.lower()}")
+        result = command.send(url, "--ca-file", "ca.pem")
+        assert result.returncode == 0, result.stderr
+        assert [message.user for message in sink.messages] == ["user"] * 3
+        assert sink.counts["authentications"] == sink.counts["connections"] == 1
+        if mechanism == "EXTERNAL":
+            return
+        command.environment["RAPIDSMTP_PASSWORD"] = "falsch"
+        one_line(command.send(url, "--ca-file", "ca.pem"), "refused the login: 535")
+        assert len(sink.messages) == 3
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def answering(*steps: str) -> Script:
+    """A server that has a reply to each line of an AUTH exchange."""
+    replies = list(steps)
+
+    def script(relay: Relay, line: str) -> str | None:
+        under_way = line.startswith("AUTH") or 0 < len(replies) < len(steps)
+        return replies.pop(0) if under_way else accept(relay, line)
+
+    return script
+
+
+CRAM = hmac.new(b"geheim", b"<1@relay>", "md5").hexdigest()
+BEARER = "n,a=user,\x01host=127.0.0.1\x01port={port}\x01auth=Bearer geheim\x01\x01"
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "replies", "lines"),
+    [
+        ("plain", ["235 ok"], ["AUTH PLAIN \0user\0geheim"]),
+        ("login", ["334 VXNlcg==", "235 ok"], ["AUTH LOGIN user", "geheim"]),
+        ("cram-md5", ["334 PDFAcmVsYXk+", "235 ok"], ["AUTH CRAM-MD5", f"user {CRAM}"]),
+        ("xoauth2", ["235 ok"], ["AUTH XOAUTH2 user=user\x01auth=Bearer geheim\x01\x01"]),
+        ("oauthbearer", ["235 ok"], [f"AUTH OAUTHBEARER {BEARER}"]),
+        ("external", ["235 ok"], ["AUTH EXTERNAL user"]),
+    ],
+)
+def test_mechanisms_on_the_wire(
+    command: Command,
+    relays: Callable[..., Relay],
+    mechanism: str,
+    replies: list[str],
+    lines: list[str],
+) -> None:
+    relay = relays(answering(*replies), f"AUTH {mechanism.upper()}")
+    command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
+    url = as_user(relay.url, f"starttls=off&auth={mechanism.upper()}")
+    result = command.send(url, "--allow-plaintext-auth")
+    assert result.returncode == 0, result.stderr
+    port = relay.host.partition(":")[2]
+    expected = []
+    for line in lines:
+        *command_words, response = line.replace("{port}", port).split(" ", 2)
+        if command_words[:1] != ["AUTH"]:
+            command_words, response = [], line
+        elif len(line.split(" ", 2)) == 2:
+            command_words, response = line.split(" "), ""
+        expected.append(" ".join([*command_words, encoded(response)]).strip())
+    assert relay.lines[1 : 1 + len(expected)] == expected
+
+
+def scram_server(digest: str, binding: Callable[[Relay], bytes]) -> Script:
+    """SCRAM's server (RFC 5802 section 3) for the password "geheim"."""
+    state: dict[str, Any] = {}
+
+    def keyed(key: bytes, text: str) -> bytes:
+        return hmac.new(key, text.encode(), digest).digest()
+
+    def last(relay: Relay, message: str) -> str:
+        bare, _, proof = message.rpartition(",p=")
+        assert base64.b64decode(bare.split(",")[0][2:]) == binding(relay)
+        salted = hashlib.pbkdf2_hmac(digest, b"geheim", b"salt", 4096)
+        client_key = keyed(salted, "Client Key")
+        signed = f"{state['first']},{state['challenge']},{bare}"
+        signature = keyed(hashlib.new(digest, client_key).digest(), signed)
+        right = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        if base64.b64decode(proof) != right:
+            return "535 5.7.8 no"
+        server = base64.b64encode(keyed(keyed(salted, "Server Key"), signed)).decode()
+        return "334 " + encoded(f"v={server}")
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line.startswith("AUTH"):
+            first = base64.b64decode(line.split()[2]).decode()
+            state["first"] = first.split(",", 2)[2]
+            nonce = state["first"].rpartition("r=")[2]
+            state["challenge"] = f"r={nonce}more,s={encoded('salt')},i=4096"
+            return "334 " + encoded(state["challenge"])
+        if state.pop("proven", False):
+            return "235 2.7.0 ok"
+        if len(relay.lines) == 3 and state:
+            reply = last(relay, base64.b64decode(line).decode())
+            state["proven"] = reply.startswith("334")
+            return reply
+        return accept(relay, line)
+
+    return script
+
+
+def bound(relay: Relay) -> bytes:
+    """What the client must have bound the exchange to (RFC 5929): this server's certificate."""
+    connection = relay.connection
+    assert isinstance(connection, ssl.SSLSocket) and connection.version() == "TLSv1.3"
+    certificate = relay.certificate
+    assert certificate is not None
+    return b"p=tls-server-end-point,," + hashlib.sha256(certificate).digest()
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "digest", "binding"),
+    [
+        ("scram-sha-1", "sha1", lambda relay: b"n,,"),
+        ("scram-sha-256", "sha256", lambda relay: b"n,,"),
+        ("scram-sha-1-plus", "sha1", bound),
+        ("scram-sha-256-plus", "sha256", bound),
+    ],
+)
+def test_scram_on_the_wire(
+    command: Command,
+    relays: Callable[..., Relay],
+    tls: ssl.SSLContext,
+    authority: trustme.CA,
+    mechanism: str,
+    digest: str,
+    binding: Callable[[Relay], bytes],
+) -> None:
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.configure_cert(tls)
+    relay = relays(scram_server(digest, binding), f"AUTH {mechanism.upper()}", tls)
+    relay.certificate = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
+    url = as_user(relay.url, f"auth={mechanism}")
+    command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
+    result = command.send(url, "--ca-file", "ca.pem")
+    assert result.returncode == 0, result.stderr
+    assert len(relay.bodies) == 3
+    command.environment["RAPIDSMTP_PASSWORD"] = "falsch"
+    relay.lines.clear()
+    one_line(command.send(url, "--ca-file", "ca.pem"), "refused the login: 535 5.7.8 no")
+    assert len(relay.bodies) == 3
+
+
+def test_a_binding_needs_tls(command: Command, relays: Callable[..., Relay]) -> None:
+    relay = relays(accept, "AUTH SCRAM-SHA-256-PLUS")
+    command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
+    url = as_user(relay.url, "starttls=off&auth=scram-sha-256-plus")
+    one_line(command.send(url, "--allow-plaintext-auth"), "speaks TLS")
+
+
+@pytest.mark.parametrize(
+    ("user", "query", "expected"),
+    [
+        ("user:geheim@", "auth=kerberos", "auth=kerberos in the relay's URL: it takes plain, "),
+        ("user:geheim@", "auth=", "auth= in the relay's URL: it takes plain, "),
+        ("", "auth=xoauth2", "no user"),
+        ("user@", "auth=xoauth2", "RAPIDSMTP_PASSWORD"),
+        ("user:geheim@", "starttls=off&auth=xoauth2", "does not offer AUTH XOAUTH2; it offers PL"),
+    ],
+)
+def test_what_cannot_log_in(
+    command: Command, relays: Callable[..., Relay], user: str, query: str, expected: str
+) -> None:
+    relay = relays(accept, "AUTH PLAIN")
+    result = command.send(as_user(relay.url, query, user), "--allow-plaintext-auth")
+    one_line(result, expected)
+    assert "geheim" not in result.stderr and not any("AUTH" in line for line in relay.lines)
+
+
+def test_external_shows_the_certificate(
+    command: Command,
+    relays: Callable[..., Relay],
+    authority: trustme.CA,
+    tls: ssl.SSLContext,
+    tmp_path: Path,
+) -> None:
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    pem = authority.issue_cert("sender@example.com").private_key_and_cert_chain_pem
+    pem.write_to_path(str(tmp_path / "own.pem"))
+    relay = relays(answering("334 ", "235 ok"), "AUTH EXTERNAL", tls)
+    url = f"{relay.url}?auth=external"
+    result = command.send(url, "--ca-file", "ca.pem", "--certificate", "own.pem")
+    assert result.returncode == 0, result.stderr
+    assert relay.lines[1:3] == ["AUTH EXTERNAL", ""]
+    one_line(command.send(url, "--ca-file", "ca.pem"), "127.0.0.1")
+
+
+# Where it ends
+
+
+def test_no_password_in_clear_text(command: Command, relays: Callable[..., Relay]) -> None:
+    relay = relays(accept, "AUTH PLAIN")
+    host = relay.host
+    one_line(command.send(f"smtp://user:geheim@{host}"), "no STARTTLS")
+    one_line(command.send(f"smtp://user:geheim@{host}?starttls=off"), "clear text")
+    one_line(command.send(f"smtp://user:geheim@{host}?starttls=opportunistic"), "clear text")
+    assert not any(line.startswith("AUTH") for line in relay.lines)
+
+
+@pytest.mark.parametrize("reply", ["535 5.7.8 no", "534 5.7.9 too weak", "454 4.7.0 later"])
+def test_login_and_its_end_at_a_refusal(
+    command: Command, relays: Callable[..., Relay], reply: str
+) -> None:
+    def script(relay: Relay, line: str) -> str | None:
+        return reply if line.startswith("AUTH") else accept(relay, line)
+
+    relay = relays(script, "AUTH LOGIN PLAIN")
+    command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
+    result = command.send(as_user(relay.url, "starttls=off"), "--allow-plaintext-auth")
+    one_line(result, f"refused the login: {reply}")
+    assert "geheim" not in result.stderr and not relay.bodies
+    assert [line[:10] for line in relay.lines if line.startswith("AUTH")] == ["AUTH PLAIN"]
+
+
+def test_an_untrusted_certificate_stops(
+    command: Command, relays: Callable[..., Relay], tls: ssl.SSLContext
+) -> None:
+    relay = relays(accept, "", tls)
+    one_line(command.send(relay.url), "is not trusted")
+    assert relay.lines == []
+    # With its authority trusted the same server is heard.
+    assert command.send(relay.url, "--ca-file", "ca.pem").returncode == 0
+
+
+def test_a_certificate_of_another_host_stops(
+    command: Command, relays: Callable[..., Relay], tls: ssl.SSLContext
+) -> None:
+    relay = relays(accept, "", tls)
+    url = relay.url.replace("127.0.0.1", "localhost")
+    one_line(command.send(url, "--ca-file", "ca.pem"), "is not trusted: Hostname mismatch")
+    assert relay.lines == []
