@@ -252,3 +252,15 @@ def test_a_password_that_cannot_be_encoded_is_not_told(half: str, module: Module
     assert caught.value.args[0] == "ascii"
     assert caught.value.args[2:] == (9, 10, "ordinal not in range(128)")
     assert ("geh" in repr(caught.value)) == (module is smtplib)
+
+
+@pytest.mark.parametrize(
+    ("module", "command"), [(smtplib, b"AUTH EXTERNAL \r\n"), (rapidsmtp, b"AUTH EXTERNAL =\r\n")]
+)
+def test_an_empty_initial_response_is_told(half: str, module: ModuleType, command: bytes) -> None:
+    with Server(Dialogue(["AUTH EXTERNAL"])) as server:
+        client = module.SMTP(server.host, server.port)
+        client.ehlo()
+        client.auth("EXTERNAL", lambda challenge=None: "")
+        client.close()
+        assert command in server.wire()

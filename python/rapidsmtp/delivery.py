@@ -57,6 +57,8 @@ class Refused(dict[str, tuple[int, bytes]]):
         accepted: the recipients for which the server has the mail, as the caller gave them.
     """
 
+    __slots__ = ("_reply", "accepted")
+
     def __init__(
         self,
         refused: Mapping[str, tuple[int, bytes]] | tuple[()],
@@ -162,11 +164,11 @@ def outcome_of(
             attribute `body_sent`: whether the server may have the mail all the same; on LMTP
             also `accepted` and `recipients`, as far as they are known.
     """
-    refused = {recipients[index]: reply for index, reply in transaction.refused}
-    verdict, reply = transaction.verdict, transaction.reply
+    verdict, reply, refusals = transaction.verdict, transaction.reply, transaction.refused
+    if verdict == "accepted" and reply is not None and not refusals:
+        return Refused((), reply, recipients)
+    refused = {recipients[index]: refusal for index, refusal in refusals}
     if verdict == "accepted" and reply is not None:
-        if not refused:
-            return Refused((), reply, recipients)
         return Refused(refused, reply, [recipients[index] for index in transaction.accepted])
     if verdict == "sender refused" and reply is not None:
         raise SMTPSenderRefused(*reply, sender)

@@ -5,10 +5,10 @@ the step-by-step way, and leaves there what no command awaited.
 """
 
 import contextlib
-import io
 import operator
 import sys
 from collections.abc import Sequence
+from io import BufferedReader
 from typing import Any
 
 from rapidsmtp import _core, delivery
@@ -116,7 +116,7 @@ def _receive(client: Any, transaction: "_core.Transaction") -> str:
     if file is None:
         file = client.file = client.sock.makefile("rb")
     try:
-        if type(file) is io.BufferedReader:
+        if type(file) is BufferedReader:
             data = file.peek(1)
             file.read(transaction.receive_data(data))
         else:  # the file of a socket that is no real one need have no more than readline
