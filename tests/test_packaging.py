@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 TESTS = Path(__file__).parent
 FOLDER = os.environ.get("RAPIDSMTP_WHEELS", "")
@@ -44,9 +45,11 @@ def metadata(half: str) -> dict[str, list[str]]:
     with zipfile.ZipFile(wheel(half)) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         message = email.message_from_bytes(archive.read(name))
-    fields = ("Name", "Version", "Requires-Python", "Requires-Dist", "Provides-Extra")
-    spaces = re.compile(r"[\s'\"()]+")
-    return {f: sorted(spaces.sub("", value) for value in message.get_all(f, [])) for f in fields}
+    fields = ("Name", "Version", "Requires-Python", "Provides-Extra")
+    found = {field: sorted(message.get_all(field, [])) for field in fields}
+    # The back ends spell one requirement differently: letters' case, quotes, the order of bounds.
+    required = (str(Requirement(value)) for value in message.get_all("Requires-Dist", []))
+    return found | {"Requires-Dist": sorted(value.lower() for value in required)}
 
 
 @dataclass(frozen=True)
