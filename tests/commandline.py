@@ -91,7 +91,13 @@ class Relay:
                     connection.shutdown(socket.SHUT_RDWR)
                     return
                 file.write(reply.encode() + b"\r\n")
-                body = [] if reply.startswith("354") else None
+                taken = line.upper() == "DATA" and reply.startswith("354")
+                body = [] if taken else None
+
+    def hang_up(self) -> None:
+        """Close the connection under way."""
+        assert self.connection is not None
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()
