@@ -73,6 +73,21 @@ pub fn parse_line(line: &[u8]) -> Option<(i16, &[u8])> {
     }
 }
 
+/// Reads a reply of several lines, of which all but the last say, with one code, that others
+/// follow; the code is -1 where the last line has another one.
+pub fn parse_lines(lines: &[&[u8]]) -> Reply {
+    let texts: Vec<&[u8]> = lines.iter().map(|line| line_text(line)).collect();
+    let codes = [lines.first(), lines.last()].map(|line| line.and_then(|line| line_code(line)));
+    let code = match codes {
+        [Some(first), Some(last)] if first == last => number(first),
+        _ => MALFORMED,
+    };
+    Reply {
+        code,
+        text: texts.join(&b'\n'),
+    }
+}
+
 /// The enhanced status code at the head of a reply's text, such as `5.1.1`; its class must repeat
 /// the first digit of the reply's code.
 #[must_use]

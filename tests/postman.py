@@ -53,10 +53,11 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        content = envelope.content or b""
-        if b"X-Refuse" in bytes(content):
+        content = envelope.content
+        assert isinstance(content, bytes)
+        if b"X-Refuse" in content:
             return "554 5.6.0 message refused"
-        self.envelopes.append((envelope.mail_from, envelope.rcpt_tos, bytes(content)))
+        self.envelopes.append((envelope.mail_from, envelope.rcpt_tos, content))
         return "\r\n".join(["250 OK"] * (len(envelope.rcpt_tos) if self._lmtp else 1))
 
 

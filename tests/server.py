@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 TIMEOUT = 5.0
@@ -94,7 +95,7 @@ class Connection:
         self._unread += data
 
 
-Script = Callable[[Connection], None]
+Script = Callable[[Connection], object]
 
 
 class Server:
@@ -163,7 +164,7 @@ class Server:
             sock.settimeout(TIMEOUT)
             connection = Connection(sock)
             self.connections.append(connection)
-            self._start(lambda connection=connection: self._serve(connection))
+            self._start(partial(self._serve, connection))
 
     def _serve(self, connection: Connection) -> None:
         try:

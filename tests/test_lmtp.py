@@ -64,7 +64,7 @@ def test_all_refused_after_the_body(extensions: tuple[str, ...]) -> None:
         with pytest.raises(rapidsmtp.SMTPDataError) as caught:
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
         assert (caught.value.smtp_code, caught.value.smtp_error) == (550, b"5.7.1 not this")
-        assert caught.value.recipients == {
+        assert vars(caught.value)["recipients"] == {
             ONE: (550, b"5.7.1 not this"),
             TWO: (452, b"4.2.2 mailbox full"),
             THREE: (550, b"5.7.1 not this"),
@@ -87,7 +87,7 @@ def test_421_first_refuses_them_all(extensions: tuple[str, ...]) -> None:
         with pytest.raises(rapidsmtp.SMTPDataError) as caught:
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
         assert caught.value.smtp_code == 421
-        assert caught.value.recipients == dict.fromkeys(RECIPIENTS, (421, b"4.3.2 going"))
+        assert vars(caught.value)["recipients"] == dict.fromkeys(RECIPIENTS, (421, b"4.3.2 going"))
         assert client.sock is None
 
 
@@ -97,11 +97,11 @@ def test_the_connection_lost_between_the_replies(extensions: tuple[str, ...], to
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, [*RECIPIENTS, "four@example.com"], MESSAGE)
-        assert caught.value.accepted == [ONE]
+        assert vars(caught.value)["accepted"] == [ONE]
         # A reply without a whole code counts as -1, as everywhere.
         torn_reply = {THREE: (-1, b"")} if torn else {}
-        assert caught.value.recipients == {TWO: (550, b"5.7.1 not this"), **torn_reply}
-        assert caught.value.body_sent is True
+        assert vars(caught.value)["recipients"] == {TWO: (550, b"5.7.1 not this"), **torn_reply}
+        assert vars(caught.value)["body_sent"] is True
         assert client.sock is None
 
 
@@ -110,9 +110,9 @@ def test_the_connection_lost_before_the_body(extensions: tuple[str, ...]) -> Non
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
-        assert caught.value.accepted == []
-        assert caught.value.recipients == {TWO: (550, b"no")}
-        assert caught.value.body_sent is False
+        assert vars(caught.value)["accepted"] == []
+        assert vars(caught.value)["recipients"] == {TWO: (550, b"no")}
+        assert vars(caught.value)["body_sent"] is False
 
 
 def test_nobody_left_on_lmtp_drops_the_socket_after_354() -> None:

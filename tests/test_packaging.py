@@ -119,7 +119,8 @@ def test_a_wheel_holds_the_package_and_nothing_else(half: str) -> None:
     tops = {name.split("/")[0] for name in members(half)}
     assert tops == {"rapidsmtp", f"rapidsmtp-{version}.dist-info"}
     inside = {name for name in members(half) if name.startswith("rapidsmtp/")}
-    assert {Path(name).suffix for name in inside} <= {".py", ".pyi", ".typed", ".so", ".pyd"}
+    suffixes = {".py", ".pyi", ".typed", ".so", ".pyd", ".eml", ".csv"}  # with the demo's data
+    assert {Path(name).suffix for name in inside} <= suffixes
     assert {"rapidsmtp/py.typed", "rapidsmtp/_native.pyi"} <= inside
     assert any(EXTENSION.fullmatch(name) for name in inside) == (half == "rust")
     assert not [name for name in inside if "test_" in name or "conftest" in name]

@@ -1,8 +1,12 @@
 """The fast path (RFC 2920): what travels together, and what a client leaves to the next reader."""
 
+import signal
+import smtplib
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -158,13 +162,16 @@ def test_a_surplus_reply_is_the_next_mails_trouble_and_not_this_ones() -> None:
 class BrokenAfter:
     """A genuine socket on which writing fails after so many times."""
 
-    def __init__(self, sock: socket.socket, writes: int) -> None:
+    def __init__(
+        self, sock: socket.socket, writes: int, fault: BaseException | None = None
+    ) -> None:
         self._sock = sock
         self._writes = writes
+        self._fault = fault or BrokenPipeError()
 
     def sendall(self, data: bytes) -> None:
         if not self._writes:
-            raise BrokenPipeError
+            raise self._fault
         self._writes -= 1
         self._sock.sendall(data)
 
@@ -205,7 +212,7 @@ def test_a_failed_write_without_a_word(way: str) -> None:
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
         assert caught.value.args == ("Server not connected",)
-        assert caught.value.body_sent is False
+        assert vars(caught.value)["body_sent"] is False
         assert client.sock is None
 
 
@@ -217,7 +224,7 @@ def test_a_body_that_could_not_be_written_was_not_sent(way: str) -> None:
         break_writes(client, 1 if way == "pipelined" else 3)
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
-        assert caught.value.body_sent is False
+        assert vars(caught.value)["body_sent"] is False
         assert client.sock is None
 
 
@@ -227,7 +234,7 @@ def test_a_body_without_a_reply_may_have_been_taken(way: str) -> None:
         client = connect(server, pipelining=way == "pipelined")
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
-        assert caught.value.body_sent is True
+        assert vars(caught.value)["body_sent"] is True
 
 
 @pytest.mark.parametrize("way", ["pipelined", "stepwise"])
@@ -292,3 +299,78 @@ def test_a_server_that_answers_before_it_reads_on() -> None:
         with connect(server) as client:
             assert client.sendmail(SENDER, recipients(1000), MESSAGE) == {}
         assert server.wire().count(b"rcpt") == 1000
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C, or the time limit of a task queue, comes: anywhere."""
+
+
+@pytest.mark.parametrize("phase", ["waiting for replies", "before the body"])
+def test_an_interrupted_mail_drops_the_socket(phase: str) -> None:
+    """Else the next command would become the body of this mail, or take its replies."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    replies = {"data": b"354 go on" if phase == "before the body" else slow}
+    with Server(Dialogue(PIPELINING, replies)) as server:
+        client = connect(server)
+        client.ehlo()
+        if phase == "before the body":
+            client.sock = client._greeted = BrokenAfter(client.sock, 1, Interrupted())
+            with pytest.raises(Interrupted):
+                client.sendmail(SENDER, recipients(2), MESSAGE)
+        else:
+            before = signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            try:
+                with pytest.raises(Interrupted):
+                    client.sendmail(SENDER, recipients(2), MESSAGE)
+            finally:
+                signal.signal(signal.SIGALRM, before)
+        assert client.sock is None
+        assert server.wire().endswith(b"data\r\n")
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected):
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+
+
+def slow(line: bytes) -> bytes:
+    time.sleep(0.2)
+    return b"354 go on"
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_options_may_be_any_iterable(way: str) -> None:
+    def options() -> Iterator[Any]:
+        yield iter(["BODY=8BITMIME", "SMTPUTF8"])
+        yield None  # smtplib takes that for no options of RCPT
+
+    extensions = ("PIPELINING", "SIZE", "SMTPUTF8", "DSN")
+    with Server(Dialogue(extensions)) as server:
+        with connect(server, pipelining=way == "pipelined") as client:
+            client.sendmail("jörg@example.com", recipients(2), MESSAGE, *options())
+            message = EmailMessage()
+            message["Subject"] = "ü"
+            client.sendmail(SENDER, recipients(2), message, *options())
+        wire = server.wire()
+    assert wire.count(b" size=") == wire.count(b" BODY=8BITMIME SMTPUTF8\r\n") == 2
+    assert "Subject: ü\r\n".encode() in wire
+
+
+@pytest.mark.parametrize("debuglevel", [0, 1])
+def test_audit_events_of_a_step_by_step_mail_are_smtplibs(
+    audited: list[tuple[object, bytes]], debuglevel: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[list[bytes]] = []
+    with Server(Dialogue(("SIZE",))) as server:
+        for module in (smtplib, rapidsmtp):
+            audited.clear()
+            client = module.SMTP(local_hostname="client.example", timeout=TIMEOUT)
+            client.set_debuglevel(debuglevel)
+            client.connect(server.host, server.port)
+            client.sendmail(SENDER, recipients(2), MESSAGE)
+            client.quit()
+            assert {each for each, _ in audited} == {client}
+            heard.append([data for _, data in audited])
+            assert b"".join(heard[-1]) == server.wire()
+    assert heard[0] == heard[1]

@@ -127,4 +127,10 @@ class Authentication(smtplib.SMTP):
 
 
 def _base64(response: Any) -> str:
-    return base64.b64encode(response.encode("ascii")).decode("ascii")
+    try:
+        octets = response.encode("ascii")
+    except UnicodeEncodeError as error:
+        # As smtplib, but the response holds the password, and this lands in logs.
+        masked = "?" * len(error.object)
+        raise UnicodeEncodeError("ascii", masked, error.start, error.end, error.reason) from None
+    return base64.b64encode(octets).decode("ascii")

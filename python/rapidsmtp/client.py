@@ -16,14 +16,14 @@ Methods must not use `super()` where `install` lends them to smtplib's own class
 
 import contextlib
 import datetime
-import email.message
 import io
 import smtplib
 import socket as _socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from email.message import Message
+from typing import Any, Self
 
 import rapidsmtp as _package
 from rapidsmtp import _core, delivery, pipelined, stepwise
@@ -96,7 +96,7 @@ class SMTP(Authentication):
                 raise SMTPConnectError(code, text)
         self.local_hostname = _local_hostname() if local_hostname is None else local_hostname
 
-    def __enter__(self) -> "SMTP":  # typing.Self would do the same
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -233,10 +233,11 @@ class SMTP(Authentication):
         return reply
 
     def _read_line(self) -> bytes:
-        if self.file is None:
-            self.file = self.sock.makefile("rb")
+        file = self.file
+        if file is None:
+            file = self.file = self.sock.makefile("rb")
         try:
-            line: bytes = self.file.readline(MAX_LINE + 1)
+            line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:
             self.close()
             raise SMTPServerDisconnected(f"{CLOSED}: {error}") from None
@@ -252,15 +253,15 @@ class SMTP(Authentication):
 
     def _read_lines(self, line: bytes) -> tuple[int, bytes]:
         """The rest of a reply whose first line says that others follow."""
-        reader = _core.ReplyReader()
-        while True:
-            reader.receive_data(line if line.endswith(b"\n") else line + b"\n", 1)
-            if reader.fault is not None:
-                self.close()
-                raise SMTPResponseException(500, reader.fault)
-            for reply in reader.events():
-                return reply
+        lines, continued, room = [line], line[:4], _core.MAX_REPLY - len(line)
+        while line[:4] == continued:
             line = self._read_line()
+            lines.append(line)
+            room -= len(line)
+            if room < 0 or len(lines) > _core.MAX_LINES:
+                self.close()
+                raise SMTPResponseException(500, "Reply too long.")
+        return _core.parse_lines(lines)
 
     def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
         """Write a command and read its reply."""
@@ -447,19 +448,16 @@ class SMTP(Authentication):
             ValueError: an address or option holds what it must not; nothing was sent.
         """
         self.ehlo_or_helo_if_needed()
-        if isinstance(msg, email.message.Message):
+        if isinstance(msg, Message):
+            mail_options = tuple(mail_options)
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         send = pipelined.send if pipelined.applies(self, _OUR_METHODS) else stepwise.send
-        encoding = self.command_encoding
-        try:
-            return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
-        finally:
-            self.command_encoding = encoding
+        return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
 
     def send_message(
         self,
-        msg: email.message.Message,
+        msg: Message,
         from_addr: str | None = None,
         to_addrs: str | Sequence[str] | None = None,
         mail_options: Sequence[str] = (),
@@ -524,7 +522,9 @@ class SMTP(Authentication):
                 SMTPResponseException: the server did not agree.
                 SMTPException: the server, or somebody between, sent more than its reply.
             """
-            return self._start_tls(lambda: context_of_files(context, keyfile, certfile))
+            return self._start_tls(
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=5)
+            )
 
     def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
         self.ehlo_or_helo_if_needed()

@@ -54,16 +54,24 @@ class Refused(dict[str, tuple[int, bytes]]):
     It equals smtplib's dict, and knows more.
 
     Attributes:
-        reply: the reply to the message itself; servers put their queue id in its text.
         accepted: the recipients for which the server has the mail, as the caller gave them.
     """
 
     def __init__(
-        self, refused: Mapping[str, tuple[int, bytes]], reply: Reply, accepted: Sequence[str]
+        self,
+        refused: Mapping[str, tuple[int, bytes]] | tuple[()],
+        reply: tuple[int, bytes],
+        accepted: Sequence[str],
     ) -> None:
-        super().__init__(refused)
-        self.reply = reply
+        if refused:
+            self.update(refused)
+        self._reply = reply
         self.accepted = accepted
+
+    @property
+    def reply(self) -> Reply:
+        """The reply to the message itself; servers put their queue id in its text."""
+        return Reply(*self._reply)
 
     @property
     def enhanced_status(self) -> str | None:
@@ -71,7 +79,7 @@ class Refused(dict[str, tuple[int, bytes]]):
         return self.reply.enhanced_status
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self), self.reply, self.accepted)
+        return type(self), (dict(self), self._reply, self.accepted)
 
 
 def path(address: str) -> str:
@@ -83,10 +91,10 @@ def path(address: str) -> str:
     Raises:
         ValueError: it holds what would be more than an address.
     """
+    plain = _core.plain_path(address)
+    if plain is not None:
+        return plain
     if isinstance(address, str):
-        plain = _core.plain_path(address)
-        if plain is not None:
-            return plain
         _core.check_command(address)  # quoteaddr would drop line ends without a word
     quoted = quoteaddr(address)
     _core.check_command(quoted)
@@ -121,8 +129,9 @@ def mail_parameters(client: Any, size: int, mail_options: Sequence[str]) -> list
     """
     if not client.does_esmtp:
         return []
-    declared = [f"size={size}"] if client.has_extn("size") else []
-    return [*declared, *mail_options]
+    if client.has_extn("size"):
+        return [f"size={size}", *mail_options]
+    return list(mail_options)
 
 
 def accepts(reply: tuple[int, bytes]) -> bool:
@@ -156,9 +165,9 @@ def outcome_of(
     refused = {recipients[index]: reply for index, reply in transaction.refused}
     verdict, reply = transaction.verdict, transaction.reply
     if verdict == "accepted" and reply is not None:
-        return Refused(
-            refused, Reply(*reply), [recipients[index] for index in transaction.accepted]
-        )
+        if not refused:
+            return Refused((), reply, recipients)
+        return Refused(refused, reply, [recipients[index] for index in transaction.accepted])
     if verdict == "sender refused" and reply is not None:
         raise SMTPSenderRefused(*reply, sender)
     if verdict == "recipients refused":

@@ -56,19 +56,27 @@ def send(
     features = client.esmtp_features
     utf8 = client.command_encoding == "utf-8"
     if mail_options:
+        mail_options = tuple(mail_options)
         utf8 = delivery.wants_utf8(mail_options, features) or utf8
+    plain_path = _core.plain_path
     transaction = _core.Transaction(
-        delivery.path(from_addr),
-        [delivery.path(recipient) for recipient in recipients],
+        plain_path(from_addr) or delivery.path(from_addr),
+        [plain_path(recipient) or delivery.path(recipient) for recipient in recipients],
         body,
         delivery.mail_parameters(client, size, mail_options),
         rcpt_options,
         utf8=utf8,
         lower_case=delivery.LOWER_CASE,
         lmtp=client.ehlo_msg == "lhlo",
-        mail_alone=_core.exceeds_size(features.get("size", ""), size),
+        mail_alone="size" in features and _core.exceeds_size(features["size"], size),
     )
-    lost = _run(client, transaction)
+    try:
+        lost = _run(client, transaction)
+    except BaseException:
+        # Ctrl-C or a signal's exception: the replies on their way belong to nobody, and the
+        # server may be waiting for a body, which the next command would become.
+        client.close()
+        raise
     if transaction.close:
         client.close()
     elif transaction.verdict != "accepted":
@@ -82,10 +90,11 @@ def _run(client: Any, transaction: "_core.Transaction") -> str:
     Returns:
         How the connection was lost, if it was.
     """
+    write = client.sock.sendall
     while flight := transaction.data_to_send():
         sys.audit("smtplib.send", client, flight)
         try:
-            client.sock.sendall(flight)
+            write(flight)
         except OSError:
             _read_last_words(client, transaction)
             return "Server not connected"
@@ -103,14 +112,13 @@ def _receive(client: Any, transaction: "_core.Transaction") -> str:
     Returns:
         How the connection was lost; empty where it was not.
     """
-    if client.file is None:
-        client.file = client.sock.makefile("rb")
     file = client.file
+    if file is None:
+        file = client.file = client.sock.makefile("rb")
     try:
         if type(file) is io.BufferedReader:
             data = file.peek(1)
-            if data:
-                file.read(transaction.receive_data(data))
+            file.read(transaction.receive_data(data))
         else:  # the file of a socket that is no real one need have no more than readline
             data = file.readline(MAX_LINE + 1)
             if data:

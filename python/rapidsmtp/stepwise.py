@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapidsmtp import _core, delivery
-from rapidsmtp.delivery import Refused, Reply, accepts
+from rapidsmtp.delivery import Refused, accepts
 from rapidsmtp.errors import (
     SMTPDataError,
     SMTPRecipientsRefused,
@@ -34,6 +34,7 @@ def send(
     client._final_replies = ()
     accepted: list[str] = []
     refused: dict[str, tuple[int, bytes]] = {}
+    encoding = client.command_encoding
     try:
         code, text = client.mail(from_addr, parameters)
         if code != 250:
@@ -45,6 +46,8 @@ def send(
         kept = _settle(accepted, client._final_replies, refused)
         delivery.tell_fates(error, client._body_sent, kept, refused)
         raise
+    finally:
+        client.command_encoding = encoding  # what `mail` did for SMTPUTF8 ends with the mail
 
 
 def _name_recipients(
@@ -97,7 +100,7 @@ def _conclude(
     if not accepts(reply):
         _leave(client, reply[0])
         raise delivery.data_refused(reply, refused)
-    return Refused(refused, Reply(*reply), kept)
+    return Refused(refused, reply, kept)
 
 
 def _settle(

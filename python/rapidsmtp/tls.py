@@ -17,7 +17,11 @@ def default_context() -> ssl.SSLContext:
 
 
 def context_of_files(
-    context: ssl.SSLContext | None, keyfile: str | None, certfile: str | None
+    context: ssl.SSLContext | None,
+    keyfile: str | None,
+    certfile: str | None,
+    *,
+    stacklevel: int = 3,
 ) -> ssl.SSLContext:
     """The settings from the arguments that smtplib has up to Python 3.11.
 
@@ -25,6 +29,7 @@ def context_of_files(
         context: ready-made settings, instead of files.
         keyfile: the client's key, as PEM.
         certfile: the client's certificate, as PEM.
+        stacklevel: frames from here to the program's own call, which the warning is about.
 
     Raises:
         ValueError: both ways are used at once.
@@ -37,7 +42,7 @@ def context_of_files(
     warnings.warn(
         "keyfile and certfile are deprecated, use a custom context instead",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
     if certfile is None:
         raise ValueError("certfile must be specified")

@@ -13,7 +13,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The path of a plain address, or None.
 #[pyfunction]
-fn plain_path<'py>(address: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
+fn plain_path<'py>(address: &Bound<'py, PyAny>) -> Option<Bound<'py, PyString>> {
+    let address = address.cast::<PyString>().ok()?;
     // Where there is no UTF-8 form there is something beyond ASCII.
     let path = address::plain_path(address.to_str().ok()?)?;
     Some(PyString::new(address.py(), &path))

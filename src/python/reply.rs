@@ -3,12 +3,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::reply;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("MAX_LINES", reply::MAX_LINES)?;
+    module.add("MAX_REPLY", reply::MAX_REPLY)?;
     module.add_function(wrap_pyfunction!(parse_line, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_lines, module)?)?;
     module.add_function(wrap_pyfunction!(enhanced_status, module)?)?;
     module.add_class::<ReplyReader>()
 }
@@ -17,6 +21,14 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyfunction]
 fn parse_line<'py>(py: Python<'py>, line: &[u8]) -> Option<(i16, Bound<'py, PyBytes>)> {
     reply::parse_line(line).map(|(code, text)| (code, PyBytes::new(py, text)))
+}
+
+/// Read a reply of several lines.
+#[pyfunction]
+fn parse_lines(py: Python<'_>, lines: Vec<PyBackedBytes>) -> (i16, Bound<'_, PyBytes>) {
+    let lines: Vec<&[u8]> = lines.iter().map(|line| &**line).collect();
+    let reply = reply::parse_lines(&lines);
+    (reply.code, PyBytes::new(py, &reply.text))
 }
 
 /// The enhanced status code at the head of a reply's text, or None.

@@ -63,6 +63,6 @@ def test_lone_surrogates(core: ModuleType) -> None:
         core.check_path("<\udce9>@b>")
 
 
-def test_only_text(core: ModuleType) -> None:
-    with pytest.raises(TypeError):
-        core.plain_path(b"a@b")
+def test_what_is_no_text_is_not_plain(core: ModuleType) -> None:
+    assert core.plain_path(b"a@b") is None
+    assert core.plain_path(None) is None

@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from core_vectors import octets, rows
 
 

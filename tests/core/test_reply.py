@@ -98,3 +98,17 @@ def test_only_octets(core: ModuleType) -> None:
         core.parse_line("250 ok\r\n")
     with pytest.raises(TypeError):
         core.ReplyReader().receive_data("250 ok\r\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reply"),
+    [
+        ([b"250-a\r\n", b"250-b\r\n", b"250 c\r\n"], (250, b"a\nb\nc")),
+        ([b"250-a\r\n", b"250"], (250, b"a\n")),
+        ([b"250-a\r\n", b"550 b\r\n"], (-1, b"a\nb")),
+        ([b"250-a\r\n", b"25"], (-1, b"a\n")),
+        ([b"250- a \t\r\n", b"what\r\n"], (-1, b"a\n")),
+    ],
+)
+def test_lines_of_one_reply(core: ModuleType, lines: list[bytes], reply: tuple[int, bytes]) -> None:
+    assert core.parse_lines(lines) == reply

@@ -20,11 +20,20 @@ from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
 from rapidsmtp._pure.error import PeerError
 from rapidsmtp._pure.outcome import message_status, recipient_status
-from rapidsmtp._pure.reply import ReplyReader, enhanced_status, parse_line
+from rapidsmtp._pure.reply import (
+    MAX_LINES,
+    MAX_REPLY,
+    ReplyReader,
+    enhanced_status,
+    parse_line,
+    parse_lines,
+)
 from rapidsmtp._pure.stuffing import repair, stuff
 from rapidsmtp._pure.transaction import Transaction
 
 __all__ = [
+    "MAX_LINES",
+    "MAX_REPLY",
     "CramMd5",
     "Exchange",
     "External",
@@ -45,6 +54,7 @@ __all__ = [
     "message_status",
     "parse_ehlo",
     "parse_line",
+    "parse_lines",
     "plain_path",
     "recipient_status",
     "repair",

@@ -11,15 +11,17 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 
 
-def plain_path(address: str) -> str | None:
+def plain_path(address: object) -> str | None:
     """The path of a plain address: dot-atoms on both sides of one `@`, all ASCII.
 
     Args:
-        address: an address as a caller gives it.
+        address: an address as a caller gives it; who gives no str may mean anything by it.
 
     Returns:
         `<address>`, which is what `quoteaddr` gives for it; None where the address is not plain.
     """
+    if not isinstance(address, str):
+        return None
     # Not an f-string: that would ask a subclass of str for its own rendering.
     return "<" + address + ">" if _PLAIN.fullmatch(address) else None
 

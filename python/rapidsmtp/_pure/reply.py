@@ -9,6 +9,7 @@ line; smtplib allows 8192, and the largest EHLO replies seen have some forty lin
 """
 
 import re
+from collections.abc import Sequence
 
 MAX_LINE = 8192
 """Octets in one line, its line end included: smtplib's own limit."""
@@ -29,6 +30,7 @@ Reply = tuple[int, bytes]
 """A code, or -1, and the text: lines joined by LF, as smtplib gives them."""
 
 _ENHANCED_STATUS = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?![^ \n])")
+_CODES = {b"%03d" % code: code for code in range(1000)}
 _WHITE_SPACE = b" \t\r\n"
 
 
@@ -42,12 +44,25 @@ def parse_line(line: bytes) -> Reply | None:
         The code (-1 where it is not three digits) and the text without the white space around
         it; None where the line says that more lines follow.
     """
-    code = line[:3]
-    if not code.isdigit() or len(code) < 3:
-        return MALFORMED, line[4:].strip(_WHITE_SPACE)
-    if line[3:4] == b"-":
+    code = _CODES.get(line[:3], MALFORMED)
+    if line[3:4] == b"-" and code != MALFORMED:
         return None
-    return int(code), line[4:].strip(_WHITE_SPACE)
+    return code, line[4:].strip(_WHITE_SPACE)
+
+
+def parse_lines(lines: Sequence[bytes]) -> Reply:
+    """Read a reply of several lines.
+
+    Args:
+        lines: two or more, as the socket's file gave them; all but the last say, with one code,
+            that others follow.
+
+    Returns:
+        The code, -1 where the last line has another one, and the text.
+    """
+    text = b"\n".join([line[4:].strip(_WHITE_SPACE) for line in lines])
+    code = lines[0][:3]
+    return _CODES.get(code, MALFORMED) if lines[-1][:3] == code else MALFORMED, text
 
 
 def enhanced_status(code: int, text: bytes) -> str | None:
@@ -135,13 +150,13 @@ class ReplyReader:
             return
         code = line[:3]
         self._texts.append(line[4:].strip(_WHITE_SPACE))
-        if not code.isdigit() or len(code) < 3 or (self._code and code != self._code):
+        if code not in _CODES or (self._code and code != self._code):
             self.broken = True
             self._finish(MALFORMED)
         elif line[3:4] == b"-":
             self._code = code
         else:
-            self._finish(int(code))
+            self._finish(_CODES[code])
 
     def _finish(self, code: int) -> None:
         self._replies.append((code, b"\n".join(self._texts)))

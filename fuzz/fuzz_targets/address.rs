@@ -1,0 +1,32 @@
+//! Plain addresses are what the naive way calls plain, and no path that passes ends before its end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rapidsmtp::address::{check_path, plain_path};
+
+fn is_dotted(text: &str, others: &str) -> bool {
+    let belongs = |letter: char| letter.is_ascii_alphanumeric() || others.contains(letter);
+    text.split('.')
+        .all(|word| !word.is_empty() && word.chars().all(belongs))
+}
+
+fn is_plain(address: &str) -> bool {
+    address.split_once('@').is_some_and(|(local_part, domain)| {
+        is_dotted(local_part, "!#$%&'*+-/=?^_`{|}~") && is_dotted(domain, "-")
+    })
+}
+
+fuzz_target!(|address: &str| {
+    let expected = is_plain(address).then(|| format!("<{address}>"));
+    assert_eq!(plain_path(address), expected);
+    if let Some(path) = expected {
+        assert!(check_path(&path).is_ok());
+    }
+    let path = format!("<{address}>");
+    if !address.contains(['"', '\\']) {
+        assert_eq!(check_path(&path).is_ok(), !address.contains(['<', '>']));
+    }
+    if address.contains(['<', '>']) && address.matches('"').count() < 2 {
+        assert!(check_path(&path).is_err());
+    }
+});

@@ -1,0 +1,36 @@
+//! The scan in blocks does what the naive way does, octet for octet.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rapidsmtp::stuffing::{Scan, stuff};
+
+fn naive(data: &[u8]) -> (Vec<u8>, usize) {
+    let text: String = data.iter().copied().map(char::from).collect();
+    let repaired = text
+        .replace("\r\n", "\n")
+        .replace('\r', "\n")
+        .replace('\n', "\r\n");
+    let stuffed = format!("\n{repaired}").replace("\n.", "\n..");
+    let end = if repaired.ends_with("\r\n") {
+        ".\r\n"
+    } else {
+        "\r\n.\r\n"
+    };
+    // Every character stands for one octet.
+    let octets = stuffed
+        .chars()
+        .skip(1)
+        .chain(end.chars())
+        .map(|character| character as u8);
+    (octets.collect(), repaired.chars().count())
+}
+
+fuzz_target!(|data: &[u8]| {
+    let (wire, size) = naive(data);
+    let mut out = Vec::new();
+    assert_eq!(stuff(data, &mut out), size);
+    assert_eq!(out, wire);
+    let mut exact = vec![0; Scan::new(data).stuffed_len()];
+    Scan::new(data).stuff_into(&mut exact);
+    assert_eq!(exact, wire);
+});
