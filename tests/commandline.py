@@ -1,5 +1,6 @@
 """The command line as a process of its own, and a scripted server to send to."""
 
+import contextlib
 import json
 import os
 import socket
@@ -74,7 +75,8 @@ class Relay:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb", buffering=0) as file:
+        gone = contextlib.suppress(OSError)  # a client may leave when it likes
+        with gone, connection, connection.makefile("rwb", buffering=0) as file:
             file.write(b"220 relay\r\n")
             body: list[str] | None = None
             for raw in file:
@@ -91,7 +93,13 @@ class Relay:
                     connection.shutdown(socket.SHUT_RDWR)
                     return
                 file.write(reply.encode() + b"\r\n")
-                body = [] if reply.startswith("354") else None
+                taken = line.upper() == "DATA" and reply.startswith("354")
+                body = [] if taken else None
+
+    def hang_up(self) -> None:
+        """Close the connection under way."""
+        assert self.connection is not None
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

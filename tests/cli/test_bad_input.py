@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,8 @@ from commandline import CSV, EML, Command, Relay, one_line
         ("smtp://127.0.0.1:99999", "wrong"),
         ("smtp://127.0.0.1:x", "wrong"),
         ("smtp://[::1", "wrong"),
+        ("", "must begin with smtp://"),
+        (f"smtp://{'x' * 300}:25", "does not resolve"),
         ("smtp://127.0.0.1/path", "behind the host"),
         ("smtp://127.0.0.1?starttls=maybe", "starttls=maybe"),
         ("smtp://127.0.0.1?nonsense=1", "unknown option 'nonsense'"),
@@ -49,6 +52,12 @@ def test_refused_port(command: Command) -> None:
         ("list.csv", CSV + "4,Dee\n", "list.csv, line 5: no cell for the column 'email'"),
         ("list.csv", CSV.encode() + b"4,D\xe9,d@example.com\n", "not in the encoding utf-8-sig"),
         ("list.csv", "", "no column"),
+        ("list.csv", "id,name,email\n", "no rows"),
+        ("list.csv", CSV.replace("Bo", "B\0o"), "list.csv, line 3: a NUL byte"),
+        ("list.csv", CSV.replace("Bo", '"Bo'), "list.csv, line 3: unexpected end of data"),
+        ("list.csv", CSV.encode("utf-16"), "not in the encoding utf-8-sig"),
+        ("letter.eml", "From: n@example.com\nSubject: x\n\nDear\n", "neither To nor Cc nor Bcc"),
+        ("letter.eml", bytes(range(256)), "not a message"),
     ],
 )
 def test_bad_files(
@@ -66,10 +75,17 @@ def test_bad_files(
         (("--template", "absent.eml"), "absent.eml: No such file"),
         (("--to", "absent.csv"), "absent.csv: No such file"),
         (("--to", "."), "Is a directory"),
+        (("--template", "."), "Is a directory"),
         (("--encoding", "klingon"), "no encoding"),
         (("--tag", "nickname"), "no column 'nickname'"),
-        (("--limit", "0"), "--limit"),
-        (("--ca-file", "letter.eml"), "--ca-file letter.eml"),
+        (("--limit", "0"), "--limit: 0 is not above zero"),
+        (("--limit", "few"), "--limit: 'few' is not a whole number"),
+        (("--timeout", "0"), "--timeout"),
+        (("--ca-file", "letter.eml"), "--ca-file letter.eml: it must be certificates, in PEM"),
+        (("--ca-file", "absent.pem"), "--ca-file absent.pem: No such file"),
+        (("--ca-file", "."), "--ca-file .: Is a directory"),
+        (("--certificate", "letter.eml"), "--certificate letter.eml: it must be a certificate"),
+        (("--certificate", "absent.pem"), "--certificate absent.pem: No such file"),
         (("--nonsense",), "--nonsense"),
     ],
 )
@@ -83,3 +99,28 @@ def test_bad_arguments(
 
 def test_no_command(command: Command) -> None:
     one_line(command(), "required")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("demo", "--limit", "x"), "whole number"),
+        (("demo", "--to", "absent.csv"), "absent.csv: No such file"),
+        (("demo", "--template", "."), "Is a directory"),
+        (("nonsense",), "invalid choice: 'nonsense'"),
+    ],
+)
+def test_bad_arguments_elsewhere(
+    command: Command, arguments: tuple[str, ...], expected: str
+) -> None:
+    one_line(command(*arguments), expected)
+
+
+@pytest.mark.rust
+def test_a_sink_that_cannot_be(tmp_path: Path) -> None:
+    command = Command(tmp_path, "rust")
+    one_line(command("sink", "--port", "99999"), "no sink: out of range")
+    one_line(command("sink", "--threads", "0"), "at least one")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        one_line(command("sink", "--port", port), "Address already in use")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from commandline import CSV, Command, Relay, accept
+from commandline import CSV, EML, Command, Relay, accept
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
@@ -136,3 +136,91 @@ def test_interrupted(command: Command, relays: Callable[..., Relay]) -> None:
     report = json.loads(output)
     assert (process.returncode, errors) == (130, "rapidsmtp: stopped: interrupted\n")
     assert (report["accepted"], report["unknown"], report["not_attempted"]) == (1, 1, 1)
+
+
+def test_an_answer_soon_after_ctrl_c_counts(command: Command, relays: Callable[..., Relay]) -> None:
+    reached = threading.Event()
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line == "." and len(relay.bodies) == 2:
+            reached.set()
+            time.sleep(0.3)
+        return accept(relay, line)
+
+    relay = relays(script)
+    files = ("--template", "letter.eml", "--to", "list.csv", "--json")
+    process = command.start("send", "--relay", relay.url, *files)
+    assert reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    report = json.loads(output)
+    assert process.returncode == 130 and relay.lines[-1] == "quit"
+    assert (report["accepted"], report["unknown"], report["not_attempted"]) == (2, 0, 1)
+
+
+# send: what the core says of a reply
+
+
+@pytest.mark.parametrize("extensions", ["", "PIPELINING"])
+def test_lmtp_recipients_keep_the_fate_that_is_known(
+    command: Command, relays: Callable[..., Relay], extensions: str
+) -> None:
+    """Of three recipients one is accepted, one refused, and then the connection is lost."""
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line == "." and "Dear Anna" in relay.bodies[-1]:
+            threading.Timer(0.2, relay.hang_up).start()
+            return "250 2.0.0 taken\r\n550 5.2.2 full"
+        return "250 taken\r\n250 taken\r\n250 taken" if line == "." else accept(relay, line)
+
+    command.write("letter.eml", EML.replace("Bcc: ", "Cc: third@example.com\nBcc: "))
+    relay = relays(script, extensions)
+    status, report, _ = command.report(relay.url.replace("smtp", "lmtp"))
+    assert (status, report["accepted"], report["unknown"], len(relay.bodies)) == (1, 2, 1, 3)
+    (lost,) = report["not_accepted"]
+    fates = [result["status"] for result in lost["recipients"].values()]
+    assert fates == ["accepted", "refused", "unknown"]
+
+
+@pytest.mark.parametrize("extensions", ["", "PIPELINING"])
+@pytest.mark.parametrize("reply", ["354 what?", "hello"])
+def test_a_final_reply_that_is_none_is_unknown(
+    command: Command, relays: Callable[..., Relay], extensions: str, reply: str
+) -> None:
+    def script(relay: Relay, line: str) -> str | None:
+        return reply if line == "." and len(relay.bodies) == 2 else accept(relay, line)
+
+    relay = relays(script, extensions)
+    status, report, _ = command.report(relay.url)
+    assert (status, relay.connections) == (1, 2)
+    assert (report["accepted"], report["unknown"]) == (2, 1)
+    assert sum("Dear Bo" in body for body in relay.bodies) == 1
+
+
+def test_a_full_connection_is_renewed_and_a_full_mailbox_is_not_a_full_connection(
+    command: Command, relays: Callable[..., Relay]
+) -> None:
+    def script(relay: Relay, line: str) -> str | None:
+        full = "bo@" in line and line[:4].upper() == "RCPT"
+        return "452 4.2.2 too many messages in this mailbox" if full else accept(relay, line)
+
+    command.write("letter.eml", EML.replace("Bcc: hidden@example.com\n", ""))
+    relay = relays(script, "PIPELINING")
+    status, report, errors = command.report(relay.url)
+    assert (status, errors, relay.connections) == (1, "", 2)
+    assert (report["accepted"], report["deferred"]) == (2, 1)
+
+
+def test_a_relay_that_says_goodbye_after_each_message(
+    command: Command, relays: Callable[..., Relay]
+) -> None:
+    """A 421 to MAIL costs no message, however often it comes after an accepted one."""
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line[:4].upper() == "MAIL" and len(relay.bodies) >= relay.connections:
+            return "421 4.7.0 one message a session"
+        return accept(relay, line)
+
+    relay = relays(script, "PIPELINING")
+    status, report, _ = command.report(relay.url)
+    assert (status, report["accepted"], relay.connections) == (0, 3, 3)

@@ -228,9 +228,13 @@ def _context(ca_file: str | None, certificate: str | None) -> ssl.SSLContext:
             option, file = "--certificate", certificate
             # An empty pass phrase: OpenSSL would ask the terminal for one.
             context.load_cert_chain(certificate, password="")
-    except (OSError, ssl.SSLError) as error:
-        fault = error.strerror or getattr(error, "reason", None) or error
-        raise UsageError(f"{option} {file}: {fault}") from None
+    except ssl.SSLError:
+        wanted = (
+            "certificates" if file == ca_file else "a certificate and its key, without a phrase"
+        )
+        raise UsageError(f"{option} {file}: it must be {wanted}, in PEM") from None
+    except OSError as error:
+        raise UsageError(f"{option} {file}: {error.strerror}") from None
     return context
 
 
@@ -245,7 +249,7 @@ def _faults_named(relay: Relay) -> Iterator[None]:
         raise RelayError(f"{relay.name} would not have us: {_reply(error)}") from None
     except smtplib.SMTPException as error:
         raise RelayError(f"{relay.name}: {error}") from None
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # no such name, or none that could be
         raise RelayError(f"the host name {relay.host!r} does not resolve") from None
     except ssl.SSLCertVerificationError as error:
         fault = error.verify_message or error.reason
@@ -254,7 +258,7 @@ def _faults_named(relay: Relay) -> Iterator[None]:
         raise RelayError(f"no TLS with {relay.name}: {error.reason or error}") from None
     except TimeoutError:
         raise RelayError(f"no answer from {relay.name} in {relay.timeout:g} seconds") from None
-    except (OSError, UnicodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
         raise RelayError(f"no connection to {relay.name}: {cause}") from None
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from rapidsmtp.cli import display
@@ -106,11 +107,23 @@ def load(template: str, to: str, encoding: str, tag: str | None) -> tuple[Templa
         raise UsageError(f"{where}{error}") from None
     try:
         required = compiled.required_fields | ({tag} if tag else set())
-        return compiled, check_csv(to, encoding, required)
+        total = check_csv(to, encoding, required)
+        _check_text(to, encoding)
     except OSError as error:
         raise UsageError(f"{to}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if not total:
+        raise UsageError(f"{to}: no rows, only the names of the columns")
+    return compiled, total
+
+
+def _check_text(path: str, encoding: str) -> None:
+    """NUL stands in no text: the file was cut off by a crash, or is in another encoding."""
+    with Path(path).open(encoding=encoding) as file:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise UsageError(f"{path}, line {number}: a NUL byte")
 
 
 def _deliver(delivery: Delivery, messages: Iterator[Message | Outcome], report: "_Report") -> None:

@@ -54,6 +54,10 @@ def sink(options: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 print(file=sys.stderr)
             print(server.counts, flush=True)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"no sink: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, OverflowError, ValueError) as error:
+        raise UsageError(f"no sink: {_words(error)}") from None
     return 0
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -34,7 +34,10 @@ def add_command(
 
 def positive(text: str) -> int:
     """A whole number above zero, for argparse."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number

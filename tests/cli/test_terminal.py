@@ -1,0 +1,180 @@
+"""The command line on a terminal, a pty of 80 columns: bars, tables, Ctrl-C, NO_COLOR."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from commandline import Command, Relay, accept
+
+ESCAPE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d)(?:;\d+)*m")
+BAR, CORNER = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT UP AND RIGHT}"
+SEND = ("--template", "letter.eml", "--to", "list.csv")
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, command: Command, *arguments: str, **environment: str) -> None:
+        self.text = ""
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
+        clean = {k: v for k, v in command.environment.items() if k not in ("NO_COLOR", "COLUMNS")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CONTROLLING, *arguments],
+            cwd=command.directory,
+            env={**clean, "TERM": "xterm-256color", **environment},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def read(self, until: Callable[[str], bool] = lambda text: False) -> str:
+        """Read until the condition holds, or the end."""
+        deadline = time.monotonic() + 60
+        while not until(self.text) and time.monotonic() < deadline:
+            if not select.select([self._master], [], [], 1)[0]:
+                continue
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # how Linux tells that nobody is at the other side any more
+                break
+            if not data:
+                break
+            self.text += data.decode("utf-8", "replace")
+        return self.text
+
+    def press(self, key: bytes) -> None:
+        os.write(self._master, key)
+
+    def end(self) -> int:
+        """Read the rest.
+
+        Returns:
+            The exit status.
+        """
+        self.read()
+        status = self._process.wait(60)
+        os.close(self._master)
+        return status
+
+
+# The terminal must be the controlling one, or Ctrl-C would be a character like any other.
+CONTROLLING = """
+import fcntl, runpy, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+runpy.run_module("rapidsmtp", run_name="__main__", alter_sys=True)
+"""
+
+
+def lines_of(text: str) -> list[str]:
+    return [line.split("\r")[-1] for line in ESCAPE.sub("", text).split("\r\n")]
+
+
+def test_bar_and_table(command: Command, relays: Callable[..., Relay]) -> None:
+    def script(relay: Relay, line: str) -> str | None:
+        if line == ".":
+            time.sleep(0.3)  # rich draws ten times a second
+        return "550 5.1.1 " + "unknown user " * 12 if "bo@" in line else accept(relay, line)
+
+    command.write("letter.eml", "From: n@example.com\nTo: {{ email }}\n\nDear {{ name }}\n")
+    terminal = Terminal(command, "send", "--relay", relays(script).url, *SEND)
+    assert terminal.end() == 1
+    shown = ESCAPE.sub("", terminal.text)
+    assert BAR in shown
+    # It moved: what was done at one time and at another.
+    assert {"0/3", "3/3"} < set(re.findall(r"\d/3", shown))
+    assert CORNER in shown and re.search(r"accepted +\W +2 ", shown)
+    assert "refused: 550 5.1.1 unknown user" in shown and "row 2" in shown
+    assert max(map(len, lines_of(terminal.text))) <= 80
+    assert COLOUR.search(terminal.text) and terminal.text.count("\x1b[?25h") >= 1
+
+
+def test_no_colour(command: Command, relays: Callable[..., Relay]) -> None:
+    terminal = Terminal(command, "send", "--relay", relays().url, *SEND, NO_COLOR="1")
+    assert terminal.end() == 0
+    assert BAR in terminal.text and not COLOUR.search(terminal.text)
+
+
+def test_ctrl_c(command: Command, relays: Callable[..., Relay]) -> None:
+    reached = threading.Event()
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line == "." and len(relay.bodies) == 2:
+            reached.set()
+            time.sleep(60)
+        return accept(relay, line)
+
+    terminal = Terminal(command, "send", "--relay", relays(script).url, *SEND)
+    terminal.read(lambda text: reached.is_set())
+    start = time.monotonic()
+    terminal.press(b"\x03")
+    assert terminal.end() == 130
+    assert time.monotonic() - start < 10
+    shown = ESCAPE.sub("", terminal.text)
+    for status in ("accepted", "unknown", "not attempted"):
+        assert re.search(rf"{status} +\W +1 ", shown), shown
+    assert "unknown: interrupted before the final reply" in shown and "row 2" in shown
+    assert "rapidsmtp: stopped: interrupted" in shown and "Traceback" not in shown
+    # The cursor, which the bar had hidden, is there again.
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+
+
+def test_ctrl_c_while_connecting(command: Command, relays: Callable[..., Relay]) -> None:
+    reached = threading.Event()
+
+    def script(relay: Relay, line: str) -> str | None:
+        reached.set()
+        time.sleep(60)
+        return None
+
+    terminal = Terminal(command, "send", "--relay", relays(script).url, *SEND)
+    terminal.read(lambda text: reached.is_set())
+    terminal.press(b"\x03")
+    assert terminal.end() == 130
+    assert lines_of(terminal.text)[-2].endswith("rapidsmtp: interrupted")
+
+
+@pytest.mark.parametrize("at", ["merging", "smtplib"])
+def test_demo_and_ctrl_c(command: Command, at: str) -> None:
+    rows = "".join(f"{n},N{n},n{n}@example.com\n" for n in range(60_000))
+    command.write("list.csv", "id,name,email\n" + rows)
+    files = ("--template", "letter.eml", "--to", "list.csv")
+    limit = "60000" if at == "merging" else "5000"
+    terminal = Terminal(command, "demo", *files, "--limit", limit)
+    terminal.read(lambda text: bool(re.search(rf"{at} .*[1-9]\d+/{limit}", ESCAPE.sub("", text))))
+    terminal.press(b"\x03")
+    assert terminal.end() == 130
+    shown = ESCAPE.sub("", terminal.text)
+    assert "Traceback" not in shown
+    if at == "merging":
+        assert "rapidsmtp: interrupted" in shown
+        return
+    sent = re.search(r"sent +\W +(\d+) +\W +(\d+) ", shown)
+    assert sent and 0 < int(sent[2]) < 5000 and 0 <= int(sent[1]) < 5000
+    assert "one connection each, interrupted" in shown
+
+
+def test_demo(command: Command, half: str) -> None:
+    terminal = Terminal(command, "demo", "--limit", "100")
+    assert terminal.end() == 0
+    shown = ESCAPE.sub("", terminal.text)
+    assert f"rapidsmtp ({half})" in shown and "smtplib" in shown and "100/100" in shown
+    assert max(map(len, lines_of(terminal.text))) <= 80
+    figures = dict(re.findall(r"(sent|refused|seconds, sending) +\W +([\d.]+) ", shown))
+    assert (figures["sent"], figures["refused"]) == ("100", "0")
+    rate = re.search(r"messages a second, sending +\W +(\d+) ", shown)
+    assert rate and abs(int(rate[1]) - 100 / float(figures["seconds, sending"])) < int(rate[1]) / 10
