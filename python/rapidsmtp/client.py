@@ -8,8 +8,8 @@ programs read and change it there. `sendmail` has two ways:
   offer it, where debug output was asked for, and where the program has put something of its own
   in the place of a method that the fast way would pass by.
 
-Modules are looked up on the package when they are needed (`rapidsmtp.socket`): programs and
-CPython's own tests put others there, as they do with `smtplib.socket`.
+Modules are looked up when they are needed (`replaceable`): programs and CPython's own tests put
+others in the place of `smtplib.socket`.
 
 Methods must not use `super()` where `install` lends them to smtplib's own classes.
 """
@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self
 
-import rapidsmtp as _package
 from rapidsmtp import _core, delivery, pipelined, stepwise
 from rapidsmtp.authentication import Authentication
 from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused, accepts
@@ -39,6 +38,7 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 from rapidsmtp.message import envelope, flatten
+from rapidsmtp.replaceable import module
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
@@ -126,7 +126,8 @@ class SMTP(Authentication):
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         if self.debuglevel > 0:
             self._print_debug("connect: to", (host, port), self.source_address)
-        return _package.socket.create_connection((host, port), timeout, self.source_address)
+        create_connection = module("socket").create_connection
+        return create_connection((host, port), timeout, self.source_address)
 
     def connect(
         self, host: str = "localhost", port: int = 0, source_address: Any = None
@@ -652,8 +653,8 @@ class LMTP(SMTP, smtplib.LMTP):
         if self.timeout is not None and not self.timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         try:
-            module = _package.socket
-            self.sock = module.socket(module.AF_UNIX, module.SOCK_STREAM)
+            sockets = module("socket")
+            self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
             if self.timeout is not _TIMEOUT:
                 self.sock.settimeout(self.timeout)
             self.file = None
@@ -677,14 +678,14 @@ def _local_hostname() -> str:
     The look-up can stall for seconds, so it is made once; again only where a program has put
     other functions in its place.
     """
-    module = _package.socket
-    asked = (module.getfqdn, module.gethostbyname, module.gethostname)
+    sockets = module("socket")
+    asked = (sockets.getfqdn, sockets.gethostbyname, sockets.gethostname)
     if asked not in _local_hostnames:
-        name = module.getfqdn()
+        name = sockets.getfqdn()
         if "." not in name:
             address = "127.0.0.1"
-            with contextlib.suppress(module.gaierror):
-                address = module.gethostbyname(module.gethostname())
+            with contextlib.suppress(sockets.gaierror):
+                address = sockets.gethostbyname(sockets.gethostname())
             name = f"[{address}]"
         _local_hostnames.clear()
         _local_hostnames[asked] = name
