@@ -38,7 +38,7 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 from rapidsmtp.message import envelope, flatten
-from rapidsmtp.replaceable import module
+from rapidsmtp.replaceable import module, reading_file
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
@@ -236,7 +236,7 @@ class SMTP(Authentication):
     def _read_line(self) -> bytes:
         file = self.file
         if file is None:
-            file = self.file = self.sock.makefile("rb")
+            file = self.file = reading_file(self.sock)
         try:
             line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rapidsmtp import _core, delivery
 from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+from rapidsmtp.replaceable import reading_file
 
 _PASSED_BY = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
 """The methods that are not called here: a client in which one was replaced goes step by step."""
@@ -114,7 +115,7 @@ def _receive(client: Any, transaction: "_core.Transaction") -> str:
     """
     file = client.file
     if file is None:
-        file = client.file = client.sock.makefile("rb")
+        file = client.file = reading_file(client.sock)
     try:
         if type(file) is BufferedReader:
             data = file.peek(1)
