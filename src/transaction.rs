@@ -27,6 +27,11 @@
 //! meet a client that waits to write its commands. MAIL goes alone when the message is larger than
 //! the server takes, since then all that follows is in vain.
 //!
+//! Servers count errors over a connection too (Postfix 3.7 sleeps from the tenth on and closes at the
+//! twentieth, until a mail is accepted), and each command behind a refused one is one more. So after
+//! a refused mail MAIL may go alone, and DATA when a recipient is known to be left: then a refusal
+//! costs one error, as it does a client that waits after each command.
+//!
 //! ```text
 //!     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
 //!     MAIL        go on              sender refused, close  sender refused, close  sender refused (a)
@@ -104,6 +109,8 @@ pub struct Options {
     pub lmtp: bool,
     /// Whether to wait for the reply to MAIL before anything else.
     pub mail_alone: bool,
+    /// Whether to wait with DATA until a recipient is known to be left.
+    pub data_alone: bool,
 }
 
 /// What is to be written in one go.
@@ -427,8 +434,11 @@ impl Transaction {
             self.end(Verdict::SenderRefused, false, None);
         } else if self.rcpt_sent < self.rcpt_ends.len() {
             self.add_recipients(FLIGHT_RECIPIENTS);
-        } else if self.rcpt_sent == 0 {
+        } else if self.accepted.is_empty() {
             self.end(Verdict::RecipientsRefused, false, None);
+        } else {
+            self.next = Next::Envelope(self.envelope.len());
+            self.next_replies = 1;
         }
     }
 
@@ -457,7 +467,7 @@ impl Transaction {
         let before = self.rcpt_sent;
         self.rcpt_sent = total.min(before + limit);
         self.next_replies += self.rcpt_sent - before;
-        let end = if self.rcpt_sent == total {
+        let end = if self.rcpt_sent == total && !self.options.data_alone {
             self.next_replies += 1;
             self.envelope.len()
         } else {

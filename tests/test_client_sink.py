@@ -1,5 +1,6 @@
 """The same calls to smtplib and to rapidsmtp before the sink, which is faulty to order."""
 
+import smtplib
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import trustme
 
+import rapidsmtp
 from comparison import Session, compare
 from rapidsmtp.testing import Fault, Sink
 
@@ -101,6 +103,21 @@ def test_login(mechanisms: str, password: str, initial: bool) -> None:
     with Sink([f"AUTH {mechanisms}"], credentials={"user": "right"}) as sink:
         compare(scenario)
         assert [each.user for each in sink.messages] == ["user"] * 2 * (password == "right")
+
+
+@pytest.mark.parametrize(("at", "commands"), [("mail", 8), ("rcpt", 11)])
+def test_refusals_in_a_row(at: str, commands: int) -> None:
+    """Servers count errors: from the second on, nothing is written behind what may be refused."""
+    fault = Fault(at, reply="550 5.7.1 no", times=3)
+    with Sink(["PIPELINING"], faults=[fault], wire=True) as sink:
+        with rapidsmtp.SMTP(sink.host, sink.port, "client.example") as client:
+            for _ in range(3):
+                with pytest.raises(smtplib.SMTPException):
+                    client.sendmail(SENDER, "one@example.com", MESSAGE)
+            refused = sink.wire[-1].count(b"\r\n") - 1  # without EHLO
+            assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
+            assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
+    assert refused in (commands, commands - 1)  # the last RSET may not be recorded yet
 
 
 @pytest.mark.parametrize("extensions", [["PIPELINING"], []], ids=["pipelining", "without"])

@@ -71,6 +71,8 @@ class SMTP(Authentication):
     _final_replies: Sequence[tuple[int, bytes]] = ()
     _body_sent = False
     _greeted: Any = None
+    # The socket on which the last mail was refused: servers count errors (see `pipelined`).
+    _refused_on: Any = None
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ def send(
         mail_options = tuple(mail_options)
         utf8 = delivery.wants_utf8(mail_options, features) or utf8
     plain_path = _core.plain_path
+    wary = client._refused_on is client.sock
     transaction = _core.Transaction(
         plain_path(from_addr) or delivery.path(from_addr),
         [plain_path(recipient) or delivery.path(recipient) for recipient in recipients],
@@ -69,7 +70,8 @@ def send(
         utf8=utf8,
         lower_case=delivery.LOWER_CASE,
         lmtp=client.ehlo_msg == "lhlo",
-        mail_alone="size" in features and _core.exceeds_size(features["size"], size),
+        mail_alone=wary or ("size" in features and _core.exceeds_size(features["size"], size)),
+        data_alone=wary,
     )
     try:
         lost = _run(client, transaction)
@@ -79,9 +81,14 @@ def send(
         client.close()
         raise
     if transaction.close:
+        client._refused_on = None
         client.close()
     elif transaction.verdict != "accepted":
+        if transaction.verdict != "data refused":
+            client._refused_on = client.sock
         client._rset()
+    elif wary:
+        client._refused_on = None
     return delivery.outcome_of(transaction, from_addr, recipients, lost)
 
 

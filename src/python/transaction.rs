@@ -37,7 +37,7 @@ impl Transaction {
     #[new]
     #[pyo3(signature = (
         sender, recipients, body, mail_parameters=None, rcpt_parameters=None,
-        *, utf8=false, lower_case=false, lmtp=false, mail_alone=false
+        *, utf8=false, lower_case=false, lmtp=false, mail_alone=false, data_alone=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "an envelope has as many")]
     fn new(
@@ -50,6 +50,7 @@ impl Transaction {
         lower_case: bool,
         lmtp: bool,
         mail_alone: bool,
+        data_alone: bool,
     ) -> PyResult<Self> {
         let py = sender.py();
         let envelope = Envelope::new(sender, recipients, mail_parameters, rcpt_parameters);
@@ -71,6 +72,7 @@ impl Transaction {
             style: Style { utf8, lower_case },
             lmtp,
             mail_alone,
+            data_alone,
         };
         let state = transaction::Transaction::new(
             &envelope.sender,

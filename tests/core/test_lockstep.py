@@ -150,7 +150,7 @@ def test_messages(native: Any, pieces: list[bytes]) -> None:
 
 
 OPTIONS = st.fixed_dictionaries(
-    {name: st.booleans() for name in ("utf8", "lower_case", "lmtp", "mail_alone")}
+    {name: st.booleans() for name in ("utf8", "lower_case", "lmtp", "mail_alone", "data_alone")}
 )
 PATH = st.one_of(st.just("<a@x>"), st.just("<\xe9@x>"), TEXT.map("<{}@x>".format), TEXT)
 SIMPLE_REPLY = st.sampled_from(

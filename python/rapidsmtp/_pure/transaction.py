@@ -23,6 +23,11 @@ replies to a flight fit any socket's buffer: a server that waits to write its re
 meet a client that waits to write its commands. MAIL goes alone when the message is larger than
 the server takes, since then all that follows is in vain.
 
+Servers count errors over a connection too (Postfix 3.7 sleeps from the tenth on and closes at the
+twentieth, until a mail is accepted), and each command behind a refused one is one more. So after
+a refused mail MAIL may go alone, and DATA when a recipient is known to be left: then a refusal
+costs one error, as it does a client that waits after each command.
+
     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
     MAIL        go on              sender refused, close  sender refused, close  sender refused (a)
     RCPT        left               recipients refused,    refused; the end, (b)  refused
@@ -63,6 +68,7 @@ FAULT = "fault"
 
 _SHUTDOWN = 421
 _ENDING = (_SHUTDOWN, MALFORMED)
+_DATA = b"data\r\n"
 _LONE_DOT = b".\r\n"
 
 
@@ -87,6 +93,7 @@ class Transaction:
 
     __slots__ = (
         "_body",
+        "_data_alone",
         "_data_reply",
         "_finals",
         "_flight",
@@ -120,6 +127,7 @@ class Transaction:
         lower_case: bool = False,
         lmtp: bool = False,
         mail_alone: bool = False,
+        data_alone: bool = False,
     ) -> None:
         """Check and encode the whole envelope; nothing has been written if this raises.
 
@@ -133,6 +141,7 @@ class Transaction:
             lower_case: whether to write `from:` and `to:` in lower case.
             lmtp: whether the server speaks LMTP.
             mail_alone: whether to wait for the reply to MAIL before anything else.
+            data_alone: whether to wait with DATA until a recipient is known to be left.
 
         Raises:
             ValueError: a path or parameter holds what it must not.
@@ -147,6 +156,7 @@ class Transaction:
         self.body_sent = False
         self._body = body
         self._lmtp = lmtp
+        self._data_alone = data_alone
         self._reader = ReplyReader()
         self._mail_reply: Reply | None = None
         self._rcpt_replies = 0
@@ -293,8 +303,10 @@ class Transaction:
             self._end(SENDER_REFUSED, False)
         elif self._rcpt_sent < len(self._rcpt_commands):
             self._add_recipients(FLIGHT_RECIPIENTS)
-        elif self._rcpt_sent == 0:
+        elif not self.accepted:
             self._end(RECIPIENTS_REFUSED, False)
+        else:
+            self._add_data()
 
     def _answer_data_mode(self) -> None:
         """After 354: the body for those who are left, or a way out."""
@@ -314,10 +326,13 @@ class Transaction:
         commands = self._rcpt_commands[self._rcpt_sent : self._rcpt_sent + limit]
         self._rcpt_sent += len(commands)
         self._flight_replies += len(commands)
-        if commands and self._rcpt_sent == len(self._rcpt_commands):
-            commands.append(b"data\r\n")
-            self._flight_replies += 1
         self._flight += b"".join(commands)
+        if commands and self._rcpt_sent == len(self._rcpt_commands) and not self._data_alone:
+            self._add_data()
+
+    def _add_data(self) -> None:
+        self._flight += _DATA
+        self._flight_replies += 1
 
     def _end_of_stream(self, undecided: str) -> None:
         if self.verdict is not None:
