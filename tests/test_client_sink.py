@@ -109,14 +109,16 @@ def test_login(mechanisms: str, password: str, initial: bool) -> None:
 def test_refusals_in_a_row(at: str, commands: int) -> None:
     """Servers count errors: from the second on, nothing is written behind what may be refused."""
     fault = Fault(at, reply="550 5.7.1 no", times=3)
-    with Sink(["PIPELINING"], faults=[fault], wire=True) as sink:
-        with rapidsmtp.SMTP(sink.host, sink.port, "client.example") as client:
-            for _ in range(3):
-                with pytest.raises(smtplib.SMTPException):
-                    client.sendmail(SENDER, "one@example.com", MESSAGE)
-            refused = sink.wire[-1].count(b"\r\n") - 1  # without EHLO
-            assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
-            assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
+    with (
+        Sink(["PIPELINING"], faults=[fault], wire=True) as sink,
+        rapidsmtp.SMTP(sink.host, sink.port, "client.example") as client,
+    ):
+        for _ in range(3):
+            with pytest.raises(smtplib.SMTPException):
+                client.sendmail(SENDER, "one@example.com", MESSAGE)
+        refused = sink.wire[-1].count(b"\r\n") - 1  # without EHLO
+        assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
+        assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
     assert refused in (commands, commands - 1)  # the last RSET may not be recorded yet
 
 
