@@ -23,14 +23,6 @@ FIXED_TO_THE_SERVER = {
     "test.test_smtplib.SMTPSimTests.testEHLO",
 }
 
-# They set `smtplib.socket`, which reaches our classes only where smtplib is our module itself;
-# after `install()` the tests see the standard module with our classes in it.
-FIXED_TO_THE_MODULE = (
-    "test.test_smtplib.BadHELOServerTests.",
-    "test.test_smtplib.LMTPGeneralTests.",
-    "test.test_smtplib.SMTPGeneralTests.",
-)
-
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("test") is None
     or importlib.util.find_spec("test.test_smtplib") is None,
@@ -70,11 +62,7 @@ def test_what_passes_over_smtplib_passes_over_rapidsmtp(
 ) -> None:
     setting = Setting("rapidsmtp", core=half, install=install, pipelining=pipelining)
     report = conformance.run(setting, tmp_path)
-    missed = [
-        f"{test}: {outcome}"
-        for test, outcome in report.missed(baseline).items()
-        if not (install and test.startswith(FIXED_TO_THE_MODULE))
-    ]
+    missed = [f"{test}: {outcome}" for test, outcome in report.missed(baseline).items()]
     if missed or report.trouble:
         pytest.fail("\n  ".join([report.trouble, *missed]), pytrace=False)
     # Where the server offers it, envelopes do go out in one flight; elsewhere never.

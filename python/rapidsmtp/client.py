@@ -8,8 +8,8 @@ programs read and change it there. `sendmail` has two ways:
   offer it, where debug output was asked for, and where the program has put something of its own
   in the place of a method that the fast way would pass by.
 
-Modules are looked up on the package when they are needed (`rapidsmtp.socket`): programs and
-CPython's own tests put others there, as they do with `smtplib.socket`.
+Modules are looked up when they are needed (`replaceable`): programs and CPython's own tests put
+others in the place of `smtplib.socket`.
 
 Methods must not use `super()` where `install` lends them to smtplib's own classes.
 """
@@ -25,8 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self
 
-import rapidsmtp as _package
-from rapidsmtp import _core, delivery, pipelined, stepwise
+from rapidsmtp import _core, delivery, pipelined, replaceable, stepwise
 from rapidsmtp.authentication import Authentication
 from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused, accepts
 from rapidsmtp.errors import (
@@ -126,7 +125,7 @@ class SMTP(Authentication):
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         if self.debuglevel > 0:
             self._print_debug("connect: to", (host, port), self.source_address)
-        return _package.socket.create_connection((host, port), timeout, self.source_address)
+        return replaceable.socket().create_connection((host, port), timeout, self.source_address)
 
     def connect(
         self, host: str = "localhost", port: int = 0, source_address: Any = None
@@ -652,7 +651,7 @@ class LMTP(SMTP, smtplib.LMTP):
         if self.timeout is not None and not self.timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         try:
-            module = _package.socket
+            module = replaceable.socket()
             self.sock = module.socket(module.AF_UNIX, module.SOCK_STREAM)
             if self.timeout is not _TIMEOUT:
                 self.sock.settimeout(self.timeout)
@@ -677,7 +676,7 @@ def _local_hostname() -> str:
     The look-up can stall for seconds, so it is made once; again only where a program has put
     other functions in its place.
     """
-    module = _package.socket
+    module = replaceable.socket()
     asked = (module.getfqdn, module.gethostbyname, module.gethostname)
     if asked not in _local_hostnames:
         name = module.getfqdn()

@@ -3,7 +3,7 @@
 import ssl
 import warnings
 
-import rapidsmtp as _package
+from rapidsmtp import replaceable
 
 verify_by_default = False
 """Whether settings that nobody gave verify certificates; set by `install(verify=True)`."""
@@ -12,8 +12,8 @@ verify_by_default = False
 def default_context() -> ssl.SSLContext:
     """The settings where the caller gave none: smtplib's, which verify nothing, unless asked."""
     if verify_by_default:
-        return _package.ssl.create_default_context()
-    return _package.ssl._create_stdlib_context()  # type: ignore[attr-defined, no-any-return]
+        return replaceable.ssl().create_default_context()  # type: ignore[no-any-return]
+    return replaceable.ssl()._create_stdlib_context()  # type: ignore[no-any-return]
 
 
 def context_of_files(
