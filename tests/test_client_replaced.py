@@ -363,6 +363,13 @@ def test_what_was_put_on_the_package_goes_before_smtplibs(monkeypatch: pytest.Mo
     assert rapidsmtp.SMTP().local_hostname == "ours.example"
 
 
+def test_a_replaced_look_up_of_the_hosts_name_is_asked_each_time() -> None:
+    with mock.patch("socket.getfqdn", side_effect=["one.example", "two.example"]):
+        names = [rapidsmtp.SMTP().local_hostname for _ in range(2)]
+    assert names == ["one.example", "two.example"]
+    assert rapidsmtp.SMTP().local_hostname == smtplib.SMTP().local_hostname
+
+
 def test_the_modules_of_smtplib_are_names_of_ours() -> None:
     assert rapidsmtp.socket.error is OSError
     for name in vars(smtplib):

@@ -16,7 +16,9 @@ Methods must not use `super()` where `install` lends them to smtplib's own class
 
 import contextlib
 import datetime
+import functools
 import io
+import operator
 import smtplib
 import socket as _socket
 import ssl
@@ -673,24 +675,32 @@ class LMTP(SMTP, smtplib.LMTP):
 def _local_hostname() -> str:
     """This host's name for EHLO (RFC 5321 4.1.4): a domain, or else an address literal.
 
-    The look-up can stall for seconds, so it is made once; again only where a program has put
+    The look-up can stall for seconds, so it is made once; each time where a program has put
     other functions in its place.
     """
     module = replaceable.socket()
-    asked = (module.getfqdn, module.gethostbyname, module.gethostname)
-    if asked not in _local_hostnames:
-        name = module.getfqdn()
-        if "." not in name:
-            address = "127.0.0.1"
-            with contextlib.suppress(module.gaierror):
-                address = module.gethostbyname(module.gethostname())
-            name = f"[{address}]"
-        _local_hostnames.clear()
-        _local_hostnames[asked] = name
-    return _local_hostnames[asked]
+    functions = (module.getfqdn, module.gethostbyname, module.gethostname)
+    if all(map(operator.is_, functions, _LOOK_UPS)):
+        return _genuine_local_hostname()
+    return _look_up_local_hostname(module)
 
 
-_local_hostnames: dict[tuple[Any, ...], str] = {}
+_LOOK_UPS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
+
+
+@functools.cache
+def _genuine_local_hostname() -> str:
+    return _look_up_local_hostname(_socket)
+
+
+def _look_up_local_hostname(module: Any) -> str:
+    name: str = module.getfqdn()
+    if "." in name:
+        return name
+    address = "127.0.0.1"
+    with contextlib.suppress(module.gaierror):
+        address = module.gethostbyname(module.gethostname())
+    return f"[{address}]"
 
 
 def _send_without_delay(sock: Any) -> None:
