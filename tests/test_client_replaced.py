@@ -3,6 +3,7 @@
 import io
 import smtplib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from types import ModuleType
@@ -310,8 +311,11 @@ class BareSocket:
         self.closed = True
 
 
+@pytest.mark.parametrize("owner", [rapidsmtp, smtplib])
 @pytest.mark.parametrize("offer", [b"PIPELINING", b"SIZE"])
-def test_a_module_in_the_place_of_socket(monkeypatch: pytest.MonkeyPatch, offer: bytes) -> None:
+def test_a_module_in_the_place_of_socket(
+    monkeypatch: pytest.MonkeyPatch, offer: bytes, owner: ModuleType
+) -> None:
     bare = BareSocket(
         b"220 ready\r\n250-server\r\n250 " + offer + b"\r\n250 ok\r\n250 ok\r\n354 go on\r\n"
         b"250 queued\r\n221 bye"  # without a line end: the file says where it stops
@@ -319,7 +323,7 @@ def test_a_module_in_the_place_of_socket(monkeypatch: pytest.MonkeyPatch, offer:
     module = mock.Mock(wraps=socket)
     module.create_connection = mock.Mock(return_value=bare)
     module.getfqdn = lambda: "mocked.example"
-    monkeypatch.setattr(rapidsmtp, "socket", module)
+    monkeypatch.setattr(owner, "socket", module)
     client = rapidsmtp.SMTP("server.example", 2525)
     module.create_connection.assert_called_once_with(
         ("server.example", 2525), vars(socket)["_GLOBAL_DEFAULT_TIMEOUT"], None
@@ -340,6 +344,30 @@ def test_cpythons_own_mock_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.sock.gettimeout() == 30
     client.close()
     assert client.sock is None
+
+
+@pytest.mark.parametrize("owner", [rapidsmtp, smtplib])
+def test_a_module_in_the_place_of_ssl(monkeypatch: pytest.MonkeyPatch, owner: ModuleType) -> None:
+    module = mock.Mock(wraps=ssl)
+    monkeypatch.setattr(owner, "ssl", module)
+    module._create_stdlib_context = mock.Mock(return_value="settings")
+    assert rapidsmtp.SMTP_SSL().context == "settings"
+
+
+def test_what_was_put_on_the_package_goes_before_smtplibs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = mock.Mock(wraps=socket), mock.Mock(wraps=socket)
+    monkeypatch.setattr(rapidsmtp, "socket", ours)
+    monkeypatch.setattr(smtplib, "socket", theirs)
+    ours.getfqdn = lambda: "ours.example"
+    theirs.getfqdn = lambda: "theirs.example"
+    assert rapidsmtp.SMTP().local_hostname == "ours.example"
+
+
+def test_a_replaced_look_up_of_the_hosts_name_is_asked_each_time() -> None:
+    with mock.patch("socket.getfqdn", side_effect=["one.example", "two.example"]):
+        names = [rapidsmtp.SMTP().local_hostname for _ in range(2)]
+    assert names == ["one.example", "two.example"]
+    assert rapidsmtp.SMTP().local_hostname == smtplib.SMTP().local_hostname
 
 
 def test_the_modules_of_smtplib_are_names_of_ours() -> None:

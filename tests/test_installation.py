@@ -4,6 +4,7 @@ import logging
 import logging.handlers
 import os
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -331,6 +333,26 @@ def test_send_message_by_a_class_from_before(server: Server) -> None:
     with ImportedSMTP(server.host, server.port, timeout=TIMEOUT) as client:
         assert client.send_message(message).accepted == RECIPIENTS
     assert b"Bcc" not in server.wire()
+
+
+@pytest.mark.parametrize("name", ["SMTP", "ImportedSMTP"])
+def test_a_proxy_in_the_place_of_smtplibs_socket_is_not_passed_by(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[Any] = []
+
+    def create_connection(address: Any, *others: Any) -> socket.socket:
+        asked.append(address)
+        return socket.create_connection((server.host, server.port), *others)
+
+    proxy = mock.Mock(wraps=socket)
+    proxy.create_connection = create_connection
+    rapidsmtp.install()
+    monkeypatch.setattr(smtplib, "socket", proxy)
+    cls: Any = smtplib.SMTP if name == "SMTP" else ImportedSMTP
+    with cls("far.example", 25, "client.example", timeout=TIMEOUT) as client:
+        assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    assert asked == [("far.example", 25)]
 
 
 PROGRAM = """

@@ -16,7 +16,9 @@ Methods must not use `super()` where `install` lends them to smtplib's own class
 
 import contextlib
 import datetime
+import functools
 import io
+import operator
 import smtplib
 import socket as _socket
 import ssl
@@ -25,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self
 
-from rapidsmtp import _core, delivery, pipelined, stepwise
+from rapidsmtp import _core, delivery, pipelined, replaceable, stepwise
 from rapidsmtp.authentication import Authentication
 from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused, accepts
 from rapidsmtp.errors import (
@@ -38,7 +40,7 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 from rapidsmtp.message import envelope, flatten
-from rapidsmtp.replaceable import module, reading_file
+from rapidsmtp.replaceable import reading_file
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
@@ -128,8 +130,7 @@ class SMTP(Authentication):
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         if self.debuglevel > 0:
             self._print_debug("connect: to", (host, port), self.source_address)
-        create_connection = module("socket").create_connection
-        return create_connection((host, port), timeout, self.source_address)
+        return replaceable.socket().create_connection((host, port), timeout, self.source_address)
 
     def connect(
         self, host: str = "localhost", port: int = 0, source_address: Any = None
@@ -655,8 +656,8 @@ class LMTP(SMTP, smtplib.LMTP):
         if self.timeout is not None and not self.timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         try:
-            sockets = module("socket")
-            self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+            module = replaceable.socket()
+            self.sock = module.socket(module.AF_UNIX, module.SOCK_STREAM)
             if self.timeout is not _TIMEOUT:
                 self.sock.settimeout(self.timeout)
             self.file = None
@@ -677,24 +678,32 @@ class LMTP(SMTP, smtplib.LMTP):
 def _local_hostname() -> str:
     """This host's name for EHLO (RFC 5321 4.1.4): a domain, or else an address literal.
 
-    The look-up can stall for seconds, so it is made once; again only where a program has put
+    The look-up can stall for seconds, so it is made once; each time where a program has put
     other functions in its place.
     """
-    sockets = module("socket")
-    asked = (sockets.getfqdn, sockets.gethostbyname, sockets.gethostname)
-    if asked not in _local_hostnames:
-        name = sockets.getfqdn()
-        if "." not in name:
-            address = "127.0.0.1"
-            with contextlib.suppress(sockets.gaierror):
-                address = sockets.gethostbyname(sockets.gethostname())
-            name = f"[{address}]"
-        _local_hostnames.clear()
-        _local_hostnames[asked] = name
-    return _local_hostnames[asked]
+    module = replaceable.socket()
+    functions = (module.getfqdn, module.gethostbyname, module.gethostname)
+    if all(map(operator.is_, functions, _LOOK_UPS)):
+        return _genuine_local_hostname()
+    return _look_up_local_hostname(module)
 
 
-_local_hostnames: dict[tuple[Any, ...], str] = {}
+_LOOK_UPS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
+
+
+@functools.cache
+def _genuine_local_hostname() -> str:
+    return _look_up_local_hostname(_socket)
+
+
+def _look_up_local_hostname(module: Any) -> str:
+    name: str = module.getfqdn()
+    if "." in name:
+        return name
+    address = "127.0.0.1"
+    with contextlib.suppress(module.gaierror):
+        address = module.gethostbyname(module.gethostname())
+    return f"[{address}]"
 
 
 def _send_without_delay(sock: Any) -> None:

@@ -1,28 +1,33 @@
-"""What programs and tests put others in the place of: modules, looked up when needed; sockets.
+"""The modules `socket` and `ssl`, sockets and their files, or what a program put in their place.
 
-Tests set `smtplib.socket` to a mock, and where rapidsmtp stands in for smtplib that is the package
-itself; after `install` it is still smtplib. Who replaced neither gets the module that it is.
+A program that goes through a proxy, and many a test, sets `smtplib.socket` or `smtplib.ssl` to
+something of its own. After `install()` that is still the module which it sees, while its code
+runs here: to pass it by would connect past the proxy.
 """
 
 import smtplib
 import socket as _socket
 import ssl as _ssl
 from io import BufferedReader
+from types import ModuleType
 from typing import Any
 
-import rapidsmtp
-
-_USUAL: dict[str, Any] = {"socket": _socket, "ssl": _ssl}
+import rapidsmtp as _package
 
 
-def module(name: str) -> Any:
-    """The module of that name as it is now.
+def socket() -> Any:
+    """`rapidsmtp.socket` where that was replaced, else `smtplib.socket`."""
+    return _replaced("socket", _socket)
 
-    Args:
-        name: `"socket"` or `"ssl"`.
-    """
-    ours = getattr(rapidsmtp, name)
-    return ours if ours is not _USUAL[name] else getattr(smtplib, name)
+
+def ssl() -> Any:
+    """`rapidsmtp.ssl` where that was replaced, else `smtplib.ssl`."""
+    return _replaced("ssl", _ssl)
+
+
+def _replaced(name: str, genuine: ModuleType) -> Any:
+    ours = getattr(_package, name)
+    return getattr(smtplib, name, ours) if ours is genuine else ours
 
 
 def reading_file(sock: Any) -> Any:

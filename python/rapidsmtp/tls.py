@@ -3,7 +3,7 @@
 import ssl
 import warnings
 
-from rapidsmtp.replaceable import module
+from rapidsmtp import replaceable
 
 verify_by_default = False
 """Whether settings that nobody gave verify certificates; set by `install(verify=True)`."""
@@ -12,8 +12,8 @@ verify_by_default = False
 def default_context() -> ssl.SSLContext:
     """The settings where the caller gave none: smtplib's, which verify nothing, unless asked."""
     if verify_by_default:
-        return module("ssl").create_default_context()  # type: ignore[no-any-return]
-    return module("ssl")._create_stdlib_context()  # type: ignore[no-any-return]
+        return replaceable.ssl().create_default_context()  # type: ignore[no-any-return]
+    return replaceable.ssl()._create_stdlib_context()  # type: ignore[no-any-return]
 
 
 def context_of_files(
