@@ -3,21 +3,19 @@
 import base64
 import binascii
 import hmac
-import smtplib
 from collections.abc import Callable
 from typing import Any
 
 from rapidsmtp import _core
+from rapidsmtp.connection import Connection
 from rapidsmtp.errors import SMTPAuthenticationError, SMTPException, SMTPNotSupportedError
 
 _MAX_CHALLENGES = 5
 """Challenges that are answered before the server is taken to be out of its mind."""
 
 
-class Authentication(smtplib.SMTP):
+class Authentication(Connection):
     """The methods of `SMTP` that authenticate."""
-
-    _redacting = False
 
     def auth(
         self,

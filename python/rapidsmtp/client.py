@@ -8,39 +8,30 @@ programs read and change it there. `sendmail` has two ways:
   offer it, where debug output was asked for, and where the program has put something of its own
   in the place of a method that the fast way would pass by.
 
-Modules are looked up when they are needed (`replaceable`): programs and CPython's own tests put
-others in the place of `smtplib.socket`.
-
 Methods must not use `super()` where `install` lends them to smtplib's own classes.
 """
 
 import contextlib
-import datetime
-import functools
-import io
-import operator
 import smtplib
 import socket as _socket
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from email.message import Message
-from typing import Any, Self
+from typing import Any
 
 from rapidsmtp import _core, delivery, pipelined, replaceable, stepwise
 from rapidsmtp.authentication import Authentication
-from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED, Refused, accepts
+from rapidsmtp.connection import name_of_this_host
+from rapidsmtp.delivery import NOT_CONNECTED, Refused, accepts
 from rapidsmtp.errors import (
     SMTPConnectError,
     SMTPDataError,
-    SMTPException,
     SMTPHeloError,
     SMTPNotSupportedError,
-    SMTPResponseException,
     SMTPServerDisconnected,
 )
 from rapidsmtp.message import envelope, flatten
-from rapidsmtp.replaceable import reading_file
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
@@ -62,8 +53,6 @@ class SMTP(Authentication):
         SMTPConnectError: the greeting was not 220.
     """
 
-    sock: Any = None
-    file: Any = None
     helo_resp: bytes | None = None
     ehlo_resp: bytes | None = None
     pipelining = True
@@ -98,179 +87,7 @@ class SMTP(Authentication):
             if code != 220:
                 self.close()
                 raise SMTPConnectError(code, text)
-        self.local_hostname = _local_hostname() if local_hostname is None else local_hostname
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        try:
-            code, text = self.docmd("QUIT")
-            if code != 221:
-                raise SMTPResponseException(code, text)
-        except SMTPServerDisconnected:
-            pass
-        finally:
-            self.close()
-
-    def set_debuglevel(self, debuglevel: int) -> None:
-        """Set how much is told on `sys.stderr`: 0 nothing, 1 the dialogue, 2 with the time."""
-        self.debuglevel = debuglevel
-
-    def _print_debug(self, *args: object) -> None:
-        if self.debuglevel > 1:
-            print(datetime.datetime.now().time(), *args, file=sys.stderr)
-        else:
-            print(*args, file=sys.stderr)
-
-    # Connection
-
-    def _get_socket(self, host: str, port: int, timeout: float | None) -> Any:
-        if timeout is not None and not timeout:
-            raise ValueError("Non-blocking socket (timeout=0) is not supported")
-        if self.debuglevel > 0:
-            self._print_debug("connect: to", (host, port), self.source_address)
-        return replaceable.socket().create_connection((host, port), timeout, self.source_address)
-
-    def connect(
-        self, host: str = "localhost", port: int = 0, source_address: Any = None
-    ) -> tuple[int, bytes]:
-        """Connect and read the greeting.
-
-        Args:
-            host: a name or address; `name:port` is taken apart where no port is given.
-            port: the port; the class's default where it is 0.
-            source_address: host and port to bind the socket to.
-
-        Returns:
-            The code and the text of the greeting.
-
-        Raises:
-            OSError: the connection failed, or the port is not a number.
-        """
-        if source_address:
-            self.source_address = source_address
-        if not port and host.count(":") == 1:
-            host, _, number = host.partition(":")
-            try:
-                port = int(number)
-            except ValueError:
-                raise OSError("nonnumeric port") from None
-        port = port or self.default_port
-        sys.audit("smtplib.connect", self, host, port)
-        self.sock = self._get_socket(host, port, self.timeout)
-        self.file = None
-        _send_without_delay(self.sock)
-        code, text = self.getreply()
-        if self.debuglevel > 0:
-            self._print_debug("connect:", repr(text))
-        return code, text
-
-    def close(self) -> None:
-        """Close the connection, without a word to the server."""
-        try:
-            file, self.file = self.file, None
-            if file:
-                file.close()
-        finally:
-            sock, self.sock = self.sock, None
-            if sock:
-                sock.close()
-
-    def quit(self) -> tuple[int, bytes]:
-        """Say QUIT, close, and forget what the server offered."""
-        reply = self.docmd("quit")
-        self.ehlo_resp = self.helo_resp = None
-        self.esmtp_features = {}
-        self.does_esmtp = False
-        self.close()
-        return reply
-
-    # Commands and replies
-
-    def send(self, s: Any) -> None:
-        """Write a text, in `command_encoding`, or bytes.
-
-        Raises:
-            SMTPServerDisconnected: there is no connection, or no longer.
-        """
-        if self.debuglevel > 0:
-            self._print_debug("send:", _redacted(s, self._redacting))
-        if not self.sock:
-            raise SMTPServerDisconnected(NOT_CONNECTED)
-        if isinstance(s, str):
-            s = s.encode(self.command_encoding)
-        sys.audit("smtplib.send", self, s)
-        try:
-            self.sock.sendall(s)
-        except OSError:
-            self.close()
-            raise SMTPServerDisconnected("Server not connected") from None
-
-    def putcmd(self, cmd: str, args: str = "") -> None:
-        """Write a command.
-
-        Raises:
-            ValueError: it holds a line end or another control character; nothing was sent.
-        """
-        line = cmd if args == "" else f"{cmd} {args}"
-        _core.check_command(line)
-        self.send(line + "\r\n")
-
-    def getreply(self) -> tuple[int, bytes]:
-        """Read a reply.
-
-        Returns:
-            The code, -1 where it could not be read, after which the connection is closed; and
-            the text, its lines joined by LF.
-
-        Raises:
-            SMTPServerDisconnected: the connection has ended.
-            SMTPResponseException: the reply is longer than any that is taken.
-        """
-        line = self._read_line()
-        reply = _core.parse_line(line) or self._read_lines(line)
-        if reply[0] == -1:
-            self.close()
-        if self.debuglevel > 0:
-            self._print_debug(f"reply: retcode ({reply[0]}); Msg: {reply[1]!a}")
-        return reply
-
-    def _read_line(self) -> bytes:
-        file = self.file
-        if file is None:
-            file = self.file = reading_file(self.sock)
-        try:
-            line: bytes = file.readline(MAX_LINE + 1)
-        except OSError as error:
-            self.close()
-            raise SMTPServerDisconnected(f"{CLOSED}: {error}") from None
-        if not line:
-            self.close()
-            raise SMTPServerDisconnected(CLOSED)
-        if self.debuglevel > 0:
-            self._print_debug("reply:", repr(line))
-        if len(line) > MAX_LINE:
-            self.close()
-            raise SMTPResponseException(500, "Line too long.")
-        return line
-
-    def _read_lines(self, line: bytes) -> tuple[int, bytes]:
-        """The rest of a reply whose first line says that others follow."""
-        lines, continued, room = [line], line[:4], _core.MAX_REPLY - len(line)
-        while line[:4] == continued:
-            line = self._read_line()
-            lines.append(line)
-            room -= len(line)
-            if room < 0 or len(lines) > _core.MAX_LINES:
-                self.close()
-                raise SMTPResponseException(500, "Reply too long.")
-        return _core.parse_lines(lines)
-
-    def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
-        """Write a command and read its reply."""
-        self.putcmd(cmd, args)
-        return self.getreply()
+        self.local_hostname = name_of_this_host() if local_hostname is None else local_hostname
 
     def helo(self, name: str = "") -> tuple[int, bytes]:
         """Say HELO, by the given name or this host's own."""
@@ -327,6 +144,15 @@ class SMTP(Authentication):
         # The mail's own error matters more than a connection that ends here.
         with contextlib.suppress(SMTPServerDisconnected):
             self.rset()
+
+    def quit(self) -> tuple[int, bytes]:
+        """Say QUIT, close, and forget what the server offered."""
+        reply = self.docmd("quit")
+        self.ehlo_resp = self.helo_resp = None
+        self.esmtp_features = {}
+        self.does_esmtp = False
+        self.close()
+        return reply
 
     def noop(self) -> tuple[int, bytes]:
         """Do nothing, and hear that it was done."""
@@ -489,80 +315,6 @@ class SMTP(Authentication):
         flat = flatten(msg, utf8=international)
         return self.sendmail(sender, recipients, flat, mail_options, rcpt_options)
 
-    if sys.version_info >= (3, 12):
-
-        def starttls(self, *, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
-            """Turn to TLS (RFC 3207).
-
-            Args:
-                context: the TLS settings; without any, certificates are not verified, as in
-                    smtplib, unless `install(verify=True)` was called.
-
-            Raises:
-                SMTPNotSupportedError: the server does not offer it.
-                SMTPResponseException: the server did not agree.
-                SMTPException: the server, or somebody between, sent more than its reply.
-            """
-            return self._start_tls(lambda: context or default_context())
-
-    else:
-
-        def starttls(
-            self,
-            keyfile: Any = None,
-            certfile: Any = None,
-            context: ssl.SSLContext | None = None,
-        ) -> tuple[int, bytes]:
-            """Turn to TLS (RFC 3207).
-
-            Args:
-                keyfile: the client's key, as PEM; deprecated.
-                certfile: the client's certificate, as PEM; deprecated.
-                context: the TLS settings; without any, certificates are not verified, as in
-                    smtplib, unless `install(verify=True)` was called.
-
-            Raises:
-                SMTPNotSupportedError: the server does not offer it.
-                SMTPResponseException: the server did not agree.
-                SMTPException: the server, or somebody between, sent more than its reply.
-            """
-            return self._start_tls(
-                lambda: context_of_files(context, keyfile, certfile, stacklevel=5)
-            )
-
-    def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
-        self.ehlo_or_helo_if_needed()
-        if not self.has_extn("starttls"):
-            raise SMTPNotSupportedError("STARTTLS extension not supported by server.")
-        code, text = self.docmd("STARTTLS")
-        if code != 220:
-            raise SMTPResponseException(code, text)
-        self._refuse_clear_text()
-        self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
-        self.file = None
-        # RFC 3207 4.2: what was offered in clear text may have been forged.
-        self.helo_resp = None
-        self.ehlo_resp = None
-        self.esmtp_features = {}
-        self.does_esmtp = False
-        return code, text
-
-    def _refuse_clear_text(self) -> None:
-        """Nothing may follow the 220: it would be read as if it had come through TLS."""
-        if not isinstance(self.sock, _socket.socket) or type(self.file) is not io.BufferedReader:
-            return
-        limit = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            injected = self.file.peek(1)
-        except OSError:
-            injected = b""  # the handshake meets the same error
-        finally:
-            self.sock.settimeout(limit)
-        if injected:
-            self.close()
-            raise SMTPException("the server sent clear text behind its reply to STARTTLS")
-
 
 class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
     """A connection that is TLS from its first byte (RFC 8314), on port 465.
@@ -673,56 +425,6 @@ class LMTP(SMTP, smtplib.LMTP):
         if self.debuglevel > 0:
             self._print_debug("connect:", text)
         return code, text
-
-
-def _local_hostname() -> str:
-    """This host's name for EHLO (RFC 5321 4.1.4): a domain, or else an address literal.
-
-    The look-up can stall for seconds, so it is made once; each time where a program has put
-    other functions in its place.
-    """
-    module = replaceable.socket()
-    functions = (module.getfqdn, module.gethostbyname, module.gethostname)
-    if all(map(operator.is_, functions, _LOOK_UPS)):
-        return _genuine_local_hostname()
-    return _look_up_local_hostname(module)
-
-
-_LOOK_UPS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
-
-
-@functools.cache
-def _genuine_local_hostname() -> str:
-    return _look_up_local_hostname(_socket)
-
-
-def _look_up_local_hostname(module: Any) -> str:
-    name: str = module.getfqdn()
-    if "." in name:
-        return name
-    address = "127.0.0.1"
-    with contextlib.suppress(module.gaierror):
-        address = module.gethostbyname(module.gethostname())
-    return f"[{address}]"
-
-
-def _send_without_delay(sock: Any) -> None:
-    """The last piece of a message must not wait until the one before it is acknowledged."""
-    if isinstance(sock, _socket.socket) and sock.family != getattr(_socket, "AF_UNIX", None):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-
-
-def _redacted(s: Any, authenticating: bool) -> str:
-    """What debug output shows of a line that is sent: never a secret."""
-    if not isinstance(s, str):
-        return repr(s)
-    words = s.split(" ", 2)
-    if words[0].upper() == "AUTH" and len(words) == 3:
-        return repr(f"{words[0]} {words[1]} [redacted]\r\n")
-    if authenticating and words[0].upper() != "AUTH":
-        return repr("[redacted]\r\n")
-    return repr(s)
 
 
 _OUR_METHODS = pipelined.methods_passed_by(SMTP)

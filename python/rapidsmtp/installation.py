@@ -5,12 +5,12 @@ smtplib's own; its methods are lent ours, so that it takes the fast way too and 
 that it is. A method which a program has replaced on it is left alone.
 """
 
+import itertools
 import smtplib
 from types import FunctionType
 from typing import Any
 
 from rapidsmtp import client, tls
-from rapidsmtp.authentication import Authentication
 
 _NAMES = ("SMTP", "SMTP_SSL", "LMTP")
 _ABSENT = object()
@@ -30,10 +30,10 @@ def install(verify: bool = False) -> None:
     if _before:
         return
     originals = {name: getattr(smtplib, name) for name in _NAMES}
-    for owner in (Authentication, client.SMTP):
-        for name, value in vars(owner).items():
-            if not name.startswith("__") or name in ("__init__", "__enter__", "__exit__"):
-                _lend(originals["SMTP"], name, value)
+    ours = [each for each in client.SMTP.__mro__ if each.__module__.startswith("rapidsmtp.")]
+    for name, value in itertools.chain.from_iterable(vars(owner).items() for owner in ours):
+        if not name.startswith("__") or name in ("__init__", "__enter__", "__exit__"):
+            _lend(originals["SMTP"], name, value)
     _lend(originals["SMTP_SSL"], "__init__", vars(client.SMTP_SSL)["__init__"])
     for name in _NAMES:
         _change(smtplib, name, getattr(client, name))
@@ -51,6 +51,8 @@ def uninstall() -> None:
 
 
 def _lend(owner: type, name: str, value: Any) -> None:
+    if owner.__module__ != "smtplib":  # another library was here first: its class stays its own
+        return
     present = vars(owner).get(name, _ABSENT)
     theirs = isinstance(present, FunctionType) and present.__module__ != "smtplib"
     if not theirs and (present is _ABSENT or isinstance(value, FunctionType)):
