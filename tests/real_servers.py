@@ -32,7 +32,7 @@ class Unavailable(Exception):
 
 
 class RealServer:
-    """A running server; `with` stops it.
+    """A server that `start` runs and `close` ends.
 
     Attributes:
         ports: a port for each of `PORTS`.
@@ -56,11 +56,8 @@ class RealServer:
         self.certificate.chmod(0o644)
         self.configure()
 
-    def __enter__(self) -> "RealServer":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Stop, and leave nothing behind."""
         self.stop()
         self._temporary.cleanup()
 

@@ -38,8 +38,8 @@ def running(request: pytest.FixtureRequest) -> Iterator[RealServer]:
         server.start()
     except Unavailable as reason:
         pytest.skip(str(reason))
-    with server:
-        yield server
+    yield server
+    server.close()
 
 
 @pytest.fixture
