@@ -74,6 +74,15 @@ class Comparison:
         )
 
 
+@pytest.fixture(params=["rust", "python"])
+def half(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The half of the core that is measured."""
+    before = _core.implementation
+    _core.use(request.param)
+    yield request.param
+    _core.use(before)
+
+
 @pytest.fixture
 def compare(benchmark: Any) -> Comparison:
     return Comparison(benchmark)

@@ -6,20 +6,11 @@ import socket
 import pytest
 
 import rapidsmtp
-from rapidsmtp import _core
 
 SMALL = b"Subject: small\r\n\r\n" + b"A line of a small message.\r\n" * 10
 LARGE = b"Subject: newsletter\r\n\r\n" + (
     b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n" * 470
 )
-
-
-@pytest.fixture(params=["rust", "python"])
-def half(request):
-    before = _core.implementation
-    _core.use(request.param)
-    yield request.param
-    _core.use(before)
 
 
 @pytest.fixture

@@ -14,14 +14,6 @@ MESSAGES = {"38-kB": LINE * 470, "1-MB": LINE * 12500}
 _LINE_ENDS = re.compile(rb"\r\n|\n|\r(?!\n)")
 
 
-@pytest.fixture(params=["rust", "python"])
-def half(request):
-    before = _core.implementation
-    _core.use(request.param)
-    yield request.param
-    _core.use(before)
-
-
 def by_expressions(message):
     """smtplib's way with a str, on bytes: one expression for line ends, one for dots."""
     return smtplib._quote_periods(_LINE_ENDS.sub(b"\r\n", message)) + b".\r\n"
