@@ -451,8 +451,12 @@ impl Transaction {
             } else {
                 1
             };
-        } else if !self.accepted.is_empty() || self.options.lmtp {
-            // A lone dot would mail an empty body; on LMTP it would have no reply.
+        } else if !self.accepted.is_empty()
+            || self.options.lmtp
+            || self.refused.iter().any(|(_, reply)| accepts(reply))
+        {
+            // A lone dot would mail an empty body, to a recipient behind a refused sender or to
+            // one that got 252, say; on LMTP it would have no reply.
             self.end(self.refusal(), true, None);
         } else {
             self.lone_dot = true;

@@ -382,3 +382,16 @@ def test_a_program_run_by_rapidsmtp(server: Server, tmp_path: Path, way: str, ha
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(rapidsmtp.__file__).parent.parent)}
+
+
+def test_another_install_leaves_verification_on(half: str) -> None:
+    from rapidsmtp import tls
+
+    rapidsmtp.install(verify=True)
+    try:
+        rapidsmtp.install()
+        assert tls.verify_by_default
+        rapidsmtp.install(verify=False)
+        assert not tls.verify_by_default
+    finally:
+        rapidsmtp.uninstall()

@@ -155,3 +155,14 @@ def test_over_a_unix_socket(extensions: tuple[str, ...], tmp_path: Path) -> None
         with rapidsmtp.LMTP(path, local_hostname="client.example", timeout=TIMEOUT) as client:
             assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
         assert lmtp.wire().endswith(b"\r\nbody\r\n.\r\nQUIT\r\n")
+
+
+def test_the_count_of_recipients_ends_with_the_message(half: str) -> None:
+    with Server(Dialogue((), lmtp=True)) as server:
+        client = rapidsmtp.LMTP(server.host, server.port, timeout=TIMEOUT)
+        client.sendmail("a@example.com", ["b@example.com", "c@example.com"], b"x\r\n")
+        client.docmd("MAIL FROM:<a@example.com>")
+        client.docmd("RCPT TO:<b@example.com>")
+        assert client.data(b"y\r\n")[0] == 250
+        assert client.noop()[0] == 250
+        client.close()

@@ -374,3 +374,75 @@ def test_audit_events_of_a_step_by_step_mail_are_smtplibs(
             heard.append([data for _, data in audited])
             assert b"".join(heard[-1]) == server.wire()
     assert heard[0] == heard[1]
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_options_of_rcpt_may_be_an_iterator(half: str, way: str) -> None:
+    with Server(Dialogue(("PIPELINING", "DSN"))) as server:
+        with connect(server, pipelining=way == "pipelined") as client:
+            client.sendmail(SENDER, recipients(2), MESSAGE, (), iter(["NOTIFY=NEVER"]))
+        assert server.wire().count(b"> NOTIFY=NEVER\r\n") == 2
+
+
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_nothing_is_written_of_what_is_no_message(half: str, way: str) -> None:
+    with Server(Dialogue(("PIPELINING", "SIZE"))) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        with pytest.raises(TypeError):
+            client.sendmail(SENDER, recipients(1), [b"x"])
+        assert client.sendmail(SENDER, recipients(1), MESSAGE) == {}
+        client.close()
+        assert server.wire().lower().count(b"mail from:") == 1
+
+
+def test_an_interrupted_body_closes_step_by_step_too(
+    half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(Dialogue(())) as server:
+        client = connect(server)
+        send = client.send
+
+        def interrupted(line: Any) -> None:
+            if isinstance(line, bytes):
+                raise KeyboardInterrupt
+            send(line)
+
+        monkeypatch.setattr(client, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert client.sock is None
+
+
+def test_a_connection_that_was_never_there_tells_the_fates(half: str) -> None:
+    with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+        rapidsmtp.SMTP().sendmail(SENDER, recipients(1), MESSAGE)
+    error: Any = caught.value
+    assert (error.body_sent, error.accepted, error.recipients) == (False, [], {})
+
+
+@pytest.mark.parametrize(
+    ("failure", "body_sent"), [(TimeoutError("a signal's"), True), (BrokenPipeError(), False)]
+)
+@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+def test_a_write_that_fails_after_all_of_it(
+    half: str, way: str, failure: OSError, body_sent: bool
+) -> None:
+    with Server(Dialogue(("PIPELINING",), replies={"message": [HANG_UP]})) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        client.ehlo()
+        genuine = client.sock
+
+        class Sock:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(genuine, name)
+
+            def sendall(self, data: bytes) -> None:
+                genuine.sendall(data)
+                if data.endswith(b"\r\n.\r\n"):
+                    raise failure
+
+        client.sock = client._greeted = Sock()
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert vars(caught.value)["body_sent"] is body_sent
+        assert client.sock is None

@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 import rapidsmtp
+import rapidsmtp.auth
 from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
 
 SENDER = "sender@example.com"
@@ -552,3 +553,24 @@ def test_a_read_that_timed_out_leaves_no_connection(way: str) -> None:
         with pytest.raises(rapidsmtp.SMTPServerDisconnected, match="timed out"):
             client.sendmail(SENDER, ONE, MESSAGE)
         assert client.sock is None
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "CRAM-MD5"])
+def test_15_a_password_that_is_not_ascii_is_nowhere_in_the_error(half: str, mechanism: str) -> None:
+    with Server(Dialogue([f"AUTH {mechanism}"], {"auth": [b"334 PDE+"]})) as server:
+        client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
+        with pytest.raises(UnicodeEncodeError) as caught:
+            client.login("user", "p\xe4sswort")
+        client.close()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "sswort" not in repr(error)
+        error = error.__context__
+
+
+def test_external_needs_no_proof_of_the_server(half: str) -> None:
+    with Server(Dialogue(["AUTH EXTERNAL"], {"auth": [b"235 2.7.0 welcome"]})) as server:
+        client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
+        client.ehlo()
+        assert client.auth("EXTERNAL", rapidsmtp.auth.External())[0] == 235
+        client.close()

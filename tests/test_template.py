@@ -3,6 +3,7 @@
 import base64
 import email
 import email.policy
+import pickle
 import subprocess
 import sys
 from email.message import EmailMessage
@@ -488,3 +489,67 @@ def test_without_jinja2_the_error_says_what_to_install() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "pip install rapidsmtp[merge]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{ "Dear " ~ name }},',
+        '{{ "Dear %s" % name }}',
+        "{{ [name, name]|join(' ') }}",
+        '{% set n = name %}Dear {{ "Mr " + n }},',
+        "{{ name|int }}",
+    ],
+)
+@pytest.mark.parametrize("name", ["", "  ", "\xa0", None])
+def test_no_dear_comma_ever_leaves(text: str, name: str | None) -> None:
+    template = Template.compose(sender="a@example.com", to="b@example.com", subject="s", text=text)
+    (outcome,) = template.merge([{"name": name}])
+    assert isinstance(outcome, Outcome)
+    assert "empty" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{{ name or "friend" }}', "friend"),
+        ('{{ "Dear " ~ name|default("friend") }}', "Dear friend"),
+        ('{{ name if name else "you" }}', "you"),
+        ("{% if name %}Dear {{ name }}{% else %}Hello{% endif %}", "Hello"),
+    ],
+)
+def test_what_is_asked_about_may_be_empty(text: str, shown: str) -> None:
+    template = Template.compose(sender="a@example.com", to="b@example.com", subject="s", text=text)
+    (message,) = template.merge([{"name": ""}])
+    assert isinstance(message, Message)
+    assert shown.encode() in message.data
+
+
+@pytest.mark.parametrize(
+    "to", ["A <a@x.org> B <b@y.org>", "<a@x.org> b@y.org", "<a@x.org> {{ b }}"]
+)
+def test_a_forgotten_comma_loses_nobody(to: str) -> None:
+    try:
+        template = Template.compose(sender="s@example.com", to=to, subject="s", text="t")
+    except ValueError as error:
+        assert "comma" in str(error)
+    else:
+        (outcome,) = template.merge([{"b": "b@y.org"}])
+        assert isinstance(outcome, Outcome)
+        assert "comma" in outcome.reason
+
+
+def test_a_field_of_the_header_that_stands_twice() -> None:
+    with pytest.raises(ValueError, match="more than one Subject"):
+        Template.compose(
+            sender="a@example.com", to="b@example.com", subject="s", text="t",
+            headers={"Subject": "b"},
+        )  # fmt: skip
+
+
+def test_an_outcome_can_be_pickled() -> None:
+    template = Template.compose(
+        sender="a@example.com", to="b@example.com", subject="s", text="{{ x }}"
+    )
+    (outcome,) = template.merge([{}])
+    assert pickle.loads(pickle.dumps(outcome)) == outcome

@@ -48,15 +48,10 @@ for _name, _value in vars(_smtplib).items():
     if not _name.startswith("__"):
         globals().setdefault(_name, _value)
 
+# smtplib's own, so that `from rapidsmtp import *` brings what `from smtplib import *` does.
 __all__ = [
-    "LMTP",
     "SMTP",
     "SMTP_SSL",
-    "Message",
-    "Outcome",
-    "RecipientResult",
-    "Refused",
-    "Reply",
     "SMTPAuthenticationError",
     "SMTPConnectError",
     "SMTPDataError",
@@ -67,11 +62,6 @@ __all__ = [
     "SMTPResponseException",
     "SMTPSenderRefused",
     "SMTPServerDisconnected",
-    "Status",
-    "Template",
-    "implementation",
-    "install",
     "quoteaddr",
     "quotedata",
-    "uninstall",
 ]

@@ -231,6 +231,9 @@ class _MailboxParser:
             return
         if self._in_angle and self._angle is not None:
             self._angle.append(literal)
+        elif self._angle is not None:
+            if literal.strip():  # a second address, most likely: nobody may be lost without a word
+                raise RowError(f"header {self._header}: a comma is missing behind an address")
         else:
             self._phrase.append(shown)
             self._bare.append(literal)

@@ -19,6 +19,7 @@ try:
     from jinja2 import meta, nodes
     from jinja2.runtime import LoopContext
     from jinja2.sandbox import SandboxedEnvironment
+    from jinja2.visitor import NodeTransformer
 except ModuleNotFoundError as error:  # pragma: no cover - tested in a process without Jinja2
     raise ImportError(
         "templates need Jinja2, which is not installed: pip install rapidsmtp[merge]"
@@ -155,6 +156,7 @@ class _Environment(SandboxedEnvironment):
         self.filters = {name: self.filters[name] for name in FILTERS}
         self.filters["default"] = _default
         self.filters[_FIELD] = _mark_field if kind == "header" else _field
+        self.filters[_CHECKED] = _field
         self.filters[_OPTIONAL] = _mark_optional if kind == "header" else _optional
         self.tests = {name: self.tests[name] for name in TESTS}
 
@@ -179,7 +181,7 @@ class _FieldMissing(jinja2.StrictUndefined):
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or value == ""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
@@ -216,7 +218,7 @@ def _mark(value: Any) -> str:
 
 
 # Names that no template can write: the parser takes no leading digit.
-_FIELD, _OPTIONAL = "0field", "0optional"
+_FIELD, _OPTIONAL, _CHECKED = "0field", "0optional", "0checked"
 
 
 def _refuse_beyond_subset(tree: nodes.Template) -> None:
@@ -245,18 +247,40 @@ def _has_default(expression: nodes.Node) -> bool:
 
 
 def _wrap_outputs(tree: nodes.Template, environment: jinja2.Environment) -> None:
-    """Put our check around every expression that is written out."""
+    """Put our check around every expression that is written out, and every field in it."""
     for output in tree.find_all(nodes.Output):
         for index, expression in enumerate(output.nodes):
             if isinstance(expression, nodes.TemplateData):
                 continue
             name = _OPTIONAL if _has_default(expression) else _FIELD
-            wrapped = nodes.Filter(
-                expression, name, [nodes.Const(_label(expression))], [], None, None
-            )
-            wrapped.set_lineno(expression.lineno)
-            wrapped.set_environment(environment)
-            output.nodes[index] = wrapped
+            output.nodes[index] = _wrapped(_CheckFields().visit(expression), expression, name)
+    tree.set_environment(environment)
+
+
+def _wrapped(inner: nodes.Expr, expression: nodes.Expr, check: str) -> nodes.Expr:
+    label = [nodes.Const(_label(expression))]
+    return nodes.Filter(inner, check, label, [], None, None).set_lineno(expression.lineno)
+
+
+class _CheckFields(NodeTransformer):
+    """Checks the fields inside of an expression: `"Dear " ~ name` is not empty, `name` may be.
+
+    What has a default or is asked about (`name or "friend"`, `name if name else …`) is left alone.
+    """
+
+    def visit_field(self, node: nodes.Expr) -> nodes.Expr:
+        return _wrapped(node, node, _CHECKED)
+
+    visit_Name = visit_Getattr = visit_Getitem = visit_field
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
+        return node if node.name == "default" else self.generic_visit(node)
+
+    def leave_alone(self, node: nodes.Expr) -> nodes.Expr:
+        return node
+
+    visit_And = visit_Or = visit_Not = visit_Compare = visit_Test = leave_alone
+    visit_CondExpr = visit_Call = leave_alone
 
 
 def _label(expression: nodes.Expr) -> str:

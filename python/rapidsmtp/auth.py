@@ -210,6 +210,7 @@ class External(_AuthObject):
     """
 
     mechanism = "EXTERNAL"
+    complete = True  # the server has nothing to prove, and may ask for nothing at all
 
     def __init__(self, authzid: str = "") -> None:
         super().__init__()

@@ -83,7 +83,7 @@ class Authentication(Connection):
         """The authobject of CRAM-MD5 (RFC 2195), for `user` and `password` of this object."""
         if challenge is None:
             return None
-        digest = hmac.new(self.password.encode("ascii"), challenge, "md5")
+        digest = hmac.new(_ascii(self.password), challenge, "md5")
         return f"{self.user} {digest.hexdigest()}"
 
     def auth_plain(self, challenge: Any = None) -> str:
@@ -125,10 +125,15 @@ class Authentication(Connection):
 
 
 def _base64(response: Any) -> str:
+    return base64.b64encode(_ascii(response)).decode("ascii")
+
+
+def _ascii(secret: Any) -> bytes:
+    """What `.encode("ascii")` gives; its error, which lands in logs, does not hold the text."""
     try:
-        octets = response.encode("ascii")
+        octets: bytes = secret.encode("ascii")
+        return octets
     except UnicodeEncodeError as error:
-        # As smtplib, but the response holds the password, and this lands in logs.
         masked = "?" * len(error.object)
-        raise UnicodeEncodeError("ascii", masked, error.start, error.end, error.reason) from None
-    return base64.b64encode(octets).decode("ascii")
+        told = UnicodeEncodeError("ascii", masked, error.start, error.end, error.reason)
+    raise told  # out here, so that the first one is not its context

@@ -138,6 +138,7 @@ class SMTP(Authentication):
     def rset(self) -> tuple[int, bytes]:
         """Abandon the transaction."""
         self.command_encoding = "ascii"
+        self._recipients_left = 0
         return self.docmd("rset")
 
     def _rset(self) -> None:
@@ -183,7 +184,7 @@ class SMTP(Authentication):
         """
         parameters = ""
         if options and self.does_esmtp:
-            if delivery.wants_utf8(options, self.esmtp_features):
+            if delivery.wants_utf8(options, self):
                 self.command_encoding = "utf-8"
             parameters = " " + " ".join(options)
         self._recipients_left = 0
@@ -214,24 +215,39 @@ class SMTP(Authentication):
         Raises:
             SMTPDataError: the server did not want to hear it.
         """
+        body = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)[0]
         self.putcmd("data")
         reply = self.getreply()
         if self.debuglevel > 0:
             self._print_debug("data:", reply)
         if reply[0] != 354:
             raise SMTPDataError(*reply)
-        self._body_sent = False
-        self.send(_core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)[0])
-        self._body_sent = True
-        if self.ehlo_msg == "lhlo":
-            self._read_final_replies()
-            accepting = [reply for reply in self._final_replies if accepts(reply)]
-            reply = (accepting or self._final_replies)[0]
-        else:
-            reply = self.getreply()
+        try:
+            reply = self._send_body(body)
+        except BaseException:
+            # Half a body, or a reply that nobody has read: the next command would become part of
+            # the one or read the other.
+            self.close()
+            raise
+        finally:
+            self._recipients_left = 0
         if self.debuglevel > 0:
             self._print_debug("data:", reply)
         return reply
+
+    def _send_body(self, body: bytes) -> tuple[int, bytes]:
+        self._body_sent = self.sock is not None
+        try:
+            self.send(body)
+        except SMTPServerDisconnected as error:
+            # These say for sure that something was not written; others come from anywhere.
+            self._body_sent &= not isinstance(error.__context__, ConnectionError)
+            raise
+        if self.ehlo_msg != "lhlo":
+            return self.getreply()
+        self._read_final_replies()
+        accepting = [reply for reply in self._final_replies if accepts(reply)]
+        return (accepting or self._final_replies)[0]
 
     def _read_final_replies(self) -> None:
         """LMTP: a reply for each recipient that is left (RFC 2033 4.2)."""
@@ -277,9 +293,9 @@ class SMTP(Authentication):
                 whether the server may have the mail all the same.
             ValueError: an address or option holds what it must not; nothing was sent.
         """
-        self.ehlo_or_helo_if_needed()
+        self._greet()
+        mail_options, rcpt_options = tuple(mail_options or ()), tuple(rcpt_options or ())
         if isinstance(msg, Message):
-            mail_options = tuple(mail_options)
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         send = pipelined.send if pipelined.applies(self, _OUR_METHODS) else stepwise.send
@@ -302,7 +318,7 @@ class SMTP(Authentication):
             SMTPNotSupportedError: an address is not ASCII and the server has no SMTPUTF8.
             SMTPException: as `sendmail`.
         """
-        self.ehlo_or_helo_if_needed()
+        self._greet()
         sender, recipients = envelope(msg, from_addr, to_addrs)
         international = not "".join([sender, *recipients]).isascii()
         if international:
@@ -314,6 +330,13 @@ class SMTP(Authentication):
             mail_options = (*mail_options, "SMTPUTF8", "BODY=8BITMIME")
         flat = flatten(msg, utf8=international)
         return self.sendmail(sender, recipients, flat, mail_options, rcpt_options)
+
+    def _greet(self) -> None:
+        try:
+            self.ehlo_or_helo_if_needed()
+        except SMTPServerDisconnected as error:
+            delivery.tell_fates(error, False, (), {})
+            raise
 
 
 class SMTP_SSL(SMTP, smtplib.SMTP_SSL):

@@ -7,7 +7,6 @@ State stands where smtplib keeps it, and modules are looked up when they are nee
 
 import contextlib
 import datetime
-import functools
 import operator
 import smtplib
 import socket as _socket
@@ -286,26 +285,28 @@ def name_of_this_host() -> str:
     module = replaceable.socket()
     functions = (module.getfqdn, module.gethostbyname, module.gethostname)
     if all(map(operator.is_, functions, _LOOK_UPS)):
-        return _genuine_name()
+        if not _names:
+            name = _look_up_name(_socket)
+            if name == _NAMELESS:  # a resolver that is not up yet may be later
+                return name
+            _names.append(name)
+        return _names[0]
     return _look_up_name(module)
 
 
 _LOOK_UPS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
-
-
-@functools.cache
-def _genuine_name() -> str:
-    return _look_up_name(_socket)
+_NAMELESS = "[127.0.0.1]"
+_names: list[str] = []
 
 
 def _look_up_name(module: Any) -> str:
     name: str = module.getfqdn()
     if "." in name:
         return name
-    address = "127.0.0.1"
-    with contextlib.suppress(module.gaierror):
-        address = module.gethostbyname(module.gethostname())
-    return f"[{address}]"
+    try:
+        return f"[{module.gethostbyname(module.gethostname())}]"
+    except module.gaierror:
+        return _NAMELESS
 
 
 def _send_without_delay(sock: Any) -> None:

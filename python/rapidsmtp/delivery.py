@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rapidsmtp import _core
 from rapidsmtp.errors import (
     SMTPDataError,
+    SMTPException,
     SMTPNotSupportedError,
     SMTPRecipientsRefused,
     SMTPResponseException,
@@ -104,19 +105,19 @@ def path(address: str) -> str:
     return quoted
 
 
-def wants_utf8(mail_options: Sequence[str], features: Mapping[str, str]) -> bool:
+def wants_utf8(mail_options: Sequence[str], client: Any) -> bool:
     """Whether the options ask for SMTPUTF8 (RFC 6531).
 
     Args:
         mail_options: the parameters of MAIL.
-        features: what the server offers, as `esmtp_features`.
+        client: an object with the methods of `smtplib.SMTP`.
 
     Raises:
         SMTPNotSupportedError: they do and the server does not offer it.
     """
     if not any(option.lower() == "smtputf8" for option in mail_options):
         return False
-    if "smtputf8" not in features:
+    if not client.has_extn("smtputf8"):
         raise SMTPNotSupportedError("SMTPUTF8 not supported by server")
     return True
 
@@ -160,9 +161,8 @@ def outcome_of(
 
     Raises:
         SMTPSenderRefused, SMTPRecipientsRefused, SMTPDataError, SMTPServerDisconnected,
-        SMTPResponseException: what smtplib raises for it. `SMTPServerDisconnected` has an
-            attribute `body_sent`: whether the server may have the mail all the same; on LMTP
-            also `accepted` and `recipients`, as far as they are known.
+        SMTPResponseException: what smtplib raises for it. The last two have what `tell_fates`
+            writes on them.
     """
     verdict, reply, refusals = transaction.verdict, transaction.reply, transaction.refused
     if verdict == "accepted" and reply is not None and not refusals:
@@ -177,8 +177,9 @@ def outcome_of(
     if verdict == "data refused" and reply is not None:
         raise data_refused(reply, refused)
     if verdict == "fault":
-        raise SMTPResponseException(500, transaction.fault or "")
-    error = SMTPServerDisconnected(lost)
+        error: SMTPException = SMTPResponseException(500, transaction.fault or "")
+    else:
+        error = SMTPServerDisconnected(lost)
     accepted = [recipients[index] for index in transaction.accepted]
     tell_fates(error, transaction.body_sent, accepted, refused)
     raise error
@@ -192,12 +193,12 @@ def data_refused(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]
 
 
 def tell_fates(
-    error: SMTPServerDisconnected,
+    error: SMTPException,
     body_sent: bool,
     accepted: Sequence[str],
     refused: Mapping[str, tuple[int, bytes]],
 ) -> None:
-    """Write on a lost connection's exception what is known of the mail.
+    """Write on the exception of a connection that is lost or of no use what is known of the mail.
 
     Args:
         error: the exception.

@@ -19,14 +19,16 @@ _before: list[tuple[Any, str, Any]] = []
 """What was changed: an owner, an attribute, and its value before; empty while not installed."""
 
 
-def install(verify: bool = False) -> None:
+def install(verify: bool | None = None) -> None:
     """Make `smtplib.SMTP`, `SMTP_SSL` and `LMTP` ours for the whole process; again is no harm.
 
     Args:
         verify: whether TLS settings that nobody gave verify certificates and host names, which
-            smtplib's do not; it holds for this package's classes as well.
+            smtplib's do not; it holds for this package's classes as well. None leaves it as it
+            is: off, unless an earlier call has turned it on.
     """
-    tls.verify_by_default = verify
+    if verify is not None:
+        tls.verify_by_default = verify
     if _before:
         return
     originals = {name: getattr(smtplib, name) for name in _NAMES}

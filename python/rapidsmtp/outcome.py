@@ -9,7 +9,6 @@ import smtplib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rapidsmtp.message import Message
@@ -69,7 +68,7 @@ class Outcome:
     tag: Any
     message: Message | None
     status: Status
-    recipients: Mapping[str, RecipientResult] = field(default_factory=lambda: MappingProxyType({}))
+    recipients: Mapping[str, RecipientResult] = field(default_factory=dict)
     reply: tuple[int, bytes] | None = None
     phase: str = "body"
     attempts: int = 0

@@ -57,8 +57,7 @@ def send(
     features = client.esmtp_features
     utf8 = client.command_encoding == "utf-8"
     if mail_options:
-        mail_options = tuple(mail_options)
-        utf8 = delivery.wants_utf8(mail_options, features) or utf8
+        utf8 = delivery.wants_utf8(mail_options, client) or utf8
     plain_path = _core.plain_path
     wary = client._refused_on is client.sock
     transaction = _core.Transaction(
@@ -86,7 +85,9 @@ def send(
     elif transaction.verdict != "accepted":
         if transaction.verdict != "data refused":
             client._refused_on = client.sock
+        encoding = client.command_encoding
         client._rset()
+        client.command_encoding = encoding
     elif wary:
         client._refused_on = None
     return delivery.outcome_of(transaction, from_addr, recipients, lost)
@@ -103,8 +104,8 @@ def _run(client: Any, transaction: "_core.Transaction") -> str:
         sys.audit("smtplib.send", client, flight)
         try:
             write(flight)
-        except OSError:
-            _read_last_words(client, transaction)
+        except OSError as error:
+            _read_last_words(client, transaction, error)
             return "Server not connected"
         while transaction.awaiting:
             lost = _receive(client, transaction)
@@ -137,11 +138,13 @@ def _receive(client: Any, transaction: "_core.Transaction") -> str:
     return "" if data else CLOSED
 
 
-def _read_last_words(client: Any, transaction: "_core.Transaction") -> None:
+def _read_last_words(client: Any, transaction: "_core.Transaction", error: OSError) -> None:
     """After a failed write: the reply that explains it is often there already."""
-    transaction.write_failed()
+    if isinstance(error, ConnectionError):
+        transaction.write_failed()  # others, a signal's TimeoutError say, may come after all of it
     with contextlib.suppress(OSError, ValueError):
         client.sock.settimeout(0)
         while transaction.awaiting and not _receive(client, transaction):
             pass
     transaction.receive_eof()
+    client.close()

@@ -12,6 +12,7 @@ from rapidsmtp.delivery import Refused, accepts
 from rapidsmtp.errors import (
     SMTPDataError,
     SMTPRecipientsRefused,
+    SMTPResponseException,
     SMTPSenderRefused,
     SMTPServerDisconnected,
 )
@@ -28,6 +29,8 @@ def send(
     """Send one mail; arguments, result and errors are those of `sendmail`."""
     if isinstance(msg, str):
         msg = _core.repair(msg.encode("ascii"))
+    elif not isinstance(msg, bytes) and delivery.is_ours(client, "data"):
+        memoryview(msg)  # what is no buffer must not be found out when MAIL has gone
     parameters = delivery.mail_parameters(client, len(msg), mail_options)
     _check_envelope(client, from_addr, recipients, parameters, rcpt_options)
     client._body_sent = False
@@ -42,7 +45,9 @@ def send(
             raise SMTPSenderRefused(code, text, from_addr)
         _name_recipients(client, recipients, rcpt_options, accepted, refused)
         return _send_body(client, msg, accepted, refused)
-    except SMTPServerDisconnected as error:
+    except (SMTPServerDisconnected, SMTPResponseException) as error:
+        if type(error) not in (SMTPServerDisconnected, SMTPResponseException):
+            raise  # a refusal: it speaks for itself
         kept = _settle(accepted, client._final_replies, refused)
         delivery.tell_fates(error, client._body_sent, kept, refused)
         raise
@@ -127,7 +132,7 @@ def _check_envelope(
     """
     utf8 = client.command_encoding != "ascii"
     if mail_parameters:
-        utf8 = delivery.wants_utf8(mail_parameters, client.esmtp_features) or utf8
+        utf8 = delivery.wants_utf8(mail_parameters, client) or utf8
     ours = delivery.is_ours(client, "mail"), delivery.is_ours(client, "rcpt")
     # The transaction is not used: it is made because making it checks and encodes everything.
     _core.Transaction(

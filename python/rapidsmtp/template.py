@@ -60,6 +60,11 @@ class _HeaderField:
         return encode_addresses(self.name, mailboxes) if mailboxes else b"", mailboxes
 
 
+# RFC 5322 section 3.6: fields that a message has once at the most.
+_ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
+_ONCE |= {"message-id", "in-reply-to", "references"}
+
+
 class Template:
     """A message with Jinja2 fields in its header and texts.
 
@@ -88,6 +93,8 @@ class Template:
         for name, value in headers:
             check_header_name(name)
             field = _HeaderField(name, Text(value, "header", f"header {name}"))
+            if name.lower() in _ONCE and any(name.lower() == f.name.lower() for f in self._fields):
+                raise ValueError(f"the template has more than one {name}")
             required |= field.text.required
             if field.text.constant is not None:
                 self._constant[len(self._fields)] = field.render({})

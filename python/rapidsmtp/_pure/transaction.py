@@ -313,8 +313,9 @@ class Transaction:
         if self.accepted and self._mail_accepted():
             self._flight = self._body
             self._flight_replies = len(self.accepted) if self._lmtp else 1
-        elif self.accepted or self._lmtp:
-            # A lone dot would mail an empty body; on LMTP it would have no reply.
+        elif self.accepted or self._lmtp or any(_accepts(reply) for _, reply in self.refused):
+            # A lone dot would mail an empty body, to a recipient behind a refused sender or to one
+            # that got 252, say; on LMTP it would have no reply.
             self._end(self._refusal(), True)
         else:
             self._lone_dot = True

@@ -1,6 +1,7 @@
 """The command `rapidsmtp`: one module for each of its commands."""
 
 import argparse
+import io
 import os
 import platform
 import sys
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no letter may keep the report from being told
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
         status: int = options.command(options)

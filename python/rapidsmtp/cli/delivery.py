@@ -298,4 +298,6 @@ def _line(code: int, text: bytes) -> str:
 
 
 def _words(text: bytes) -> str:
-    return " ".join(text.decode("utf-8", "replace").split())
+    words = " ".join(text.decode("utf-8", "replace").split())
+    # A terminal obeys escape sequences, and a relay may send anything.
+    return "".join(each for each in words if each.isprintable())

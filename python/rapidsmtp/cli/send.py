@@ -1,6 +1,7 @@
 """`rapidsmtp send`: a template, a list of recipients, a relay."""
 
 import argparse
+import csv
 import json
 import sys
 import time
@@ -132,7 +133,8 @@ def _deliver(delivery: Delivery, messages: Iterator[Message | Outcome], report: 
             for outcome in delivery.send(messages):
                 report.add(outcome)
                 bar.advance()
-        except RelayError as error:
+        except (RelayError, OSError, ValueError, csv.Error) as error:
+            # The list can fail half-way too; what has become of the others is told all the same.
             report.stopped = str(error)
         except KeyboardInterrupt:  # between two messages, and without a connection
             delivery.interrupted = True

@@ -36,7 +36,11 @@ def sink(options: argparse.Namespace) -> int:
         raise UsageError("the sink needs the compiled half, which is not installed or not chosen")
     from rapidsmtp.testing import Sink
 
-    arguments: dict[str, Any] = {"lmtp": options.lmtp, "host": options.host, "port": options.port}
+    arguments: dict[str, Any] = {
+        "lmtp": options.lmtp or bool(options.path),
+        "host": options.host,
+        "port": options.port,
+    }
     if options.path:
         arguments["path"] = options.path
     extensions = options.extensions
