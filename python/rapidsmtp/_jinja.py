@@ -258,8 +258,9 @@ def _wrap_outputs(tree: nodes.Template, environment: jinja2.Environment) -> None
 
 
 def _wrapped(inner: nodes.Expr, expression: nodes.Expr, check: str) -> nodes.Expr:
-    label = [nodes.Const(_label(expression))]
-    return nodes.Filter(inner, check, label, [], None, None).set_lineno(expression.lineno)
+    wrapped = nodes.Filter(inner, check, [nodes.Const(_label(expression))], [], None, None)
+    wrapped.set_lineno(expression.lineno)
+    return wrapped
 
 
 class _CheckFields(NodeTransformer):
