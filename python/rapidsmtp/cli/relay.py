@@ -258,7 +258,7 @@ def _faults_named(relay: Relay) -> Iterator[None]:
         raise RelayError(f"no TLS with {relay.name}: {error.reason or error}") from None
     except TimeoutError:
         raise RelayError(f"no answer from {relay.name} in {relay.timeout:g} seconds") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         cause = getattr(error, "strerror", None) or error
         raise RelayError(f"no connection to {relay.name}: {cause}") from None
 
