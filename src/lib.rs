@@ -10,6 +10,7 @@ pub mod diagnosis;
 pub mod error;
 pub mod outcome;
 pub mod reply;
+pub mod session;
 pub mod sink;
 pub mod stuffing;
 pub mod transaction;
