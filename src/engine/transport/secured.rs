@@ -18,7 +18,7 @@ use super::super::tls::TlsError;
 use super::{LOOK_SIZE, Look, is_temporary, poll_socket};
 
 /// The most plaintext that one record holds (RFC 8446 section 5.1).
-const RECORD_SIZE: usize = 16 * 1024;
+pub(super) const RECORD_SIZE: usize = 16 * 1024;
 
 /// How much may wait encrypted: enough for one good write, and little that has to be counted.
 const QUEUE_SIZE: u64 = 64 * 1024;
