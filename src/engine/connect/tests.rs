@@ -7,7 +7,7 @@ use socket2::{Domain, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::engine::tls::tests::run;
+use crate::engine::rehearsal::run;
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -14,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::secured::RECORD_SIZE;
 use super::*;
-use crate::engine::tls::tests::{Identity, meet, params, read, run, trusting};
+use crate::engine::rehearsal::{Identity, meet, params, read, run, trusting};
 
 const NAME: &str = "relay.test";
 
@@ -127,6 +128,16 @@ async fn fill(transport: &mut Transport, size: usize) -> io::Result<()> {
             Err(_) => return Ok(()),
         }
     }
+}
+
+/// Makes the kernel's own queue short, so that small pieces fill it, too.
+fn narrow(transport: &Transport) {
+    let Socket::Tcp(socket) = transport.socket() else {
+        panic!("not TCP")
+    };
+    SockRef::from(socket)
+        .set_send_buffer_size(16 * 1024)
+        .unwrap();
 }
 
 fn counts(transport: &Transport) -> [u64; 3] {
@@ -270,8 +281,8 @@ fn what_is_settled_arrives_and_nothing_else() {
         ] {
             run(async {
                 let (mut transport, mut peer) = pair(way).await;
-                fill(&mut transport, 1_000_000).await.unwrap();
-                // Small pieces fill what is left of the bounds, by number instead of size.
+                narrow(&transport);
+                // Pieces of any size, so that the queue is full by size or by number.
                 fill(&mut transport, size).await.unwrap();
                 let [settled, possible, accepted] = counts(&transport);
                 let mut expected = settled;
