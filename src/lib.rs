@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod outcome;
 pub mod reply;
+pub mod session;
 pub mod sink;
 pub mod stuffing;
 pub mod transaction;
