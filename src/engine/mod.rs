@@ -5,6 +5,8 @@
 //!   many of them have left.
 
 pub mod connect;
+#[cfg(test)]
+mod rehearsal;
 pub mod socket;
 pub mod tls;
 pub mod transport;

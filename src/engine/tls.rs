@@ -7,7 +7,7 @@
 
 mod error;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 mod verifier;
 
 use std::fmt;

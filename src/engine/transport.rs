@@ -18,6 +18,7 @@
 //! Reading and writing go on at the same time: all methods are polled from one task, in any order,
 //! and each registers that task for what it waits for.
 
+mod adapter;
 mod secured;
 #[cfg(test)]
 mod tests;
@@ -241,7 +242,8 @@ impl Transport {
     }
 
     /// Ends it in good order and without waiting: TLS says farewell where the kernel takes it at
-    /// once. What was accepted and not handed over does not leave any more.
+    /// once. What was accepted and not handed over does not leave any more. What has come must have
+    /// been read before: a socket that is closed with octets unread resets the connection.
     pub fn shutdown(self) {
         match self.layer {
             Layer::Plain { socket, .. } => socket.end(),

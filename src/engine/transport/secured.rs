@@ -7,18 +7,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncWrite;
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
 
 use super::super::socket::Socket;
 use super::super::tls::TlsError;
-use super::{LOOK_SIZE, Look, is_temporary, poll_socket};
+use super::adapter::{Immediate, Measure, Polled};
+use super::{LOOK_SIZE, Look, is_temporary};
 
 /// The most plaintext that one record holds (RFC 8446 section 5.1).
-const RECORD_SIZE: usize = 16 * 1024;
+pub(super) const RECORD_SIZE: usize = 16 * 1024;
 
 /// How much may wait encrypted: enough for one good write, and little that has to be counted.
 const QUEUE_SIZE: u64 = 64 * 1024;
@@ -300,79 +299,4 @@ fn gather<'a>(
         }
     }
     number
-}
-
-/// The socket as rustls wants it, within a poll.
-struct Polled<'a, 'b> {
-    socket: &'a mut Socket,
-    context: &'a mut Context<'b>,
-}
-
-impl Read for Polled<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        blocking(poll_socket(self.socket, self.context, buffer))
-    }
-}
-
-impl Write for Polled<'_, '_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(octets)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.socket).poll_write_vectored(self.context, slices))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn blocking(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
-    match polled {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-/// The socket as rustls wants it, past the runtime.
-struct Immediate<'a>(&'a Socket);
-
-impl Read for Immediate<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_now(buffer)
-    }
-}
-
-impl Write for Immediate<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(octets)])
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_now(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Takes nothing and remembers how much it was shown.
-struct Measure(usize);
-
-impl Write for Measure {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0 = octets.len();
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0 = slices.iter().map(|slice| slice.len()).sum();
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
