@@ -184,6 +184,17 @@ pub enum Fate {
     },
 }
 
+impl Fate {
+    /// Whether the server did nothing with the message.
+    #[must_use]
+    pub fn is_returned(&self) -> bool {
+        match self {
+            Self::Accepted(_) => false,
+            Self::Words { words, .. } => words.iter().all(|word| matches!(word, Word::Returned(_))),
+        }
+    }
+}
+
 /// Why a session is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -369,6 +380,17 @@ impl Session {
         self.end(Cause::Lost(reason.to_owned()), None, withheld);
     }
 
+    /// What the driver had to do for it could not be done; `for_good` is whether it never can.
+    pub fn fail(&mut self, for_good: bool, reason: &str) {
+        let reason = reason.to_owned();
+        let cause = if for_good {
+            Cause::Unusable(reason)
+        } else {
+            Cause::Lost(reason)
+        };
+        self.end(cause, None, 0);
+    }
+
     /// TLS is around the socket.
     pub fn secured(&mut self) {
         self.secured = true;
@@ -439,6 +461,12 @@ impl Session {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Ready) && self.in_flight.is_empty()
+    }
+
+    /// Whether the reply to QUIT is all that is awaited.
+    #[must_use]
+    pub fn is_quitting(&self) -> bool {
+        matches!(self.stage, Stage::Quitting)
     }
 
     /// Messages in flight.

@@ -20,6 +20,7 @@ use super::connect::{Target, connect};
 use super::door::Request;
 use super::job::Job;
 use super::pool::{Failure, FailureKind, Pool, Turn};
+use super::tls::TlsError;
 use super::transport::Transport;
 use crate::diagnosis::{Blame, Phase, diagnose};
 use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
@@ -65,10 +66,9 @@ async fn secure(pool: &Pool, transport: Transport) -> Result<Transport, Failure>
         Ok(Err(error)) => Err(Failure {
             text: error.to_string(),
             reply: None,
-            kind: if error.is_for_good() {
-                FailureKind::ForGood
-            } else {
-                FailureKind::Passing
+            kind: match error {
+                TlsError::Failed { .. } => FailureKind::Passing,
+                TlsError::Untrusted { .. } | TlsError::Settings(_) => FailureKind::ForGood,
             },
         }),
         Err(_) => Err(Failure {
@@ -200,7 +200,10 @@ impl<'a> Connection<'a> {
         let timeouts = &self.pool.settings.timeouts;
         if self.session.wants_write() {
             let text = "the relay took no more octets in time";
-            return (self.since + timeouts.block, Deadline::Reply(text.to_owned()));
+            return (
+                self.since + timeouts.block,
+                Deadline::Reply(text.to_owned()),
+            );
         }
         if self.session.is_quitting() {
             let text = "no reply to QUIT in time";
@@ -256,7 +259,8 @@ impl<'a> Connection<'a> {
         while let Some(transport) = &mut self.transport {
             match transport.poll_read(context, &mut self.buffer) {
                 Poll::Ready(Ok(0)) => {
-                    self.broken.get_or_insert("the relay closed the connection".to_owned());
+                    self.broken
+                        .get_or_insert("the relay closed the connection".to_owned());
                     break;
                 }
                 Poll::Ready(Ok(count)) => {
@@ -342,7 +346,11 @@ impl<'a> Connection<'a> {
     fn begin(&mut self, mut job: Job, now: Instant) {
         let limits = self.session.offer().limits;
         let limit = limits.rcpt_max.unwrap_or(usize::MAX);
-        job.begin(now, self.pool.recipients().min(limit), limits.rcpt_domain_max);
+        job.begin(
+            now,
+            self.pool.recipients().min(limit),
+            limits.rcpt_domain_max,
+        );
         let message = job.message();
         let begun = self.session.begin(&Envelope {
             sender: &message.sender,
@@ -389,7 +397,9 @@ impl<'a> Connection<'a> {
                 self.session.secured();
                 self.since = Instant::now();
             }
-            Err(failure) => self.session.fail(failure.kind == FailureKind::ForGood, &failure.text),
+            Err(failure) => self
+                .session
+                .fail(failure.kind == FailureKind::ForGood, &failure.text),
         }
     }
 
@@ -406,7 +416,9 @@ impl<'a> Connection<'a> {
         let secret = Secret {
             password: &password,
             nonce: &STANDARD_NO_PAD.encode(nonce),
-            channel_binding: binding.as_ref().map(|(name, data)| (*name, data.as_slice())),
+            channel_binding: binding
+                .as_ref()
+                .map(|(name, data)| (*name, data.as_slice())),
             host: &settings.host,
             port: settings.port,
         };
@@ -454,7 +466,8 @@ impl<'a> Connection<'a> {
         if self.opened {
             let ended = failure.as_ref();
             let full = self.full || is_full(closed);
-            self.pool.closed(self.decided, ended, full, self.session.is_spent());
+            self.pool
+                .closed(self.decided, ended, full, self.session.is_spent());
         } else if let Some(failure) = failure {
             self.pool.failed(&failure);
         } else {

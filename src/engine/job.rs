@@ -302,9 +302,15 @@ impl Job {
                     let accepted = Result::replied(Status::Accepted, "body", &reply);
                     self.attempts += 1;
                     self.reply = Some(reply);
-                    return (Next::Decided(self.end(Results::Same(accepted), now)), Vec::new());
+                    return (
+                        Next::Decided(self.end(Results::Same(accepted), now)),
+                        Vec::new(),
+                    );
                 }
-                (vec![Word::Accepted(Arc::clone(&reply)); current.len()], Some(reply))
+                (
+                    vec![Word::Accepted(Arc::clone(&reply)); current.len()],
+                    Some(reply),
+                )
             }
             Fate::Words { words, reply } => (words, reply),
         };
@@ -328,7 +334,9 @@ impl Job {
             return self.end(Results::Same(unsent), now);
         }
         let results = std::mem::take(&mut self.results);
-        let results = results.into_iter().map(|result| result.unwrap_or_else(|| unsent.clone()));
+        let results = results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|| unsent.clone()));
         let results = results.collect();
         self.end(Results::Each(results), now)
     }
@@ -389,7 +397,8 @@ impl Job {
         self.pending.extend(round.rest);
         self.slows += u32::from(!round.slow.is_empty());
         if self.slows <= FREE_SLOWS {
-            self.pending.extend(round.slow.into_iter().map(|(index, _)| index));
+            self.pending
+                .extend(round.slow.into_iter().map(|(index, _)| index));
         } else {
             self.deferred.extend(round.slow);
         }
@@ -415,7 +424,8 @@ impl Job {
             self.attempts += 1;
         }
         if self.attempts < policy.max_attempts {
-            self.pending.extend(back.into_iter().map(|(index, _)| index));
+            self.pending
+                .extend(back.into_iter().map(|(index, _)| index));
         } else {
             for (index, result) in back {
                 self.decide(index, result);

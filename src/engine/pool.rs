@@ -20,9 +20,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::crypto::SecureRandom;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_rustls::rustls::crypto::{SecureRandom, ring};
 
 use super::connection;
 use super::door::{Closing, Door, Request, Stop};
@@ -75,8 +75,6 @@ pub(super) struct Pool {
     pub(super) door: Arc<Door>,
     /// There is something to send.
     pub(super) work: Notify,
-    /// Something changed for the one who opens connections.
-    changed: Notify,
     /// Set when all has to end.
     pub(super) cut: Cell<bool>,
     state: RefCell<State>,
@@ -133,9 +131,8 @@ impl Pool {
             settings,
             door,
             work: Notify::new(),
-            changed: Notify::new(),
             cut: Cell::new(false),
-            random: rustls::crypto::ring::default_provider().secure_random,
+            random: ring::default_provider().secure_random,
         }
     }
 
@@ -170,13 +167,7 @@ impl Pool {
             }
         }
         // No answer is one more turn.
-        let _ = timeout(soonest - now, async {
-            tokio::select! {
-                () = self.door.engine.notified() => {}
-                () = self.changed.notified() => {}
-            }
-        })
-        .await;
+        let _ = timeout(soonest - now, self.door.engine.notified()).await;
     }
 
     /// Takes in what has come, and what has waited long enough.
@@ -375,7 +366,7 @@ impl Pool {
         } else if state.ending {
             state.give_up(CLOSED, now);
         }
-        self.changed.notify_one();
+        self.door.engine.notify_one();
     }
 
     /// A connection is ready.
@@ -385,7 +376,7 @@ impl Pool {
         state.open += 1;
         state.ever += 1;
         state.mode = Some(mode);
-        self.changed.notify_one();
+        self.door.engine.notify_one();
     }
 
     /// A connection did not get ready.
@@ -408,7 +399,13 @@ impl Pool {
         if stop {
             self.stop(failure);
         }
-        self.changed.notify_one();
+        self.door.engine.notify_one();
+    }
+
+    /// A connection ended before any mail for a reason that the next one knows of.
+    pub(super) fn renewed(&self) {
+        self.state.borrow_mut().opening -= 1;
+        self.door.engine.notify_one();
     }
 
     /// One failure more in a row; says whether that is one too many.
@@ -440,7 +437,7 @@ impl Pool {
         if let Some(failure) = ended.filter(|_| stop) {
             self.stop(failure);
         }
-        self.changed.notify_one();
+        self.door.engine.notify_one();
     }
 
     /// Nothing more is sent.
@@ -458,7 +455,7 @@ impl Pool {
         state.stop.get_or_insert(stop);
         drop(state);
         self.take_in();
-        self.changed.notify_one();
+        self.door.engine.notify_one();
     }
 
     /// The password for a login.
