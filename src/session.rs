@@ -526,7 +526,8 @@ impl Session {
     /// Why it cannot be sent to this server; nothing has been written for it.
     pub fn begin(&mut self, envelope: &Envelope<'_>) -> Result<(), String> {
         let scan = Scan::new((**envelope.content).as_ref());
-        let utf8 = asks_for_utf8(envelope);
+        let asked = asks_for_utf8(envelope);
+        let utf8 = asked || !is_ascii(envelope);
         let needs = Needs {
             smtputf8: utf8,
             eight_bit: !(**envelope.content).as_ref().is_ascii(),
@@ -546,6 +547,9 @@ impl Session {
             parameters.push(size.as_str());
         }
         parameters.extend(envelope.mail_options.iter().map(String::as_str));
+        if utf8 && !asked {
+            parameters.push("SMTPUTF8");
+        }
         if needs.eight_bit && !parameters.iter().any(|option| is_body(option)) {
             parameters.push("BODY=8BITMIME");
         }
@@ -1223,6 +1227,11 @@ fn words_of(transaction: &Transaction, recipients: usize, others: &Word) -> Vec<
 fn asks_for_utf8(envelope: &Envelope<'_>) -> bool {
     let asked = |option: &String| option.eq_ignore_ascii_case("SMTPUTF8");
     envelope.mail_options.iter().any(asked)
+}
+
+fn is_ascii(envelope: &Envelope<'_>) -> bool {
+    let paths = envelope.recipients;
+    envelope.sender.is_ascii() && paths.iter().all(|path| path.is_ascii())
 }
 
 fn is_body(parameter: &str) -> bool {

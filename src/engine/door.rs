@@ -38,6 +38,15 @@ pub struct Stop {
     pub for_good: bool,
 }
 
+/// What may still come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Messages.
+    pub messages: usize,
+    /// Octets of their contents; the last message may have more.
+    pub bytes: usize,
+}
+
 /// What is counted, and what the engine believes.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -164,21 +173,29 @@ impl Door {
         channel
     }
 
-    /// How many messages there is room for; waits for some room no longer than until `deadline`,
-    /// and no longer than until an outcome of this channel is there.
-    pub fn wait_for_room(&self, channel: Channel, deadline: Instant) -> usize {
+    /// What there is room for; waits for some room no longer than until `deadline`, and no longer
+    /// than until an outcome of this channel is there. `None` is for the latter.
+    pub fn wait_for_room(&self, channel: Channel, deadline: Instant) -> Option<Room> {
         let mut state = self.lock();
         loop {
             let room = self.room(&state);
-            let ready = state.channels.get(&channel);
-            if room > 0 || ready.is_some_and(|outbox| !outbox.decided.is_empty()) {
-                return room;
+            if room.messages > 0 {
+                return Some(room);
+            }
+            let outbox = state.channels.get(&channel);
+            if outbox.is_some_and(|outbox| !outbox.decided.is_empty()) {
+                return None;
             }
             match self.wait(state, deadline) {
                 Some(woken) => state = woken,
-                None => return 0,
+                None => return Some(room),
             }
         }
+    }
+
+    /// Whether no more messages are sent that come in now.
+    pub fn is_closing(&self) -> bool {
+        self.lock().closing != Closing::No
     }
 
     /// Takes messages in; there ought to be room for the first of them.
@@ -324,14 +341,20 @@ impl Door {
         true
     }
 
-    fn room(&self, state: &State) -> usize {
+    fn room(&self, state: &State) -> Room {
         if state.stop.is_some() || state.closing != Closing::No {
-            return usize::MAX; // it is decided at once
+            // What comes in is decided at once.
+            return Room {
+                messages: usize::MAX,
+                bytes: usize::MAX,
+            };
         }
-        if state.bytes >= self.queue_bytes {
-            return 0;
+        let bytes = self.queue_bytes.saturating_sub(state.bytes);
+        let messages = self.queue_size.saturating_sub(state.undecided);
+        Room {
+            messages: if bytes == 0 { 0 } else { messages },
+            bytes,
         }
-        self.queue_size.saturating_sub(state.undecided)
     }
 
     fn wait<'a>(

@@ -106,6 +106,8 @@ pub struct Decided {
     pub channel: u64,
     /// What the caller knows it by.
     pub token: u64,
+    /// The forward paths, as they were given.
+    pub recipients: Vec<Box<str>>,
     /// The whole message's status.
     pub status: Status,
     /// Its recipients'.
@@ -127,7 +129,13 @@ pub struct Decided {
 impl Decided {
     /// A message that did not get in.
     #[must_use]
-    pub fn outside(channel: u64, token: u64, status: Status, reason: &str) -> Self {
+    pub fn outside(
+        channel: u64,
+        token: u64,
+        recipients: Vec<Box<str>>,
+        status: Status,
+        reason: &str,
+    ) -> Self {
         let phase = match status {
             Status::Invalid => "build",
             _ => "connect",
@@ -135,6 +143,7 @@ impl Decided {
         Self {
             channel,
             token,
+            recipients,
             status,
             results: Results::Same(Result::silent(status, phase, reason)),
             reply: None,
@@ -455,6 +464,7 @@ impl Job {
         Decided {
             channel: self.message.channel,
             token: self.message.token,
+            recipients: self.message.recipients,
             status,
             results,
             reply: self.reply,
