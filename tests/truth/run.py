@@ -1,4 +1,4 @@
-"""One run of the truth test, all of it drawn from a seed: relay, sender, messages, way of sending."""
+"""One run of the truth test, drawn from a seed: relay, sender, messages, way of sending."""
 
 import functools
 import random
@@ -22,6 +22,8 @@ MODES = ("off", "transaction", "stream", "window", "auto")
 TRANSPORTS = ("plain", "starttls", "smtps", "lmtp")
 FLAVOURS = ("clean", "refusing", "refusing", "losing", "losing", "losing", "losing", "stopping")
 """By the seed: no faults; none that costs a connection; all; all, and the relay has enough."""
+
+BODIES = (*("plain",) * 8, "dots", "bare", "open", "empty", "large", "smuggled")
 
 LIMIT = 30.0
 """Seconds after which a run hangs."""
@@ -148,9 +150,7 @@ class Run:
             b".\r\nRSET\r\nMAIL FROM:<smuggled@evil.example>\r\nRCPT TO:<ok-s@evil.example>\r\n"
             b"DATA\r\nsmuggled\r\n.\r\n"
         )
-        match chance.choice(
-            ("plain",) * 8 + ("dots", "bare", "open", "empty", "large", "smuggled")
-        ):
+        match chance.choice(BODIES):
             case "dots":
                 return heading + b".\r\n..\r\n.x\r\n\r\n...\r\n." + b"\r\n" * chance.randint(0, 1)
             case "bare":
@@ -161,15 +161,12 @@ class Run:
                 return b""
             case "large":
                 line = b"%064d\r\n" % number
-                size = chance.choice(
-                    (70_000, 140_000, 300_000) if chance.random() < 0.5 else (66_000,)
-                )
+                size = chance.choice((66_000, 66_000, 66_000, 70_000, 140_000, 300_000))
                 return heading + line * (size // len(line))
             case "smuggled":
                 return heading + smuggled
-        body = b"".join(
-            b"line %d of %d\r\n" % (each, number) for each in range(chance.randint(0, 40))
-        )
+        lines = range(chance.randint(0, 40))
+        body = b"".join(b"line %d of %d\r\n" % (each, number) for each in lines)
         return heading + body + (b"\xc3\xa4\r\n" if chance.random() < 0.1 else b"")
 
     # The run
