@@ -18,6 +18,7 @@ from rapidsmtp._pure.auth import (
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
+from rapidsmtp._pure.engine import Engine, Result
 from rapidsmtp._pure.error import PeerError
 from rapidsmtp._pure.outcome import message_status, recipient_status
 from rapidsmtp._pure.reply import (
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
     "CramMd5",
+    "Engine",
     "Exchange",
     "External",
     "Login",
@@ -42,6 +44,7 @@ __all__ = [
     "PeerError",
     "Plain",
     "ReplyReader",
+    "Result",
     "Scram",
     "Transaction",
     "XOAuth2",

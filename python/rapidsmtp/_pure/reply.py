@@ -89,9 +89,15 @@ class ReplyReader:
         broken: whether a malformed reply was read, after which nothing can be trusted.
     """
 
-    __slots__ = ("_code", "_partial", "_replies", "_size", "_texts", "broken", "fault")
+    __slots__ = ("_code", "_max_line", "_partial", "_replies", "_size", "_texts", "broken", "fault")
 
-    def __init__(self) -> None:
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        """Begin between two replies.
+
+        Args:
+            max_line: octets in one line, its line end included.
+        """
+        self._max_line = max_line
         self.fault: str | None = None
         self.broken = False
         self._partial = bytearray()
@@ -116,7 +122,7 @@ class ReplyReader:
             end = data.find(b"\n", position) + 1
             if not end:
                 self._partial += data[position:]
-                if len(self._partial) > MAX_LINE:
+                if len(self._partial) > self._max_line:
                     self.fault = LINE_TOO_LONG
                 return len(data)
             line = data[position:end]
@@ -142,7 +148,7 @@ class ReplyReader:
 
     def _receive_line(self, line: bytes) -> None:
         self._size += len(line)
-        if len(line) > MAX_LINE:
+        if len(line) > self._max_line:
             self.fault = LINE_TOO_LONG
             return
         if self._size > MAX_REPLY or len(self._texts) == MAX_LINES:

@@ -26,7 +26,8 @@ the server takes, since then all that follows is in vain.
 Servers count errors over a connection too (Postfix 3.7 sleeps from the tenth on and closes at the
 twentieth, until a mail is accepted), and each command behind a refused one is one more. So after
 a refused mail MAIL may go alone, and DATA when a recipient is known to be left: then a refusal
-costs one error, as it does a client that waits after each command.
+costs one error, as it does a client that waits after each command. Where PIPELINING is not
+offered the transaction is sequential: one command a flight.
 
     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
     MAIL        go on              sender refused, close  sender refused, close  sender refused (a)
@@ -97,6 +98,7 @@ class Transaction:
         "_data_reply",
         "_finals",
         "_flight",
+        "_flight_limit",
         "_flight_replies",
         "_lmtp",
         "_lone_dot",
@@ -128,6 +130,7 @@ class Transaction:
         lmtp: bool = False,
         mail_alone: bool = False,
         data_alone: bool = False,
+        sequential: bool = False,
     ) -> None:
         """Check and encode the whole envelope; nothing has been written if this raises.
 
@@ -142,6 +145,8 @@ class Transaction:
             lmtp: whether the server speaks LMTP.
             mail_alone: whether to wait for the reply to MAIL before anything else.
             data_alone: whether to wait with DATA until a recipient is known to be left.
+            sequential: whether each command waits for the reply to the one before it, as it must
+                where PIPELINING is not offered.
 
         Raises:
             ValueError: a path or parameter holds what it must not.
@@ -156,7 +161,8 @@ class Transaction:
         self.body_sent = False
         self._body = body
         self._lmtp = lmtp
-        self._data_alone = data_alone
+        self._data_alone = data_alone or sequential
+        self._flight_limit = 1 if sequential else FLIGHT_RECIPIENTS
         self._reader = ReplyReader()
         self._mail_reply: Reply | None = None
         self._rcpt_replies = 0
@@ -171,7 +177,7 @@ class Transaction:
         ]
         self._flight = command
         self._flight_replies = 1
-        if not mail_alone:
+        if not (mail_alone or sequential):
             self._add_recipients(FIRST_FLIGHT_RECIPIENTS)
 
     @property
@@ -302,7 +308,7 @@ class Transaction:
         elif not self._mail_accepted():
             self._end(SENDER_REFUSED, False)
         elif self._rcpt_sent < len(self._rcpt_commands):
-            self._add_recipients(FLIGHT_RECIPIENTS)
+            self._add_recipients(self._flight_limit)
         elif not self.accepted:
             self._end(RECIPIENTS_REFUSED, False)
         else:
