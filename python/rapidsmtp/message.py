@@ -42,16 +42,21 @@ class Message:
     rcpt_options: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, (str, int)):
-            raise TypeError(f"data must be bytes, not {type(self.data).__name__}")
+        # A million of them are made for one newsletter: what is right already is not set again.
         if type(self.data) is not bytes:
+            if isinstance(self.data, (str, int)):
+                raise TypeError(f"data must be bytes, not {type(self.data).__name__}")
             object.__setattr__(self, "data", bytes(self.data))
-        recipients = (self.recipients,) if isinstance(self.recipients, str) else self.recipients
-        object.__setattr__(self, "recipients", tuple(recipients))
+        recipients = self.recipients
+        if type(recipients) is not tuple:
+            one = isinstance(recipients, str)
+            object.__setattr__(self, "recipients", (recipients,) if one else tuple(recipients))
         if not self.recipients:
             raise ValueError("a message needs at least one recipient")
-        object.__setattr__(self, "mail_options", tuple(self.mail_options))
-        object.__setattr__(self, "rcpt_options", tuple(self.rcpt_options))
+        if type(self.mail_options) is not tuple:
+            object.__setattr__(self, "mail_options", tuple(self.mail_options))
+        if type(self.rcpt_options) is not tuple:
+            object.__setattr__(self, "rcpt_options", tuple(self.rcpt_options))
 
 
 def envelope(
