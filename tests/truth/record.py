@@ -1,6 +1,7 @@
 """What a faulty server did, exactly and in order: the truth that outcomes are compared with."""
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -72,6 +73,7 @@ class Record:
         """Each MAIL: the sender, the parameters."""
         self.violations: list[str] = []
         self.log: list[str] = []
+        self.start = time.monotonic()
 
     def connect(self) -> Connected:
         with self.lock:
@@ -100,7 +102,7 @@ class Record:
             self.deliveries += (Delivery(sender, each, content, reply) for each in recipients)
 
     def note(self, connection: Connected, text: str) -> None:
-        self.log.append(f"({connection.number}) {text}")
+        self.log.append(f"{time.monotonic() - self.start:8.3f} ({connection.number}) {text}")
 
     def violation(self, connection: Connected, text: str) -> None:
         with self.lock:

@@ -186,7 +186,7 @@ class Run:
                     for each in threading.enumerate()
                     if each.ident in frames
                 ]
-                self.trace += stacks
+                self.trace += [*stacks, f"stats: {self.sender.stats()}"]
                 return [f"the sender hangs: {len(self.outcomes)} of {len(self.messages)} outcomes"]
             server.settle()
             return self._judge()
@@ -205,6 +205,7 @@ class Run:
         query = "?starttls=required" if self.transport == "starttls" else ""
         url = f"{scheme}://{login}127.0.0.1:{self.server.port}/{query}".replace("/?", "?")
         with Sender(url.rstrip("/"), **self.options) as sender:
+            self.sender = sender
             way = self.random.choice(("send", "send", "generator", "submit"))
             if way == "submit":
                 futures = []
