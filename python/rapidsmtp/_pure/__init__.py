@@ -18,8 +18,9 @@ from rapidsmtp._pure.auth import (
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
-from rapidsmtp._pure.engine import Engine, Result
+from rapidsmtp._pure.engine import Engine
 from rapidsmtp._pure.error import PeerError
+from rapidsmtp._pure.job import Result
 from rapidsmtp._pure.outcome import message_status, recipient_status
 from rapidsmtp._pure.reply import (
     MAX_LINES,

@@ -205,7 +205,8 @@ class Crew:
             self._connecting -= 1
             now = time.monotonic()
             passing = not fault.stops and not (fault.unreachable and not self.connected_ever)
-            if fault.for_good or (fault.stops and not self.stopped):
+            one_too_many = fault.at_greeting and self.open
+            if fault.for_good or (fault.stops and not self.stopped and not one_too_many):
                 self.stop(fault.line, fault.reply, for_good=fault.for_good)
             elif self.open:
                 self.governor.refuse_connection(now, self.open)
@@ -289,6 +290,7 @@ class Crew:
                     self._connect_due = now + pause
             elif messages:
                 self._fruitless = 0
+            self.left.notify_all()
             self.wake_all()
 
     def fail(self, worker: "Worker", error: Exception) -> None:
@@ -307,7 +309,6 @@ class Crew:
 
     def _dismiss(self, worker: "Worker") -> None:
         self.workers.discard(worker)
-        self.left.notify_all()
         # A call may have reached this one instead of one that stays.
         self._work.notify()
 
@@ -326,12 +327,23 @@ class Crew:
             errand.attempts -= 1
             self._decide_all(errand, Fate(INVALID, "mail", None, None, reason))
 
-    def put_back(self, worker: "Worker", reason: str) -> None:
-        """The connection was found lost before anything of the errand was written."""
+    def put_back(self, worker: "Worker", reason: str, *, used: bool) -> None:
+        """The connection was found lost before anything of the errand was written.
+
+        Args:
+            worker: who had it.
+            reason: how it was lost.
+            used: whether the connection had been of use, or idle: then there is nothing that the
+                errand could have had to do with it.
+        """
         fate = Fate(NOT_ATTEMPTED, "connect", None, None, reason)
         with self._lock:
             errand = self.in_flight.pop(worker)
-            self._go_back(errand, Judgement(judgement.BACK, fate, None))
+            if used:
+                errand.attempts -= 1
+                self._queue(errand)
+            else:
+                self._go_back(errand, Judgement(judgement.BACK, fate, None))
 
     def settle(self, worker: "Worker", judgements: list[Judgement], reply: Reply | None) -> None:
         """Act on what became of each recipient.

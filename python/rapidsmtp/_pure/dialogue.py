@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from rapidsmtp._pure.capability import parse_ehlo
 from rapidsmtp._pure.diagnosis import RELAY, diagnose
-from rapidsmtp._pure.job import line_of
-from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, enhanced_status
+from rapidsmtp._pure.job import line_of, words
+from rapidsmtp._pure.reply import Reply, ReplyReader, enhanced_status
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.transaction import ACCEPTED, Transaction
-from rapidsmtp._pure.wire import CLOSED, Lost, Wire
+from rapidsmtp._pure.wire import Lost, Wire
+
+_NO_REPLY = "no reply in"
 
 MAX_AUTH_LINE = 12288 + 8
 """Octets in a line of an AUTH exchange (RFC 4954 section 4), a code and a line end beside it."""
@@ -32,6 +34,7 @@ class Unavailable(Exception):
         stops: whether no other attempt would fare better until somebody changes something.
         for_good: whether it must not be tried again in this engine's life.
         unreachable: whether there was not even a connection.
+        at_greeting: whether this connection was turned away before anything was said on it.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Unavailable(Exception):
         stops: bool = False,
         for_good: bool = False,
         unreachable: bool = False,
+        at_greeting: bool = False,
     ) -> None:
         super().__init__(line)
         self.line = line
@@ -49,6 +53,7 @@ class Unavailable(Exception):
         self.stops = stops or for_good
         self.for_good = for_good
         self.unreachable = unreachable
+        self.at_greeting = at_greeting
 
 
 class Delivery(NamedTuple):
@@ -57,12 +62,14 @@ class Delivery(NamedTuple):
     Attributes:
         transaction: with its verdict.
         lost: how the connection was lost; empty where it was not.
+        timed_out: whether that was for want of a reply.
         refused_before_body: the recipients that were refused when the message began to be
             written; None where it never was.
     """
 
     transaction: Transaction
     lost: str
+    timed_out: bool
     refused_before_body: frozenset[int] | None
 
 
@@ -159,6 +166,7 @@ class Dialogue:
             reply,
             stops=blame == RELAY,
             for_good=blame == RELAY and phase == "auth",
+            at_greeting=phase == "connect",
         )
 
     # Commands
@@ -172,8 +180,10 @@ class Dialogue:
             shown: what the trace shows instead, where the line holds a secret.
 
         Raises:
-            Lost, TimeoutError: no reply came.
+            Lost, TimeoutError: no reply came, or one that nobody awaited.
         """
+        if lost := self.look():
+            raise Lost(lost)
         self.tell(f"C: {shown or line}")
         self.wire.write(line.encode("utf-8") + b"\r\n", self._limits["block"])
         return self.reply(limit)
@@ -219,7 +229,7 @@ class Dialogue:
                 lost = self._read_replies(transaction, due, recipients)
         self.messages += 1
         self.wary = transaction.verdict != ACCEPTED
-        return Delivery(transaction, lost, refused)
+        return Delivery(transaction, lost, lost.startswith(_NO_REPLY), refused)
 
     def _write_flight(self, transaction: Transaction, flight: bytes) -> str:
         """Write it; after a failure read what has come: it explains it, most times."""
@@ -250,7 +260,7 @@ class Dialogue:
                 return str(error)
             except TimeoutError:
                 transaction.receive_eof()
-                return f"no reply in {limit:g} seconds"
+                return f"{_NO_REPLY} {limit:g} seconds"
             used = transaction.receive_data(data)
             self._tell_replies(data[:used])
             if used < len(data):
@@ -276,7 +286,7 @@ class Dialogue:
         unread = self.wire.unread()
         if unread:
             self._tell_replies(unread)
-            return line_of((MALFORMED, unread))[3:]
+            return f"a reply that nobody awaited: {words(unread)}"
         return self.wire.end
 
     def quit(self) -> None:
@@ -330,6 +340,3 @@ def literal_of(sock: socket.socket) -> str:
     if sock.family == socket.AF_INET6:
         return f"[IPv6:{address[0].partition('%')[0]}]"
     return "[127.0.0.1]"
-
-
-__all__ = ["CLOSED", "Delivery", "Dialogue", "Unavailable", "literal_of"]

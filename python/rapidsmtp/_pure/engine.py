@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapidsmtp._pure.attention import Attention
-from rapidsmtp._pure.crew import CLOSED, Crew
+from rapidsmtp._pure.crew import Crew
 from rapidsmtp._pure.dialogue import Unavailable
 from rapidsmtp._pure.job import Fate, Job, Result
 from rapidsmtp._pure.outcome import INVALID
@@ -313,7 +313,7 @@ class Engine:
         if deadline is not None:
             limit = min(limit, max(deadline, time.monotonic() + LAST_REPLIES))
         self._crew.wake_all()
-        while self._crew.workers and time.monotonic() < limit:
+        while self._crew.open and time.monotonic() < limit:
             self._crew.left.wait(limit - time.monotonic())
         for wire in list(self._board.wires):
             wire.cut()
@@ -328,5 +328,3 @@ _COUNTED = (
     "invalid",
     "not_attempted",
 )
-
-__all__ = ["CLOSED", "Engine", "Result"]

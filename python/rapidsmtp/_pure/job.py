@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from rapidsmtp._pure.address import plain_path
 from rapidsmtp._pure.command import mail, rcpt
-from rapidsmtp._pure.outcome import ACCEPTED, message_status
+from rapidsmtp._pure.outcome import ACCEPTED, INVALID, message_status
 from rapidsmtp._pure.reply import Reply, enhanced_status
 
 
@@ -63,13 +63,13 @@ class Result:
         attempts: int,
         seconds: float,
     ) -> None:
-        self.status = message_status([fate.status for fate in fates])
-        worst = next((fate for fate in fates if fate.status != ACCEPTED), fates[0])
+        self.status = message_status([fate.status for fate in fates]) if fates else INVALID
+        worst = next((fate for fate in fates if fate.status != ACCEPTED), None)
         self._details = (
             self.status,
             [(fate.status, fate.code, fate.enhanced_status, fate.text) for fate in fates],
             reply,
-            worst.phase,
+            worst.phase if worst else "body" if fates else "build",
             attempts,
             seconds,
             _reason(addresses, fates),
@@ -154,9 +154,14 @@ class Job:
             path_of: renders an address that is not plain.
 
         Raises:
-            ValueError: it holds what it must not.
+            ValueError: it holds what it must not, or no recipient.
+            TypeError: the message is not bytes.
         """
         message = self.message
+        if not isinstance(message.data, bytes):
+            raise TypeError(f"data must be bytes, not {type(message.data).__name__}")
+        if not message.recipients:
+            raise ValueError("a message needs at least one recipient")
         self.sender = plain_path(message.sender) or path_of(message.sender)
         self.recipients = [plain_path(each) or path_of(each) for each in message.recipients]
         self.utf8 = _asks_utf8(message) or not all(

@@ -42,10 +42,8 @@ class Wire:
 
     def __init__(self, sock: socket.socket, count: Callable[[int], None]) -> None:
         sock.setblocking(False)
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            # The last piece of a message must not wait until the one before it is acknowledged.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The last piece of a message must not wait until the one before it is acknowledged.
+        _set_option(sock, "TCP_NODELAY")
         self._sock = sock
         self._count = count
         self._received = bytearray()
@@ -69,6 +67,9 @@ class Wire:
         while not self._received:
             if self._end:
                 raise Lost(self._end)
+            # Linux forgets it again and again. Without it the relay's next segment can wait 40 ms
+            # for an acknowledgement of the one before (Nagle meets the delayed ACK).
+            _set_option(self._sock, "TCP_QUICKACK")
             _wait(self._sock, deadline)
             self._receive()
         data = bytes(self._received)
@@ -296,6 +297,14 @@ def connect_path(path: str, seconds: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _set_option(sock: socket.socket, name: str) -> None:
+    """Turn on an option of TCP where this system and this socket have it."""
+    option = getattr(socket, name, None)
+    if option is not None and sock.family != getattr(socket, "AF_UNIX", None):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
 def _wait(sock: socket.socket, deadline: float, *, writing: bool = False) -> None:

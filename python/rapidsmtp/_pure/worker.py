@@ -6,7 +6,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from rapidsmtp._pure import judgement
 from rapidsmtp._pure.capability import exceeds_size
@@ -15,7 +14,6 @@ from rapidsmtp._pure.dialogue import Delivery, Dialogue, Unavailable, literal_of
 from rapidsmtp._pure.job import Errand, Job
 from rapidsmtp._pure.judgement import Judgement, judge
 from rapidsmtp._pure.login import log_in
-from rapidsmtp._pure.reply import Reply
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.stuffing import stuff
 from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, Transaction
@@ -58,13 +56,22 @@ class Board:
         self.wires: set[Wire] = set()
         self.descriptors: set[int] = set()
         self.written = 0
-        self.numbers = 0
+        self._numbers = 0
         self.pipelining: str | None = None
         self.tell = tell
         self.ask_password = ask_password
+        self._lock = threading.Lock()
 
     def count(self, octets: int) -> None:
-        self.written += octets
+        """The kernel took so many octets."""
+        with self._lock:
+            self.written += octets
+
+    def number(self) -> int:
+        """A number for a new connection, from 1 on."""
+        with self._lock:
+            self._numbers += 1
+            return self._numbers
 
 
 class Worker:
@@ -152,8 +159,7 @@ class Worker:
 
     def _attach(self, sock: socket.socket) -> Wire:
         board = self._board
-        board.numbers += 1
-        self._number = board.numbers
+        self._number = board.number()
         self._descriptor = sock.fileno()
         board.descriptors.add(self._descriptor)
         self.wire = Wire(sock, board.count)
@@ -211,7 +217,7 @@ class Worker:
             lost = dialogue.look()
             if lost:
                 rested = time.monotonic() - self._rested > IDLE
-                self._crew.put_back(self, lost)
+                self._crew.put_back(self, lost, used=rested or dialogue.messages > 0)
                 return _End(lost, by_relay=not rested)
             end = self._deliver(dialogue, errand)
             if end is not None:
@@ -279,7 +285,9 @@ class Worker:
         actions = {each.action for each in judgements}
         reason = delivery.lost or transaction.fault or "the relay ended it"
         if transaction.close:
-            return _End(reason, by_relay=True, full=False, unfinished=1)
+            # A stall and "slower" say nothing about how many messages a connection carries.
+            ended = not delivery.timed_out and judgement.SLOWER not in actions
+            return _End(reason, by_relay=ended, unfinished=1)
         if judgement.IN_DOUBT in actions or judgement.STOP in actions:
             return _End("the relay gave no valid reply", unfinished=1)
         if judgement.BACK in actions:
@@ -388,6 +396,3 @@ def _ask_name() -> None:
     name = socket.getfqdn()
     if "." in name and name.isascii() and name.isprintable() and " " not in name:
         _own_name.append(name)
-
-
-__all__: list[Any] = ["Board", "Reply", "Worker"]
