@@ -47,18 +47,20 @@ class Connected:
 
     Attributes:
         lost: how it ended, if not by QUIT; a malformed reply counts as an end.
+        abandoned: the client left, without QUIT, where nothing was wrong.
         awaited: senders whose DATA was answered with 354, in order.
         terminators: ends of data and LAST chunks that came in.
         chunked: whether any BDAT came.
+        used: whether any MAIL came.
     """
 
     number: int
-    greeted: bool = False
     lost: str | None = None
     abandoned: bool = False
-    awaited: list[str] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list, repr=False)
     terminators: int = 0
     chunked: bool = False
+    used: bool = False
 
 
 class Record:
@@ -109,4 +111,5 @@ class Record:
             self.violations.append(f"connection {connection.number}: {text}")
 
     def lost(self) -> Iterator[Connected]:
-        return (each for each in self.connections if each.lost)
+        """The connections that a mail can have been lost with."""
+        return (each for each in self.connections if each.lost and each.used)

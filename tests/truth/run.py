@@ -250,7 +250,7 @@ class Run:
             problems += [
                 f"connection {each.number} was left without QUIT"
                 for each in record.connections
-                if each.abandoned
+                if each.abandoned and each.used
             ]
             problems += [f"{o.message} is UNKNOWN" for o in self._with(Status.UNKNOWN)]
         for outcome in self.outcomes:

@@ -351,7 +351,7 @@ class _Conversation:
             self.failed = True
             return
         address, parameters = matched.groups()
-        self.server.greeted = True
+        self.server.greeted = self.me.used = True
         with self.record.lock:
             self.record.mails.append((address, parameters.strip()))
 
