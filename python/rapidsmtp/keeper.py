@@ -6,6 +6,7 @@ iterable has left lying, the other hears what the engine wants of the program. B
 hold the engine, never the sender.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -79,9 +80,11 @@ class Keeper:
 
     def watch(self, sending: Sending) -> None:
         """Offer what the sending has gathered whenever its iterable stalls."""
-        with self._changed:
-            self._watched.append(sending)
+        # Python 3.12 starts no thread once the main one has ended. What cannot be watched is sent
+        # all the same, batch by batch.
+        with self._changed, contextlib.suppress(RuntimeError):
             self._wake()
+            self._watched.append(sending)
 
     def unwatch(self, sending: Sending) -> None:
         """The end of `watch`."""
@@ -120,14 +123,16 @@ class Keeper:
         return future
 
     def close(self) -> None:
-        """After the engine was closed: resolve what is left, and tell the last trace lines."""
+        """After the engine was closed: wait for the last futures and the last trace lines.
+
+        Not when a callback of the program is what closes the sender: it would wait for itself.
+        """
         self._closed = True
         own = threading.current_thread()
         deadline = time.monotonic() + _CALLBACKS
         if own is not self._thread:
-            self._resolve(0.0)
             with self._changed:
-                self._changed.wait_for(lambda: not self._unresolved, _CALLBACKS)
+                self._changed.wait_for(lambda: self._unresolved <= 0, _CALLBACKS)
         if self._say is not None and self._attendant is not None and own is not self._attendant:
             self._attendant.join(max(0.0, deadline - time.monotonic()))
 
@@ -150,6 +155,7 @@ class Keeper:
         return thread
 
     def _keep(self) -> None:
+        idle = False
         while True:
             wait = _LOOK if self._watched else _LINGER
             if self._channel is None:
@@ -162,7 +168,8 @@ class Keeper:
                 if sending.is_flushed:
                     self.unwatch(sending)
             with self._changed:
-                if not self._watched and not self._unresolved:
+                was_idle, idle = idle, not self._watched and self._unresolved <= 0
+                if idle and (was_idle or self._closed):
                     self._thread = None
                     return
 

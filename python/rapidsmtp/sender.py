@@ -271,7 +271,8 @@ class Sender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(None if kind is None else _GRACE)
+        # A generator that is left early is no failure of what it has sent.
+        self.close(None if kind in (None, GeneratorExit) else _GRACE)
 
     def __del__(self) -> None:
         if self._closed or self._engine is None:

@@ -216,6 +216,7 @@ class Crew:
                     self.stop(fault.line, fault.reply)
                 else:
                     self._connect_due = now + backoff(self._settings.backoff, self._failures)
+            self.left.notify_all()
             self.wake_all()
 
     def next(self, worker: "Worker", rests_until: float) -> Errand | None:
@@ -292,6 +293,11 @@ class Crew:
                 self._fruitless = 0
             self.left.notify_all()
             self.wake_all()
+
+    def filled(self) -> None:
+        """A connection carried as many messages as the relay is believed to take."""
+        with self._lock:
+            self.governor.fill_connection()
 
     def fail(self, worker: "Worker", error: Exception) -> None:
         """A worker has met a fault of our own: what it had in hand may have been sent."""

@@ -19,6 +19,7 @@ from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.transaction import ACCEPTED, Transaction
 from rapidsmtp._pure.wire import Lost, Wire
 
+_LONE_DOT = b".\r\n"
 _NO_REPLY = "no reply in"
 
 MAX_AUTH_LINE = 12288 + 8
@@ -116,6 +117,12 @@ class Dialogue:
         """
         verb = "LHLO" if self._settings.lmtp else "EHLO"
         reply = self.command(f"{verb} {name}")
+        if reply[0] in (500, 502) and not self._settings.lmtp:
+            # RFC 5321 3.2: a server that does not know EHLO is greeted in the old way.
+            reply = self.command(f"HELO {name}")
+            if reply[0] == 250:
+                self.features = {}
+                return
         if reply[0] != 250:
             raise self.refusal("hello", reply)
         self.features = parse_ehlo(reply[1])
@@ -223,6 +230,12 @@ class Dialogue:
             due += transaction.awaiting
             if transaction.body_sent:
                 refused = frozenset(index for index, _ in transaction.refused)
+            elif flight == _LONE_DOT and not _all_refused(transaction):
+                # It would be an empty mail for whoever the relay takes to be accepted.
+                transaction.write_failed()
+                transaction.receive_eof(strict=True)
+                lost = "the relay gave no valid reply to RCPT"
+                break
             self._tell_flight(flight, transaction.body_sent)
             lost = self._write_flight(transaction, flight)
             if not lost:
@@ -243,7 +256,7 @@ class Dialogue:
         if transaction.awaiting and data:
             used = transaction.receive_data(data)
             self._tell_replies(data[:used])
-        transaction.receive_eof()
+        transaction.receive_eof(strict=True)
         return lost
 
     def _read_replies(self, transaction: Transaction, due: int, recipients: int) -> str:
@@ -256,10 +269,10 @@ class Dialogue:
             try:
                 data = self.wire.read(deadline)
             except Lost as error:
-                transaction.receive_eof()
+                transaction.receive_eof(strict=True)
                 return str(error)
             except TimeoutError:
-                transaction.receive_eof()
+                transaction.receive_eof(strict=True)
                 return f"{_NO_REPLY} {limit:g} seconds"
             used = transaction.receive_data(data)
             self._tell_replies(data[:used])
@@ -267,7 +280,7 @@ class Dialogue:
                 self.wire.put_back(data[used:])
         if transaction.verdict is None and self.wire.unread():
             # Whose reply the next one is can no longer be said.
-            transaction.receive_eof()
+            transaction.receive_eof(strict=True)
             return "the relay sent a reply that nobody awaited"
         return ""
 
@@ -316,6 +329,11 @@ class Dialogue:
         *lines, self._untold = (self._untold + data).split(b"\n")
         for line in lines:
             self._tell(f"S: {_shown(line)}")
+
+
+def _all_refused(transaction: Transaction) -> bool:
+    """Whether every reply to RCPT so far was a plain no."""
+    return all(reply[0] // 100 in (4, 5) for _, reply in transaction.refused)
 
 
 def _shown(line: bytes) -> str:

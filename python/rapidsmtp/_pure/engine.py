@@ -313,8 +313,8 @@ class Engine:
         if deadline is not None:
             limit = min(limit, max(deadline, time.monotonic() + LAST_REPLIES))
         self._crew.wake_all()
-        while self._crew.open and time.monotonic() < limit:
-            self._crew.left.wait(limit - time.monotonic())
+        while self._board.wires and (left := limit - time.monotonic()) > 0:
+            self._crew.left.wait(left)
         for wire in list(self._board.wires):
             wire.cut()
 

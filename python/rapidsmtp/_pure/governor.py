@@ -11,8 +11,8 @@ seconds of one clock that never goes back; nothing here waits.
     nothing, for 10 s     the rate grows each second by a tenth of what it was cut to; at four
                           times what it was cut from it is forgotten
     no to a connection    no more of them than are open; one more each minute
-    goodbye, twice after  so many messages on each connection
-    the same number
+    goodbye, twice after  so many messages on each connection; where it did not say in words that
+    the same number       these are the most, one more each time that it took them all
 """
 
 from collections import deque
@@ -82,7 +82,9 @@ class Governor:
         self._filled_at: float | None = None
         self._connections = connections
         self._connections_at = 0.0
+        self._given_messages = messages_per_connection
         self._last_goodbye = 0
+        self._told = False
         self._accepted: deque[tuple[float, int]] = deque()
 
     # Pacing
@@ -200,9 +202,19 @@ class Governor:
             full: whether it said that this was too many.
         """
         if messages >= 1 and (full or messages == self._last_goodbye):
-            known = self.messages_per_connection
-            self.messages_per_connection = messages if known is None else min(known, messages)
+            given = self._given_messages
+            self.messages_per_connection = messages if given is None else min(given, messages)
+            self._told = full
         self._last_goodbye = messages
+
+    def fill_connection(self) -> None:
+        """A connection carried all that it may, and the relay did not end it.
+
+        Where that number is only believed, it may take more.
+        """
+        known, given = self.messages_per_connection, self._given_messages
+        if known is not None and known != given and not self._told:
+            self.messages_per_connection = known + 1
 
     def limit_recipients(self, accepted: int) -> None:
         """The relay took so many recipients of a transaction and no more."""

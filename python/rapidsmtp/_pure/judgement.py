@@ -71,15 +71,19 @@ def judge(delivery: Delivery, count: int) -> list[Judgement]:
         return [rest] * count
     refused = dict(transaction.refused)
     accepted = set(transaction.accepted)
+    # LMTP may refuse after the body whom it took at RCPT.
+    at_rcpt = delivery.refused_before_body
+    if at_rcpt is None:
+        at_rcpt = frozenset(refused)
     judgements = []
     for index in range(count):
         reply = refused.get(index)
         if index in accepted:
-            judgements.append(_accepted(transaction.reply))
+            judgements.append(_accepted(transaction.finals.get(index, transaction.reply)))
         elif reply is None:
             judgements.append(rest)
-        elif delivery.refused_before_body is None or index in delivery.refused_before_body:
-            behind = any(before not in refused for before in range(index))
+        elif index in at_rcpt:
+            behind = any(before not in at_rcpt for before in range(index))
             judgements.append(_of_rcpt(reply, rest, behind, verdict == MAIL_ACCEPTED))
         else:
             judgements.append(_of_reply("body", reply, transaction.body_sent))
@@ -96,7 +100,9 @@ def learned_limit(judgements: list[Judgement]) -> int | None:
     if REMAINDER not in actions:
         return None
     first = actions.index(REMAINDER)
-    return first if set(actions[first:]) == {REMAINDER} else None
+    if set(actions[first:]) != {REMAINDER}:
+        return None
+    return sum(each.fate.phase != "rcpt" for each in judgements[:first])
 
 
 def _accepted(reply: Reply | None) -> Judgement:

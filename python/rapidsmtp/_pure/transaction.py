@@ -90,6 +90,7 @@ class Transaction:
             left.
         refused: index and reply of those refused so far.
         body_sent: whether the body was handed out and, as far as is known, written in full.
+        finals: LMTP's replies to the body, by the index of the recipient.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class Transaction:
         "awaiting",
         "body_sent",
         "close",
+        "finals",
         "refused",
         "reply",
         "verdict",
@@ -159,6 +161,7 @@ class Transaction:
         self.accepted: list[int] = []
         self.refused: list[tuple[int, Reply]] = []
         self.body_sent = False
+        self.finals: dict[int, Reply] = {}
         self._body = body
         self._lmtp = lmtp
         self._data_alone = data_alone or sequential
@@ -207,9 +210,15 @@ class Transaction:
         self._receive_replies()
         return used
 
-    def receive_eof(self) -> None:
-        """The server has closed: whatever was not decided by a reply is lost."""
-        self._reader.receive_eof()
+    def receive_eof(self, *, strict: bool = False) -> None:
+        """The server has closed: whatever was not decided by a reply is lost.
+
+        Args:
+            strict: whether a last line without a line end is no reply. The drop-in takes it for
+                one, as smtplib does; who asks whether a mail was accepted must not.
+        """
+        if not strict:
+            self._reader.receive_eof()
         self._receive_replies()
         self._end_of_stream(DISCONNECTED)
 
@@ -366,6 +375,7 @@ class Transaction:
 
     def _settle_lmtp_recipients(self) -> None:
         replies = list(zip(self.accepted, self._finals, strict=False))
+        self.finals = dict(replies)
         self.refused += [(index, reply) for index, reply in replies if not _accepts(reply)]
         self.refused.sort()
         self.accepted = [index for index, reply in replies if _accepts(reply)]

@@ -225,6 +225,9 @@ class Worker:
             self._rested = time.monotonic()
         if not dialogue.look():
             dialogue.quit()
+            known = self._crew.governor.messages_per_connection
+            if known is not None and dialogue.messages >= known:
+                self._crew.filled()
         return _End("the sender ended it")
 
     def _is_worn(self, dialogue: Dialogue) -> bool:
@@ -285,8 +288,10 @@ class Worker:
         actions = {each.action for each in judgements}
         reason = delivery.lost or transaction.fault or "the relay ended it"
         if transaction.close:
-            # A stall and "slower" say nothing about how many messages a connection carries.
-            ended = not delivery.timed_out and judgement.SLOWER not in actions
+            # A stall and "slower" say nothing about how many messages a connection carries, and
+            # LMTP's data mode for nobody is left by us.
+            gone = delivery.lost or judgement.BACK in actions
+            ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
             return _End(reason, by_relay=ended, unfinished=1)
         if judgement.IN_DOUBT in actions or judgement.STOP in actions:
             return _End("the relay gave no valid reply", unfinished=1)
