@@ -6,6 +6,7 @@ iterable has left lying, the other hears what the engine wants of the program. B
 hold the engine, never the sender.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -79,9 +80,11 @@ class Keeper:
 
     def watch(self, sending: Sending) -> None:
         """Offer what the sending has gathered whenever its iterable stalls."""
-        with self._changed:
-            self._watched.append(sending)
+        # Python 3.12 starts no thread once the main one has ended. What cannot be watched is sent
+        # all the same, batch by batch.
+        with self._changed, contextlib.suppress(RuntimeError):
             self._wake()
+            self._watched.append(sending)
 
     def unwatch(self, sending: Sending) -> None:
         """The end of `watch`."""
