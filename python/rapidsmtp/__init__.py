@@ -23,6 +23,7 @@ from rapidsmtp.client import SMTP as SMTP
 from rapidsmtp.client import SMTP_SSL as SMTP_SSL
 from rapidsmtp.delivery import Refused as Refused
 from rapidsmtp.delivery import Reply as Reply
+from rapidsmtp.errors import RelayError as RelayError
 from rapidsmtp.errors import SMTPAuthenticationError as SMTPAuthenticationError
 from rapidsmtp.errors import SMTPConnectError as SMTPConnectError
 from rapidsmtp.errors import SMTPDataError as SMTPDataError
@@ -39,6 +40,12 @@ from rapidsmtp.message import Message as Message
 from rapidsmtp.outcome import Outcome as Outcome
 from rapidsmtp.outcome import RecipientResult as RecipientResult
 from rapidsmtp.outcome import Status as Status
+from rapidsmtp.report import Report as Report
+from rapidsmtp.report import Stats as Stats
+from rapidsmtp.sender import Sender as Sender
+from rapidsmtp.settings import TLS as TLS
+from rapidsmtp.settings import Backoff as Backoff
+from rapidsmtp.settings import Timeouts as Timeouts
 from rapidsmtp.template import Template as Template
 
 __version__ = "0.1.0"

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from email.message import Message
 from typing import Any
 
-from rapidsmtp import _core, delivery, pipelined, replaceable, stepwise
+from rapidsmtp import _core, delivery, many, pipelined, replaceable, stepwise
 from rapidsmtp.authentication import Authentication
 from rapidsmtp.connection import name_of_this_host
 from rapidsmtp.delivery import NOT_CONNECTED, Refused, accepts
@@ -32,6 +32,7 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 from rapidsmtp.message import envelope, flatten
+from rapidsmtp.outcome import Outcome
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
@@ -330,6 +331,19 @@ class SMTP(Authentication):
             mail_options = (*mail_options, "SMTPUTF8", "BODY=8BITMIME")
         flat = flatten(msg, utf8=international)
         return self.sendmail(sender, recipients, flat, mail_options, rcpt_options)
+
+    def sendmail_many(self, messages: Iterable[Any]) -> list[Outcome]:
+        """Send many mails over this connection, going on after a refusal.
+
+        Args:
+            messages: `rapidsmtp.Message` objects, tuples of `sendmail`'s arguments, or
+                email.message objects.
+
+        Returns:
+            One outcome for each, in their order. When the connection is lost, the mail whose body
+            was handed over is UNKNOWN and those after it are NOT_ATTEMPTED.
+        """
+        return many.send(self, messages)
 
     def _greet(self) -> None:
         try:

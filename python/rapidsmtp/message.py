@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """One message with its envelope, ready for the wire.
 
@@ -41,17 +41,39 @@ class Message:
     mail_options: Sequence[str] = field(default=(), kw_only=True)
     rcpt_options: Sequence[str] = field(default=(), kw_only=True)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.data, (str, int)):
-            raise TypeError(f"data must be bytes, not {type(self.data).__name__}")
-        if type(self.data) is not bytes:
-            object.__setattr__(self, "data", bytes(self.data))
-        recipients = (self.recipients,) if isinstance(self.recipients, str) else self.recipients
-        object.__setattr__(self, "recipients", tuple(recipients))
-        if not self.recipients:
+    def __init__(
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        data: bytes,
+        *,
+        tag: Any = None,
+        mail_options: Sequence[str] = (),
+        rcpt_options: Sequence[str] = (),
+    ) -> None:
+        if type(data) is not bytes:
+            if isinstance(data, (str, int)):
+                raise TypeError(f"data must be bytes, not {type(data).__name__}")
+            data = bytes(data)
+        if type(recipients) is not tuple:
+            recipients = (recipients,) if isinstance(recipients, str) else tuple(recipients)
+        if not recipients:
             raise ValueError("a message needs at least one recipient")
-        object.__setattr__(self, "mail_options", tuple(self.mail_options))
-        object.__setattr__(self, "rcpt_options", tuple(self.rcpt_options))
+        # A million are made for one newsletter: past the frozen class's own __setattr__.
+        _set_sender(self, sender)
+        _set_recipients(self, recipients)
+        _set_data(self, data)
+        _set_tag(self, tag)
+        _set_mail_options(self, tuple(mail_options))
+        _set_rcpt_options(self, tuple(rcpt_options))
+
+
+_set_sender = Message.__dict__["sender"].__set__
+_set_recipients = Message.__dict__["recipients"].__set__
+_set_data = Message.__dict__["data"].__set__
+_set_tag = Message.__dict__["tag"].__set__
+_set_mail_options = Message.__dict__["mail_options"].__set__
+_set_rcpt_options = Message.__dict__["rcpt_options"].__set__
 
 
 def envelope(

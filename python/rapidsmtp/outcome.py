@@ -3,13 +3,16 @@
 SMTP answers for the sender, for each recipient and for the message as a whole (RFC 5321 section
 3.3), and a connection can be lost between any two of these. An `Outcome` keeps them apart, so
 that nothing is sent twice and nothing is lost without a word.
+
+The engine's outcomes come by the hundred thousand, and of most of them nobody asks more than the
+status. So they carry the engine's result, and take the rest out of it when it is first asked for.
 """
 
 import smtplib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from rapidsmtp.message import Message
 
@@ -49,8 +52,45 @@ class RecipientResult(NamedTuple):
     text: str
 
 
+_Recipient: TypeAlias = tuple[str, int | None, str | None, str]
+_Details: TypeAlias = tuple[str, list[_Recipient], tuple[int, bytes] | None, str, int, float, str]
+
+
+class Result(Protocol):
+    """What an engine knows of a message whose fate is decided."""
+
+    @property
+    def status(self) -> str:
+        """The name of a `Status`."""
+
+    def details(self) -> _Details:
+        """Status, recipients in the message's order, reply, phase, attempts, seconds, reason."""
+
+
+class _Folded:
+    """The place of an engine's result; empty in every other outcome."""
+
+    __slots__ = ("_result",)
+
+    _result: Result
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for a field that has no value yet: take all of them out of the result."""
+            if name not in _IN_RESULT:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            _, recipients, *values = self._result.details()
+            results = [RecipientResult(_STATUS[each[0]], *each[1:]) for each in recipients]
+            addresses = self.message.recipients
+            values.insert(0, dict(zip(addresses, results, strict=True)))
+            for field_name, value in zip(_IN_RESULT, values, strict=True):
+                object.__setattr__(self, field_name, value)
+            return object.__getattribute__(self, name)
+
+
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(_Folded):
     """The fate of one message.
 
     Attributes:
@@ -103,3 +143,46 @@ class Outcome:
             sender = self.message.sender if self.message else ""
             raise smtplib.SMTPSenderRefused(code, text, sender)
         raise smtplib.SMTPDataError(code, text)
+
+
+_STATUS = dict(Status.__members__)
+_IN_RESULT = ("recipients", "reply", "phase", "attempts", "seconds", "reason")
+
+
+def outcomes_of(decided: Iterable[tuple[Message, Result]]) -> list[Outcome]:
+    """Make the outcomes of what an engine has decided.
+
+    Args:
+        decided: Messages, each with its result.
+    """
+    told = []
+    # Past the frozen class's own __setattr__ and __init__, which take four times as long.
+    for message, result in decided:
+        outcome = _new(Outcome)
+        _set_result(outcome, result)
+        _set_message(outcome, message)
+        _set_tag(outcome, message.tag)
+        _set_status(outcome, _STATUS[result.status])
+        told.append(outcome)
+    return told
+
+
+def without_reply(message: Message, status: Status, phase: str, reason: str) -> Outcome:
+    """The outcome of a message on which no relay has said a word.
+
+    Args:
+        message: The message.
+        status: Its fate, and that of all of its recipients.
+        phase: Where it was decided.
+        reason: Why, in one line.
+    """
+    result = RecipientResult(status, None, None, reason)
+    recipients = dict.fromkeys(message.recipients, result)
+    return Outcome(message.tag, message, status, recipients, phase=phase, reason=reason)
+
+
+_new = object.__new__
+_set_result = _Folded.__dict__["_result"].__set__
+_set_message, _set_tag, _set_status = (
+    Outcome.__dict__[name].__set__ for name in ("message", "tag", "status")
+)

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 
 from rapidsmtp import _core
 from rapidsmtp.cli.relay import Relay, RelayError
+from rapidsmtp.many import ACCEPTED, Replies, for_all, judged, not_offered, reason, words
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, RecipientResult, Status
-
-_Replies = Mapping[str, tuple[int, bytes]]
 
 # What is under way at Ctrl-C is given so long to be answered: an answer now is worth more than
 # a message of which nobody knows whether it was delivered.
@@ -30,7 +29,6 @@ _GRACE_SECONDS = 0.8
 _FAREWELL_SECONDS = 5.0
 _LOST = "the connection was lost before the final reply"
 _INTERRUPTED = "interrupted before the final reply"
-_ACCEPTED = RecipientResult(Status.ACCEPTED, None, None, "")
 
 
 class _Lost(Exception):
@@ -62,7 +60,7 @@ class _Attempt:
             phase,
             self.number,
             seconds,
-            _reason(results),
+            reason(results),
         )
 
     def without_reply(self, status: Status, reason: str, phase: str) -> Outcome:
@@ -169,7 +167,7 @@ class Delivery:
             raise RelayError(f"{self._relay.name} has lost the connection again and again")
         self.connect()
         assert self._client is not None
-        fault = _not_offered(self._client, attempt.message)
+        fault = not_offered(self._client, attempt.message)
         if fault:
             return attempt.without_reply(Status.INVALID, fault, "build")
         outcome = self._sendmail(self._client, attempt)
@@ -190,21 +188,21 @@ class Delivery:
         except smtplib.SMTPRecipientsRefused as error:
             return self._refused(attempt, "rcpt", error.recipients)
         except smtplib.SMTPSenderRefused as error:
-            return self._refused(attempt, "mail", _for_all(message, error))
+            return self._refused(attempt, "mail", for_all(message, error))
         except smtplib.SMTPDataError as error:
-            single: _Replies = getattr(error, "recipients", {})
-            return self._refused(attempt, "data", {**_for_all(message, error), **single})
+            single: Replies = getattr(error, "recipients", {})
+            return self._refused(attempt, "data", {**for_all(message, error), **single})
         except (smtplib.SMTPNotSupportedError, ValueError) as error:
             return attempt.without_reply(Status.INVALID, str(error), "build")
         except OSError as error:
             return self._disconnected(attempt, error)
-        results = dict.fromkeys(message.recipients, _ACCEPTED)
-        results |= _judged(refused)
+        results = dict.fromkeys(message.recipients, ACCEPTED)
+        results |= judged(refused)
         return attempt.outcome("body", results, getattr(refused, "reply", None))
 
-    def _refused(self, attempt: _Attempt, phase: str, refused: _Replies) -> Outcome:
+    def _refused(self, attempt: _Attempt, phase: str, refused: Replies) -> Outcome:
         """The outcome of a message that nobody got, unless its replies concern more than it."""
-        results = _judged(refused)
+        results = judged(refused)
         unknown = any(result.status is Status.UNKNOWN for result in results.values())
         for code, text in refused.values():
             blame = _core.diagnose(phase, code, text, _core.enhanced_status(code, text))
@@ -235,8 +233,8 @@ class Delivery:
         reason = _INTERRUPTED if self.interrupted else f"{_LOST}: {error}"
         lost = RecipientResult(Status.UNKNOWN, None, None, reason)
         results = dict.fromkeys(attempt.message.recipients, lost)
-        results |= _judged(getattr(error, "recipients", {}))
-        results |= dict.fromkeys(getattr(error, "accepted", ()), _ACCEPTED)
+        results |= judged(getattr(error, "recipients", {}))
+        results |= dict.fromkeys(getattr(error, "accepted", ()), ACCEPTED)
         return attempt.outcome("body", results)
 
     def _lose(self) -> None:
@@ -258,46 +256,5 @@ def _cut(client: smtplib.SMTP) -> None:
             socket.socket.shutdown(client.sock, socket.SHUT_RDWR)
 
 
-def _not_offered(client: smtplib.SMTP, message: Message) -> str:
-    wanted = {"SMTPUTF8": "smtputf8", "BODY=8BITMIME": "8bitmime"}
-    for option in message.mail_options:
-        if option in wanted and not client.has_extn(wanted[option]):
-            return f"the relay does not offer {wanted[option].upper()}, which the message needs"
-    return ""
-
-
-def _for_all(
-    message: Message, error: smtplib.SMTPResponseException
-) -> dict[str, tuple[int, bytes]]:
-    text = error.smtp_error
-    reply = (error.smtp_code, text if isinstance(text, bytes) else text.encode())
-    return dict.fromkeys(message.recipients, reply)
-
-
-def _judged(replies: _Replies) -> dict[str, RecipientResult]:
-    """What the last words on each recipient mean."""
-    results = {}
-    for address, (code, text) in replies.items():
-        status = Status[_core.recipient_status(code)]
-        enhanced = _core.enhanced_status(code, text)
-        results[address] = RecipientResult(status, code, enhanced, _words(text))
-    return results
-
-
-def _reason(results: Mapping[str, RecipientResult]) -> str:
-    """The first refusal; without the address, so that a report can count equal ones."""
-    for address, result in results.items():
-        if result.status is not Status.ACCEPTED:
-            code = "" if result.code is None else f"{result.code} "
-            return f"{code}{result.text}".replace(address, "\N{HORIZONTAL ELLIPSIS}")
-    return ""
-
-
 def _line(code: int, text: bytes) -> str:
-    return f"{code} {_words(text)}".rstrip()
-
-
-def _words(text: bytes) -> str:
-    words = " ".join(text.decode("utf-8", "replace").split())
-    # A terminal obeys escape sequences, and a relay may send anything.
-    return "".join(each for each in words if each.isprintable())
+    return f"{code} {words(text)}".rstrip()

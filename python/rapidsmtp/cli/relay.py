@@ -1,11 +1,9 @@
-"""A relay's URL, and a connection to it that is ready to send.
+"""A connection to a relay that is ready to send.
 
-`smtp://`, `smtps://`, `lmtp://host:port`, `lmtp:///path/of/a/socket`. TLS always verifies here
-(RFC 8314), STARTTLS (RFC 3207) is required as soon as there are credentials or the port is that
-of submission, and nobody logs in over clear text unless that was asked for in so many words.
+TLS always verifies here (RFC 8314), and nobody logs in over clear text unless that was asked for
+in so many words.
 """
 
-import os
 import smtplib
 import socket
 import ssl
@@ -13,16 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import rapidsmtp as drop_in
 from rapidsmtp import auth
 from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.errors import RelayError as RelayError
+from rapidsmtp.relay import parse_relay as read_url
 
-_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
-_SUBMISSION = 587
-_STARTTLS = ("required", "opportunistic", "off")
-_OPTIONS = ("starttls", "auth")
 _Mechanism: TypeAlias = "Callable[[Relay, smtplib.SMTP], Any]"
 
 
@@ -34,7 +29,7 @@ def _bound(made: Callable[[str, str, object], Any]) -> _Mechanism:
     return lambda relay, client: made(relay.user, relay.password, client)
 
 
-# What `auth=` in a URL may name; the token of the bearer mechanisms is the password.
+# What `auth=` in a URL may name (`rapidsmtp.relay.MECHANISMS`).
 _MECHANISMS: dict[str, _Mechanism] = {
     "plain": _by_password(auth.Plain),
     "login": _by_password(auth.Login),
@@ -51,10 +46,6 @@ _MECHANISMS: dict[str, _Mechanism] = {
 }
 # Where the URL names none: smtplib's order, then what smtplib does not know.
 _UNASKED = ("cram-md5", "plain", "login", "scram-sha-256", "scram-sha-1")
-
-
-class RelayError(Exception):
-    """The relay cannot be reached or will not have us: no message is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,70 +145,23 @@ def parse_relay(
         UsageError: It is not one; the text never has the password.
     """
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        parsed = read_url(url)
     except ValueError as error:
-        raise UsageError(f"the relay's URL is wrong: {error}") from None
-    scheme = parts.scheme
-    if scheme not in _PORTS:
-        raise UsageError("the relay's URL must begin with smtp://, smtps:// or lmtp://")
-    path = parts.path if scheme == "lmtp" and not parts.hostname else ""
-    if (not parts.hostname and not path.strip("/")) or (port == 0):
-        raise UsageError("the relay's URL names no host" if port != 0 else "no port 0 in a URL")
-    if (parts.path.strip("/") and not path) or parts.fragment:
-        raise UsageError("the relay's URL has something behind the host that has no meaning")
-    user = unquote(parts.username or "")
-    password = unquote(parts.password or "") or os.environ.get("RAPIDSMTP_PASSWORD", "")
-    port = port or _PORTS[scheme]
-    options = _options(parts.query)
-    mechanism = _mechanism(options, user, password)
-    login = bool(user or mechanism)
+        raise UsageError(str(error)) from None
+    assert isinstance(parsed.password, str)
     return Relay(
-        scheme=scheme,
-        host=parts.hostname or "",
-        port=port,
-        path=unquote(path),
-        starttls=_starttls(options, scheme, path, login or port == _SUBMISSION),
-        user=user,
-        password=password,
+        scheme=parsed.scheme,
+        host=parsed.host,
+        port=parsed.port,
+        path=parsed.path,
+        starttls=parsed.starttls,
+        user=parsed.user,
+        password=parsed.password,
         context=_context(ca_file, certificate),
-        mechanism=mechanism,
+        mechanism=parsed.mechanism,
         allow_plaintext_auth=allow_plaintext_auth,
         timeout=timeout,
     )
-
-
-def _options(query: str) -> dict[str, str]:
-    options = parse_qsl(query, keep_blank_values=True)
-    for key, _ in options:
-        if key not in _OPTIONS:
-            raise UsageError(f"the relay's URL has an unknown option {key!r}")
-    return dict(options)
-
-
-def _mechanism(options: dict[str, str], user: str, password: str) -> str:
-    chosen = options.get("auth", "").lower()
-    if chosen not in _MECHANISMS and "auth" in options:
-        names = ", ".join(_MECHANISMS)
-        raise UsageError(f"auth={chosen} in the relay's URL: it takes {names}")
-    if chosen == "external":
-        return chosen
-    if chosen and not user and chosen != "oauthbearer":
-        raise UsageError(f"auth={chosen} in the relay's URL, but no user: user@ before the host")
-    if (user or chosen) and not password:
-        raise UsageError("the relay's URL has no password: set RAPIDSMTP_PASSWORD")
-    return chosen
-
-
-def _starttls(options: dict[str, str], scheme: str, path: str, wanted: bool) -> str:
-    chosen = options.get("starttls")
-    if chosen is not None and chosen not in _STARTTLS:
-        raise UsageError(f"starttls={chosen} in the relay's URL: it takes {', '.join(_STARTTLS)}")
-    if scheme == "smtps" or path:
-        if chosen not in (None, "off"):
-            raise UsageError(f"starttls={chosen} has no meaning over {scheme}:// like this")
-        return "off"
-    return chosen or ("required" if wanted else "off")
 
 
 def _context(ca_file: str | None, certificate: str | None) -> ssl.SSLContext:
@@ -243,6 +187,8 @@ def _faults_named(relay: Relay) -> Iterator[None]:
     """Turn whatever a connection can raise into one line that says what to look at."""
     try:
         yield
+    except RelayError:
+        raise
     except smtplib.SMTPAuthenticationError as error:
         raise RelayError(f"{relay.name} refused the login: {_reply(error)}") from None
     except smtplib.SMTPResponseException as error:

@@ -1,0 +1,100 @@
+"""Senders and the process that they live in: `fork`, and the interpreter's end.
+
+A child of `fork` has its parent's sockets but none of its threads. It must not write to the one
+nor wait for the other: its senders begin anew, and the inherited sockets are closed there without
+a word.
+"""
+
+import atexit
+import contextlib
+import os
+import stat
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rapidsmtp import _core
+    from rapidsmtp.sender import Sender
+
+# Seconds that the interpreter's end may take for all senders that nobody has closed.
+_AT_EXIT = 30.0
+# And after Ctrl-C.
+_INTERRUPTED = 0.8
+
+_open: "weakref.WeakSet[Sender]" = weakref.WeakSet()
+_ending: set[threading.Thread] = set()
+_sockets: list[tuple[int, int]] = []
+# Of the parent: their threads are not here, so nothing may wait for them, a destructor included.
+_inherited: list[object] = []
+
+
+def opened(sender: "Sender") -> None:
+    """Take note of a sender that needs an end."""
+    _open.add(sender)
+
+
+def closed(sender: "Sender") -> None:
+    """Its end has come."""
+    _open.discard(sender)
+
+
+def end(engine: "_core.Engine") -> None:
+    """Close the engine of a sender that nobody holds any more, once it has sent everything."""
+
+    def close() -> None:
+        engine.close(None)
+        _ending.discard(thread)
+
+    thread = threading.Thread(target=close, name="rapidsmtp ending", daemon=True)
+    _ending.add(thread)
+    thread.start()
+
+
+def _before_fork() -> None:
+    _sockets.clear()
+    for sender in list(_open):
+        for descriptor in sender._descriptors():
+            with contextlib.suppress(OSError):
+                _sockets.append((descriptor, os.fstat(descriptor).st_ino))
+
+
+def _after_fork_in_child() -> None:
+    for sender in list(_open):
+        _inherited.append(sender._begin_anew())
+    for descriptor, inode in _sockets:
+        with contextlib.suppress(OSError):
+            # Another thread may have closed it just before, and opened something else.
+            found = os.fstat(descriptor)
+            if found.st_ino == inode and stat.S_ISSOCK(found.st_mode):
+                os.close(descriptor)
+    _sockets.clear()
+    _inherited.extend(_ending)
+    _ending.clear()
+
+
+def _at_exit() -> None:
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    deadline = time.monotonic() + (_INTERRUPTED if interrupted else _AT_EXIT)
+    for sender in list(_open):
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            before = sender.stats()
+            sender.close(max(0.0, deadline - time.monotonic()))
+            after = sender.stats()
+            lost = after.not_attempted - before.not_attempted
+            unknown = after.unknown - before.unknown
+            if lost or unknown:
+                print(
+                    f"rapidsmtp: at exit {lost} messages were not sent to {sender.relay}"
+                    + (f", and {unknown} may have been" if unknown else ""),
+                    file=sys.stderr,
+                )
+    for thread in list(_ending):
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,379 @@
+"""A `Sender` and the process that it lives in: Ctrl-C, fork, the interpreter's end, the collector.
+
+Most of it happens in a process of its own, which gets the relay's URL as its argument.
+"""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rapidsmtp
+from rapidsmtp import Message, Sender, Status
+from server import TIMEOUT, Dialogue, Server
+
+EXTENSIONS = ("PIPELINING", "8BITMIME")
+PROCESS = 20.0
+"""Seconds that a process of its own may take."""
+
+PREAMBLE = """
+    import os, signal, sys, threading, time
+    from rapidsmtp import Message, RelayError, Sender, Status
+    url = sys.argv[1]
+    def numbered(count, start=0):
+        for number in range(start, start + count):
+            yield Message("s@example.com", [f"r{number}@example.com"], b"x", tag=number)
+"""
+
+Run = Callable[..., "subprocess.Popen[str]"]
+
+
+def url(server: Server) -> str:
+    return f"smtp://{server.host}:{server.port}"
+
+
+def received(server: Server) -> bytes:
+    return b"".join(bytes(each.received) for each in server.connections)
+
+
+def bodies(server: Server) -> int:
+    return received(server).count(b"\r\n.\r\n")
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(Dialogue(EXTENSIONS)) as server:
+        yield server
+
+
+@pytest.fixture
+def silent() -> Iterator[Server]:
+    """A server that takes every body and says nothing to it, for a while."""
+
+    def message(body: bytes) -> bytes:
+        time.sleep(3)
+        return b"250 ok"
+
+    with Server(Dialogue(EXTENSIONS, replies={"message": message})) as server:
+        yield server
+
+
+@pytest.fixture
+def run(half: str, tmp_path: Path) -> Iterator[Run]:
+    """Start a program with this half of the core."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, server: Server) -> "subprocess.Popen[str]":
+        file = tmp_path / "program.py"
+        file.write_text(textwrap.dedent(PREAMBLE) + textwrap.dedent(program))
+        package = str(Path(rapidsmtp.__file__).parent.parent)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", file, url(server)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "RAPIDSMTP_CORE": half, "PYTHONPATH": package},
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ended(process: "subprocess.Popen[str]", status: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=PROCESS)
+    assert process.returncode == status, err
+    return out.strip(), err.strip()
+
+
+# Ctrl-C
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", ["send", "send_all", "submit"])
+def test_control_c_within_a_second(run: Run, silent: Server, how: str) -> None:
+    process = run(
+        f"""
+        how = {how!r}
+        told = []
+        sender = Sender(url, connections=2)
+        try:
+            with sender:
+                if how == "send":
+                    for outcome in sender.send(numbered(1_000_000)):
+                        told.append(outcome)
+                elif how == "send_all":
+                    sender.send_all(numbered(1_000_000))
+                else:
+                    futures = [sender.submit(each) for each in numbered(100)]
+                    told = [future.result() for future in futures]
+        except KeyboardInterrupt:
+            end = time.monotonic()
+            report, stats = sender.close(), sender.stats()
+            if how == "submit":
+                assert all(future.done() for future in futures)
+                count = len(futures)
+            else:
+                count = len(told) + report.total
+            decided = stats.accepted + stats.unknown + stats.not_attempted
+            assert count == stats.taken == decided, (count, report, stats)
+            print(stats.unknown, stats.queued, stats.in_flight)
+        """,
+        silent,
+    )
+    wait_for(lambda: bodies(silent) == 2)
+    time.sleep(0.1)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, _ = ended(process)
+    assert time.monotonic() - start < 1.5  # a second, and the interpreter's own end
+    assert out == "2 0 0"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_control_c_without_a_with_block(run: Run, silent: Server) -> None:
+    process = run("list(Sender(url, connections=1).send(numbered(50)))", silent)
+    wait_for(lambda: bodies(silent) == 1)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PROCESS)
+    assert time.monotonic() - start < 2.0
+    assert "KeyboardInterrupt" in err and "rapidsmtp: at exit" in err
+
+
+# The interpreter's end
+
+
+def test_exit_without_close(run: Run, server: Server) -> None:
+    process = run(
+        """
+        sender = Sender(url)
+        outcomes = sender.send(numbered(200))
+        print(next(outcomes).status.name)
+        """,
+        server,
+    )
+    out, err = ended(process)
+    assert (out, err) == ("ACCEPTED", "")
+    assert bodies(server) >= 1
+    for number in range(bodies(server)):
+        assert received(server).count(b"<r%d@example.com>" % number) == 1
+
+
+def test_exit_with_pending_futures(run: Run, server: Server) -> None:
+    process = run(
+        """
+        sender = Sender(url)
+        for message in numbered(200):
+            sender.submit(message).add_done_callback(lambda each: print(each.result().tag))
+        """,
+        server,
+    )
+    out, err = ended(process)
+    assert sorted(map(int, out.split())) == list(range(200)) and err == ""
+    assert bodies(server) == 200
+
+
+def test_exit_tells_what_was_not_sent(run: Run, silent: Server) -> None:
+    process = run(
+        """
+        from rapidsmtp import process
+        process._AT_EXIT = 0.3
+        sender = Sender(url, connections=1)
+        for message in numbered(10):
+            sender.submit(message)
+        time.sleep(0.5)
+        """,
+        silent,
+    )
+    _, err = ended(process)
+    name = f"127.0.0.1:{silent.port}"
+    assert err == f"rapidsmtp: at exit 9 messages were not sent to {name}, and 1 may have been"
+
+
+def test_exit_from_a_thread_and_with_a_trace(run: Run, server: Server) -> None:
+    process = run(
+        """
+        sender = Sender(url, trace=lambda line: None)
+        def work():
+            print(sender.send_all(numbered(50)).accepted)
+        threading.Thread(target=work).start()
+        """,
+        server,
+    )
+    assert ended(process) == ("50", "")
+
+
+def test_exit_in_the_midst_of_a_daemons_send(run: Run, server: Server) -> None:
+    process = run(
+        """
+        sender = Sender(url)
+        def work():
+            sender.send_all(numbered(10_000_000))
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.5)
+        """,
+        server,
+    )
+    _, err = ended(process)
+    assert "Fatal" not in err
+
+
+# Fork
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+
+
+@needs_fork
+def test_a_child_begins_anew(run: Run, server: Server) -> None:
+    process = run(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sender = Sender(url, connections=1)
+        assert sender.send_all(numbered(3)).accepted == 3
+        pending = sender.submit(next(numbered(1, 100)))
+        pending.result()
+        before = sender._descriptors()
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            status = 1
+            try:
+                for descriptor in before:
+                    try:
+                        os.fstat(descriptor)
+                    except OSError:
+                        continue
+                    raise AssertionError("an inherited socket is open")
+                assert sender.stats().taken == 0
+                assert sender.send_all(numbered(5, 10)).accepted == 5
+                assert sender.submit(next(numbered(1, 200))).result(5).tag == 200
+                sender.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert sender.send_all(numbered(3, 20)).accepted == 3
+        sender.close()
+        print(sender.stats().accepted, sender.stats().connected)
+        """,
+        server,
+    )
+    assert ended(process) == ("7 1", "")
+    assert len(server.connections) == 2 and bodies(server) == 13
+
+
+@needs_fork
+def test_a_child_that_ends_by_itself(run: Run, server: Server) -> None:
+    """Destructors and exit handlers run in the child, and wait for nobody."""
+    process = run(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sender = Sender(url, trace=lambda line: None)
+        futures = [sender.submit(each) for each in numbered(20)]
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            sys.exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(sum(future.result().status is Status.ACCEPTED for future in futures))
+        """,
+        server,
+    )
+    assert ended(process) == ("20", "")
+    assert bodies(server) == 20
+
+
+@needs_fork
+def test_a_fork_in_the_midst_of_a_send(run: Run, server: Server) -> None:
+    process = run(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sender = Sender(url)
+        outcomes = sender.send(numbered(500))
+        told = [next(outcomes)]
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            try:
+                list(outcomes)
+            except RuntimeError as error:
+                os._exit(7 if "forked" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        told += outcomes
+        print(len(told))
+        """,
+        server,
+    )
+    assert ended(process) == ("500", "")
+    assert bodies(server) == 500
+
+
+# The collector
+
+
+@pytest.mark.usefixtures("half")
+def test_a_sender_that_nobody_holds(server: Server) -> None:
+    sender = Sender(url(server))
+    sender.send_all([Message("a@example.com", ["b@example.com"], b"x")])
+    with pytest.warns(ResourceWarning, match="unclosed <Sender smtp://127.0.0.1"):
+        del sender
+        gc.collect()
+    wait_for(lambda: all(each.over.is_set() for each in server.connections))
+    assert b"QUIT\r\n" in received(server).upper()
+
+
+@pytest.mark.usefixtures("half")
+def test_its_messages_go_all_the_same(server: Server) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        futures = [
+            Sender(url(server)).submit(Message("a@example.com", [f"r{number}@x.example"], b"x"))
+            for number in range(10)
+        ]
+        assert {each.result(TIMEOUT).status for each in futures} == {Status.ACCEPTED}
+        gc.collect()
+
+
+@pytest.mark.usefixtures("half")
+def test_no_thread_is_left(server: Server) -> None:
+    before = set(threading.enumerate())
+    with Sender(url(server), trace=lambda line: None) as sender:
+        sender.send_all(Message("a@example.com", ["b@example.com"], b"x") for _ in range(10))
+        sender.submit(Message("a@example.com", ["b@example.com"], b"x")).result(TIMEOUT)
+
+    def ours() -> list[str]:
+        return [
+            thread.name
+            for thread in set(threading.enumerate()) - before
+            if "rapidsmtp" in thread.name
+        ]
+
+    wait_for(lambda: not ours())
