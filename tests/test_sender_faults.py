@@ -1,0 +1,476 @@
+"""Relays that will not have us, and relays with limits: `Sender` against scripted servers."""
+
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from rapidsmtp import TLS, Message, Status
+from senders import (
+    CONTENT,
+    commands,
+    message,
+    messages,
+    send,
+    send_and_stop,
+    sender_to,
+    wires,
+)
+from server import HANG_UP, TIMEOUT, Answer, Connection, Dialogue, Server
+
+pytestmark = pytest.mark.usefixtures("half")
+
+OK = b"250 2.0.0 ok"
+PIPELINING = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> TLS:
+    return TLS(ca_file=authority.cert_pem.bytes())
+
+
+def serve(replies: Mapping[str, Any] | None = None, *offers: str, **settings: Any) -> Server:
+    socket_settings = {key: settings.pop(key) for key in ("path",) if key in settings}
+    return Server(Dialogue(offers or PIPELINING, replies or {}, **settings), **socket_settings)
+
+
+# The relay will not have us: one clear error, after the outcomes, and no storm
+
+
+def assert_stops(sender: Any, *words: str, code: int | None = None) -> None:
+    outcomes, error = send_and_stop(sender, messages(30))
+    assert outcomes, "what was taken has outcomes before the error"
+    for outcome in outcomes:
+        assert outcome.status is Status.NOT_ATTEMPTED
+        assert [result.status for result in outcome.recipients.values()] == [outcome.status]
+        assert outcome.reason
+    said = str(error)
+    assert len(said.splitlines()) == 1
+    for word in words:
+        assert word.lower() in said.lower(), said
+    assert (error.reply and error.reply[0]) == code
+
+
+def test_a_dead_relay() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    assert_stops(sender_to(port), str(port))
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    from rapidsmtp import Sender
+    from senders import LIMITS
+
+    name = "no-such-relay.invalid"
+    assert_stops(Sender(f"smtp://{name}", timeouts=LIMITS, local_hostname="client.example"), name)
+
+
+def test_a_wrong_password_is_tried_once_in_all() -> None:
+    with serve({"auth": b"535 5.7.8 who?"}, *PIPELINING, "AUTH CRAM-MD5 PLAIN LOGIN") as server:
+        sender = sender_to(server, login="user:wrong@", query="?starttls=off")
+        sender.close()
+        sender = sender_to(
+            server, login="user:wrong@", query="?starttls=off&auth=plain", allow_plaintext_auth=True
+        )
+        assert_stops(sender, "535", code=535)
+        assert commands(server, b"AUTH") == 1
+        assert commands(server, b"MAIL") == 0
+        assert len(server.connections) <= 4
+
+
+def test_a_wrong_password_stays_wrong() -> None:
+    with serve({"auth": b"535 5.7.8 who?"}, *PIPELINING, "AUTH PLAIN LOGIN") as server:
+        sender = sender_to(
+            server, login="user:wrong@", query="?starttls=off", allow_plaintext_auth=True
+        )
+        with sender:
+            for _ in range(2):
+                with pytest.raises(Exception, match="535"):
+                    list(sender.send(messages(5)))
+                time.sleep(1.1)  # a stop that passes would be forgotten by now
+            with pytest.raises(Exception, match="535"):
+                sender.submit(message()).result(TIMEOUT)
+        assert commands(server, b"AUTH") == 1
+
+
+def test_a_certificate_of_a_stranger(server_tls: ssl.SSLContext) -> None:
+    with Server(Dialogue(PIPELINING), tls=server_tls) as server:
+        assert_stops(sender_to(server, "smtps"), "certificate")
+        assert wires(server).count(b"") == len(server.connections) <= 4
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_certificate_of_another_host(
+    scheme: str, server_tls: ssl.SSLContext, authority: trustme.CA
+) -> None:
+    tls = TLS(ca_file=authority.cert_pem.bytes(), server_hostname="other.example")
+    dialogue = Dialogue([*PIPELINING, "STARTTLS"], tls=server_tls)
+    with Server(dialogue, tls=server_tls if scheme == "smtps" else None) as server:
+        query = "?starttls=required" if scheme == "smtp" else ""
+        assert_stops(sender_to(server, scheme, tls=tls, query=query), "certificate")
+        assert commands(server, b"MAIL") == 0
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_530_to_mail(pipelining: str) -> None:
+    with serve({"mail": b"530 5.7.0 Authentication required"}) as server:
+        assert_stops(sender_to(server, pipelining=pipelining), "530", code=530)
+        assert commands(server, b"MAIL") <= len(server.connections) <= 4
+
+
+def test_554_in_the_greeting() -> None:
+    with serve({"greeting": b"554 5.7.1 not you"}) as server:
+        assert_stops(sender_to(server), "554", code=554)
+        assert len(server.connections) <= 4
+
+
+def test_421_in_the_greeting_is_tried_a_few_times() -> None:
+    with serve({"greeting": b"421 4.3.2 too busy"}) as server:
+        assert_stops(sender_to(server, max_attempts=3), "421", code=421)
+        assert len(server.connections) <= 3 + 4
+
+
+def test_starttls_that_is_not_offered() -> None:
+    with serve() as server:
+        assert_stops(sender_to(server, query="?starttls=required"), "STARTTLS")
+        assert commands(server, b"MAIL") == 0
+
+
+def test_starttls_that_is_refused(server_tls: ssl.SSLContext, trusting: TLS) -> None:
+    with serve({"starttls": b"502 5.5.1 no"}, *PIPELINING, "STARTTLS") as server:
+        assert_stops(sender_to(server, query="?starttls=required", tls=trusting), "502", code=502)
+        assert commands(server, b"MAIL") == 0
+
+
+def test_no_login_in_clear_text() -> None:
+    with serve({}, *PIPELINING, "AUTH PLAIN LOGIN CRAM-MD5") as server:
+        assert_stops(sender_to(server, login="user:secret@", query="?starttls=off"))
+        assert commands(server, b"AUTH") == 0
+
+
+def test_no_mechanism_that_we_know() -> None:
+    with serve({}, *PIPELINING, "AUTH GSSAPI") as server:
+        options = {"login": "user:secret@", "query": "?starttls=off", "allow_plaintext_auth": True}
+        assert_stops(sender_to(server, **options), "AUTH")
+        assert commands(server, b"AUTH") == 0
+
+
+def test_the_relay_has_enough_in_the_middle() -> None:
+    answers = [OK] * 5 + [b"530 5.7.0 no more"]
+    with serve({"mail": answers}) as server:
+        outcomes, error = send_and_stop(sender_to(server, connections=1), messages(20))
+        counts = Counter(outcome.status for outcome in outcomes)
+        assert counts == {Status.ACCEPTED: 5, Status.NOT_ATTEMPTED: len(outcomes) - 5}
+        assert error.reply is not None and error.reply[0] == 530
+
+
+# The relay has limits: all is delivered all the same
+
+
+@pytest.mark.parametrize(
+    "end",
+    [b"421 4.4.2 Maximum message count per session reached", b"421 4.4.2 bye", HANG_UP],
+    ids=["in words", "421", "without a word"],
+)
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_a_number_of_messages_on_a_connection_is_learned(pipelining: str, end: bytes) -> None:
+    # With off and stream alike: on each connection three mails pass.
+    with serve({"mail": [OK, OK, OK, end]}) as server:
+        sender = sender_to(server, connections=1, pipelining=pipelining)
+        outcomes = send(sender, messages(24))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert {outcome.attempts for outcome in outcomes} == {1}
+        assert sender.stats().governor.messages_per_connection == 3
+        assert commands(server, b"MAIL") <= 24 + 3, "it learned, and asked no more"
+
+
+def test_throttling_slows_down_and_all_is_delivered() -> None:
+    throttled = iter([b"454 4.7.0 Throttling failure: Maximum sending rate exceeded."] * 2)
+    with serve({"message": lambda _: next(throttled, OK)}) as server:
+        sender = sender_to(server, connections=1, max_attempts=1)
+        start = time.monotonic()
+        outcomes = send(sender, messages(4))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert time.monotonic() - start >= 1, "slower means a pause"
+        assert sender.stats().governor.rate is not None
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_452_in_the_middle_of_the_recipients(pipelining: str) -> None:
+    most = 3
+    inbox = Inbox(lambda taken, _: b"452 4.5.3 too many" if len(taken) >= most else OK)
+    with serve(inbox.replies) as server:
+        recipients = [f"r{number}@example.com" for number in range(8)]
+        sender = sender_to(server, connections=1, pipelining=pipelining, max_attempts=1)
+        [outcome] = send(sender, [Message("s@example.com", recipients, CONTENT)])
+        assert outcome.status is Status.ACCEPTED, outcome
+        assert list(outcome.recipients) == recipients
+        assert sender.stats().governor.recipients_per_message == most
+    assert sorted(address for each in inbox.mails for address in each) == sorted(recipients)
+
+
+def test_greylisting() -> None:
+    tried: Counter[str] = Counter()
+
+    def answer(_: list[str], address: str) -> bytes:
+        tried[address] += 1
+        return b"450 4.2.0 greylisted" if tried[address] == 1 and "grey" in address else OK
+
+    inbox = Inbox(answer)
+    with serve(inbox.replies) as server:
+        given = [Message("s@example.com", ["a@example.com", "grey@example.com"], CONTENT)]
+        [outcome] = send(sender_to(server, connections=1), given)
+    assert outcome.status is Status.ACCEPTED
+    assert inbox.mails == [["a@example.com"], ["grey@example.com"]]
+    assert outcome.attempts == 2
+
+
+def test_deferred_to_the_end() -> None:
+    with serve({"rcpt": b"450 4.2.0 later"}) as server:
+        [outcome] = send(sender_to(server, connections=1, max_attempts=3), [message()])
+        assert (outcome.status, outcome.attempts) == (Status.DEFERRED, 3)
+        assert commands(server, b"RCPT") == 3
+
+
+class Inbox:
+    """Replies of a `Dialogue` on one connection, and the recipients of each mail.
+
+    Args:
+        answer: given the recipients so far and another one, the reply.
+    """
+
+    def __init__(self, answer: Callable[[list[str], str], bytes]) -> None:
+        self.mails: list[list[str]] = []
+        self._answer = answer
+        self._taken: list[str] = []
+        self.replies: dict[str, Answer] = {
+            "mail": self._mail,
+            "rcpt": self._rcpt,
+            "message": self._message,
+        }
+
+    def _mail(self, _: bytes) -> bytes:
+        self._taken = []
+        return OK
+
+    def _rcpt(self, line: bytes) -> bytes:
+        address = line.decode().partition("<")[2].partition(">")[0]
+        reply = self._answer(self._taken, address)
+        if reply == OK:
+            self._taken.append(address)
+        return reply
+
+    def _message(self, _: bytes) -> bytes:
+        self.mails.append(self._taken)
+        return OK
+
+
+@pytest.mark.parametrize(
+    ("offer", "options", "sizes"),
+    [
+        ("X-NOTHING", {"max_recipients": 2}, [1, 2, 2]),
+        ("LIMITS RCPTMAX=2", {}, [1, 2, 2]),
+        ("LIMITS MAILMAX=10 RCPTMAX=4", {"max_recipients": 3}, [2, 3]),
+    ],
+)
+def test_recipients_are_split(offer: str, options: dict[str, int], sizes: list[int]) -> None:
+    inbox = Inbox(lambda _taken, _address: OK)
+    with serve(inbox.replies, *PIPELINING, offer) as server:
+        recipients = [f"r{number}@example.com" for number in range(5)]
+        given = [Message("s@example.com", recipients, CONTENT)]
+        [outcome] = send(sender_to(server, connections=1, **options), given)
+    assert outcome.status is Status.ACCEPTED
+    assert sorted(len(each) for each in inbox.mails) == sizes
+    assert sorted(address for each in inbox.mails for address in each) == recipients
+
+
+def test_a_limit_of_domains() -> None:
+    inbox = Inbox(lambda _taken, _address: OK)
+    with serve(inbox.replies, *PIPELINING, "LIMITS RCPTDOMAINMAX=1") as server:
+        recipients = ["a@one.example", "b@two.example", "c@one.example"]
+        [outcome] = send(
+            sender_to(server, connections=1), [Message("s@example.com", recipients, CONTENT)]
+        )
+    assert outcome.status is Status.ACCEPTED
+    assert all(len({each.partition("@")[2] for each in mail}) == 1 for mail in inbox.mails)
+    assert sorted(address for each in inbox.mails for address in each) == sorted(recipients)
+
+
+def test_a_limit_of_messages_is_obeyed_from_the_start() -> None:
+    with serve({}, *PIPELINING, "LIMITS MAILMAX=2") as server:
+        outcomes = send(sender_to(server, connections=1), messages(6))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert [wire.upper().count(b"\r\nMAIL FROM") for wire in wires(server)] == [2, 2, 2]
+
+
+# What is offered, and what is not
+
+
+def test_size() -> None:
+    with serve({}, *PIPELINING, "SIZE 100") as server:
+        given = [message(0), message(1, b"x" * 101 + b"\r\n"), message(2, b"a\nb\n.\n")]
+        outcomes = {outcome.message: outcome for outcome in send(sender_to(server), given)}
+        assert outcomes[given[1]].status is Status.INVALID
+        assert outcomes[given[0]].status is outcomes[given[2]].status is Status.ACCEPTED
+        wire = b"".join(wires(server)).lower()
+        assert b"<s0@example.com> size=%d" % len(CONTENT) in wire
+        assert b"<s2@example.com> size=9" in wire, "repaired, not yet stuffed"
+        assert b"<s1@example.com>" not in wire
+
+
+EIGHT_BIT = b"Subject: x\r\n\r\n\xc3\xa4\r\n"
+DSN: dict[str, Any] = {"mail_options": ("RET=HDRS", "ENVID=x"), "rcpt_options": ("NOTIFY=NEVER",)}
+
+
+@pytest.mark.parametrize(
+    ("offer", "given", "written"),
+    [
+        ("8BITMIME", message(0, EIGHT_BIT), b" BODY=8BITMIME\r\n"),
+        ("SMTPUTF8", message(mail_options=("SMTPUTF8",)), b" SMTPUTF8\r\n"),
+        ("DSN", message(**DSN), b"> NOTIFY=NEVER\r\n"),
+        ("DSN", message(**DSN), b"> RET=HDRS ENVID=x\r\n"),
+        (
+            "SMTPUTF8",
+            Message("s@example.com", ["ä@example.com"], CONTENT),
+            "RCPT TO:<ä@example.com>".upper().encode(),
+        ),
+    ],
+)
+def test_what_must_be_offered(offer: str, given: Message, written: bytes) -> None:
+    with serve({}, "PIPELINING", offer) as server:
+        [outcome] = send(sender_to(server), [given])
+        assert outcome.status is Status.ACCEPTED, outcome
+        # Upper case alone differs between Pythons.
+        wire = b"".join(wires(server)).decode().upper().encode()
+        assert written.upper() in wire
+    with serve({}, "PIPELINING") as server:
+        [outcome] = send(sender_to(server), [given])
+        assert outcome.status is Status.INVALID, outcome
+        assert commands(server, b"DATA") == 0
+
+
+# LMTP, and Unix sockets
+
+
+def test_lmtp_has_a_reply_for_each_recipient() -> None:
+    answers = [b"250 2.0.0 queued as A", b"552 5.2.2 full", b"250 2.0.0 queued as C"]
+    with serve({"message": answers}, lmtp=True) as server:
+        recipients = ["a@example.com", "b@example.com", "c@example.com"]
+        given = [Message("s@example.com", recipients, CONTENT), message(1)]
+        first, second = sorted(
+            send(sender_to(server, "lmtp", connections=1), given),
+            key=lambda outcome: len(outcome.recipients),
+            reverse=True,
+        )
+        assert second.status is Status.ACCEPTED, "no reply is left over for the next"
+    assert first.status is Status.PARTIAL
+    told = [(result.status, result.code) for result in first.recipients.values()]
+    assert told == [(Status.ACCEPTED, 250), (Status.REFUSED, 552), (Status.ACCEPTED, 250)]
+    texts = [result.text for result in first.recipients.values()]
+    assert ["queued as A" in texts[0], "full" in texts[1], "queued as C" in texts[2]] == [True] * 3
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    from rapidsmtp import Sender
+
+    path = str(tmp_path / "lmtp")
+    with serve({}, lmtp=True, path=path) as server:
+        outcomes = send(Sender(f"lmtp://{path}", local_hostname="client.example"), messages(5))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert commands(server, b"LHLO") >= 1
+
+
+# Rate, and connections that rest
+
+
+def test_the_rate_holds_over_all_connections() -> None:
+    rate, count = 40.0, 24
+    times: list[float] = []
+    lock = threading.Lock()
+
+    def mail(_: bytes) -> bytes:
+        with lock:
+            times.append(time.monotonic())
+        return OK
+
+    with serve({"mail": mail}) as server:
+        outcomes = send(sender_to(server, rate=rate, connections=4), messages(count))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+    assert len(times) == count
+    times.sort()
+    burst = rate / 10
+    for first in range(count):
+        for last in range(first + 1, count):
+            allowed = rate * (times[last] - times[first] + 0.03) + burst + 1
+            assert last - first + 1 <= allowed, f"{last - first + 1} where {allowed:.1f} may be"
+    assert times[-1] - times[0] < 3 * count / rate, "and it is made use of"
+
+
+def first_connection(first: Callable[[Connection], object]) -> Callable[[Connection], object]:
+    """A script: something of its own on the first connection, the usual one on all others."""
+    lock = threading.Lock()
+    seen: list[Connection] = []
+
+    def script(connection: Connection) -> None:
+        with lock:
+            seen.append(connection)
+            is_first = len(seen) == 1
+        (first if is_first else Dialogue(PIPELINING))(connection)
+
+    return script
+
+
+def one_mail(connection: Connection) -> None:
+    """Take one mail by the book."""
+    connection.send(b"220 ready\r\n")
+    connection.line()
+    connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
+    for reply in (OK, OK, b"354 go on"):
+        connection.line()
+        connection.send(reply + b"\r\n")
+    connection.message()
+    connection.send(b"250 2.0.0 queued\r\n")
+
+
+@pytest.mark.parametrize("words", [b"", b"421 4.4.2 idle for too long\r\n", b"250 2.0.0 what?\r\n"])
+def test_a_connection_that_ended_while_it_rested(words: bytes) -> None:
+    ended = threading.Event()
+
+    def script(connection: Connection) -> None:
+        one_mail(connection)
+        connection.send(words)
+        if not words.startswith(b"250"):
+            connection.sock.shutdown(socket.SHUT_WR)
+        ended.set()
+        connection.rest()
+
+    with (
+        Server(first_connection(script)) as server,
+        sender_to(server, connections=1) as sender,
+    ):
+        assert sender.submit(message(1)).result(TIMEOUT).status is Status.ACCEPTED
+        assert ended.wait(TIMEOUT)
+        time.sleep(0.05)
+        second = sender.submit(message(2)).result(TIMEOUT)
+        assert (second.status, second.attempts) == (Status.ACCEPTED, 1)
+        assert b"s2@" not in server.wire(0), "a connection that spoke unasked is not used again"
