@@ -1,4 +1,5 @@
-//! The core of rapidsmtp: SMTP without sockets, clocks or threads, and, beside it, the sink.
+//! The core of rapidsmtp: SMTP without sockets, clocks or threads, and, beside it, the engine and
+//! the sink.
 //!
 //! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
 
@@ -7,9 +8,11 @@ pub mod auth;
 pub mod capability;
 pub mod command;
 pub mod diagnosis;
+pub mod engine;
 pub mod error;
 pub mod outcome;
 pub mod reply;
+pub mod session;
 pub mod sink;
 pub mod stuffing;
 pub mod transaction;

@@ -56,6 +56,7 @@
 //! The body itself is never here: whoever drives the transaction keeps it, and is told when.
 
 use crate::command::{self, Style};
+use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::reply::{Fault, MALFORMED, Reply, ReplyReader};
 
@@ -111,6 +112,8 @@ pub struct Options {
     pub mail_alone: bool,
     /// Whether to wait with DATA until a recipient is known to be left.
     pub data_alone: bool,
+    /// Whether to wait for the reply to each command, as where PIPELINING is not offered.
+    pub sequential: bool,
 }
 
 /// What is to be written in one go.
@@ -158,6 +161,8 @@ pub struct Transaction {
     data_reply: Option<Reply>,
     lone_dot: bool,
     finals: Vec<Reply>,
+    /// Of those whom the server took one by one (LMTP), its words.
+    accepting: Vec<Reply>,
     accepted: Vec<usize>,
     refused: Vec<(usize, Reply)>,
     write_failed: bool,
@@ -214,6 +219,7 @@ impl Transaction {
             data_reply: None,
             lone_dot: false,
             finals: Vec::new(),
+            accepting: Vec::new(),
             accepted: Vec::new(),
             refused: Vec::new(),
             write_failed: false,
@@ -222,7 +228,7 @@ impl Transaction {
             close: false,
             reply: None,
         };
-        if !options.mail_alone && !recipients.is_empty() {
+        if !options.mail_alone && !options.sequential && !recipients.is_empty() {
             transaction.add_recipients(FIRST_FLIGHT_RECIPIENTS);
         }
         Ok(transaction)
@@ -304,6 +310,12 @@ impl Transaction {
         &self.accepted
     }
 
+    /// On LMTP, the reply by which each of `accepted` has the mail; else empty.
+    #[must_use]
+    pub fn accepting(&self) -> &[Reply] {
+        &self.accepting
+    }
+
     /// Index and reply of the recipients refused so far.
     #[must_use]
     pub fn refused(&self) -> &[(usize, Reply)] {
@@ -316,12 +328,16 @@ impl Transaction {
         self.body_sent
     }
 
+    /// Whether a lone dot ended the data mode for nobody.
+    #[must_use]
+    pub fn is_data_mode_left(&self) -> bool {
+        self.lone_dot
+    }
+
     fn receive_replies(&mut self) {
         // All are taken: what stands behind a reply that ended it all belongs to nothing.
         let replies: Vec<Reply> = self.reader.events().collect();
-        let some = !replies.is_empty();
         for reply in replies {
-            self.awaiting -= 1;
             self.receive_reply(reply);
             if self.verdict.is_some() {
                 return;
@@ -329,23 +345,38 @@ impl Transaction {
         }
         if self.reader.fault().is_some() {
             self.end_of_stream(Verdict::Fault);
-        } else if some && self.awaiting == 0 {
+        }
+    }
+
+    /// Gives a reply that was read elsewhere to the oldest command that has none.
+    ///
+    /// For whoever reads the replies of several transactions off one stream; there has to be such
+    /// a command, which `awaiting` tells.
+    pub fn receive_reply(&mut self, reply: Reply) {
+        self.awaiting = self.awaiting.saturating_sub(1);
+        match self.phase() {
+            Phase::Mail => self.receive_mail(reply),
+            Phase::Rcpt => self.receive_rcpt(reply),
+            Phase::Data => self.receive_data_reply(reply),
+            _ if self.lone_dot => self.end(self.refusal(), is_ending(&reply), None),
+            _ => self.receive_final(reply),
+        }
+        if self.verdict.is_none() && self.awaiting == 0 {
             self.next_flight();
         }
     }
 
-    /// Gives a reply to the oldest command that has none.
-    fn receive_reply(&mut self, reply: Reply) {
+    /// The command that the next reply answers.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
         if self.mail_reply.is_none() {
-            self.receive_mail(reply);
+            Phase::Mail
         } else if self.rcpt_replies < self.rcpt_sent {
-            self.receive_rcpt(reply);
+            Phase::Rcpt
         } else if self.data_reply.is_none() {
-            self.receive_data_reply(reply);
-        } else if self.lone_dot {
-            self.end(self.refusal(), is_ending(&reply), None);
+            Phase::Data
         } else {
-            self.receive_final(reply);
+            Phase::Body
         }
     }
 
@@ -467,11 +498,13 @@ impl Transaction {
 
     /// Puts the next recipients on the flight, and DATA behind the last of them.
     fn add_recipients(&mut self, limit: usize) {
+        let limit = if self.options.sequential { 1 } else { limit };
         let total = self.rcpt_ends.len();
         let before = self.rcpt_sent;
         self.rcpt_sent = total.min(before + limit);
         self.next_replies += self.rcpt_sent - before;
-        let end = if self.rcpt_sent == total && !self.options.data_alone {
+        let end = if self.rcpt_sent == total && !self.options.data_alone && !self.options.sequential
+        {
             self.next_replies += 1;
             self.envelope.len()
         } else {
@@ -519,6 +552,7 @@ impl Transaction {
         for (index, reply) in left.into_iter().zip(&self.finals) {
             if accepts(reply) {
                 self.accepted.push(index);
+                self.accepting.push(reply.clone());
             } else {
                 self.refused.push((index, reply.clone()));
             }

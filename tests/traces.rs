@@ -54,6 +54,7 @@ impl Trace {
             lmtp: is_set("lmtp"),
             mail_alone: is_set("mail_alone"),
             data_alone: is_set("data_alone"),
+            sequential: is_set("sequential"),
         };
         Transaction::new(
             &self.values["sender"],

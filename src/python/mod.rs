@@ -7,6 +7,7 @@ mod auth;
 mod capability;
 mod command;
 mod diagnosis;
+mod engine;
 mod error;
 mod outcome;
 mod reply;
@@ -28,6 +29,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     outcome::register(module)?;
     reply::register(module)?;
     stuffing::register(module)?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<engine::NativeResult>()?;
     module.add_class::<sink::NativeSink>()?;
     transaction::register(module)?;
     Ok(())

@@ -37,7 +37,8 @@ impl Transaction {
     #[new]
     #[pyo3(signature = (
         sender, recipients, body, mail_parameters=None, rcpt_parameters=None,
-        *, utf8=false, lower_case=false, lmtp=false, mail_alone=false, data_alone=false
+        *, utf8=false, lower_case=false, lmtp=false, mail_alone=false, data_alone=false,
+        sequential=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "an envelope has as many")]
     fn new(
@@ -51,6 +52,7 @@ impl Transaction {
         lmtp: bool,
         mail_alone: bool,
         data_alone: bool,
+        sequential: bool,
     ) -> PyResult<Self> {
         let py = sender.py();
         let envelope = Envelope::new(sender, recipients, mail_parameters, rcpt_parameters);
@@ -73,6 +75,7 @@ impl Transaction {
             lmtp,
             mail_alone,
             data_alone,
+            sequential,
         };
         let state = transaction::Transaction::new(
             &envelope.sender,

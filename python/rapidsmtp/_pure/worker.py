@@ -277,7 +277,9 @@ class Worker:
             utf8=job.utf8,
             lmtp=self._settings.lmtp,
             mail_alone=dialogue.wary,
-            data_alone=dialogue.wary,
+            # LMTP's data mode for nobody can only be left by dropping the connection, so DATA
+            # waits there until there is somebody: mostly that is a round trip on one machine.
+            data_alone=dialogue.wary or self._settings.lmtp,
             sequential=self._settings.pipelining == "off" or "pipelining" not in dialogue.features,
         )
 
@@ -289,7 +291,7 @@ class Worker:
         reason = delivery.lost or transaction.fault or "the relay ended it"
         if transaction.close:
             # A stall and "slower" say nothing about how many messages a connection carries, and
-            # LMTP's data mode for nobody is left by us.
+            # a doubtful reply to RCPT is no goodbye.
             gone = delivery.lost or judgement.BACK in actions
             ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
             return _End(reason, by_relay=ended, unfinished=1)

@@ -1,0 +1,569 @@
+//! One connection: a session's octets through a transport, until one of them is at its end.
+//!
+//! A turn takes messages, writes, reads and takes note of what was decided; it waits only when
+//! none of that is possible. So replies are read while a message is written, and a connection that
+//! was left alone has its 421 or its end read before the next message is begun on it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use tokio::sync::futures::Notified;
+use tokio::time::{Sleep, sleep_until, timeout};
+
+use super::connect::{Target, connect};
+use super::door::Request;
+use super::job::Job;
+use super::pool::{Failure, FailureKind, Pool, Turn};
+use super::tls::TlsError;
+use super::transport::Transport;
+use crate::diagnosis::{Blame, Phase, diagnose};
+use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
+
+/// How much one read may bring: the replies to a large window.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Opens a connection and sends over it until it is at its end.
+pub(super) async fn run(pool: Rc<Pool>, number: u64) {
+    match open(&pool, number).await {
+        Ok(transport) => Connection::new(&pool, number, transport).drive().await,
+        Err(failure) => {
+            trace(&pool, number, [failure.text.clone()]);
+            pool.failed(&failure);
+        }
+    }
+    pool.flush();
+}
+
+async fn open(pool: &Pool, number: u64) -> Result<Transport, Failure> {
+    let settings = &pool.settings;
+    let socket = connect(&settings.target, &settings.connect)
+        .await
+        .map_err(|error| Failure {
+            text: error.to_string(),
+            reply: None,
+            kind: FailureKind::Unreachable,
+        })?;
+    trace(pool, number, [format!("connected to {}", settings.target)]);
+    let transport = Transport::new(socket);
+    if settings.implicit_tls {
+        secure(pool, transport).await
+    } else {
+        Ok(transport)
+    }
+}
+
+async fn secure(pool: &Pool, transport: Transport) -> Result<Transport, Failure> {
+    let settings = &pool.settings;
+    let secured = transport.secure(&settings.tls, &settings.host);
+    match timeout(settings.timeouts.tls, secured).await {
+        Ok(Ok(transport)) => Ok(transport),
+        Ok(Err(error)) => Err(Failure {
+            text: error.to_string(),
+            reply: None,
+            kind: match error {
+                TlsError::Failed { .. } => FailureKind::Passing,
+                TlsError::Untrusted { .. } | TlsError::Settings(_) => FailureKind::ForGood,
+            },
+        }),
+        Err(_) => Err(Failure {
+            text: format!("no TLS with {} in time", settings.target),
+            reply: None,
+            kind: FailureKind::Passing,
+        }),
+    }
+}
+
+fn trace(pool: &Pool, number: u64, lines: impl IntoIterator<Item = String>) {
+    if pool.settings.trace {
+        let lines = lines.into_iter().map(|line| format!("[{number}] {line}"));
+        pool.door.request(lines.map(Request::Trace));
+    }
+}
+
+struct Connection<'a> {
+    pool: &'a Pool,
+    number: u64,
+    transport: Option<Transport>,
+    session: Session,
+    /// The messages in flight, oldest first, as the session settles them.
+    jobs: VecDeque<Job>,
+    buffer: Vec<u8>,
+    opened: bool,
+    born: Instant,
+    decided: usize,
+    /// Whether the relay takes no more messages on it.
+    full: bool,
+    /// Since when the next reply is awaited, or there is nothing to do.
+    since: Instant,
+    answered: u64,
+    /// When there is a token for the next message.
+    token_at: Option<Instant>,
+    counted: u64,
+    broken: Option<String>,
+}
+
+impl<'a> Connection<'a> {
+    fn new(pool: &'a Pool, number: u64, transport: Transport) -> Self {
+        if let Some(descriptor) = transport.descriptor() {
+            pool.door.descriptor(descriptor, true);
+        }
+        let now = Instant::now();
+        Self {
+            pool,
+            number,
+            session: Session::new(options(pool, &transport)),
+            transport: Some(transport),
+            jobs: VecDeque::new(),
+            buffer: vec![0; READ_SIZE],
+            opened: false,
+            born: now,
+            decided: 0,
+            full: false,
+            since: now,
+            answered: 0,
+            token_at: None,
+            counted: 0,
+            broken: None,
+        }
+    }
+
+    async fn drive(mut self) {
+        let mut sleep = Box::pin(sleep_until(Instant::now().into()));
+        let pool = self.pool;
+        let closed = loop {
+            if let Some(closed) = self.take_events().await {
+                break closed;
+            }
+            self.fill();
+            self.note();
+            let mut work = std::pin::pin!(pool.work.notified());
+            poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
+        };
+        self.end(&closed);
+    }
+
+    /// Writes and reads until nothing is possible; ready as soon as something was.
+    fn turn(
+        &mut self,
+        context: &mut Context<'_>,
+        work: Pin<&mut Notified<'_>>,
+        sleep: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        if self.pool.cut.get() {
+            self.lose("the sender was closed");
+            return Poll::Ready(());
+        }
+        let written = self.write(context);
+        let read = self.read(context);
+        if written | read || self.broken.is_some() {
+            self.finish_if_broken(read);
+            return Poll::Ready(());
+        }
+        let woken = work.poll(context).is_ready();
+        if woken && (self.session.room() > 0 || self.session.is_idle()) {
+            return Poll::Ready(());
+        }
+        self.sleep(context, sleep)
+    }
+
+    fn sleep(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            let (deadline, reason) = self.deadline();
+            let now = Instant::now();
+            if now >= deadline {
+                match reason {
+                    Deadline::Token => {}
+                    Deadline::Rest => self.session.quit(),
+                    Deadline::Reply(text) => self.lose(&text),
+                }
+                self.since = now;
+                return Poll::Ready(());
+            }
+            let set: Instant = sleep.deadline().into();
+            if set > deadline || sleep.is_elapsed() {
+                sleep.as_mut().reset(deadline.into());
+            }
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What is waited for, and how long.
+    fn deadline(&self) -> (Instant, Deadline) {
+        let timeouts = &self.pool.settings.timeouts;
+        if self.session.wants_write() {
+            let text = "the relay took no more octets in time";
+            return (
+                self.since + timeouts.block,
+                Deadline::Reply(text.to_owned()),
+            );
+        }
+        if self.session.is_quitting() {
+            let text = "no reply to QUIT in time";
+            return (self.since + timeouts.quit, Deadline::Reply(text.to_owned()));
+        }
+        let waited = match self.session.awaits() {
+            Some(phase) => {
+                let limit = timeouts.reply(phase);
+                let text = format!("no reply to {} in {limit:?}", command_of(phase));
+                (self.since + limit, Deadline::Reply(text))
+            }
+            None => {
+                let age = self.born + timeouts.age;
+                ((self.since + timeouts.idle).min(age), Deadline::Rest)
+            }
+        };
+        match self.token_at {
+            Some(token_at) if token_at < waited.0 && self.session.room() > 0 => {
+                (token_at, Deadline::Token)
+            }
+            _ => waited,
+        }
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(transport) = &mut self.transport else {
+            return false;
+        };
+        let mut progress = false;
+        while self.broken.is_none() && self.session.wants_write() {
+            let mut slices = Vec::with_capacity(64);
+            self.session.slices(&mut slices);
+            match transport.poll_send(context, &slices) {
+                Poll::Ready(Ok(count)) => {
+                    self.session.sent(count);
+                    progress = true;
+                }
+                Poll::Ready(Err(error)) => self.broken = Some(error.to_string()),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(error)) = transport.poll_flush(context) {
+            self.broken.get_or_insert(error.to_string());
+        }
+        if progress {
+            self.since = Instant::now();
+        }
+        progress
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while let Some(transport) = &mut self.transport {
+            match transport.poll_read(context, &mut self.buffer) {
+                Poll::Ready(Ok(0)) => {
+                    self.broken
+                        .get_or_insert("the relay closed the connection".to_owned());
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.session.receive_data(&self.buffer[..count]);
+                    progress = true;
+                    // A full buffer may not be all; but what was decided is told first.
+                    if count < self.buffer.len() {
+                        break;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    self.broken.get_or_insert(error.to_string());
+                    break;
+                }
+                Poll::Pending => {
+                    transport.quick_ack();
+                    break;
+                }
+            }
+        }
+        if self.session.answered() != self.answered {
+            self.answered = self.session.answered();
+            self.since = Instant::now();
+        }
+        progress
+    }
+
+    /// After a failed write what has arrived is read first: a 421 is often there.
+    fn finish_if_broken(&mut self, read: bool) {
+        if !read && let Some(reason) = self.broken.take() {
+            self.lose(&reason);
+        }
+    }
+
+    fn lose(&mut self, reason: &str) {
+        let withheld = self.transport.as_ref().map_or(0, |transport| {
+            transport.accepted().saturating_sub(transport.settled())
+        });
+        self.session.lose(reason, withheld);
+    }
+
+    /// Begins as many messages as there is room for.
+    fn fill(&mut self) {
+        self.token_at = None;
+        if self.session.room() == 0 {
+            return self.rest();
+        }
+        let now = Instant::now();
+        if self.full || now.saturating_duration_since(self.born) >= self.pool.settings.timeouts.age
+        {
+            return self.rest();
+        }
+        let was_idle = self.session.is_idle();
+        while self.session.room() > 0 {
+            match self.pool.next_turn(now) {
+                Turn::Job(job) => self.begin(*job, now),
+                Turn::At(later) => {
+                    self.token_at = Some(later);
+                    break;
+                }
+                Turn::None => break,
+            }
+        }
+        if was_idle && !self.session.is_idle() {
+            self.since = now;
+        }
+        if self.session.is_idle() && self.pool.is_done() {
+            self.session.quit();
+        }
+    }
+
+    /// It takes no more messages: when there are none in flight it ends.
+    fn rest(&mut self) {
+        if self.session.is_idle() && (self.full || self.session.is_spent() || self.is_old()) {
+            self.session.quit();
+        }
+    }
+
+    fn is_old(&self) -> bool {
+        self.born.elapsed() >= self.pool.settings.timeouts.age
+    }
+
+    fn begin(&mut self, mut job: Job, now: Instant) {
+        let limits = self.session.offer().limits;
+        let limit = limits.rcpt_max.unwrap_or(usize::MAX);
+        job.begin(
+            now,
+            self.pool.recipients().min(limit),
+            limits.rcpt_domain_max,
+        );
+        let message = job.message();
+        let begun = self.session.begin(&Envelope {
+            sender: &message.sender,
+            recipients: &job.paths(),
+            mail_options: &message.mail_options,
+            rcpt_options: &message.rcpt_options,
+            content: &message.content,
+        });
+        match begun {
+            Ok(()) => self.jobs.push_back(job),
+            Err(reason) => self.pool.refuse(job, &reason, now),
+        }
+    }
+
+    /// Takes note of what the session says; its end, if it is there.
+    async fn take_events(&mut self) -> Option<Closed> {
+        while let Some(event) = self.session.next_event() {
+            match event {
+                Event::Secure => self.secure().await,
+                Event::Authenticate(mechanism) => self.authenticate(mechanism).await,
+                Event::Ready => {
+                    self.opened = true;
+                    self.pool.opened(self.session.mode());
+                }
+                Event::Settled(fate) => {
+                    if let Some(job) = self.jobs.pop_front() {
+                        self.decided += usize::from(!fate.is_returned());
+                        self.full |= self.pool.settle(job, fate, Instant::now());
+                    }
+                }
+                Event::Closed(closed) => return Some(closed),
+            }
+        }
+        None
+    }
+
+    async fn secure(&mut self) {
+        let Some(transport) = self.transport.take() else {
+            return;
+        };
+        match secure(self.pool, transport).await {
+            Ok(transport) => {
+                self.transport = Some(transport);
+                self.session.secured();
+                self.since = Instant::now();
+            }
+            Err(failure) => self
+                .session
+                .fail(failure.kind == FailureKind::ForGood, &failure.text),
+        }
+    }
+
+    async fn authenticate(&mut self, mechanism: &str) {
+        let password = match self.pool.password().await {
+            Ok(password) => password,
+            Err(reason) => return self.session.fail(true, &format!("no password: {reason}")),
+        };
+        let Some(nonce) = self.pool.nonce() else {
+            return self.session.fail(false, "the system has no random octets");
+        };
+        let binding = self.channel_binding(mechanism);
+        let settings = &self.pool.settings;
+        let secret = Secret {
+            password: &password,
+            nonce: &STANDARD_NO_PAD.encode(nonce),
+            channel_binding: binding
+                .as_ref()
+                .map(|(name, data)| (*name, data.as_slice())),
+            host: &settings.host,
+            port: settings.port,
+        };
+        // Where it fails the session is over and says so.
+        let _ = self.session.authenticate(&secret);
+        self.since = Instant::now();
+    }
+
+    /// What a -PLUS mechanism binds to (RFC 9266).
+    fn channel_binding(&self, mechanism: &str) -> Option<(&'static str, Vec<u8>)> {
+        if !mechanism.ends_with("-PLUS") {
+            return None;
+        }
+        let transport = self.transport.as_ref()?;
+        transport
+            .export_keying_material(b"EXPORTER-Channel-Binding", 32)
+            .map(|data| ("tls-exporter", data))
+    }
+
+    /// Tells what was traced, counted and decided.
+    fn note(&mut self) {
+        let lines = self.session.take_trace();
+        if !lines.is_empty() {
+            trace(self.pool, self.number, lines);
+        }
+        let sent = self.session.total_sent();
+        self.pool.count_bytes(sent - self.counted);
+        self.counted = sent;
+        self.pool.flush();
+    }
+
+    fn end(mut self, closed: &Closed) {
+        self.note();
+        if let Some(transport) = self.transport.take() {
+            if let Some(descriptor) = transport.descriptor() {
+                self.pool.door.descriptor(descriptor, false);
+            }
+            transport.shutdown();
+        }
+        let discards = self.session.discards();
+        if let Some(discards) = discards {
+            self.pool.learn_discards(discards);
+        }
+        let failure = failure_of(self.pool, closed, discards);
+        if self.opened {
+            let ended = failure.as_ref();
+            let full = self.full || is_full(closed);
+            self.pool
+                .closed(self.decided, ended, full, self.session.is_spent());
+        } else if let Some(failure) = failure {
+            self.pool.failed(&failure);
+        } else {
+            self.pool.renewed();
+        }
+    }
+}
+
+/// What happens when a deadline passes.
+enum Deadline {
+    Token,
+    Rest,
+    Reply(String),
+}
+
+fn options(pool: &Pool, transport: &Transport) -> Options {
+    let settings = &pool.settings;
+    let discards = pool.discards();
+    let mode = match discards {
+        Some(false) => settings.mode.min(crate::session::Mode::Stream),
+        _ => settings.mode,
+    };
+    Options {
+        lmtp: settings.lmtp,
+        local_hostname: settings.local_hostname.clone(),
+        starttls: settings.starttls,
+        secured: transport.is_secured() || matches!(settings.target, Target::Unix(_)),
+        credentials: settings.credentials.clone(),
+        allow_plaintext_auth: settings.allow_plaintext_auth,
+        mode,
+        discards: discards == Some(true),
+        window: settings.window,
+        window_bytes: settings.window_bytes,
+        max_messages: pool.messages_per_connection(),
+        trace: settings.trace,
+    }
+}
+
+/// What the end of a session means; `None` where it was in order.
+fn failure_of(pool: &Pool, closed: &Closed, discards: Option<bool>) -> Option<Failure> {
+    let relay = &pool.settings.target;
+    let phase = closed.phase.unwrap_or(Phase::Connect);
+    let kind = match &closed.cause {
+        Cause::Quit => return None,
+        // The relay is fine, and the next connection knows better.
+        Cause::Fault(_) if discards == Some(false) && phase == Phase::Rset => return None,
+        Cause::Unusable(_) => FailureKind::ForGood,
+        Cause::Fault(_) | Cause::Lost(_) => FailureKind::Passing,
+        Cause::Refused => match &closed.reply {
+            Some(reply) => {
+                let enhanced = reply.enhanced_status();
+                match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
+                    Blame::Relay if phase == Phase::Auth => FailureKind::ForGood,
+                    Blame::Relay => FailureKind::Refused,
+                    _ => FailureKind::Passing,
+                }
+            }
+            None => FailureKind::Passing,
+        },
+    };
+    let text = match phase {
+        Phase::Auth if closed.cause == Cause::Refused => {
+            format!("{relay} refused the login: {}", closed.reason())
+        }
+        _ if closed.cause == Cause::Refused => {
+            format!("{relay} would not have us: {}", closed.reason())
+        }
+        _ => format!("{relay}: {}", closed.reason()),
+    };
+    Some(Failure {
+        text,
+        reply: closed.reply.clone(),
+        kind,
+    })
+}
+
+/// Whether the relay said that the connection had its share of messages.
+fn is_full(closed: &Closed) -> bool {
+    let Some(reply) = &closed.reply else {
+        return false;
+    };
+    // Asked as of a code that does not mean the connection anyway: by its words alone.
+    closed.cause == Cause::Refused
+        && diagnose(Phase::Body, 450, &reply.text, None) == Blame::Connection
+}
+
+fn command_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Connect => "the connection",
+        Phase::Hello => "EHLO",
+        Phase::StartTls => "STARTTLS",
+        Phase::Auth => "AUTH",
+        Phase::Mail => "MAIL",
+        Phase::Rcpt => "RCPT",
+        Phase::Data => "DATA",
+        Phase::Body => "the message",
+        Phase::Rset => "RSET",
+    }
+}

@@ -1,0 +1,451 @@
+//! The door between the engine's thread and everybody else: messages in, outcomes out, in batches.
+//!
+//! It is the only thing that the two sides share. Whoever stands outside may wait here for room or
+//! for outcomes; the engine's thread never waits, it is woken.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::job::{Decided, Message};
+
+/// Lines of the trace that wait to be fetched.
+const TRACE_LINES: usize = 10_000;
+
+/// A consumer of outcomes.
+pub type Channel = u64;
+
+/// What the engine wants of whoever made it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A line of the trace.
+    Trace(String),
+    /// The password for a login that is under way.
+    Password,
+}
+
+/// Why the engine stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// One line.
+    pub text: String,
+    /// The reply that said so, if one did.
+    pub reply: Option<(i16, Vec<u8>)>,
+    /// Whether no later attempt will fare better: a wrong password, a bad certificate.
+    pub for_good: bool,
+}
+
+/// What may still come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Messages.
+    pub messages: usize,
+    /// Octets of their contents; the last message may have more.
+    pub bytes: usize,
+}
+
+/// What is counted, and what the engine believes.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Messages that were taken.
+    pub taken: u64,
+    /// Messages by their status, in the order of `Status`.
+    pub decided: [u64; 7],
+    /// Waiting to be sent.
+    pub queued: usize,
+    /// Being sent.
+    pub in_flight: usize,
+    /// Waiting to be tried again.
+    pub waiting: usize,
+    /// Transactions that had to be made again.
+    pub retried: u64,
+    /// Messages accepted in the last second.
+    pub per_second: f64,
+    /// Octets handed to the network.
+    pub bytes: u64,
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections that were ever made.
+    pub connected: u64,
+    /// Messages a second that may be begun.
+    pub rate: Option<f64>,
+    /// Connections that may be open.
+    pub allowed_connections: usize,
+    /// Messages that the relay takes on one connection.
+    pub messages_per_connection: Option<usize>,
+    /// Recipients that it takes in one transaction.
+    pub recipients_per_message: Option<usize>,
+    /// The mode in force.
+    pub mode: Option<crate::session::Mode>,
+}
+
+/// Whether the engine is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// It is not.
+    No,
+    /// When all is decided.
+    WhenDone,
+    /// In time, whatever is decided then.
+    At {
+        /// When what is not in flight is given up.
+        give_up: Instant,
+        /// When what is in flight is cut off.
+        cut: Instant,
+    },
+}
+
+/// The door.
+pub struct Door {
+    state: Mutex<State>,
+    /// Somebody outside has something to look at.
+    outside: Condvar,
+    /// The engine has something to look at.
+    pub engine: Notify,
+    queue_size: usize,
+    queue_bytes: usize,
+}
+
+struct State {
+    intake: Vec<Message>,
+    undecided: usize,
+    bytes: usize,
+    channels: HashMap<Channel, Outbox>,
+    next_channel: Channel,
+    requests: VecDeque<Request>,
+    lost_lines: usize,
+    password: Option<Result<String, String>>,
+    stop: Option<Stop>,
+    closing: Closing,
+    closed: bool,
+    stats: Stats,
+    descriptors: Vec<i32>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    decided: VecDeque<Decided>,
+    undecided: usize,
+}
+
+impl Door {
+    /// A door that lets so many messages, and so many octets of contents, stand inside.
+    #[must_use]
+    pub fn new(queue_size: usize, queue_bytes: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                intake: Vec::new(),
+                undecided: 0,
+                bytes: 0,
+                channels: HashMap::new(),
+                next_channel: 1,
+                requests: VecDeque::new(),
+                lost_lines: 0,
+                password: None,
+                stop: None,
+                closing: Closing::No,
+                closed: false,
+                stats: Stats::default(),
+                descriptors: Vec::new(),
+            }),
+            outside: Condvar::new(),
+            engine: Notify::new(),
+            queue_size: queue_size.max(1),
+            queue_bytes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // From outside
+
+    /// A new consumer of outcomes.
+    pub fn channel(&self) -> Channel {
+        let mut state = self.lock();
+        let channel = state.next_channel;
+        state.next_channel += 1;
+        state.channels.insert(channel, Outbox::default());
+        channel
+    }
+
+    /// What there is room for; waits for some room no longer than until `deadline`, and no longer
+    /// than until an outcome of this channel is there. `None` is for the latter.
+    pub fn wait_for_room(&self, channel: Channel, deadline: Instant) -> Option<Room> {
+        let mut state = self.lock();
+        loop {
+            let room = self.room(&state);
+            if room.messages > 0 {
+                return Some(room);
+            }
+            let outbox = state.channels.get(&channel);
+            if outbox.is_some_and(|outbox| !outbox.decided.is_empty()) {
+                return None;
+            }
+            match self.wait(state, deadline) {
+                Some(woken) => state = woken,
+                None => return Some(room),
+            }
+        }
+    }
+
+    /// Whether no more messages are sent that come in now.
+    pub fn is_closing(&self) -> bool {
+        self.lock().closing != Closing::No
+    }
+
+    /// Takes messages in; there ought to be room for the first of them.
+    pub fn put(&self, channel: Channel, messages: Vec<Message>, decided: Vec<Decided>) {
+        let mut state = self.lock();
+        let number = messages.len() + decided.len();
+        state.stats.taken += number as u64;
+        if let Some(outbox) = state.channels.get_mut(&channel) {
+            outbox.undecided += number;
+        }
+        state.undecided += messages.len();
+        state.bytes += messages.iter().map(|message| message.size).sum::<usize>();
+        let wake = state.intake.is_empty() && !messages.is_empty();
+        if state.intake.is_empty() {
+            state.intake = messages;
+        } else {
+            state.intake.extend(messages);
+        }
+        state.deliver(decided);
+        drop(state);
+        if wake {
+            self.engine.notify_one();
+        }
+        self.outside.notify_all();
+    }
+
+    /// Whether nobody inside will take messages any more, and why.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.lock().stop.clone()
+    }
+
+    /// Forgets why the engine stopped, unless that is for good.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        if state.stop.as_ref().is_some_and(|stop| !stop.for_good) {
+            state.stop = None;
+            drop(state);
+            self.engine.notify_one();
+        }
+    }
+
+    /// Takes outcomes of a channel; waits for the first no longer than until `deadline`.
+    pub fn take(&self, channel: Channel, limit: usize, deadline: Instant) -> Vec<Decided> {
+        let mut state = self.lock();
+        loop {
+            let Some(outbox) = state.channels.get_mut(&channel) else {
+                return Vec::new();
+            };
+            if !outbox.decided.is_empty() {
+                let count = limit.min(outbox.decided.len());
+                outbox.undecided -= count;
+                return outbox.decided.drain(..count).collect();
+            }
+            if outbox.undecided == 0 {
+                return Vec::new();
+            }
+            match self.wait(state, deadline) {
+                Some(woken) => state = woken,
+                None => return Vec::new(),
+            }
+        }
+    }
+
+    /// Messages of a channel that were taken and whose outcomes were not.
+    pub fn undecided(&self, channel: Channel) -> usize {
+        let state = self.lock();
+        let outbox = state.channels.get(&channel);
+        outbox.map_or(0, |outbox| outbox.undecided)
+    }
+
+    /// Nobody will take the outcomes of this channel; gives those that are there.
+    pub fn forget(&self, channel: Channel) -> Vec<Decided> {
+        let outbox = self.lock().channels.remove(&channel);
+        outbox.map_or_else(Vec::new, |outbox| outbox.decided.into())
+    }
+
+    /// What the engine wants; waits for something no longer than until `deadline`.
+    pub fn requests(&self, deadline: Instant) -> Vec<Request> {
+        let mut state = self.lock();
+        loop {
+            if !state.requests.is_empty() {
+                let lost = mem::take(&mut state.lost_lines);
+                let note = (lost > 0).then(|| Request::Trace(format!("{lost} lines were lost")));
+                return note.into_iter().chain(state.requests.drain(..)).collect();
+            }
+            if state.closed {
+                return Vec::new();
+            }
+            match self.wait(state, deadline) {
+                Some(woken) => state = woken,
+                None => return Vec::new(),
+            }
+        }
+    }
+
+    /// The password that was asked for, or why there is none.
+    pub fn answer_password(&self, answer: Result<String, String>) {
+        self.lock().password = Some(answer);
+        self.engine.notify_one();
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        self.lock().stats.clone()
+    }
+
+    /// The sockets that are open; `None` where that cannot be told at once.
+    pub fn descriptors(&self) -> Option<Vec<i32>> {
+        let state = self.state.try_lock().ok()?;
+        Some(state.descriptors.clone())
+    }
+
+    /// Tells the engine to end; the earliest end that was asked for holds.
+    pub fn close(&self, closing: Closing) {
+        let mut state = self.lock();
+        state.closing = match (state.closing, closing) {
+            (
+                Closing::At { give_up, cut },
+                Closing::At {
+                    give_up: sooner,
+                    cut: first,
+                },
+            ) => Closing::At {
+                give_up: give_up.min(sooner),
+                cut: cut.min(first),
+            },
+            (at @ Closing::At { .. }, _) => at,
+            (_, closing) => closing,
+        };
+        drop(state);
+        self.engine.notify_one();
+    }
+
+    /// Waits for the engine's end; says whether it is there.
+    pub fn wait_for_end(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        while !state.closed {
+            match self.wait(state, deadline) {
+                Some(woken) => state = woken,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn room(&self, state: &State) -> Room {
+        if state.stop.is_some() || state.closing != Closing::No {
+            // What comes in is decided at once.
+            return Room {
+                messages: usize::MAX,
+                bytes: usize::MAX,
+            };
+        }
+        let bytes = self.queue_bytes.saturating_sub(state.bytes);
+        let messages = self.queue_size.saturating_sub(state.undecided);
+        Room {
+            messages: if bytes == 0 { 0 } else { messages },
+            bytes,
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        deadline: Instant,
+    ) -> Option<MutexGuard<'a, State>> {
+        let left = deadline
+            .checked_duration_since(Instant::now())
+            .filter(|left| *left > Duration::ZERO)?;
+        let woken = self.outside.wait_timeout(state, left);
+        Some(woken.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    // From inside
+
+    /// Takes all messages that wait outside.
+    pub fn take_in(&self) -> Vec<Message> {
+        mem::take(&mut self.lock().intake)
+    }
+
+    /// Hands outcomes out, and what is known by now.
+    pub fn hand_out(&self, decided: Vec<Decided>, believe: impl FnOnce(&mut Stats)) {
+        let mut state = self.lock();
+        state.undecided -= decided.len();
+        state.bytes -= decided.iter().map(|decided| decided.size).sum::<usize>();
+        state.deliver(decided);
+        believe(&mut state.stats);
+        drop(state);
+        self.outside.notify_all();
+    }
+
+    /// What is known by now, where nothing was decided.
+    pub fn tell(&self, believe: impl FnOnce(&mut Stats)) {
+        believe(&mut self.lock().stats);
+    }
+
+    /// Wants something of those outside.
+    pub fn request(&self, requests: impl IntoIterator<Item = Request>) {
+        let mut state = self.lock();
+        for request in requests {
+            if state.requests.len() >= TRACE_LINES {
+                state.requests.pop_front();
+                state.lost_lines += 1;
+            }
+            state.requests.push_back(request);
+        }
+        drop(state);
+        self.outside.notify_all();
+    }
+
+    /// The answer to a request for a password, if it is there.
+    pub fn take_password(&self) -> Option<Result<String, String>> {
+        self.lock().password.take()
+    }
+
+    /// No more will be sent.
+    pub fn stop(&self, stop: Stop) {
+        self.lock().stop.get_or_insert(stop);
+        self.outside.notify_all();
+    }
+
+    /// Whether the engine is to end.
+    pub fn closing(&self) -> Closing {
+        self.lock().closing
+    }
+
+    /// A socket was opened, or is closed.
+    pub fn descriptor(&self, descriptor: i32, open: bool) {
+        let mut state = self.lock();
+        state.descriptors.retain(|each| *each != descriptor);
+        if open {
+            state.descriptors.push(descriptor);
+        }
+    }
+
+    /// The engine's thread is at its end.
+    pub fn ended(&self) {
+        self.lock().closed = true;
+        self.outside.notify_all();
+    }
+}
+
+impl State {
+    fn deliver(&mut self, decided: Vec<Decided>) {
+        for each in decided {
+            self.stats.decided[each.status as usize] += 1;
+            // A channel that is forgotten has nobody who wants to know.
+            if let Some(outbox) = self.channels.get_mut(&each.channel) {
+                outbox.decided.push_back(each);
+            }
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! The pool: the messages that wait, what is believed of the relay, and how many connections there
+//! are to be. Everything here lives on the engine's one thread.
+//!
+//! The first connection has to be ready before a second one is opened, so that a wrong password is
+//! tried once and a relay that is down is asked once. What a failure to connect means depends on
+//! what else works:
+//!
+//! ```text
+//!     failure                                         meaning
+//!     a password, a certificate, no TLS though due    stop, for good
+//!     5yz before any mail                             stop
+//!     no connection at all, and there never was one   stop
+//!     anything, while another connection is open      fewer connections
+//!     anything else                                   again after a while; stop after a few times
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_rustls::rustls::crypto::{SecureRandom, ring};
+
+use super::connection;
+use super::door::{Closing, Door, Request, Stop};
+use super::governor::Governor;
+use super::job::{Advice, Decided, Job, Next, Policy};
+use super::settings::Settings;
+use crate::outcome::Status;
+use crate::reply::Reply;
+use crate::session::{Fate, Mode, shown};
+
+/// Why a message was not attempted although nothing was wrong.
+const CLOSED: &str = "the sender was closed before it was sent";
+
+/// A message's turn.
+pub(super) enum Turn {
+    /// This one.
+    Job(Box<Job>),
+    /// Not before then.
+    At(Instant),
+    /// There is none.
+    None,
+}
+
+/// Why there is no connection, or no longer.
+pub(super) struct Failure {
+    /// One line.
+    pub(super) text: String,
+    /// The reply that said so.
+    pub(super) reply: Option<Arc<Reply>>,
+    /// What it means.
+    pub(super) kind: FailureKind,
+}
+
+/// What a failure to get a connection ready means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureKind {
+    /// Nothing will help.
+    ForGood,
+    /// The relay said no.
+    Refused,
+    /// There is no connection.
+    Unreachable,
+    /// It may be better soon.
+    Passing,
+}
+
+/// What all connections share.
+pub(super) struct Pool {
+    pub(super) settings: Settings,
+    pub(super) door: Arc<Door>,
+    /// There is something to send.
+    pub(super) work: Notify,
+    /// Set when all has to end.
+    pub(super) cut: Cell<bool>,
+    state: RefCell<State>,
+    random: &'static dyn SecureRandom,
+}
+
+struct State {
+    governor: Governor,
+    ready: VecDeque<Job>,
+    waiting: BTreeMap<(Instant, u64), Job>,
+    in_flight: usize,
+    decided: Vec<Decided>,
+    /// Connections that are being opened, and those that are ready.
+    opening: usize,
+    open: usize,
+    ever: u64,
+    failures: u32,
+    not_before: Option<Instant>,
+    stop: Option<Stop>,
+    /// Whether no message is begun any more.
+    ending: bool,
+    /// Whether the relay discards the chunk of a refused BDAT.
+    discards: Option<bool>,
+    recipients: Option<usize>,
+    mode: Option<Mode>,
+    retried: u64,
+    bytes: u64,
+    number: u64,
+}
+
+impl Pool {
+    pub(super) fn new(settings: Settings, door: Arc<Door>) -> Self {
+        Self {
+            state: RefCell::new(State {
+                governor: Governor::new(settings.rate, settings.connections.max(1)),
+                ready: VecDeque::new(),
+                waiting: BTreeMap::new(),
+                in_flight: 0,
+                decided: Vec::new(),
+                opening: 0,
+                open: 0,
+                ever: 0,
+                failures: 0,
+                not_before: None,
+                stop: None,
+                ending: false,
+                discards: None,
+                recipients: None,
+                mode: None,
+                retried: 0,
+                bytes: 0,
+                number: 0,
+            }),
+            settings,
+            door,
+            work: Notify::new(),
+            cut: Cell::new(false),
+            random: ring::default_provider().secure_random,
+        }
+    }
+
+    /// Runs until the door says that all has to end and all has ended.
+    pub(super) async fn run(self: Rc<Self>) {
+        loop {
+            self.take_in();
+            let closing = self.door.closing();
+            self.drain(closing);
+            self.open_connections();
+            self.flush();
+            if closing != Closing::No && self.is_over() {
+                return;
+            }
+            self.wait(closing).await;
+        }
+    }
+
+    async fn wait(&self, closing: Closing) {
+        let now = Instant::now();
+        let mut soonest = now + Duration::from_secs(1);
+        {
+            let state = self.state.borrow();
+            let ends = match closing {
+                Closing::At { give_up, cut } => [Some(give_up), Some(cut)],
+                _ => [None, None],
+            };
+            let due = state.waiting.keys().next().map(|(due, _)| *due);
+            let moments = [due, state.not_before].into_iter().chain(ends);
+            for moment in moments.flatten().filter(|moment| *moment > now) {
+                soonest = soonest.min(moment);
+            }
+        }
+        // No answer is one more turn.
+        let _ = timeout(soonest - now, self.door.engine.notified()).await;
+    }
+
+    /// Takes in what has come, and what has waited long enough.
+    fn take_in(&self) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        while let Some(entry) = state.waiting.first_entry()
+            && entry.key().0 <= now
+        {
+            let job = entry.remove();
+            state.ready.push_back(job);
+        }
+        self.fetch(&mut state);
+        if !state.ready.is_empty() {
+            self.work.notify_waiters();
+        }
+    }
+
+    fn fetch(&self, state: &mut State) {
+        state
+            .ready
+            .extend(self.door.take_in().into_iter().map(Job::new));
+        if state.stop.is_some() && self.door.stopped().is_none() {
+            state.stop = None;
+            state.failures = 0;
+            state.not_before = None;
+        }
+        if let Some(stop) = &state.stop {
+            let text = stop.text.clone();
+            state.give_up(&text, Instant::now());
+        }
+    }
+
+    fn open_connections(self: &Rc<Self>) {
+        let now = Instant::now();
+        loop {
+            let mut state = self.state.borrow_mut();
+            let allowed = state.governor.connections(now);
+            let there = state.open + state.opening;
+            let proven = state.open > 0 || state.opening == 0;
+            let early = state.not_before.is_some_and(|not_before| now < not_before);
+            let wanted = state.ready.len() > state.opening && !state.ending;
+            if !wanted || !proven || early || there >= allowed || state.stop.is_some() {
+                return;
+            }
+            state.not_before = None;
+            state.opening += 1;
+            state.number += 1;
+            let number = state.number;
+            drop(state);
+            tokio::task::spawn_local(connection::run(Rc::clone(self), number));
+        }
+    }
+
+    /// Brings things to their end in time.
+    fn drain(&self, closing: Closing) {
+        if closing == Closing::No {
+            return;
+        }
+        let now = Instant::now();
+        if let Closing::At { give_up, cut } = closing {
+            if now >= give_up {
+                let mut state = self.state.borrow_mut();
+                state.ending = true;
+                state.give_up(CLOSED, now);
+            }
+            if now >= cut {
+                self.cut.set(true);
+            }
+        }
+        // Idle connections say goodbye.
+        self.work.notify_waiters();
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        let at_rest = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
+        at_rest && ((state.open == 0 && state.opening == 0) || self.cut.get())
+    }
+
+    // What a connection asks for and tells
+
+    /// Whether a connection that has nothing to do ought to end.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.state.borrow();
+        let more = !state.ready.is_empty() || !state.waiting.is_empty();
+        state.stop.is_some() || state.ending || (self.door.closing() != Closing::No && !more)
+    }
+
+    /// The next message, with a token for it.
+    pub(super) fn next_turn(&self, now: Instant) -> Turn {
+        let mut state = self.state.borrow_mut();
+        if state.ready.is_empty() {
+            self.fetch(&mut state);
+        }
+        if state.ready.is_empty() || state.ending {
+            return Turn::None;
+        }
+        if let Err(later) = state.governor.take_token(now) {
+            return Turn::At(later);
+        }
+        match state.ready.pop_front() {
+            Some(job) => {
+                state.in_flight += 1;
+                Turn::Job(Box::new(job))
+            }
+            None => Turn::None,
+        }
+    }
+
+    /// The most recipients of one transaction, as far as is known.
+    pub(super) fn recipients(&self) -> usize {
+        let learned = self.state.borrow().recipients.unwrap_or(usize::MAX);
+        self.settings.max_recipients.min(learned)
+    }
+
+    /// The most messages of one connection, as far as is known.
+    pub(super) fn messages_per_connection(&self) -> Option<usize> {
+        let learned = self.state.borrow().governor.messages_per_connection();
+        [learned, self.settings.max_messages_per_connection]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the relay is known to discard the chunk of a refused BDAT.
+    pub(super) fn discards(&self) -> Option<bool> {
+        self.state.borrow().discards
+    }
+
+    /// What the discard test brought.
+    pub(super) fn learn_discards(&self, discards: bool) {
+        self.state.borrow_mut().discards = Some(discards);
+    }
+
+    /// A message came back from a connection; says whether that one takes no more of them.
+    pub(super) fn settle(&self, job: Job, fate: Fate, now: Instant) -> bool {
+        let policy = self.policy();
+        let (next, advice) = job.settle(fate, now, self.random(), &policy);
+        let mut full = false;
+        self.go_on(next, now);
+        for advice in advice {
+            match advice {
+                Advice::Slower => self.state.borrow_mut().governor.slower(now),
+                Advice::ConnectionFull => full = true,
+                Advice::Recipients(number) => {
+                    self.state.borrow_mut().recipients = Some(number);
+                }
+                Advice::Stop(reply) => self.stop(&Failure {
+                    text: format!(
+                        "{} would not have us: {} {}",
+                        self.settings.target,
+                        reply.code,
+                        shown(&reply.text)
+                    ),
+                    reply: Some(reply),
+                    kind: FailureKind::Refused,
+                }),
+            }
+        }
+        full
+    }
+
+    /// A message cannot be offered to this relay.
+    pub(super) fn refuse(&self, job: Job, reason: &str, now: Instant) {
+        let next = job.refuse(reason, now, self.random(), &self.policy());
+        self.go_on(next, now);
+    }
+
+    fn go_on(&self, next: Next, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        state.in_flight -= 1;
+        match next {
+            Next::Decided(decided) => {
+                if decided.status == Status::Accepted {
+                    state.governor.accepted(now, 1);
+                }
+                state.decided.push(decided);
+                return;
+            }
+            Next::Now(job) => {
+                state.retried += 1;
+                state.ready.push_front(job);
+                self.work.notify_waiters();
+            }
+            Next::Later(job, delay) => {
+                state.retried += 1;
+                state.number += 1;
+                let key = (now + delay, state.number);
+                state.waiting.insert(key, job);
+            }
+        }
+        if let Some(stop) = &state.stop {
+            let text = stop.text.clone();
+            state.give_up(&text, now);
+        } else if state.ending {
+            state.give_up(CLOSED, now);
+        }
+        self.door.engine.notify_one();
+    }
+
+    /// A connection is ready.
+    pub(super) fn opened(&self, mode: Mode) {
+        let mut state = self.state.borrow_mut();
+        state.opening -= 1;
+        state.open += 1;
+        state.ever += 1;
+        state.mode = Some(mode);
+        self.door.engine.notify_one();
+    }
+
+    /// A connection did not get ready.
+    pub(super) fn failed(&self, failure: &Failure) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        state.opening -= 1;
+        let stop = match failure.kind {
+            FailureKind::ForGood => true,
+            _ if state.open > 0 => {
+                let open = state.open;
+                state.governor.connection_refused(now, open);
+                false
+            }
+            FailureKind::Refused => true,
+            FailureKind::Unreachable if state.ever == 0 => true,
+            FailureKind::Unreachable | FailureKind::Passing => self.fail_again(&mut state, now),
+        };
+        drop(state);
+        if stop {
+            self.stop(failure);
+        }
+        self.door.engine.notify_one();
+    }
+
+    /// A connection ended before any mail for a reason that the next one knows of.
+    pub(super) fn renewed(&self) {
+        self.state.borrow_mut().opening -= 1;
+        self.door.engine.notify_one();
+    }
+
+    /// One failure more in a row; says whether that is one too many.
+    fn fail_again(&self, state: &mut State, now: Instant) -> bool {
+        state.failures += 1;
+        let delay = self.settings.backoff.delay(state.failures, self.random());
+        state.not_before = Some(now + delay);
+        state.failures >= self.settings.max_attempts
+    }
+
+    /// A connection that was ready is at its end, after so many messages were decided on it.
+    pub(super) fn closed(&self, decided: usize, ended: Option<&Failure>, full: bool, spent: bool) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        state.open -= 1;
+        if decided > 0 {
+            state.failures = 0;
+        }
+        let mut stop = false;
+        match ended {
+            Some(_) if decided > 0 || full => state.governor.connection_ended(decided, full),
+            // It was lost before anything was sent: that must not go on for ever.
+            Some(_) if state.open == 0 => stop = self.fail_again(&mut state, now),
+            Some(_) => {}
+            None if spent => state.governor.connection_filled(),
+            None => {}
+        }
+        drop(state);
+        if let Some(failure) = ended.filter(|_| stop) {
+            self.stop(failure);
+        }
+        self.door.engine.notify_one();
+    }
+
+    /// Nothing more is sent.
+    fn stop(&self, failure: &Failure) {
+        let stop = Stop {
+            text: failure.text.clone(),
+            reply: failure
+                .reply
+                .as_ref()
+                .map(|reply| (reply.code, reply.text.clone())),
+            for_good: failure.kind == FailureKind::ForGood,
+        };
+        self.door.stop(stop.clone());
+        let mut state = self.state.borrow_mut();
+        state.stop.get_or_insert(stop);
+        drop(state);
+        self.take_in();
+        self.door.engine.notify_one();
+    }
+
+    /// The password for a login.
+    pub(super) async fn password(&self) -> Result<String, String> {
+        if let Some(password) = &self.settings.password {
+            return Ok(password.clone());
+        }
+        self.door.request([Request::Password]);
+        loop {
+            if let Some(answer) = self.door.take_password() {
+                return answer;
+            }
+            // The door wakes whoever opens connections; a token takes a while anyway.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Octets that were handed to the network.
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        self.state.borrow_mut().bytes += bytes;
+    }
+
+    /// From 0 to 1.
+    pub(super) fn random(&self) -> f64 {
+        let mut octets = [0; 4];
+        // Without randomness the longest wait is the polite one.
+        match self.random.fill(&mut octets) {
+            Ok(()) => f64::from(u32::from_le_bytes(octets)) / f64::from(u32::MAX),
+            Err(_) => 1.0,
+        }
+    }
+
+    /// Octets that nobody can guess.
+    pub(super) fn nonce(&self) -> Option<[u8; 24]> {
+        let mut octets = [0; 24];
+        self.random.fill(&mut octets).ok().map(|()| octets)
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            max_attempts: self.settings.max_attempts.max(1),
+            backoff: self.settings.backoff,
+            resend_unknown: self.settings.resend_unknown,
+        }
+    }
+
+    /// Tells the door what was decided, and what is believed.
+    pub(super) fn flush(&self) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let decided = std::mem::take(&mut state.decided);
+        let state = &mut *state;
+        self.door.hand_out(decided, |stats| {
+            stats.queued = state.ready.len();
+            stats.in_flight = state.in_flight;
+            stats.waiting = state.waiting.len();
+            stats.retried = state.retried;
+            stats.per_second = state.governor.per_second(now);
+            stats.bytes = state.bytes;
+            stats.connections = state.open;
+            stats.connected = state.ever;
+            stats.rate = state.governor.rate(now);
+            stats.allowed_connections = state.governor.connections(now);
+            stats.messages_per_connection = state.governor.messages_per_connection();
+            stats.recipients_per_message = state.recipients;
+            stats.mode = state.mode;
+        });
+    }
+}
+
+impl State {
+    /// All that waits is over.
+    fn give_up(&mut self, reason: &str, now: Instant) {
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        for job in self.ready.drain(..).chain(waiting) {
+            self.decided.push(job.give_up(reason, now));
+        }
+    }
+}

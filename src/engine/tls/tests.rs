@@ -1,0 +1,399 @@
+//! Handshakes with servers of every kind, over loopback, and settings that cannot be used.
+
+use std::io;
+
+use rcgen::{BasicConstraints, IsCa, date_time_ymd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::server::TlsStream;
+
+use super::*;
+use crate::engine::rehearsal::{Authority, Identity, meet, params, read, run, trusting};
+use crate::engine::transport::Transport;
+
+/// The label of the channel binding `tls-exporter`.
+const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+fn client(settings: &TlsSettings) -> TlsClient {
+    TlsClient::new(settings).unwrap()
+}
+
+/// Makes TLS with a server that says first what both must know, and how many certificates it got.
+async fn handshake(
+    config: ServerConfig,
+    client: &TlsClient,
+    host: &str,
+) -> Result<Transport, TlsError> {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let transport = meet(async move |socket: TcpStream| {
+        // A handshake that fails is the client's to tell.
+        if let Ok(mut stream) = acceptor.accept(socket).await {
+            stream.write_all(&secret(&stream)).await.unwrap();
+            let _ = stream.read(&mut [0]).await;
+        }
+    })
+    .await;
+    transport.secure(client, host).await
+}
+
+fn secret(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    let connection = stream.get_ref().1;
+    let mut secret = connection
+        .export_keying_material(vec![0; 32], LABEL, Some(&[]))
+        .unwrap();
+    secret.push(connection.peer_certificates().map_or(0, <[_]>::len) as u8);
+    secret
+}
+
+fn reason(result: Result<Transport, TlsError>) -> String {
+    match result {
+        Err(TlsError::Untrusted { host: _, reason }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failure(result: Result<Transport, TlsError>) -> String {
+    match result {
+        Err(TlsError::Failed { host: _, reason }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_of_a_trusted_authority() {
+    let authority = Authority::new("ours");
+    let relay = authority.sign(&params(&["relay.test", "127.0.0.1", "::1"]));
+    let client = client(&trusting(&authority.certificate));
+    for host in ["relay.test", "relay.test.", "127.0.0.1", "::1", "[::1]"] {
+        run(async {
+            let mut transport = handshake(relay.server(&BOTH), &client, host).await.unwrap();
+            assert!(transport.is_secured());
+            assert_eq!(
+                transport.peer_certificate(),
+                relay.chain().first().map(AsRef::as_ref)
+            );
+            let mut secret = transport.export_keying_material(LABEL, 32).unwrap();
+            // The server saw no certificate of ours.
+            secret.push(0);
+            assert_eq!(read(&mut transport).await.unwrap(), secret);
+        });
+    }
+}
+
+#[test]
+fn a_certificate_of_another_name() {
+    let authority = Authority::new("ours");
+    let relay = authority.sign(&params(&["relay.test", "mx.relay.test"]));
+    let mut settings = trusting(&authority.certificate);
+    let to = |settings: &TlsSettings, host: &'static str| {
+        let client = client(settings);
+        run(async { handshake(relay.server(&BOTH), &client, host).await })
+    };
+    assert_eq!(
+        reason(to(&settings, "other.test")),
+        "it is not valid for other.test, only for relay.test, mx.relay.test"
+    );
+    assert!(reason(to(&settings, "127.0.0.1")).starts_with("it is not valid for 127.0.0.1"));
+    settings.server_hostname = Some("mx.relay.test".to_owned());
+    assert!(to(&settings, "other.test").is_ok());
+    settings.server_hostname = Some("other.test".to_owned());
+    assert!(to(&settings, "relay.test").is_err());
+}
+
+#[test]
+fn a_certificate_of_an_unknown_authority() {
+    let relay = Authority::new("theirs").sign(&params(&["relay.test"]));
+    let ours = client(&trusting(&Authority::new("ours").certificate));
+    let same_name = client(&trusting(&Authority::new("theirs").certificate));
+    run(async {
+        let error = handshake(relay.server(&BOTH), &ours, "relay.test").await;
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error
+                .starts_with("the certificate of relay.test is not trusted: its issuer is unknown"),
+            "{error}"
+        );
+        assert!(!reason(handshake(relay.server(&BOTH), &same_name, "relay.test").await).is_empty());
+    });
+}
+
+#[test]
+fn the_system_does_not_know_ours() {
+    let relay = Authority::new("ours").sign(&params(&["relay.test"]));
+    let client = client(&TlsSettings::default());
+    let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+    match result {
+        Err(TlsError::Untrusted { .. } | TlsError::Settings(TlsSettingsError::SystemRoots(_))) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_very_certificate_that_is_trusted() {
+    let authority = Authority::new("ours");
+    let plain = params(&["relay.test"]);
+    let mut of_ca = params(&["relay.test"]);
+    of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    for relay in [
+        Identity::self_signed(&plain),
+        Identity::self_signed(&of_ca),
+        authority.sign(&plain),
+        authority.sign(&of_ca),
+    ] {
+        let client = client(&trusting(&relay.certificate));
+        run(async {
+            handshake(relay.server(&BOTH), &client, "relay.test")
+                .await
+                .unwrap();
+            let other = handshake(relay.server(&BOTH), &client, "other.test").await;
+            assert!(reason(other).contains("other.test"));
+        });
+    }
+}
+
+#[test]
+fn a_certificate_like_the_trusted_one() {
+    let mut of_ca = params(&["relay.test"]);
+    of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (relay, twin) = (Identity::self_signed(&of_ca), Identity::self_signed(&of_ca));
+    let client = client(&trusting(&twin.certificate));
+    let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+    assert!(reason(result).contains("self-signed"));
+}
+
+#[test]
+fn a_certificate_outside_of_its_dates() {
+    let authority = Authority::new("ours");
+    let mut expired = params(&["relay.test"]);
+    expired.not_before = date_time_ymd(2001, 1, 1);
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    let mut early = params(&["relay.test"]);
+    early.not_before = date_time_ymd(3001, 1, 1);
+    early.not_after = date_time_ymd(3002, 1, 1);
+    for (mut params, words) in [
+        (expired, "it expired "),
+        (early, "it is not valid for another "),
+    ] {
+        let relay = authority.sign(&params);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let alone = Identity::self_signed(&params);
+        for (relay, ca) in [
+            (&relay, &authority.certificate),
+            (&alone, &alone.certificate),
+        ] {
+            let client = client(&trusting(ca));
+            let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+            let reason = reason(result);
+            assert!(
+                reason.starts_with(words) && reason.contains(" days"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+#[test]
+fn anyone_where_nothing_is_verified() {
+    let mut expired = params(&["relay.test"]);
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    let relay = Identity::self_signed(&expired);
+    let client = client(&TlsSettings {
+        verify: false,
+        ..TlsSettings::default()
+    });
+    for versions in [&BOTH[..1], &BOTH[1..]] {
+        run(handshake(relay.server(versions), &client, "other.test")).unwrap();
+    }
+}
+
+#[test]
+fn our_own_certificate() {
+    let authority = Authority::new("ours");
+    let relay = authority.sign(&params(&["relay.test"]));
+    let own = authority.sign(&params(&["client.test"]));
+    let server = || {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(read_chain(&authority.certificate).unwrap());
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                relay.chain(),
+                PrivateKeyDer::from_pem_slice(&relay.key).unwrap(),
+            )
+            .unwrap()
+    };
+    let mut settings = trusting(&authority.certificate);
+    let without = client(&settings);
+    settings.certificate = Some([own.certificate.clone(), own.key.clone()].concat());
+    let with_both_in_one_file = client(&settings);
+    settings.certificate = Some(own.certificate);
+    settings.key = Some(own.key);
+    run(async {
+        for client in [&with_both_in_one_file, &client(&settings)] {
+            let mut transport = handshake(server(), client, "relay.test").await.unwrap();
+            assert_eq!(read(&mut transport).await.unwrap().last(), Some(&1));
+        }
+        // With TLS 1.3 the client learns of the refusal when it reads.
+        let mut transport = handshake(server(), &without, "relay.test").await.unwrap();
+        let error = read(&mut transport).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            error.get_ref().and_then(|inner| inner.downcast_ref()),
+            Some(&TlsError::failed(
+                "relay.test",
+                "the server wants a client certificate"
+            ))
+        );
+    });
+}
+
+#[test]
+fn versions() {
+    let authority = Authority::new("ours");
+    let relay = authority.sign(&params(&["relay.test"]));
+    let mut settings = trusting(&authority.certificate);
+    let to = |settings: &TlsSettings, versions: &[&'static SupportedProtocolVersion]| {
+        let client = client(settings);
+        run(handshake(relay.server(versions), &client, "relay.test"))
+    };
+    assert!(to(&settings, &BOTH[1..]).is_ok());
+    settings.minimum = TlsVersion::Tls13;
+    assert!(to(&settings, &BOTH[..1]).is_ok());
+    assert_eq!(
+        failure(to(&settings, &BOTH[1..])),
+        "the server speaks no version of TLS that is allowed here"
+    );
+}
+
+#[test]
+fn sessions_are_taken_up_again() {
+    let authority = Authority::new("ours");
+    let relay = authority.sign(&params(&["relay.test"]));
+    for versions in [&BOTH[..1], &BOTH[1..]] {
+        let client = client(&trusting(&authority.certificate));
+        let server = relay.server(versions);
+        let resumed: Vec<_> = (0..3)
+            .map(|_| {
+                run(async {
+                    let mut transport = handshake(server.clone(), &client, "relay.test")
+                        .await
+                        .unwrap();
+                    // The tickets of TLS 1.3 come with what is read after the handshake.
+                    read(&mut transport).await.unwrap();
+                    transport.is_resumed()
+                })
+            })
+            .collect();
+        assert_eq!(resumed, [false, true, true]);
+    }
+}
+
+#[test]
+fn a_server_without_tls() {
+    let client = client(&TlsSettings {
+        verify: false,
+        ..TlsSettings::default()
+    });
+    let to = |answer: &'static [u8]| {
+        run(async {
+            let transport = meet(async move |mut socket: TcpStream| {
+                socket.write_all(answer).await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await;
+            });
+            transport.await.secure(&client, "relay.test").await
+        })
+    };
+    assert_eq!(
+        failure(to(b"220 relay.test ESMTP at your service\r\n")),
+        "what the server sends is not TLS"
+    );
+    assert_eq!(
+        failure(to(b"")),
+        "the server closed the connection in the handshake"
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_used() {
+    use TlsSettingsError as Wrong;
+    let one = Identity::self_signed(&params(&["one.test"]));
+    let two = Identity::self_signed(&params(&["two.test"]));
+    let text = |text: &str| Some(text.as_bytes().to_vec());
+    let wrong = |change: &dyn Fn(&mut TlsSettings)| {
+        let mut settings = TlsSettings::default();
+        change(&mut settings);
+        TlsClient::new(&settings).unwrap_err()
+    };
+    let no_certificate = "no certificate in PEM is in it".to_owned();
+    assert_eq!(
+        wrong(&|settings| settings.ca = text("hello")),
+        Wrong::Authority(no_certificate.clone())
+    );
+    assert_eq!(
+        wrong(&|settings| settings.ca = Some(one.key.clone())),
+        Wrong::Authority(no_certificate)
+    );
+    let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        wrong(&|settings| settings.certificate = text(broken)),
+        Wrong::Certificate("a section in PEM is not base64".to_owned())
+    );
+    let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        wrong(&|settings| settings.ca = text(empty)),
+        Wrong::Authority("none of them can be read".to_owned())
+    );
+    assert_eq!(
+        wrong(&|settings| settings.certificate = Some(one.certificate.clone())),
+        Wrong::Key("no private key in PEM is in it".to_owned())
+    );
+    assert_eq!(
+        wrong(&|settings| {
+            settings.certificate = Some(one.certificate.clone());
+            settings.key = text(
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            );
+        }),
+        Wrong::Key("it is encrypted; give it without a passphrase".to_owned())
+    );
+    assert_eq!(
+        wrong(&|settings| settings.key = Some(one.key.clone())),
+        Wrong::Key("there is no certificate to it".to_owned())
+    );
+    for verify in [true, false] {
+        let error = wrong(&|settings| {
+            settings.verify = verify;
+            settings.certificate = Some(one.certificate.clone());
+            settings.key = Some(two.key.clone());
+        });
+        assert_eq!(error, Wrong::Mismatch);
+    }
+    assert_eq!(
+        wrong(&|settings| settings.server_hostname = Some("a b".to_owned())),
+        Wrong::ServerName("a b".to_owned())
+    );
+}
+
+#[test]
+fn a_key_is_never_shown() {
+    let identity = Identity::self_signed(&params(&["one.test"]));
+    let settings = TlsSettings {
+        certificate: Some(identity.certificate),
+        key: Some(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0!\n-----END PRIVATE KEY-----\n".to_vec()),
+        ..TlsSettings::default()
+    };
+    let error = TlsClient::new(&settings).unwrap_err();
+    let shown = format!("{settings:?} {error:?} {error}");
+    assert!(
+        !shown.contains("c2Vj") && !shown.contains("99, 50"),
+        "{shown}"
+    );
+}
