@@ -249,7 +249,7 @@ impl Door {
                 outbox.undecided -= count;
                 return outbox.decided.drain(..count).collect();
             }
-            if outbox.undecided == 0 {
+            if state.closed {
                 return Vec::new();
             }
             match self.wait(state, deadline) {
@@ -367,6 +367,11 @@ impl Door {
             .filter(|left| *left > Duration::ZERO)?;
         let woken = self.outside.wait_timeout(state, left);
         Some(woken.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Whether the engine's thread is at its end.
+    pub fn is_ended(&self) -> bool {
+        self.lock().closed
     }
 
     // From inside
