@@ -133,7 +133,7 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
     };
     let for_now = (400..=499).contains(&code);
     let slower_status = enhanced_status.is_some_and(|status| SLOWER_STATUS.contains(&status));
-    if RELAY_CODES.contains(&code) || (phase.is_set_up() && code >= 500) {
+    if RELAY_CODES.contains(&code) || (phase.is_set_up() && (500..=599).contains(&code)) {
         Blame::Relay
     } else if say(&CONNECTION_TEXTS) {
         Blame::Connection

@@ -275,11 +275,11 @@ class Sender:
         self.close(None if kind in (None, GeneratorExit) else _GRACE)
 
     def __del__(self) -> None:
-        if self._closed or self._engine is None:
+        if self._closed or self._engine is None or self._keeper is None:
             return
         self._closed = True
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        process.end(self._engine)
+        process.end(self._engine, self._keeper)
 
     def __repr__(self) -> str:
         return f"<Sender {self._relay.scheme}://{self.relay}>"

@@ -165,8 +165,8 @@ impl<'a> Connection<'a> {
             self.finish_if_broken(read);
             return Poll::Ready(());
         }
-        let woken = work.poll(context).is_ready();
-        if woken && (self.session.room() > 0 || self.session.is_idle()) {
+        // Ready even where it changes nothing: it has to be registered anew.
+        if work.poll(context).is_ready() {
             return Poll::Ready(());
         }
         self.sleep(context, sleep)

@@ -286,11 +286,7 @@ impl Pool {
 
     /// The most messages of one connection, as far as is known.
     pub(super) fn messages_per_connection(&self) -> Option<usize> {
-        let learned = self.state.borrow().governor.messages_per_connection();
-        [learned, self.settings.max_messages_per_connection]
-            .into_iter()
-            .flatten()
-            .min()
+        self.state.borrow().messages_per_connection(&self.settings)
     }
 
     /// Whether the relay is known to discard the chunk of a refused BDAT.
@@ -519,7 +515,7 @@ impl Pool {
             stats.connected = state.ever;
             stats.rate = state.governor.rate(now);
             stats.allowed_connections = state.governor.connections(now);
-            stats.messages_per_connection = state.governor.messages_per_connection();
+            stats.messages_per_connection = state.messages_per_connection(&self.settings);
             stats.recipients_per_message = state.recipients;
             stats.mode = state.mode;
         });
@@ -527,6 +523,12 @@ impl Pool {
 }
 
 impl State {
+    fn messages_per_connection(&self, settings: &Settings) -> Option<usize> {
+        let learned = self.governor.messages_per_connection();
+        let limits = [learned, settings.max_messages_per_connection];
+        limits.into_iter().flatten().min()
+    }
+
     /// All that waits is over.
     fn give_up(&mut self, reason: &str, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_values();
