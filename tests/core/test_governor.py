@@ -5,7 +5,7 @@ The compiled half's is tested beside its code (`src/engine/governor.rs`): Python
 
 import pytest
 
-from rapidsmtp._pure.governor import Governor
+from rapidsmtp._pure.governor import FILLED, Governor
 
 
 def started(governor: Governor, since: float, until: float) -> int:
@@ -141,7 +141,9 @@ def test_what_is_only_believed_is_tried_again() -> None:
     governor = Governor()
     governor.end_connection(5)
     governor.end_connection(5)
-    governor.fill_connection()
+    for _ in range(FILLED):
+        assert governor.messages_per_connection == 5
+        governor.fill_connection()
     assert governor.messages_per_connection == 6
 
 

@@ -195,7 +195,7 @@ class Worker:
 
     def _name(self, sock: socket.socket) -> str:
         name = self._settings.local_hostname
-        return name or _name_of_this_host() or literal_of(sock)
+        return name or name_of_this_host() or literal_of(sock)
 
     def _tell(self) -> Callable[[str], None] | None:
         tell = self._board.tell
@@ -390,12 +390,14 @@ def _has(options: Sequence[str], *names: str) -> bool:
     return any(option.startswith(names) for option in options)
 
 
-def _name_of_this_host() -> str:
+def name_of_this_host() -> str:
     """This host's domain; empty where it has none, or does not say so in time."""
     if not _own_name:
         asked = threading.Thread(target=_ask_name, daemon=True)
-        asked.start()
-        asked.join(NAME_SECONDS)
+        # From 3.12 on no thread can be started any more when the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            asked.start()
+            asked.join(NAME_SECONDS)
     return _own_name[0] if _own_name else ""
 
 
