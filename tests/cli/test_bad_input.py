@@ -28,7 +28,7 @@ from commandline import CSV, EML, Command, Relay, one_line
         ("smtp://127.0.0.1?nonsense=1", "unknown option 'nonsense'"),
         ("smtps://127.0.0.1?starttls=required", "no meaning"),
         ("smtp://user@127.0.0.1", "RAPIDSMTP_PASSWORD"),
-        ("lmtp:///no/such/socket", "no connection to /no/such/socket"),
+        ("lmtp:///no/such/socket", "/no/such/socket: No such file"),
     ],
 )
 def test_bad_url(command: Command, url: str, expected: str) -> None:
@@ -81,6 +81,14 @@ def test_bad_files(
         (("--limit", "0"), "--limit: 0 is not above zero"),
         (("--limit", "few"), "--limit: 'few' is not a whole number"),
         (("--timeout", "0"), "--timeout"),
+        (("--connections", "0"), "--connections: 0 is not above zero"),
+        (("--rate", "0"), "--rate: rate must be above 0"),
+        (("--rate", "600/year"), "--rate: rate is '600/year': it must be a number"),
+        (("--rate", "nan"), "--rate: rate is nan"),
+        (("--pipelining", "fast"), "--pipelining: invalid choice: 'fast'"),
+        (("--on-unknown", "panic"), "--on-unknown: invalid choice: 'panic'"),
+        (("--not-accepted", "absent/failed.csv"), "absent/failed.csv: No such file"),
+        (("--trace", "."), ".: Is a directory"),
         (("--ca-file", "letter.eml"), "--ca-file letter.eml: it must be certificates, in PEM"),
         (("--ca-file", "absent.pem"), "--ca-file absent.pem: No such file"),
         (("--ca-file", "."), "--ca-file .: Is a directory"),

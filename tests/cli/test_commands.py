@@ -1,5 +1,6 @@
 """The commands beside `send`."""
 
+import re
 import signal
 
 import pytest
@@ -14,17 +15,24 @@ def test_version(command: Command, half: str) -> None:
     assert result.stdout.startswith(f"rapidsmtp {rapidsmtp.__version__} ({half} half), ")
 
 
-@pytest.mark.parametrize("name", ["send", "demo", "run", "sink"])
+@pytest.mark.parametrize("name", ["send", "demo", "bench", "run", "sink"])
 def test_help_has_an_example(command: Command, name: str) -> None:
     result = command(name, "--help")
     assert result.returncode == 0 and f"rapidsmtp {name}" in result.stdout.split("example:")[1]
 
 
-def test_demo(command: Command) -> None:
+def test_demo(command: Command, half: str) -> None:
     result = command("demo", "--limit", "20")
     assert result.returncode == 0, result.stderr
-    figures = {line.split("  ")[1]: line.split()[-2:] for line in result.stdout.splitlines()[3:-2]}
-    assert figures["sent"] == ["20", "20"] and figures["refused"] == ["0", "0"]
+    lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
+    figures = {line[0]: line[1:] for line in lines if len(line) == 6}
+    ways = ["stream", "window 16"] if half == "rust" else ["transaction"]
+    assert list(figures) == ["smtplib", "drop-in", *(f"Sender, {way}" for way in ways)]
+    for sent, refused, seconds, a_second, times in figures.values():
+        assert (sent, refused) == ("20", "0")
+        assert float(a_second) == pytest.approx(20 / float(seconds), rel=0.5)
+        assert float(times) > 0
+    assert figures["smtplib"][4] == "1.0"
 
 
 PROGRAM = """
@@ -40,10 +48,20 @@ sys.exit(int(sys.argv[1]))
 def test_run(command: Command, way: tuple[str, ...]) -> None:
     command.write("program.py", PROGRAM)
     command.write("neighbour.py", "print('found')")
-    result = command("run", *way, "7", "--flag", "-m")
+    result = command("run", *way, "7", "--flag", "-m", "--", "--verify", "--")
     assert result.returncode == 7, result.stderr
-    expected = "['7', '--flag', '-m'] __main__ True rapidsmtp.client\nfound\n"
+    expected = (
+        "['7', '--flag', '-m', '--', '--verify', '--'] __main__ True rapidsmtp.client\nfound\n"
+    )
     assert result.stdout == expected
+
+
+def test_run_leaves_a_leading_separator_to_the_script(command: Command) -> None:
+    command.write("-odd.py", "import sys\nprint(sys.argv)\n")
+    result = command("run", "--", "-odd.py", "--", "x")
+    assert result.stdout == "['-odd.py', '--', 'x']\n", result.stderr
+    one_line(command("run"), "SCRIPT")
+    assert "example:" in command("run", "--verify", "--help").stdout
 
 
 def test_run_without_a_script(command: Command) -> None:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         ours, theirs = run.split(sys.argv[1:] if arguments is None else arguments)
-        options = _parser().parse_args(ours, argparse.Namespace(arguments=theirs))
+        options = _parser().parse_args(ours, argparse.Namespace(for_script=theirs))
         status: int = options.command(options)
     except (UsageError, RelayError) as error:
         print(f"rapidsmtp: {display.printable(str(error))}", file=sys.stderr)

@@ -275,11 +275,15 @@ def _print(found: Sequence[Measurement], refused: int) -> None:
             digits = 0 if each.per_second >= 100 else 1
             figures = [f"{each.per_second:.{digits}f}", f"{each.ratio:.1f}"]
             rows.append(["" if number else str(work), each.name, *figures])
-    display.table("", ["work", "by", "messages a second", "times smtplib"], rows)
+    display.table(
+        f"medians of up to {ROUNDS} turns each",
+        ["work", "by", "messages a second", "times smtplib"],
+        rows,
+    )
     if rows:
         print(
-            "Medians of turns. smtplib and the drop-in send one sendmail() after the other over one\n"
-            "connection; Sender.send() takes them all. The first connection is not counted."
+            "smtplib and the drop-in send one sendmail() after the other over one connection,\n"
+            "Sender.send() takes them all at once. The first connection is not counted."
         )
     if refused:
         print(f"{refused} messages were not accepted, and are not in the figures.")

@@ -18,6 +18,8 @@ ROUNDS = 3
 _DIFFERENT = 64
 # A turn shorter than this part of what it should take says too little about the pace.
 _LONG_ENOUGH = 0.6
+# Several connections have nothing to do with fewer messages for each of them.
+_LEAST = 4
 _LINE = b"The quick brown fox jumps over the lazy dog, and it does so line by line.\r\n"
 
 
@@ -162,14 +164,15 @@ def counted(
 
 def _trial(contender: Contender, mailing: Mailing, seconds: float) -> int:
     """Open the connections, and find out how many messages a turn takes."""
-    contender.send(mailing.take(1))
-    count = 1
+    least = 1 if contender.connections == 1 else _LEAST * contender.connections
+    contender.send(mailing.take(least))
+    count = least
     while True:
         contender.forget()
         contender.send(mailing.take(count))
         took = max(contender.seconds, 1e-6)
         if took >= seconds * _LONG_ENOUGH:
-            return max(1, round(count * seconds / took))
+            return max(least, round(count * seconds / took))
         count = max(2 * count, min(10 * count, round(count * seconds / took)))
 
 

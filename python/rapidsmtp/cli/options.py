@@ -87,7 +87,7 @@ def rate(text: str) -> float:
     try:
         found = messages_a_second(number)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).replace(f"{number!r}", text, 1)) from None
+        raise argparse.ArgumentTypeError(str(error)) from None
     assert found is not None
     return found
 

@@ -20,6 +20,7 @@ _FOOT = 62
 
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+  text { paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
   .title { font-size: 17px; font-weight: 600 }
   .work { font-weight: 600 }
   .small { font-size: 12px; fill: #57606a }
@@ -32,7 +33,7 @@ _STYLE = """
   .bar4 { fill: #8250df }
   .bar5 { fill: #4c2889 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 }
+    text { fill: #e6edf3; stroke: #0d1117 }
     .small { fill: #9198a1 }
     .page { fill: #0d1117 }
     .grid { stroke: #3d444d }

@@ -21,10 +21,8 @@ def register(commands: Commands) -> None:
     parser.add_argument("--verify", action="store_true", help="TLS verifies certificates")
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module")
     parser.add_argument("script", metavar="SCRIPT")
-    # Only for the help: `split` has taken them away, and sets them.
-    parser.add_argument(
-        "arguments", nargs=argparse.REMAINDER, metavar="...", default=argparse.SUPPRESS
-    )
+    # Only for the help: `split` has taken them away.
+    parser.add_argument("none", nargs=argparse.REMAINDER, metavar="...")
     parser.set_defaults(command=run)
 
 
@@ -53,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.module and not Path(script).exists():
         raise UsageError(f"{script}: no such file")
     rapidsmtp.install(verify=options.verify)
-    sys.argv = [script, *options.arguments]
+    sys.argv = [script, *options.for_script]
     if options.module:
         sys.path[0] = str(Path.cwd())
         _find(script)
