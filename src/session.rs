@@ -65,7 +65,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::auth::Exchange;
+use crate::auth::{Exchange, MAX_CHALLENGE};
 use crate::command::{self, Style};
 use crate::diagnosis::Phase;
 use crate::error::Error;
@@ -86,6 +86,9 @@ const MAX_CHALLENGES: usize = 5;
 /// Refused transactions after which a connection in window mode is renewed: Exim closes at the
 /// RSET behind the tenth.
 const MAX_REFUSED: usize = 8;
+
+/// Octets in a line of a reply: a challenge of `MAX_CHALLENGE` octets in base64, and its code.
+const MAX_LINE: usize = MAX_CHALLENGE.div_ceil(3) * 4 + "334 \r\n".len();
 
 const SHUTDOWN: i16 = 421;
 
@@ -166,8 +169,8 @@ pub enum Word {
     Refused(Phase, Arc<Reply>),
     /// Not executed; the reply that ended the session, if one did.
     Returned(Option<Arc<Reply>>),
-    /// The body went out and no valid reply came.
-    Unknown(Option<Arc<Reply>>),
+    /// The body went out and no valid reply came, for that reason.
+    Unknown(Arc<str>),
 }
 
 /// What became of a message.
@@ -302,7 +305,8 @@ impl Session {
             authenticated: false,
             offer: Offer::default(),
             mode: Mode::Off,
-            reader: ReplyReader::new(),
+            // A challenge may be longer than the line of any other reply (RFC 4954 section 4).
+            reader: ReplyReader::with_max_line(MAX_LINE),
             output: Output::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -547,11 +551,11 @@ impl Session {
             parameters.push(size.as_str());
         }
         parameters.extend(envelope.mail_options.iter().map(String::as_str));
-        if utf8 && !asked {
-            parameters.push("SMTPUTF8");
-        }
         if needs.eight_bit && !parameters.iter().any(|option| is_body(option)) {
             parameters.push("BODY=8BITMIME");
+        }
+        if utf8 && !asked {
+            parameters.push("SMTPUTF8");
         }
         let style = Style {
             utf8,
@@ -895,8 +899,9 @@ impl Session {
             _ => false,
         };
         let close = transaction.close();
-        self.events
-            .push_back(Event::Settled(fate_of(transaction, front.recipients, out)));
+        let reason: Arc<str> = format!("a reply that is none: {}", shown(&last.text)).into();
+        let fate = fate_of(transaction, front.recipients, out, &reason);
+        self.events.push_back(Event::Settled(fate));
         if close {
             self.end_by(last.clone());
         }
@@ -988,7 +993,8 @@ impl Session {
             style,
             lmtp: self.options.lmtp,
             mail_alone: self.wary,
-            data_alone: self.wary,
+            // On LMTP nothing but the end of the connection leaves the data mode for nobody.
+            data_alone: self.wary || self.options.lmtp,
             sequential: self.mode == Mode::Off,
         };
         let transaction = Transaction::new(
@@ -1092,18 +1098,19 @@ impl Session {
         let phase = self.awaits();
         let handed = self.output.sent().saturating_sub(withheld);
         let reply = reply.map(Arc::new);
+        let reason: Arc<str> = match &cause {
+            Cause::Unusable(text) | Cause::Fault(text) | Cause::Lost(text) => text.as_str().into(),
+            Cause::Quit | Cause::Refused => "the session is over".into(),
+        };
         for _ in 0..self.in_flight.len() {
             let Some(mut message) = self.pop() else { break };
-            let word = if message.is_out(handed) {
-                Word::Unknown(None)
-            } else {
-                Word::Returned(None)
-            };
+            let out = message.is_out(handed);
+            let word = unheard(out, &reason);
             let fate = match &mut message.work {
                 Work::Chunk(_) => message.cut_off(&word),
                 Work::Data(transaction) => {
                     transaction.receive_eof();
-                    fate_of(transaction, message.recipients, word == Word::Unknown(None))
+                    fate_of(transaction, message.recipients, out, &reason)
                 }
             };
             self.events.push_back(Event::Settled(fate));
@@ -1176,7 +1183,7 @@ impl InFlight {
     fn cut_off(&self, others: &Word) -> Fate {
         let words = match &self.work {
             Work::Chunk(chunk) => chunk.words(others),
-            Work::Data(transaction) => words_of(transaction, self.recipients, others),
+            Work::Data(_) => vec![others.clone(); self.recipients],
         };
         Fate::Words { words, reply: None }
     }
@@ -1196,13 +1203,9 @@ impl Closed {
 }
 
 /// What a transaction's verdict means for each recipient; `out` is whether its terminator is.
-fn fate_of(transaction: &Transaction, recipients: usize, out: bool) -> Fate {
+fn fate_of(transaction: &Transaction, recipients: usize, out: bool, reason: &Arc<str>) -> Fate {
     let reply = transaction.reply();
-    let unheard = if out {
-        Word::Unknown(None)
-    } else {
-        Word::Returned(None)
-    };
+    let unheard = unheard(out, reason);
     let others = match (transaction.verdict(), reply) {
         (Some(Verdict::Accepted), Some(reply)) => {
             if transaction.refused().is_empty() && transaction.accepting().is_empty() {
@@ -1225,20 +1228,40 @@ fn fate_of(transaction: &Transaction, recipients: usize, out: bool) -> Fate {
         _ => unheard,
     };
     Fate::Words {
-        words: words_of(transaction, recipients, &others),
+        words: words_of(transaction, recipients, &others, reason),
         reply: reply.filter(|_| out).cloned().map(Arc::new),
     }
 }
 
-fn words_of(transaction: &Transaction, recipients: usize, others: &Word) -> Vec<Word> {
+/// What is known of a recipient of whom the server said nothing.
+fn unheard(out: bool, reason: &Arc<str>) -> Word {
+    if out {
+        Word::Unknown(Arc::clone(reason))
+    } else {
+        Word::Returned(None)
+    }
+}
+
+fn words_of(
+    transaction: &Transaction,
+    recipients: usize,
+    others: &Word,
+    reason: &Arc<str>,
+) -> Vec<Word> {
     let mut words = vec![others.clone(); recipients];
     if transaction.verdict() == Some(Verdict::SenderRefused) {
         return words;
     }
     for (index, reply) in transaction.refused() {
-        words[*index] = match reply.code {
-            MALFORMED => others.clone(),
-            _ => Word::Refused(Phase::Rcpt, Arc::new(reply.clone())),
+        let phase = if transaction.refused_last().contains(index) {
+            Phase::Body
+        } else {
+            Phase::Rcpt
+        };
+        words[*index] = match (reply.code, phase) {
+            (MALFORMED, Phase::Body) => Word::Unknown(Arc::clone(reason)),
+            (MALFORMED, _) => others.clone(),
+            _ => Word::Refused(phase, Arc::new(reply.clone())),
         };
     }
     for (index, reply) in transaction.accepted().iter().zip(transaction.accepting()) {

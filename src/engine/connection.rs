@@ -215,7 +215,7 @@ impl<'a> Connection<'a> {
         let waited = match self.session.awaits() {
             Some(phase) => {
                 let limit = timeouts.reply(phase);
-                let text = format!("no reply to {} in {limit:?}", command_of(phase));
+                let text = format!("no reply in {} seconds", limit.as_secs_f64());
                 (self.since + limit, Deadline::Reply(text))
             }
             None => {
@@ -575,18 +575,4 @@ fn is_full(closed: &Closed) -> bool {
     // Asked as of a code that does not mean the connection anyway: by its words alone.
     closed.cause == Cause::Refused
         && diagnose(Phase::Body, 450, &reply.text, None) == Blame::Connection
-}
-
-fn command_of(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Connect => "the connection",
-        Phase::Hello => "EHLO",
-        Phase::StartTls => "STARTTLS",
-        Phase::Auth => "AUTH",
-        Phase::Mail => "MAIL",
-        Phase::Rcpt => "RCPT",
-        Phase::Data => "DATA",
-        Phase::Body => "the message",
-        Phase::Rset => "RSET",
-    }
 }
