@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rapidsmtp
-from rapidsmtp.cli import demo, run, send, sink
-from rapidsmtp.cli.relay import RelayError
+from rapidsmtp.cli import demo, display, run, send, sink
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, USAGE, UsageError
+from rapidsmtp.errors import RelayError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,12 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # no letter may keep the report from being told
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
+        ours, theirs = run.split(sys.argv[1:] if arguments is None else arguments)
+        options = _parser().parse_args(ours, argparse.Namespace(arguments=theirs))
         status: int = options.command(options)
     except (UsageError, RelayError) as error:
-        # A name out of a file may hold anything, and a terminal obeys escape sequences.
-        line = "".join(c if c.isprintable() else " " for c in str(error))
-        print(f"rapidsmtp: {line}", file=sys.stderr)
+        print(f"rapidsmtp: {display.printable(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         # Before anything was sent: `send` and `demo` report what they have done by themselves.

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import rapidsmtp
 import rapidsmtp as drop_in
 from rapidsmtp.cli import display
-from rapidsmtp.cli.send import load
+from rapidsmtp.cli.listing import load
 from rapidsmtp.cli.usage import (
     INTERRUPTED,
     NOT_ALL_ACCEPTED,

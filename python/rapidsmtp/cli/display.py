@@ -4,15 +4,18 @@ Progress goes to stderr, so that what a program reads from stdout is the result 
 NO_COLOR itself; plain lines have no colour.
 """
 
+import json
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 # Often enough to see that it runs, seldom enough for a log.
 _SECONDS_BETWEEN_LINES = 10.0
+# A bar is told of what is done no more often: telling it takes longer than sending a message.
+_SECONDS_BETWEEN_STEPS = 0.05
 
 
 class Progress(Protocol):
@@ -55,12 +58,25 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
     class Bar:
         def __init__(self, label: str) -> None:
             self._task = bars.add_task(label, total=total)
+            self._done, self._next = 0, 0.0
 
         def advance(self, count: int = 1) -> None:
-            bars.advance(self._task, count)
+            self._done += count
+            now = time.monotonic()
+            if now >= self._next:
+                self._next = now + _SECONDS_BETWEEN_STEPS
+                self.show()
+
+        def show(self) -> None:
+            bars.update(self._task, completed=self._done)
 
     with bars:
-        yield [Bar(label) for label in labels]
+        shown = [Bar(label) for label in labels]
+        try:
+            yield list(shown)
+        finally:
+            for bar in shown:
+                bar.show()
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -85,6 +101,20 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     Console().print(shown)
 
 
+def as_json(value: Any) -> str:
+    """Write a value in one line, in letters that stdout can write.
+
+    What is not in its encoding would come out as an escape that JSON does not know.
+    """
+    encoding = (sys.stdout.encoding or "").lower().replace("_", "-")
+    return json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
+
+
+def printable(text: str) -> str:
+    """Make one line that a terminal shows; it would obey escapes out of a file or a reply."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print(title)
     lines = [head, *rows] if any(head) else rows
@@ -101,7 +131,7 @@ def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 def _figures(rows: Sequence[Sequence[str]]) -> list[bool]:
     """Of each column, whether all its cells are figures, or a dash in the place of one."""
     columns = zip(*rows, strict=True)
-    return [all(re.fullmatch(r"[\d.]+|-", cell) for cell in column) for column in columns]
+    return [all(re.fullmatch(r"[\d.,]+|-", cell) for cell in column) for column in columns]
 
 
 def _rich_on(stream: TextIO) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import rapidsmtp
@@ -20,8 +21,30 @@ def register(commands: Commands) -> None:
     parser.add_argument("--verify", action="store_true", help="TLS verifies certificates")
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module")
     parser.add_argument("script", metavar="SCRIPT")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
+    # Only for the help: `split` has taken them away, and sets them.
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", default=argparse.SUPPRESS
+    )
     parser.set_defaults(command=run)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take away what belongs to the script: argparse would keep a `--` of it for itself.
+
+    Args:
+        arguments: The command line, of whichever command.
+
+    Returns:
+        What is for us, and what stands behind the script's name.
+    """
+    ours = list(arguments)
+    if ours[:1] != ["run"]:
+        return ours, []
+    end = 1
+    while end < len(ours) and ours[end].startswith("-") and ours[end] != "--":
+        end += 1
+    end += ours[end : end + 1] == ["--"]
+    return ours[: end + 1], ours[end + 1 :]
 
 
 def run(options: argparse.Namespace) -> int:

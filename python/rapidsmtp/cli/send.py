@@ -1,20 +1,20 @@
 """`rapidsmtp send`: a template, a list of recipients, a relay."""
 
 import argparse
+import contextlib
 import csv
-import json
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rapidsmtp.cli import display
-from rapidsmtp.cli.delivery import Delivery
-from rapidsmtp.cli.relay import Relay, RelayError, parse_relay
+from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.listing import Listing, load
+from rapidsmtp.cli.summary import Summary
 from rapidsmtp.cli.usage import (
     INTERRUPTED,
     NOT_ALL_ACCEPTED,
@@ -23,13 +23,14 @@ from rapidsmtp.cli.usage import (
     add_command,
     positive,
 )
+from rapidsmtp.errors import RelayError
 from rapidsmtp.message import Message
-from rapidsmtp.outcome import Outcome, Status
-from rapidsmtp.template import Template, check_csv, csv_rows
+from rapidsmtp.outcome import Outcome
+from rapidsmtp.sender import Sender
 
-# A report is read by a person: so many reasons, and so many examples of each.
-_REASONS = 20
-_EXAMPLES = 5
+# What is under way at Ctrl-C is given so long to be answered, in seconds: an answer now is worth
+# more than a message of which nobody knows whether it was delivered.
+_GRACE = 0.8
 
 
 def register(commands: Commands) -> None:
@@ -38,8 +39,8 @@ def register(commands: Commands) -> None:
         commands,
         "send",
         "merge a template with a list and send the messages",
-        "rapidsmtp send --relay smtp://user@relay.example:587 "
-        "--template newsletter.eml --to subscribers.csv",
+        "rapidsmtp send --relay smtp://user@relay.example:587 \\\n"
+        "      --template newsletter.eml --to subscribers.csv --rate 600/min",
     )
     parser.add_argument(
         "--relay",
@@ -50,181 +51,205 @@ def register(commands: Commands) -> None:
         "in RAPIDSMTP_PASSWORD",
     )
     parser.add_argument("--template", required=True, metavar="FILE.eml", help="the message")
-    parser.add_argument("--to", required=True, metavar="FILE.csv", help="one line a recipient")
+    parser.add_argument(
+        "--to", required=True, metavar="FILE.csv", help="one line a recipient; - is stdin"
+    )
     parser.add_argument("--encoding", default="utf-8-sig", help="of the CSV file")
     parser.add_argument("--tag", metavar="COLUMN", help="what to call a line in the report")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N lines")
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust (PEM)")
+    _add_pace(parser)
+    shared.add_tls(parser)
     parser.add_argument(
-        "--certificate", metavar="FILE", help="ours, with its key, to show to the relay (PEM)"
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help="for the connection and for each reply (default: what RFC 5321 asks for)",
     )
-    parser.add_argument("--allow-plaintext-auth", action="store_true", help="even without TLS")
-    parser.add_argument("--timeout", type=positive, default=120, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="the report as one JSON object")
+    parser.add_argument(
+        "--not-accepted",
+        metavar="FILE.csv",
+        help="write a line for each recipient that was not accepted",
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write each command and reply, without secrets"
+    )
     parser.set_defaults(command=send)
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
+    shared.add_connections(parser, default=4)
+    parser.add_argument(
+        "--rate", type=shared.rate, metavar="N", help="messages a second at most, or 600/min"
+    )
+    parser.add_argument(
+        "--pipelining",
+        choices=shared.PIPELINING,
+        default="auto",
+        metavar="MODE",
+        help=f"{', '.join(shared.PIPELINING)} (default auto: stream where the relay offers it)",
+    )
+    parser.add_argument(
+        "--max-attempts",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="how often to try what is refused for now (default 3)",
+    )
+    parser.add_argument(
+        "--on-unknown",
+        choices=("report", "resend"),
+        default="report",
+        help="what the relay may have taken without saying so: report it (default), or send it "
+        "again at the risk of a second copy",
+    )
 
 
 def send(options: argparse.Namespace) -> int:
     """Check everything, then connect, then send."""
-    relay = parse_relay(
-        options.relay,
-        ca_file=options.ca_file,
-        certificate=options.certificate,
-        allow_plaintext_auth=options.allow_plaintext_auth,
-        timeout=options.timeout,
-    )
-    template, total = load(options.template, options.to, options.encoding, options.tag)
-    total = min(total, options.limit or total)
-    rows = islice(csv_rows(options.to, options.encoding), total)
-    report = _Report(relay, total)
-    delivery = Delivery(relay)
-    delivery.connect()
-    with delivery.interruptible():
-        try:
-            _deliver(delivery, template.merge(rows, options.tag), report)
-        finally:
-            delivery.close()
-    report.print(options.json)
-    if delivery.interrupted:
-        return INTERRUPTED
-    return 0 if report.counts[Status.ACCEPTED] == total else NOT_ALL_ACCEPTED
+    with contextlib.ExitStack() as stack:
+        trace = _trace(options.trace, stack)
+        sender = _sender(options, trace)
+        stack.callback(sender.close, _GRACE)
+        files = (options.template, options.to, options.encoding, options.tag)
+        listing = stack.enter_context(load(*files))
+        total = min(listing.total, options.limit or listing.total)
+        with Summary(sender.relay, total, options.json, options.not_accepted) as summary:
+            interrupted = _deliver(sender, listing, options.tag, summary)
+        summary.print_fault()
+        if interrupted:
+            return INTERRUPTED
+        return 0 if summary.all_accepted else NOT_ALL_ACCEPTED
 
 
-def load(template: str, to: str, encoding: str, tag: str | None) -> tuple[Template, int]:
-    """Read both files through.
+def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) -> Sender:
+    tls = shared.tls_of(options)
+    try:
+        return Sender(
+            options.relay,
+            connections=options.connections,
+            pipelining=options.pipelining,
+            rate=options.rate,
+            max_attempts=options.max_attempts,
+            on_unknown=options.on_unknown,
+            timeouts=shared.timeouts_of(options.timeout),
+            tls=tls,
+            allow_plaintext_auth=options.allow_plaintext_auth,
+            trace=trace,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _trace(path: str | None, stack: contextlib.ExitStack) -> Callable[[str], object] | None:
+    if path is None:
+        return None
+    try:
+        file = stack.enter_context(
+            Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115  (closed there)
+        )
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return lambda line: file.write(f"{line}\n")
+
+
+def _deliver(sender: Sender, listing: Listing, tag: str | None, summary: Summary) -> bool:
+    """Send it, and tell what has become of it.
 
     Returns:
-        The template and the number of rows.
+        Whether Ctrl-C ended it.
 
     Raises:
-        UsageError: Something is wrong with one of them.
+        RelayError: There never was a connection.
     """
-    try:
-        compiled = Template.from_eml(template)
-    except OSError as error:
-        raise UsageError(f"{template}: {error.strerror}") from None
-    except (ValueError, ImportError) as error:
-        where = "" if isinstance(error, ImportError) else f"{template}: "
-        raise UsageError(f"{where}{error}") from None
-    try:
-        required = compiled.required_fields | ({tag} if tag else set())
-        total = check_csv(to, encoding, required)
-        _check_text(to, encoding)
-    except OSError as error:
-        raise UsageError(f"{to}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if not total:
-        raise UsageError(f"{to}: no rows, only the names of the columns")
-    return compiled, total
+    numbered = _Numbered(listing.template.merge(islice(listing.rows(), summary.total), tag))
+    with _Interruption(sender) as interruption:
+        error = _send(sender, numbered, summary)
+        if isinstance(error, RuntimeError) and not interruption.happened:
+            raise error
+        sender.close(_GRACE if interruption.happened else None)
+    if interruption.happened:
+        summary.stopped = "interrupted"
+    elif error is not None:
+        summary.stopped = str(error)
+    with contextlib.suppress(OSError, ValueError, csv.Error, KeyboardInterrupt):
+        summary.add_untaken(islice(listing.rows(), summary.total), numbered.taken, tag)
+    stats = sender.stats()
+    if isinstance(error, RelayError) and not stats.connected and not interruption.happened:
+        raise error
+    summary.print(connections=stats.connected, pipelining=stats.governor.pipelining)
+    return interruption.happened
 
 
-def _check_text(path: str, encoding: str) -> None:
-    """NUL stands in no text: the file was cut off by a crash, or is in another encoding."""
-    with Path(path).open(encoding=encoding) as file:
-        for number, line in enumerate(file, 1):
-            if "\0" in line:
-                raise UsageError(f"{path}, line {number}: a NUL byte")
+def _send(sender: Sender, numbered: "_Numbered", summary: Summary) -> Exception | None:
+    """Send it.
 
-
-def _deliver(delivery: Delivery, messages: Iterator[Message | Outcome], report: "_Report") -> None:
-    with display.progress(["sending"], report.total) as (bar,):
+    Returns:
+        What ended it too early: the relay, the list, which can fail half-way, or Ctrl-C, which
+        closes the sender. What has become of the others is told all the same.
+    """
+    with display.progress(["sending"], summary.total) as (bar,):
         try:
-            for outcome in delivery.send(messages):
-                report.add(outcome)
+            for outcome in sender.send(numbered):
+                summary.add(numbered.row_of(outcome), outcome)
                 bar.advance()
-        except (RelayError, OSError, ValueError, csv.Error) as error:
-            # The list can fail half-way too; what has become of the others is told all the same.
-            report.stopped = str(error)
-        except KeyboardInterrupt:  # between two messages, and without a connection
-            delivery.interrupted = True
-    if delivery.interrupted:
-        report.stopped = "interrupted"
+        except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
+            return error
+    return None
 
 
-class _Report:
-    """Counts, and those that were not accepted."""
+class _Numbered:
+    """Messages on their way, and the row that each is of: outcomes come in any order."""
 
-    def __init__(self, relay: Relay, total: int) -> None:
-        self.total = total
-        self.counts: Counter[Status] = Counter()
-        self.stopped = ""
-        self._relay = relay
-        self._not_accepted: list[tuple[int, Outcome]] = []
-        self._start = time.monotonic()
-        self._taken = 0
+    def __init__(self, items: Iterable[Message | Outcome]) -> None:
+        self.taken = 0
+        self._items = items
+        self._rows: dict[int, int] = {}
 
-    def add(self, outcome: Outcome) -> None:
-        self._taken += 1
-        self.counts[outcome.status] += 1
-        if outcome.status is not Status.ACCEPTED:
-            # Without its message: a report of many would hold all of their bytes.
-            self._not_accepted.append((self._taken, replace(outcome, message=None)))
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self.taken += 1
+            # A sender holds what it has taken until its outcome, so that no other gets its id.
+            self._rows[id(item)] = self.taken
+            yield item
 
-    def print(self, as_json: bool) -> None:
-        """Print it to stdout, and why it stopped to stderr."""
-        seconds = time.monotonic() - self._start
-        self.counts[Status.NOT_ATTEMPTED] += self.total - self._taken
-        if as_json:
-            print(json.dumps(self._as_dict(seconds), ensure_ascii=False))
-        else:
-            self._print_tables(seconds)
-        if self.stopped:
-            print(f"rapidsmtp: stopped: {self.stopped}", file=sys.stderr)
-
-    def _print_tables(self, seconds: float) -> None:
-        rows = [[status.value, f"{self.counts[status]}"] for status in Status]
-        rows = [row for row in rows if row[1] != "0" or row[0] == Status.ACCEPTED.value]
-        rows.append(["seconds", f"{seconds:.2f}"])
-        rows.append(["messages a second", f"{self._per_second(seconds):.0f}"])
-        display.table(f"sent to {self._relay.name}", ["", ""], rows)
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for row, outcome in self._not_accepted:
-            name = f"row {row}" if outcome.tag is None else str(outcome.tag)
-            reasons.setdefault((outcome.status.value, outcome.reason), []).append(name)
-        ordered = sorted(reasons.items(), key=lambda item: -len(item[1]))
-        shown = [
-            [f"{status}: {reason}", f"{len(names)}", _examples(names)]
-            for (status, reason), names in ordered[:_REASONS]
-        ]
-        display.table("not accepted", ["reason", "messages", "which"], shown)
-        if len(ordered) > _REASONS:
-            print(f"and {len(ordered) - _REASONS} more reasons; --json has all of them")
-
-    def _as_dict(self, seconds: float) -> dict[str, Any]:
-        return {
-            "relay": self._relay.name,
-            "messages": self.total,
-            **{status.name.lower(): self.counts[status] for status in Status},
-            "seconds": round(seconds, 3),
-            "messages_per_second": round(self._per_second(seconds), 1),
-            "stopped": self.stopped or None,
-            "not_accepted": [_outcome_as_dict(*pair) for pair in self._not_accepted],
-        }
-
-    def _per_second(self, seconds: float) -> float:
-        return self.counts[Status.ACCEPTED] / seconds if seconds else 0.0
+    def row_of(self, outcome: Outcome) -> int:
+        """The row; to be asked once."""
+        item = outcome if outcome.message is None else outcome.message
+        return self._rows.pop(id(item))
 
 
-def _examples(names: list[str]) -> str:
-    more = ", \N{HORIZONTAL ELLIPSIS}" if len(names) > _EXAMPLES else ""
-    return ", ".join(names[:_EXAMPLES]) + more
+class _Interruption:
+    """Within this Ctrl-C closes the sender, whose outcomes still come; the second one at once.
 
+    Attributes:
+        happened: Whether there was a Ctrl-C.
+    """
 
-def _outcome_as_dict(row: int, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "row": row,
-        "tag": outcome.tag,
-        "status": outcome.status.name.lower(),
-        "phase": outcome.phase,
-        "reason": outcome.reason,
-        "recipients": {
-            address: {
-                "status": result.status.name.lower(),
-                "code": result.code,
-                "enhanced_status": result.enhanced_status,
-                "text": result.text,
-            }
-            for address, result in outcome.recipients.items()
-        },
-    }
+    def __init__(self, sender: Sender) -> None:
+        self.happened = False
+        self._sender = sender
+        self._before: Any = None
+        # Its `put` may interrupt itself, as a signal's handler must be able to.
+        self._wishes: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> "_Interruption":
+        ours = threading.current_thread() is threading.main_thread()
+        # What was told to ignore Ctrl-C (nohup, a shell's background) goes on doing so.
+        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            threading.Thread(target=self._close, name="rapidsmtp Ctrl-C", daemon=True).start()
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        self._wishes.put(None)
+
+    def _handle(self, *_: object) -> None:
+        self._wishes.put(0.0 if self.happened else _GRACE)
+        self.happened = True
+
+    def _close(self) -> None:
+        while (wish := self._wishes.get()) is not None:
+            threading.Thread(target=self._sender.close, args=[wish], daemon=True).start()
