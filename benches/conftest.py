@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
-from rapidsmtp import _core
 from sinks import start_sink
 
+from rapidsmtp import _core
+
 ROUNDS = 15
+
 
 class Comparison:
     """Times ours and smtplib's way of the same work in turns, and notes the ratio."""

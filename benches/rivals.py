@@ -83,15 +83,16 @@ def by_aiosmtplib(port: int, data: bytes, count: int, connections: int = 2) -> S
             await client.sendmail(SENDER, [RECIPIENT], data)
 
     async def run() -> Spent:
-        clients = [aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) for _ in range(connections)]
+        clients = [
+            aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False)
+            for _ in range(connections)
+        ]
         for client in clients:
             await client.connect()
             await client.ehlo()
         wall, cpu = time.perf_counter(), time.process_time()
         await asyncio.gather(*map(loop, clients))
-        spent = Spent(
-            (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
-        )
+        spent = Spent((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
         for client in clients:
             await client.quit()
         return spent

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-
 import rivals as ways
+import trustme
+from rivals import LARGE, SMALL, Spent
+from sinks import start_sink
+
 from rapidsmtp import TLS, Message, Sender, Status
 from rapidsmtp.testing import Sink
 from real_servers import Exim, Postfix, RealServer, Unavailable
-from rivals import LARGE, SMALL, Spent
-from sinks import start_sink
 
 ROUNDS = 3
 ROUND_TRIP = 0.04
@@ -140,9 +140,7 @@ def pure() -> Iterator[None]:
     ],
 )
 def test_38_kB_40_ms_away(table, distant_sink, connections, count, settings):
-    ours = partial(
-        ways.by_sender, distant_sink, LARGE, count, connections=connections, **settings
-    )
+    ours = partial(ways.by_sender, distant_sink, LARGE, count, connections=connections, **settings)
     rivals = {"smtplib": partial(ways.by_smtplib, distant_sink, LARGE, 6), "rapidsmtp": ours}
     table(rivals, rounds=1)
 
@@ -187,7 +185,7 @@ def cold_start_by_smtplib(sink: Sink, authority: bytes) -> float:
 
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
 def test_cold_start_40_ms_away(benchmark, authority, tls):
-    """Round trips from nothing to the first accepted message; the sink delays octets, not TCP's SYN.
+    """Round trips from nothing to the first accepted message; the sink delays octets, no SYN.
 
     What is left, with one for TCP itself that is not seen here:
 

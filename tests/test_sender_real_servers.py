@@ -1,4 +1,4 @@
-"""Sender before Postfix and Exim: every outcome is true, every envelope keeps its body, no complaint.
+"""Sender before Postfix and Exim: outcomes are true, envelopes keep their bodies, no complaints.
 
 What the servers have taken is compared with the outcomes, recipient by recipient; and after each
 run the log must hold no complaint about the client's manners. Each message has its own sender and
