@@ -2,6 +2,7 @@
 #
 #   make demo     send the example newsletter through a server on this machine
 #   make test     cargo's tests, then pytest on every suitable interpreter, over the built wheels
+#   make soak     thousands of runs of the truth test; TRUTH_RUNS says how many
 #   make bench    the benchmarks, beside smtplib
 #   make lint     formatting, lints and types of both languages
 #   make wheels   the compiled wheel and the pure one, in dist/
@@ -62,7 +63,7 @@ TESTED_WHEEL := $(PURE_WHEEL)
 WITHOUT_RUST := --without-rust
 endif
 
-.PHONY: demo test bench lint wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
+.PHONY: demo test soak bench lint wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
 
 # Wheels
 
@@ -134,6 +135,12 @@ pytest:
 	$(call environment,test-$$version,$(INTERPRETER),test); \
 	echo "== pytest on CPython $$version ($(INTERPRETER)), halves: $(HALVES)"; \
 	"$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) $(ARGUMENTS)
+
+# Prints the seed that it begins with; TRUTH_BASE begins there again.
+soak: wheels
+	@$(call environment,soak,$(PYTHON),test); \
+	TRUTH_RUNS="$${TRUTH_RUNS:-5000}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
+		tests/truth -k soak $(ARGUMENTS)
 
 interpreters:
 	@$(PYTHON) tests/interpreters.py

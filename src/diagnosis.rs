@@ -112,13 +112,10 @@ const CONNECTION_TEXTS: [&str; 3] = [
 ];
 
 /// Slow down, in words: amazon SES with 454, Microsoft with 451, Yahoo with 421.
-const SLOWER_TEXTS: [&str; 5] = [
-    "throttl",
-    "rate limit",
-    "rate exceeded",
-    "too many",
-    "try again later",
-];
+const SLOWER_TEXTS: [&str; 4] = ["throttl", "rate limit", "rate exceeded", "too many"];
+
+/// Slow down, unless it is said of a recipient: there it is how greylisting speaks.
+const LATER_TEXT: &str = "try again later";
 
 /// Says whom a reply concerns that refuses or defers.
 ///
@@ -133,11 +130,13 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
     };
     let for_now = (400..=499).contains(&code);
     let slower_status = enhanced_status.is_some_and(|status| SLOWER_STATUS.contains(&status));
-    if RELAY_CODES.contains(&code) || (phase.is_set_up() && code >= 500) {
+    if RELAY_CODES.contains(&code) || (phase.is_set_up() && (500..=599).contains(&code)) {
         Blame::Relay
     } else if say(&CONNECTION_TEXTS) {
         Blame::Connection
-    } else if for_now && (slower_status || say(&SLOWER_TEXTS)) {
+    } else if for_now
+        && (slower_status || say(&SLOWER_TEXTS) || (phase != Phase::Rcpt && say(&[LATER_TEXT])))
+    {
         Blame::Slower
     } else if code == 421 || !(400..=599).contains(&code) || phase.is_set_up() {
         Blame::Connection

@@ -506,10 +506,10 @@ impl Session {
             Stage::Greeting => Some(Phase::Connect),
             Stage::Hello { .. } => Some(Phase::Hello),
             Stage::StartTls => Some(Phase::StartTls),
-            Stage::Auth { .. } => Some(Phase::Auth),
+            Stage::Credentials(_) | Stage::Auth { .. } => Some(Phase::Auth),
             Stage::Discard { .. } | Stage::Quitting => Some(Phase::Rset),
             Stage::Ready => self.in_flight.front().map(InFlight::phase),
-            Stage::Handshake | Stage::Credentials(_) | Stage::Closed => None,
+            Stage::Handshake | Stage::Closed => None,
         }
     }
 

@@ -484,10 +484,10 @@ impl Transaction {
             };
         } else if !self.accepted.is_empty()
             || self.options.lmtp
-            || self.refused.iter().any(|(_, reply)| accepts(reply))
+            || self.refused.iter().any(|(_, reply)| !refuses(reply))
         {
             // A lone dot would mail an empty body, to a recipient behind a refused sender or to
-            // one that got 252, say; on LMTP it would have no reply.
+            // one that got 252 or 999, say; on LMTP it would have no reply.
             self.end(self.refusal(), true, None);
         } else {
             self.lone_dot = true;
@@ -583,6 +583,11 @@ impl Transaction {
 /// Whether nothing more can be said on the connection after it.
 fn is_ending(reply: &Reply) -> bool {
     reply.code == SHUTDOWN || reply.code == MALFORMED
+}
+
+/// Whether a reply says no: a code beyond RFC 5321's may mean anything.
+fn refuses(reply: &Reply) -> bool {
+    (400..=599).contains(&reply.code)
 }
 
 /// Whether a reply to the body says that the server has the mail: any 2yz does.

@@ -1,7 +1,7 @@
 # The interface of the compiled half, checked against it by stubtest.
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import NoReturn, final
+from typing import Any, NoReturn, final
 
 from _typeshed import ReadableBuffer
 from typing_extensions import disjoint_base
@@ -12,6 +12,7 @@ __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
     "CramMd5",
+    "Engine",
     "Exchange",
     "External",
     "Login",
@@ -19,6 +20,7 @@ __all__ = [
     "PeerError",
     "Plain",
     "ReplyReader",
+    "Result",
     "Scram",
     "Sink",
     "Transaction",
@@ -109,6 +111,74 @@ class Sink:
     def wire(self) -> list[bytes]: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
+
+@final
+class Engine:
+    def __new__(
+        cls,
+        *,
+        scheme: str,
+        host: str,
+        port: int,
+        path: str | None,
+        local_hostname: str | None,
+        source_address: tuple[str, int] | None,
+        starttls: str,
+        verify: bool,
+        ca: bytes | None,
+        certificate: bytes | None,
+        key: bytes | None,
+        server_hostname: str | None,
+        minimum_version: str,
+        user: str | None,
+        mechanism: str | None,
+        password: str | None,
+        ask_password: bool,
+        allow_plaintext_auth: bool,
+        connections: int,
+        pipelining: str,
+        window: int,
+        rate: float | None,
+        max_messages_per_connection: int | None,
+        max_recipients: int,
+        max_attempts: int,
+        backoff: tuple[float, float, float],
+        resend_unknown: bool,
+        timeouts: Mapping[str, float],
+        queue_size: int,
+        queue_bytes: int,
+        window_bytes: int,
+        trace: bool,
+        path_of: Callable[[str], str],
+    ) -> Engine: ...
+    def channel(self) -> int: ...
+    def offer(self, channel: int, messages: Sequence[object], wait: float) -> int: ...
+    def take(self, channel: int, limit: int, wait: float) -> list[tuple[Any, Result]]: ...
+    def undecided(self, channel: int) -> int: ...
+    def forget(self, channel: int) -> None: ...
+    def attend(self, wait: float) -> list[tuple[str, str | None]]: ...
+    def password(self, value: str | None, reason: str) -> None: ...
+    def stats(self) -> dict[str, object]: ...
+    def error(self) -> tuple[str, int | None, bytes] | None: ...
+    def restart(self) -> None: ...
+    def close(self, wait: float | None, drained: bool = True) -> None: ...
+    def descriptors(self) -> list[int]: ...
+
+@final
+class Result:
+    @property
+    def status(self) -> str: ...
+    def details(
+        self,
+    ) -> tuple[
+        str,
+        list[tuple[str, int | None, str | None, str]],
+        tuple[int, bytes] | None,
+        str,
+        int,
+        float,
+        str,
+    ]: ...
 
 @final
 class Transaction:

@@ -110,8 +110,8 @@ class Keeper:
             if self._channel is None:
                 self._channel = self._engine.channel()
             channel = self._channel
-            self._unresolved += 1
             self._wake()
+            self._unresolved += 1
         taken = False
         try:
             taken = self._offer(channel, submission)

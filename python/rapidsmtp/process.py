@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rapidsmtp import _core
+    from rapidsmtp.keeper import Keeper
     from rapidsmtp.sender import Sender
 
 # Seconds that the interpreter's end may take for all senders that nobody has closed.
@@ -41,11 +42,12 @@ def closed(sender: "Sender") -> None:
     _open.discard(sender)
 
 
-def end(engine: "_core.Engine") -> None:
+def end(engine: "_core.Engine", keeper: "Keeper") -> None:
     """Close the engine of a sender that nobody holds any more, once it has sent everything."""
 
     def close() -> None:
         engine.close(None)
+        keeper.close()
         _ending.discard(thread)
 
     thread = threading.Thread(target=close, name="rapidsmtp ending", daemon=True)

@@ -242,6 +242,9 @@ class Sender:
         Returns:
             What has become of the messages whose outcomes nobody took.
         """
+        return self._close(timeout, drained=True)
+
+    def _close(self, timeout: float | None, drained: bool) -> Report:
         self._closed = True
         process.closed(self)
         engine, keeper = self._engine, self._keeper
@@ -253,9 +256,10 @@ class Sender:
                 orphans = list(self._orphans)
             for sending in orphans:
                 sending.flush_all(deadline)
-            engine.close(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            engine.close(left, drained)
         except BaseException:
-            engine.close(_GRACE)
+            engine.close(_GRACE, False)
             raise
         finally:
             keeper.close()
@@ -275,11 +279,11 @@ class Sender:
         self.close(None if kind in (None, GeneratorExit) else _GRACE)
 
     def __del__(self) -> None:
-        if self._closed or self._engine is None:
+        if self._closed or self._engine is None or self._keeper is None:
             return
         self._closed = True
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        process.end(self._engine)
+        process.end(self._engine, self._keeper)
 
     def __repr__(self) -> str:
         return f"<Sender {self._relay.scheme}://{self.relay}>"

@@ -106,6 +106,8 @@ struct Connection<'a> {
     token_at: Option<Instant>,
     counted: u64,
     broken: Option<String>,
+    /// Whether something was read since the last write, which would have acknowledged it.
+    unacknowledged: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -130,6 +132,7 @@ impl<'a> Connection<'a> {
             token_at: None,
             counted: 0,
             broken: None,
+            unacknowledged: false,
         }
     }
 
@@ -165,8 +168,8 @@ impl<'a> Connection<'a> {
             self.finish_if_broken(read);
             return Poll::Ready(());
         }
-        let woken = work.poll(context).is_ready();
-        if woken && (self.session.room() > 0 || self.session.is_idle()) {
+        // Ready even where it changes nothing: it has to be registered anew.
+        if work.poll(context).is_ready() {
             return Poll::Ready(());
         }
         self.sleep(context, sleep)
@@ -239,6 +242,7 @@ impl<'a> Connection<'a> {
             match transport.poll_send(context, &slices) {
                 Poll::Ready(Ok(count)) => {
                     self.session.sent(count);
+                    self.unacknowledged = false;
                     progress = true;
                 }
                 Poll::Ready(Err(error)) => self.broken = Some(error.to_string()),
@@ -265,6 +269,7 @@ impl<'a> Connection<'a> {
                 }
                 Poll::Ready(Ok(count)) => {
                     self.session.receive_data(&self.buffer[..count]);
+                    self.unacknowledged = true;
                     progress = true;
                     // A full buffer may not be all; but what was decided is told first.
                     if count < self.buffer.len() {
@@ -276,7 +281,11 @@ impl<'a> Connection<'a> {
                     break;
                 }
                 Poll::Pending => {
-                    transport.quick_ack();
+                    // A relay may hold the rest of its replies back until it is told that the
+                    // first have come (RFC 896).
+                    if std::mem::take(&mut self.unacknowledged) {
+                        transport.quick_ack();
+                    }
                     break;
                 }
             }
@@ -377,8 +386,10 @@ impl<'a> Connection<'a> {
                 }
                 Event::Settled(fate) => {
                     if let Some(job) = self.jobs.pop_front() {
-                        self.decided += usize::from(!fate.is_returned());
-                        self.full |= self.pool.settle(job, fate, Instant::now());
+                        let returned = fate.is_returned();
+                        let full = self.pool.settle(job, fate, Instant::now());
+                        self.decided += usize::from(!returned && !full);
+                        self.full |= full;
                     }
                 }
                 Event::Closed(closed) => return Some(closed),
@@ -447,7 +458,7 @@ impl<'a> Connection<'a> {
         let sent = self.session.total_sent();
         self.pool.count_bytes(sent - self.counted);
         self.counted = sent;
-        self.pool.flush();
+        self.pool.flush_if_due();
     }
 
     fn end(mut self, closed: &Closed) {

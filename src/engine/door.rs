@@ -121,6 +121,8 @@ struct State {
     stop: Option<Stop>,
     closing: Closing,
     closed: bool,
+    /// How many wait outside.
+    waiting: usize,
     stats: Stats,
     descriptors: Vec<i32>,
 }
@@ -148,6 +150,7 @@ impl Door {
                 stop: None,
                 closing: Closing::No,
                 closed: false,
+                waiting: 0,
                 stats: Stats::default(),
                 descriptors: Vec::new(),
             }),
@@ -215,11 +218,14 @@ impl Door {
             state.intake.extend(messages);
         }
         state.deliver(decided);
+        let waiting = state.waiting > 0;
         drop(state);
         if wake {
             self.engine.notify_one();
         }
-        self.outside.notify_all();
+        if waiting {
+            self.outside.notify_all();
+        }
     }
 
     /// Whether nobody inside will take messages any more, and why.
@@ -249,7 +255,7 @@ impl Door {
                 outbox.undecided -= count;
                 return outbox.decided.drain(..count).collect();
             }
-            if outbox.undecided == 0 {
+            if state.closed {
                 return Vec::new();
             }
             match self.wait(state, deadline) {
@@ -359,14 +365,22 @@ impl Door {
 
     fn wait<'a>(
         &self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         deadline: Instant,
     ) -> Option<MutexGuard<'a, State>> {
         let left = deadline
             .checked_duration_since(Instant::now())
             .filter(|left| *left > Duration::ZERO)?;
+        state.waiting += 1;
         let woken = self.outside.wait_timeout(state, left);
-        Some(woken.unwrap_or_else(PoisonError::into_inner).0)
+        let mut state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        state.waiting -= 1;
+        Some(state)
+    }
+
+    /// Whether the engine's thread is at its end.
+    pub fn is_ended(&self) -> bool {
+        self.lock().closed
     }
 
     // From inside
@@ -383,8 +397,11 @@ impl Door {
         state.bytes -= decided.iter().map(|decided| decided.size).sum::<usize>();
         state.deliver(decided);
         believe(&mut state.stats);
+        let waiting = state.waiting > 0;
         drop(state);
-        self.outside.notify_all();
+        if waiting {
+            self.outside.notify_all();
+        }
     }
 
     /// What is known by now, where nothing was decided.

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GROWTH: f64 = 0.1;
 /// Beyond this many times what was cut there is no limit.
 const FORGOTTEN: f64 = 4.0;
+/// So many connections take what is believed to be the most, before one message more is tried.
+const FILLED: u32 = 10;
 /// One connection more is tried after this time.
 const BETWEEN_CONNECTIONS: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,8 @@ struct Messages {
     number: usize,
     /// Whether the relay said so in words; if not, it may have closed for another reason.
     told: bool,
+    /// Connections that took so many.
+    filled: u32,
 }
 
 impl Governor {
@@ -189,6 +193,7 @@ impl Governor {
             self.messages = Some(Messages {
                 number: messages,
                 told,
+                filled: 0,
             });
         }
     }
@@ -199,7 +204,10 @@ impl Governor {
         if let Some(messages) = &mut self.messages
             && !messages.told
         {
-            messages.number += 1;
+            messages.filled += 1;
+            if messages.filled % FILLED == 0 {
+                messages.number += 1;
+            }
         }
     }
 
@@ -323,7 +331,10 @@ mod tests {
         assert_eq!(governor.messages_per_connection(), None);
         governor.connection_ended(5, false);
         assert_eq!(governor.messages_per_connection(), Some(5));
-        governor.connection_filled();
+        for _ in 0..FILLED {
+            assert_eq!(governor.messages_per_connection(), Some(5));
+            governor.connection_filled();
+        }
         assert_eq!(governor.messages_per_connection(), Some(6));
         governor.connection_ended(3, true);
         governor.connection_filled();

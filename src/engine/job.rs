@@ -287,20 +287,26 @@ impl Job {
 
     /// The transaction cannot be offered to this relay.
     #[must_use]
-    pub fn refuse(mut self, reason: &str, now: Instant, random: f64, policy: &Policy) -> Next {
+    pub fn refuse(
+        mut self,
+        reason: &str,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+        policy: &Policy,
+    ) -> Next {
         for index in std::mem::take(&mut self.current) {
             self.decide(index, Result::silent(Status::Invalid, "mail", reason));
         }
         self.go_on(Round::default(), now, random, policy)
     }
 
-    /// What the server made of the transaction in flight; `random` is from 0 to 1.
+    /// What the server made of the transaction in flight; `random` gives a number from 0 to 1.
     #[must_use]
     pub fn settle(
         mut self,
         fate: Fate,
         now: Instant,
-        random: f64,
+        random: impl FnOnce() -> f64,
         policy: &Policy,
     ) -> (Next, Vec<Advice>) {
         let current = std::mem::take(&mut self.current);
@@ -402,7 +408,13 @@ impl Job {
         }
     }
 
-    fn go_on(mut self, round: Round, now: Instant, random: f64, policy: &Policy) -> Next {
+    fn go_on(
+        mut self,
+        round: Round,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+        policy: &Policy,
+    ) -> Next {
         self.pending.extend(round.rest);
         self.slows += u32::from(!round.slow.is_empty());
         if self.slows <= FREE_SLOWS {
@@ -418,7 +430,7 @@ impl Job {
         }
         self.attempts += 1;
         if !self.deferred.is_empty() && self.attempts < policy.max_attempts {
-            let delay = policy.backoff.delay(self.attempts, random);
+            let delay = policy.backoff.delay(self.attempts, random());
             return Next::Later(self, delay);
         }
         Next::Decided(self.give_up("", now))

@@ -23,6 +23,8 @@ pub mod door;
 pub mod governor;
 pub mod job;
 mod pool;
+#[cfg(test)]
+mod rehearsal;
 pub mod settings;
 pub mod socket;
 pub mod tls;

@@ -36,6 +36,12 @@ use crate::session::{Fate, Mode, shown};
 /// Why a message was not attempted although nothing was wrong.
 const CLOSED: &str = "the sender was closed before it was sent";
 
+/// Outcomes that are handed out together while there is more to send: to wake whoever waits for
+/// them costs more than to send a message.
+const BATCH: usize = 128;
+/// How long they may be kept for that.
+const BATCH_TIME: Duration = Duration::from_millis(1);
+
 /// A message's turn.
 pub(super) enum Turn {
     /// This one.
@@ -103,6 +109,8 @@ struct State {
     retried: u64,
     bytes: u64,
     number: u64,
+    /// When what was decided is handed out at the latest.
+    hand_out_at: Option<Instant>,
 }
 
 impl Pool {
@@ -127,6 +135,7 @@ impl Pool {
                 retried: 0,
                 bytes: 0,
                 number: 0,
+                hand_out_at: None,
             }),
             settings,
             door,
@@ -143,7 +152,7 @@ impl Pool {
             let closing = self.door.closing();
             self.drain(closing);
             self.open_connections();
-            self.flush();
+            self.flush_if_due();
             if closing != Closing::No && self.is_over() {
                 return;
             }
@@ -161,7 +170,9 @@ impl Pool {
                 _ => [None, None],
             };
             let due = state.waiting.keys().next().map(|(due, _)| *due);
-            let moments = [due, state.not_before].into_iter().chain(ends);
+            let moments = [due, state.not_before, state.hand_out_at]
+                .into_iter()
+                .chain(ends);
             for moment in moments.flatten().filter(|moment| *moment > now) {
                 soonest = soonest.min(moment);
             }
@@ -286,11 +297,7 @@ impl Pool {
 
     /// The most messages of one connection, as far as is known.
     pub(super) fn messages_per_connection(&self) -> Option<usize> {
-        let learned = self.state.borrow().governor.messages_per_connection();
-        [learned, self.settings.max_messages_per_connection]
-            .into_iter()
-            .flatten()
-            .min()
+        self.state.borrow().messages_per_connection(&self.settings)
     }
 
     /// Whether the relay is known to discard the chunk of a refused BDAT.
@@ -306,7 +313,7 @@ impl Pool {
     /// A message came back from a connection; says whether that one takes no more of them.
     pub(super) fn settle(&self, job: Job, fate: Fate, now: Instant) -> bool {
         let policy = self.policy();
-        let (next, advice) = job.settle(fate, now, self.random(), &policy);
+        let (next, advice) = job.settle(fate, now, || self.random(), &policy);
         let mut full = false;
         self.go_on(next, now);
         for advice in advice {
@@ -333,7 +340,7 @@ impl Pool {
 
     /// A message cannot be offered to this relay.
     pub(super) fn refuse(&self, job: Job, reason: &str, now: Instant) {
-        let next = job.refuse(reason, now, self.random(), &self.policy());
+        let next = job.refuse(reason, now, || self.random(), &self.policy());
         self.go_on(next, now);
     }
 
@@ -417,7 +424,7 @@ impl Pool {
     }
 
     /// A connection that was ready is at its end, after so many messages were decided on it.
-    pub(super) fn closed(&self, decided: usize, ended: Option<&Failure>, full: bool, spent: bool) {
+    pub(super) fn closed(&self, decided: usize, ended: Option<&Failure>, told: bool, spent: bool) {
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
         state.open -= 1;
@@ -426,7 +433,8 @@ impl Pool {
         }
         let mut stop = false;
         match ended {
-            Some(_) if decided > 0 || full => state.governor.connection_ended(decided, full),
+            _ if told => state.governor.connection_ended(decided, true),
+            Some(_) if decided > 0 => state.governor.connection_ended(decided, false),
             // It was lost before anything was sent: that must not go on for ever.
             Some(_) if state.open == 0 => stop = self.fail_again(&mut state, now),
             Some(_) => {}
@@ -502,10 +510,32 @@ impl Pool {
         }
     }
 
+    /// Tells the door, unless it is better to wait until there is more to be told.
+    pub(super) fn flush_if_due(&self) {
+        let mut state = self.state.borrow_mut();
+        let number = state.decided.len();
+        if number > 0 && number < BATCH && !state.ready.is_empty() {
+            let now = Instant::now();
+            match state.hand_out_at {
+                None => {
+                    state.hand_out_at = Some(now + BATCH_TIME);
+                    // Nobody else might look at the clock.
+                    self.door.engine.notify_one();
+                    return;
+                }
+                Some(due) if now < due => return,
+                Some(_) => {}
+            }
+        }
+        drop(state);
+        self.flush();
+    }
+
     /// Tells the door what was decided, and what is believed.
     pub(super) fn flush(&self) {
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
+        state.hand_out_at = None;
         let decided = std::mem::take(&mut state.decided);
         let state = &mut *state;
         self.door.hand_out(decided, |stats| {
@@ -519,7 +549,7 @@ impl Pool {
             stats.connected = state.ever;
             stats.rate = state.governor.rate(now);
             stats.allowed_connections = state.governor.connections(now);
-            stats.messages_per_connection = state.governor.messages_per_connection();
+            stats.messages_per_connection = state.messages_per_connection(&self.settings);
             stats.recipients_per_message = state.recipients;
             stats.mode = state.mode;
         });
@@ -527,6 +557,12 @@ impl Pool {
 }
 
 impl State {
+    fn messages_per_connection(&self, settings: &Settings) -> Option<usize> {
+        let learned = self.governor.messages_per_connection();
+        let limits = [learned, settings.max_messages_per_connection];
+        limits.into_iter().flatten().min()
+    }
+
     /// All that waits is over.
     fn give_up(&mut self, reason: &str, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_values();

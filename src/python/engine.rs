@@ -256,7 +256,7 @@ impl Engine {
         let door = self.engine.door();
         let decided = wait_in_slices(py, wait, |until| {
             let decided = door.take(channel, limit, until);
-            let over = !decided.is_empty() || door.undecided(channel) == 0;
+            let over = !decided.is_empty() || door.is_ended();
             over.then_some(decided)
         })?;
         let mut offered = self.lock();
@@ -293,7 +293,8 @@ impl Engine {
         let door = self.engine.door();
         let requests = wait_in_slices(py, wait, |until| {
             let requests = door.requests(until);
-            (!requests.is_empty()).then_some(requests)
+            let over = !requests.is_empty() || door.is_ended();
+            over.then_some(requests)
         })?;
         let requests = requests.unwrap_or_default().into_iter();
         Ok(requests
@@ -618,7 +619,7 @@ fn duration(seconds: f64) -> PyResult<Duration> {
 fn own_name(py: Python<'_>) -> PyResult<String> {
     let name: String = py
         .import("rapidsmtp._pure.worker")?
-        .call_method0("_name_of_this_host")?
+        .call_method0("name_of_this_host")?
         .extract()?;
     Ok(if name.is_empty() {
         "[127.0.0.1]".to_owned()

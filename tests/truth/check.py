@@ -85,6 +85,8 @@ class Judge:
 
     def _nothing_strange_was_delivered(self) -> None:
         by_sender = {message.sender: message for message in self.messages}
+        for sender in {sender for sender, _ in self.record.mails} - set(by_sender):
+            self._wrong(f"MAIL from {sender}: nobody sent that, a body was read as commands")
         for delivery in self.record.deliveries:
             message = by_sender.get(delivery.sender)
             if message is None or delivery.recipient not in message.recipients:

@@ -346,14 +346,15 @@ class _Conversation:
 
     def _on_mail(self, rest: str) -> None:
         matched = re.fullmatch(r"from:\s*<([^>]*)>(.*)", rest, re.IGNORECASE)
+        address, parameters = matched.groups() if matched else ("", "")
+        if matched:
+            with self.record.lock:
+                self.record.mails.append((address, parameters.strip()))
         if matched is None or self.sender is not None:
             self._say("mail", 503, "5.5.1 sender already given", consequence=True)
             self.failed = True
             return
-        address, parameters = matched.groups()
         self.server.greeted = self.me.used = True
-        with self.record.lock:
-            self.record.mails.append((address, parameters.strip()))
 
         def execute(reply: Reply) -> tuple[int, str]:
             limit, stop = self.plan.most_messages, self.plan.stop_after

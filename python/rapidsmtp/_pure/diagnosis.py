@@ -31,8 +31,11 @@ _SLOWER_STATUS = {"4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"}
 _CONNECTION_TEXTS = (b"maximum message count", b"too many messages", b"message limit")
 """The connection is full: amazon SES, Exim and others say so in words alone."""
 
-_SLOWER_TEXTS = (b"throttl", b"rate limit", b"rate exceeded", b"too many", b"try again later")
+_SLOWER_TEXTS = (b"throttl", b"rate limit", b"rate exceeded", b"too many")
 """Slow down, in words: amazon SES with 454, Microsoft with 451, Yahoo with 421."""
+
+_LATER_TEXT = b"try again later"
+"""Slow down, unless it is said of a recipient: there it is how greylisting speaks."""
 
 
 def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) -> str:
@@ -54,12 +57,14 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
     if phase not in _PHASES:
         raise ValueError(f"no such phase: {phase}")
     words = text.lower()
-    if code in _RELAY_CODES or (phase in _SET_UP and code >= 500):
+    if code in _RELAY_CODES or (phase in _SET_UP and 500 <= code <= 599):
         return RELAY
     if any(phrase in words for phrase in _CONNECTION_TEXTS):
         return CONNECTION
     if 400 <= code <= 499 and (
-        enhanced_status in _SLOWER_STATUS or any(phrase in words for phrase in _SLOWER_TEXTS)
+        enhanced_status in _SLOWER_STATUS
+        or any(phrase in words for phrase in _SLOWER_TEXTS)
+        or (phase != "rcpt" and _LATER_TEXT in words)
     ):
         return SLOWER
     if code == 421 or not 400 <= code <= 599 or phase in _SET_UP:

@@ -270,17 +270,21 @@ class Engine:
 
     # The end
 
-    def close(self, wait: float | None) -> None:
+    def close(self, wait: float | None, drained: bool = True) -> None:
         """Take no more, and wait for what was taken.
 
         Args:
             wait: seconds, or None for as long as it takes. After them what was not begun is not
                 attempted, and what waits for its final reply is unknown.
+            drained: whether what waits is sent until then, or given up at once.
         """
         deadline = None if wait is None else time.monotonic() + wait
         with self._lock:
             self._crew.closing = True
             self._crew.wake_all()
+            if not drained:
+                self._crew.cut = True
+                self._crew.give_up()
             if not self._wait_for_all(deadline):
                 self._give_up(deadline)
             self._crew.cut = self._crew.cut or deadline is not None

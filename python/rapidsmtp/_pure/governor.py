@@ -44,6 +44,9 @@ CONNECTION_INTERVAL = 60.0
 SPEED_WINDOW = 5.0
 """Seconds over which `per_second` is told."""
 
+FILLED = 10
+"""So many connections take what is believed to be the most, before one message more is tried."""
+
 
 class Governor:
     """What one relay takes.
@@ -85,6 +88,7 @@ class Governor:
         self._given_messages = messages_per_connection
         self._last_goodbye = 0
         self._told = False
+        self._filled = 0
         self._accepted: deque[tuple[float, int]] = deque()
 
     # Pacing
@@ -205,6 +209,7 @@ class Governor:
             given = self._given_messages
             self.messages_per_connection = messages if given is None else min(given, messages)
             self._told = full
+            self._filled = 0
         self._last_goodbye = messages
 
     def fill_connection(self) -> None:
@@ -214,7 +219,9 @@ class Governor:
         """
         known, given = self.messages_per_connection, self._given_messages
         if known is not None and known != given and not self._told:
-            self.messages_per_connection = known + 1
+            self._filled += 1
+            if self._filled % FILLED == 0:
+                self.messages_per_connection = known + 1
 
     def limit_recipients(self, accepted: int) -> None:
         """The relay took so many recipients of a transaction and no more."""

@@ -328,9 +328,11 @@ class Transaction:
         if self.accepted and self._mail_accepted():
             self._flight = self._body
             self._flight_replies = len(self.accepted) if self._lmtp else 1
-        elif self.accepted or self._lmtp or any(_accepts(reply) for _, reply in self.refused):
+        elif (
+            self.accepted or self._lmtp or not all(_refuses(reply) for _, reply in self.refused)
+        ):
             # A lone dot would mail an empty body, to a recipient behind a refused sender or to one
-            # that got 252, say; on LMTP it would have no reply.
+            # that got 252 or 999, say; on LMTP it would have no reply.
             self._end(self._refusal(), True)
         else:
             self._lone_dot = True
@@ -389,6 +391,11 @@ class Transaction:
     def _refusal(self) -> str:
         """The verdict where the body was never due."""
         return RECIPIENTS_REFUSED if self._mail_accepted() else SENDER_REFUSED
+
+
+def _refuses(reply: Reply) -> bool:
+    """Whether a reply says no: a code beyond RFC 5321's may mean anything."""
+    return 400 <= reply[0] <= 599
 
 
 def _accepts(final: Reply) -> bool:

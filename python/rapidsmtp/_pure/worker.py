@@ -195,7 +195,7 @@ class Worker:
 
     def _name(self, sock: socket.socket) -> str:
         name = self._settings.local_hostname
-        return name or _name_of_this_host() or literal_of(sock)
+        return name or name_of_this_host() or literal_of(sock)
 
     def _tell(self) -> Callable[[str], None] | None:
         tell = self._board.tell
@@ -277,7 +277,9 @@ class Worker:
             utf8=job.utf8,
             lmtp=self._settings.lmtp,
             mail_alone=dialogue.wary,
-            data_alone=dialogue.wary,
+            # LMTP's data mode for nobody can only be left by dropping the connection, so DATA
+            # waits there until there is somebody: mostly that is a round trip on one machine.
+            data_alone=dialogue.wary or self._settings.lmtp,
             sequential=self._settings.pipelining == "off" or "pipelining" not in dialogue.features,
         )
 
@@ -289,7 +291,7 @@ class Worker:
         reason = delivery.lost or transaction.fault or "the relay ended it"
         if transaction.close:
             # A stall and "slower" say nothing about how many messages a connection carries, and
-            # LMTP's data mode for nobody is left by us.
+            # a doubtful reply to RCPT is no goodbye.
             gone = delivery.lost or judgement.BACK in actions
             ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
             return _End(reason, by_relay=ended, unfinished=1)
@@ -389,12 +391,14 @@ def _has(options: Sequence[str], *names: str) -> bool:
     return any(option.startswith(names) for option in options)
 
 
-def _name_of_this_host() -> str:
+def name_of_this_host() -> str:
     """This host's domain; empty where it has none, or does not say so in time."""
     if not _own_name:
         asked = threading.Thread(target=_ask_name, daemon=True)
-        asked.start()
-        asked.join(NAME_SECONDS)
+        # From 3.12 on no thread can be started any more when the interpreter ends.
+        with contextlib.suppress(RuntimeError):
+            asked.start()
+            asked.join(NAME_SECONDS)
     return _own_name[0] if _own_name else ""
 
 
