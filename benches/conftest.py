@@ -135,7 +135,7 @@ def _calls(write: Callable[[str], None], rows: list[Any]) -> None:
 
 def _rivals(write: Callable[[str], None], rows: list[Any]) -> None:
     """Messages a second by each, and what smtplib is beaten by; CPU of the client alone."""
-    names = ("smtplib", "aiosmtplib", "smtp-source", "rapidsmtp")
+    names = ("smtplib", "aiosmtplib", "smtp-source", "bare loop", "rapidsmtp")
     columns = "".join(f" {name + '/s':>13}" for name in names)
     write(f"{'work':52}{columns} {'ratio':>7}   CPU a message: smtplib, ours")
     for bench in rows:

@@ -14,7 +14,7 @@ with Sink(latency=float(sys.argv[1]), store=False) as sink:
 
 
 def start_sink(latency: float) -> tuple[subprocess.Popen[str], int]:
-    """Start one that keeps nothing, with that latency in seconds; its port. Closing stdin ends it."""
+    """Start one that keeps nothing; its port. `latency` is in seconds; closing stdin ends it."""
     environment = {**os.environ, "RAPIDSMTP_CORE": "rust"}
     process = subprocess.Popen(
         [sys.executable, "-c", SINK, str(latency)],

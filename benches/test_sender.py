@@ -108,6 +108,8 @@ def rivals_of(port: int, data: bytes, count: int) -> dict[str, Callable[[], Spen
 )
 def test_2_connections(table, port, data, theirs, ours, settings):
     rivals = rivals_of(port, data, theirs)
+    if settings is STREAM:
+        rivals["bare loop"] = partial(ways.by_bare_loop, port, data, ours)
     rivals["rapidsmtp"] = partial(ways.by_sender, port, data, ours, connections=2, **settings)
     table(rivals)
 
