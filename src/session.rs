@@ -577,6 +577,16 @@ impl Session {
         Ok(())
     }
 
+    /// Takes back the newest messages, of which nothing was written; says how many.
+    pub fn retract(&mut self) -> usize {
+        let before = self.in_flight.len();
+        while self.in_flight.back().is_some_and(|newest| !newest.begun) {
+            let newest = self.in_flight.pop_back();
+            self.in_flight_bytes -= newest.map_or(0, |newest| newest.size);
+        }
+        before - self.in_flight.len()
+    }
+
     /// Says goodbye where that has a meaning: nothing is in flight.
     pub fn quit(&mut self) {
         if self.is_idle() {
@@ -928,6 +938,9 @@ impl Session {
     }
 
     fn write_flights(&mut self, message: &mut InFlight) {
+        if self.mode == Mode::Off && self.reset_alone(message) {
+            return;
+        }
         let Work::Data(transaction) = &mut message.work else {
             return;
         };
@@ -952,6 +965,16 @@ impl Session {
                 self.trace_line(|| format!("C: <{} octets of message>", scan.stuffed_len()));
             }
         }
+    }
+
+    /// Without PIPELINING nothing leaves behind RSET before its reply; whether that is awaited.
+    fn reset_alone(&mut self, message: &mut InFlight) -> bool {
+        if !message.begun && std::mem::take(&mut self.reset_due) {
+            message.reset = true;
+            message.begun = true;
+            self.write("RSET\r\n");
+        }
+        message.reset
     }
 
     fn prepare(

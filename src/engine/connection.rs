@@ -390,12 +390,24 @@ impl<'a> Connection<'a> {
                         let full = self.pool.settle(job, fate, Instant::now());
                         self.decided += usize::from(!returned && !full);
                         self.full |= full;
+                        if self.full || self.pool.is_ending() {
+                            self.retract();
+                        }
                     }
                 }
                 Event::Closed(closed) => return Some(closed),
             }
         }
         None
+    }
+
+    /// What was begun and is not written yet is not for this connection any more.
+    fn retract(&mut self) {
+        for _ in 0..self.session.retract() {
+            if let Some(job) = self.jobs.pop_back() {
+                self.pool.put_back(job);
+            }
+        }
     }
 
     async fn secure(&mut self) {

@@ -344,6 +344,17 @@ impl Pool {
         self.go_on(next, now);
     }
 
+    /// A message of which nothing was written.
+    pub(super) fn put_back(&self, job: Job) {
+        self.go_on(Next::Now(job.put_back()), Instant::now());
+    }
+
+    /// Whether nothing more is to be begun.
+    pub(super) fn is_ending(&self) -> bool {
+        let state = self.state.borrow();
+        state.stop.is_some() || state.ending
+    }
+
     fn go_on(&self, next: Next, now: Instant) {
         let mut state = self.state.borrow_mut();
         state.in_flight -= 1;

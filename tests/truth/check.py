@@ -148,7 +148,7 @@ class Judge:
 
     def _judge_unknown(self, about: str, sender: str, recipient: str) -> None:
         """UNKNOWN needs a body that may have gone out whole, and a connection lost with it."""
-        lost = list(self.record.lost())
+        lost = [each for each in self.record.connections if each.lost]
         if not any(
             connection.chunked or self.window > 1 or sender in connection.awaited
             for connection in lost
@@ -170,8 +170,8 @@ class Judge:
 
     def _few_are_unknown(self) -> None:
         unknown = sum(outcome.status is Status.UNKNOWN for outcome in self.outcomes)
-        bound = sum(self.window if each.chunked else 1 for each in self.record.lost())
-        if self.window > 1:  # a chunk may have been lost in the network, unseen by the server
-            bound = self.window * len(list(self.record.lost()))
+        bound = len(list(self.record.lost()))
+        if self.window > 1:  # a whole window may have been lost in the network, unseen
+            bound = self.window * sum(bool(each.lost) for each in self.record.connections)
         if unknown > bound:
             self._wrong(f"{unknown} are UNKNOWN; no more than {bound} can have been under way")
