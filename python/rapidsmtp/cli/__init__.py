@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rapidsmtp
-from rapidsmtp.cli import demo, display, run, send, sink
+from rapidsmtp.cli import bench, demo, display, run, send, sink
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, USAGE, UsageError
 from rapidsmtp.errors import RelayError
 
@@ -69,6 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (send, demo, run, sink):
+    for module in (send, demo, bench, run, sink):
         module.register(commands)
     return parser

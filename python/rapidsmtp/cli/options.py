@@ -12,7 +12,7 @@ PIPELINING = ("auto", "off", "transaction", "stream", "window")
 
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s|)", re.ASCII)
 
-_Parser: TypeAlias = argparse.ArgumentParser
+_Parser: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 def add_tls(parser: _Parser) -> None:

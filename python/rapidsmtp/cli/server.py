@@ -1,4 +1,4 @@
-"""The demo's SMTP server where the compiled half is missing: aiosmtpd, in its own process.
+"""The server of `demo` and `bench` where the compiled half is missing: aiosmtpd, by itself.
 
     python -m rapidsmtp.cli.server
 

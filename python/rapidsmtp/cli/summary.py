@@ -57,7 +57,7 @@ class Summary:
         self._spool = self._csv = None
         if as_json:
             self._spool = self._files.enter_context(
-                tempfile.SpooledTemporaryFile(
+                tempfile.SpooledTemporaryFile(  # noqa: SIM115  (closed with the others)
                     _IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass"
                 )
             )
@@ -103,7 +103,7 @@ class Summary:
             return
         self._remember(row, outcome)
         if self._spool is not None:
-            self._spool.write(",\n " if self._spool.tell() else "")
+            self._spool.write(", " if self._spool.tell() else "")
             self._spool.write(display.as_json(_outcome_as_dict(row, outcome)))
         if self._csv is not None:
             self._write(_lines(row, outcome))
