@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -144,6 +145,7 @@ impl<'a> Connection<'a> {
                 break closed;
             }
             self.fill();
+            self.session.advance();
             self.note();
             let mut work = std::pin::pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
@@ -237,8 +239,9 @@ impl<'a> Connection<'a> {
         };
         let mut progress = false;
         while self.broken.is_none() && self.session.wants_write() {
-            let mut slices = Vec::with_capacity(64);
-            self.session.slices(&mut slices);
+            let mut pieces = Vec::with_capacity(64);
+            self.session.slices(&mut pieces);
+            let slices: Vec<IoSlice<'_>> = pieces.into_iter().map(IoSlice::new).collect();
             match transport.poll_send(context, &slices) {
                 Poll::Ready(Ok(count)) => {
                     self.session.sent(count);
