@@ -148,7 +148,7 @@ interpreters:
 # Benchmarks: the release wheel. Both halves are in the compiled one.
 
 bench: wheels
-	@$(call environment,bench,$(PYTHON),test); \
+	@$(call environment,bench,$(PYTHON),bench); \
 	"$$venv/bin/python" -P -m pytest benches -o addopts='-ra --import-mode=importlib' \
 		--benchmark-only $(ARGUMENTS)
 ifeq ($(HALVES),both)

@@ -7,25 +7,16 @@ ratio is that of the medians.
 
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sinks import start_sink
 
 from rapidsmtp import _core
 
 ROUNDS = 15
-
-SINK = """
-import sys
-from rapidsmtp.testing import Sink
-with Sink(latency=float(sys.argv[1]), store=False) as sink:
-    print(sink.port, flush=True)
-    sys.stdin.read()
-"""
 
 
 class Comparison:
@@ -100,16 +91,6 @@ def pinned() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def start_sink(latency: float) -> tuple[subprocess.Popen[str], int]:
-    environment = {**os.environ, "RAPIDSMTP_CORE": "rust"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SINK, str(latency)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
 @pytest.fixture(scope="session")
 def sink() -> Iterator[int]:
     """The port of a sink that keeps nothing."""
@@ -127,13 +108,17 @@ def distant_sink() -> Iterator[int]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table that people want to see: ratios first."""
+    """The tables that people want to see: ratios first."""
     session = getattr(config, "_benchmarksession", None)
-    rows = [bench for bench in getattr(session, "benchmarks", ()) if "ratio" in bench.extra_info]
-    if not rows:
-        return
     write = terminalreporter.write_line
-    write("")
+    for table, key in ((_calls, "ratio"), (_rivals, "rivals"), (_facts, "facts")):
+        rows = [bench for bench in getattr(session, "benchmarks", ()) if key in bench.extra_info]
+        if rows:
+            write("")
+            table(write, rows)
+
+
+def _calls(write: Callable[[str], None], rows: list[Any]) -> None:
     write(
         f"{'work':58} {'half':7} {'smtplib':>10} {'rapidsmtp':>10} {'ratio':>7}"
         "   CPU: smtplib, ours"
@@ -146,3 +131,26 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f" {info['ratio']:7.2f}   {info['smtplib_cpu_microseconds']:.1f},"
             f" {info['cpu_microseconds']:.1f} us"
         )
+
+
+def _rivals(write: Callable[[str], None], rows: list[Any]) -> None:
+    """Messages a second by each, and what smtplib is beaten by; CPU of the client alone."""
+    names = ("smtplib", "aiosmtplib", "smtp-source", "bare loop", "rapidsmtp")
+    columns = "".join(f" {name + '/s':>13}" for name in names)
+    write(f"{'work':52}{columns} {'ratio':>7}   CPU a message: smtplib, ours")
+    for bench in rows:
+        rivals = bench.extra_info["rivals"]
+        rates = (f"{1 / rivals[name]['wall']:13,.0f}" if name in rivals else "" for name in names)
+        theirs, ours = rivals["smtplib"], rivals["rapidsmtp"]
+        write(
+            f"{bench.name.removeprefix('test_'):52}"
+            + "".join(f" {rate:>13}" for rate in rates)
+            + f" {theirs['wall'] / ours['wall']:7.1f}"
+            + f"   {theirs['cpu'] * 1e6:.1f}, {ours['cpu'] * 1e6:.1f} us"
+        )
+
+
+def _facts(write: Callable[[str], None], rows: list[Any]) -> None:
+    for bench in rows:
+        facts = ", ".join(f"{name}: {value:,}" for name, value in bench.extra_info["facts"].items())
+        write(f"{bench.name.removeprefix('test_'):52} {facts}")

@@ -106,8 +106,9 @@ pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
 }
 
 /// Reads replies out of bytes that come in chunks of any size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ReplyReader {
+    max_line: usize,
     /// The head of a line whose end has not come yet; at most `MAX_LINE` octets.
     partial: Vec<u8>,
     /// The code that the earlier lines of an unfinished reply agree on.
@@ -120,11 +121,33 @@ pub struct ReplyReader {
     broken: bool,
 }
 
+impl Default for ReplyReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ReplyReader {
     /// A reader at the beginning of a stream.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_max_line(MAX_LINE)
+    }
+
+    /// A reader that takes lines of so many octets.
+    #[must_use]
+    pub fn with_max_line(max_line: usize) -> Self {
+        Self {
+            max_line,
+            partial: Vec::new(),
+            code: None,
+            text: Vec::new(),
+            lines: 0,
+            size: 0,
+            replies: VecDeque::new(),
+            fault: None,
+            broken: false,
+        }
     }
 
     /// Reads on until `awaited` replies are complete and not yet taken.
@@ -184,7 +207,7 @@ impl ReplyReader {
 
     /// Each octet is kept once and searched once, however small the chunks are.
     fn keep_partial(&mut self, part: &[u8]) {
-        if self.partial.len() + part.len() > MAX_LINE {
+        if self.partial.len() + part.len() > self.max_line {
             self.fault = Some(Fault::LineTooLong);
         } else {
             self.partial.extend_from_slice(part);
@@ -203,7 +226,7 @@ impl ReplyReader {
 
     fn receive_line(&mut self, line: &[u8]) {
         self.size += line.len();
-        if line.len() > MAX_LINE {
+        if line.len() > self.max_line {
             self.fault = Some(Fault::LineTooLong);
             return;
         }

@@ -163,6 +163,8 @@ pub struct Transaction {
     finals: Vec<Reply>,
     /// Of those whom the server took one by one (LMTP), its words.
     accepting: Vec<Reply>,
+    /// Those whom it refused only then.
+    refused_last: Vec<usize>,
     accepted: Vec<usize>,
     refused: Vec<(usize, Reply)>,
     write_failed: bool,
@@ -220,6 +222,7 @@ impl Transaction {
             lone_dot: false,
             finals: Vec::new(),
             accepting: Vec::new(),
+            refused_last: Vec::new(),
             accepted: Vec::new(),
             refused: Vec::new(),
             write_failed: false,
@@ -314,6 +317,12 @@ impl Transaction {
     #[must_use]
     pub fn accepting(&self) -> &[Reply] {
         &self.accepting
+    }
+
+    /// On LMTP, those of `refused` that were accepted by RCPT and refused behind the body.
+    #[must_use]
+    pub fn refused_last(&self) -> &[usize] {
+        &self.refused_last
     }
 
     /// Index and reply of the recipients refused so far.
@@ -555,6 +564,7 @@ impl Transaction {
                 self.accepting.push(reply.clone());
             } else {
                 self.refused.push((index, reply.clone()));
+                self.refused_last.push(index);
             }
         }
         self.refused.sort_by_key(|(index, _)| *index);

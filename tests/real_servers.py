@@ -8,6 +8,7 @@ but in the temporary folder.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,14 @@ REFUSED = "refused"
 """Local parts that begin with this are refused, in MAIL and in RCPT."""
 
 
+COMPLAINT = re.compile(
+    r"improper command|synchroni[sz]ation|non-SMTP|unrecognized|lost connection after (?!CONNECT)"
+    r"|too many|unexpected disconnection|lost while reading|bare ",
+    re.IGNORECASE,
+)
+"""What a log says of a client without manners."""
+
+
 class Unavailable(Exception):
     """The server cannot be run here; the text says why."""
 
@@ -36,6 +45,7 @@ class RealServer:
 
     Attributes:
         ports: a port for each of `PORTS`.
+        authority: the certificate, in PEM, of who vouches for the server.
     """
 
     name: ClassVar[str]
@@ -50,7 +60,9 @@ class RealServer:
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         self.folder.chmod(0o755)  # the server's own user must come through
-        certificate = trustme.CA().issue_cert("127.0.0.1", "localhost")
+        authority = trustme.CA()
+        self.authority = authority.cert_pem.bytes()
+        certificate = authority.issue_cert("127.0.0.1", "localhost")
         self.certificate = self.folder / "certificate.pem"
         certificate.private_key_and_cert_chain_pem.write_to_path(str(self.certificate))
         self.certificate.chmod(0o644)
@@ -82,6 +94,13 @@ class RealServer:
 
     def messages(self) -> list[bytes]:
         """The messages taken so far, with LF, in no order."""
+        raise NotImplementedError
+
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
+        """Sender, recipient and body (with LF) of each message and recipient taken so far.
+
+        Mail to example.com alone is sure to be among them.
+        """
         raise NotImplementedError
 
     def log(self) -> str:
@@ -178,6 +197,14 @@ class Postfix(RealServer):
     def messages(self) -> list[bytes]:
         return [file.read_bytes() for file in (self.folder / "mail" / "all" / "new").glob("*")]
 
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
+        found = []
+        for message in self.messages():
+            head, _, body = message.partition(b"\n\n")
+            fields = dict(line.split(": ", 1) for line in head.decode().split("\n") if ": " in line)
+            found.append((fields["Return-Path"].strip("<>"), fields["Delivered-To"], body))
+        return found
+
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             command = [self.program, "-c", str(self.settings), "stop"]
@@ -251,6 +278,17 @@ class Exim(RealServer):
     def messages(self) -> list[bytes]:
         spool = self.folder / "spool" / "input"
         return [file.read_bytes().partition(b"\n")[2] for file in spool.rglob("*-D")]
+
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
+        found = []
+        for file in (self.folder / "spool" / "input").rglob("*-H"):
+            lines = file.read_text().split("\n")
+            # The envelope's end: the tree of those that have it already, of which there are none.
+            count = lines.index("XX") + 1
+            recipients = lines[count + 1 : count + 1 + int(lines[count])]
+            content = file.with_name(file.name[:-1] + "D").read_bytes().partition(b"\n")[2]
+            found += [(lines[2].strip("<>"), recipient, content) for recipient in recipients]
+        return found
 
 
 _EXIM = """\

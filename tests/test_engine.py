@@ -16,7 +16,7 @@ from rapidsmtp.delivery import path
 from rapidsmtp.message import Message
 from server import Connection, Dialogue, Server
 
-HALVES = ["python"]  # "rust" joins here once it has an engine
+HALVES = ["rust", "python"]
 
 LIMIT = 5.0
 PIPELINING = ("PIPELINING", "ENHANCEDSTATUSCODES")

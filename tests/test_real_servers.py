@@ -18,16 +18,10 @@ import pytest
 import rapidsmtp
 from comparison import Scenario, Session, compare
 from rapidsmtp import _core
-from real_servers import Exim, Postfix, RealServer, Unavailable
+from real_servers import COMPLAINT, Exim, Postfix, RealServer, Unavailable
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\n.body\r\n..\r\nend\r\n"
-COMPLAINT = re.compile(
-    r"improper command|synchroni[sz]ation|non-SMTP|unrecognized|lost connection after (?!CONNECT)"
-    r"|too many|unexpected disconnection|lost while reading|bare ",
-    re.IGNORECASE,
-)
-
 pytestmark = pytest.mark.usefixtures("half")
 
 

@@ -110,7 +110,10 @@ class Sender:
         _check_choice("pipelining", pipelining, _PIPELINING)
         _check_choice("on_unknown", on_unknown, _ON_UNKNOWN)
         if local_hostname is not None:
+            _core.check_command(local_hostname)
             _core.check_host_name(local_hostname)
+            if not local_hostname:
+                raise ValueError("local_hostname is empty")
         relay = parse_relay(url, password)
         self._relay = relay
         self._queue_size = queue_size

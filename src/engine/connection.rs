@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -144,6 +145,7 @@ impl<'a> Connection<'a> {
                 break closed;
             }
             self.fill();
+            self.session.advance();
             self.note();
             let mut work = std::pin::pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
@@ -215,7 +217,7 @@ impl<'a> Connection<'a> {
         let waited = match self.session.awaits() {
             Some(phase) => {
                 let limit = timeouts.reply(phase);
-                let text = format!("no reply to {} in {limit:?}", command_of(phase));
+                let text = format!("no reply in {} seconds", limit.as_secs_f64());
                 (self.since + limit, Deadline::Reply(text))
             }
             None => {
@@ -237,8 +239,9 @@ impl<'a> Connection<'a> {
         };
         let mut progress = false;
         while self.broken.is_none() && self.session.wants_write() {
-            let mut slices = Vec::with_capacity(64);
-            self.session.slices(&mut slices);
+            let mut pieces = Vec::with_capacity(64);
+            self.session.slices(&mut pieces);
+            let slices: Vec<IoSlice<'_>> = pieces.into_iter().map(IoSlice::new).collect();
             match transport.poll_send(context, &slices) {
                 Poll::Ready(Ok(count)) => {
                     self.session.sent(count);
@@ -575,18 +578,4 @@ fn is_full(closed: &Closed) -> bool {
     // Asked as of a code that does not mean the connection anyway: by its words alone.
     closed.cause == Cause::Refused
         && diagnose(Phase::Body, 450, &reply.text, None) == Blame::Connection
-}
-
-fn command_of(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Connect => "the connection",
-        Phase::Hello => "EHLO",
-        Phase::StartTls => "STARTTLS",
-        Phase::Auth => "AUTH",
-        Phase::Mail => "MAIL",
-        Phase::Rcpt => "RCPT",
-        Phase::Data => "DATA",
-        Phase::Body => "the message",
-        Phase::Rset => "RSET",
-    }
 }

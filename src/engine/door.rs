@@ -15,6 +15,9 @@ use super::job::{Decided, Message};
 /// Lines of the trace that wait to be fetched.
 const TRACE_LINES: usize = 10_000;
 
+/// A relay that could not be reached is not asked again sooner.
+const CALM: Duration = Duration::from_secs(1);
+
 /// A consumer of outcomes.
 pub type Channel = u64;
 
@@ -119,6 +122,7 @@ struct State {
     lost_lines: usize,
     password: Option<Result<String, String>>,
     stop: Option<Stop>,
+    stopped_at: Option<Instant>,
     closing: Closing,
     closed: bool,
     /// How many wait outside.
@@ -148,6 +152,7 @@ impl Door {
                 lost_lines: 0,
                 password: None,
                 stop: None,
+                stopped_at: None,
                 closing: Closing::No,
                 closed: false,
                 waiting: 0,
@@ -233,10 +238,11 @@ impl Door {
         self.lock().stop.clone()
     }
 
-    /// Forgets why the engine stopped, unless that is for good.
+    /// Forgets why the engine stopped, unless that is for good, or was only just now.
     pub fn restart(&self) {
         let mut state = self.lock();
-        if state.stop.as_ref().is_some_and(|stop| !stop.for_good) {
+        let calm = state.stopped_at.is_none_or(|at| at.elapsed() >= CALM);
+        if calm && state.stop.as_ref().is_some_and(|stop| !stop.for_good) {
             state.stop = None;
             drop(state);
             self.engine.notify_one();
@@ -430,7 +436,12 @@ impl Door {
 
     /// No more will be sent.
     pub fn stop(&self, stop: Stop) {
-        self.lock().stop.get_or_insert(stop);
+        let mut state = self.lock();
+        if state.stop.is_none() {
+            state.stopped_at = Some(Instant::now());
+            state.stop = Some(stop);
+        }
+        drop(state);
         self.outside.notify_all();
     }
 

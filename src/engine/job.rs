@@ -363,9 +363,9 @@ impl Job {
                 self.decide(index, Result::replied(Status::Accepted, "body", &reply));
             }
             Word::Returned(reply) => round.back.push((index, not_executed(reply.as_ref()))),
-            Word::Unknown(_) => {
-                let lost = "the connection was lost before the final reply";
-                let unknown = Result::silent(Status::Unknown, "body", lost);
+            Word::Unknown(reason) => {
+                let lost = format!("the connection was lost before the final reply: {reason}");
+                let unknown = Result::silent(Status::Unknown, "body", &lost);
                 if policy.resend_unknown {
                     self.deferred.push((index, unknown));
                 } else {

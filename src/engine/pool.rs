@@ -36,6 +36,9 @@ use crate::session::{Fate, Mode, shown};
 /// Why a message was not attempted although nothing was wrong.
 const CLOSED: &str = "the sender was closed before it was sent";
 
+/// Connections in a row that brought nothing, after which there will be no more.
+const FRUITLESS: u32 = 10;
+
 /// Outcomes that are handed out together while there is more to send: to wake whoever waits for
 /// them costs more than to send a message.
 const BATCH: usize = 128;
@@ -98,6 +101,8 @@ struct State {
     open: usize,
     ever: u64,
     failures: u32,
+    /// Connections in a row that were ready and lost before anything was decided on them.
+    fruitless: u32,
     not_before: Option<Instant>,
     stop: Option<Stop>,
     /// Whether no message is begun any more.
@@ -126,6 +131,7 @@ impl Pool {
                 open: 0,
                 ever: 0,
                 failures: 0,
+                fruitless: 0,
                 not_before: None,
                 stop: None,
                 ending: false,
@@ -441,14 +447,13 @@ impl Pool {
         state.open -= 1;
         if decided > 0 {
             state.failures = 0;
+            state.fruitless = 0;
         }
         let mut stop = false;
         match ended {
             _ if told => state.governor.connection_ended(decided, true),
             Some(_) if decided > 0 => state.governor.connection_ended(decided, false),
-            // It was lost before anything was sent: that must not go on for ever.
-            Some(_) if state.open == 0 => stop = self.fail_again(&mut state, now),
-            Some(_) => {}
+            Some(_) => stop = self.be_fruitless(&mut state, now),
             None if spent => state.governor.connection_filled(),
             None => {}
         }
@@ -457,6 +462,18 @@ impl Pool {
             self.stop(failure);
         }
         self.door.engine.notify_one();
+    }
+
+    /// The relay lets us in and throws us out again: not faster and faster, and not for ever.
+    fn be_fruitless(&self, state: &mut State, now: Instant) -> bool {
+        state.fruitless += 1;
+        if state.open > 0 || state.fruitless < 2 {
+            return false;
+        }
+        let failures = state.fruitless - 1;
+        let delay = self.settings.backoff.delay(failures, self.random());
+        state.not_before = Some(now + delay);
+        state.fruitless >= FRUITLESS
     }
 
     /// Nothing more is sent.

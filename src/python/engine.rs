@@ -285,11 +285,7 @@ impl Engine {
     }
 
     /// What the engine wants of its maker.
-    fn attend<'py>(
-        &self,
-        py: Python<'py>,
-        wait: f64,
-    ) -> PyResult<Vec<(&'static str, Option<Bound<'py, PyString>>)>> {
+    fn attend<'py>(&self, py: Python<'py>, wait: f64) -> PyResult<Vec<RequestTuple<'py>>> {
         let door = self.engine.door();
         let requests = wait_in_slices(py, wait, |until| {
             let requests = door.requests(until);
@@ -430,6 +426,9 @@ pub(super) struct NativeResult {
     attempts: u32,
     time: Duration,
 }
+
+/// What is wanted, and the line of a trace.
+type RequestTuple<'py> = (&'static str, Option<Bound<'py, PyString>>);
 
 /// Status, code, enhanced status code and text of a recipient.
 type RecipientTuple = (&'static str, Option<i16>, Option<String>, String);

@@ -90,7 +90,7 @@ impl Chunk {
         let all_refused = self.refused.len() == self.recipients;
         let others = if accepts && (self.mail.is_some() || all_refused) {
             // It took a body that had no sender or nobody to go to: who has it, nobody can say.
-            Word::Unknown(Some(Arc::clone(&reply)))
+            Word::Unknown("the relay took a message that has nobody to go to".into())
         } else if accepts {
             Word::Accepted(Arc::clone(&reply))
         } else {

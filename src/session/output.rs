@@ -5,7 +5,6 @@
 //! the octet that ends it may have left.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::stuffing::Scan;
@@ -100,12 +99,12 @@ impl Output {
     }
 
     /// The octets to be written next, as many pieces as one write takes.
-    pub(super) fn slices<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>) {
+    pub(super) fn slices<'a>(&'a self, slices: &mut Vec<&'a [u8]>) {
         let mut start = self.start;
         for piece in self.pieces.iter().take(SLICES) {
             let octets = &piece.as_slice()[start..];
             if !octets.is_empty() {
-                slices.push(IoSlice::new(octets));
+                slices.push(octets);
             }
             start = 0;
         }
@@ -150,7 +149,7 @@ mod tests {
     fn written(output: &Output) -> Vec<u8> {
         let mut slices = Vec::new();
         output.slices(&mut slices);
-        slices.iter().flat_map(|slice| slice.to_vec()).collect()
+        slices.concat()
     }
 
     #[test]

@@ -49,10 +49,11 @@ impl Wire {
     /// Takes all that is to be written.
     fn writes(&mut self) -> Vec<u8> {
         let mut written = Vec::new();
+        self.session.advance();
         while self.session.wants_write() {
             let mut slices = Vec::new();
             self.session.slices(&mut slices);
-            let next: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let next = slices.concat();
             self.session.sent(next.len());
             written.extend_from_slice(&next);
         }

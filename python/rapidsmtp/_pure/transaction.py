@@ -328,9 +328,7 @@ class Transaction:
         if self.accepted and self._mail_accepted():
             self._flight = self._body
             self._flight_replies = len(self.accepted) if self._lmtp else 1
-        elif (
-            self.accepted or self._lmtp or not all(_refuses(reply) for _, reply in self.refused)
-        ):
+        elif self.accepted or self._lmtp or not all(_refuses(reply) for _, reply in self.refused):
             # A lone dot would mail an empty body, to a recipient behind a refused sender or to one
             # that got 252 or 999, say; on LMTP it would have no reply.
             self._end(self._refusal(), True)

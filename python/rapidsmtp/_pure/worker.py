@@ -16,7 +16,7 @@ from rapidsmtp._pure.judgement import Judgement, judge
 from rapidsmtp._pure.login import log_in
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.stuffing import stuff
-from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, Transaction
+from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, SENDER_REFUSED, Transaction
 from rapidsmtp._pure.wire import Lost, Wire, connect, connect_path
 
 NAME_SECONDS = 2.0
@@ -301,7 +301,8 @@ class Worker:
             # It says in words that this connection has carried enough.
             dialogue.quit()
             return _End("the relay wants another connection", full=True, unfinished=1)
-        if transaction.verdict != ACCEPTED and not dialogue.reset():
+        # After a refused MAIL the server has nothing open, and Exim counts each RSET.
+        if transaction.verdict not in (ACCEPTED, SENDER_REFUSED) and not dialogue.reset():
             return _End("the relay took no RSET", by_relay=True)
         return None
 

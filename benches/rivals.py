@@ -1,0 +1,140 @@
+"""Ways to send many messages: ours, smtplib, aiosmtplib, Postfix's smtp-source.
+
+Each is a function of a port, a message and a number of messages that returns when all of them were
+accepted, and opens its connections itself; `prepared` gives one that does so before the clock runs.
+"""
+
+import asyncio
+import shutil
+import smtplib
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from rapidsmtp import Message, Sender, Status
+
+SENDER, RECIPIENT = "sender@example.com", "recipient@discard.example"
+
+SMALL = b"Subject: small\r\n\r\n" + b"A line of a small message.\r\n" * 10
+LARGE = b"Subject: newsletter\r\n\r\n" + (
+    b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n" * 470
+)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds, of the wall's clock and of this process's CPUs, for one message."""
+
+    wall: float
+    cpu: float
+
+
+def _spend(work: Callable[[], object], count: int) -> Spent:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Spent((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
+
+
+def by_sender(port: int, data: bytes, count: int, **settings: Any) -> Spent:
+    """rapidsmtp's Sender, with its connections open."""
+    messages = [Message(SENDER, [RECIPIENT], data) for _ in range(count)]
+    with Sender(f"smtp://127.0.0.1:{port}?starttls=off", **settings) as sender:
+        # Each connection carries something before the clock runs.
+        sender.send_all(messages[: 4 * settings.get("connections", 4)])
+
+        def work() -> None:
+            report = sender.send_all(messages)
+            assert report.counts == {Status.ACCEPTED: count}, report
+
+        return _spend(work, count)
+
+
+def by_smtplib(port: int, data: bytes, count: int, connections: int = 1) -> Spent:
+    """A loop over sendmail; with several connections, a thread for each."""
+    clients = [smtplib.SMTP("127.0.0.1", port) for _ in range(connections)]
+    for client in clients:
+        client.ehlo()
+
+    def loop(client: smtplib.SMTP) -> None:
+        for _ in range(count // connections):
+            client.sendmail(SENDER, [RECIPIENT], data)
+
+    def work() -> None:
+        if connections == 1:
+            return loop(clients[0])
+        with ThreadPoolExecutor(connections) as threads:
+            list(threads.map(loop, clients))
+
+    spent = _spend(work, count)
+    for client in clients:
+        client.quit()
+    return spent
+
+
+def by_aiosmtplib(port: int, data: bytes, count: int, connections: int = 2) -> Spent:
+    """A task for each connection; raises ImportError where it is not installed."""
+    import aiosmtplib
+
+    async def loop(client: Any) -> None:
+        for _ in range(count // connections):
+            await client.sendmail(SENDER, [RECIPIENT], data)
+
+    async def run() -> Spent:
+        clients = [
+            aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False)
+            for _ in range(connections)
+        ]
+        for client in clients:
+            await client.connect()
+            await client.ehlo()
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*map(loop, clients))
+        spent = Spent((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
+        for client in clients:
+            await client.quit()
+        return spent
+
+    return asyncio.run(run())
+
+
+def smtp_source() -> str | None:
+    """Where Postfix's load generator is, if it is anywhere."""
+    return shutil.which("smtp-source") or shutil.which("smtp-source", path="/usr/sbin")
+
+
+def by_smtp_source(port: int, data: bytes, count: int, connections: int = 2) -> Spent:
+    """Postfix's own, in C: it sends messages of a length, over connections that it keeps."""
+    program = smtp_source()
+    assert program is not None
+    command = [program, "-d", "-s", str(connections), "-m", str(count), "-l", str(len(data))]
+    command += ["-f", SENDER, "-t", RECIPIENT, f"inet:127.0.0.1:{port}"]
+    return _spend(lambda: subprocess.run(command, check=True, capture_output=True), count)
+
+
+def by_bare_loop(port: int, data: bytes, count: int, connections: int = 2) -> Spent:
+    """Socket calls alone, in stream mode's order: what this machine's kernel and the sink allow."""
+    envelope = f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{RECIPIENT}>\r\nDATA\r\n".encode()
+    flight = data + b".\r\n" + envelope
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    for each in sockets:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for line in (b"", b"EHLO client.example\r\n", envelope):
+            each.sendall(line)
+            each.recv(4096)
+
+    def work() -> None:
+        for _ in range(count // connections):
+            for each in sockets:
+                each.sendall(flight)
+            for each in sockets:
+                while b"354" not in each.recv(65536):
+                    pass
+
+    spent = _spend(work, count)
+    for each in sockets:
+        each.close()
+    return spent

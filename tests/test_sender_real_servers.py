@@ -1,0 +1,133 @@
+"""Sender before Postfix and Exim: outcomes are true, envelopes keep their bodies, no complaints.
+
+What the servers have taken is compared with the outcomes, recipient by recipient; and after each
+run the log must hold no complaint about the client's manners. Each message has its own sender and
+body, so that a pipeline that slips by one shows.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from rapidsmtp import TLS, Message, Outcome, Sender, Status
+from real_servers import COMPLAINT, Exim, Postfix, RealServer, Unavailable
+
+COUNT = 210
+PATIENCE = 30.0
+"""How long a server may take to deliver all of it, in seconds."""
+
+LINES = b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n" * 470
+MODES = ("off", "transaction", "stream", "window")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What has to become of a message."""
+
+    status: Status
+    phase: str
+    refused: frozenset[str] = frozenset()
+
+
+@pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
+def server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
+    try:
+        server = request.param()
+        server.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def taken(server: RealServer) -> list[tuple[str, str, bytes]]:
+    return server.deliveries()
+
+
+def body_of(number: int) -> bytes:
+    """Dots where they hurt, with and without a final line end; each fifth has 38 KB."""
+    body = b"message %d\r\n.\r\n..\r\n.x\r\n\r\n" % number
+    if number % 5 == 0:
+        body += b"." + LINES
+    return body + (b"." if number % 2 else b"end\r\n")
+
+
+def message_of(number: int) -> tuple[Message, Expected]:
+    """One of seven kinds, in turn."""
+    kind = number % 7
+    sender = f"{'refused' if kind == 3 else 'sender'}{number}@example.com"
+    recipients = [f"to{number}@example.com"]
+    expected = Expected(Status.ACCEPTED, "body")
+    if kind == 1:
+        recipients += [f"{place}-to{number}@example.com" for place in range(1, 12)]
+    elif kind == 3:
+        expected = Expected(Status.REFUSED, "mail", frozenset(recipients))
+    elif kind == 4:
+        recipients = [f"refused{number}@example.com"]
+        expected = Expected(Status.REFUSED, "rcpt", frozenset(recipients))
+    elif kind == 6:
+        recipients = [f"refused{number}@example.com", *recipients, f"refused-{number}@example.com"]
+        expected = Expected(Status.PARTIAL, "rcpt", frozenset((recipients[0], recipients[2])))
+    content = b"Subject: %d\r\n\r\n%b" % (number, body_of(number))
+    return Message(sender, recipients, content, tag=number), expected
+
+
+def judge(outcome: Outcome, expected: Expected) -> None:
+    assert outcome.status is expected.status, outcome
+    if expected.status is not Status.PARTIAL:
+        assert outcome.phase == expected.phase
+    refused = {
+        address
+        for address, result in outcome.recipients.items()
+        if result.status is not Status.ACCEPTED
+    }
+    assert refused == expected.refused
+    assert all(outcome.recipients[address].status is Status.REFUSED for address in refused)
+    assert all(outcome.recipients[address].code in (550, 501) for address in refused)
+    assert outcome.attempts == 1
+
+
+def wait_for(server: RealServer, wanted: Counter, before: Counter) -> Counter:
+    """What has been delivered since, once that is as much as is wanted."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        new = Counter(server.deliveries()) - before
+        if new.total() >= wanted.total() or time.monotonic() > deadline:
+            return new
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("starttls", ["off", "required"], ids=["TCP", "STARTTLS"])
+@pytest.mark.parametrize("mode", MODES)
+def test_outcomes_are_what_the_server_has(half, server, taken, mode, starttls):
+    if half == "python" and mode in ("stream", "window"):
+        pytest.skip("the pure half takes transaction for it")
+    before, log_before = Counter(taken), len(server.log())
+    messages, expected = zip(*map(message_of, range(COUNT)), strict=True)
+    url = f"smtp://127.0.0.1:{server.ports['plain']}?starttls={starttls}"
+    tls = TLS(ca_file=server.authority)
+    with Sender(url, connections=2, pipelining=mode, tls=tls) as sender:
+        outcomes = {outcome.tag: outcome for outcome in sender.send(messages)}
+        stats = sender.stats()
+
+    assert stats.governor.pipelining == mode
+    assert len(outcomes) == COUNT
+    for number, one in enumerate(expected):
+        judge(outcomes[number], one)
+    accepted = Counter(
+        (message.sender, address, body_of(message.tag).replace(b"\r\n", b"\n").rstrip(b"\n"))
+        for message in messages
+        for address, result in outcomes[message.tag].recipients.items()
+        if result.status is Status.ACCEPTED
+    )
+    new = wait_for(server, accepted, before)
+    # The line end that the transfer adds to a body without one is none of its own.
+    delivered = Counter((sender, to, body.rstrip(b"\n")) for sender, to, body in new.elements())
+    assert delivered == accepted
+    time.sleep(0.05)  # the log comes through another process
+    log = server.log()[log_before:].splitlines()
+    assert [line for line in log if COMPLAINT.search(line)] == []
