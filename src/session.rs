@@ -545,9 +545,12 @@ impl Session {
 
     /// The session is over: what is in flight is returned or unknown.
     fn end(&mut self, cause: Cause, reply: Option<Reply>, withheld: u64) {
-        if matches!(self.stage, Stage::Closed) {
-            return;
-        }
+        let cause = match self.stage {
+            Stage::Closed => return,
+            // Whatever the server makes of it: nothing was lost.
+            Stage::Quitting => Cause::Quit,
+            _ => cause,
+        };
         let phase = self.awaits();
         let handed = self.output.sent().saturating_sub(withheld);
         let reply = reply.map(Arc::new);

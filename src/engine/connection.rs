@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -28,6 +28,9 @@ use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
 
 /// How much one read may bring: the replies to a large window.
 const READ_SIZE: usize = 64 * 1024;
+
+/// A connection that ends after so long a rest says nothing about how many messages it takes.
+const REST: Duration = Duration::from_secs(1);
 
 /// Opens a connection and sends over it until it is at its end.
 pub(super) async fn run(pool: Rc<Pool>, number: u64) {
@@ -100,6 +103,11 @@ struct Connection<'a> {
     decided: usize,
     /// Whether the relay takes no more messages on it.
     full: bool,
+    /// When the last message came back.
+    worked: Instant,
+    /// Whether nothing was to be done on it for a while before its end.
+    rested: bool,
+    descriptor: Option<i32>,
     /// Since when the next reply is awaited, or there is nothing to do.
     since: Instant,
     answered: u64,
@@ -113,7 +121,8 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn new(pool: &'a Pool, number: u64, transport: Transport) -> Self {
-        if let Some(descriptor) = transport.descriptor() {
+        let descriptor = transport.descriptor();
+        if let Some(descriptor) = descriptor {
             pool.door.descriptor(descriptor, true);
         }
         let now = Instant::now();
@@ -128,6 +137,9 @@ impl<'a> Connection<'a> {
             born: now,
             decided: 0,
             full: false,
+            worked: now,
+            rested: false,
+            descriptor,
             since: now,
             answered: 0,
             token_at: None,
@@ -183,7 +195,7 @@ impl<'a> Connection<'a> {
             let now = Instant::now();
             if now >= deadline {
                 match reason {
-                    Deadline::Token => {}
+                    Deadline::Token => return Poll::Ready(()),
                     Deadline::Rest => self.session.quit(),
                     Deadline::Reply(text) => self.lose(&text),
                 }
@@ -379,6 +391,7 @@ impl<'a> Connection<'a> {
 
     /// Takes note of what the session says; its end, if it is there.
     async fn take_events(&mut self) -> Option<Closed> {
+        let resting = self.jobs.is_empty();
         while let Some(event) = self.session.next_event() {
             match event {
                 Event::Secure => self.secure().await,
@@ -389,6 +402,7 @@ impl<'a> Connection<'a> {
                 }
                 Event::Settled(fate) => {
                     if let Some(job) = self.jobs.pop_front() {
+                        self.worked = Instant::now();
                         let returned = fate.is_returned();
                         let full = self.pool.settle(job, fate, Instant::now());
                         self.decided += usize::from(!returned && !full);
@@ -398,7 +412,10 @@ impl<'a> Connection<'a> {
                         }
                     }
                 }
-                Event::Closed(closed) => return Some(closed),
+                Event::Closed(closed) => {
+                    self.rested = resting && self.worked.elapsed() >= REST;
+                    return Some(closed);
+                }
             }
         }
         None
@@ -432,7 +449,7 @@ impl<'a> Connection<'a> {
     async fn authenticate(&mut self, mechanism: &str) {
         let password = match self.pool.password().await {
             Ok(password) => password,
-            Err(reason) => return self.session.fail(true, &format!("no password: {reason}")),
+            Err(reason) => return self.session.fail(false, &format!("no password: {reason}")),
         };
         let Some(nonce) = self.pool.nonce() else {
             return self.session.fail(false, "the system has no random octets");
@@ -478,10 +495,10 @@ impl<'a> Connection<'a> {
 
     fn end(mut self, closed: &Closed) {
         self.note();
+        if let Some(descriptor) = self.descriptor {
+            self.pool.door.descriptor(descriptor, false);
+        }
         if let Some(transport) = self.transport.take() {
-            if let Some(descriptor) = transport.descriptor() {
-                self.pool.door.descriptor(descriptor, false);
-            }
             transport.shutdown();
         }
         let discards = self.session.discards();

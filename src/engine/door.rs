@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::job::{Decided, Message};
+use crate::outcome::Status;
 
 /// Lines of the trace that wait to be fetched.
 const TRACE_LINES: usize = 10_000;
@@ -120,7 +121,7 @@ struct State {
     next_channel: Channel,
     requests: VecDeque<Request>,
     lost_lines: usize,
-    password: Option<Result<String, String>>,
+    passwords: VecDeque<Result<String, String>>,
     stop: Option<Stop>,
     stopped_at: Option<Instant>,
     closing: Closing,
@@ -150,7 +151,7 @@ impl Door {
                 next_channel: 1,
                 requests: VecDeque::new(),
                 lost_lines: 0,
-                password: None,
+                passwords: VecDeque::new(),
                 stop: None,
                 stopped_at: None,
                 closing: Closing::No,
@@ -207,8 +208,11 @@ impl Door {
     }
 
     /// Takes messages in; there ought to be room for the first of them.
-    pub fn put(&self, channel: Channel, messages: Vec<Message>, decided: Vec<Decided>) {
+    pub fn put(&self, channel: Channel, mut messages: Vec<Message>, mut decided: Vec<Decided>) {
         let mut state = self.lock();
+        if state.closed {
+            decided.extend(messages.drain(..).map(too_late));
+        }
         let number = messages.len() + decided.len();
         state.stats.taken += number as u64;
         if let Some(outbox) = state.channels.get_mut(&channel) {
@@ -305,7 +309,7 @@ impl Door {
 
     /// The password that was asked for, or why there is none.
     pub fn answer_password(&self, answer: Result<String, String>) {
-        self.lock().password = Some(answer);
+        self.lock().passwords.push_back(answer);
         self.engine.notify_one();
     }
 
@@ -399,13 +403,14 @@ impl Door {
     /// Hands outcomes out, and what is known by now.
     pub fn hand_out(&self, decided: Vec<Decided>, believe: impl FnOnce(&mut Stats)) {
         let mut state = self.lock();
+        let some = !decided.is_empty();
         state.undecided -= decided.len();
         state.bytes -= decided.iter().map(|decided| decided.size).sum::<usize>();
         state.deliver(decided);
         believe(&mut state.stats);
         let waiting = state.waiting > 0;
         drop(state);
-        if waiting {
+        if some && waiting {
             self.outside.notify_all();
         }
     }
@@ -420,8 +425,11 @@ impl Door {
         let mut state = self.lock();
         for request in requests {
             if state.requests.len() >= TRACE_LINES {
-                state.requests.pop_front();
-                state.lost_lines += 1;
+                let is_line = |each: &Request| matches!(each, Request::Trace(_));
+                if let Some(place) = state.requests.iter().position(is_line) {
+                    state.requests.remove(place);
+                    state.lost_lines += 1;
+                }
             }
             state.requests.push_back(request);
         }
@@ -431,7 +439,7 @@ impl Door {
 
     /// The answer to a request for a password, if it is there.
     pub fn take_password(&self) -> Option<Result<String, String>> {
-        self.lock().password.take()
+        self.lock().passwords.pop_front()
     }
 
     /// No more will be sent.
@@ -461,8 +469,29 @@ impl Door {
 
     /// The engine's thread is at its end.
     pub fn ended(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        let late: Vec<Decided> = state.intake.drain(..).map(too_late).collect();
+        state.undecided -= late.len();
+        state.bytes = 0;
+        state.deliver(late);
+        drop(state);
         self.outside.notify_all();
+    }
+}
+
+/// The outcome of a message that came when nobody was inside any more.
+fn too_late(message: Message) -> Decided {
+    let reason = "the sender was closed before it was sent";
+    Decided {
+        content: Some(message.content),
+        ..Decided::outside(
+            message.channel,
+            message.token,
+            message.recipients,
+            Status::NotAttempted,
+            reason,
+        )
     }
 }
 

@@ -201,6 +201,8 @@ pub struct Job {
     current: Vec<usize>,
     /// Recipients that are tried again after a while, each with what it is if that is not to be.
     deferred: Vec<(usize, Result)>,
+    /// What earlier attempts made of those that are tried again.
+    earlier: Vec<(usize, Result)>,
     attempts: u32,
     returns: u32,
     slows: u32,
@@ -240,6 +242,7 @@ impl Job {
             results: Vec::new(),
             current: Vec::new(),
             deferred: Vec::new(),
+            earlier: Vec::new(),
             attempts: 0,
             returns: 0,
             slows: 0,
@@ -259,8 +262,9 @@ impl Job {
     pub fn begin(&mut self, now: Instant, limit: usize, domains: Option<usize>) {
         self.begun.get_or_insert(now);
         if self.pending.is_empty() {
-            self.pending = self.deferred.drain(..).map(|(index, _)| index).collect();
+            self.pending = self.deferred.iter().map(|(index, _)| *index).collect();
             self.pending.sort_unstable();
+            self.earlier.append(&mut self.deferred);
         }
         let mut count = self.pending.len().min(limit.max(1));
         if let Some(domains) = domains {
@@ -343,6 +347,11 @@ impl Job {
     pub fn give_up(mut self, reason: &str, now: Instant) -> Decided {
         for (index, result) in std::mem::take(&mut self.deferred) {
             self.decide(index, result);
+        }
+        for (index, result) in std::mem::take(&mut self.earlier).into_iter().rev() {
+            if self.results.get(index).is_none_or(Option::is_none) {
+                self.decide(index, result);
+            }
         }
         let unsent = Result::silent(Status::NotAttempted, "connect", reason);
         if self.results.is_empty() {
@@ -458,7 +467,15 @@ impl Job {
         if self.results.is_empty() {
             self.results.resize(self.message.recipients.len(), None);
         }
-        self.results[index] = Some(result);
+        // What may have been delivered once is not undone by a later refusal.
+        let doubt = self
+            .earlier
+            .iter()
+            .find(|(earlier, result)| *earlier == index && result.status == Status::Unknown);
+        self.results[index] = Some(match doubt {
+            Some((_, unknown)) if result.status != Status::Accepted => unknown.clone(),
+            _ => result,
+        });
     }
 
     fn end(self, results: Results, now: Instant) -> Decided {

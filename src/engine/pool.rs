@@ -210,6 +210,7 @@ impl Pool {
         if state.stop.is_some() && self.door.stopped().is_none() {
             state.stop = None;
             state.failures = 0;
+            state.fruitless = 0;
             state.not_before = None;
         }
         if let Some(stop) = &state.stop {
@@ -262,7 +263,7 @@ impl Pool {
     fn is_over(&self) -> bool {
         let state = self.state.borrow();
         let at_rest = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
-        at_rest && ((state.open == 0 && state.opening == 0) || self.cut.get())
+        at_rest && (state.open == 0 || self.cut.get())
     }
 
     // What a connection asks for and tells
@@ -451,7 +452,8 @@ impl Pool {
         }
         let mut stop = false;
         match ended {
-            _ if told => state.governor.connection_ended(decided, true),
+            _ if told && decided > 0 => state.governor.connection_ended(decided, true),
+            _ if told => stop = self.be_fruitless(&mut state, now),
             Some(_) if decided > 0 => state.governor.connection_ended(decided, false),
             Some(_) => stop = self.be_fruitless(&mut state, now),
             None if spent => state.governor.connection_filled(),
@@ -467,7 +469,12 @@ impl Pool {
     /// The relay lets us in and throws us out again: not faster and faster, and not for ever.
     fn be_fruitless(&self, state: &mut State, now: Instant) -> bool {
         state.fruitless += 1;
-        if state.open > 0 || state.fruitless < 2 {
+        if state.open > 0 {
+            let open = state.open;
+            state.governor.connection_refused(now, open);
+            return false;
+        }
+        if state.fruitless < 2 {
             return false;
         }
         let failures = state.fruitless - 1;

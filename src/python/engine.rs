@@ -213,10 +213,10 @@ impl Engine {
         let mut taken = Vec::new();
         let mut decided = Vec::new();
         let mut bytes = 0;
-        let mut offered = self.lock();
         for message in messages.try_iter()?.take(room.messages) {
             let message = message?;
-            let token = offered.keep(message.clone().unbind());
+            // Locked for no longer than this: what follows may run Python, and let others run.
+            let token = self.lock().keep(message.clone().unbind());
             let outside = |status, reason: &str| {
                 Decided::outside(channel, token, named(&message), status, reason)
             };
@@ -239,7 +239,6 @@ impl Engine {
                 break;
             }
         }
-        drop(offered);
         let count = taken.len() + decided.len();
         door.put(channel, taken, decided);
         Ok(count)
@@ -259,14 +258,19 @@ impl Engine {
             let over = !decided.is_empty() || door.is_ended();
             over.then_some(decided)
         })?;
-        let mut offered = self.lock();
-        let pairs = decided.unwrap_or_default().into_iter().map(|each| {
-            let message = offered.give_back(each.token);
-            let result = NativeResult::new(each);
-            Ok((message, Py::new(py, result)?))
-        });
-        let pairs: PyResult<Vec<_>> = pairs.collect();
-        drop(offered);
+        let decided = decided.unwrap_or_default();
+        let messages: Vec<_> = {
+            let mut offered = self.lock();
+            let tokens = decided.iter().map(|each| each.token);
+            tokens.map(|token| offered.give_back(token)).collect()
+        };
+        let results = decided
+            .into_iter()
+            .map(|each| Py::new(py, NativeResult::new(each)));
+        let pairs = messages.into_iter().zip(results);
+        let pairs: PyResult<Vec<_>> = pairs
+            .map(|(message, result)| Ok((message, result?)))
+            .collect();
         PyList::new(py, pairs?)
     }
 
@@ -278,10 +282,13 @@ impl Engine {
     /// Nobody will take the outcomes of this channel.
     fn forget(&self, channel: u64) {
         let decided = self.engine.door().forget(channel);
-        let mut offered = self.lock();
-        for each in decided {
-            offered.give_back(each.token);
-        }
+        let messages: Vec<_> = {
+            let mut offered = self.lock();
+            let tokens = decided.iter().map(|each| each.token);
+            tokens.map(|token| offered.give_back(token)).collect()
+        };
+        // Outside of the lock: what is let go of may run Python.
+        drop(messages);
     }
 
     /// What the engine wants of its maker.
