@@ -76,8 +76,10 @@ def test_plot(command: Command, half: str) -> None:
     root = ElementTree.parse(command.directory / "bench.svg").getroot()
     assert root.tag == f"{SVG}svg" and root.get("role") == "img"
     named = (root.get("aria-labelledby") or "").split()
-    assert [root.find(f"{SVG}{tag}[@id='{name}']") is not None
-            for tag, name in zip(("title", "desc"), named, strict=True)] == [True, True]  # fmt: skip
+    assert [(each.tag, each.get("id")) for each in root[:2]] == [
+        (f"{SVG}title", named[0]),
+        (f"{SVG}desc", named[1]),
+    ]
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.get("class") != "page"]
     assert len(bars) == len(ways(half))
     described = root.findtext(f"{SVG}desc") or ""

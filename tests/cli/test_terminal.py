@@ -20,6 +20,8 @@ from commandline import ONCE, Command, Relay, accept
 ESCAPE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d)(?:;\d+)*m")
 BAR, CORNER = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT UP AND RIGHT}"
+# A line of the demo: its name, and five figures.
+ROW = re.compile(r"(smtplib|drop-in|Sender, [a-z 0-9]+?)" + 5 * r" +\W +([\d.]+|-)")
 SEND = ("--template", "letter.eml", "--to", "list.csv", *ONCE)
 
 
@@ -164,9 +166,7 @@ def test_demo_and_ctrl_c(command: Command, at: str) -> None:
     if at == "merging":
         assert "rapidsmtp: interrupted" in shown
         return
-    sent = [
-        int(count) for count in re.findall(r"(?:smtplib|drop-in|Sender, \w+).* +(\d+) ...0 ", shown)
-    ]
+    sent = [int(row[1]) for row in ROW.findall(shown)]
     assert len(sent) >= 3 and 0 < sent[0] < 5000 and all(0 <= count < 5000 for count in sent)
     assert "one connection each, interrupted" in shown
 
@@ -177,7 +177,7 @@ def test_demo(command: Command, half: str) -> None:
     shown = ESCAPE.sub("", terminal.text)
     assert f"rapidsmtp ({half})" in shown and "smtplib" in shown and "100/100" in shown
     assert max(map(len, lines_of(terminal.text))) <= 80
-    rows = re.findall(r"(smtplib|drop-in|Sender, [a-z 0-9]+?)" + 5 * r" +\W +([\d.]+)", shown)
+    rows = ROW.findall(shown)
     assert len(rows) == (4 if half == "rust" else 3)
     for _, sent, refused, seconds, a_second, _ in rows:
         assert (sent, refused) == ("100", "0")
