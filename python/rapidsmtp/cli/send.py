@@ -29,8 +29,9 @@ from rapidsmtp.outcome import Outcome
 from rapidsmtp.sender import Sender
 
 # What is under way at Ctrl-C is given so long to be answered, in seconds: an answer now is worth
-# more than a message of which nobody knows whether it was delivered.
-_GRACE = 0.8
+# more than a message of which nobody knows whether it was delivered. The report takes the rest of
+# the second that Ctrl-C may take.
+_GRACE = 0.6
 
 
 def register(commands: Commands) -> None:
