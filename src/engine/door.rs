@@ -121,6 +121,8 @@ struct State {
     next_channel: Channel,
     requests: VecDeque<Request>,
     lost_lines: usize,
+    /// What was decided and nobody asks for.
+    orphans: Vec<Decided>,
     passwords: VecDeque<Result<String, String>>,
     stop: Option<Stop>,
     stopped_at: Option<Instant>,
@@ -151,6 +153,7 @@ impl Door {
                 next_channel: 1,
                 requests: VecDeque::new(),
                 lost_lines: 0,
+                orphans: Vec::new(),
                 passwords: VecDeque::new(),
                 stop: None,
                 stopped_at: None,
@@ -286,6 +289,11 @@ impl Door {
     pub fn forget(&self, channel: Channel) -> Vec<Decided> {
         let outbox = self.lock().channels.remove(&channel);
         outbox.map_or_else(Vec::new, |outbox| outbox.decided.into())
+    }
+
+    /// Outcomes that nobody will take, so that what belongs to them can be let go of.
+    pub fn orphans(&self) -> Vec<Decided> {
+        mem::take(&mut self.lock().orphans)
     }
 
     /// What the engine wants; waits for something no longer than until `deadline`.
@@ -499,9 +507,9 @@ impl State {
     fn deliver(&mut self, decided: Vec<Decided>) {
         for each in decided {
             self.stats.decided[each.status as usize] += 1;
-            // A channel that is forgotten has nobody who wants to know.
-            if let Some(outbox) = self.channels.get_mut(&each.channel) {
-                outbox.decided.push_back(each);
+            match self.channels.get_mut(&each.channel) {
+                Some(outbox) => outbox.decided.push_back(each),
+                None => self.orphans.push(each),
             }
         }
     }

@@ -388,7 +388,11 @@ impl Job {
 
     fn hear_refusal(&mut self, index: usize, phase: Phase, reply: &Arc<Reply>, round: &mut Round) {
         let enhanced = reply.enhanced_status();
-        let too_many = reply.code == 452 || enhanced == Some("4.5.3");
+        // A full mailbox gets 452 too, and says so.
+        let too_many = match enhanced {
+            Some(status) => matches!(status, "4.5.3" | "4.3.1" | "4.5.0"),
+            None => reply.code == 452,
+        };
         if phase == Phase::Rcpt && too_many && round.left > 0 {
             round.advise(Advice::Recipients(round.left));
             round.rest.push(index);

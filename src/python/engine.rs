@@ -197,6 +197,7 @@ impl Engine {
         wait: f64,
     ) -> PyResult<usize> {
         let door = self.engine.door();
+        drop(self.give_back(&door.orphans()));
         let room = wait_in_slices(py, wait, |until| {
             let room = door.wait_for_room(channel, until);
             let ready = room.is_none_or(|room| room.messages > 0);
@@ -259,11 +260,7 @@ impl Engine {
             over.then_some(decided)
         })?;
         let decided = decided.unwrap_or_default();
-        let messages: Vec<_> = {
-            let mut offered = self.lock();
-            let tokens = decided.iter().map(|each| each.token);
-            tokens.map(|token| offered.give_back(token)).collect()
-        };
+        let messages = self.give_back(&decided);
         let results = decided
             .into_iter()
             .map(|each| Py::new(py, NativeResult::new(each)));
@@ -282,13 +279,7 @@ impl Engine {
     /// Nobody will take the outcomes of this channel.
     fn forget(&self, channel: u64) {
         let decided = self.engine.door().forget(channel);
-        let messages: Vec<_> = {
-            let mut offered = self.lock();
-            let tokens = decided.iter().map(|each| each.token);
-            tokens.map(|token| offered.give_back(token)).collect()
-        };
-        // Outside of the lock: what is let go of may run Python.
-        drop(messages);
+        drop(self.give_back(&decided));
     }
 
     /// What the engine wants of its maker.
@@ -356,6 +347,13 @@ impl Engine {
 impl Engine {
     fn lock(&self) -> MutexGuard<'_, Offered> {
         self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The messages of these outcomes, to be let go of outside of the lock: that may run Python.
+    fn give_back(&self, decided: &[Decided]) -> Vec<Option<Py<PyAny>>> {
+        let mut offered = self.lock();
+        let tokens = decided.iter().map(|each| each.token);
+        tokens.map(|token| offered.give_back(token)).collect()
     }
 
     fn message(&self, message: &Bound<'_, PyAny>, channel: u64, token: u64) -> PyResult<Message> {
