@@ -14,8 +14,8 @@
 //! - [`tls`] holds what TLS needs; [`transport`] carries octets over either, and knows exactly how
 //!   many of them have left.
 //!
-//! One thread is enough: it parses and writes a million small messages a second, and nothing on
-//! it needs a lock.
+//! One thread is enough: most of what a message costs is the kernel's, and nothing on the thread
+//! needs a lock.
 
 pub mod connect;
 mod connection;
