@@ -449,7 +449,7 @@ impl<'a> Connection<'a> {
     async fn authenticate(&mut self, mechanism: &str) {
         let password = match self.pool.password().await {
             Ok(password) => password,
-            Err(reason) => return self.session.fail(false, &format!("no password: {reason}")),
+            Err(reason) => return self.session.fail(true, &format!("no password: {reason}")),
         };
         let Some(nonce) = self.pool.nonce() else {
             return self.session.fail(false, "the system has no random octets");
