@@ -123,11 +123,7 @@ const LATER_TEXT: &str = "try again later";
 #[must_use]
 pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&str>) -> Blame {
     let words = text.to_ascii_lowercase();
-    let say = |phrases: &[&str]| {
-        phrases
-            .iter()
-            .any(|phrase| memmem::find(&words, phrase.as_bytes()).is_some())
-    };
+    let say = |phrases: &[&str]| holds_any(&words, phrases);
     let for_now = (400..=499).contains(&code);
     let slower_status = enhanced_status.is_some_and(|status| SLOWER_STATUS.contains(&status));
     if RELAY_CODES.contains(&code) || (phase.is_set_up() && (500..=599).contains(&code)) {
@@ -145,4 +141,16 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
     } else {
         Blame::Message
     }
+}
+
+/// Whether a reply says in words that the connection has had its share of messages.
+#[must_use]
+pub fn says_full(text: &[u8]) -> bool {
+    holds_any(&text.to_ascii_lowercase(), &CONNECTION_TEXTS)
+}
+
+fn holds_any(words: &[u8], phrases: &[&str]) -> bool {
+    phrases
+        .iter()
+        .any(|phrase| memmem::find(words, phrase.as_bytes()).is_some())
 }

@@ -2,10 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! A driver owns the socket and knows no SMTP; a session knows SMTP and no socket. The driver
-//! writes what `slices` gives and says with `sent` how much of it left, hands in what it read
-//! (`receive_data`, `receive_eof`), and takes events. It gives messages by `begin` while `room` says that
-//! there is room, and each of them comes back as one `Settled`, in the order in which they were begun.
+//! A driver owns the socket and knows no SMTP; a session knows SMTP and no socket. The driver hands
+//! in what it read (`receive_data`, `lose`) and takes events; then it calls `advance`, writes what
+//! `slices` gives, and says with `sent` how much of it left. It gives messages by `begin` while
+//! `room` says that there is room, and each of them comes back as one `Settled`, in the order in
+//! which they were begun.
 //!
 //! ```text
 //!     stage          awaits            goes on
@@ -34,9 +35,9 @@
 //! ```
 //!
 //! In stream the envelope of the next message leaves with, or after, the terminator of this one,
-//! never before it, and a terminator waits for nobody. A transaction that was refused before its body leaves the
-//! server's half of it open, so the next group begins with RSET; behind a body there is nothing to
-//! reset. In window each transaction begins with RSET, because what became of the one before it is
+//! never before it, and a terminator waits for nobody. A transaction that was refused before its
+//! body stays open at the server, so the next group begins with RSET; behind a body there is
+//! nothing to reset. In window each transaction begins with RSET, because what became of the one before it is
 //! not known yet: without it Exim was seen to deliver a body under the sender of the message before.
 //!
 //! # What a lost connection means
@@ -296,6 +297,12 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Whether there is an event to take.
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Takes the lines of the trace.
     pub fn take_trace(&mut self) -> Vec<String> {
         std::mem::take(&mut self.trace)
@@ -318,11 +325,6 @@ impl Session {
                 return self.end(Cause::Fault(fault.text().to_owned()), None, 0);
             }
         }
-    }
-
-    /// Writes what can be written now; to be called when the events were taken.
-    pub fn advance(&mut self) {
-        self.pump();
     }
 
     /// The connection is gone.
@@ -419,18 +421,6 @@ impl Session {
     #[must_use]
     pub fn is_quitting(&self) -> bool {
         matches!(self.stage, Stage::Quitting)
-    }
-
-    /// Messages in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Messages that were begun on this connection.
-    #[must_use]
-    pub fn begun(&self) -> usize {
-        self.begun
     }
 
     /// The mode in force.

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,9 @@ use super::door::Request;
 use super::job::Job;
 use super::pool::{Failure, FailureKind, Pool, Turn};
 use super::tls::TlsError;
-use super::transport::Transport;
-use crate::diagnosis::{Blame, Phase, diagnose};
+use super::transport::{Look, Transport};
+use crate::diagnosis::{Blame, Phase, diagnose, says_full};
+use crate::reply::Reply;
 use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
 
 /// How much one read may bring: the replies to a large window.
@@ -159,6 +161,9 @@ impl<'a> Connection<'a> {
             self.fill();
             self.session.advance();
             self.note();
+            if self.session.has_event() {
+                continue;
+            }
             let mut work = std::pin::pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
         };
@@ -197,7 +202,10 @@ impl<'a> Connection<'a> {
                 match reason {
                     Deadline::Token => return Poll::Ready(()),
                     Deadline::Rest => self.session.quit(),
-                    Deadline::Reply(text) => self.lose(&text),
+                    Deadline::Write => self.lose("the relay took no more octets in time"),
+                    Deadline::Reply(limit) => {
+                        self.lose(&format!("no reply in {} seconds", limit.as_secs_f64()));
+                    }
                 }
                 self.since = now;
                 return Poll::Ready(());
@@ -216,21 +224,15 @@ impl<'a> Connection<'a> {
     fn deadline(&self) -> (Instant, Deadline) {
         let timeouts = &self.pool.settings.timeouts;
         if self.session.wants_write() {
-            let text = "the relay took no more octets in time";
-            return (
-                self.since + timeouts.block,
-                Deadline::Reply(text.to_owned()),
-            );
+            return (self.since + timeouts.block, Deadline::Write);
         }
         if self.session.is_quitting() {
-            let text = "no reply to QUIT in time";
-            return (self.since + timeouts.quit, Deadline::Reply(text.to_owned()));
+            return (self.since + timeouts.quit, Deadline::Reply(timeouts.quit));
         }
         let waited = match self.session.awaits() {
             Some(phase) => {
                 let limit = timeouts.reply(phase);
-                let text = format!("no reply in {} seconds", limit.as_secs_f64());
-                (self.since + limit, Deadline::Reply(text))
+                (self.since + limit, Deadline::Reply(limit))
             }
             None => {
                 let age = self.born + timeouts.age;
@@ -329,15 +331,17 @@ impl<'a> Connection<'a> {
     /// Begins as many messages as there is room for.
     fn fill(&mut self) {
         self.token_at = None;
-        if self.session.room() == 0 {
-            return self.rest();
+        let was_idle = self.session.is_idle();
+        if self.full || self.session.is_spent() || self.is_old() {
+            if was_idle {
+                self.session.quit();
+            }
+            return;
+        }
+        if was_idle && self.pool.has_ready() && !self.is_fit() {
+            return;
         }
         let now = Instant::now();
-        if self.full || now.saturating_duration_since(self.born) >= self.pool.settings.timeouts.age
-        {
-            return self.rest();
-        }
-        let was_idle = self.session.is_idle();
         while self.session.room() > 0 {
             match self.pool.next_turn(now) {
                 Turn::Job(job) => self.begin(*job, now),
@@ -356,10 +360,19 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// It takes no more messages: when there are none in flight it ends.
-    fn rest(&mut self) {
-        if self.session.is_idle() && (self.full || self.session.is_spent() || self.is_old()) {
-            self.session.quit();
+    /// Whether a connection that was left alone can be used again: neither its end nor a 421 is
+    /// there. What the runtime knows of a socket is as old as its last pause, hence this look.
+    fn is_fit(&mut self) -> bool {
+        match self.transport.as_mut().map(Transport::look) {
+            Some(Look::Quiet) => true,
+            Some(Look::Data(data)) => {
+                self.session.receive_data(&data);
+                false
+            }
+            Some(Look::Closed) | None => {
+                self.lose("the relay closed the connection");
+                false
+            }
         }
     }
 
@@ -519,11 +532,16 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// What happens when a deadline passes.
+/// What a deadline is for.
 enum Deadline {
+    /// There is a token for the next message.
     Token,
+    /// A connection without work.
     Rest,
-    Reply(String),
+    /// The network, to take the next octets.
+    Write,
+    /// A whole reply, that has so long.
+    Reply(Duration),
 }
 
 fn options(pool: &Pool, transport: &Transport) -> Options {
@@ -589,10 +607,6 @@ fn failure_of(pool: &Pool, closed: &Closed, discards: Option<bool>) -> Option<Fa
 
 /// Whether the relay said that the connection had its share of messages.
 fn is_full(closed: &Closed) -> bool {
-    let Some(reply) = &closed.reply else {
-        return false;
-    };
-    // Asked as of a code that does not mean the connection anyway: by its words alone.
-    closed.cause == Cause::Refused
-        && diagnose(Phase::Body, 450, &reply.text, None) == Blame::Connection
+    let says_so = |reply: &Arc<Reply>| says_full(&reply.text);
+    closed.cause == Cause::Refused && closed.reply.as_ref().is_some_and(says_so)
 }

@@ -423,11 +423,6 @@ impl Door {
         }
     }
 
-    /// What is known by now, where nothing was decided.
-    pub fn tell(&self, believe: impl FnOnce(&mut Stats)) {
-        believe(&mut self.lock().stats);
-    }
-
     /// Wants something of those outside.
     pub fn request(&self, requests: impl IntoIterator<Item = Request>) {
         let mut state = self.lock();

@@ -275,15 +275,21 @@ impl Pool {
         state.stop.is_some() || state.ending || (self.door.closing() != Closing::No && !more)
     }
 
-    /// The next message, with a token for it.
-    pub(super) fn next_turn(&self, now: Instant) -> Turn {
+    /// Whether a message waits for a connection.
+    pub(super) fn has_ready(&self) -> bool {
         let mut state = self.state.borrow_mut();
         if state.ready.is_empty() {
             self.fetch(&mut state);
         }
-        if state.ready.is_empty() || state.ending {
+        !state.ready.is_empty() && !state.ending
+    }
+
+    /// The next message, with a token for it.
+    pub(super) fn next_turn(&self, now: Instant) -> Turn {
+        if !self.has_ready() {
             return Turn::None;
         }
+        let mut state = self.state.borrow_mut();
         if let Err(later) = state.governor.take_token(now) {
             return Turn::At(later);
         }

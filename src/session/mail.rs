@@ -25,6 +25,8 @@ pub(super) struct InFlight {
     pub(super) recipients: usize,
     pub(super) size: usize,
     pub(super) content: Content,
+    /// What stands behind the content, where that needs neither repair nor stuffing.
+    pub(super) end_of_data: Option<&'static [u8]>,
     /// Whether the RSET that led its group is not answered yet.
     pub(super) reset: bool,
     pub(super) begun: bool,
@@ -84,10 +86,10 @@ impl Session {
             recipients: envelope.recipients.len(),
             size: scan.repaired_len(),
             content: Arc::clone(envelope.content),
+            end_of_data: scan.is_stuffed().then(|| scan.end_of_data()),
             work,
             terminator,
         });
-        self.pump();
         Ok(())
     }
 
@@ -206,8 +208,9 @@ impl Session {
         front
     }
 
-    /// Writes what can be written now.
-    pub(super) fn pump(&mut self) {
+    /// Writes what can be written now; to be called when the events were taken, since they may be
+    /// a reason to write no more.
+    pub fn advance(&mut self) {
         if !matches!(self.stage, Stage::Ready) || self.mode == Mode::Window {
             return;
         }
@@ -243,11 +246,11 @@ impl Session {
                 self.output.write(|out| out.extend_from_slice(&lines));
             }
             Flight::Body => {
-                let content = Arc::clone(&message.content);
-                let scan = Scan::new((*content).as_ref());
-                self.output.stuffed(&content, &scan);
-                message.terminator = Some(self.output.queued());
-                self.trace_line(|| format!("C: <{} octets of message>", scan.stuffed_len()));
+                let before = self.output.queued();
+                self.output.body(&message.content, message.end_of_data);
+                let end = self.output.queued();
+                message.terminator = Some(end);
+                self.trace_line(|| format!("C: <{} octets of message>", end - before));
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::stuffing::Scan;
+use crate::stuffing::stuff;
 
 /// A message's content, kept by whoever made it until it is written.
 pub type Content = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -43,7 +43,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The end of the last piece, to write commands to; `added` has to be told afterwards.
+    /// The end of the last piece, to write to.
     pub(super) fn write<R>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         if !matches!(self.pieces.back(), Some(Piece::Octets(_))) {
             self.pieces
@@ -71,16 +71,17 @@ impl Output {
     }
 
     /// A content made ready for DATA: line ends whole, dots doubled, end of data behind it.
-    pub(super) fn stuffed(&mut self, content: &Content, scan: &Scan<'_>) {
-        if scan.is_stuffed() {
-            self.content(content);
-            self.write(|out| out.extend_from_slice(scan.end_of_data()));
-        } else {
-            self.write(|out| {
-                let start = out.len();
-                out.resize(start + scan.stuffed_len(), 0);
-                scan.stuff_into(&mut out[start..]);
-            });
+    ///
+    /// `end_of_data` is what stands behind a content that is ready as it is.
+    pub(super) fn body(&mut self, content: &Content, end_of_data: Option<&'static [u8]>) {
+        match end_of_data {
+            Some(end_of_data) => {
+                self.content(content);
+                self.write(|out| out.extend_from_slice(end_of_data));
+            }
+            None => {
+                self.write(|out| stuff((**content).as_ref(), out));
+            }
         }
     }
 
@@ -159,8 +160,8 @@ mod tests {
         for step in [1, 5, 4000, usize::MAX] {
             let mut output = Output::default();
             output.write(|out| out.extend_from_slice(b"DATA\r\n"));
-            output.stuffed(&large, &Scan::new((*large).as_ref()));
-            output.stuffed(&small, &Scan::new((*small).as_ref()));
+            output.body(&large, Some(b"\r\n.\r\n"));
+            output.body(&small, None);
             let expected = [b"DATA\r\n", (*large).as_ref(), b"\r\n.\r\n..small\r\n.\r\n"].concat();
             let mut sent = Vec::new();
             while !output.is_empty() {
