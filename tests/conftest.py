@@ -6,12 +6,15 @@ wanted.
 """
 
 import importlib
+import ssl
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+import trustme
 
 from rapidsmtp import _core
+from real_servers import Exim, Postfix, RealServer, Unavailable
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,3 +48,30 @@ def half(request: pytest.FixtureRequest) -> Iterator[str]:
 def core(half: str) -> ModuleType:
     """The half of the core under test, as a module."""
     return importlib.import_module("rapidsmtp._native" if half == "rust" else "rapidsmtp._pure")
+
+
+# Throw-away certificates, and the real servers: for the files of tests that ask for them.
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
+def real_server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
+    """Postfix or Exim, as Debian packs them; a skip says why one cannot be started."""
+    try:
+        server = request.param()
+        server.start()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()

@@ -1,11 +1,11 @@
 """What the tests of `Sender` against scripted relays share."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rapidsmtp import Backoff, Message, Outcome, RelayError, Sender, Timeouts
-from server import Server
+from server import TIMEOUT, Server
 
 LIMITS = Timeouts(
     connect=3, tls=3, greeting=3, command=3, mail=3, rcpt=3, data=3, block=3, body=3, quit=0.5
@@ -62,3 +62,10 @@ def commands(server: Server, verb: bytes) -> int:
     """How many of the lines that all clients wrote begin with a verb."""
     lines = b"".join(wires(server)).upper().split(b"\r\n")
     return sum(line.startswith(verb) for line in lines)
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.005)

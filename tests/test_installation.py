@@ -233,18 +233,6 @@ def test_a_method_patched_while_installed_is_called(
     assert calls == RECIPIENTS
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 @pytest.mark.parametrize("cls", [rapidsmtp.SMTP_SSL, ImportedSSL])
 def test_smtps(server_tls: ssl.SSLContext, cls: Any) -> None:
     with Server(Dialogue(["PIPELINING"], patient=True), tls=server_tls) as server:

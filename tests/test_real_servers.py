@@ -18,31 +18,22 @@ import pytest
 import rapidsmtp
 from comparison import Scenario, Session, compare
 from rapidsmtp import _core
-from real_servers import COMPLAINT, Exim, Postfix, RealServer, Unavailable
+from real_servers import COMPLAINT, RealServer
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\n.body\r\n..\r\nend\r\n"
 pytestmark = pytest.mark.usefixtures("half")
 
 
-@pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
-def running(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    try:
-        server = request.param()
-        server.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def server(running: RealServer) -> Iterator[RealServer]:
+def server(real_server: RealServer) -> Iterator[RealServer]:
     """The server, whose log must hold no complaint when the test is over."""
-    before = len(running.log())
-    yield running
+    before = len(real_server.log())
+    yield real_server
     time.sleep(0.05)  # the log comes through another process
-    complaints = [line for line in running.log()[before:].splitlines() if COMPLAINT.search(line)]
+    complaints = [
+        line for line in real_server.log()[before:].splitlines() if COMPLAINT.search(line)
+    ]
     assert not complaints
 
 
@@ -93,15 +84,15 @@ def test_all_recipients_refused(server: RealServer) -> None:
     assert record[2] == ("returned", {})
 
 
-def test_hard_error_limit(running: RealServer) -> None:
+def test_hard_error_limit(real_server: RealServer) -> None:
     """Postfix says 421 in the middle of the recipients, behind more of them."""
 
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, addresses(40, tuple(range(3, 30))), MESSAGE)
         session.call("noop")
 
-    record = outcomes(compare(connected(running, "harsh", scenario)))
-    if running.name == "Postfix":
+    record = outcomes(compare(connected(real_server, "harsh", scenario)))
+    if real_server.name == "Postfix":
         assert record[1][1] is smtplib.SMTPRecipientsRefused
 
 
@@ -206,14 +197,14 @@ def test_200_mails_on_a_connection(server: RealServer) -> None:
     assert record[1:-1] == [("returned", {})] * 200
 
 
-def test_connection_with_a_limit_of_messages(running: RealServer) -> None:
+def test_connection_with_a_limit_of_messages(real_server: RealServer) -> None:
     """Exim says 421 to the sixth MAIL; Postfix knows no such limit."""
 
     def scenario(session: Session) -> None:
         for _ in range(7):
             session.call("sendmail", SENDER, addresses(3), MESSAGE)
 
-    compare(connected(running, "harsh", scenario))
+    compare(connected(real_server, "harsh", scenario))
 
 
 MESSAGES = {
@@ -284,9 +275,9 @@ def test_message_refused(server: RealServer, port: str) -> None:
 
 
 @pytest.mark.parametrize("refused", ["sender", "recipients", "body"])
-def test_many_refused(running: RealServer, refused: str) -> None:
+def test_many_refused(real_server: RealServer, refused: str) -> None:
     """Servers count errors: each refused mail may cost no more of them than with smtplib."""
-    port = running.ports["no body" if refused == "body" else "plain"]
+    port = real_server.ports["no body" if refused == "body" else "plain"]
     start = time.monotonic()
 
     def scenario(session: Session) -> None:
@@ -302,11 +293,11 @@ def test_many_refused(running: RealServer, refused: str) -> None:
     assert time.monotonic() - start < 1.5  # Postfix sleeps a second from the tenth error on
 
 
-def test_idle(running: RealServer) -> None:
+def test_idle(real_server: RealServer) -> None:
     """The server has said 421 and closed while nobody was looking."""
     half = _core.implementation
     clients = [
-        module.SMTP("127.0.0.1", running.ports["impatient"], "client.example")
+        module.SMTP("127.0.0.1", real_server.ports["impatient"], "client.example")
         for module in (smtplib, rapidsmtp, rapidsmtp)
     ]
     for client in clients:
@@ -317,22 +308,22 @@ def test_idle(running: RealServer) -> None:
         with pytest.raises(smtplib.SMTPException) as caught:
             client.sendmail(SENDER, addresses(recipients), MESSAGE)
         seen.append((type(caught.value), caught.value.args, client.sock is None))
-        assert client.connect("127.0.0.1", running.ports["impatient"])[0] == 220
+        assert client.connect("127.0.0.1", real_server.ports["impatient"])[0] == 220
         client.ehlo()
         assert client.sendmail(SENDER, addresses(recipients), MESSAGE) == {}
         client.quit()
     assert seen[0] == seen[1] == seen[2], half
 
 
-def test_restart(running: RealServer) -> None:
+def test_restart(real_server: RealServer) -> None:
     clients = [
-        module.SMTP("127.0.0.1", running.ports["plain"], "client.example")
+        module.SMTP("127.0.0.1", real_server.ports["plain"], "client.example")
         for module in (smtplib, rapidsmtp, rapidsmtp)
     ]
     for client in clients:
         assert client.sendmail(SENDER, addresses(1), MESSAGE) == {}
-    running.stop()
-    running.start()
+    real_server.stop()
+    real_server.start()
     seen = []
     for client, recipients in zip(clients, (1, 1, 50), strict=True):
         try:
@@ -341,7 +332,7 @@ def test_restart(running: RealServer) -> None:
             outcome = type(error), error.args
         seen.append((outcome, client.sock is None))
         client.close()
-        client.connect("127.0.0.1", running.ports["plain"])
+        client.connect("127.0.0.1", real_server.ports["plain"])
         client.ehlo()
         assert client.sendmail(SENDER, addresses(recipients), MESSAGE) == {}
         client.quit()

@@ -26,6 +26,7 @@ from rapidsmtp import (
     Status,
     Timeouts,
 )
+from senders import wait_for
 from server import TIMEOUT, Connection, Dialogue, Server
 
 pytestmark = pytest.mark.usefixtures("half")
@@ -50,13 +51,6 @@ def numbered(count: int, start: int = 0) -> list[Message]:
 
 def received(server: Server) -> bytes:
     return b"".join(bytes(each.received) for each in server.connections)
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
 
 
 @pytest.fixture

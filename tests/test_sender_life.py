@@ -14,12 +14,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import rapidsmtp
 from rapidsmtp import Message, Sender, Status
+from senders import wait_for
 from server import TIMEOUT, Dialogue, Server
 
 EXTENSIONS = ("PIPELINING", "8BITMIME")
@@ -48,13 +48,6 @@ def received(server: Server) -> bytes:
 
 def bodies(server: Server) -> int:
     return received(server).count(b"\r\n.\r\n")
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ body, so that a pipeline that slips by one shows.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from rapidsmtp import TLS, Message, Outcome, Sender, Status
-from real_servers import COMPLAINT, Exim, Postfix, RealServer, Unavailable
+from real_servers import COMPLAINT, RealServer
 
 COUNT = 210
 PATIENCE = 30.0
@@ -32,20 +31,9 @@ class Expected:
     refused: frozenset[str] = frozenset()
 
 
-@pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
-def server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    try:
-        server = request.param()
-        server.start()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def taken(server: RealServer) -> list[tuple[str, str, bytes]]:
-    return server.deliveries()
+def taken(real_server: RealServer) -> list[tuple[str, str, bytes]]:
+    return real_server.deliveries()
 
 
 def body_of(number: int) -> bytes:
@@ -91,11 +79,11 @@ def judge(outcome: Outcome, expected: Expected) -> None:
     assert outcome.attempts == 1
 
 
-def wait_for(server: RealServer, wanted: Counter, before: Counter) -> Counter:
+def wait_for(real_server: RealServer, wanted: Counter, before: Counter) -> Counter:
     """What has been delivered since, once that is as much as is wanted."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        new = Counter(server.deliveries()) - before
+        new = Counter(real_server.deliveries()) - before
         if new.total() >= wanted.total() or time.monotonic() > deadline:
             return new
         time.sleep(0.1)
@@ -103,13 +91,13 @@ def wait_for(server: RealServer, wanted: Counter, before: Counter) -> Counter:
 
 @pytest.mark.parametrize("starttls", ["off", "required"], ids=["TCP", "STARTTLS"])
 @pytest.mark.parametrize("mode", MODES)
-def test_outcomes_are_what_the_server_has(half, server, taken, mode, starttls):
+def test_outcomes_are_what_the_server_has(half, real_server, taken, mode, starttls):
     if half == "python" and mode in ("stream", "window"):
         pytest.skip("the pure half takes transaction for it")
-    before, log_before = Counter(taken), len(server.log())
+    before, log_before = Counter(taken), len(real_server.log())
     messages, expected = zip(*map(message_of, range(COUNT)), strict=True)
-    url = f"smtp://127.0.0.1:{server.ports['plain']}?starttls={starttls}"
-    tls = TLS(ca_file=server.authority)
+    url = f"smtp://127.0.0.1:{real_server.ports['plain']}?starttls={starttls}"
+    tls = TLS(ca_file=real_server.authority)
     with Sender(url, connections=2, pipelining=mode, tls=tls) as sender:
         outcomes = {outcome.tag: outcome for outcome in sender.send(messages)}
         stats = sender.stats()
@@ -124,10 +112,10 @@ def test_outcomes_are_what_the_server_has(half, server, taken, mode, starttls):
         for address, result in outcomes[message.tag].recipients.items()
         if result.status is Status.ACCEPTED
     )
-    new = wait_for(server, accepted, before)
+    new = wait_for(real_server, accepted, before)
     # The line end that the transfer adds to a body without one is none of its own.
     delivered = Counter((sender, to, body.rstrip(b"\n")) for sender, to, body in new.elements())
     assert delivered == accepted
     time.sleep(0.05)  # the log comes through another process
-    log = server.log()[log_before:].splitlines()
+    log = real_server.log()[log_before:].splitlines()
     assert [line for line in log if COMPLAINT.search(line)] == []

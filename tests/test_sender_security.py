@@ -25,18 +25,6 @@ LOGIN: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 @pytest.fixture
 def trusting(authority: trustme.CA) -> TLS:
     return TLS(ca_file=authority.cert_pem.bytes())
