@@ -16,17 +16,24 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::address::plain_path;
+use crate::engine;
 use crate::engine::connect::{ConnectSettings, Target};
 use crate::engine::door::{Request, Stats};
-use crate::engine::job::{Decided, Message, Result, Results};
+use crate::engine::job::{Decided, Message};
 use crate::engine::settings::{Backoff, Settings, Timeouts};
 use crate::engine::tls::{TlsClient, TlsSettings, TlsVersion};
-use crate::engine::{self};
 use crate::outcome::Status;
 use crate::session::{Credentials, Mode, StartTls};
 
+mod result;
+
+pub(in crate::python) use result::NativeResult;
+
 /// How long a wait may last without a look at what signals have to say.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// What is wanted, and the line of a trace.
+type RequestTuple<'py> = (&'static str, Option<Bound<'py, PyString>>);
 
 /// The engine for Python; `rapidsmtp.Sender` is its face.
 #[pyclass(frozen, module = "rapidsmtp._native")]
@@ -418,116 +425,6 @@ fn words(options: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
             .map(|option| option?.extract::<String>())
             .collect(),
     }
-}
-
-/// What the engine knows of a message whose fate is decided.
-#[pyclass(frozen, name = "Result", module = "rapidsmtp._native")]
-pub(super) struct NativeResult {
-    status: Status,
-    paths: Vec<Box<str>>,
-    results: Results,
-    reply: Option<Arc<crate::reply::Reply>>,
-    phase: &'static str,
-    attempts: u32,
-    time: Duration,
-}
-
-/// What is wanted, and the line of a trace.
-type RequestTuple<'py> = (&'static str, Option<Bound<'py, PyString>>);
-
-/// Status, code, enhanced status code and text of a recipient.
-type RecipientTuple = (&'static str, Option<i16>, Option<String>, String);
-
-#[pymethods]
-impl NativeResult {
-    /// The name of a `Status`.
-    #[getter]
-    fn status<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        match self.status {
-            Status::Accepted => intern!(py, "ACCEPTED").clone(),
-            other => PyString::new(py, other.name()),
-        }
-    }
-
-    /// Status, recipients in their order, reply, phase, attempts, seconds, reason.
-    #[expect(clippy::type_complexity, reason = "a tuple for Python")]
-    fn details<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> (
-        &'static str,
-        Vec<RecipientTuple>,
-        Option<(i16, Bound<'py, PyBytes>)>,
-        &'static str,
-        u32,
-        f64,
-        String,
-    ) {
-        let reply = self.reply.as_ref();
-        (
-            self.status.name(),
-            (0..self.paths.len())
-                .map(|index| recipient(self.result(index)))
-                .collect(),
-            reply.map(|reply| (reply.code, PyBytes::new(py, &reply.text))),
-            self.phase,
-            self.attempts,
-            self.time.as_secs_f64(),
-            self.reason(),
-        )
-    }
-}
-
-impl NativeResult {
-    fn new(decided: Decided) -> Self {
-        Self {
-            status: decided.status,
-            paths: decided.recipients,
-            results: decided.results,
-            reply: decided.reply,
-            phase: decided.phase,
-            attempts: decided.attempts,
-            time: decided.time,
-        }
-    }
-
-    fn result(&self, index: usize) -> &Result {
-        match &self.results {
-            Results::Same(result) => result,
-            Results::Each(results) => &results[index],
-        }
-    }
-
-    /// The first recipient's that has not got it, without the address: a report can count it.
-    fn reason(&self) -> String {
-        let indices = 0..self.paths.len().max(1);
-        let not_accepted = indices
-            .map(|index| (index, self.result(index)))
-            .find(|(_, result)| result.status != Status::Accepted);
-        let Some((index, result)) = not_accepted else {
-            return String::new();
-        };
-        let text = match &result.reply {
-            Some(reply) => format!("{} {}", reply.code, result.text()),
-            None => result.text(),
-        };
-        let path = self.paths.get(index).map_or("", |path| path);
-        let address = path.trim_start_matches('<').trim_end_matches('>');
-        if address.is_empty() {
-            return text;
-        }
-        text.replace(address, "\u{2026}")
-    }
-}
-
-fn recipient(result: &Result) -> RecipientTuple {
-    let reply = result.reply.as_deref();
-    (
-        result.status.name(),
-        reply.map(|reply| reply.code),
-        reply.and_then(|reply| reply.enhanced_status().map(str::to_owned)),
-        result.text(),
-    )
 }
 
 /// Waits up to `wait` seconds for something, detached, with a look at signals now and then.
