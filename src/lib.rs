@@ -10,6 +10,7 @@ pub mod command;
 pub mod diagnosis;
 pub mod engine;
 pub mod error;
+pub mod message;
 pub mod outcome;
 pub mod reply;
 pub mod session;
