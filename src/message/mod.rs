@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows the time or makes an identifier: both are given.
 
+pub mod text;
+
 use std::fmt;
 
 /// What a merge field says inside of a header's value stands between this character and

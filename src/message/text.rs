@@ -1,0 +1,167 @@
+//! One piece of text with merge fields: the part of Jinja2 that a template may use, in Rust.
+//!
+//! A newsletter needs variables, if, for, set and a handful of filters. All else (macros, imports,
+//! calls, other filters) is refused when the text is compiled, so that one template means the same
+//! here and in `python/rapidsmtp/_jinja.py`, which is Jinja2 itself; and so that a template that
+//! somebody sent in can do nothing but write text. What is printed is equal byte for byte
+//! (`tests/vectors/template_text.json`): numbers, lists and None look as in Python, HTML is escaped
+//! as MarkupSafe does it.
+//!
+//! Why this stands on no engine: minijinja's values print and compute differently (floats, `//`,
+//! `%`, big integers, what is escaped), and its tree no longer tells a tuple from a list. Its
+//! parser refuses what Jinja2 takes (`+1`, `a, b`), reads escapes in strings in its own way, and
+//! calls itself for each `elif` without a bound, so that a long template from outside would end
+//! the process. What would be left of it is less than what has to be put around it.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `lexer`, `literal` | tokens |
+//! | `parser`, `expression`, `syntax` | the tree; what is beyond the subset ends here |
+//! | `check` | the checks around all that is written, and which fields are required |
+//! | `scope` | where each name's value is kept |
+//! | `render` | fills in a row |
+//! | `value`, `number`, `operator`, `percent`, `display` | Python's values |
+//! | `filter`, `casing`, `rounding` | the filters |
+//! | `budget` | what one rendering may cost |
+
+mod budget;
+mod casing;
+mod check;
+mod display;
+mod expression;
+mod filter;
+mod lexer;
+mod literal;
+mod number;
+mod operator;
+mod parser;
+mod percent;
+mod render;
+mod rounding;
+mod row;
+mod scope;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use self::render::Renderer;
+use self::scope::Scope;
+use self::syntax::Statement;
+use super::{Kind, RowError};
+
+pub use self::row::{Columns, Row};
+pub use self::value::{Dict, Sequence, Value};
+
+/// Why a text is no template, in one line: "header Subject, line 3: …".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextError {
+    place: String,
+    line: u32,
+    message: String,
+}
+
+impl TextError {
+    fn new(line: u32, message: impl Into<String>) -> Self {
+        Self {
+            place: String::new(),
+            line,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            place,
+            line,
+            message,
+        } = self;
+        write!(formatter, "{place}, line {line}: {message}")
+    }
+}
+
+impl std::error::Error for TextError {}
+
+/// One compiled piece of text: a header's value or a body.
+#[derive(Debug)]
+pub struct Text {
+    kind: Kind,
+    place: String,
+    statements: Vec<Statement>,
+    scope: Scope,
+    constant: Option<String>,
+    required: BTreeSet<String>,
+    /// The length of what is text in any case.
+    length: usize,
+}
+
+impl Text {
+    /// Compile Jinja2's syntax. `place` is what errors call this text, such as "header Subject".
+    ///
+    /// # Errors
+    /// The syntax is wrong or goes beyond the subset.
+    pub fn compile(source: &str, kind: Kind, place: &str) -> Result<Self, TextError> {
+        Self::compiled(source, kind, place).map_err(|error| TextError {
+            place: place.to_owned(),
+            ..error
+        })
+    }
+
+    fn compiled(source: &str, kind: Kind, place: &str) -> Result<Self, TextError> {
+        let source = lexer::normalize(source);
+        let mut statements = parser::parse(lexer::tokenize(&source)?)?;
+        let mut required = BTreeSet::new();
+        check::used_names(&statements, &mut required);
+        check::check_outputs(&mut statements);
+        let scope = scope::resolve(&mut statements)?;
+        required.retain(|name| scope.fields.contains(name));
+        let text = |statement: &Statement| match statement {
+            Statement::Data(text) => Some(text.clone()),
+            _ => None,
+        };
+        let length = statements.iter().filter_map(text).map(|text| text.len()).sum();
+        Ok(Self {
+            kind,
+            place: place.to_owned(),
+            constant: statements.iter().map(text).collect(),
+            statements,
+            scope,
+            required,
+            length,
+        })
+    }
+
+    /// The text itself where nothing in it depends on the row.
+    #[must_use]
+    pub fn constant(&self) -> Option<&str> {
+        self.constant.as_deref()
+    }
+
+    /// The fields that a row must have.
+    #[must_use]
+    pub fn required(&self) -> &BTreeSet<String> {
+        &self.required
+    }
+
+    /// Fill in one row, and append that. After an error `out` may hold a part of it.
+    ///
+    /// # Errors
+    /// A field is missing, empty, or does not fit what is done with it, or it takes too much.
+    pub fn render(&self, row: &Row, out: &mut String) -> Result<(), RowError> {
+        if let Some(constant) = &self.constant {
+            out.push_str(constant);
+            return Ok(());
+        }
+        out.reserve(self.length);
+        let mut renderer = Renderer::new(self.kind, row, self.scope.slots, &self.scope.loads);
+        renderer.write(&self.statements, out).map_err(|error| {
+            let place = &self.place;
+            RowError::new(format!("{place}: {error}"))
+        })
+    }
+}

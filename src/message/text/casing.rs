@@ -1,0 +1,69 @@
+//! Upper and lower case by Python's rules, and what begins a word.
+
+use super::value::is_space;
+
+/// str.capitalize(): the first character in title case, the others in lower case.
+pub(super) fn capitalize(text: &str) -> String {
+    let Some(first) = text.chars().next() else {
+        return String::new();
+    };
+    // A final sigma is only known with what stands before it.
+    let lower = text.to_lowercase();
+    let skip: usize = first.to_lowercase().map(char::len_utf8).sum();
+    let mut capitalized = title_case(first);
+    capitalized.push_str(lower.get(skip..).unwrap_or_default());
+    capitalized
+}
+
+/// Jinja2's `title`: words begin after space, hyphens and opening brackets, not after apostrophes.
+pub(super) fn title(text: &str) -> String {
+    let splits = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+    let mut titled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_split = splits(first);
+        let end = rest.find(|c| splits(c) != is_split).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        titled.extend(first.to_uppercase());
+        titled.push_str(&word[first.len_utf8()..].to_lowercase());
+        rest = after;
+    }
+    titled
+}
+
+/// Unicode's title case of one character, which Rust has not.
+///
+/// It is the upper case, but for digraphs and ligatures of which only the first letter is one,
+/// Georgian, where it is the letter itself, and Greek with an iota below, which stays below.
+fn title_case(character: char) -> String {
+    let code = u32::from(character);
+    let single = match code {
+        0x1c4..=0x1c6 => Some(0x1c5),
+        0x1c7..=0x1c9 => Some(0x1c8),
+        0x1ca..=0x1cc => Some(0x1cb),
+        0x1f1..=0x1f3 => Some(0x1f2),
+        0x10d0..=0x10fa | 0x10fd..=0x10ff => Some(code),
+        0x1f80..=0x1faf => Some(code | 8),
+        0x1fb3 | 0x1fbc => Some(0x1fbc),
+        0x1fc3 | 0x1fcc => Some(0x1fcc),
+        0x1ff3 | 0x1ffc => Some(0x1ffc),
+        _ => None,
+    };
+    if let Some(title) = single.and_then(char::from_u32) {
+        return title.into();
+    }
+    let upper: Vec<char> = character.to_uppercase().collect();
+    let (first, rest) = (upper[0], &upper[1..]);
+    match code {
+        0x1fb2 | 0x1fb4 | 0x1fc2 | 0x1fc4 | 0x1ff2 | 0x1ff4 => format!("{first}\u{345}"),
+        0x1fb7 => "\u{1fbc}\u{342}".into(),
+        0x1fc7 => "\u{1fcc}\u{342}".into(),
+        0x1ff7 => "\u{1ffc}\u{342}".into(),
+        // ŉ: the apostrophe comes first.
+        0x149 => upper.into_iter().collect(),
+        _ => {
+            let rest = rest.iter().flat_map(|letter| letter.to_lowercase());
+            std::iter::once(first).chain(rest).collect()
+        }
+    }
+}

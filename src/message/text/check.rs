@@ -1,0 +1,114 @@
+//! No "Dear ," ever leaves: what is written out is checked, and every field inside of it.
+//!
+//! `"Dear " ~ name` is not empty, but `name` may be. What has a default or is asked about
+//! (`name or "friend"`, `name if name else …`) is left alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::syntax::{Expr, ExprKind, Filter, Output, Statement};
+
+/// Put the checks around all that is written out.
+pub(super) fn check_outputs(statements: &mut [Statement]) {
+    for statement in statements {
+        match statement {
+            Statement::Data(_) | Statement::Set(..) => {}
+            Statement::Output(output) => check_output(output),
+            Statement::If(condition) => {
+                for (_, body) in &mut condition.branches {
+                    check_outputs(body);
+                }
+                check_outputs(&mut condition.otherwise);
+            }
+            Statement::For(repetition) => {
+                check_outputs(&mut repetition.body);
+                check_outputs(&mut repetition.otherwise);
+            }
+            Statement::SetBlock(block) => check_outputs(&mut block.body),
+        }
+    }
+}
+
+fn check_output(output: &mut Output) {
+    output.label = label(&output.expr);
+    output.has_default = has_default(&output.expr);
+    check_fields(&mut output.expr);
+}
+
+fn check_fields(expr: &mut Expr) {
+    use ExprKind::*;
+    match &expr.kind {
+        Name(_) | Attribute(..) | Item(..) | Slice(..) => {
+            let label = label(expr);
+            expr.check(label);
+        }
+        Filter(super::syntax::Filter::Default, ..) => {}
+        And(..) | Or(..) | Not(_) | Compare(..) | Defined(..) | Conditional(..) => {}
+        _ => expr.each_child_mut(&mut check_fields),
+    }
+}
+
+/// What to call an expression when it comes out empty: its first name.
+fn label(expr: &Expr) -> Arc<str> {
+    fn first_name(expr: &Expr) -> Option<Arc<str>> {
+        if let ExprKind::Name(name) = &expr.kind {
+            return Some(name.name.clone());
+        }
+        let mut found = None;
+        expr.each_child(&mut |child| {
+            if found.is_none() {
+                found = first_name(child);
+            }
+        });
+        found
+    }
+    first_name(expr).unwrap_or_else(|| "?".into())
+}
+
+fn has_default(expr: &Expr) -> bool {
+    let mut found = matches!(expr.kind, ExprKind::Filter(Filter::Default, ..));
+    expr.each_child(&mut |child| found = found || has_default(child));
+    found
+}
+
+/// The names that are used somewhere without a way to do without.
+pub(super) fn used_names(statements: &[Statement], found: &mut BTreeSet<String>) {
+    for statement in statements {
+        match statement {
+            Statement::Data(_) => {}
+            Statement::Output(output) => names_of(&output.expr, found),
+            Statement::If(condition) => {
+                for (test, body) in &condition.branches {
+                    names_of(test, found);
+                    used_names(body, found);
+                }
+                used_names(&condition.otherwise, found);
+            }
+            Statement::For(repetition) => {
+                names_of(&repetition.items, found);
+                if let Some(test) = &repetition.test {
+                    names_of(test, found);
+                }
+                used_names(&repetition.body, found);
+                used_names(&repetition.otherwise, found);
+            }
+            Statement::Set(_, expr) => names_of(expr, found),
+            Statement::SetBlock(block) => used_names(&block.body, found),
+        }
+    }
+}
+
+fn names_of(expr: &Expr, found: &mut BTreeSet<String>) {
+    match &expr.kind {
+        ExprKind::Defined(..) => {}
+        ExprKind::Filter(Filter::Default, _, arguments) => {
+            for argument in &arguments.positional {
+                names_of(argument, found);
+            }
+        }
+        ExprKind::Name(name) => {
+            found.insert(name.name.to_string());
+        }
+        _ => expr.each_child(&mut |child| names_of(child, found)),
+    }
+}

@@ -1,0 +1,203 @@
+//! Values as text: Python's str() and repr(), and MarkupSafe's escape().
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use num_bigint::BigInt;
+
+use super::budget::{Budget, DIGITS};
+use super::literal::escaped;
+use super::number::float_text;
+use super::render::Loop;
+use super::value::Value;
+use crate::message::RowError;
+
+/// What the texts of values are made with.
+pub(super) struct Printer<'render> {
+    pub(super) budget: &'render mut Budget,
+    /// The loops that run, for the text of a `loop`.
+    pub(super) loops: &'render [Loop],
+}
+
+impl Printer<'_> {
+    /// str(value), appended.
+    pub(super) fn str(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
+        match value {
+            Value::Undefined(_) => return Err(value.undefined()),
+            Value::Text(text) | Value::Markup(text) => {
+                self.budget.write(text.len())?;
+                out.push_str(text);
+            }
+            _ => self.repr(value, out)?,
+        }
+        Ok(())
+    }
+
+    /// A string as it is, and of anything else its text.
+    pub(super) fn text(&mut self, value: &Value) -> Result<Arc<str>, RowError> {
+        if let Some(text) = value.as_text() {
+            return Ok(text.clone());
+        }
+        let mut text = String::new();
+        self.str(value, &mut text)?;
+        Ok(text.into())
+    }
+
+    /// escape(value), appended: markup stays as it is.
+    pub(super) fn escape(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
+        if value.is_markup() {
+            return self.str(value, out);
+        }
+        match value {
+            Value::Text(text) => self.escape_text(text, out),
+            value => {
+                let text = self.text(value)?;
+                self.escape_text(&text, out)
+            }
+        }
+    }
+
+    fn escape_text(&mut self, text: &str, out: &mut String) -> Result<(), RowError> {
+        let begin = out.len();
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|octet| entity(octet).is_some()) {
+            out.push_str(&rest[..at]);
+            out.push_str(entity(rest.as_bytes()[at]).unwrap_or_default());
+            rest = &rest[at + 1..];
+        }
+        out.push_str(rest);
+        self.budget.write(out.len() - begin)
+    }
+
+    /// repr(value), appended.
+    pub(super) fn repr(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
+        self.budget.work(1)?;
+        let begin = out.len();
+        match value {
+            Value::Undefined(_) => out.push_str("Undefined"),
+            Value::None => out.push_str("None"),
+            Value::Bool(true) => out.push_str("True"),
+            Value::Bool(false) => out.push_str("False"),
+            Value::Integer(value) => append(out, value),
+            Value::Big(value) => out.push_str(&self.digits(value)?),
+            Value::Float(value) => out.push_str(&float_text(*value)),
+            Value::Text(text) => quote(text, out),
+            Value::Markup(text) => {
+                out.push_str("Markup(");
+                quote(text, out);
+                out.push(')');
+            }
+            Value::Loop(place) => self.running(*place, out),
+            // What is inside has been paid for by itself.
+            Value::List(sequence) => return self.items(&sequence.items, ("[", "]"), out),
+            Value::Tuple(sequence) => {
+                let end = if sequence.items.len() == 1 { ",)" } else { ")" };
+                return self.items(&sequence.items, ("(", end), out);
+            }
+            Value::Dict(dict) => return self.entries(&dict.entries, out),
+        }
+        self.budget.write(out.len() - begin)
+    }
+
+    fn items(
+        &mut self,
+        items: &[Value],
+        (begin, end): (&str, &str),
+        out: &mut String,
+    ) -> Result<(), RowError> {
+        self.budget.write(2 + 2 * items.len())?;
+        out.push_str(begin);
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                out.push_str(", ");
+            }
+            self.repr(item, out)?;
+        }
+        out.push_str(end);
+        Ok(())
+    }
+
+    fn entries(&mut self, entries: &[(Value, Value)], out: &mut String) -> Result<(), RowError> {
+        self.budget.write(2 + 4 * entries.len())?;
+        out.push('{');
+        for (at, (key, value)) in entries.iter().enumerate() {
+            if at > 0 {
+                out.push_str(", ");
+            }
+            self.repr(key, out)?;
+            out.push_str(": ");
+            self.repr(value, out)?;
+        }
+        out.push('}');
+        Ok(())
+    }
+
+    /// The decimal digits of an integer, as many as Python writes.
+    pub(super) fn digits(&mut self, value: &BigInt) -> Result<String, RowError> {
+        self.budget.known_integer(value)?;
+        let digits = value.to_string();
+        if digits.trim_start_matches('-').len() > DIGITS {
+            return Err(RowError::new(format!("an integer of more than {DIGITS} digits")));
+        }
+        Ok(digits)
+    }
+
+    fn running(&self, place: usize, out: &mut String) {
+        if let Some(running) = self.loops.get(place) {
+            let (index, length) = (running.index0 + 1, running.items.len());
+            append(out, &format_args!("<LoopContext {index}/{length}>"));
+        }
+    }
+}
+
+/// Writing into a string does not fail.
+pub(super) fn append(out: &mut String, text: &dyn std::fmt::Display) {
+    let _ = write!(out, "{text}");
+}
+
+fn entity(octet: u8) -> Option<&'static str> {
+    match octet {
+        b'&' => Some("&amp;"),
+        b'<' => Some("&lt;"),
+        b'>' => Some("&gt;"),
+        b'"' => Some("&#34;"),
+        b'\'' => Some("&#39;"),
+        _ => None,
+    }
+}
+
+/// repr() of a string: single quotes unless only those stand in it.
+pub(super) fn quote(text: &str, out: &mut String) {
+    let quote = match text.contains('\'') && !text.contains('"') {
+        true => '"',
+        false => '\'',
+    };
+    out.push(quote);
+    for character in text.chars() {
+        match character {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            _ if character == quote => {
+                out.push('\\');
+                out.push(character);
+            }
+            _ if is_printable(character) => out.push(character),
+            _ => out.push_str(&escaped(character)),
+        }
+    }
+    out.push(quote);
+}
+
+/// Python's str.isprintable(): neither controls, formats, private or unassigned, nor separators.
+fn is_printable(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control();
+    }
+    // Rust's Debug escapes by the same rule; a mark is escaped only where nothing precedes it.
+    let mut pair = [b'a', 0, 0, 0, 0];
+    character.encode_utf8(&mut pair[1..]);
+    let pair = std::str::from_utf8(&pair[..1 + character.len_utf8()]).unwrap_or_default();
+    pair.escape_debug().nth(1) == Some(character)
+}

@@ -1,0 +1,455 @@
+//! Python's operators on values: arithmetic, comparison, `in`, items and slices.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use num_bigint::{BigInt, Sign};
+
+use super::budget::Budget;
+use super::display::Printer;
+use super::number::{self, Number};
+use super::percent;
+use super::syntax::{Arithmetic, Comparison};
+use super::value::Value;
+use crate::message::RowError;
+
+/// `left` and `right` put together.
+pub(super) fn arithmetic(
+    operation: Arithmetic,
+    left: &Value,
+    right: &Value,
+    printer: &mut Printer<'_>,
+) -> Result<Value, RowError> {
+    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
+        return number::compute(operation, left, right, printer.budget);
+    }
+    for value in [left, right] {
+        if let Value::Undefined(_) = value {
+            return Err(value.undefined());
+        }
+    }
+    match operation {
+        Arithmetic::Add => add(left, right, printer),
+        Arithmetic::Multiply => match (left.as_index(), right.as_index()) {
+            (_, Some(count)) => repeat(left, &count, printer.budget),
+            (Some(count), _) => repeat(right, &count, printer.budget),
+            _ => None,
+        }
+        .transpose(),
+        Arithmetic::Remainder if left.as_text().is_some() => {
+            percent::format(left, right, printer).map(Some)
+        }
+        _ => Ok(None),
+    }?
+    .ok_or_else(|| {
+        let (left, right) = (left.type_name(), right.type_name());
+        let sign = sign_of(operation);
+        let message = format!("unsupported operand type(s) for {sign}: '{left}' and '{right}'");
+        RowError::new(message)
+    })
+}
+
+fn sign_of(operation: Arithmetic) -> &'static str {
+    match operation {
+        Arithmetic::Add => "+",
+        Arithmetic::Subtract => "-",
+        Arithmetic::Multiply => "*",
+        Arithmetic::Divide => "/",
+        Arithmetic::FloorDivide => "//",
+        Arithmetic::Remainder => "%",
+        Arithmetic::Power => "** or pow()",
+    }
+}
+
+fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<Value>, RowError> {
+    Ok(Some(match (left, right) {
+        (Value::Text(first), Value::Text(second)) => {
+            printer.budget.write(first.len() + second.len())?;
+            Value::from(format!("{first}{second}"))
+        }
+        // Text beside markup is escaped, before and after it.
+        (Value::Text(_) | Value::Markup(_), Value::Text(_) | Value::Markup(_)) => {
+            let mut text = String::new();
+            printer.escape(left, &mut text)?;
+            printer.escape(right, &mut text)?;
+            Value::Markup(text.into())
+        }
+        (Value::List(first), Value::List(second)) => {
+            printer.budget.work(first.items.len() + second.items.len())?;
+            Value::list([&first.items[..], &second.items].concat())?
+        }
+        (Value::Tuple(first), Value::Tuple(second)) => {
+            printer.budget.work(first.items.len() + second.items.len())?;
+            Value::tuple([&first.items[..], &second.items].concat())?
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn repeat(value: &Value, count: &BigInt, budget: &mut Budget) -> Option<Result<Value, RowError>> {
+    let count = match count.sign() {
+        Sign::Minus => 0,
+        _ => usize::try_from(count).unwrap_or(usize::MAX),
+    };
+    Some(match value {
+        Value::Text(text) => repeat_text(text, count, budget).map(Value::Text),
+        Value::Markup(text) => repeat_text(text, count, budget).map(Value::Markup),
+        Value::List(sequence) => {
+            repeat_items(&sequence.items, count, budget).and_then(Value::list)
+        }
+        Value::Tuple(sequence) => {
+            repeat_items(&sequence.items, count, budget).and_then(Value::tuple)
+        }
+        _ => return None,
+    })
+}
+
+fn repeat_text(text: &str, count: usize, budget: &mut Budget) -> Result<Arc<str>, RowError> {
+    budget.write(text.len().saturating_mul(count))?;
+    Ok(match text.is_empty() {
+        true => "".into(),
+        false => text.repeat(count).into(),
+    })
+}
+
+fn repeat_items(
+    items: &[Value],
+    count: usize,
+    budget: &mut Budget,
+) -> Result<Vec<Value>, RowError> {
+    let length = items.len().saturating_mul(count);
+    budget.work(length)?;
+    Ok(items.iter().cycle().take(length).cloned().collect())
+}
+
+/// `-value` or `+value`.
+pub(super) fn signed(
+    value: &Value,
+    is_negative: bool,
+    budget: &mut Budget,
+) -> Result<Value, RowError> {
+    let Some(number) = Number::of(value) else {
+        if let Value::Undefined(_) = value {
+            return Err(value.undefined());
+        }
+        let (name, sign) = (value.type_name(), if is_negative { '-' } else { '+' });
+        let message = format!("bad operand type for unary {sign}: '{name}'");
+        return Err(RowError::new(message));
+    };
+    match (number, is_negative) {
+        (Number::Float(value), true) => Ok(Value::Float(-value)),
+        (Number::Float(value), false) => Ok(Value::Float(value)),
+        (number, true) => {
+            number::compute(Arithmetic::Subtract, Number::Small(0), number, budget)
+        }
+        (number, false) => number::compute(Arithmetic::Add, number, Number::Small(0), budget),
+    }
+}
+
+/// Whether a comparison holds.
+pub(super) fn compare(
+    comparison: Comparison,
+    left: &Value,
+    right: &Value,
+    budget: &mut Budget,
+) -> Result<bool, RowError> {
+    let holds = |order: Ordering| match comparison {
+        Comparison::Less => order.is_lt(),
+        Comparison::LessOrEqual => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        _ => order.is_ge(),
+    };
+    match comparison {
+        Comparison::Equal => equal(left, right, budget),
+        Comparison::Unequal => Ok(!equal(left, right, budget)?),
+        Comparison::In => contains(right, left, budget),
+        Comparison::NotIn => Ok(!contains(right, left, budget)?),
+        _ => match order(left, right, budget)? {
+            Some(order) => Ok(order.is_some_and(holds)),
+            None => Err(incomparable(comparison, left, right)),
+        },
+    }
+}
+
+fn incomparable(comparison: Comparison, left: &Value, right: &Value) -> RowError {
+    let sign = match comparison {
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        _ => ">=",
+    };
+    let (left, right) = (left.type_name(), right.type_name());
+    RowError::new(format!(
+        "'{sign}' not supported between instances of '{left}' and '{right}'"
+    ))
+}
+
+/// `==`
+pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<bool, RowError> {
+    budget.work(1)?;
+    for value in [left, right] {
+        if let Value::Undefined(_) = value {
+            return Err(value.undefined());
+        }
+    }
+    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
+        return Ok(number::compare(&left, &right) == Some(Ordering::Equal));
+    }
+    if let (Some(left), Some(right)) = (left.as_text(), right.as_text()) {
+        budget.work(left.len().min(right.len()) / 64)?;
+        return Ok(left == right);
+    }
+    match (left, right) {
+        (Value::None, Value::None) => Ok(true),
+        (Value::Loop(left), Value::Loop(right)) => Ok(left == right),
+        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
+            if left.items.len() != right.items.len() {
+                return Ok(false);
+            }
+            for (left, right) in left.items.iter().zip(&right.items) {
+                if !equal(left, right, budget)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        (Value::Dict(left), Value::Dict(right)) => {
+            if left.entries.len() != right.entries.len() {
+                return Ok(false);
+            }
+            for (key, value) in &left.entries {
+                match look_up(&right.entries, key, budget)? {
+                    Some(other) if equal(value, other, budget)? => {}
+                    _ => return Ok(false),
+                }
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// How two values are ordered: None where they cannot be, Some(None) where nothing holds (NaN).
+fn order(
+    left: &Value,
+    right: &Value,
+    budget: &mut Budget,
+) -> Result<Option<Option<Ordering>>, RowError> {
+    for value in [left, right] {
+        if let Value::Undefined(_) = value {
+            return Err(value.undefined());
+        }
+    }
+    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
+        return Ok(Some(number::compare(&left, &right)));
+    }
+    if let (Some(left), Some(right)) = (left.as_text(), right.as_text()) {
+        budget.work(left.len().min(right.len()) / 64)?;
+        return Ok(Some(Some(left.cmp(right))));
+    }
+    match (left, right) {
+        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
+            for (left, right) in left.items.iter().zip(&right.items) {
+                if !equal(left, right, budget)? {
+                    return match order(left, right, budget)? {
+                        Some(order) => Ok(Some(order)),
+                        None => Err(incomparable(Comparison::Less, left, right)),
+                    };
+                }
+            }
+            Ok(Some(Some(left.items.len().cmp(&right.items.len()))))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `item in value`
+fn contains(value: &Value, item: &Value, budget: &mut Budget) -> Result<bool, RowError> {
+    match value {
+        Value::Undefined(_) => Err(value.undefined()),
+        Value::Text(text) | Value::Markup(text) => match item.as_text() {
+            Some(part) => {
+                budget.work((text.len() + part.len()) / 16)?;
+                Ok(memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some())
+            }
+            None => {
+                let name = item.type_name();
+                let message = format!("'in <string>' requires string as left operand, not {name}");
+                Err(RowError::new(message))
+            }
+        },
+        Value::List(sequence) | Value::Tuple(sequence) => {
+            for other in &sequence.items {
+                if equal(item, other, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Value::Dict(dict) => {
+            check_key(item)?;
+            Ok(look_up(&dict.entries, item, budget)?.is_some())
+        }
+        _ => {
+            let name = value.type_name();
+            Err(RowError::new(format!("argument of type '{name}' is not iterable")))
+        }
+    }
+}
+
+/// A value that can be the key of a dict.
+pub(super) fn check_key(key: &Value) -> Result<(), RowError> {
+    match key {
+        Value::Undefined(_) => Err(key.undefined()),
+        Value::List(_) | Value::Dict(_) => {
+            let name = key.type_name();
+            Err(RowError::new(format!("unhashable type: '{name}'")))
+        }
+        Value::Tuple(sequence) => sequence.items.iter().try_for_each(check_key),
+        _ => Ok(()),
+    }
+}
+
+/// The value that a key has.
+pub(super) fn look_up<'dict>(
+    entries: &'dict [(Value, Value)],
+    key: &Value,
+    budget: &mut Budget,
+) -> Result<Option<&'dict Value>, RowError> {
+    if let Some(key) = key.as_text() {
+        budget.work(entries.len() / 8)?;
+        let found = entries.iter().find(|(other, _)| other.as_text() == Some(key));
+        return Ok(found.map(|(_, value)| value));
+    }
+    for (other, value) in entries {
+        if equal(other, key, budget)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+/// `value[key]`, and what is not there is undefined.
+pub(super) fn item(value: &Value, key: &Value, printer: &mut Printer<'_>) -> Result<Value, RowError> {
+    if let Value::Undefined(_) = value {
+        return Err(value.undefined());
+    }
+    let found = match value {
+        Value::Dict(dict) => match (check_key(key), key) {
+            (Err(error), Value::Undefined(_)) => return Err(error),
+            (Err(_), _) => None,
+            (Ok(()), key) => look_up(&dict.entries, key, printer.budget)?.cloned(),
+        },
+        Value::List(sequence) | Value::Tuple(sequence) => {
+            place(key, sequence.items.len()).map(|at| sequence.items[at].clone())
+        }
+        Value::Text(text) => {
+            character(text, key, printer.budget)?.map(|found| Value::from(&*found))
+        }
+        Value::Markup(text) => {
+            character(text, key, printer.budget)?.map(|found| Value::Markup(found.into()))
+        }
+        _ => None,
+    };
+    match found {
+        Some(value) => Ok(value),
+        None => {
+            let mut message = String::from("no field ");
+            printer.repr(key, &mut message)?;
+            Ok(Value::Undefined(message.into()))
+        }
+    }
+}
+
+fn character(text: &str, key: &Value, budget: &mut Budget) -> Result<Option<String>, RowError> {
+    if text.is_ascii() {
+        budget.work(text.len() / 64)?;
+        let found = place(key, text.len()).map(|at| text[at..=at].to_owned());
+        return Ok(found);
+    }
+    budget.work(text.len() / 8)?;
+    let place = place(key, text.chars().count());
+    Ok(place.and_then(|at| text.chars().nth(at)).map(String::from))
+}
+
+/// Where an index points to, from the end if it is negative.
+fn place(key: &Value, length: usize) -> Option<usize> {
+    let index = i64::try_from(&key.as_index()?).ok()?;
+    let place = match index {
+        0.. => usize::try_from(index).ok()?,
+        _ => length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)?,
+    };
+    (place < length).then_some(place)
+}
+
+/// `value[start:stop:step]`
+pub(super) fn slice(
+    value: &Value,
+    bounds: &[Value; 3],
+    budget: &mut Budget,
+) -> Result<Value, RowError> {
+    match value {
+        Value::List(sequence) => {
+            let places = places(bounds, sequence.items.len(), budget)?;
+            Value::list(places.into_iter().map(|at| sequence.items[at].clone()).collect())
+        }
+        Value::Tuple(sequence) => {
+            let places = places(bounds, sequence.items.len(), budget)?;
+            Value::tuple(places.into_iter().map(|at| sequence.items[at].clone()).collect())
+        }
+        Value::Text(text) => Ok(Value::from(slice_text(text, bounds, budget)?)),
+        Value::Markup(text) => Ok(Value::Markup(slice_text(text, bounds, budget)?.into())),
+        Value::Undefined(_) => Err(value.undefined()),
+        _ => {
+            let name = value.type_name();
+            Err(RowError::new(format!("'{name}' object is not subscriptable by a slice")))
+        }
+    }
+}
+
+fn slice_text(text: &str, bounds: &[Value; 3], budget: &mut Budget) -> Result<String, RowError> {
+    budget.work(text.len())?;
+    let characters: Vec<char> = text.chars().collect();
+    let places = places(bounds, characters.len(), budget)?;
+    Ok(places.into_iter().map(|at| characters[at]).collect())
+}
+
+/// The indices that a slice takes.
+fn places(
+    bounds: &[Value; 3],
+    length: usize,
+    budget: &mut Budget,
+) -> Result<Vec<usize>, RowError> {
+    let [start, stop, step] = bounds.each_ref().map(bound);
+    let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    if step == 0 {
+        return Err(RowError::new("slice step cannot be zero"));
+    }
+    // Backwards, one before the first is an end.
+    let (lowest, highest) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let limit = |bound: i64| {
+        let bound = if bound < 0 { bound.saturating_add(length) } else { bound };
+        bound.clamp(lowest, highest)
+    };
+    let (first, last) = if step > 0 { (lowest, highest) } else { (highest, lowest) };
+    let (mut at, stop) = (start.map_or(first, limit), stop.map_or(last, limit));
+    let mut places = Vec::new();
+    while (step > 0 && at < stop) || (step < 0 && at > stop) {
+        budget.work(1)?;
+        places.extend(usize::try_from(at));
+        at = at.saturating_add(step);
+    }
+    Ok(places)
+}
+
+fn bound(value: &Value) -> Result<Option<i64>, RowError> {
+    match (value, value.as_index()) {
+        (Value::None, _) => Ok(None),
+        (_, Some(index)) => Ok(Some(i64::try_from(&index).unwrap_or(match index.sign() {
+            Sign::Minus => i64::MIN / 2,
+            _ => i64::MAX / 2,
+        }))),
+        _ => Err(RowError::new("slice indices must be integers or None")),
+    }
+}

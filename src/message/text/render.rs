@@ -1,0 +1,418 @@
+//! Fills in one row.
+
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::display::Printer;
+use super::filter::{self, Given};
+use super::operator;
+use super::row::Row;
+use super::syntax::{
+    Arguments, Expr, ExprKind, For, If, Load, Name, Output, SetBlock, Source, Statement, Target,
+};
+use super::value::Value;
+use crate::message::{FIELD_BEGINS, FIELD_ENDS, Kind, RowError};
+
+/// A for that runs.
+pub(super) struct Loop {
+    pub(super) items: Arc<Vec<Value>>,
+    /// Which turn it is, from 0.
+    pub(super) index0: usize,
+}
+
+/// One rendering.
+pub(super) struct Renderer<'row> {
+    kind: Kind,
+    row: &'row Row,
+    slots: Vec<Option<Value>>,
+    loops: Vec<Loop>,
+    budget: Budget,
+}
+
+type Evaluated = Result<Value, RowError>;
+
+impl<'row> Renderer<'row> {
+    pub(super) fn new(kind: Kind, row: &'row Row, slots: usize, loads: &[Load]) -> Self {
+        let mut renderer = Self {
+            kind,
+            row,
+            slots: vec![None; slots],
+            loops: Vec::new(),
+            budget: Budget::new(),
+        };
+        renderer.enter(loads);
+        renderer
+    }
+
+    /// Let a frame begin.
+    fn enter(&mut self, loads: &[Load]) {
+        for load in loads {
+            self.slots[load.slot] = match &load.from {
+                Source::Row(name) => self.row.get(name).cloned(),
+                Source::Slot(slot) => self.slots[*slot].clone(),
+                Source::Nothing | Source::Parameter => None,
+            };
+        }
+    }
+
+    fn printer(&mut self) -> Printer<'_> {
+        Printer {
+            budget: &mut self.budget,
+            loops: &self.loops,
+        }
+    }
+
+    // Statements
+
+    pub(super) fn write(
+        &mut self,
+        statements: &[Statement],
+        out: &mut String,
+    ) -> Result<(), RowError> {
+        for statement in statements {
+            self.budget.work(1)?;
+            match statement {
+                Statement::Data(text) => {
+                    self.budget.write(text.len())?;
+                    out.push_str(text);
+                }
+                Statement::Output(output) => self.output(output, out)?,
+                Statement::If(condition) => self.condition(condition, out)?,
+                Statement::For(repetition) => self.repetition(repetition, out)?,
+                Statement::Set(target, expr) => {
+                    let value = self.value(expr)?;
+                    self.assign(target, value)?;
+                }
+                Statement::SetBlock(block) => self.block(block)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, output: &Output, out: &mut String) -> Result<(), RowError> {
+        let value = self.value(&output.expr)?;
+        let value = match (&value, output.has_default) {
+            (Value::Undefined(_), _) => return Err(value.undefined()),
+            (Value::None, true) => Value::from(""),
+            (_, true) => value,
+            (value, false) if value.is_empty() => return Err(is_empty(&output.label)),
+            (_, false) => value,
+        };
+        match self.kind {
+            Kind::Text => self.printer().str(&value, out),
+            Kind::Html => self.printer().escape(&value, out),
+            Kind::Header => {
+                let mut text = String::new();
+                self.printer().str(&value, &mut text)?;
+                out.push(FIELD_BEGINS);
+                out.extend(text.chars().filter(|c| ![FIELD_BEGINS, FIELD_ENDS].contains(c)));
+                out.push(FIELD_ENDS);
+                Ok(())
+            }
+        }
+    }
+
+    fn condition(&mut self, condition: &If, out: &mut String) -> Result<(), RowError> {
+        for (test, body) in &condition.branches {
+            if self.value(test)?.is_true()? {
+                return self.write(body, out);
+            }
+        }
+        self.write(&condition.otherwise, out)
+    }
+
+    fn repetition(&mut self, repetition: &For, out: &mut String) -> Result<(), RowError> {
+        let value = self.value(&repetition.items)?;
+        let mut items = filter::items(&value, &mut self.printer())?;
+        if let Some(test) = &repetition.test {
+            items = self.filtered(items, test, repetition)?;
+        }
+        if items.is_empty() {
+            self.enter(&repetition.otherwise_loads);
+            return self.write(&repetition.otherwise, out);
+        }
+        let items = Arc::new(items);
+        let place = self.loops.len();
+        self.loops.push(Loop {
+            items: items.clone(),
+            index0: 0,
+        });
+        for (index0, item) in items.iter().enumerate() {
+            self.budget.work(1 + repetition.body_loads.len())?;
+            self.loops[place].index0 = index0;
+            self.assign(&repetition.target, item.clone())?;
+            if let Some(slot) = repetition.loop_slot {
+                self.slots[slot] = Some(Value::Loop(place));
+            }
+            self.enter(&repetition.body_loads);
+            self.write(&repetition.body, out)?;
+        }
+        self.loops.truncate(place);
+        Ok(())
+    }
+
+    /// The items for which the test of a loop holds.
+    fn filtered(
+        &mut self,
+        items: Vec<Value>,
+        test: &Expr,
+        repetition: &For,
+    ) -> Result<Vec<Value>, RowError> {
+        self.enter(&repetition.test_loads);
+        let mut kept = Vec::new();
+        for item in items {
+            self.assign(&repetition.target, item.clone())?;
+            if self.value(test)?.is_true()? {
+                kept.push(item);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn block(&mut self, block: &SetBlock) -> Result<(), RowError> {
+        self.enter(&block.loads);
+        let mut text = String::new();
+        self.write(&block.body, &mut text)?;
+        let value = match self.kind {
+            Kind::Html => Value::Markup(text.into()),
+            Kind::Text | Kind::Header => Value::from(text),
+        };
+        self.assign(&block.target, value)
+    }
+
+    fn assign(&mut self, target: &Target, value: Value) -> Result<(), RowError> {
+        match target {
+            Target::Name(name) => {
+                self.slots[name.slot] = Some(value);
+                Ok(())
+            }
+            Target::Tuple(targets) => {
+                let items = filter::items(&value, &mut self.printer())?;
+                if items.len() != targets.len() {
+                    let (expected, found) = (targets.len(), items.len());
+                    let amount = if found < expected { "not enough" } else { "too many" };
+                    let message = format!("{amount} values to unpack (expected {expected})");
+                    return Err(RowError::new(message));
+                }
+                for (target, item) in targets.iter().zip(items) {
+                    self.assign(target, item)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    // Expressions
+
+    fn value(&mut self, expr: &Expr) -> Evaluated {
+        self.budget.work(1)?;
+        match &expr.kind {
+            ExprKind::Constant(value) => Ok(value.clone()),
+            ExprKind::Name(name) => Ok(self.name(name)),
+            ExprKind::List(items) => Value::list(self.values(items)?),
+            ExprKind::Tuple(items) => Value::tuple(self.values(items)?),
+            ExprKind::Dict(pairs) => self.dict(pairs),
+            ExprKind::Attribute(inner, name) => self.attribute(inner, name),
+            ExprKind::Item(inner, key) => {
+                let (value, key) = (self.value(inner)?, self.value(key)?);
+                operator::item(&value, &key, &mut self.printer())
+            }
+            ExprKind::Slice(inner, bounds) => self.slice(inner, bounds),
+            ExprKind::Conditional(test, value, otherwise) => {
+                match (self.value(test)?.is_true()?, otherwise) {
+                    (true, _) => self.value(value),
+                    (false, Some(otherwise)) => self.value(otherwise),
+                    (false, None) => Ok(Value::Undefined("no field None".into())),
+                }
+            }
+            ExprKind::Concat(parts) => self.concat(parts),
+            ExprKind::Compare(first, rest) => self.compare(first, rest),
+            ExprKind::Arithmetic(operation, left, right) => {
+                let (left, right) = (self.value(left)?, self.value(right)?);
+                operator::arithmetic(*operation, &left, &right, &mut self.printer())
+            }
+            ExprKind::And(left, right) => {
+                let left = self.value(left)?;
+                if left.is_true()? { self.value(right) } else { Ok(left) }
+            }
+            ExprKind::Or(left, right) => {
+                let left = self.value(left)?;
+                if left.is_true()? { Ok(left) } else { self.value(right) }
+            }
+            ExprKind::Not(inner) => Ok(Value::Bool(!self.value(inner)?.is_true()?)),
+            ExprKind::Negative(inner) => {
+                let value = self.value(inner)?;
+                operator::signed(&value, true, &mut self.budget)
+            }
+            ExprKind::Positive(inner) => {
+                let value = self.value(inner)?;
+                operator::signed(&value, false, &mut self.budget)
+            }
+            ExprKind::Filter(filter, inner, arguments) => {
+                let value = self.value(inner)?;
+                let given = self.arguments(arguments)?;
+                let escapes = self.kind == Kind::Html;
+                filter::apply(*filter, value, given, escapes, &mut self.printer())
+            }
+            ExprKind::Defined(defined, inner, arguments) => {
+                let value = self.value(inner)?;
+                let [] = self.arguments(arguments)?.bind([])?;
+                let is_defined = !matches!(value, Value::Undefined(_));
+                Ok(Value::Bool(is_defined == *defined))
+            }
+            ExprKind::Checked(inner, label) => {
+                let value = self.value(inner)?;
+                match &value {
+                    Value::Undefined(_) => Err(value.undefined()),
+                    value if value.is_empty() => Err(is_empty(label)),
+                    _ => Ok(value),
+                }
+            }
+        }
+    }
+
+    fn values(&mut self, exprs: &[Expr]) -> Result<Vec<Value>, RowError> {
+        exprs.iter().map(|expr| self.value(expr)).collect()
+    }
+
+    fn name(&self, name: &Name) -> Value {
+        let missing = || Value::Undefined(name.missing.clone());
+        self.slots[name.slot].clone().unwrap_or_else(missing)
+    }
+
+    fn dict(&mut self, pairs: &[(Expr, Expr)]) -> Evaluated {
+        let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let (key, value) = (self.value(key)?, self.value(value)?);
+            operator::check_key(&key)?;
+            let mut place = None;
+            for (at, (other, _)) in entries.iter().enumerate() {
+                if operator::equal(other, &key, &mut self.budget)? {
+                    place = Some(at);
+                    break;
+                }
+            }
+            match place {
+                Some(place) => entries[place].1 = value,
+                None => entries.push((key, value)),
+            }
+        }
+        Value::entries(entries)
+    }
+
+    fn attribute(&mut self, inner: &Expr, name: &Arc<str>) -> Evaluated {
+        let value = self.value(inner)?;
+        if let Value::Loop(place) = value {
+            if let Some(running) = self.loops.get(place) {
+                return running.attribute(name);
+            }
+        }
+        operator::item(&value, &Value::Text(name.clone()), &mut self.printer())
+    }
+
+    fn slice(&mut self, inner: &Expr, bounds: &[Option<Box<Expr>>; 3]) -> Evaluated {
+        let value = self.value(inner)?;
+        let mut places = [const { Value::None }; 3];
+        for (place, bound) in places.iter_mut().zip(bounds) {
+            if let Some(bound) = bound {
+                *place = self.value(bound)?;
+            }
+        }
+        operator::slice(&value, &places, &mut self.budget)
+    }
+
+    /// `~`: in HTML one piece of markup makes markup of them all.
+    fn concat(&mut self, parts: &[Expr]) -> Evaluated {
+        let values = self.values(parts)?;
+        let is_markup = self.kind == Kind::Html && values.iter().any(Value::is_markup);
+        let mut text = String::new();
+        let mut printer = self.printer();
+        for value in &values {
+            match is_markup {
+                true => printer.escape(value, &mut text)?,
+                false => printer.str(value, &mut text)?,
+            }
+        }
+        Ok(match is_markup {
+            true => Value::Markup(text.into()),
+            false => Value::from(text),
+        })
+    }
+
+    /// `a < b < c`: each operand once, and no further than needed.
+    fn compare(&mut self, first: &Expr, rest: &[(super::syntax::Comparison, Expr)]) -> Evaluated {
+        let mut left = self.value(first)?;
+        for (comparison, operand) in rest {
+            let right = self.value(operand)?;
+            if !operator::compare(*comparison, &left, &right, &mut self.budget)? {
+                return Ok(Value::Bool(false));
+            }
+            left = right;
+        }
+        Ok(Value::Bool(true))
+    }
+
+    fn arguments(&mut self, arguments: &Arguments) -> Result<Given, RowError> {
+        let mut given = Given {
+            positional: self.values(&arguments.positional)?,
+            named: Vec::new(),
+        };
+        for (name, expr) in &arguments.named {
+            given.named.push((name.clone(), self.value(expr)?));
+        }
+        if let Some(spread) = &arguments.spread {
+            let value = self.value(spread)?;
+            given.positional.extend(filter::items(&value, &mut self.printer())?);
+        }
+        if let Some(spread) = &arguments.spread_named {
+            let value = self.value(spread)?;
+            let Value::Dict(dict) = &value else {
+                return Err(RowError::new("argument after ** must be a mapping"));
+            };
+            for (key, value) in &dict.entries {
+                let name = key.as_text().ok_or_else(|| RowError::new("keywords must be strings"))?;
+                given.named.push((name.clone(), value.clone()));
+            }
+        }
+        Ok(given)
+    }
+}
+
+impl Loop {
+    fn attribute(&self, name: &str) -> Evaluated {
+        let (index0, length) = (self.index0, self.items.len());
+        let number = |value: usize| Ok(Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)));
+        let item = |at: Option<usize>| {
+            let item = at.and_then(|at| self.items.get(at)).cloned();
+            Ok(item.unwrap_or_else(|| Value::Undefined("no field None".into())))
+        };
+        match name {
+            "index0" => number(index0),
+            "index" => number(index0 + 1),
+            "revindex0" => number(length - index0 - 1),
+            "revindex" => number(length - index0),
+            "first" => Ok(Value::Bool(index0 == 0)),
+            "last" => Ok(Value::Bool(index0 + 1 == length)),
+            "length" => number(length),
+            "depth0" => number(0),
+            "depth" => number(1),
+            "previtem" => item(index0.checked_sub(1)),
+            "nextitem" => item(index0.checked_add(1)),
+            "cycle" | "changed" => {
+                let message = format!("loop.{name} can only be called, and calls are not allowed");
+                Err(RowError::new(message))
+            }
+            name => {
+                let mut message = String::from("no field ");
+                super::display::quote(name, &mut message);
+                Ok(Value::Undefined(message.into()))
+            }
+        }
+    }
+}
+
+fn is_empty(label: &str) -> RowError {
+    RowError::new(format!(
+        "the field '{label}' is empty, and there is no |default for it"
+    ))
+}

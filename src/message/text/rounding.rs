@@ -1,0 +1,229 @@
+//! `round` and `int`: numbers out of numbers, and out of text.
+
+use num_bigint::{BigInt, Sign};
+
+use super::budget::{Budget, DIGITS};
+use super::number::{Number, compute, floor_division, to_float, truncated};
+use super::syntax::Arithmetic;
+use super::value::{Value, is_space};
+use crate::message::RowError;
+
+/// Digits behind the point from which on a float is left as it is, and from which on it is zero.
+const FINEST: i64 = 323;
+const COARSEST: i64 = -308;
+
+/// Python's round(value, precision): half goes to even; an integer stays one.
+pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError> {
+    let Some(number) = Number::of(value) else {
+        let name = value.type_name();
+        return Err(RowError::new(format!("type {name} doesn't define __round__ method")));
+    };
+    let digits = match precision {
+        Value::None => return round_whole(&number),
+        precision => precision.as_index(),
+    };
+    let Some(digits) = digits else {
+        let name = precision.type_name();
+        let message = format!("'{name}' object cannot be interpreted as an integer");
+        return Err(RowError::new(message));
+    };
+    let digits = i64::try_from(&digits).unwrap_or(match digits.sign() {
+        Sign::Minus => i64::MIN,
+        _ => i64::MAX,
+    });
+    Ok(match number {
+        Number::Float(value) => Value::Float(round_float(value, digits)?),
+        Number::Small(value) => Value::from(round_integer(&BigInt::from(value), digits, false)),
+        Number::Big(value) => Value::from(round_integer(&value, digits, false)),
+    })
+}
+
+fn round_whole(number: &Number) -> Result<Value, RowError> {
+    match number {
+        Number::Float(value) if !value.is_finite() => {
+            Err(RowError::new("cannot convert float infinity or NaN to integer"))
+        }
+        Number::Float(value) => Ok(Value::from(truncated(value.round_ties_even()))),
+        Number::Small(value) => Ok(Value::Integer(*value)),
+        Number::Big(value) => Ok(Value::from(value.clone())),
+    }
+}
+
+fn round_float(value: f64, digits: i64) -> Result<f64, RowError> {
+    if !value.is_finite() || digits > FINEST {
+        return Ok(value);
+    }
+    if digits < COARSEST {
+        return Ok(0.0_f64.copysign(value));
+    }
+    if let Ok(digits) = usize::try_from(digits) {
+        return Ok(format!("{value:.digits$}").parse().unwrap_or(value));
+    }
+    let whole = round_integer(&truncated(value), digits, value.fract() != 0.0);
+    let rounded = to_float(&whole, 0);
+    if !rounded.is_finite() {
+        return Err(RowError::new("rounded value too large to represent"));
+    }
+    Ok(rounded.abs().copysign(value))
+}
+
+/// An integer to tens, hundreds …; `has_fraction` says that it is a little more than it looks.
+fn round_integer(value: &BigInt, digits: i64, has_fraction: bool) -> BigInt {
+    if digits >= 0 {
+        return value.clone();
+    }
+    // Half of the unit is more than the value from here on.
+    let places = u32::try_from(digits.unsigned_abs()).unwrap_or(u32::MAX);
+    if u64::from(places) > value.bits() / 3 + 2 {
+        return BigInt::default();
+    }
+    let unit = BigInt::from(10_u32).pow(places);
+    let magnitude = BigInt::from(value.magnitude().clone());
+    let (mut quotient, remainder) = floor_division(&magnitude, &unit);
+    let order = (remainder * 2_u32).cmp(&unit);
+    if order.is_gt() || (order.is_eq() && (has_fraction || quotient.bit(0))) {
+        quotient += 1_u32;
+    }
+    let rounded = quotient * unit;
+    if value.sign() == Sign::Minus { -rounded } else { rounded }
+}
+
+/// `round` with the method "ceil" or "floor".
+pub(super) fn round_towards(
+    value: &Value,
+    precision: &Value,
+    up: bool,
+    budget: &mut Budget,
+) -> Result<Value, RowError> {
+    let (Some(number), Some(precision)) = (Number::of(value), Number::of(precision)) else {
+        return Err(RowError::new("round needs a number"));
+    };
+    let unit = compute(Arithmetic::Power, Number::Small(10), precision, budget)?;
+    let unit = Number::of(&unit).unwrap_or(Number::Small(1));
+    let scaled = compute(Arithmetic::Multiply, number, unit.clone(), budget)?;
+    let whole = match scaled {
+        Value::Float(value) if !value.is_finite() => {
+            return Err(RowError::new("cannot convert float infinity or NaN to integer"));
+        }
+        Value::Float(value) => {
+            Value::from(truncated(if up { value.ceil() } else { value.floor() }))
+        }
+        value => value,
+    };
+    let whole = Number::of(&whole).unwrap_or(Number::Small(0));
+    compute(Arithmetic::Divide, whole, unit, budget)
+}
+
+/// Jinja2's `int`: what cannot be read is the default.
+pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value, RowError> {
+    let float = match value {
+        Value::Undefined(_) => return Err(value.undefined()),
+        Value::Text(text) | Value::Markup(text) => {
+            if let Some(integer) = integer_in(text, base) {
+                return Ok(Value::from(integer));
+            }
+            // int(float(text)) has no place for infinity.
+            float_in(text).filter(|value| value.is_finite())
+        }
+        Value::Float(value) if value.is_infinite() => {
+            return Err(RowError::new("cannot convert float infinity to integer"));
+        }
+        Value::Float(value) => Some(*value).filter(|value| value.is_finite()),
+        value => match value.as_index() {
+            Some(integer) => return Ok(Value::from(integer)),
+            None => None,
+        },
+    };
+    Ok(float.map_or_else(|| default.clone(), |float| Value::from(truncated(float))))
+}
+
+/// Python's int(text, base).
+fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
+    let base = u32::try_from(&base.as_index()?).ok()?;
+    if base == 1 || base > 36 {
+        return None;
+    }
+    let text = ascii_digits(text.trim_matches(is_space));
+    let (is_negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let named = match text.get(..2) {
+        Some("0b" | "0B") => 2,
+        Some("0o" | "0O") => 8,
+        Some("0x" | "0X") => 16,
+        _ => 0,
+    };
+    let has_prefix = named != 0 && (base == named || base == 0);
+    let digits = match has_prefix {
+        // An underscore may stand between the prefix and the digits.
+        true => text[2..].strip_prefix('_').unwrap_or(&text[2..]),
+        false => text,
+    };
+    let radix = match base {
+        0 if has_prefix => named,
+        0 => 10,
+        base => base,
+    };
+    let digits = without_underscores(digits)?;
+    if !digits.chars().all(|digit| digit.is_digit(radix)) || digits.is_empty() {
+        return None;
+    }
+    // Base 0 reads what a program may say, and `012` is none of that.
+    if base == 0 && !has_prefix && digits.starts_with('0') && digits.bytes().any(|c| c != b'0') {
+        return None;
+    }
+    if !radix.is_power_of_two() && digits.len() > DIGITS {
+        return None;
+    }
+    let value = BigInt::parse_bytes(digits.as_bytes(), radix)?;
+    Some(if is_negative { -value } else { value })
+}
+
+/// Python's float(text).
+fn float_in(text: &str) -> Option<f64> {
+    let text = ascii_digits(text.trim_matches(is_space));
+    let text = without_underscores(&text)?;
+    // Rust takes the same names as Python, and the same numbers.
+    text.parse().ok()
+}
+
+/// Single underscores may stand between digits.
+fn without_underscores(text: &str) -> Option<String> {
+    let octets = text.as_bytes();
+    for at in memchr::memchr_iter(b'_', octets) {
+        let is_digit = |at: Option<usize>| {
+            at.and_then(|at| octets.get(at)).is_some_and(u8::is_ascii_alphanumeric)
+        };
+        if !is_digit(at.checked_sub(1)) || !is_digit(at.checked_add(1)) {
+            return None;
+        }
+    }
+    Some(text.replace('_', ""))
+}
+
+/// Every decimal digit of Unicode as that of ASCII.
+fn ascii_digits(text: &str) -> String {
+    let digit = |character: char| {
+        let code = u32::from(character);
+        let place = ZEROS.partition_point(|zero| *zero <= code);
+        let zero = ZEROS.get(place.checked_sub(1)?)?;
+        char::from_digit(code.checked_sub(*zero).filter(|value| *value < 10)?, 10)
+    };
+    let ascii = |character: char| match character.is_ascii() {
+        true => character,
+        false => digit(character).unwrap_or(character),
+    };
+    text.chars().map(ascii).collect()
+}
+
+/// The zeros of Unicode's decimal digits (category Nd); nine more follow on each.
+const ZEROS: [u32; 67] = [
+    0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6,
+    0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50,
+    0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    0x104a0, 0x10d30, 0x11066, 0x110f0, 0x11136, 0x111d0, 0x112f0, 0x11450, 0x114d0, 0x11650,
+    0x116c0, 0x11730, 0x118e0, 0x11950, 0x11c50, 0x11d50, 0x11da0, 0x11f50, 0x16a60, 0x16ac0,
+    0x16b50, 0x1d7ce, 0x1d7d8, 0x1d7e2, 0x1d7ec, 0x1d7f6, 0x1e140, 0x1e2f0, 0x1e4f0, 0x1e950,
+    0x1fbf0,
+];
