@@ -124,7 +124,11 @@ impl Text {
             Statement::Data(text) => Some(text.clone()),
             _ => None,
         };
-        let length = statements.iter().filter_map(text).map(|text| text.len()).sum();
+        let length = statements
+            .iter()
+            .filter_map(text)
+            .map(|text| text.len())
+            .sum();
         Ok(Self {
             kind,
             place: place.to_owned(),

@@ -38,6 +38,8 @@ fn check_output(output: &mut Output) {
 fn check_fields(expr: &mut Expr) {
     use ExprKind::*;
     match &expr.kind {
+        // An item of a literal is the author's, and no field.
+        Attribute(..) | Item(..) | Slice(..) if !has_name(expr) => {}
         Name(_) | Attribute(..) | Item(..) | Slice(..) => {
             let label = label(expr);
             expr.check(label);
@@ -65,7 +67,18 @@ fn label(expr: &Expr) -> Arc<str> {
     first_name(expr).unwrap_or_else(|| "?".into())
 }
 
+/// Whether anything comes out of the row, or out of a `set`.
+fn has_name(expr: &Expr) -> bool {
+    let mut found = matches!(expr.kind, ExprKind::Name(_));
+    expr.each_child(&mut |child| found = found || has_name(child));
+    found
+}
+
 fn has_default(expr: &Expr) -> bool {
+    // Jinja2 has put the value of a constant in its place by now.
+    if !has_name(expr) {
+        return false;
+    }
     let mut found = matches!(expr.kind, ExprKind::Filter(Filter::Default, ..));
     expr.each_child(&mut |child| found = found || has_default(child));
     found

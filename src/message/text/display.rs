@@ -24,6 +24,7 @@ impl Printer<'_> {
     pub(super) fn str(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         match value {
             Value::Undefined(_) => return Err(value.undefined()),
+            Value::Absent(_) => {}
             Value::Text(text) | Value::Markup(text) => {
                 self.budget.write(text.len())?;
                 out.push_str(text);
@@ -74,7 +75,7 @@ impl Printer<'_> {
         self.budget.work(1)?;
         let begin = out.len();
         match value {
-            Value::Undefined(_) => out.push_str("Undefined"),
+            Value::Undefined(_) | Value::Absent(_) => out.push_str("Undefined"),
             Value::None => out.push_str("None"),
             Value::Bool(true) => out.push_str("True"),
             Value::Bool(false) => out.push_str("False"),
@@ -137,7 +138,9 @@ impl Printer<'_> {
         self.budget.known_integer(value)?;
         let digits = value.to_string();
         if digits.trim_start_matches('-').len() > DIGITS {
-            return Err(RowError::new(format!("an integer of more than {DIGITS} digits")));
+            return Err(RowError::new(format!(
+                "an integer of more than {DIGITS} digits"
+            )));
         }
         Ok(digits)
     }

@@ -62,8 +62,14 @@ fn alone(filter: Filter, value: &Value, printer: &mut Printer<'_>) -> Filtered {
             text => Ok(text),
         },
         Filter::Length => length(value, printer),
-        Filter::First => Ok(items(value, printer)?.into_iter().next().unwrap_or_else(none)),
-        Filter::Last => Ok(items(value, printer)?.into_iter().next_back().unwrap_or_else(none)),
+        Filter::First => Ok(items(value, printer)?
+            .into_iter()
+            .next()
+            .unwrap_or_else(none)),
+        Filter::Last => Ok(items(value, printer)?
+            .into_iter()
+            .next_back()
+            .unwrap_or_else(none)),
         _ => url_encode(value, printer),
     }
 }
@@ -87,7 +93,7 @@ fn map(value: &Value, printer: &mut Printer<'_>, change: impl Fn(&str) -> String
 fn default(value: Value, given: Given) -> Filtered {
     let [default, boolean] = given.bind(["default", "boolean"])?;
     let replaces = match (&value, boolean) {
-        (Value::Undefined(_), _) => true,
+        (Value::Undefined(_) | Value::Absent(_), _) => true,
         (value, _) if value.is_empty() => true,
         (value, Some(boolean)) => boolean.is_true()? && !value.is_true()?,
         _ => false,
@@ -101,16 +107,22 @@ fn default(value: Value, given: Given) -> Filtered {
 fn length(value: &Value, printer: &mut Printer<'_>) -> Filtered {
     let length = match value {
         Value::Undefined(_) => return Err(value.undefined()),
+        Value::Absent(_) => 0,
         Value::Text(text) | Value::Markup(text) => {
             printer.budget.work(text.len() / 64)?;
             text.chars().count()
         }
         Value::List(sequence) | Value::Tuple(sequence) => sequence.items.len(),
         Value::Dict(dict) => dict.entries.len(),
-        Value::Loop(place) => printer.loops.get(*place).map_or(0, |running| running.items.len()),
+        Value::Loop(place) => printer
+            .loops
+            .get(*place)
+            .map_or(0, |running| running.items.len()),
         _ => {
             let name = value.type_name();
-            return Err(RowError::new(format!("object of type '{name}' has no len()")));
+            return Err(RowError::new(format!(
+                "object of type '{name}' has no len()"
+            )));
         }
     };
     Ok(Value::Integer(i64::try_from(length).unwrap_or(i64::MAX)))
@@ -120,6 +132,7 @@ fn length(value: &Value, printer: &mut Printer<'_>) -> Filtered {
 pub(super) fn items(value: &Value, printer: &mut Printer<'_>) -> Result<Vec<Value>, RowError> {
     match value {
         Value::Undefined(_) => Err(value.undefined()),
+        Value::Absent(_) => Ok(Vec::new()),
         Value::Text(text) | Value::Markup(text) => {
             printer.budget.work(text.len())?;
             let mut octets = [0; 4];
@@ -157,7 +170,11 @@ fn join(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>) -
     let is_markup = escapes && (glue.is_markup() || items.iter().any(Value::is_markup));
     let mut out = String::new();
     for (at, item) in items.iter().enumerate() {
-        let pieces = if at > 0 { vec![&glue, item] } else { vec![item] };
+        let pieces = if at > 0 {
+            vec![&glue, item]
+        } else {
+            vec![item]
+        };
         for piece in pieces {
             match is_markup {
                 true => printer.escape(piece, &mut out)?,
@@ -193,10 +210,14 @@ fn replace(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>
     };
     let count = match count.unwrap_or(Value::None) {
         Value::None => usize::MAX,
-        count => match count.as_index() {
-            Some(count) if count.sign() == num_bigint::Sign::Minus => usize::MAX,
-            Some(count) => usize::try_from(&count).unwrap_or(usize::MAX),
-            None => return Err(RowError::new("replace counts in integers")),
+        count => match count.as_index().map(i64::try_from) {
+            Some(Ok(count)) => usize::try_from(count).unwrap_or(usize::MAX),
+            Some(Err(_)) => return Err(RowError::new("a number of replacements is too large")),
+            None => {
+                let name = count.type_name();
+                let message = format!("'{name}' object cannot be interpreted as an integer");
+                return Err(RowError::new(message));
+            }
         },
     };
     let mut text = printer.text(value)?;
@@ -229,7 +250,9 @@ fn replace(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>
 fn trim(value: &Value, given: Given, printer: &mut Printer<'_>) -> Filtered {
     let [characters] = given.bind(["chars"])?;
     match characters.unwrap_or(Value::None) {
-        Value::None => map(value, printer, |text| text.trim_matches(is_space).to_owned()),
+        Value::None => map(value, printer, |text| {
+            text.trim_matches(is_space).to_owned()
+        }),
         characters => match characters.as_text() {
             Some(set) => {
                 let cost = printer.text(value)?.len().saturating_mul(set.len()) / 16;

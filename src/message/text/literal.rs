@@ -153,7 +153,9 @@ pub(super) fn escaped(character: char) -> String {
 fn hexadecimal(after: &str, count: usize, value: &mut String) -> Result<usize, String> {
     let digits = after.get(1..=count).unwrap_or_default();
     let is_hexadecimal = digits.bytes().all(|octet| octet.is_ascii_hexdigit());
-    let code = u32::from_str_radix(digits, 16).ok().filter(|_| is_hexadecimal);
+    let code = u32::from_str_radix(digits, 16)
+        .ok()
+        .filter(|_| is_hexadecimal);
     let Some(character) = code.and_then(char::from_u32) else {
         return Err(format!("'\\{}' is no character", &after[..1]));
     };
@@ -162,7 +164,10 @@ fn hexadecimal(after: &str, count: usize, value: &mut String) -> Result<usize, S
 }
 
 fn octal(after: &str, value: &mut String) -> usize {
-    let digits = after.bytes().take(3).take_while(|octet| (b'0'..=b'7').contains(octet));
+    let digits = after
+        .bytes()
+        .take(3)
+        .take_while(|octet| (b'0'..=b'7').contains(octet));
     let length = digits.count();
     let code = u32::from_str_radix(&after[..length], 8).unwrap_or_default();
     value.extend(char::from_u32(code));

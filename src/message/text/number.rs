@@ -143,7 +143,11 @@ fn quotient(left: &BigInt, right: &BigInt) -> Result<f64, RowError> {
     let is_exact = &whole * right.magnitude() == scaled;
     let mut whole = BigInt::from(whole) << 1_u32;
     whole.set_bit(0, !is_exact);
-    let sign = if left.sign() == right.sign() || left.sign() == Sign::NoSign { 1.0 } else { -1.0 };
+    let sign = if left.sign() == right.sign() || left.sign() == Sign::NoSign {
+        1.0
+    } else {
+        -1.0
+    };
     let value = to_float(&whole, -shift - 1);
     Ok(sign * finite(value, "integer division result too large for a float")?)
 }
@@ -159,7 +163,11 @@ pub(super) fn to_float(value: &BigInt, exponent: i64) -> f64 {
     let top = u128::try_from(&top).unwrap_or(u128::MAX);
     let exponent = exponent + i64::try_from(excess).unwrap_or(i64::MAX / 2);
     let magnitude = scaled(top, exponent);
-    if value.sign() == Sign::Minus { -magnitude } else { magnitude }
+    if value.sign() == Sign::Minus {
+        -magnitude
+    } else {
+        magnitude
+    }
 }
 
 #[allow(clippy::cast_precision_loss)] // this is the rounding
@@ -285,7 +293,11 @@ pub(super) fn float_text(value: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
         let plain = format!("{value}");
-        return if plain.contains('.') { plain } else { plain + ".0" };
+        return if plain.contains('.') {
+            plain
+        } else {
+            plain + ".0"
+        };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())

@@ -13,6 +13,8 @@ use super::syntax::{Arithmetic, Comparison};
 use super::value::Value;
 use crate::message::RowError;
 
+const SLICE: &str = "slice indices must be integers or None or have an __index__ method";
+
 /// `left` and `right` put together.
 pub(super) fn arithmetic(
     operation: Arithmetic,
@@ -23,8 +25,10 @@ pub(super) fn arithmetic(
     if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
         return number::compute(operation, left, right, printer.budget);
     }
+    // For a format without a directive it does not matter what there is not.
+    let formats = operation == Arithmetic::Remainder && left.as_text().is_some();
     for value in [left, right] {
-        if let Value::Undefined(_) = value {
+        if value.is_undefined() && !formats {
             return Err(value.undefined());
         }
     }
@@ -36,17 +40,33 @@ pub(super) fn arithmetic(
             _ => None,
         }
         .transpose(),
-        Arithmetic::Remainder if left.as_text().is_some() => {
-            percent::format(left, right, printer).map(Some)
-        }
+        Arithmetic::Remainder if formats => percent::format(left, right, printer).map(Some),
         _ => Ok(None),
     }?
-    .ok_or_else(|| {
-        let (left, right) = (left.type_name(), right.type_name());
-        let sign = sign_of(operation);
-        let message = format!("unsupported operand type(s) for {sign}: '{left}' and '{right}'");
-        RowError::new(message)
-    })
+    .ok_or_else(|| RowError::new(unsupported(operation, left, right)))
+}
+
+fn unsupported(operation: Arithmetic, left: &Value, right: &Value) -> String {
+    let is_sequence = |value| {
+        use Value::{List, Markup, Text, Tuple};
+        matches!(value, &(Text(_) | Markup(_) | List(_) | Tuple(_)))
+    };
+    let (first, second) = (left.type_name(), right.type_name());
+    match operation {
+        Arithmetic::Add if is_sequence(left) && !left.is_markup() => {
+            format!("can only concatenate {first} (not \"{second}\") to {first}")
+        }
+        Arithmetic::Multiply if is_sequence(left) => {
+            format!("can't multiply sequence by non-int of type '{second}'")
+        }
+        Arithmetic::Multiply if is_sequence(right) => {
+            format!("can't multiply sequence by non-int of type '{first}'")
+        }
+        operation => {
+            let sign = sign_of(operation);
+            format!("unsupported operand type(s) for {sign}: '{first}' and '{second}'")
+        }
+    }
 }
 
 fn sign_of(operation: Arithmetic) -> &'static str {
@@ -75,11 +95,15 @@ fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<
             Value::Markup(text.into())
         }
         (Value::List(first), Value::List(second)) => {
-            printer.budget.work(first.items.len() + second.items.len())?;
+            printer
+                .budget
+                .work(first.items.len() + second.items.len())?;
             Value::list([&first.items[..], &second.items].concat())?
         }
         (Value::Tuple(first), Value::Tuple(second)) => {
-            printer.budget.work(first.items.len() + second.items.len())?;
+            printer
+                .budget
+                .work(first.items.len() + second.items.len())?;
             Value::tuple([&first.items[..], &second.items].concat())?
         }
         _ => return Ok(None),
@@ -87,16 +111,14 @@ fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<
 }
 
 fn repeat(value: &Value, count: &BigInt, budget: &mut Budget) -> Option<Result<Value, RowError>> {
-    let count = match count.sign() {
-        Sign::Minus => 0,
-        _ => usize::try_from(count).unwrap_or(usize::MAX),
+    let count = match i64::try_from(count) {
+        Ok(count) => usize::try_from(count).unwrap_or(0),
+        Err(_) => return Some(Err(RowError::new("a number of repetitions is too large"))),
     };
     Some(match value {
         Value::Text(text) => repeat_text(text, count, budget).map(Value::Text),
         Value::Markup(text) => repeat_text(text, count, budget).map(Value::Markup),
-        Value::List(sequence) => {
-            repeat_items(&sequence.items, count, budget).and_then(Value::list)
-        }
+        Value::List(sequence) => repeat_items(&sequence.items, count, budget).and_then(Value::list),
         Value::Tuple(sequence) => {
             repeat_items(&sequence.items, count, budget).and_then(Value::tuple)
         }
@@ -129,7 +151,7 @@ pub(super) fn signed(
     budget: &mut Budget,
 ) -> Result<Value, RowError> {
     let Some(number) = Number::of(value) else {
-        if let Value::Undefined(_) = value {
+        if value.is_undefined() {
             return Err(value.undefined());
         }
         let (name, sign) = (value.type_name(), if is_negative { '-' } else { '+' });
@@ -139,9 +161,7 @@ pub(super) fn signed(
     match (number, is_negative) {
         (Number::Float(value), true) => Ok(Value::Float(-value)),
         (Number::Float(value), false) => Ok(Value::Float(value)),
-        (number, true) => {
-            number::compute(Arithmetic::Subtract, Number::Small(0), number, budget)
-        }
+        (number, true) => number::compute(Arithmetic::Subtract, Number::Small(0), number, budget),
         (number, false) => number::compute(Arithmetic::Add, number, Number::Small(0), budget),
     }
 }
@@ -200,7 +220,7 @@ pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<
         return Ok(left == right);
     }
     match (left, right) {
-        (Value::None, Value::None) => Ok(true),
+        (Value::None, Value::None) | (Value::Absent(_), Value::Absent(_)) => Ok(true),
         (Value::Loop(left), Value::Loop(right)) => Ok(left == right),
         (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
             if left.items.len() != right.items.len() {
@@ -236,7 +256,7 @@ fn order(
     budget: &mut Budget,
 ) -> Result<Option<Option<Ordering>>, RowError> {
     for value in [left, right] {
-        if let Value::Undefined(_) = value {
+        if value.is_undefined() {
             return Err(value.undefined());
         }
     }
@@ -267,6 +287,7 @@ fn order(
 fn contains(value: &Value, item: &Value, budget: &mut Budget) -> Result<bool, RowError> {
     match value {
         Value::Undefined(_) => Err(value.undefined()),
+        Value::Absent(_) => Ok(false),
         Value::Text(text) | Value::Markup(text) => match item.as_text() {
             Some(part) => {
                 budget.work((text.len() + part.len()) / 16)?;
@@ -292,7 +313,9 @@ fn contains(value: &Value, item: &Value, budget: &mut Budget) -> Result<bool, Ro
         }
         _ => {
             let name = value.type_name();
-            Err(RowError::new(format!("argument of type '{name}' is not iterable")))
+            Err(RowError::new(format!(
+                "argument of type '{name}' is not iterable"
+            )))
         }
     }
 }
@@ -318,7 +341,9 @@ pub(super) fn look_up<'dict>(
 ) -> Result<Option<&'dict Value>, RowError> {
     if let Some(key) = key.as_text() {
         budget.work(entries.len() / 8)?;
-        let found = entries.iter().find(|(other, _)| other.as_text() == Some(key));
+        let found = entries
+            .iter()
+            .find(|(other, _)| other.as_text() == Some(key));
         return Ok(found.map(|(_, value)| value));
     }
     for (other, value) in entries {
@@ -330,8 +355,12 @@ pub(super) fn look_up<'dict>(
 }
 
 /// `value[key]`, and what is not there is undefined.
-pub(super) fn item(value: &Value, key: &Value, printer: &mut Printer<'_>) -> Result<Value, RowError> {
-    if let Value::Undefined(_) = value {
+pub(super) fn item(
+    value: &Value,
+    key: &Value,
+    printer: &mut Printer<'_>,
+) -> Result<Value, RowError> {
+    if value.is_undefined() {
         return Err(value.undefined());
     }
     let found = match value {
@@ -391,18 +420,31 @@ pub(super) fn slice(
     match value {
         Value::List(sequence) => {
             let places = places(bounds, sequence.items.len(), budget)?;
-            Value::list(places.into_iter().map(|at| sequence.items[at].clone()).collect())
+            Value::list(
+                places
+                    .into_iter()
+                    .map(|at| sequence.items[at].clone())
+                    .collect(),
+            )
         }
         Value::Tuple(sequence) => {
             let places = places(bounds, sequence.items.len(), budget)?;
-            Value::tuple(places.into_iter().map(|at| sequence.items[at].clone()).collect())
+            Value::tuple(
+                places
+                    .into_iter()
+                    .map(|at| sequence.items[at].clone())
+                    .collect(),
+            )
         }
         Value::Text(text) => Ok(Value::from(slice_text(text, bounds, budget)?)),
         Value::Markup(text) => Ok(Value::Markup(slice_text(text, bounds, budget)?.into())),
-        Value::Undefined(_) => Err(value.undefined()),
+        Value::Undefined(_) | Value::Absent(_) => Err(value.undefined()),
+        Value::Dict(_) => Err(RowError::new("unhashable type: 'slice'")),
         _ => {
             let name = value.type_name();
-            Err(RowError::new(format!("'{name}' object is not subscriptable by a slice")))
+            Err(RowError::new(format!(
+                "'{name}' object is not subscriptable"
+            )))
         }
     }
 }
@@ -415,11 +457,7 @@ fn slice_text(text: &str, bounds: &[Value; 3], budget: &mut Budget) -> Result<St
 }
 
 /// The indices that a slice takes.
-fn places(
-    bounds: &[Value; 3],
-    length: usize,
-    budget: &mut Budget,
-) -> Result<Vec<usize>, RowError> {
+fn places(bounds: &[Value; 3], length: usize, budget: &mut Budget) -> Result<Vec<usize>, RowError> {
     let [start, stop, step] = bounds.each_ref().map(bound);
     let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
     let length = i64::try_from(length).unwrap_or(i64::MAX);
@@ -427,12 +465,24 @@ fn places(
         return Err(RowError::new("slice step cannot be zero"));
     }
     // Backwards, one before the first is an end.
-    let (lowest, highest) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let (lowest, highest) = if step > 0 {
+        (0, length)
+    } else {
+        (-1, length - 1)
+    };
     let limit = |bound: i64| {
-        let bound = if bound < 0 { bound.saturating_add(length) } else { bound };
+        let bound = if bound < 0 {
+            bound.saturating_add(length)
+        } else {
+            bound
+        };
         bound.clamp(lowest, highest)
     };
-    let (first, last) = if step > 0 { (lowest, highest) } else { (highest, lowest) };
+    let (first, last) = if step > 0 {
+        (lowest, highest)
+    } else {
+        (highest, lowest)
+    };
     let (mut at, stop) = (start.map_or(first, limit), stop.map_or(last, limit));
     let mut places = Vec::new();
     while (step > 0 && at < stop) || (step < 0 && at > stop) {
@@ -450,6 +500,6 @@ fn bound(value: &Value) -> Result<Option<i64>, RowError> {
             Sign::Minus => i64::MIN / 2,
             _ => i64::MAX / 2,
         }))),
-        _ => Err(RowError::new("slice indices must be integers or None")),
+        _ => Err(RowError::new(SLICE)),
     }
 }

@@ -111,7 +111,10 @@ impl<'source> Parser<'source> {
 
     pub(super) fn expected(&self, what: &str) -> TextError {
         let found = self.current().describe();
-        self.error(format!("expected {what:?}, found {found:?}"))
+        self.error(match self.current() {
+            Token::End => format!("unexpected end of template, expected '{what}'."),
+            _ => format!("expected token '{what}', got '{found}'"),
+        })
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> TextError {
@@ -277,7 +280,7 @@ impl<'source> Parser<'source> {
             return Err(self.error("nsref is not allowed in a template"));
         }
         let expr = self.tuple_of(ends, false, &mut Self::primary)?;
-        into_target(expr).map_err(|what| TextError::new(line, format!("can't assign to {what:?}")))
+        into_target(expr).map_err(|what| TextError::new(line, format!("can't assign to '{what}'")))
     }
 
     pub(super) fn is_tuple_end(&self, ends: &[&str]) -> bool {

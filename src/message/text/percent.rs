@@ -56,10 +56,15 @@ pub(super) fn format(
     }
     printer.budget.write(rest.len())?;
     out.push_str(rest);
-    let may_be_left = values.uses_names
-        || matches!(given, Value::Dict(_) | Value::List(_));
+    // What has items counts as a mapping, and a mapping may have more than is used.
+    let may_be_left = matches!(
+        given,
+        Value::Dict(_) | Value::List(_) | Value::Undefined(_) | Value::Absent(_)
+    );
     if values.next < items.len() && !may_be_left {
-        return Err(RowError::new("not all arguments converted during string formatting"));
+        return Err(RowError::new(
+            "not all arguments converted during string formatting",
+        ));
     }
     Ok(match template {
         Value::Markup(_) => Value::Markup(out.into()),
@@ -86,7 +91,10 @@ fn directive<'text>(
     rest = directive.flags(rest);
     rest = directive.sizes(rest, values)?;
     rest = rest.strip_prefix(['h', 'l', 'L']).unwrap_or(rest);
-    let conversion = rest.chars().next().ok_or_else(|| RowError::new("incomplete format"))?;
+    let conversion = rest
+        .chars()
+        .next()
+        .ok_or_else(|| RowError::new("incomplete format"))?;
     rest = &rest[conversion.len_utf8()..];
     let piece = if conversion == '%' {
         "%".to_owned()
@@ -184,7 +192,9 @@ impl Directive {
             'c' => character(value),
             'd' | 'i' | 'u' | 'o' | 'x' | 'X' => self.integer(conversion, value, printer),
             'e' | 'E' | 'f' | 'F' | 'g' | 'G' => self.float(conversion, value),
-            _ => Err(RowError::new(format!("unsupported format character {conversion:?}"))),
+            _ => Err(RowError::new(format!(
+                "unsupported format character {conversion:?}"
+            ))),
         }
     }
 
@@ -229,7 +239,9 @@ impl Directive {
             Value::Float(value) if is_decimal && value.is_finite() => truncated(*value),
             value => value.as_index().ok_or_else(|| {
                 let name = value.type_name();
-                RowError::new(format!("%{conversion} format: a number is required, not {name}"))
+                RowError::new(format!(
+                    "%{conversion} format: a number is required, not {name}"
+                ))
             })?,
         };
         let magnitude = value.magnitude();
@@ -294,7 +306,9 @@ impl Directive {
             out.push_str(&fill(" "));
         } else if self.zero && is_number && is_finite {
             let digits = piece.trim_start_matches(['-', '+', ' ']);
-            let prefixed = ["0x", "0X", "0o"].iter().any(|prefix| digits.starts_with(prefix));
+            let prefixed = ["0x", "0X", "0o"]
+                .iter()
+                .any(|prefix| digits.starts_with(prefix));
             let after = piece.len() - digits.len() + if prefixed { 2 } else { 0 };
             out.push_str(&piece[..after]);
             out.push_str(&fill("0"));
@@ -313,10 +327,14 @@ fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text
         let size = index.and_then(|index| i64::try_from(&index).ok());
         return Ok((size.ok_or_else(|| RowError::new("* wants int"))?, rest));
     }
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let size = match end {
         0 => 0,
-        _ => text[..end].parse().map_err(|_| RowError::new("width too big"))?,
+        _ => text[..end]
+            .parse()
+            .map_err(|_| RowError::new("width too big"))?,
     };
     Ok((size, &text[end..]))
 }
@@ -327,7 +345,9 @@ fn character(value: &Value) -> Result<String, RowError> {
             return Ok(text.to_string());
         }
     }
-    let code = value.as_index().and_then(|index| u32::try_from(&index).ok());
+    let code = value
+        .as_index()
+        .and_then(|index| u32::try_from(&index).ok());
     let found = code.and_then(char::from_u32).map(String::from);
     found.ok_or_else(|| RowError::new("%c requires int or char"))
 }
@@ -347,7 +367,10 @@ fn general(value: f64, precision: usize, keeps_zeros: bool) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let place: i64 = exponent.parse().unwrap_or(0);
     let cut = |digits: &str| match digits.contains('.') && !keeps_zeros {
-        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        true => digits
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned(),
         false => digits.to_owned(),
     };
     if place < -4 || usize::try_from(place).is_ok_and(|place| place >= precision) {

@@ -92,7 +92,7 @@ impl<'row> Renderer<'row> {
     fn output(&mut self, output: &Output, out: &mut String) -> Result<(), RowError> {
         let value = self.value(&output.expr)?;
         let value = match (&value, output.has_default) {
-            (Value::Undefined(_), _) => return Err(value.undefined()),
+            (value, _) if value.is_undefined() => return Err(value.undefined()),
             (Value::None, true) => Value::from(""),
             (_, true) => value,
             (value, false) if value.is_empty() => return Err(is_empty(&output.label)),
@@ -105,7 +105,10 @@ impl<'row> Renderer<'row> {
                 let mut text = String::new();
                 self.printer().str(&value, &mut text)?;
                 out.push(FIELD_BEGINS);
-                out.extend(text.chars().filter(|c| ![FIELD_BEGINS, FIELD_ENDS].contains(c)));
+                out.extend(
+                    text.chars()
+                        .filter(|c| ![FIELD_BEGINS, FIELD_ENDS].contains(c)),
+                );
                 out.push(FIELD_ENDS);
                 Ok(())
             }
@@ -188,11 +191,14 @@ impl<'row> Renderer<'row> {
             }
             Target::Tuple(targets) => {
                 let items = filter::items(&value, &mut self.printer())?;
-                if items.len() != targets.len() {
-                    let (expected, found) = (targets.len(), items.len());
-                    let amount = if found < expected { "not enough" } else { "too many" };
-                    let message = format!("{amount} values to unpack (expected {expected})");
-                    return Err(RowError::new(message));
+                let (expected, found) = (targets.len(), items.len());
+                if found != expected {
+                    return Err(RowError::new(match found < expected {
+                        true => format!(
+                            "not enough values to unpack (expected {expected}, got {found})"
+                        ),
+                        false => format!("too many values to unpack (expected {expected})"),
+                    }));
                 }
                 for (target, item) in targets.iter().zip(items) {
                     self.assign(target, item)?;
@@ -222,7 +228,11 @@ impl<'row> Renderer<'row> {
                 match (self.value(test)?.is_true()?, otherwise) {
                     (true, _) => self.value(value),
                     (false, Some(otherwise)) => self.value(otherwise),
-                    (false, None) => Ok(Value::Undefined("no field None".into())),
+                    (false, None) => {
+                        let line = expr.line;
+                        let message = format!("an if on line {line} does not hold and has no else");
+                        Ok(Value::Absent(message.into()))
+                    }
                 }
             }
             ExprKind::Concat(parts) => self.concat(parts),
@@ -233,11 +243,19 @@ impl<'row> Renderer<'row> {
             }
             ExprKind::And(left, right) => {
                 let left = self.value(left)?;
-                if left.is_true()? { self.value(right) } else { Ok(left) }
+                if left.is_true()? {
+                    self.value(right)
+                } else {
+                    Ok(left)
+                }
             }
             ExprKind::Or(left, right) => {
                 let left = self.value(left)?;
-                if left.is_true()? { Ok(left) } else { self.value(right) }
+                if left.is_true()? {
+                    Ok(left)
+                } else {
+                    self.value(right)
+                }
             }
             ExprKind::Not(inner) => Ok(Value::Bool(!self.value(inner)?.is_true()?)),
             ExprKind::Negative(inner) => {
@@ -257,13 +275,12 @@ impl<'row> Renderer<'row> {
             ExprKind::Defined(defined, inner, arguments) => {
                 let value = self.value(inner)?;
                 let [] = self.arguments(arguments)?.bind([])?;
-                let is_defined = !matches!(value, Value::Undefined(_));
-                Ok(Value::Bool(is_defined == *defined))
+                Ok(Value::Bool(value.is_undefined() != *defined))
             }
             ExprKind::Checked(inner, label) => {
                 let value = self.value(inner)?;
                 match &value {
-                    Value::Undefined(_) => Err(value.undefined()),
+                    value if value.is_undefined() => Err(value.undefined()),
                     value if value.is_empty() => Err(is_empty(label)),
                     _ => Ok(value),
                 }
@@ -362,7 +379,9 @@ impl<'row> Renderer<'row> {
         }
         if let Some(spread) = &arguments.spread {
             let value = self.value(spread)?;
-            given.positional.extend(filter::items(&value, &mut self.printer())?);
+            given
+                .positional
+                .extend(filter::items(&value, &mut self.printer())?);
         }
         if let Some(spread) = &arguments.spread_named {
             let value = self.value(spread)?;
@@ -370,7 +389,9 @@ impl<'row> Renderer<'row> {
                 return Err(RowError::new("argument after ** must be a mapping"));
             };
             for (key, value) in &dict.entries {
-                let name = key.as_text().ok_or_else(|| RowError::new("keywords must be strings"))?;
+                let name = key
+                    .as_text()
+                    .ok_or_else(|| RowError::new("keywords must be strings"))?;
                 given.named.push((name.clone(), value.clone()));
             }
         }

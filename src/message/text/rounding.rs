@@ -16,7 +16,9 @@ const COARSEST: i64 = -308;
 pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError> {
     let Some(number) = Number::of(value) else {
         let name = value.type_name();
-        return Err(RowError::new(format!("type {name} doesn't define __round__ method")));
+        return Err(RowError::new(format!(
+            "type {name} doesn't define __round__ method"
+        )));
     };
     let digits = match precision {
         Value::None => return round_whole(&number),
@@ -40,9 +42,9 @@ pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError>
 
 fn round_whole(number: &Number) -> Result<Value, RowError> {
     match number {
-        Number::Float(value) if !value.is_finite() => {
-            Err(RowError::new("cannot convert float infinity or NaN to integer"))
-        }
+        Number::Float(value) if !value.is_finite() => Err(RowError::new(
+            "cannot convert float infinity or NaN to integer",
+        )),
         Number::Float(value) => Ok(Value::from(truncated(value.round_ties_even()))),
         Number::Small(value) => Ok(Value::Integer(*value)),
         Number::Big(value) => Ok(Value::from(value.clone())),
@@ -85,7 +87,11 @@ fn round_integer(value: &BigInt, digits: i64, has_fraction: bool) -> BigInt {
         quotient += 1_u32;
     }
     let rounded = quotient * unit;
-    if value.sign() == Sign::Minus { -rounded } else { rounded }
+    if value.sign() == Sign::Minus {
+        -rounded
+    } else {
+        rounded
+    }
 }
 
 /// `round` with the method "ceil" or "floor".
@@ -96,14 +102,17 @@ pub(super) fn round_towards(
     budget: &mut Budget,
 ) -> Result<Value, RowError> {
     let (Some(number), Some(precision)) = (Number::of(value), Number::of(precision)) else {
-        return Err(RowError::new("round needs a number"));
+        let name = value.type_name();
+        return Err(RowError::new(format!("must be real number, not {name}")));
     };
     let unit = compute(Arithmetic::Power, Number::Small(10), precision, budget)?;
     let unit = Number::of(&unit).unwrap_or(Number::Small(1));
     let scaled = compute(Arithmetic::Multiply, number, unit.clone(), budget)?;
     let whole = match scaled {
         Value::Float(value) if !value.is_finite() => {
-            return Err(RowError::new("cannot convert float infinity or NaN to integer"));
+            return Err(RowError::new(
+                "cannot convert float infinity or NaN to integer",
+            ));
         }
         Value::Float(value) => {
             Value::from(truncated(if up { value.ceil() } else { value.floor() }))
@@ -117,7 +126,7 @@ pub(super) fn round_towards(
 /// Jinja2's `int`: what cannot be read is the default.
 pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value, RowError> {
     let float = match value {
-        Value::Undefined(_) => return Err(value.undefined()),
+        Value::Undefined(_) | Value::Absent(_) => return Err(value.undefined()),
         Value::Text(text) | Value::Markup(text) => {
             if let Some(integer) = integer_in(text, base) {
                 return Ok(Value::from(integer));
@@ -193,7 +202,8 @@ fn without_underscores(text: &str) -> Option<String> {
     let octets = text.as_bytes();
     for at in memchr::memchr_iter(b'_', octets) {
         let is_digit = |at: Option<usize>| {
-            at.and_then(|at| octets.get(at)).is_some_and(u8::is_ascii_alphanumeric)
+            at.and_then(|at| octets.get(at))
+                .is_some_and(u8::is_ascii_alphanumeric)
         };
         if !is_digit(at.checked_sub(1)) || !is_digit(at.checked_add(1)) {
             return None;

@@ -249,7 +249,10 @@ impl Expr {
                 visit(left);
                 visit(right);
             }
-            Attribute(inner, _) | Not(inner) | Negative(inner) | Positive(inner)
+            Attribute(inner, _)
+            | Not(inner)
+            | Negative(inner)
+            | Positive(inner)
             | Checked(inner, _) => visit(inner),
             Slice(inner, bounds) => {
                 visit(inner);
@@ -285,7 +288,10 @@ impl Expr {
                 visit(left);
                 visit(right);
             }
-            Attribute(inner, _) | Not(inner) | Negative(inner) | Positive(inner)
+            Attribute(inner, _)
+            | Not(inner)
+            | Negative(inner)
+            | Positive(inner)
             | Checked(inner, _) => visit(inner),
             Slice(inner, bounds) => {
                 visit(inner);

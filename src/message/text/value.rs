@@ -17,6 +17,9 @@ const DEPTH: u8 = 64;
 pub enum Value {
     /// Nothing is there: what an error would say, such as "no field 'name'".
     Undefined(Arc<str>),
+    /// What an `if` without `else` gives where it does not hold: empty in an expression, and an
+    /// error, with this text, where it is written or computed with.
+    Absent(Arc<str>),
     /// Python's None.
     None,
     /// True or False.
@@ -102,6 +105,7 @@ impl Value {
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "_FieldMissing",
+            Self::Absent(_) => "Undefined",
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
             Self::Integer(_) | Self::Big(_) => "int",
@@ -113,6 +117,10 @@ impl Value {
             Self::Dict(_) => "dict",
             Self::Loop(_) => "LoopContext",
         }
+    }
+
+    pub(super) fn is_undefined(&self) -> bool {
+        matches!(self, Self::Undefined(_) | Self::Absent(_))
     }
 
     /// The text of a string.
@@ -140,7 +148,7 @@ impl Value {
     pub(super) fn is_true(&self) -> Result<bool, RowError> {
         Ok(match self {
             Self::Undefined(_) => return Err(self.undefined()),
-            Self::None => false,
+            Self::None | Self::Absent(_) => false,
             Self::Bool(value) => *value,
             Self::Integer(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -154,7 +162,7 @@ impl Value {
     /// The error of using what is not there; of any other value, that it does not fit.
     pub(super) fn undefined(&self) -> RowError {
         match self {
-            Self::Undefined(message) => RowError::new(&**message),
+            Self::Undefined(message) | Self::Absent(message) => RowError::new(&**message),
             value => RowError::new(format!("{:?} does not fit here", value.type_name())),
         }
     }
