@@ -30,23 +30,25 @@ pub(super) fn check_outputs(statements: &mut [Statement]) {
 }
 
 fn check_output(output: &mut Output) {
+    // Beside a name, Jinja2 has put the values of constants in their places by now: neither a
+    // default of theirs counts nor is an item of theirs a field.
+    let folds = has_name(&output.expr);
     output.label = label(&output.expr);
-    output.has_default = has_default(&output.expr);
-    check_fields(&mut output.expr);
+    output.has_default = has_default(&output.expr, folds);
+    check_fields(&mut output.expr, folds);
 }
 
-fn check_fields(expr: &mut Expr) {
+fn check_fields(expr: &mut Expr, folds: bool) {
     use ExprKind::*;
     match &expr.kind {
-        // An item of a literal is the author's, and no field.
-        Attribute(..) | Item(..) | Slice(..) if !has_name(expr) => {}
+        Attribute(..) | Item(..) | Slice(..) if folds && !has_name(expr) => {}
         Name(_) | Attribute(..) | Item(..) | Slice(..) => {
             let label = label(expr);
             expr.check(label);
         }
         Filter(super::syntax::Filter::Default, ..) => {}
         And(..) | Or(..) | Not(_) | Compare(..) | Defined(..) | Conditional(..) => {}
-        _ => expr.each_child_mut(&mut check_fields),
+        _ => expr.each_child_mut(&mut |child| check_fields(child, folds)),
     }
 }
 
@@ -74,13 +76,12 @@ fn has_name(expr: &Expr) -> bool {
     found
 }
 
-fn has_default(expr: &Expr) -> bool {
-    // Jinja2 has put the value of a constant in its place by now.
-    if !has_name(expr) {
+fn has_default(expr: &Expr, folds: bool) -> bool {
+    if folds && !has_name(expr) {
         return false;
     }
     let mut found = matches!(expr.kind, ExprKind::Filter(Filter::Default, ..));
-    expr.each_child(&mut |child| found = found || has_default(child));
+    expr.each_child(&mut |child| found = found || has_default(child, folds));
     found
 }
 

@@ -147,7 +147,7 @@ impl<'source> Lexer<'source> {
 
     fn comment(&mut self, skip: usize) -> Result<(), TextError> {
         let Some(end) = memchr::memmem::find(&self.rest().as_bytes()[skip..], b"#}") else {
-            return Err(self.error("Missing end of comment tag"));
+            return self.unclosed(skip, "Missing end of comment tag");
         };
         let trims = end > 0 && self.rest().as_bytes()[skip + end - 1] == b'-';
         self.at += skip + end + 2;
@@ -173,7 +173,18 @@ impl<'source> Lexer<'source> {
             }
             search = end + 2;
         }
-        Err(self.error("Missing end of raw directive"))
+        self.unclosed(skip, "Missing end of raw directive")
+    }
+
+    /// What begins as the last thing of a template may stay open.
+    fn unclosed(&mut self, skip: usize, message: &str) -> Result<(), TextError> {
+        match self.at + skip == self.source.len() {
+            true => {
+                self.at += skip;
+                Ok(())
+            }
+            false => Err(self.error(message)),
+        }
     }
 
     fn skip_space(&mut self) {
@@ -192,12 +203,11 @@ impl<'source> Lexer<'source> {
             if self.at == self.source.len() {
                 return Ok(());
             }
-            if open.is_empty() {
-                if let Some(length) = tag_end(self.rest(), signs, delimiter) {
-                    self.push(end)?;
-                    self.at += length;
-                    return Ok(());
-                }
+            if let (true, Some(length)) = (open.is_empty(), tag_end(self.rest(), signs, delimiter))
+            {
+                self.push(end)?;
+                self.at += length;
+                return Ok(());
             }
             let begin = self.at;
             let (token, length) = self.token(&mut open)?;

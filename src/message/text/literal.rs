@@ -9,11 +9,9 @@ use super::lexer::Token;
 /// After a dot no float begins: `x.1.5` is an item of an item.
 pub(super) fn number(text: &str, after_dot: bool) -> (Token<'static>, usize) {
     let octets = text.as_bytes();
-    if !after_dot {
-        if let Some(length) = float_length(octets) {
-            let value = text[..length].replace('_', "").parse().unwrap_or(f64::NAN);
-            return (Token::Float(value), length);
-        }
+    if let (false, Some(length)) = (after_dot, float_length(octets)) {
+        let value = text[..length].replace('_', "").parse().unwrap_or(f64::NAN);
+        return (Token::Float(value), length);
     }
     let (radix, begin, length) = integer_length(octets);
     let digits = text[begin..length].replace('_', "");

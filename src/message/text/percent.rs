@@ -340,10 +340,8 @@ fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text
 }
 
 fn character(value: &Value) -> Result<String, RowError> {
-    if let Some(text) = value.as_text() {
-        if text.chars().count() == 1 {
-            return Ok(text.to_string());
-        }
+    if let Some(text) = value.as_text().filter(|text| text.chars().count() == 1) {
+        return Ok(text.to_string());
     }
     let code = value
         .as_index()

@@ -319,10 +319,12 @@ impl<'row> Renderer<'row> {
 
     fn attribute(&mut self, inner: &Expr, name: &Arc<str>) -> Evaluated {
         let value = self.value(inner)?;
-        if let Value::Loop(place) = value {
-            if let Some(running) = self.loops.get(place) {
-                return running.attribute(name);
-            }
+        let place = match value {
+            Value::Loop(place) => self.loops.get(place),
+            _ => None,
+        };
+        if let Some(running) = place {
+            return running.attribute(name);
         }
         operator::item(&value, &Value::Text(name.clone()), &mut self.printer())
     }

@@ -1,0 +1,48 @@
+"""The language of a template's texts, as Jinja2 has it: the vectors that Rust is held to."""
+
+from typing import Any
+
+import pytest
+
+from core_vectors import rows
+from rapidsmtp._encode import RowError
+from rapidsmtp._jinja import Text
+
+
+def value(vector: Any) -> Any:
+    """What a vector stands for: JSON has no large integers, no infinity and no order of keys."""
+    if isinstance(vector, list):
+        return [value(item) for item in vector]
+    if not isinstance(vector, dict):
+        return vector
+    ((name, inner),) = vector.items()
+    match name:
+        case "$int":
+            return int(inner)
+        case "$float":
+            return float(inner)
+        case _:
+            return {key: value(item) for key, item in inner}
+
+
+ROW = {name: value(field) for name, field in rows("template_text", "rows")[0].items()}
+
+
+@pytest.mark.parametrize(
+    "vector", rows("template_text", "texts"), ids=lambda vector: ascii(vector["source"])
+)
+def test_text(vector: dict[str, Any]) -> None:
+    def render() -> str:
+        text = Text(vector["source"], vector["kind"], "place")
+        assert sorted(text.required) == vector["required"]
+        return text.render(ROW)
+
+    if "text" in vector:
+        assert render() == vector["text"]
+        return
+    with pytest.raises(RowError if vector.get("fails") == "render" else ValueError) as caught:
+        render()
+    if "error" in vector:
+        assert str(caught.value) == vector["error"]
+    else:
+        assert isinstance(caught.value, RowError) == (vector["fails"] == "render")
