@@ -41,10 +41,10 @@ fn check_output(output: &mut Output) {
 fn check_fields(expr: &mut Expr, folds: bool) {
     use ExprKind::*;
     match &expr.kind {
-        Attribute(..) | Item(..) | Slice(..) if folds && !has_name(expr) => {}
+        Attribute(..) | Item(..) | Slice(..) if folds && !has_name(expr) => expr.check(None),
         Name(_) | Attribute(..) | Item(..) | Slice(..) => {
             let label = label(expr);
-            expr.check(label);
+            expr.check(Some(label));
         }
         Filter(super::syntax::Filter::Default, ..) => {}
         And(..) | Or(..) | Not(_) | Compare(..) | Defined(..) | Conditional(..) => {}

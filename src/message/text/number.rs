@@ -143,11 +143,9 @@ fn quotient(left: &BigInt, right: &BigInt) -> Result<f64, RowError> {
     let is_exact = &whole * right.magnitude() == scaled;
     let mut whole = BigInt::from(whole) << 1_u32;
     whole.set_bit(0, !is_exact);
-    let sign = if left.sign() == right.sign() || left.sign() == Sign::NoSign {
-        1.0
-    } else {
-        -1.0
-    };
+    // Zero has a sign as well, of a negative divisor.
+    let is_negative = (left.sign() == Sign::Minus) != (right.sign() == Sign::Minus);
+    let sign = if is_negative { -1.0 } else { 1.0 };
     let value = to_float(&whole, -shift - 1);
     Ok(sign * finite(value, "integer division result too large for a float")?)
 }

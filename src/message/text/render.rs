@@ -279,9 +279,9 @@ impl<'row> Renderer<'row> {
             }
             ExprKind::Checked(inner, label) => {
                 let value = self.value(inner)?;
-                match &value {
-                    value if value.is_undefined() => Err(value.undefined()),
-                    value if value.is_empty() => Err(is_empty(label)),
+                match (&value, label) {
+                    (value, _) if value.is_undefined() => Err(value.undefined()),
+                    (value, Some(label)) if value.is_empty() => Err(is_empty(label)),
                     _ => Ok(value),
                 }
             }

@@ -127,8 +127,9 @@ pub(super) enum ExprKind {
     Filter(Filter, Box<Expr>, Arguments),
     /// `is defined`, or with false `is undefined`.
     Defined(bool, Box<Expr>, Arguments),
-    /// A field inside of an expression that is written out, and its name.
-    Checked(Box<Expr>, Arc<str>),
+    /// A field inside of an expression that is written out, and its name; without one it may be
+    /// empty, and only has to be there.
+    Checked(Box<Expr>, Option<Arc<str>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +229,7 @@ impl Expr {
     }
 
     /// Check this field; that is no nesting of the author's.
-    pub(super) fn check(&mut self, label: Arc<str>) {
+    pub(super) fn check(&mut self, label: Option<Arc<str>>) {
         let (line, depth) = (self.line, self.depth);
         let kind = ExprKind::Constant(Value::None);
         let field = std::mem::replace(self, Self { kind, line, depth });
