@@ -20,7 +20,7 @@
 //! | `check` | the checks around all that is written, and which fields are required |
 //! | `scope` | where each name's value is kept |
 //! | `render` | fills in a row |
-//! | `value`, `number`, `operator`, `percent`, `display` | Python's values |
+//! | `value`, `number`, `operator`, `item`, `percent`, `display` | Python's values |
 //! | `filter`, `casing`, `rounding` | the filters |
 //! | `budget` | what one rendering may cost |
 
@@ -30,6 +30,7 @@ mod check;
 mod display;
 mod expression;
 mod filter;
+mod item;
 mod lexer;
 mod literal;
 mod number;

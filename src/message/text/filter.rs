@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::casing;
 use super::display::Printer;
-use super::operator::item;
+use super::item::item;
 use super::rounding;
 use super::syntax::Filter;
 use super::value::{Value, is_space};

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use num_bigint::BigInt;
 
 use super::TextError;
+use super::budget::DIGITS;
 use super::literal;
 use super::value::{Value, is_space};
 
@@ -41,9 +42,9 @@ const OPERATORS: [&str; 25] = [
     ">", "<", "=", ".", ":", "|", ",",
 ];
 
-/// Jinja2's constants, numbers and strings apart, take no more than a token each, so this bounds
-/// the time and memory that a template from outside can take up when it is compiled.
-const TOKENS: usize = 200_000;
+/// Bounds the time and memory that a template from outside can take up when it is compiled; text
+/// without tags is one token, however long it is.
+const TOKENS: usize = 100_000;
 
 /// Every kind of line break as `\n`.
 pub(super) fn normalize(source: &str) -> Cow<'_, str> {
@@ -221,7 +222,11 @@ impl<'source> Lexer<'source> {
         let first = rest.chars().next().unwrap_or_default();
         if first.is_ascii_digit() {
             let after_dot = self.source[..self.at].ends_with('.');
-            return Ok(literal::number(rest, after_dot));
+            let (token, length) = literal::number(rest, after_dot);
+            if length > DIGITS {
+                return Err(self.error(format!("a number of more than {DIGITS} digits")));
+            }
+            return Ok((token, length));
         }
         if first == '_' || unicode_ident::is_xid_start(first) {
             let continues = |c: char| c == '_' || unicode_ident::is_xid_continue(c);

@@ -2,11 +2,13 @@
 
 use num_bigint::BigInt;
 
+use super::budget::DIGITS;
 use super::lexer::Token;
 
 /// The number at the beginning of a text that begins with a digit, and its length.
 ///
-/// After a dot no float begins: `x.1.5` is an item of an item.
+/// After a dot no float begins: `x.1.5` is an item of an item. What is longer than [`DIGITS`] is
+/// not read.
 pub(super) fn number(text: &str, after_dot: bool) -> (Token<'static>, usize) {
     let octets = text.as_bytes();
     if let (false, Some(length)) = (after_dot, float_length(octets)) {
@@ -14,6 +16,9 @@ pub(super) fn number(text: &str, after_dot: bool) -> (Token<'static>, usize) {
         return (Token::Float(value), length);
     }
     let (radix, begin, length) = integer_length(octets);
+    if length > DIGITS {
+        return (Token::End, length);
+    }
     let digits = text[begin..length].replace('_', "");
     let value = BigInt::parse_bytes(digits.as_bytes(), radix).unwrap_or_default();
     (Token::Integer(value), length)

@@ -4,8 +4,8 @@ use num_bigint::Sign;
 
 use super::budget::DIGITS;
 use super::display::{Printer, quote};
+use super::item::look_up;
 use super::number::{Number, truncated};
-use super::operator::look_up;
 use super::value::Value;
 use crate::message::RowError;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::display::Printer;
 use super::filter::{self, Given};
+use super::item;
 use super::operator;
 use super::row::Row;
 use super::syntax::{
@@ -221,7 +222,7 @@ impl<'row> Renderer<'row> {
             ExprKind::Attribute(inner, name) => self.attribute(inner, name),
             ExprKind::Item(inner, key) => {
                 let (value, key) = (self.value(inner)?, self.value(key)?);
-                operator::item(&value, &key, &mut self.printer())
+                item::item(&value, &key, &mut self.printer())
             }
             ExprKind::Slice(inner, bounds) => self.slice(inner, bounds),
             ExprKind::Conditional(test, value, otherwise) => {
@@ -301,7 +302,7 @@ impl<'row> Renderer<'row> {
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let (key, value) = (self.value(key)?, self.value(value)?);
-            operator::check_key(&key)?;
+            item::check_key(&key)?;
             let mut place = None;
             for (at, (other, _)) in entries.iter().enumerate() {
                 if operator::equal(other, &key, &mut self.budget)? {
@@ -326,7 +327,7 @@ impl<'row> Renderer<'row> {
         if let Some(running) = place {
             return running.attribute(name);
         }
-        operator::item(&value, &Value::Text(name.clone()), &mut self.printer())
+        item::item(&value, &Value::Text(name.clone()), &mut self.printer())
     }
 
     fn slice(&mut self, inner: &Expr, bounds: &[Option<Box<Expr>>; 3]) -> Evaluated {
@@ -337,7 +338,7 @@ impl<'row> Renderer<'row> {
                 *place = self.value(bound)?;
             }
         }
-        operator::slice(&value, &places, &mut self.budget)
+        item::slice(&value, &places, &mut self.budget)
     }
 
     /// `~`: in HTML one piece of markup makes markup of them all.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use super::TextError;
 use super::syntax::{Expr, ExprKind, For, If, Load, Name, SetBlock, Source, Statement, Target};
 
-/// Names of one template; a message has some tens of fields.
-const NAMES: usize = 1000;
+/// Names of one template, those of each loop for themselves; a message has some tens of fields.
+/// They are copied for each branch of an `if`, so a template from outside must not have many.
+const NAMES: usize = 300;
 
 /// What the whole template needs.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) fn resolve(statements: &mut [Statement]) -> Result<Scope, TextError> 
     frame.statements(statements, &mut resolver);
     resolver.statements(statements, &frame)?;
     let loads = resolver.loads(frame);
-    if resolver.slots.len() > NAMES {
+    if resolver.is_full {
         return Err(TextError::new(1, "the template has too many names"));
     }
     Ok(Scope {
@@ -62,11 +63,17 @@ struct Resolver {
     /// A name has one slot on each level: frames beside each other never run at the same time.
     slots: HashMap<(usize, Arc<str>), usize>,
     fields: BTreeSet<String>,
+    /// There are too many names, and nothing is worth going on with.
+    is_full: bool,
 }
 
 impl Resolver {
     fn slot(&mut self, level: usize, name: &Arc<str>) -> usize {
         let next = self.slots.len();
+        if next >= NAMES {
+            self.is_full = true;
+            return 0;
+        }
         *self.slots.entry((level, name.clone())).or_insert(next)
     }
 
@@ -169,6 +176,9 @@ impl<'outer> Frame<'outer> {
 
     fn define(&mut self, name: &Arc<str>, from: Source, resolver: &mut Resolver) -> usize {
         let slot = resolver.slot(self.level, name);
+        if resolver.is_full {
+            return slot;
+        }
         self.names.slots.insert(name.clone(), slot);
         self.names.sources.insert(slot, from);
         slot

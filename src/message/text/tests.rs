@@ -127,6 +127,24 @@ fn the_deepest_tree_and_value_that_are_taken_can_be_rendered() {
     assert_eq!(error, "place: a list or dict is nested too deeply");
 }
 
+#[test]
+fn a_template_of_any_size_is_compiled_or_refused_soon() {
+    let names: String = (0..20_000)
+        .map(|name| format!("{{{{ n{name} }}}}"))
+        .collect();
+    assert!(refused(&names).contains("too many names"));
+    let branches: String = (0..250)
+        .map(|name| format!("{{% set n{name} = 1 %}}"))
+        .chain((0..7_000).map(|_| "{% if 1 %}{% set a = 1 %}{% endif %}".to_owned()))
+        .collect();
+    let begin = Instant::now();
+    assert!(render(&branches, Kind::Text, &Row::default()).is_ok());
+    assert!(begin.elapsed().as_secs() < 60);
+    assert!(refused(&"{{ 1 }}".repeat(50_000)).contains("too long"));
+    assert!(refused(&format!("{{{{ {} }}}}", "9".repeat(1 << 20))).contains("digits"));
+    assert!(refused(&"{{ '".repeat(1 << 18)).contains("place, line 1"));
+}
+
 /// A template from outside costs a bounded time and memory.
 #[test]
 fn what_takes_too_much_is_an_error_of_the_row() {
