@@ -243,19 +243,25 @@ impl<'outer> Frame<'outer> {
             let body = self.branch(resolver, |frame, resolver| {
                 frame.statements(body, resolver);
             });
-            let alternatives = self.branch(resolver, |frame, resolver| {
-                for (test, body) in branches {
-                    frame.expr(test, resolver);
-                    let body = frame.branch(resolver, |frame, resolver| {
-                        frame.statements(body, resolver);
-                    });
-                    frame.join(vec![body]);
-                }
-            });
-            let otherwise = self.branch(resolver, |frame, resolver| {
-                frame.statements(&condition.otherwise, resolver);
-            });
-            self.join(vec![body, alternatives, otherwise]);
+            let mut ends = vec![body];
+            // A branch that is not there changes nothing, and need not be copied for.
+            if branches.len() > 0 {
+                ends.push(self.branch(resolver, |frame, resolver| {
+                    for (test, body) in branches {
+                        frame.expr(test, resolver);
+                        let body = frame.branch(resolver, |frame, resolver| {
+                            frame.statements(body, resolver);
+                        });
+                        frame.join(vec![body]);
+                    }
+                }));
+            }
+            if !condition.otherwise.is_empty() {
+                ends.push(self.branch(resolver, |frame, resolver| {
+                    frame.statements(&condition.otherwise, resolver);
+                }));
+            }
+            self.join(ends);
         }
     }
 
