@@ -506,7 +506,7 @@ def test_a_fault_cannot_be_changed() -> None:
 
 
 def test_the_pure_half_says_that_it_has_no_sink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_core, "native_sink", lambda: None)
+    monkeypatch.setattr(_core, "native", lambda name: None)
     with pytest.raises(RuntimeError, match="needs the compiled half of rapidsmtp"):
         Sink()
 

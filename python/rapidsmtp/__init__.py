@@ -23,6 +23,7 @@ from rapidsmtp.client import SMTP as SMTP
 from rapidsmtp.client import SMTP_SSL as SMTP_SSL
 from rapidsmtp.delivery import Refused as Refused
 from rapidsmtp.delivery import Reply as Reply
+from rapidsmtp.dkim import DKIM as DKIM
 from rapidsmtp.errors import RelayError as RelayError
 from rapidsmtp.errors import SMTPAuthenticationError as SMTPAuthenticationError
 from rapidsmtp.errors import SMTPConnectError as SMTPConnectError

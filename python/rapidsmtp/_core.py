@@ -7,12 +7,11 @@ is there and fails to load is an error, never a reason to go on slowly and in si
 
 import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rapidsmtp import _pure
 
 if TYPE_CHECKING:
-    from rapidsmtp._native import Sink as NativeSink
     from rapidsmtp._pure import *  # noqa: F403  (the interface, for type checkers)
 
 implementation: str
@@ -34,10 +33,10 @@ def use(half: str) -> None:
     implementation = half
 
 
-def native_sink() -> "type[NativeSink] | None":
-    """The compiled sink, which has no twin; `None` where only the pure half is installed."""
+def native(name: str) -> Any:
+    """What only the compiled half has; `None` where only the pure half is installed."""
     try:
-        return importlib.import_module("rapidsmtp._native").Sink  # type: ignore[no-any-return]
+        return getattr(importlib.import_module("rapidsmtp._native"), name)
     except ModuleNotFoundError as error:
         if error.name == "rapidsmtp._native":
             return None

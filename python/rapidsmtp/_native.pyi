@@ -22,6 +22,7 @@ __all__ = [
     "ReplyReader",
     "Result",
     "Scram",
+    "Signer",
     "Sink",
     "Transaction",
     "XOAuth2",
@@ -71,6 +72,25 @@ class ReplyReader:
     def fault(self) -> str | None: ...
     @property
     def broken(self) -> bool: ...
+
+@final
+class Signer:
+    def __new__(
+        cls,
+        domain: str,
+        selector: str,
+        private_key: bytes,
+        *,
+        canonicalization: str = "relaxed/relaxed",
+        headers: Sequence[str] | None = None,
+        identity: str | None = None,
+        expires: int | None = None,
+    ) -> Signer: ...
+    @staticmethod
+    def join(signers: Sequence[Signer]) -> Signer: ...
+    @property
+    def signatures(self) -> list[tuple[str, str, str]]: ...
+    def sign(self, message: ReadableBuffer, time: int) -> bytes: ...
 
 @final
 class Sink:

@@ -7,6 +7,7 @@ mod auth;
 mod capability;
 mod command;
 mod diagnosis;
+mod dkim;
 mod engine;
 mod error;
 mod outcome;
@@ -32,6 +33,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::NativeResult>()?;
     module.add_class::<sink::NativeSink>()?;
+    module.add_class::<dkim::NativeSigner>()?;
     transaction::register(module)?;
     Ok(())
 }

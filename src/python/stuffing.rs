@@ -37,7 +37,7 @@ fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> 
 }
 
 /// `bytes` as they are; of any other buffer a copy, so that nobody can change it meanwhile.
-fn octets<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn octets<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(octets) = data.cast::<PyBytes>() {
         return Ok(octets.clone());
     }

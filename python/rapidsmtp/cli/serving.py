@@ -23,7 +23,7 @@ def server_name() -> str:
     Raises:
         UsageError: There is none to run.
     """
-    if _core.native_sink() is not None:
+    if _core.native("Sink") is not None:
         return "rapidsmtp's sink"
     if importlib.util.find_spec("aiosmtpd") is None:
         raise UsageError(
