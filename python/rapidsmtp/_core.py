@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from rapidsmtp import _pure
 
 if TYPE_CHECKING:
+    from rapidsmtp._native import Signer as Signer
+    from rapidsmtp._native import Sink as Sink
     from rapidsmtp._pure import *  # noqa: F403  (the interface, for type checkers)
 
 implementation: str
 
 
 def use(half: str) -> None:
-    """Bind this module's names to one half of the core.
-
-    Args:
-        half: `"rust"` or `"python"`.
+    """Bind this module's names to one half of the core, `"rust"` or `"python"`.
 
     Raises:
         ModuleNotFoundError: the compiled half is not installed.

@@ -11,12 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from rapidsmtp import _core
-
-if TYPE_CHECKING:
-    from rapidsmtp._native import Signer
 
 __all__ = ["DKIM"]
 
@@ -64,10 +61,10 @@ class DKIM:
     identity: str | None = field(default=None, kw_only=True)
     expires: int | timedelta | None = field(default=None, kw_only=True)
     algorithm: str = field(init=False)
-    _signer: "Signer" = field(init=False, repr=False)
+    _signer: "_core.Signer" = field(init=False, repr=False)
 
     def __post_init__(self, private_key: str | bytes | os.PathLike[str]) -> None:
-        native = _core.native("Signer")
+        native: type[_core.Signer] | None = _core.native("Signer")
         if native is None:
             raise ImportError(
                 "DKIM needs the compiled half of rapidsmtp, and only the pure half is installed"
@@ -110,10 +107,13 @@ class DKIM:
         raise TypeError("a DKIM cannot be pickled: it holds a private key")
 
 
-def join(dkims: Iterable[DKIM]) -> "Signer":
+def join(dkims: Iterable[DKIM]) -> "_core.Signer":
     """One signer that makes a signature for each, hashing the body once."""
     signers = [each._signer for each in dkims]
-    return signers[0] if len(signers) == 1 else _core.native("Signer").join(signers)
+    if len(signers) == 1:
+        return signers[0]
+    joined: _core.Signer = _core.native("Signer").join(signers)
+    return joined
 
 
 def sign(data: bytes, dkims: Iterable[DKIM]) -> bytes:

@@ -144,7 +144,7 @@ class Sink:
         wire: bool = False,
         threads: int = 1,
     ) -> None:
-        native = _core.native("Sink")
+        native: type[_core.Sink] | None = _core.native("Sink")
         if native is None:
             raise RuntimeError(
                 "Sink needs the compiled half of rapidsmtp, and only the pure half is installed"
