@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 
 import rapidsmtp
 from rapidsmtp import DKIM, _core
-from rapidsmtp.dkim import sign
+from rapidsmtp.dkim import join, sign
+from rapidsmtp.testing import Sink
 
 pytestmark = pytest.mark.rust
 
@@ -133,6 +134,24 @@ def test_several_at_once() -> None:
     assert verified(signed) == [True, True]
     assert re.findall(rb"a=(\w+)-sha256", signed) == [b"rsa", b"ed25519"]
     assert verified(signed[: -len(MESSAGE)] + MESSAGE.replace(b"it", b"that")) == [False, False]
+
+
+def test_none_at_all() -> None:
+    assert "no DKIM" in refusal(lambda: sign(MESSAGE, []))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_verifies_behind_the_wire(form: str) -> None:
+    broken = b".\rFrom\n" + MESSAGE.replace(b"  this", b"\n.this\r\r")[:-6] + b"\n no end"
+    both = [signer(key, canonicalization=form) for key in KEYS]
+    with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as client:
+        for message in (MESSAGE, MESSAGE.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n" + broken):
+            fields = join(both).sign(message, int(time.time()))
+            # The message as it is: its line ends are repaired on the way.
+            client.sendmail("a@example.com", ["b@example.com"], fields + message)
+        received = [message.data for message in sink.messages]
+    assert [verified(data) for data in received] == [[True, True]] * 2
+    assert received[1].endswith(b"\r\n no end\r\n")
 
 
 @pytest.mark.parametrize("size", [2048, 3072, 4096])

@@ -101,22 +101,28 @@ class DKIM:
         Raises:
             ValueError: It has no From, or its header is none.
         """
-        return sign(data, [self])
+        return sign(data, self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DKIM cannot be pickled: it holds a private key")
 
 
-def join(dkims: Iterable[DKIM]) -> "_core.Signer":
-    """One signer that makes a signature for each, hashing the body once."""
-    signers = [each._signer for each in dkims]
+def join(dkims: DKIM | Iterable[DKIM]) -> "_core.Signer":
+    """One signer that makes a signature for each, hashing the body once.
+
+    Raises:
+        ValueError: There is none.
+    """
+    signers = [each._signer for each in ([dkims] if isinstance(dkims, DKIM) else dkims)]
+    if not signers:
+        raise ValueError("there is no DKIM to sign with")
     if len(signers) == 1:
         return signers[0]
     joined: _core.Signer = _core.native("Signer").join(signers)
     return joined
 
 
-def sign(data: bytes, dkims: Iterable[DKIM]) -> bytes:
+def sign(data: bytes, dkims: DKIM | Iterable[DKIM]) -> bytes:
     """The message with a signature for each in front, in their order."""
     data = _core.repair(data)
     return join(dkims).sign(data, int(time.time())) + data
