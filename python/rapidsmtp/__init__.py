@@ -35,6 +35,7 @@ from rapidsmtp.errors import SMTPRecipientsRefused as SMTPRecipientsRefused
 from rapidsmtp.errors import SMTPResponseException as SMTPResponseException
 from rapidsmtp.errors import SMTPSenderRefused as SMTPSenderRefused
 from rapidsmtp.errors import SMTPServerDisconnected as SMTPServerDisconnected
+from rapidsmtp.flatten import to_bytes as to_bytes
 from rapidsmtp.installation import install as install
 from rapidsmtp.installation import uninstall as uninstall
 from rapidsmtp.message import Message as Message

@@ -6,13 +6,13 @@ bytes. `envelope` and `flatten` make one out of an email.message object and foll
 """
 
 import copy
-import email.generator
 import email.message
 import email.utils
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+from rapidsmtp.flatten import to_bytes
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -126,11 +126,6 @@ def flatten(message: "email.message.Message[Any, Any]", *, utf8: bool = False) -
     shown = copy.copy(message)
     del shown["Bcc"]
     del shown["Resent-Bcc"]
-    with io.BytesIO() as buffer:
-        if utf8:
-            policy = message.policy.clone(utf8=True)  # type: ignore[call-arg, unused-ignore]
-            generator = email.generator.BytesGenerator(buffer, policy=policy)
-        else:
-            generator = email.generator.BytesGenerator(buffer)
-        generator.flatten(shown, linesep="\r\n")
-        return buffer.getvalue()
+    # `policy=None` is not `policy=message.policy`: it escapes `From ` at the start of a line.
+    policy = message.policy.clone(utf8=True) if utf8 else None  # type: ignore[call-arg, unused-ignore]
+    return to_bytes(shown, policy=policy)

@@ -7,6 +7,8 @@ pub mod text;
 use std::fmt;
 
 pub mod dkim;
+pub mod flatten;
+pub mod fold;
 
 /// What a merge field says inside of a header's value stands between this character and
 /// [`FIELD_ENDS`], so that it is text and never syntax. Unicode keeps both for private use.

@@ -10,6 +10,7 @@ mod diagnosis;
 mod dkim;
 mod engine;
 mod error;
+mod message;
 mod outcome;
 mod reply;
 mod sink;
@@ -22,6 +23,7 @@ mod twin;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::register(module)?;
+    message::register(module)?;
     address::register(module)?;
     auth::register(module)?;
     capability::register(module)?;

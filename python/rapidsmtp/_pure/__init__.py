@@ -20,6 +20,13 @@ from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
 from rapidsmtp._pure.engine import Engine
 from rapidsmtp._pure.error import PeerError
+from rapidsmtp._pure.flatten import (
+    assemble,
+    fold_field,
+    has_from_line,
+    mentions,
+    tree_text,
+)
 from rapidsmtp._pure.job import Result
 from rapidsmtp._pure.outcome import message_status, recipient_status
 from rapidsmtp._pure.reply import (
@@ -49,12 +56,16 @@ __all__ = [
     "Scram",
     "Transaction",
     "XOAuth2",
+    "assemble",
     "check_command",
     "check_host_name",
     "check_path",
     "diagnose",
     "enhanced_status",
     "exceeds_size",
+    "fold_field",
+    "has_from_line",
+    "mentions",
     "message_status",
     "parse_ehlo",
     "parse_line",
@@ -63,4 +74,5 @@ __all__ = [
     "recipient_status",
     "repair",
     "stuff",
+    "tree_text",
 ]
