@@ -79,8 +79,12 @@ TWIN_ENGINE = {
     "wire": {"contextlib", "select", "socket", "ssl", "time"},
     "worker": {"contextlib", "socket", "ssl", "threading", "time"},
 }
-# A module that needs more than the others: SASLprep, and the engine.
-TWIN_MAY_ALSO_USE = {"auth": {"secrets", "stringprep", "unicodedata"}, **TWIN_ENGINE}
+# A module that needs more than the others: SASLprep, memory to write to, and the engine.
+TWIN_MAY_ALSO_USE = {
+    "auth": {"secrets", "stringprep", "unicodedata"},
+    "flatten": {"io"},
+    **TWIN_ENGINE,
+}
 # Modules of `src/` that have no twin are the compiled half's own; a twin without a namesake is not.
 NAMELESS_TWINS = {"__init__", *TWIN_ENGINE}
 

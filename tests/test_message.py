@@ -3,14 +3,17 @@
 import dataclasses
 import email
 import email.policy
+import email.utils
 import smtplib
 from email.header import Header
 from email.message import EmailMessage
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
-from rapidsmtp.message import Message, envelope, flatten
+from rapidsmtp.message import Message, _addresses, envelope, flatten
 
 
 class Oracle(smtplib.SMTP):
@@ -142,3 +145,35 @@ def test_message_takes_no_other_data(data: Any) -> None:
 def test_message_needs_a_recipient() -> None:
     with pytest.raises(ValueError, match="at least one recipient"):
         Message("a@x.org", [], b"")
+
+
+MAILBOXES = some.lists(
+    some.one_of(
+        some.sampled_from(
+            [
+                "a@b.c",
+                "Ada <a@b.c>",
+                " A B  <a.b@c-d.e> ",
+                "<a@b>",
+                "a@b c@d",
+                "a@b>",
+                "<a@b",
+                "",
+                "A B",
+            ]
+        ),
+        some.text('ab_ .-+@<>,;:()"\\\t\nü', max_size=12),
+    ),
+    max_size=4,
+).map(",".join)
+
+
+@given(fields=some.lists(MAILBOXES, min_size=1, max_size=3))
+def test_addresses_are_those_of_getaddresses(fields: list[str]) -> None:
+    assert _addresses(fields) == [address for _, address in email.utils.getaddresses(fields)]
+
+
+def test_plain_addresses_of_headers() -> None:
+    message = EmailMessage()
+    message["To"] = "Ada Lovelace <ada@example.org>, bob@example.org"
+    assert _addresses([message["To"]]) == ["ada@example.org", "bob@example.org"]

@@ -1,4 +1,4 @@
-"""Boundaries for multiparts that have none (RFC 2046 section 5.1.1), as `email.generator` makes them.
+"""Boundaries for multiparts that have none (RFC 2046 section 5.1.1), as `email` makes them.
 
 The boundary stays in the message: in its Content-Type, which under an `EmailPolicy` is a parsed
 object. To parse it takes `email` a hundred microseconds, and the result is always the same but
@@ -113,13 +113,14 @@ def _set_by_template(message: Any, boundary: str, policy: Any) -> bool:
     if len(places) != 1:
         return False
     name, value = headers[places[0]]
-    factory = policy.header_factory
+    factory: Any = policy.header_factory
+    known: Any = registry.ContentTypeHeader
     if (
         not isinstance(value, str)
         or _PLAIN_TYPE.fullmatch(value) is None
         or type(factory) is not registry.HeaderRegistry
         or factory.base_class is not registry.BaseHeader
-        or factory.registry.get("content-type") is not registry.ContentTypeHeader
+        or factory.registry.get("content-type") is not known
     ):
         return False
     key = name, str(value)
@@ -189,14 +190,15 @@ def _path_to(node: Any, text: str) -> list[int]:
 
 
 def _replaced(node: Any, path: list[int], text: str) -> Any:
-    if not path:
-        copy = type(node)(text, node.token_type)
-    else:
-        copy = type(node)(node)
+    kind = type(node)
+    if path:
+        copy = list.__new__(kind)  # past the initialiser: what it does is overwritten anyway
+        copy.extend(node)
         copy[path[0]] = _replaced(node[path[0]], path[1:], text)
-    state = vars(copy)
-    state.update(vars(node))
-    state["defects"] = list(node.defects)
+    else:
+        copy = str.__new__(kind, text)
+    copy.__dict__.update(node.__dict__)
+    copy.defects = node.defects.copy()
     return copy
 
 

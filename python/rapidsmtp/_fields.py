@@ -4,12 +4,12 @@ Whatever is not sure to come out the same goes through the policy's own `fold_bi
 below name what `email` itself made; a class that somebody has changed or derived is not in them.
 """
 
-import email._header_value_parser as parser
 import email.header
 import email.headerregistry as registry
 import email.policy
 import re
 import sys
+from email import _header_value_parser
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +17,8 @@ from rapidsmtp import _core
 
 _COMPAT32_UNLIMITED = 1_000_000
 """What `email.header` takes for a line without limit."""
+
+parser: Any = _header_value_parser  # of whose inside typeshed says little
 
 _BROKEN = re.compile(rb"\r\n[^ \t]|\r[^ \n\t]|\n[^ \t]")
 """A line end inside of a field that is no folding; newer versions of `email` refuse it."""
@@ -34,8 +36,9 @@ def _sources() -> dict[tuple[type, ...], str]:
         registry.ContentTransferEncodingHeader,
         registry.MessageIDHeader,
     )
-    sources = {}
-    for kind in {registry.UnstructuredHeader, *registry.HeaderRegistry().registry.values()}:
+    sources: dict[tuple[type, ...], str] = {}
+    kinds: set[Any] = {registry.UnstructuredHeader, *registry.HeaderRegistry().registry.values()}
+    for kind in kinds:
         if issubclass(kind, registry.AddressHeader):
             source = "addresses"  # whose text is not the one that was parsed
         elif issubclass(kind, registry.ParameterizedMIMEHeader):
@@ -51,13 +54,14 @@ def _sources() -> dict[tuple[type, ...], str]:
 def _plain_nodes() -> dict[type, bool]:
     """The nodes of a parse tree of whose text `tree_text` is sure: True for lists."""
     nodes = {}
+    kind: Any
     for kind in vars(parser).values():
         if not isinstance(kind, type):
             continue
-        lists = issubclass(kind, parser.TokenList) and kind.__str__ is parser.TokenList.__str__
-        if lists and kind.__iter__ is list.__iter__:
+        text: Any = kind.__str__
+        if issubclass(kind, parser.TokenList) and text is parser.TokenList.__str__:
             nodes[kind] = True
-        elif issubclass(kind, parser.Terminal) and kind.__str__ is str.__str__:
+        elif issubclass(kind, parser.Terminal) and text is str.__str__:
             nodes[kind] = False
     return nodes
 
@@ -137,7 +141,9 @@ class Fields:
         field = self._folded(name, value)
         if field is None:
             field = self.policy.fold_binary(name, value)
-            if type(field) is not bytes or not field.endswith(b"\r\n") or _BROKEN.search(field[:-2]):
+            if type(field) is not bytes or not field.endswith(b"\r\n"):
+                raise ValueError("not one field")
+            if _BROKEN.search(field[:-2]):
                 raise ValueError("not one field")
         return field
 
@@ -153,6 +159,6 @@ class Fields:
         if source is None or not value._parse_tree:
             return None
         if source == "addresses":
-            value_text = _core.tree_text(value._parse_tree, _PLAIN_NODES)
-            return _core.fold_field(value._name, value_text, self._limit, "parsed")
+            text = _core.tree_text(value._parse_tree, _PLAIN_NODES)
+            return _core.fold_field(value._name, text, self._limit, "parsed") if text else None
         return _core.fold_field(value._name, value, self._limit, source)

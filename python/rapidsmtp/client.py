@@ -216,7 +216,12 @@ class SMTP(Authentication):
         Raises:
             SMTPDataError: the server did not want to hear it.
         """
-        body = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)[0]
+        if isinstance(msg, str):
+            msg = msg.encode("ascii")
+        # A `send` of the program's own is called once, with the whole, as smtplib calls it.
+        ours = getattr(self.send, "__module__", None) == "rapidsmtp.connection"
+        by_pieces = delivery.is_large(msg) and ours and not self.debuglevel
+        body = msg if by_pieces else _core.stuff(msg)[0]
         self.putcmd("data")
         reply = self.getreply()
         if self.debuglevel > 0:
@@ -224,7 +229,7 @@ class SMTP(Authentication):
         if reply[0] != 354:
             raise SMTPDataError(*reply)
         try:
-            reply = self._send_body(body)
+            reply = self._send_body(body, by_pieces)
         except BaseException:
             # Half a body, or a reply that nobody has read: the next command would become part of
             # the one or read the other.
@@ -236,10 +241,14 @@ class SMTP(Authentication):
             self._print_debug("data:", reply)
         return reply
 
-    def _send_body(self, body: bytes) -> tuple[int, bytes]:
+    def _send_body(self, body: bytes, by_pieces: bool) -> tuple[int, bytes]:
         self._body_sent = self.sock is not None
         try:
-            self.send(body)
+            if by_pieces:
+                for piece, _ in delivery.stuffed_pieces(body):
+                    self.send(piece)
+            else:
+                self.send(body)
         except SMTPServerDisconnected as error:
             # These say for sure that something was not written; others come from anywhere.
             self._body_sent &= not isinstance(error.__context__, ConnectionError)

@@ -4,7 +4,7 @@ Nothing here reads or writes, so that every face of rapidsmtp can share it.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from smtplib import quoteaddr
 from typing import Any, NamedTuple
 
@@ -24,6 +24,12 @@ LOWER_CASE = sys.version_info >= (3, 13)
 
 MAX_LINE = 8192
 """Octets in a line of a reply: smtplib's `_MAXLINE`."""
+
+LARGE = 1 << 20
+"""Octets from which on a message is made ready for the wire piece by piece.
+
+A copy of the whole would double what a large attachment takes of memory.
+"""
 
 CLOSED = "Connection unexpectedly closed"
 """What smtplib says to the end of the stream in the place of a reply."""
@@ -120,6 +126,31 @@ def wants_utf8(mail_options: Sequence[str], client: Any) -> bool:
     if not client.has_extn("smtputf8"):
         raise SMTPNotSupportedError("SMTPUTF8 not supported by server")
     return True
+
+
+def is_large(message: object) -> bool:
+    """Whether a message is to be written by `stuffed_pieces`."""
+    return type(message) is bytes and len(message) >= LARGE
+
+
+def stuffed_pieces(message: bytes) -> Iterator[tuple[bytes | memoryview, int]]:
+    """Make a message ready for the wire, some lines at a time.
+
+    Args:
+        message: as the caller gave it.
+
+    Yields:
+        What is written next, end of data included in the last, and the octets of its repaired
+        lines: what SIZE declares is the sum of them.
+    """
+    view = memoryview(message)
+    begin = 0
+    while begin < len(message):
+        # Behind a line end no fault can reach into the next piece, and a dot begins a line.
+        end = message.find(b"\n", begin + LARGE) + 1 or len(message)
+        stuffed, size = _core.stuff(view[begin:end])
+        yield (stuffed if end == len(message) else memoryview(stuffed)[:-3]), size
+        begin = end
 
 
 def mail_parameters(client: Any, size: int, mail_options: Sequence[str]) -> list[str]:

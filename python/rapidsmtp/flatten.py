@@ -31,6 +31,9 @@ _PLAIN_TYPES = frozenset(("application", "audio", "font", "image", "model", "tex
 _TYPE = re.compile(r"([a-z]+)/([a-z0-9.+-]+)(?=;|\Z)", re.ASCII | re.IGNORECASE)
 _BOUNDARY = re.compile(r';\s*boundary=(?:"([\w\'+./:=-]+)"|([\w+.-]+))\Z', re.ASCII | re.IGNORECASE)
 _FROM_LINE = re.compile(r"^From ", re.MULTILINE)
+_MOST_TYPES = 256
+"""Content types that are remembered; those with a boundary are not."""
+_LONGEST_TYPE = 200
 _ENCODINGS = frozenset(("7bit", "8bit", "base64", "binary", "quoted-printable"))
 
 _ASKED_OF_MESSAGES = (
@@ -126,6 +129,18 @@ def _walked(message: Any, policy: Any) -> "_Walk | None":
     return walk
 
 
+_types: dict[str, tuple[str, str, str | None]] = {}
+
+
+def _is_known(kind: type) -> bool:
+    """Whether a class of messages has the methods of `email.message.Message` alone."""
+    return (
+        _methods(kind) == _KNOWN_METHODS
+        and not hasattr(kind, "_write_headers")
+        and not hasattr(kind, "__getattr__")
+    )
+
+
 class _Unsure(Exception):
     """The generator has to be asked."""
 
@@ -133,10 +148,11 @@ class _Unsure(Exception):
 class _Walk:
     """The pieces of a message, in the order of the wire."""
 
-    __slots__ = ("_fields", "_mangle", "_pieces", "_unbounded")
+    __slots__ = ("_fields", "_known", "_mangle", "_pieces", "_unbounded")
 
     def __init__(self, fields: Fields, mangle: bool) -> None:
         self._fields = fields
+        self._known: type | None = None
         self._mangle = mangle
         self._pieces: list[str | bytes] = []
         self._unbounded: list[Unbounded] = []
@@ -149,13 +165,11 @@ class _Walk:
 
     def write(self, message: Any, depth: int) -> None:
         """Note the pieces of a message, or of a part."""
-        if (
-            depth > _DEEPEST
-            or _methods(type(message)) != _KNOWN_METHODS
-            or not _NAMES.isdisjoint(vars(message))
-            or hasattr(type(message), "_write_headers")
-            or hasattr(type(message), "__getattr__")
-        ):
+        kind = type(message)
+        if kind is not self._known and not _is_known(kind):
+            raise _Unsure
+        self._known = kind
+        if depth > _DEEPEST or not _NAMES.isdisjoint(message.__dict__):
             raise _Unsure
         fields, pieces = self._fields, self._pieces
         headers = message._headers
@@ -191,16 +205,20 @@ class _Walk:
     def _type_of(self, message: Any, content_type: Any) -> tuple[str, str, str | None]:
         """The types, and the boundary of a multipart: "" where it has none, None if unknown."""
         text = message._default_type if content_type is None else content_type
+        known = _types.get(text) if isinstance(text, str) else None
+        if known is not None:
+            return known
         plain = _TYPE.match(text) if isinstance(text, str) else None
         if plain is None:
             main = self._asked(message, message.get_content_maintype)
             return main, self._asked(message, message.get_content_subtype), None
         main, sub = plain[1].lower(), plain[2].lower()
-        if main != "multipart" or content_type is None:
-            return main, sub, None
         end = plain.end()
-        if end == len(text):
-            return main, sub, ""
+        if main != "multipart" or end == len(text):
+            found = main, sub, ""
+            if len(_types) < _MOST_TYPES and len(text) < _LONGEST_TYPE:
+                _types[str(text)] = found
+            return found
         bounded = _BOUNDARY.match(text, end)
         return main, sub, bounded and (bounded[1] or bounded[2])
 

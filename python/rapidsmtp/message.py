@@ -8,6 +8,7 @@ bytes. `envelope` and `flatten` make one out of an email.message object and foll
 import copy
 import email.message
 import email.utils
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -76,6 +77,23 @@ _set_mail_options = Message.__dict__["mail_options"].__set__
 _set_rcpt_options = Message.__dict__["rcpt_options"].__set__
 
 
+# A mailbox of which there can be no two readings (RFC 5322 section 3.4): no quotes, no comments.
+_MAILBOX = re.compile(
+    r" *(?:[\w]+(?: [\w]+)* )?(<)?([\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*)(?(1)>) *", re.ASCII
+)
+
+
+def _addresses(fields: Sequence[object]) -> list[str]:
+    """The addresses that `email.utils.getaddresses` finds in header fields."""
+    mailboxes = [
+        _MAILBOX.fullmatch(mailbox) for field in fields for mailbox in str(field).split(",")
+    ]
+    addresses = [mailbox[2] for mailbox in mailboxes if mailbox is not None]
+    if len(addresses) == len(mailboxes):
+        return addresses
+    return [address for _, address in email.utils.getaddresses(cast("list[str]", fields))]
+
+
 def envelope(
     message: "email.message.Message[Any, Any]",
     from_addr: str | None = None,
@@ -105,11 +123,11 @@ def envelope(
         name = f"{prefix}Sender" if f"{prefix}Sender" in message else f"{prefix}From"
         # A message without either gives None here, which getaddresses turns into text: so does
         # send_message, and the server is the one to refuse it.
-        from_addr = email.utils.getaddresses([cast(str, message[name])])[0][1]
+        from_addr = _addresses([message[name]])[0]
     if to_addrs is None:
         fields = [message[prefix + name] for name in ("To", "Bcc", "Cc")]
         present = [value for value in fields if value is not None]
-        to_addrs = [address for _, address in email.utils.getaddresses(present)]
+        to_addrs = _addresses(present)
     return from_addr, to_addrs
 
 

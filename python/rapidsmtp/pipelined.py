@@ -53,7 +53,13 @@ def send(
     rcpt_options: Sequence[str],
 ) -> Refused:
     """Send one mail; arguments, result and errors are those of `sendmail`."""
-    body, size = _core.stuff(msg.encode("ascii") if isinstance(msg, str) else msg)
+    if isinstance(msg, str):
+        msg = msg.encode("ascii")
+    large = delivery.is_large(msg)
+    if large:  # the transaction hands it back, to be written piece by piece
+        body, size = msg, sum(size for _, size in delivery.stuffed_pieces(msg))
+    else:
+        body, size = _core.stuff(msg)
     features = client.esmtp_features
     utf8 = client.command_encoding == "utf-8"
     if mail_options:
@@ -73,7 +79,7 @@ def send(
         data_alone=wary,
     )
     try:
-        lost = _run(client, transaction)
+        lost = _run(client, transaction, msg if large else None)
     except BaseException:
         # Ctrl-C or a signal's exception: the replies on their way belong to nobody, and the
         # server may be waiting for a body, which the next command would become.
@@ -93,20 +99,27 @@ def send(
     return delivery.outcome_of(transaction, from_addr, recipients, lost)
 
 
-def _run(client: Any, transaction: "_core.Transaction") -> str:
+def _run(client: Any, transaction: "_core.Transaction", large: bytes | None) -> str:
     """Write and read until there is a verdict.
+
+    Args:
+        client: the client.
+        transaction: the transaction.
+        large: the message, where the transaction's body is not yet made ready for the wire.
 
     Returns:
         How the connection was lost, if it was.
     """
     write = client.sock.sendall
     while flight := transaction.data_to_send():
-        sys.audit("smtplib.send", client, flight)
-        try:
-            write(flight)
-        except OSError as error:
-            _read_last_words(client, transaction, error)
-            return "Server not connected"
+        pieces = delivery.stuffed_pieces(flight) if flight is large else ((flight, 0),)
+        for piece, _ in pieces:
+            sys.audit("smtplib.send", client, piece)
+            try:
+                write(piece)
+            except OSError as error:
+                _read_last_words(client, transaction, error)
+                return "Server not connected"
         while transaction.awaiting:
             lost = _receive(client, transaction)
             if lost:

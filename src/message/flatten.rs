@@ -2,9 +2,12 @@
 //! is one too many already.
 //!
 //! A piece is either finished octets (header fields, delimiters) or text whose line ends become
-//! CRLF, as `email.generator` makes them: CRLF, CR and LF are a line end each.
+//! CRLF, as `email.generator` makes them: CRLF, CR and LF are a line end each. The text of a Python
+//! program has LFs alone, as a rule, and then every one of them is found and replaced; a text with a
+//! CR somewhere is looked at by `stuffing`, which expects line ends that are whole.
 
 use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter};
 
 use crate::stuffing::Scan;
 
@@ -32,8 +35,51 @@ impl<'a> Piece<'a> {
 
 /// A piece that has been looked through.
 enum Ready<'a> {
+    /// With so many LFs, and no CR.
+    Lines(&'a [u8], usize),
     Text(Scan<'a>),
     Octets(&'a [u8]),
+}
+
+impl<'a> Ready<'a> {
+    fn new(piece: Piece<'a>) -> Self {
+        match piece {
+            Piece::Text(text) if memchr(b'\r', text).is_none() => {
+                Self::Lines(text, memchr_iter(b'\n', text).count())
+            }
+            Piece::Text(text) => Self::Text(Scan::new(text)),
+            Piece::Octets(octets) => Self::Octets(octets),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Self::Lines(text, line_ends) => text.len() + line_ends,
+            Self::Text(scan) => scan.repaired_len(),
+            Self::Octets(octets) => octets.len(),
+        }
+    }
+
+    fn write_into(&self, out: &mut [u8]) {
+        match self {
+            Self::Lines(text, _) => write_lines(text, out),
+            Self::Text(scan) => scan.repair_into(out),
+            Self::Octets(octets) => out.copy_from_slice(octets),
+        }
+    }
+}
+
+fn write_lines(text: &[u8], out: &mut [u8]) {
+    let (mut copied, mut written) = (0, 0);
+    for place in memchr_iter(b'\n', text) {
+        let line = &text[copied..place];
+        let end = written + line.len();
+        out[written..end].copy_from_slice(line);
+        out[end..end + 2].copy_from_slice(b"\r\n");
+        written = end + 2;
+        copied = place + 1;
+    }
+    out[written..].copy_from_slice(&text[copied..]);
 }
 
 /// Pieces of which the length is known that they will have together.
@@ -45,19 +91,8 @@ pub struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     /// Looks through the pieces.
     pub fn new(pieces: impl IntoIterator<Item = Piece<'a>>) -> Self {
-        let mut length = 0;
-        let pieces = pieces.into_iter().map(|piece| match piece {
-            Piece::Text(text) => {
-                let scan = Scan::new(text);
-                length += scan.repaired_len();
-                Ready::Text(scan)
-            }
-            Piece::Octets(octets) => {
-                length += octets.len();
-                Ready::Octets(octets)
-            }
-        });
-        let pieces = pieces.collect();
+        let pieces: Vec<_> = pieces.into_iter().map(Ready::new).collect();
+        let length = pieces.iter().map(Ready::length).sum();
         Self { pieces, length }
     }
 
@@ -74,15 +109,8 @@ impl<'a> Assembly<'a> {
     /// Where `out` is shorter.
     pub fn write_into(&self, mut out: &mut [u8]) {
         for piece in &self.pieces {
-            let length = match piece {
-                Ready::Text(scan) => scan.repaired_len(),
-                Ready::Octets(octets) => octets.len(),
-            };
-            let (head, rest) = out.split_at_mut(length);
-            match piece {
-                Ready::Text(scan) => scan.repair_into(head),
-                Ready::Octets(octets) => head.copy_from_slice(octets),
-            }
+            let (head, rest) = out.split_at_mut(piece.length());
+            piece.write_into(head);
             out = rest;
         }
     }
@@ -122,10 +150,14 @@ mod tests {
         let pieces = [
             Piece::Octets(b"A: b\n\r\n"),
             Piece::Text(b"a\nb\rc\r\nd\n\r"),
+            Piece::Text(b"\ne\n\nf"),
             Piece::Text(b""),
             Piece::Octets(b"\n--"),
         ];
-        assert_eq!(assemble(&pieces), b"A: b\n\r\na\r\nb\r\nc\r\nd\r\n\r\n\n--");
+        assert_eq!(
+            assemble(&pieces),
+            b"A: b\n\r\na\r\nb\r\nc\r\nd\r\n\r\n\r\ne\r\n\r\nf\n--"
+        );
         assert!(assemble(&[]).is_empty());
     }
 

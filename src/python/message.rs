@@ -1,6 +1,6 @@
 //! The binding of `message::flatten` and `message::fold`.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
@@ -68,12 +68,15 @@ fn fold_field<'py>(
 /// The text of a parse tree: what `str` of it is, without a call for each node.
 ///
 /// `plain` says of a node's type whether it is a list whose text is that of its elements (true)
-/// or a text itself (false); of any other node the `str` is asked for.
+/// or a text itself (false); of any other node the `str` is asked for. Surrogates, which have no
+/// UTF-8, give None.
 #[pyfunction]
-fn tree_text(tree: &Bound<'_, PyAny>, plain: &Bound<'_, PyDict>) -> PyResult<String> {
+fn tree_text(tree: &Bound<'_, PyAny>, plain: &Bound<'_, PyDict>) -> PyResult<Option<String>> {
     let mut text = String::new();
-    append_text(tree, plain, DEEPEST_TREE, &mut text)?;
-    Ok(text)
+    match append_text(tree, plain, DEEPEST_TREE, &mut text) {
+        Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(tree.py()) => Ok(None),
+        result => result.map(|()| Some(text)),
+    }
 }
 
 fn append_text(

@@ -4,9 +4,13 @@ What the compiled half folds besides, the twin leaves to `email`: it answers Non
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+
+_SLICE = 1 << 20
+"""Characters of a large text that are repaired at once, so that there is no second copy of it."""
 
 
 def assemble(pieces: Sequence[str | bytes]) -> bytes:
@@ -15,7 +19,13 @@ def assemble(pieces: Sequence[str | bytes]) -> bytes:
     Args:
         pieces: octets, and text, which is ASCII.
     """
-    return b"".join(piece if isinstance(piece, bytes) else _repaired(piece) for piece in pieces)
+    with BytesIO() as file:
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                file.write(piece)
+            else:
+                file.writelines(map(_repaired, _slices(piece)))
+        return file.getvalue()
 
 
 def has_from_line(text: str) -> bool:
@@ -49,14 +59,27 @@ def fold_field(name: str, value: str, limit: int, source: str) -> bytes | None:
     return field.encode("ascii") + b"\r\n"
 
 
-def tree_text(tree: object, plain: Mapping[type, bool]) -> str:
+def tree_text(tree: object, plain: Mapping[type, bool]) -> str | None:
     """The text of a parse tree.
 
     Args:
         tree: the tree.
         plain: which types need not be asked for their `str`; the compiled half's shortcut.
+
+    Returns:
+        The text; the compiled half gives None for one that has surrogates.
     """
     return str(tree)
+
+
+def _slices(text: str) -> Iterator[str]:
+    """A text in slices that end with a line end."""
+    begin = 0
+    while len(text) - begin > _SLICE:
+        end = text.find("\n", begin + _SLICE) + 1 or len(text)
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
 
 
 def _repaired(text: str) -> bytes:

@@ -1,0 +1,96 @@
+"""What a large attachment takes of memory: less than twice the message, the message itself apart.
+
+The compiled half's memory is invisible to `tracemalloc`, so a process of its own tells its peak.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rapidsmtp
+from rapidsmtp import delivery, testing
+
+pytestmark = pytest.mark.rust  # the sink is of the compiled half
+
+PROGRAM = """
+import sys
+from email.message import EmailMessage
+import rapidsmtp
+from rapidsmtp import _core
+
+half, work, port = sys.argv[1:]
+_core.use(half)
+message = EmailMessage()
+message["From"], message["To"], message["Subject"] = "a@example.com", "b@example.com", "large"
+message.set_content("text\\n.dot\\n" if work == "dots" else "text\\n")
+message.add_attachment(b"", "application", "octet-stream", filename="large")
+# What set_content needs to encode a real one would hide the rest.
+message.get_payload(1).set_payload(("A" * 76 + "\\n") * (32_000_000 // 77))
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
+
+client = None
+if work != "to_bytes" and work != "Sender":
+    client = rapidsmtp.SMTP("127.0.0.1", int(port))
+    client.ehlo()
+    client.pipelining = work != "stepwise"
+sender = rapidsmtp.Sender(f"smtp://127.0.0.1:{port}") if work == "Sender" else None
+before = memory("VmRSS")
+if work == "to_bytes":
+    rapidsmtp.to_bytes(message)
+elif work == "Sender":
+    with sender:
+        (outcome,) = sender.send([message])
+        assert outcome.status is rapidsmtp.Status.ACCEPTED, outcome
+else:
+    assert client.send_message(message) == {}
+print((memory("VmHWM") - before) / 32_400_000)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+@pytest.mark.parametrize("work", ["to_bytes", "pipelined", "dots", "stepwise", "Sender"])
+def test_the_peak_is_under_twice_the_message(half, work):
+    with testing.Sink(store=False) as sink:
+        port = sink.url.rsplit(":", 1)[1]
+        command = [sys.executable, "-P", "-c", PROGRAM, half, work, port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    # The plain engine of threads makes a message ready for the wire in one piece.
+    plain_engine = (half, work) == ("python", "Sender")
+    assert float(done.stdout) < (2.3 if plain_engine else 1.9)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"." * (delivery.LARGE + 1),
+        b"\n." * delivery.LARGE,
+        b"x\r.\r" * delivery.LARGE,
+        b"x" * delivery.LARGE + b"\r\n.\r\n" + b"y" * delivery.LARGE + b"\n\n..\r",
+        b"." + b"z" * 2 * delivery.LARGE + b"\r\n",
+    ],
+    ids=["dots", "dotted-lines", "carriage-returns", "pieces", "one-line"],
+)
+def test_pieces_are_the_whole(core, half, message):
+    pieces = list(delivery.stuffed_pieces(message))
+    body, size = core.stuff(message)
+    assert b"".join(piece for piece, _ in pieces) == body
+    assert sum(size for _, size in pieces) == size
+
+
+def test_a_large_message_arrives_whole(half):
+    lines = [b".", b"..x", b"", b"y" * 2_000_000, b"." * 5, b"end"]
+    message = b"Subject: x\r\n\r\n" + b"\n".join(lines * 3)
+    with testing.Sink() as sink:
+        port = int(sink.url.rsplit(":", 1)[1])
+        for pipelining in (True, False):
+            with rapidsmtp.SMTP("127.0.0.1", port) as client:
+                client.pipelining = pipelining
+                client.sendmail("a@example.com", ["b@example.com"], message)
+        received = [bytes(each.data) for each in sink.messages]
+    assert received == [message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\n"] * 2
