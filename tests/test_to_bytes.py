@@ -13,6 +13,8 @@ import io
 import itertools
 import os
 import random
+import subprocess
+import sys
 from email import charset
 from email.header import Header
 from email.headerregistry import HeaderRegistry, UnstructuredHeader
@@ -389,6 +391,18 @@ def test_a_changed_message_class_is_used(half, monkeypatch):
     monkeypatch.setattr(email.message.Message, "get_content_maintype", lambda self: "x")
     assert not walked(newsletter())
     check(newsletter)
+
+
+def test_a_generator_that_was_changed_before_is_used():
+    program = (
+        "import email.generator as g, email.message as m\n"
+        "def changed(self, lines): self.write('changed')\n"
+        "g.Generator._write_lines = changed\n"
+        "from rapidsmtp import to_bytes\n"
+        "message = m.EmailMessage(); message.set_content('text')\n"
+        "assert to_bytes(message).endswith(b'changed')"
+    )
+    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60)
 
 
 def test_a_changed_charset_is_used(half):

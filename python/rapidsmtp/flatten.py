@@ -81,7 +81,15 @@ def _world() -> tuple[Any, ...]:
     return _generator(generator), names, machinery()
 
 
-_KNOWN_WORLD = _world()
+def _is_genuine() -> bool:
+    """Whether all of that is `email`'s own: it may have been changed before this was imported."""
+    generator, _, imitated = _world()
+    functions = (*generator, *imitated, *_KNOWN_METHODS)
+    modules = [getattr(function, "__module__", None) for function in functions]
+    return all(module is None or module.startswith("email.") for module in modules)
+
+
+_KNOWN_WORLD = _world() if _is_genuine() else None
 
 
 def to_bytes(message: "email.message.Message[Any, Any]", *, policy: Any = None) -> bytes:
