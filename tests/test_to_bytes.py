@@ -183,6 +183,20 @@ def test_the_plain_cases_take_the_short_way(half, make):
     assert walked(email.message_from_bytes(generated(make()), policy=email.policy.SMTP))
 
 
+@pytest.mark.parametrize("reading", [None, email.policy.SMTP, email.policy.compat32])
+def test_plain_fields_are_not_left_to_email(half, reading):
+    message = newsletter()
+    if reading:
+        message = email.message_from_bytes(generated(message), policy=reading)
+    fields = module.Fields(message.policy.clone(linesep="\r\n"), module.source_of(message.policy))
+    left = {name for name, value in message._headers if fields._folded(name, value) is None}
+    if half == "rust":
+        # As it was read, Subject has nothing on its first line.
+        assert left == ({"Subject"} if reading else set())
+    else:
+        assert left <= {"Subject", "Content-Type"}
+
+
 def test_the_own_policy_is_not_the_given_one(half):
     message = email.message.EmailMessage()
     message.set_content("From here\n")
