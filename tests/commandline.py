@@ -16,7 +16,8 @@ import rapidsmtp
 
 EML = (
     "From: news@example.com\nTo: {{ name }} <{{ email }}>\nBcc: hidden@example.com\n"
-    "Subject: Hello {{ name }}\n\nDear {{ name }}\n"
+    "Subject: Hello {{ name }}\nList-Unsubscribe: <https://example.com/u>\n"
+    "List-Unsubscribe-Post: List-Unsubscribe=One-Click\n\nDear {{ name }}\n"
 )
 CSV = "id,name,email\n1,Anna,anna@example.com\n2,Bo,bo@example.com\n3,Cy,cy@example.com\n"
 ONCE = ("--connections", "1", "--max-attempts", "1")

@@ -93,7 +93,7 @@ def test_bar_and_table(command: Command, relays: Callable[..., Relay]) -> None:
         return "550 5.1.1 " + "unknown user " * 12 if "bo@" in line else accept(relay, line)
 
     command.write("letter.eml", "From: n@example.com\nTo: {{ email }}\n\nDear {{ name }}\n")
-    terminal = Terminal(command, "send", "--relay", relays(script).url, *SEND)
+    terminal = Terminal(command, "send", "--relay", relays(script).url, *SEND, "--no-warnings")
     assert terminal.end() == 1
     shown = ESCAPE.sub("", terminal.text)
     assert BAR in shown

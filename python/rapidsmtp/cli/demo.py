@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import rapidsmtp
 from rapidsmtp.cli import display
+from rapidsmtp.cli.composition import from_file
 from rapidsmtp.cli.contenders import Contender, contenders
 from rapidsmtp.cli.listing import Listing, load
 from rapidsmtp.cli.serving import server, server_name
@@ -48,7 +49,10 @@ def register(commands: Commands) -> None:
 def demo(options: argparse.Namespace) -> int:
     """Merge, send by all, and print the table."""
     to = options.to or _example("subscribers.csv")
-    with load(options.template or _example("newsletter.eml"), to) as listing, server() as url:
+    with (
+        load(from_file(options.template or _example("newsletter.eml")), to) as listing,
+        server() as url,
+    ):
         total = min(listing.total, options.limit or listing.total)
         print(f"server: {server_name()} at {url}, in a process of its own", flush=True)
         messages, merging = _merge(listing, total)

@@ -1,4 +1,4 @@
-"""A template and a list of recipients, both read through before anything is sent.
+"""A message and a list of recipients, which is read through before anything is sent.
 
 A list is read more than once: to check it, and then row by row. So one that can be read only
 once (a pipe, `/dev/stdin`) is first copied to a temporary file.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rapidsmtp.cli.composition import Composition
 from rapidsmtp.cli.usage import UsageError
 from rapidsmtp.template import Template, check_csv, csv_rows
 
@@ -23,12 +24,14 @@ class Listing:
 
     Attributes:
         template: The message.
+        columns: The fields that its To, Cc and Bcc hold.
         path: A CSV file that can be read again and again.
         encoding: Its encoding.
         total: The number of its rows.
     """
 
     template: Template
+    columns: frozenset[str]
     path: str
     encoding: str
     total: int
@@ -40,23 +43,22 @@ class Listing:
 
 @contextlib.contextmanager
 def load(
-    template: str, to: str, encoding: str = "utf-8-sig", tag: str | None = None
+    composed: Composition, to: str, encoding: str = "utf-8-sig", tag: str | None = None
 ) -> Iterator[Listing]:
-    """Read both files through.
+    """Read the list through.
 
     Args:
-        template: A path.
+        composed: The message.
         to: A path, or "-" for the standard input.
         encoding: That of the CSV file.
         tag: A column that must be there beside those of the template.
 
     Raises:
-        UsageError: Something is wrong with one of them.
+        UsageError: Something is wrong with it.
     """
-    compiled = _compiled(template)
     with _kept(to) as path:
         try:
-            required = compiled.required_fields | ({tag} if tag else set())
+            required = composed.template.required_fields | ({tag} if tag else set())
             total = check_csv(path, encoding, required)
             _check_text(path, to, encoding)
         except OSError as error:
@@ -66,17 +68,7 @@ def load(
             raise UsageError(str(error).replace(Path(path).name, Path(to).name)) from None
         if not total:
             raise UsageError(f"{to}: no rows, only the names of the columns")
-        yield Listing(compiled, path, encoding, total)
-
-
-def _compiled(template: str) -> Template:
-    try:
-        return Template.from_eml(template)
-    except OSError as error:
-        raise UsageError(f"{template}: {error.strerror}") from None
-    except (ValueError, ImportError) as error:
-        where = "" if isinstance(error, ImportError) else f"{template}: "
-        raise UsageError(f"{where}{error}") from None
+        yield Listing(composed.template, composed.columns, path, encoding, total)
 
 
 @contextlib.contextmanager

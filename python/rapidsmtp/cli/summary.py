@@ -1,33 +1,15 @@
-"""What `rapidsmtp send` tells at its end: counts, and what was not accepted, by reason.
+"""What `rapidsmtp send` tells at its end: counts, and what was not accepted, by reason."""
 
-A list may have a million lines, and a relay may refuse all of them. So only counts and a few
-examples are held; the single outcomes go to files as they come.
-"""
-
-import csv
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from rapidsmtp.cli import display
-from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.cli.findings import Findings
 from rapidsmtp.outcome import Outcome, Status
-
-# A report is read by a person: so many reasons, and so many examples of each.
-_REASONS = 20
-_EXAMPLES = 5
-# A relay may name each recipient in its refusal; beyond so many reasons the rest is one.
-_KNOWN_REASONS = 10_000
-_OTHER = ("", "other reasons")
-# The outcomes of a JSON report are held in memory up to so many octets.
-_IN_MEMORY = 1 << 20
-_COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
 
 
 class Summary:
@@ -38,38 +20,29 @@ class Summary:
         total: The number of rows.
         as_json: Whether the report is JSON, which has every outcome that is not ACCEPTED.
         not_accepted: A CSV file to write those to, or None.
+        warnings: What a JSON report tells beside.
 
     Raises:
         UsageError: The file cannot be written.
     """
 
-    def __init__(self, relay: str, total: int, as_json: bool, not_accepted: str | None) -> None:
+    def __init__(
+        self,
+        relay: str,
+        total: int,
+        as_json: bool,
+        not_accepted: str | None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self.relay = relay
         self.total = total
         self.counts: Counter[Status] = Counter()
         self.stopped = ""
-        self.fault = ""
+        self._as_json = as_json
+        self._warnings = warnings
         self._taken = 0
         self._start = time.monotonic()
-        self._reasons: dict[tuple[str, str], tuple[int, list[str]]] = {}
-        self._path = not_accepted
-        self._files = ExitStack()
-        self._spool = self._csv = None
-        if as_json:
-            self._spool = self._files.enter_context(
-                tempfile.SpooledTemporaryFile(  # noqa: SIM115  (closed with the others)
-                    _IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass"
-                )
-            )
-        if not_accepted is not None:
-            try:
-                file = Path(not_accepted).open(  # noqa: SIM115  (closed with the others)
-                    "w", encoding="utf-8", errors="backslashreplace", newline=""
-                )
-            except OSError as error:
-                raise UsageError(f"{not_accepted}: {error.strerror}") from None
-            self._csv = csv.writer(self._files.enter_context(file))
-            self._csv.writerow(_COLUMNS)
+        self._findings = Findings(as_json, not_accepted)
 
     def __enter__(self) -> "Summary":
         return self
@@ -80,15 +53,12 @@ class Summary:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self._files.close()
-        except OSError as fault:  # the last of a file is written when it is closed
-            self._failed(fault)
+        self._findings.__exit__(kind, error, traceback)
 
     @property
     def all_accepted(self) -> bool:
         """Whether there is nothing to complain of."""
-        return self.counts[Status.ACCEPTED] == self.total and not self.fault
+        return self.counts[Status.ACCEPTED] == self.total and not self._findings.fault
 
     def add(self, row: int, outcome: Outcome) -> None:
         """Count an outcome.
@@ -99,14 +69,8 @@ class Summary:
         """
         self._taken += 1
         self.counts[outcome.status] += 1
-        if outcome.status is Status.ACCEPTED:
-            return
-        self._remember(row, outcome)
-        if self._spool is not None:
-            self._spool.write(", " if self._spool.tell() else "")
-            self._spool.write(display.as_json(_outcome_as_dict(row, outcome)))
-        if self._csv is not None:
-            self._write(_lines(row, outcome))
+        if outcome.status is not Status.ACCEPTED:
+            self._findings.add(row, outcome)
 
     def add_untaken(self, rows: Iterable[Mapping[str, Any]], taken: int, tag: str | None) -> None:
         """Note the rows of which no message was made, because the sending stopped before.
@@ -118,13 +82,14 @@ class Summary:
             taken: How many of them to leave out.
             tag: The column of the tag.
         """
-        if self._csv is None or taken >= self.total:
+        if not self._findings.has_csv or taken >= self.total:
             return
         status = Status.NOT_ATTEMPTED.name.lower()
         for number, row in enumerate(rows, 1):
             if number > taken:
                 name = row.get(tag) if tag else None
-                self._write([[number, name, "", status, None, None, "connect", self.stopped]])
+                line = [number, name, "", status, None, None, "connect", self.stopped]
+                self._findings.write([line])
 
     def print(self, **known: object) -> None:
         """Print it to stdout, and why it stopped to stderr.
@@ -134,8 +99,8 @@ class Summary:
         """
         seconds = time.monotonic() - self._start
         self.counts[Status.NOT_ATTEMPTED] += self.total - self._taken
-        if self._spool is not None:
-            self._print_json(self._spool, seconds, known)
+        if self._as_json:
+            self._print_json(seconds, known)
         else:
             self._print_tables(seconds)
         if self.stopped:
@@ -143,29 +108,7 @@ class Summary:
 
     def print_fault(self) -> None:
         """Say on stderr that the CSV file is not complete, if so."""
-        if self.fault:
-            print(f"rapidsmtp: {display.printable(self.fault)}", file=sys.stderr)
-
-    def _remember(self, row: int, outcome: Outcome) -> None:
-        key = (outcome.status.value, outcome.reason)
-        if key not in self._reasons and len(self._reasons) >= _KNOWN_REASONS:
-            key = _OTHER
-        count, names = self._reasons.get(key, (0, []))
-        if len(names) <= _EXAMPLES:
-            names.append(f"row {row}" if outcome.tag is None else str(outcome.tag))
-        self._reasons[key] = (count + 1, names)
-
-    def _write(self, lines: list[list[object]]) -> None:
-        assert self._csv is not None
-        if not self.fault:
-            try:
-                self._csv.writerows(lines)
-            except OSError as error:
-                self._failed(error)
-
-    def _failed(self, error: OSError) -> None:
-        # A full disk is no reason to stop the sending: the report is told all the same.
-        self.fault = f"{self._path} is not complete: {error.strerror}"
+        self._findings.print_fault()
 
     def _print_tables(self, seconds: float) -> None:
         rows = [[status.value, f"{self.counts[status]}"] for status in Status]
@@ -173,16 +116,9 @@ class Summary:
         rows.append(["seconds", f"{seconds:.2f}"])
         rows.append(["messages a second", f"{self._per_second(seconds):.0f}"])
         display.table(f"sent to {self.relay}", ["", ""], rows)
-        ordered = sorted(self._reasons.items(), key=lambda item: -item[1][0])
-        shown = [
-            [": ".join(filter(None, key)), f"{count}", _examples(names)]
-            for key, (count, names) in ordered[:_REASONS]
-        ]
-        display.table("not accepted", ["reason", "messages", "which"], shown)
-        if len(ordered) > _REASONS:
-            print(f"and {len(ordered) - _REASONS} more reasons; --not-accepted FILE.csv has all")
+        self._findings.print_table("not accepted")
 
-    def _print_json(self, spool: IO[str], seconds: float, known: Mapping[str, object]) -> None:
+    def _print_json(self, seconds: float, known: Mapping[str, object]) -> None:
         head = {
             "relay": self.relay,
             "messages": self.total,
@@ -190,63 +126,10 @@ class Summary:
             "seconds": round(seconds, 3),
             "messages_per_second": round(self._per_second(seconds), 1),
             "stopped": self.stopped or None,
+            "warnings": list(self._warnings),
             **known,
         }
-        print(display.as_json(head).removesuffix("}"), end=', "not_accepted": [')
-        spool.seek(0)
-        for part in iter(lambda: spool.read(65536), ""):
-            print(part, end="")
-        print("]}")
+        self._findings.print_json(head, "not_accepted")
 
     def _per_second(self, seconds: float) -> float:
         return self.counts[Status.ACCEPTED] / seconds if seconds else 0.0
-
-
-def _examples(names: list[str]) -> str:
-    more = ", \N{HORIZONTAL ELLIPSIS}" if len(names) > _EXAMPLES else ""
-    return ", ".join(names[:_EXAMPLES]) + more
-
-
-def _lines(row: int, outcome: Outcome) -> list[list[object]]:
-    """A line of the CSV file for each recipient that was not accepted, or one for all."""
-    refused = [
-        (address, result)
-        for address, result in outcome.recipients.items()
-        if result.status is not Status.ACCEPTED
-    ]
-    if not refused:
-        status = outcome.status.name.lower()
-        return [[row, outcome.tag, "", status, None, None, outcome.phase, outcome.reason]]
-    return [
-        [
-            row,
-            outcome.tag,
-            address,
-            result.status.name.lower(),
-            result.code,
-            result.enhanced_status,
-            outcome.phase,
-            result.text or outcome.reason,
-        ]
-        for address, result in refused
-    ]
-
-
-def _outcome_as_dict(row: int, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "row": row,
-        "tag": outcome.tag,
-        "status": outcome.status.name.lower(),
-        "phase": outcome.phase,
-        "attempts": outcome.attempts,
-        "reason": outcome.reason,
-        "recipients": {
-            address: {
-                "status": result.status.name.lower(),
-                "code": result.code,
-                "enhanced_status": result.enhanced_status,
-                "text": result.text,
-            }
-            for address, result in outcome.recipients.items()
-        },
-    }

@@ -1,0 +1,125 @@
+"""The sending itself: every row has its fate, also where the relay, the list or Ctrl-C ends it."""
+
+import contextlib
+import csv
+import queue
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from rapidsmtp.cli import display
+from rapidsmtp.cli.listing import Listing
+from rapidsmtp.cli.summary import Summary
+from rapidsmtp.errors import RelayError
+from rapidsmtp.message import Message
+from rapidsmtp.outcome import Outcome
+from rapidsmtp.sender import Sender
+
+GRACE = 0.6
+"""What is under way at Ctrl-C is given so long to be answered, in seconds: an answer now is worth
+more than a message of which nobody knows whether it was delivered. The report takes the rest of
+the second that Ctrl-C may take."""
+
+
+def deliver(sender: Sender, listing: Listing, tag: str | None, summary: Summary) -> bool:
+    """Send it, and tell what has become of it.
+
+    Returns:
+        Whether Ctrl-C ended it.
+
+    Raises:
+        RelayError: There never was a connection.
+    """
+    numbered = _Numbered(listing.template.merge(islice(listing.rows(), summary.total), tag))
+    with _Interruption(sender) as interruption:
+        error = _send(sender, numbered, summary)
+        if isinstance(error, RuntimeError) and not interruption.happened:
+            raise error
+        sender.close(GRACE if interruption.happened else None)
+    if interruption.happened:
+        summary.stopped = "interrupted"
+    elif error is not None:
+        summary.stopped = str(error)
+    with contextlib.suppress(OSError, ValueError, csv.Error, KeyboardInterrupt):
+        summary.add_untaken(islice(listing.rows(), summary.total), numbered.taken, tag)
+    stats = sender.stats()
+    if isinstance(error, RelayError) and not stats.connected and not interruption.happened:
+        raise error
+    summary.print(connections=stats.connected, pipelining=stats.governor.pipelining)
+    return interruption.happened
+
+
+def _send(sender: Sender, numbered: "_Numbered", summary: Summary) -> Exception | None:
+    """Send it.
+
+    Returns:
+        What ended it too early: the relay, the list, which can fail half-way, or Ctrl-C, which
+        closes the sender. What has become of the others is told all the same.
+    """
+    with display.progress(["sending"], summary.total) as (bar,):
+        try:
+            for outcome in sender.send(numbered):
+                summary.add(numbered.row_of(outcome), outcome)
+                bar.advance()
+        except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
+            return error
+    return None
+
+
+class _Numbered:
+    """Messages on their way, and the row that each is of: outcomes come in any order."""
+
+    def __init__(self, items: Iterable[Message | Outcome]) -> None:
+        self.taken = 0
+        self._items = items
+        self._rows: dict[int, int] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self.taken += 1
+            # A sender holds what it has taken until its outcome, so that no other gets its id.
+            self._rows[id(item)] = self.taken
+            yield item
+
+    def row_of(self, outcome: Outcome) -> int:
+        """The row; to be asked once."""
+        item = outcome if outcome.message is None else outcome.message
+        return self._rows.pop(id(item))
+
+
+class _Interruption:
+    """Within this Ctrl-C closes the sender, whose outcomes still come; the second one at once.
+
+    Attributes:
+        happened: Whether there was a Ctrl-C.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self.happened = False
+        self._sender = sender
+        self._before: Any = None
+        # Its `put` may interrupt itself, as a signal's handler must be able to.
+        self._wishes: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> "_Interruption":
+        ours = threading.current_thread() is threading.main_thread()
+        # What was told to ignore Ctrl-C (nohup, a shell's background) goes on doing so.
+        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            threading.Thread(target=self._close, name="rapidsmtp Ctrl-C", daemon=True).start()
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        self._wishes.put(None)
+
+    def _handle(self, *_: object) -> None:
+        self._wishes.put(0.0 if self.happened else GRACE)
+        self.happened = True
+
+    def _close(self) -> None:
+        while (wish := self._wishes.get()) is not None:
+            threading.Thread(target=self._sender.close, args=[wish], daemon=True).start()

@@ -1,0 +1,184 @@
+"""`rapidsmtp send` without --template: the message is made of the options."""
+
+import email
+import email.policy
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import ONCE, Command, Relay, one_line
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PARTS = ("--from", "News <news@example.com>", "--subject", "Hi {{ name }}", "--text", "news.txt")
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Any) -> None:
+    (tmp_path / "news.txt").write_bytes("\N{BOM}Dear {{ name }},\r\nthe news.\r\n".encode())
+    (tmp_path / "news.html").write_text('<p>Dear {{ name }}</p><img src="cid:logo">')
+    (tmp_path / "logo.png").write_bytes(PNG)
+    (tmp_path / "agenda.pdf").write_bytes(b"%PDF-1.4 agenda")
+    (tmp_path / "terms.txt").write_text("The terms: {{ not a field }}\n")
+
+
+def parsed(body: str) -> EmailMessage:
+    message = email.message_from_string(body, policy=email.policy.default)
+    assert isinstance(message, EmailMessage) and not message.defects
+    return message
+
+
+def text_of(message: EmailMessage, kind: str) -> str:
+    body = message.get_body((kind,))
+    assert body is not None
+    return body.get_content().replace("\r\n", "\n")
+
+
+def sent(
+    command: Command, relays: Callable[..., Relay], *arguments: str
+) -> tuple[list[EmailMessage], Relay]:
+    relay = relays()
+    to = ("--to", "list.csv", "--no-warnings", *ONCE)
+    result = command("send", "--relay", relay.url, *to, *arguments)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return [parsed(f"{body}\n") for body in relay.bodies], relay
+
+
+def test_a_plain_message(command: Command, relays: Callable[..., Relay]) -> None:
+    messages, relay = sent(command, relays, *PARTS)
+    assert [message["To"] for message in messages] == [
+        f"{name}@example.com" for name in ("anna", "bo", "cy")
+    ]
+    first = messages[0]
+    assert (first["From"], first["Subject"]) == ("News <news@example.com>", "Hi Anna")
+    assert first.get_content_type() == "text/plain"
+    assert text_of(first, "plain") == "Dear Anna,\nthe news.\n"
+    assert first["Date"] and first["Message-ID"]
+    assert sum(line.upper() == "MAIL FROM:<NEWS@EXAMPLE.COM>" for line in relay.lines) == 3
+
+
+def test_all_the_parts(command: Command, relays: Callable[..., Relay]) -> None:
+    messages, relay = sent(
+        command, relays, *PARTS, "--html", "news.html", "--inline", "logo=logo.png",
+        "--attach", "agenda.pdf", "--attach", "terms.txt",
+        "--address", "{{ name }} <{{ email }}>",
+        "--header", "Reply-To: hello@example.com", "--header", "bcc:hidden@example.com",
+        "--header", "X-Campaign:  winter {{ id }} ",
+    )  # fmt: skip
+    second = messages[1]
+    assert second["To"] == "Bo <bo@example.com>" and second["Reply-To"] == "hello@example.com"
+    assert second["X-Campaign"] == "winter 2" and second["Bcc"] is None
+    assert sum("hidden@example.com" in line for line in relay.lines) == 3
+    assert text_of(second, "plain") == "Dear Bo,\nthe news.\n"
+    assert text_of(second, "html").startswith("<p>Dear Bo</p>")
+    (image,) = [part for part in second.walk() if part["Content-ID"]]
+    assert image["Content-ID"] == "<logo>" and image.get_content() == PNG
+    attached = {part.get_filename(): part for part in second.iter_attachments()}
+    assert list(attached) == ["agenda.pdf", "terms.txt"]
+    assert attached["agenda.pdf"].get_content() == b"%PDF-1.4 agenda"
+    assert attached["terms.txt"].get_payload(decode=True) == b"The terms: {{ not a field }}\n"
+
+
+def test_a_text_from_a_pipe(command: Command, relays: Callable[..., Relay]) -> None:
+    relay = relays()
+    arguments = ("--to", "list.csv", *PARTS[:4], "--text", "-", "--limit", "1", "--json")
+    process = command.start("send", "--relay", relay.url, *arguments, stdin=subprocess.PIPE)
+    process.communicate("Dear {{ name }}, from a pipe\n", timeout=60)
+    assert process.returncode == 0 and "Dear Anna, from a pipe" in relay.bodies[0]
+
+
+def test_html_alone(here: Any) -> None:
+    result = here(
+        "send", "--to", "list.csv", *PARTS[:4], "--html", "news.html", "--preview", "1",
+        "--no-warnings",
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    message = parsed((here.directory / "preview/1.eml").read_text())
+    assert message.get_content_type() == "text/html" and "Anna" in text_of(message, "html")
+
+
+WITHOUT = {name: PARTS[:at] + PARTS[at + 2 :] for at, name in enumerate(PARTS) if name[0] == "-"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "no message: give --template FILE.eml, or --from, --subject and --text or --html"),
+        (("--template", "letter.eml", *PARTS), "--from does not go with --template"),
+        (("--template", "letter.eml", "--html", "x"), "--html does not go with --template"),
+        (("--template", "letter.eml", "--attach", "x"), "--attach does not go with --template"),
+        (("--template", "letter.eml", "--address", ""), "--address does not go with --template"),
+        (WITHOUT["--from"], "no --from, which a message without --template needs"),
+        (WITHOUT["--subject"], "no --subject, which a message without --template needs"),
+        (WITHOUT["--text"], "neither --text nor --html"),
+        ((*PARTS, "--text", "absent.txt"), "--text absent.txt: No such file"),
+        ((*PARTS, "--text", "."), "--text .: Is a directory"),
+        ((*PARTS, "--text", "logo.png"), "--text logo.png: not in UTF-8"),
+        ((*PARTS, "--text", "nul.txt"), "--text nul.txt: a NUL byte"),
+        ((*PARTS, "--html", "absent.html"), "--html absent.html: No such file"),
+        ((*PARTS, "--html", "broken.html"), "text/html part"),
+        ((*PARTS, "--attach", "absent.pdf"), "absent.pdf: No such file"),
+        ((*PARTS, "--attach", "."), ".: Is a directory"),
+        ((*PARTS, "--inline", "logo=logo.png"), "--inline needs --html"),
+        ((*PARTS, "--html", "news.html", "--inline", "logo.png"), "must be like logo=logo.png"),
+        ((*PARTS, "--html", "news.html", "--inline", "a>b=logo.png"), "must be like logo="),
+        ((*PARTS, "--html", "news.html", "--inline", "logo=x.png"), "x.png: No such file"),
+        (
+            (*PARTS, "--html", "news.html", "--inline", "a=logo.png", "--inline", "a=logo.png"),
+            "--inline a: given twice",
+        ),
+        ((*PARTS, "--header", "no colon"), "--header 'no colon': it must be one line like"),
+        ((*PARTS, "--header", "X Y: z"), "--header 'X Y: z': it must be one line like"),
+        ((*PARTS, "--header", "X: a\nBcc: b@example.com"), "it must be one line like"),
+        ((*PARTS, "--header", "X: 1", "--header", "x: 2"), "--header x: given twice"),
+        ((*PARTS, "--header", "From: other@example.com"), "more than one From"),
+        ((*PARTS, "--header", "Content-Type: text/plain"), "Content-Type is made by compose"),
+        ((*PARTS, "--header", "X: {{ name"), "header X"),
+        ((*PARTS, "--subject", "{% include 'x' %}"), "header Subject"),
+        ((*PARTS, "--subject", "{{ surname }}"), "no column 'surname'"),
+        ((*PARTS, "--address", "{{ mail }}"), "no column 'mail'"),
+        ((*PARTS, "--from", "nobody"), "'nobody' is not an address"),
+        ((*PARTS, "--text", "-", "--to", "-"), "the standard input can be one of"),
+    ],
+)
+def test_bad_options(here: Any, arguments: tuple[str, ...], expected: str) -> None:
+    here.write("nul.txt", b"Dear\0")
+    here.write("broken.html", "<p>{% if x %}</p>")
+    one_line(here("send", "--to", "list.csv", "--dry-run", *arguments), expected)
+
+
+def test_an_unreadable_attachment(here: Any) -> None:
+    # Nobody can open a socket like a file, and root can open everything else.
+    with closing(socket.socket(socket.AF_UNIX)) as unreadable:
+        unreadable.bind("agenda.sock")
+        arguments = ("--to", "list.csv", *PARTS, "--attach", "agenda.sock", "--dry-run")
+        one_line(here("send", *arguments), "agenda.sock: No such device or address")
+
+
+@pytest.mark.parametrize("option", ["--text", "--attach"])
+def test_a_file_that_is_a_pipe(here: Any, option: str) -> None:
+    """As in `--attach <(command)`, which can be read once."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=[b"from a pipe {{ name }}\n"])
+    writer.start()
+    arguments = ("--to", "list.csv", *PARTS, option, "pipe", "--preview", "1", "--no-warnings")
+    result = here("send", *arguments)
+    writer.join()
+    assert (result.returncode, result.stderr) == (0, "")
+    message = parsed(Path("preview/1.eml").read_text())
+    if option == "--text":
+        assert text_of(message, "plain") == "from a pipe Anna\n"
+    else:
+        (attached,) = message.iter_attachments()
+        assert attached.get_content() == b"from a pipe {{ name }}\n"
+
+
+def test_no_relay(here: Any) -> None:
+    one_line(here("send", "--to", "list.csv", *PARTS), "no --relay, which only --preview and")
