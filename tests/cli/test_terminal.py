@@ -111,6 +111,16 @@ def test_no_colour(command: Command, relays: Callable[..., Relay]) -> None:
     assert BAR in terminal.text and not COLOUR.search(terminal.text)
 
 
+def test_preview_and_dry_run(command: Command) -> None:
+    files = ("--template", "letter.eml", "--to", "list.csv", "--tag", "id")
+    terminal = Terminal(command, "send", *files, "--dry-run", "--preview", "2")
+    assert terminal.end() == 0
+    shown = ESCAPE.sub("", terminal.text)
+    assert BAR in shown and "3/3" in shown and CORNER in shown
+    assert "preview/2-2.eml" in shown and re.search(r"valid +\W +3 ", shown)
+    assert max(map(len, lines_of(terminal.text))) <= 80
+
+
 def test_ctrl_c(command: Command, relays: Callable[..., Relay]) -> None:
     reached = threading.Event()
 

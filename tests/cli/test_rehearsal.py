@@ -1,0 +1,178 @@
+"""`rapidsmtp send --preview` and `--dry-run`: what would be sent, and no connection."""
+
+import csv
+import email
+import email.policy
+import json
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import CSV, EML, Command, Relay, one_line
+from rapidsmtp import Template
+
+FILES = ("--template", "letter.eml", "--to", "list.csv")
+
+
+def names(folder: str) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_preview(here: Any) -> None:
+    result = here("send", *FILES, "--preview", "2")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert names("preview") == ["1.eml", "2.eml"]
+    data = Path("preview/2.eml").read_bytes()
+    assert data.count(b"\n") == data.count(b"\r\n") > 3
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    assert not message.defects
+    assert (message["To"], message["Subject"]) == ("Bo <bo@example.com>", "Hello Bo")
+    # The reader is told what the file cannot tell: who else gets it.
+    lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
+    assert ["preview/2.eml", "bo@example.com, hidden@example.com", f"{len(data)}"] in lines
+    assert "the first 2: nothing was sent" in result.stdout
+    # What is previewed is what is rendered, but for what is made for each message anew.
+    expected = Template.from_eml("letter.eml").render({"name": "Bo", "email": "bo@example.com"})
+    unique = re.compile(rb"(?m)^(Date|Message-ID): .*\r\n( .*\r\n)*")
+    assert unique.sub(b"", data) == unique.sub(b"", expected.data)
+
+
+def test_previewed_files_are_named_by_number_and_tag(here: Any) -> None:
+    rows = "".join(f"{tag},N,n@example.com\n" for tag in ["a b/../c", "\xe9t\xe9", "x" * 300, ""])
+    here.write("list.csv", "id,name,email\n" + rows * 3)
+    result = here("send", *FILES, "--preview", "10", "--preview-to", "a/b", "--tag", "id")
+    assert result.returncode == 0, result.stderr
+    assert names("a/b")[:4] == [
+        "01-a_b_.._c.eml",
+        "02-\xe9t\xe9.eml",
+        f"03-{'x' * 49}.eml",
+        "04-.eml",
+    ]
+    assert len(names("a/b")) == 10
+
+
+def test_more_than_there_are(here: Any) -> None:
+    assert here("send", *FILES, "--preview", "50", "--limit", "2").returncode == 0
+    assert names("preview") == ["1.eml", "2.eml"]
+
+
+def test_nothing_is_overwritten_unless_asked(here: Any) -> None:
+    Path("preview").mkdir()
+    Path("preview/2.eml").write_text("mine")
+    one_line(here("send", *FILES, "--preview", "3"), "preview/2.eml: is there already; --overwrite")
+    assert names("preview") == ["2.eml"] and Path("preview/2.eml").read_text() == "mine"
+    assert here("send", *FILES, "--preview", "3", "--overwrite").returncode == 0
+    assert names("preview") == ["1.eml", "2.eml", "3.eml"]
+    assert "Dear Bo" in Path("preview/2.eml").read_text()
+
+
+def test_a_dangling_link_is_not_followed(here: Any) -> None:
+    Path("preview").mkdir()
+    Path("preview/1.eml").symlink_to("elsewhere.eml")
+    one_line(here("send", *FILES, "--preview", "1"), "preview/1.eml: File exists")
+    assert not Path("preview/elsewhere.eml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--preview", "0"), "--preview: 0 is not above zero"),
+        (("--preview", "few"), "--preview: 'few' is not a whole number"),
+        (("--preview", "1", "--preview-to", "letter.eml"), "--preview-to letter.eml: File exists"),
+        (("--preview", "1", "--preview-to", "letter.eml/x"), "letter.eml/x: Not a directory"),
+        (("--preview", "1", "--preview-to", "/proc/x"), "--preview-to /proc/x: "),
+        (("--preview", "1", "--template", "absent.eml"), "absent.eml: No such file"),
+        (("--preview", "1", "--to", "absent.csv"), "absent.csv: No such file"),
+        (("--preview", "1", "--tag", "nickname"), "no column 'nickname'"),
+        (("--preview-to", "x"), "--preview-to goes with --preview"),
+        (("--overwrite",), "--overwrite goes with --preview"),
+        (("--dry-run", "--preview-to", "x"), "--preview-to goes with --preview"),
+        (("--dry-run", "--to", "empty.csv"), "empty.csv: no rows"),
+        (("--dry-run", "--relay", "http://x"), "must begin with smtp://"),
+        (("--dry-run", "--not-accepted", "absent/x.csv"), "absent/x.csv: No such file"),
+        ((), "no --relay, which only --preview and --dry-run can do without"),
+    ],
+)
+def test_bad_options(here: Any, arguments: tuple[str, ...], expected: str) -> None:
+    here.write("empty.csv", "id,name,email\n")
+    one_line(here("send", *FILES, *arguments), expected)
+
+
+def test_dry_run_opens_no_connection(command: Command, relays: Callable[..., Relay]) -> None:
+    relay = relays()
+    result = command.send(relay.url, "--dry-run", "--preview", "1")
+    assert (result.returncode, result.stderr, relay.connections) == (0, "", 0)
+    lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
+    assert ["valid", "3"] in lines and ["invalid", "0"] in lines and ["recipients", "6"] in lines
+    assert "dry run: nothing was sent" in result.stdout
+    assert (command.directory / "preview/1.eml").exists()
+
+
+def test_dry_run_needs_no_network(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    assert here("send", *FILES, "--dry-run", "--relay", "smtp://no.such.host").returncode == 0
+
+
+BAD = EML.replace("Dear {{ name }}", "Dear {{ name }}{{ ' of ' ~ city }}")
+ROWS = (
+    "id,name,email,city\n1,Anna,anna@example.com,Ulm\n2,Bo,nobody,Bonn\n3,,cy@example.com,Kiel\n"
+    "4,Di,di@example.com,Jena\n5,Ed,nobody,Hof\n"
+)
+
+
+def test_rows_that_make_no_message(here: Any) -> None:
+    here.write("list.csv", ROWS)
+    result = here("send", *FILES, "--dry-run", "--not-accepted", "bad.csv")
+    assert (result.returncode, result.stderr) == (1, "")
+    lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
+    assert ["valid", "2"] in lines and ["invalid", "3"] in lines
+    (same,) = [line for line in lines if "'nobody' is not an address" in line[0]]
+    assert same[1:] == ["2", "row 2, row 5"]
+    (empty,) = [line for line in lines if line[-1] == "row 3"]
+    assert "name" in empty[0]
+    with Path("bad.csv").open(newline="") as file:
+        found = [(line["row"], line["status"]) for line in csv.DictReader(file)]
+    assert found == [("2", "invalid"), ("3", "invalid"), ("5", "invalid")]
+
+
+def test_the_first_row_is_no_message(here: Any) -> None:
+    here.write("list.csv", ROWS.replace("anna@example.com", "anna"))
+    result = here("send", *FILES, "--preview", "2", "--json", "--tag", "id")
+    report = json.loads(result.stdout)
+    assert (result.returncode, report["valid"], report["invalid"]) == (1, 0, 2)
+    assert report["preview"] == [] and names("preview") == []
+    assert [each["tag"] for each in report["invalid_rows"]] == ["1", "2"]
+
+
+def test_json(here: Any) -> None:
+    here.write("list.csv", ROWS)
+    result = here("send", *FILES, "--dry-run", "--preview", "4", "--json", "--tag", "id")
+    report = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert report["dry_run"] is True and report["warnings"] == []
+    assert (report["messages"], report["valid"], report["invalid"]) == (5, 2, 3)
+    assert report["recipients"] == 4
+    first, second = report["preview"]
+    assert (first["row"], first["tag"], first["path"]) == (1, "1", "preview/1-1.eml")
+    assert second["path"] == "preview/4-4.eml"
+    assert second["recipients"] == ["di@example.com", "hidden@example.com"]
+    assert second["sender"] == "news@example.com"
+    sizes = [len(Path(each["path"]).read_bytes()) for each in report["preview"]]
+    assert [each["octets"] for each in report["preview"]] == sizes
+    assert (report["octets"], report["largest"]) == (sum(sizes), max(sizes))
+    rows = [(each["row"], each["status"], each["phase"]) for each in report["invalid_rows"]]
+    assert rows == [(2, "invalid", "build"), (3, "invalid", "build"), (5, "invalid", "build")]
+    assert "'nobody' is not an address" in report["invalid_rows"][0]["reason"]
+
+
+def test_dry_run_of_a_limited_list(here: Any) -> None:
+    report = json.loads(here("send", *FILES, "--dry-run", "--limit", "2", "--json").stdout)
+    assert (report["messages"], report["valid"], report["preview"]) == (2, 2, [])
