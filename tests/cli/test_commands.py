@@ -1,6 +1,5 @@
 """The commands beside `send`."""
 
-import re
 import signal
 
 import pytest
@@ -19,20 +18,6 @@ def test_version(command: Command, half: str) -> None:
 def test_help_has_an_example(command: Command, name: str) -> None:
     result = command(name, "--help")
     assert result.returncode == 0 and f"rapidsmtp {name}" in result.stdout.split("example:")[1]
-
-
-def test_demo(command: Command, half: str) -> None:
-    result = command("demo", "--limit", "20")
-    assert result.returncode == 0, result.stderr
-    lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
-    figures = {line[0]: line[1:] for line in lines if len(line) == 6}
-    ways = ["stream", "window 16"] if half == "rust" else ["transaction"]
-    assert list(figures) == ["smtplib", "drop-in", *(f"Sender, {way}" for way in ways)]
-    for sent, refused, seconds, a_second, times in figures.values():
-        assert (sent, refused) == ("20", "0")
-        assert 20 / float(a_second) == pytest.approx(float(seconds), rel=0.01, abs=0.0006)
-        assert float(times) > 0
-    assert figures["smtplib"][4] == "1.0"
 
 
 PROGRAM = """

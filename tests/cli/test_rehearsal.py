@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from commandline import CSV, EML, Command, Relay, one_line
+from commandline import EML, Command, Relay, one_line
 from rapidsmtp import Template
 
 FILES = ("--template", "letter.eml", "--to", "list.csv")

@@ -1,24 +1,27 @@
 """The ways to send that `demo` and `bench` lay beside each other.
 
-smtplib and the drop-in send one message after the other over one connection, by `sendmail`; a
-`Sender` is given all of them at once.
+smtplib and the drop-in send one message after the other over one connection; a `Sender` is given
+all of them at once. For `bench` they are ready messages, for `demo` the rows of a list.
 """
 
+import math
 import smtplib
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import rapidsmtp as drop_in
+from rapidsmtp.cli.letter import Letter
 from rapidsmtp.cli.usage import UsageError
 from rapidsmtp.errors import RelayError
-from rapidsmtp.message import Message
 from rapidsmtp.outcome import Status
 from rapidsmtp.relay import Relay, parse_relay
 from rapidsmtp.sender import Sender
 from rapidsmtp.settings import TLS
+from rapidsmtp.template import Template
 
 # Seconds for a connection that is idle while the others have their turns.
 _IDLE = 600.0
@@ -35,6 +38,7 @@ class Contender(ABC):
         accepted: Messages that were accepted for all of their recipients.
         refused: All others.
         seconds: How long it took.
+        composing: How many of these went into making the messages, where that is known.
     """
 
     name: str
@@ -42,8 +46,21 @@ class Contender(ABC):
     accepted: int = 0
     refused: int = 0
     seconds: float = 0.0
+    composing: float | None = None
+    _until: float = math.inf
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send_until(self, until: float, messages: Sequence[Any]) -> None:
+        """Send as many messages as there is time for; a `Sender` sends all or none.
+
+        Args:
+            until: When to stop, by `time.perf_counter`.
+            messages: What to send.
+        """
+        self._until = until
+        if time.perf_counter() < until:
+            self.send(messages)
+
+    def send(self, messages: Sequence[Any]) -> None:
         """Send messages, and note how long that took."""
         start = time.perf_counter()
         try:
@@ -63,9 +80,10 @@ class Contender(ABC):
     def forget(self) -> None:
         """Begin to count anew."""
         self.accepted, self.refused, self.seconds = 0, 0, 0.0
+        self.composing = None if self.composing is None else 0.0
 
     @abstractmethod
-    def _send(self, messages: Sequence[Message]) -> None: ...
+    def _send(self, messages: Sequence[Any]) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -83,14 +101,14 @@ class OneByOne(Contender):
     allow_plaintext_auth: bool = False
     _client: smtplib.SMTP | None = None
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Sequence[Any]) -> None:
         for message in messages:
+            if time.perf_counter() >= self._until:
+                return
             if self._client is None:
                 self._client = self._connected()
             try:
-                refused = self._client.sendmail(
-                    message.sender, list(message.recipients), message.data, message.mail_options
-                )
+                refused = self._hand_over(self._client, message)
             except smtplib.SMTPServerDisconnected:
                 self.refused += 1
                 self.close()
@@ -101,6 +119,11 @@ class OneByOne(Contender):
             else:
                 self.refused += bool(refused)
                 self.accepted += not refused
+
+    def _hand_over(self, client: smtplib.SMTP, message: Any) -> dict[str, Any]:
+        return client.sendmail(
+            message.sender, list(message.recipients), message.data, message.mail_options
+        )
 
     def _connected(self) -> smtplib.SMTP:
         relay = self.relay
@@ -140,16 +163,66 @@ class Bulk(Contender):
 
     sender: Sender = field(kw_only=True)
 
-    def _send(self, messages: Sequence[Message]) -> None:
-        for outcome in self.sender.send(messages):
+    def _send(self, messages: Sequence[Any]) -> None:
+        for outcome in self.sender.send(self._made(messages)):
             if outcome.status is Status.ACCEPTED:
                 self.accepted += 1
             else:
                 self.refused += 1
 
+    def _made(self, messages: Sequence[Any]) -> Iterable[Any]:
+        return messages
+
     def close(self) -> None:
         """End its connections, without waiting for anything."""
         self.sender.close(0)
+
+
+@dataclass(slots=True)
+class Composing(OneByOne):
+    """The same with an EmailMessage for each row of a list."""
+
+    letter: Letter = field(kw_only=True)
+    composing: float | None = 0.0
+
+    def _hand_over(self, client: smtplib.SMTP, message: Any) -> dict[str, Any]:
+        start = time.perf_counter()
+        try:
+            composed = self.letter.compose(message)
+        except ValueError as error:
+            return {"": (0, str(error).encode())}
+        finally:
+            self.composing = (self.composing or 0.0) + time.perf_counter() - start
+        return client.send_message(composed)
+
+
+@dataclass(slots=True)
+class Merging(Bulk):
+    """A `Sender` that is given what a `Template` makes of the rows of a list."""
+
+    template: Template = field(kw_only=True)
+
+    def _made(self, messages: Sequence[Any]) -> Iterable[Any]:
+        return self.template.merge(messages)
+
+
+def newsletter_contenders(url: str, letter: Letter, template: Template) -> list[Contender]:
+    """smtplib and the drop-in with EmailMessages, and a `Sender` with a `Template`.
+
+    All have one connection; what they send are rows of a list.
+
+    Args:
+        url: Where they send to.
+        letter: What makes the EmailMessages.
+        template: The same message.
+    """
+    relay = parse_relay(url)
+    sender = Sender(url, connections=1, local_hostname="localhost", max_attempts=1)
+    return [
+        Composing("smtplib", client_class=smtplib.SMTP, relay=relay, letter=letter),
+        Composing("drop-in", client_class=drop_in.SMTP, relay=relay, letter=letter),
+        Merging("Template, Sender", sender=sender, template=template),
+    ]
 
 
 def contenders(

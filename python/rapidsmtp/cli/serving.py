@@ -7,8 +7,10 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rapidsmtp import _core
 from rapidsmtp.cli.usage import UsageError
@@ -50,6 +52,35 @@ def server(latency: float = 0.0) -> Iterator[str]:
     else:
         # Whichever half is in use here: only the client's is told apart.
         arguments, half = ["-m", "rapidsmtp", "sink", "--latency", f"{latency:g}"], "rust"
+    with _running(arguments, half) as url:
+        yield url
+
+
+@contextmanager
+def keeping_server() -> Iterator[tuple[str, Callable[[], list[bytes]]]]:
+    """Run one that keeps what it takes, for a few messages.
+
+    Yields:
+        Its URL, and what tells the messages that it has taken so far, in their order.
+
+    Raises:
+        UsageError: There is none to run, or it does not start.
+    """
+    if server_name() == "aiosmtpd":
+        with (
+            tempfile.TemporaryDirectory(prefix="rapidsmtp-") as folder,
+            _running(["-m", "rapidsmtp.cli.server", folder], "auto") as url,
+        ):
+            yield url, lambda: [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+        return
+    from rapidsmtp.testing import Sink
+
+    with Sink() as sink:
+        yield sink.url, lambda: [message.data for message in sink.messages]
+
+
+@contextmanager
+def _running(arguments: Sequence[str], half: str) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, "RAPIDSMTP_CORE": half},
