@@ -177,14 +177,14 @@ def test_demo_and_ctrl_c(command: Command) -> None:
 
 
 def test_demo(command: Command, half: str) -> None:
-    terminal = Terminal(command, "demo", "--limit", "30")
+    terminal = Terminal(command, "demo", "--limit", "10")
     assert terminal.end() == 0
     shown = ESCAPE.sub("", terminal.text)
-    assert f"rapidsmtp ({half})" in shown and "smtplib" in shown and "30/30" in shown
+    assert f"rapidsmtp ({half})" in shown and "smtplib" in shown and "10/10" in shown
     assert max(map(len, lines_of(terminal.text))) <= 80
     rows = ROW.findall(shown)
     assert [row[0] for row in rows] == ["smtplib", "drop-in", "Template, Sender"]
     assert "Compared: the same header fields and texts" in shown
     for _, sent, refused, seconds, a_second, _ in rows:
-        assert (sent, refused) == ("30", "0")
-        assert 30 / float(a_second) == pytest.approx(float(seconds), rel=0.01, abs=0.0006)
+        assert (sent, refused) == ("10", "0")
+        assert 10 / float(a_second) == pytest.approx(float(seconds), rel=0.01, abs=0.0006)

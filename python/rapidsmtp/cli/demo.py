@@ -150,8 +150,8 @@ def _print(title: str, senders: Sequence[Contender]) -> None:
     )
     print(
         "Timed: from a row of the list to the server's 250, one connection each, in turns\n"
-        f"of {_BLOCK} and for {_SECONDS:g} seconds at the most. smtplib and the drop-in: Jinja2 and\n"
-        "an EmailMessage for each row, send_message(). Template: merge() and send().\n"
+        f"of {_BLOCK} and for {_SECONDS:g} seconds at the most. smtplib and the drop-in: Jinja2\n"
+        "and an EmailMessage for each row, send_message(). Template: merge() and send().\n"
         f"Of the first two's seconds {composing} went into making the messages."
     )
 
