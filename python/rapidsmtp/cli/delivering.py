@@ -13,14 +13,15 @@ from rapidsmtp.cli import display
 from rapidsmtp.cli.listing import Listing
 from rapidsmtp.cli.summary import Summary
 from rapidsmtp.errors import RelayError
-from rapidsmtp.message import Message
-from rapidsmtp.outcome import Outcome
 from rapidsmtp.sender import Sender
 
 GRACE = 0.6
 """What is under way at Ctrl-C is given so long to be answered, in seconds: an answer now is worth
 more than a message of which nobody knows whether it was delivered. The report takes the rest of
 the second that Ctrl-C may take."""
+
+# No column of a list can be called so: `load` refuses NUL.
+_NUMBER = "\0number"
 
 
 def deliver(sender: Sender, listing: Listing, tag: str | None, summary: Summary) -> bool:
@@ -32,9 +33,9 @@ def deliver(sender: Sender, listing: Listing, tag: str | None, summary: Summary)
     Raises:
         RelayError: There never was a connection.
     """
-    numbered = _Numbered(listing.template.merge(islice(listing.rows(), summary.total), tag))
+    numbered = _Numbered(islice(listing.rows(), summary.total), tag)
     with _Interruption(sender) as interruption:
-        error = _send(sender, numbered, summary)
+        error = _send(sender, listing.template.merge(numbered, _NUMBER), summary)
         if isinstance(error, RuntimeError) and not interruption.happened:
             raise error
         sender.close(GRACE if interruption.happened else None)
@@ -51,7 +52,7 @@ def deliver(sender: Sender, listing: Listing, tag: str | None, summary: Summary)
     return interruption.happened
 
 
-def _send(sender: Sender, numbered: "_Numbered", summary: Summary) -> Exception | None:
+def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exception | None:
     """Send it.
 
     Returns:
@@ -60,8 +61,9 @@ def _send(sender: Sender, numbered: "_Numbered", summary: Summary) -> Exception 
     """
     with display.progress(["sending"], summary.total) as (bar,):
         try:
-            for outcome in sender.send(numbered):
-                summary.add(numbered.row_of(outcome), outcome)
+            for outcome in sender.send(messages):
+                row, tag = outcome.tag
+                summary.add(row, tag, outcome)
                 bar.advance()
         except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
             return error
@@ -69,24 +71,18 @@ def _send(sender: Sender, numbered: "_Numbered", summary: Summary) -> Exception 
 
 
 class _Numbered:
-    """Messages on their way, and the row that each is of: outcomes come in any order."""
+    """Rows with their numbers as the tags of their messages: outcomes come in any order."""
 
-    def __init__(self, items: Iterable[Message | Outcome]) -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]], tag: str | None) -> None:
         self.taken = 0
-        self._items = items
-        self._rows: dict[int, int] = {}
+        self._rows = rows
+        self._tag = tag
 
-    def __iter__(self) -> Iterator[Any]:
-        for item in self._items:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self._rows:
             self.taken += 1
-            # A sender holds what it has taken until its outcome, so that no other gets its id.
-            self._rows[id(item)] = self.taken
-            yield item
-
-    def row_of(self, outcome: Outcome) -> int:
-        """The row; to be asked once."""
-        item = outcome if outcome.message is None else outcome.message
-        return self._rows.pop(id(item))
+            row[_NUMBER] = (self.taken, row[self._tag] if self._tag else None)
+            yield row
 
 
 class _Interruption:

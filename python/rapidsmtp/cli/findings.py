@@ -82,18 +82,19 @@ class Findings:
         """Whether there is a CSV file."""
         return self._csv is not None
 
-    def add(self, row: int, outcome: Outcome) -> None:
+    def add(self, row: int, tag: object, outcome: Outcome) -> None:
         """Note an outcome.
 
         Args:
             row: The row that it is of, from 1 on.
+            tag: What the row is called; the outcome's own tag is not asked.
             outcome: What has become of it.
         """
-        self._remember(row, outcome)
+        self._remember(row, tag, outcome)
         if self._spool is not None:
             self._spool.write(", " if self._spool.tell() else "")
-            self._spool.write(display.as_json(_outcome_as_dict(row, outcome)))
-        self.write(_lines(row, outcome))
+            self._spool.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
+        self.write(_lines(row, tag, outcome))
 
     def write(self, lines: list[list[object]]) -> None:
         """Write lines to the CSV file, if there is one."""
@@ -134,13 +135,13 @@ class Findings:
         if self.fault:
             print(f"rapidsmtp: {display.printable(self.fault)}", file=sys.stderr)
 
-    def _remember(self, row: int, outcome: Outcome) -> None:
+    def _remember(self, row: int, tag: object, outcome: Outcome) -> None:
         key = (outcome.status.value, outcome.reason)
         if key not in self._reasons and len(self._reasons) >= _KNOWN_REASONS:
             key = _OTHER
         count, names = self._reasons.get(key, (0, []))
         if len(names) <= _EXAMPLES:
-            names.append(f"row {row}" if outcome.tag is None else str(outcome.tag))
+            names.append(f"row {row}" if tag is None else str(tag))
         self._reasons[key] = (count + 1, names)
 
     def _failed(self, error: OSError) -> None:
@@ -153,7 +154,7 @@ def _examples(names: list[str]) -> str:
     return ", ".join(names[:_EXAMPLES]) + more
 
 
-def _lines(row: int, outcome: Outcome) -> list[list[object]]:
+def _lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     """A line of the CSV file for each recipient that was not accepted, or one for all."""
     refused = [
         (address, result)
@@ -162,11 +163,11 @@ def _lines(row: int, outcome: Outcome) -> list[list[object]]:
     ]
     if not refused:
         status = outcome.status.name.lower()
-        return [[row, outcome.tag, "", status, None, None, outcome.phase, outcome.reason]]
+        return [[row, tag, "", status, None, None, outcome.phase, outcome.reason]]
     return [
         [
             row,
-            outcome.tag,
+            tag,
             address,
             result.status.name.lower(),
             result.code,
@@ -178,10 +179,10 @@ def _lines(row: int, outcome: Outcome) -> list[list[object]]:
     ]
 
 
-def _outcome_as_dict(row: int, outcome: Outcome) -> dict[str, Any]:
+def _outcome_as_dict(row: int, tag: object, outcome: Outcome) -> dict[str, Any]:
     return {
         "row": row,
-        "tag": outcome.tag,
+        "tag": tag,
         "status": outcome.status.name.lower(),
         "phase": outcome.phase,
         "attempts": outcome.attempts,

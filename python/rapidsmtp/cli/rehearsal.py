@@ -97,7 +97,7 @@ def _render(
         for row, item in enumerate(items, 1):
             checked = _checked(item)
             if isinstance(checked, Outcome):
-                findings.add(row, checked)
+                findings.add(row, checked.tag, checked)
             else:
                 if not found.valid and not options.no_warnings:
                     found.warnings += advice.of_message(checked)

@@ -60,17 +60,18 @@ class Summary:
         """Whether there is nothing to complain of."""
         return self.counts[Status.ACCEPTED] == self.total and not self._findings.fault
 
-    def add(self, row: int, outcome: Outcome) -> None:
+    def add(self, row: int, tag: object, outcome: Outcome) -> None:
         """Count an outcome.
 
         Args:
             row: The row that it is of, from 1 on.
+            tag: What the row is called.
             outcome: What has become of it.
         """
         self._taken += 1
         self.counts[outcome.status] += 1
         if outcome.status is not Status.ACCEPTED:
-            self._findings.add(row, outcome)
+            self._findings.add(row, tag, outcome)
 
     def add_untaken(self, rows: Iterable[Mapping[str, Any]], taken: int, tag: str | None) -> None:
         """Note the rows of which no message was made, because the sending stopped before.
