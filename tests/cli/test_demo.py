@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from commandline import CSV, EML, Command, one_line
-from rapidsmtp import Message, Template, _core
-from rapidsmtp.cli import demo
+from rapidsmtp import Message, Template
+from rapidsmtp.cli import demo, serving
 from rapidsmtp.cli.contenders import Contender, newsletter_contenders
 from rapidsmtp.cli.letter import Letter
 from rapidsmtp.cli.sameness import all_same, facts
@@ -81,7 +81,8 @@ def test_json(command: Command, half: str) -> None:
 
 
 def test_without_a_sink_of_ours(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_core, "native_sink", lambda: None)
+    for module in (serving, demo):
+        monkeypatch.setattr(module, "server_name", lambda: "aiosmtpd")
     result = here("demo", "--limit", "3", "--json")
     report = json.loads(result.stdout)
     assert result.returncode == 0 and "aiosmtpd" in result.stderr
