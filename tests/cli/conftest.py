@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from commandline import CSV, EML, Command, Relay
+from commandline import CSV, EML, ONCE, Command, Relay
 from rapidsmtp import cli
 
 
@@ -51,6 +51,10 @@ class Here:
         status = cli.main(arguments)
         output = self._capsys.readouterr()
         return subprocess.CompletedProcess(arguments, status, output.out, output.err)
+
+    def send(self, url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        files = ("--template", "letter.eml", "--to", "list.csv")
+        return self("send", "--relay", url, *files, *ONCE, *arguments)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,11 +62,11 @@ def test_refused_port(command: Command) -> None:
     ],
 )
 def test_bad_files(
-    command: Command, relays: Callable[..., Relay], name: str, text: str | bytes, expected: str
+    here: Any, relays: Callable[..., Relay], name: str, text: str | bytes, expected: str
 ) -> None:
     relay = relays()
-    command.write(name, text)
-    one_line(command.send(relay.url), expected)
+    here.write(name, text)
+    one_line(here.send(relay.url), expected)
     assert relay.connections == 0
 
 
@@ -98,10 +99,10 @@ def test_bad_files(
     ],
 )
 def test_bad_arguments(
-    command: Command, relays: Callable[..., Relay], arguments: tuple[str, ...], expected: str
+    here: Any, relays: Callable[..., Relay], arguments: tuple[str, ...], expected: str
 ) -> None:
     relay = relays()
-    one_line(command.send(relay.url, *arguments), expected)
+    one_line(here.send(relay.url, *arguments), expected)
     assert relay.connections == 0
 
 
