@@ -5,7 +5,9 @@ import email
 import email.policy
 import json
 import re
+import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,16 @@ def test_json(here: Any) -> None:
 def test_dry_run_of_a_limited_list(here: Any) -> None:
     report = json.loads(here("send", *FILES, "--dry-run", "--limit", "2", "--json").stdout)
     assert (report["messages"], report["valid"], report["preview"]) == (2, 2, [])
+
+
+def test_ctrl_c(command: Command) -> None:
+    rows = "".join(f"{n},N{n},n{n}@example.com\n" for n in range(50_000))
+    command.write("list.csv", "id,name,email\n" + rows)
+    process = command.start("send", *FILES, "--dry-run", "--preview", "1")
+    first = command.directory / "preview/1.eml"
+    deadline = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (130, "", "rapidsmtp: interrupted\n")
