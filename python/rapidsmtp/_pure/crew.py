@@ -164,7 +164,16 @@ class Crew:
             worker = self._hire()
             self.workers.add(worker)
             self._connecting += 1  # until it has come to `wants`
-            worker.start()
+            try:
+                worker.start()
+            except RuntimeError as error:
+                # There are no more threads to be had; from 3.12 on, when the interpreter ends, none
+                # at all. Those that there are do the work.
+                self.workers.discard(worker)
+                self._connecting -= 1
+                if not self.workers:
+                    self.stop(f"no thread to send with: {error}", None)
+                return
 
     # What a worker asks
 
