@@ -3,6 +3,8 @@
 Each runs on free ports of the loopback with a configuration of its own in a temporary folder, and
 is stopped by the process id that it was started with. One port for each way the server is to
 behave: plain, TLS from the first byte, two seconds of patience, refusals after DATA.
+A log comes from other processes, and late where the machine is busy: who wants to know what it
+says of a test has to wait until the server is done with the connections (`settled_log`).
 Both must be started as root, since they change to their own users; those users need no rights
 but in the temporary folder.
 """
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -36,6 +39,10 @@ COMPLAINT = re.compile(
 """What a log says of a client without manners."""
 
 
+SETTLING = 10.0
+"""Seconds after which a connection is taken to be left open on purpose."""
+
+
 class Unavailable(Exception):
     """The server cannot be run here; the text says why."""
 
@@ -50,6 +57,9 @@ class RealServer:
 
     name: ClassVar[str]
     programs: ClassVar[tuple[str, ...]]
+    begun: ClassVar[re.Pattern[str]]
+    ended: ClassVar[re.Pattern[str]]
+    """The first and the last that is logged of a connection, with the client's port as group."""
 
     def __init__(self) -> None:
         self.program = self._find()
@@ -108,7 +118,27 @@ class RealServer:
         files = sorted(self.folder.glob("log*"))
         return "".join(file.read_text(errors="replace") for file in files)
 
+    def settled_log(self) -> str:
+        """The log, once it has the last word on each connection that was greeted before.
+
+        A connection of our own is the mark: its first line comes behind those of all others.
+        """
+        with socket.create_connection(("127.0.0.1", self.ports["plain"]), SETTLING) as mark:
+            port = str(mark.getsockname()[1])
+            mark.recv(1000)
+            mark.sendall(b"QUIT\r\n")
+            mark.recv(1000)
+        deadline = time.monotonic() + SETTLING
+        while True:
+            log = self.log()
+            recent = log[self._started_at :]
+            begun, ended = (Counter(each.findall(recent)) for each in (self.begun, self.ended))
+            if (port in begun and not begun - ended) or time.monotonic() > deadline:
+                return log
+            time.sleep(0.01)
+
     def start(self) -> None:
+        self._started_at = len(self.log())
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -138,6 +168,8 @@ class Postfix(RealServer):
 
     name = "Postfix"
     programs = ("postfix",)
+    begun = re.compile(r": connect from \S+:(\d+)$", re.MULTILINE)
+    ended = re.compile(r": disconnect from \S+:(\d+) ")
 
     @classmethod
     def runs(cls, program: str) -> bool:
@@ -178,6 +210,7 @@ class Postfix(RealServer):
             "virtual_mailbox_maps": "static:all/",
             "virtual_uid_maps": f"static:{mail.stat().st_uid}",
             "virtual_gid_maps": f"static:{max(100, mail.stat().st_gid)}",
+            "smtpd_client_port_logging": "yes",
             "smtpd_tls_security_level": "may",
             "smtpd_tls_cert_file": self.certificate,
             "smtpd_tls_key_file": self.certificate,
@@ -244,6 +277,11 @@ class Exim(RealServer):
 
     name = "Exim"
     programs = ("exim4", "exim")
+    begun = re.compile(r" SMTP connection from \[\S+\]:(\d+) .*\(TCP/IP connection count")
+    ended = re.compile(
+        r"(?:connection|call) from (?:.* )?\[[\d.]+\]:(\d+) I=.*"
+        r"(?:lost|closed by|closed after|dropped|refused|timeout|handshake)"
+    )
 
     @classmethod
     def runs(cls, program: str) -> bool:

@@ -28,11 +28,10 @@ pytestmark = pytest.mark.usefixtures("half")
 @pytest.fixture
 def server(real_server: RealServer) -> Iterator[RealServer]:
     """The server, whose log must hold no complaint when the test is over."""
-    before = len(real_server.log())
+    before = len(real_server.settled_log())
     yield real_server
-    time.sleep(0.05)  # the log comes through another process
     complaints = [
-        line for line in real_server.log()[before:].splitlines() if COMPLAINT.search(line)
+        line for line in real_server.settled_log()[before:].splitlines() if COMPLAINT.search(line)
     ]
     assert not complaints
 
