@@ -21,6 +21,10 @@
 //!     Quitting       221               Closed
 //! ```
 //!
+//! Who is asked to quit before `Ready` reads the reply that is due, and says QUIT in the place of
+//! the next command: nothing may be written behind EHLO, STARTTLS or AUTH (RFC 2920 3.1), and a
+//! server tells a client that goes without a word from one that is well.
+//!
 //! Replies come in the order of the commands (RFC 2920 3.1), so each reply belongs to the oldest
 //! message in flight; a reply that nobody awaits is a shutdown if it is a 421 and otherwise a
 //! fault, after which nothing that the server says can be matched any more.
@@ -236,6 +240,8 @@ pub struct Session {
     begun: usize,
     answered: u64,
     discards: Option<bool>,
+    /// Whether it was asked to quit before it was ready.
+    leaving: bool,
     events: VecDeque<Event>,
     trace: Vec<String>,
 }
@@ -262,6 +268,7 @@ impl Session {
             begun: 0,
             answered: 0,
             discards: options.discards.then_some(true),
+            leaving: false,
             events: VecDeque::new(),
             trace: Vec::new(),
             options,
@@ -417,10 +424,10 @@ impl Session {
         matches!(self.stage, Stage::Ready) && self.in_flight.is_empty()
     }
 
-    /// Whether the reply to QUIT is all that is awaited.
+    /// Whether it was asked to quit, and only waits until it can, or for the answer.
     #[must_use]
     pub fn is_quitting(&self) -> bool {
-        matches!(self.stage, Stage::Quitting)
+        self.leaving || matches!(self.stage, Stage::Quitting)
     }
 
     /// The mode in force.
@@ -461,14 +468,19 @@ impl Session {
         self.answered
     }
 
-    /// Says goodbye where that has a meaning: nothing is in flight.
+    /// Says goodbye as soon as that is allowed; not while mail is in flight.
     pub fn quit(&mut self) {
-        if self.is_idle() {
-            self.write("QUIT\r\n");
-            self.stage = Stage::Quitting;
-        } else if self.in_flight.is_empty() {
-            self.end(Cause::Quit, None, 0);
+        match self.stage {
+            Stage::Ready if !self.in_flight.is_empty() => {}
+            Stage::Quitting | Stage::Closed => {}
+            Stage::Ready | Stage::Credentials(_) => self.say_goodbye(),
+            _ => self.leaving = true,
         }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.write("QUIT\r\n");
+        self.stage = Stage::Quitting;
     }
 
     fn max_messages(&self) -> usize {
@@ -539,6 +551,7 @@ impl Session {
             Stage::Closed => return,
             // Whatever the server makes of it: nothing was lost.
             Stage::Quitting => Cause::Quit,
+            _ if self.leaving => Cause::Quit,
             _ => cause,
         };
         let phase = self.awaits();

@@ -5,9 +5,9 @@
 //! was left alone has its 421 or its end read before the next message is begun on it.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::IoSlice;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::futures::Notified;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use super::connect::{Target, connect};
 use super::door::Request;
@@ -37,7 +37,8 @@ const REST: Duration = Duration::from_secs(1);
 /// Opens a connection and sends over it until it is at its end.
 pub(super) async fn run(pool: Rc<Pool>, number: u64) {
     match open(&pool, number).await {
-        Ok(transport) => Connection::new(&pool, number, transport).drive().await,
+        Ok(Some(transport)) => Connection::new(&pool, number, transport).drive().await,
+        Ok(None) => pool.renewed(),
         Err(failure) => {
             trace(&pool, number, [failure.text.clone()]);
             pool.failed(&failure);
@@ -46,29 +47,54 @@ pub(super) async fn run(pool: Rc<Pool>, number: u64) {
     pool.flush();
 }
 
-async fn open(pool: &Pool, number: u64) -> Result<Transport, Failure> {
+/// None where it is not needed any more.
+async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, Failure> {
     let settings = &pool.settings;
-    let socket = connect(&settings.target, &settings.connect)
-        .await
-        .map_err(|error| Failure {
-            text: error.to_string(),
-            reply: None,
-            kind: FailureKind::Unreachable,
-        })?;
+    let connecting = connect(&settings.target, &settings.connect);
+    let Some(connected) = unless_done(pool, Duration::ZERO, connecting).await else {
+        return Ok(None);
+    };
+    let socket = connected.map_err(|error| Failure {
+        text: error.to_string(),
+        reply: None,
+        kind: FailureKind::Unreachable,
+    })?;
     trace(pool, number, [format!("connected to {}", settings.target)]);
     let transport = Transport::new(socket);
     if settings.implicit_tls {
         secure(pool, transport).await
     } else {
-        Ok(transport)
+        Ok(Some(transport))
     }
 }
 
-async fn secure(pool: &Pool, transport: Transport) -> Result<Transport, Failure> {
+/// What the work brings, unless `grace` has passed since nobody needed it any more.
+async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut done = pin!(async {
+        while !pool.is_done() {
+            pool.work.notified().await;
+        }
+        sleep(grace).await;
+    });
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => done.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// None where it is not needed any more: a handshake cannot be told to end, but it has an answer
+/// soon, behind which a goodbye can be said.
+async fn secure(pool: &Pool, transport: Transport) -> Result<Option<Transport>, Failure> {
     let settings = &pool.settings;
     let secured = transport.secure(&settings.tls, &settings.host);
-    match timeout(settings.timeouts.tls, secured).await {
-        Ok(Ok(transport)) => Ok(transport),
+    let limited = timeout(settings.timeouts.tls, secured);
+    let Some(ended) = unless_done(pool, settings.timeouts.quit, limited).await else {
+        return Ok(None);
+    };
+    match ended {
+        Ok(Ok(transport)) => Ok(Some(transport)),
         Ok(Err(error)) => Err(Failure {
             text: error.to_string(),
             reply: None,
@@ -119,6 +145,8 @@ struct Connection<'a> {
     broken: Option<String>,
     /// Whether something was read since the last write, which would have acknowledged it.
     unacknowledged: bool,
+    /// Whether the pool knows that it can take a message at once.
+    free: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -148,6 +176,7 @@ impl<'a> Connection<'a> {
             counted: 0,
             broken: None,
             unacknowledged: false,
+            free: false,
         }
     }
 
@@ -159,6 +188,7 @@ impl<'a> Connection<'a> {
                 break closed;
             }
             self.fill();
+            self.tell_whether_free();
             self.session.advance();
             self.note();
             if self.session.has_event() {
@@ -355,8 +385,17 @@ impl<'a> Connection<'a> {
         if was_idle && !self.session.is_idle() {
             self.since = now;
         }
-        if self.session.is_idle() && self.pool.is_done() {
+        if self.pool.is_done() {
             self.session.quit();
+        }
+    }
+
+    /// A connection without a message takes the next one, so that none is opened for it.
+    fn tell_whether_free(&mut self) {
+        let free = self.session.is_idle();
+        if free != self.free {
+            self.free = free;
+            self.pool.free(free);
         }
     }
 
@@ -448,10 +487,17 @@ impl<'a> Connection<'a> {
             return;
         };
         match secure(self.pool, transport).await {
-            Ok(transport) => {
+            Ok(Some(transport)) => {
                 self.transport = Some(transport);
+                if self.pool.is_done() {
+                    self.session.quit();
+                }
                 self.session.secured();
                 self.since = Instant::now();
+            }
+            Ok(None) => {
+                self.session.quit();
+                self.session.fail(false, "the sender was closed");
             }
             Err(failure) => self
                 .session
@@ -462,6 +508,7 @@ impl<'a> Connection<'a> {
     async fn authenticate(&mut self, mechanism: &str) {
         let password = match self.pool.password().await {
             Ok(password) => password,
+            Err(_) if self.pool.is_done() => return self.session.quit(),
             Err(reason) => return self.session.fail(true, &format!("no password: {reason}")),
         };
         let Some(nonce) = self.pool.nonce() else {
@@ -508,6 +555,7 @@ impl<'a> Connection<'a> {
 
     fn end(mut self, closed: &Closed) {
         self.note();
+        self.tell_whether_free();
         if let Some(descriptor) = self.descriptor {
             self.pool.door.descriptor(descriptor, false);
         }

@@ -99,6 +99,8 @@ struct State {
     /// Connections that are being opened, and those that are ready.
     opening: usize,
     open: usize,
+    /// Of those that are ready, how many have no message.
+    free: usize,
     ever: u64,
     failures: u32,
     /// Connections in a row that were ready and lost before anything was decided on them.
@@ -129,6 +131,7 @@ impl Pool {
                 decided: Vec::new(),
                 opening: 0,
                 open: 0,
+                free: 0,
                 ever: 0,
                 failures: 0,
                 fruitless: 0,
@@ -227,7 +230,7 @@ impl Pool {
             let there = state.open + state.opening;
             let proven = state.open > 0 || state.opening == 0;
             let early = state.not_before.is_some_and(|not_before| now < not_before);
-            let wanted = state.ready.len() > state.opening && !state.ending;
+            let wanted = state.ready.len() > state.opening + state.free && !state.ending;
             if !wanted || !proven || early || there >= allowed || state.stop.is_some() {
                 return;
             }
@@ -263,7 +266,7 @@ impl Pool {
     fn is_over(&self) -> bool {
         let state = self.state.borrow();
         let at_rest = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
-        at_rest && (state.open == 0 || self.cut.get())
+        at_rest && (state.open + state.opening == 0 || self.cut.get())
     }
 
     // What a connection asks for and tells
@@ -410,6 +413,16 @@ impl Pool {
         self.door.engine.notify_one();
     }
 
+    /// A connection that is ready can take a message at once, or no longer.
+    pub(super) fn free(&self, free: bool) {
+        let mut state = self.state.borrow_mut();
+        if free {
+            state.free += 1;
+        } else {
+            state.free -= 1;
+        }
+    }
+
     /// A connection did not get ready.
     pub(super) fn failed(&self, failure: &Failure) {
         let now = Instant::now();
@@ -504,6 +517,8 @@ impl Pool {
         state.stop.get_or_insert(stop);
         drop(state);
         self.take_in();
+        // Idle connections say goodbye.
+        self.work.notify_waiters();
         self.door.engine.notify_one();
     }
 
@@ -516,6 +531,9 @@ impl Pool {
         loop {
             if let Some(answer) = self.door.take_password() {
                 return answer;
+            }
+            if self.is_done() {
+                return Err(CLOSED.to_owned());
             }
             // The door wakes whoever opens connections; a token takes a while anyway.
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,6 +11,9 @@ use crate::reply::Reply;
 
 impl Session {
     pub(super) fn hello(&mut self, helo: bool) {
+        if self.leaving {
+            return self.say_goodbye();
+        }
         let verb = match (self.options.lmtp, helo) {
             (true, _) => "LHLO",
             (false, true) => "HELO",
@@ -28,6 +31,9 @@ impl Session {
                 return self.hello(true);
             }
             return self.end(Cause::Refused, Some(reply), 0);
+        }
+        if self.leaving {
+            return self.say_goodbye();
         }
         if !helo {
             self.offer = Offer::read(&reply.text);
@@ -122,6 +128,9 @@ impl Session {
     }
 
     pub(super) fn ready(&mut self) {
+        if self.leaving {
+            return self.say_goodbye();
+        }
         self.mode = if !self.offer.pipelining {
             Mode::Off
         } else if self.options.mode == Mode::Window
@@ -147,6 +156,9 @@ impl Session {
             500..=599 if !refused => self.stage = Stage::Discard { refused: true },
             250 if refused => {
                 self.discards = Some(true);
+                if self.leaving {
+                    return self.say_goodbye();
+                }
                 self.stage = Stage::Ready;
                 self.events.push_back(Event::Ready);
             }

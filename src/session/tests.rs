@@ -293,3 +293,45 @@ fn logs_in_by_one_mechanism_and_shows_nothing() {
     let mut wire = Wire::new(clear, ehlo);
     assert!(wire.fates()[0].contains("clear text"));
 }
+
+#[test]
+fn a_goodbye_before_any_mail_waits_for_the_reply_that_is_due() {
+    let mut wire = Wire {
+        session: Session::new(options(Mode::Stream)),
+    };
+    wire.session.quit();
+    assert_eq!(wire.writes(), b"");
+    wire.says(b"220 relay\r\n");
+    assert_eq!(wire.writes(), b"QUIT\r\n");
+
+    let mut wire = Wire {
+        session: Session::new(options(Mode::Stream)),
+    };
+    wire.says(b"220 relay\r\n");
+    assert_eq!(wire.writes(), b"EHLO me.example\r\n");
+    wire.session.quit();
+    wire.session.quit();
+    wire.says(ALL);
+    assert_eq!(wire.writes(), b"QUIT\r\n");
+    wire.says(b"221 bye\r\n");
+    assert_eq!(wire.fates(), ["closed: by us"]);
+}
+
+#[test]
+fn a_goodbye_during_the_discard_test_comes_behind_it_and_it_has_taught() {
+    let mut wire = Wire::new(
+        Options {
+            discards: false,
+            ..options(Mode::Window)
+        },
+        ALL,
+    );
+    wire.session.quit();
+    assert_eq!(wire.writes(), b"BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
+    wire.says(b"503 no\r\n250 reset\r\n");
+    assert_eq!(wire.writes(), b"QUIT\r\n");
+    assert_eq!(wire.session.discards(), Some(true));
+    // A refusal now would have been one of a connection that nobody needs.
+    wire.session.lose("gone", 0);
+    assert_eq!(wire.fates(), ["closed: by us"]);
+}

@@ -157,7 +157,7 @@ class Crew:
         # Somebody has to watch the clock even while nothing may begin.
         needed = 1 if self.governor.wait(now) > 0 else max(1, len(self.backlog.ready))
         while (
-            self._watching + self._connecting < needed
+            self._free() < needed
             and len(self.workers) < self.governor.allowed_connections(now)
             and (self.open or not self.workers)
         ):
@@ -174,6 +174,10 @@ class Crew:
                 if not self.workers:
                     self.stop(f"no thread to send with: {error}", None)
                 return
+
+    def _free(self) -> int:
+        """How many will see to an errand soon: also who has just settled one and comes back."""
+        return self._connecting + max(self._watching, self.open - len(self.in_flight))
 
     # What a worker asks
 
@@ -207,6 +211,18 @@ class Crew:
             self.connected_ever += 1
             self.wake_all()
             self._staff(time.monotonic())
+
+    def is_done(self) -> bool:
+        """Whether no further connection is of any use."""
+        with self._lock:
+            return bool(self.stopped) or self.cut or (self.closing and self.backlog.is_empty)
+
+    def unneeded(self) -> None:
+        """A worker's connection was made for nothing."""
+        with self._lock:
+            self._connecting -= 1
+            self.left.notify_all()
+            self.wake_all()
 
     def unavailable(self, fault: Unavailable) -> None:
         """A worker could get no connection."""

@@ -109,6 +109,9 @@ class Worker:
     def _connect_and_serve(self) -> None:
         try:
             dialogue = self._open()
+        except _NotNeeded:
+            self._crew.unneeded()
+            return
         except Unavailable as fault:
             self._close(fault.line)
             self._crew.unavailable(fault)
@@ -130,10 +133,14 @@ class Worker:
 
         Raises:
             Unavailable: there is none to be had.
+            _NotNeeded: there is nothing to be sent any more.
         """
         settings = self._settings
         try:
             sock = self._connect()
+            if self._crew.is_done():
+                sock.close()
+                raise _NotNeeded
             dialogue = Dialogue(self._attach(sock), settings, self._tell())
             self._introduce(dialogue, sock)
         except TimeoutError:
@@ -295,7 +302,7 @@ class Worker:
             gone = delivery.lost or judgement.BACK in actions
             ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
             return _End(reason, by_relay=ended, unfinished=1)
-        if judgement.IN_DOUBT in actions or judgement.STOP in actions:
+        if judgement.IN_DOUBT in actions:
             return _End("the relay gave no valid reply", unfinished=1)
         if judgement.BACK in actions:
             # It says in words that this connection has carried enough.
@@ -318,6 +325,10 @@ class Worker:
         wire.close()
         if self._board.tell is not None:
             self._board.tell(f"[{self._number}] closed: {reason}")
+
+
+class _NotNeeded(Exception):
+    """While a connection was made all the work was done."""
 
 
 class _End:

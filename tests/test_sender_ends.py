@@ -1,0 +1,130 @@
+"""Connections that nobody needs any more: each is told so by QUIT (RFC 5321 4.1.1.10), and soon.
+
+And no connection is opened that is not needed: an idle one takes the next message.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rapidsmtp import TLS, RelayError, Sender, Status
+from senders import commands, message, messages, send, sender_to, wait_for, wires
+from server import Connection, Dialogue, Server
+
+pytestmark = pytest.mark.usefixtures("half")
+
+Script = Callable[[Connection], None]
+
+
+def held_back(command: str, release: threading.Event, **options: object) -> tuple[Script, list]:
+    """A relay whose second connection waits for `release` before its reply to a command."""
+    lock, seen, waits = threading.Lock(), [], []
+
+    def wait(line: bytes) -> bytes:
+        waits.append(line)
+        release.wait(3)
+        return b""
+
+    def script(connection: Connection) -> None:
+        with lock:
+            seen.append(connection)
+            second = len(seen) == 2
+        usual = Dialogue(("PIPELINING", "STARTTLS"), **options)  # type: ignore[arg-type]
+        if not second:
+            return usual(connection)
+        say = usual.replies
+
+        def reply(line: bytes) -> bytes:
+            wait(line)
+            return {
+                "greeting": b"220 server.example",
+                "ehlo": b"250-server.example\r\n250-PIPELINING\r\n250 STARTTLS",
+                "starttls": b"220 go on",
+            }[command]
+
+        usual.replies = {**say, command: reply}
+        return usual(connection)
+
+    return script, waits
+
+
+@pytest.mark.parametrize("command", ["greeting", "ehlo", "starttls"])
+def test_a_connection_that_came_too_late(
+    command: str, server_tls: ssl.SSLContext, authority: object
+) -> None:
+    release = threading.Event()
+    script, waits = held_back(command, release, tls=server_tls)
+    tls = TLS(ca_file=authority.cert_pem.bytes())  # type: ignore[attr-defined]
+    with Server(script) as server:
+        query = "?starttls=required" if command == "starttls" else "?starttls=off"
+        sender = sender_to(server, connections=2, query=query, tls=tls)
+        outcomes = []
+        for outcome in sender.send(messages(300)):
+            outcomes.append(outcome)
+            if len(outcomes) == 1:
+                wait_for(lambda: waits)
+        assert {each.status for each in outcomes} == {Status.ACCEPTED}
+        threading.Timer(0.2, release.set).start()
+        sender.close()
+        wait_for(lambda: all(each.over.is_set() for each in server.connections))
+        assert len(server.connections) == 2
+        assert [wire.upper().endswith(b"QUIT\r\n") for wire in wires(server)] == [True, True]
+        assert b"MAIL" not in wires(server)[1].upper()
+
+
+def test_a_relay_that_is_slow_to_greet_holds_nobody_up(half: str) -> None:
+    release = threading.Event()
+    script, waits = held_back("greeting", release)
+    with Server(script) as server:
+        sender = sender_to(server, connections=2, query="?starttls=off")
+        outcomes = sender.send(messages(300))
+        next(outcomes)
+        wait_for(lambda: waits)
+        assert all(each.status is Status.ACCEPTED for each in outcomes)
+        start = time.monotonic()
+        sender.close()
+        assert time.monotonic() - start < 1.0  # half a second is the time limit of QUIT
+        release.set()
+
+
+def test_an_idle_connection_takes_the_next_message() -> None:
+    with Server(Dialogue(("PIPELINING",))) as server, sender_to(server, connections=4) as sender:
+        for number in range(60):
+            assert sender.submit(message(number)).result(5).status is Status.ACCEPTED
+            if number % 3 == 0:
+                time.sleep(0.002)
+        assert sender.stats().connected == 1
+    assert len(server.connections) == 1
+
+
+def test_where_nothing_more_is_sent_idle_connections_go() -> None:
+    """530 to MAIL stops the sender: what is open says goodbye at once, not when it has rested."""
+    said = threading.Event()
+
+    def mail(line: bytes) -> bytes:
+        if b"s99@" in line:
+            said.set()
+            return b"530 5.7.0 log in"
+        time.sleep(0.05)
+        return b"250 ok"
+
+    with Server(Dialogue(("PIPELINING",), {"mail": mail})) as server:
+        sender: Sender = sender_to(server, connections=2)
+        assert len(list(sender.send(messages(40)))) == 40
+        assert sender.stats().connections == 2
+        with pytest.raises(RelayError):
+            list(sender.send([message(99)]))
+        assert said.is_set()
+        wait_for(lambda: all(each.over.is_set() for each in server.connections))
+        assert commands(server, b"QUIT") == 2
+        sender.close()
+
+
+def test_the_goodbye_is_not_lost_on_those_that_send() -> None:
+    with Server(Dialogue(("PIPELINING",))) as server:
+        assert len(send(sender_to(server, connections=3), messages(200))) == 200
+        wait_for(lambda: all(each.over.is_set() for each in server.connections))
+        assert all(wire.upper().endswith(b"QUIT\r\n") for wire in wires(server))
