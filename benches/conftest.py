@@ -17,6 +17,8 @@ from sinks import start_sink
 from rapidsmtp import _core
 
 ROUNDS = 15
+# Of those who send many messages each time.
+TURNS = 3
 
 
 class Comparison:
@@ -116,6 +118,51 @@ def distant_sink() -> Iterator[int]:
     process, port = start_sink(0.02)
     yield port
     process.communicate("")
+
+
+# Many messages
+
+
+@pytest.fixture(params=["1-CPU", "2-CPUs"])
+def cpus(request: pytest.FixtureRequest, pinned: None) -> Iterator[str]:
+    """Client and sink together on one CPU, or on all of them."""
+    if request.param == "1-CPU" or not hasattr(os, "sched_setaffinity"):
+        yield request.param
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield request.param
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def port(cpus: str) -> Iterator[int]:
+    process, port = start_sink(0)
+    yield port
+    process.communicate("")
+
+
+@pytest.fixture
+def table(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Runs rivals in turns and notes what each took for a message."""
+
+    def run(rivals: dict[str, Callable[[], Any]], *, rounds: int = TURNS) -> None:
+        taken: dict[str, list[Any]] = {name: [] for name in rivals}
+
+        def turn() -> None:
+            for name, rival in rivals.items():
+                taken[name].append(rival())
+
+        benchmark.pedantic(turn, rounds=rounds)
+        benchmark.extra_info["rivals"] = {
+            name: {
+                "wall": statistics.median(each.wall for each in spent),
+                "cpu": statistics.median(each.cpu for each in spent),
+            }
+            for name, spent in taken.items()
+        }
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -16,13 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import rivals as ways
 import trustme
 from rivals import LARGE, SMALL, Spent
-from sinks import start_sink
 
 from rapidsmtp import TLS, Message, Sender, Status
 from rapidsmtp.testing import Sink
@@ -31,48 +29,6 @@ from real_servers import Exim, Postfix, RealServer, Unavailable
 ROUNDS = 3
 ROUND_TRIP = 0.04
 STREAM = {"pipelining": "stream"}
-
-
-@pytest.fixture(params=["1-CPU", "2-CPUs"])
-def cpus(request: pytest.FixtureRequest, pinned: None) -> Iterator[str]:
-    """Client and sink together on one CPU, or on all of them."""
-    if request.param == "1-CPU" or not hasattr(os, "sched_setaffinity"):
-        yield request.param
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield request.param
-    os.sched_setaffinity(0, before)
-
-
-@pytest.fixture
-def port(cpus: str) -> Iterator[int]:
-    process, port = start_sink(0)
-    yield port
-    process.communicate("")
-
-
-@pytest.fixture
-def table(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Runs rivals in turns and notes what each took for a message."""
-
-    def run(rivals: dict[str, Callable[[], Spent]], *, rounds: int = ROUNDS) -> None:
-        taken: dict[str, list[Spent]] = {name: [] for name in rivals}
-
-        def turn() -> None:
-            for name, rival in rivals.items():
-                taken[name].append(rival())
-
-        benchmark.pedantic(turn, rounds=rounds)
-        benchmark.extra_info["rivals"] = {
-            name: {
-                "wall": statistics.median(each.wall for each in spent),
-                "cpu": statistics.median(each.cpu for each in spent),
-            }
-            for name, spent in taken.items()
-        }
-
-    return run
 
 
 def rivals_of(port: int, data: bytes, count: int) -> dict[str, Callable[[], Spent]]:
@@ -225,7 +181,7 @@ def test_cold_start_40_ms_away(benchmark, authority, tls):
 def test_million_small_messages(benchmark, sink):
     count = int(os.environ.get("RAPIDSMTP_BENCH_MESSAGES", "1_000_000"))
     program = Path(__file__).with_name("million.py")
-    command = [sys.executable, "-P", str(program), str(sink), str(count)]
+    command = [sys.executable, "-P", str(program), str(sink), str(count), "messages"]
     ran = benchmark.pedantic(
         lambda: subprocess.run(command, check=True, capture_output=True, text=True), rounds=1
     )

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rapidsmtp import _pure
 
 if TYPE_CHECKING:
+    from rapidsmtp._native import CsvLines as CsvLines
     from rapidsmtp._native import Signer as Signer
     from rapidsmtp._native import Sink as Sink
+    from rapidsmtp._native import Template as Template
     from rapidsmtp._pure import *  # noqa: F403  (the interface, for type checkers)
 
 implementation: str

@@ -124,11 +124,6 @@ class Text:
             raise RowError(f"{self.where}: {error}") from None
 
 
-def has_syntax(text: str) -> bool:
-    """Whether Jinja2 would see anything but plain text."""
-    return "{{" in text or "{%" in text or "{#" in text
-
-
 def plain(value: Any) -> Any:
     """Reduce a row's value to str, int, float, bool, None and lists and dicts of them."""
     kind = type(value)

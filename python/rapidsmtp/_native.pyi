@@ -12,6 +12,8 @@ __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
     "CramMd5",
+    "CsvLines",
+    "Draft",
     "Engine",
     "Exchange",
     "External",
@@ -24,6 +26,7 @@ __all__ = [
     "Scram",
     "Signer",
     "Sink",
+    "Template",
     "Transaction",
     "XOAuth2",
     "__version__",
@@ -209,6 +212,31 @@ class Result:
         float,
         str,
     ]: ...
+
+@final
+class Template:
+    def __new__(
+        cls,
+        headers: Sequence[tuple[str, str]],
+        parts: Sequence[bytes | tuple[str, str, str, str, Sequence[bytes]]],
+        signer: Signer | None = None,
+    ) -> Template: ...
+    @property
+    def required_fields(self) -> frozenset[str]: ...
+    def draft(self, row: Mapping[str, Any], tag: Any, date: str, id: str, time: int) -> Draft: ...
+
+@final
+class Draft:
+    @property
+    def tag(self) -> Any: ...
+    def compose(self) -> tuple[str, list[str], bytes, list[str]]: ...
+
+@final
+class CsvLines:
+    def __new__(cls, template: Template, path: str, tag: str | None) -> CsvLines: ...
+    @property
+    def tag(self) -> str | None: ...
+    def next(self, date: str, id: str, time: int) -> Draft | None: ...
 
 @final
 class Transaction:

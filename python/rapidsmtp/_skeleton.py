@@ -1,7 +1,7 @@
-"""A message taken apart into bytes that never change and texts that do.
+"""A message taken apart into bytes that never change and texts that may.
 
-Attachments, inline images, boundaries and constant texts are encoded once, when the template is
-compiled; a row costs the rendering of the texts that hold fields, and one join.
+Attachments, inline images and boundaries are encoded once, when the template is made. What the
+texts are is for whoever compiles them: `src/message/template.rs`, or `_plain` without it.
 """
 
 import base64
@@ -12,14 +12,11 @@ import email.policy
 import io
 import mimetypes
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from rapidsmtp._encode import MAXIMUM_LINE, encode_text
-from rapidsmtp._jinja import Text, has_syntax
+from rapidsmtp._encode import MAXIMUM_LINE
 
 # A change inside of these would break what they are for: a signature, a seal, somebody's mail.
 _SEALED = frozenset(("multipart/signed", "multipart/encrypted"))
@@ -32,27 +29,29 @@ if TYPE_CHECKING:
     Parsed = email.message.Message[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _TextPart:
-    """A text with fields: the rest of its header and its body are written for each row."""
+class TextPart(NamedTuple):
+    """A text: the rest of its header and its body are written when it is rendered.
+
+    Attributes:
+        content_type: The value of its Content-Type.
+        source: Jinja2's syntax.
+        kind: "text", or "html" where fields are escaped.
+        place: What errors call it.
+        boundaries: Those of the multiparts around it, each with its two dashes.
+    """
 
     content_type: str
-    text: Text
+    source: str
+    kind: str
+    place: str
     boundaries: tuple[bytes, ...]
-
-    def render(self, row: Mapping[str, Any]) -> bytes:
-        encoding, body = encode_text(self.text.render(row), self.boundaries)
-        head = f"Content-Type: {self.content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
-        return head.encode("ascii") + body
 
 
 class Skeleton:
     """What stands behind the message's own header fields: MIME fields, empty line, body."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | _TextPart] = []
-        self.required: frozenset[str] = frozenset()
-        self.eight_bit = False
+        self.parts: list[bytes | TextPart] = []
 
     @classmethod
     def from_parsed(cls, message: "Parsed") -> "Skeleton":
@@ -65,29 +64,14 @@ class Skeleton:
         skeleton._add_parsed(message, ())
         return skeleton
 
-    def render(self, row: Mapping[str, Any]) -> bytes:
-        """Write it for one row of plain values; it ends with CRLF.
-
-        Raises:
-            RowError: The row lacks something.
-        """
-        data = b"".join(
-            [piece if isinstance(piece, bytes) else piece.render(row) for piece in self._pieces]
-        )
-        return data if data.endswith(b"\r\n") else data + b"\r\n"
-
     def add_text(
         self, source: str, subtype: str, boundaries: tuple[bytes, ...] = (), parameters: str = ""
     ) -> None:
-        """Add a text part, encoded here and now if nothing in it depends on the row."""
+        """Add a text part."""
         kind = "html" if f"text/{subtype}" in _ESCAPED else "text"
-        text = Text(source, kind, f"text/{subtype} part")
-        self.required |= text.required
-        part = _TextPart(f'text/{subtype}; charset="utf-8"{parameters}', text, boundaries)
-        if text.constant is None:
-            self._pieces.append(part)
-        else:
-            self._add_bytes(part.render({}))
+        content_type = f'text/{subtype}; charset="utf-8"{parameters}'
+        place = f"text/{subtype} part"
+        self.parts.append(TextPart(content_type, source, kind, place, boundaries))
 
     def add_file(self, path: Path, boundaries: tuple[bytes, ...], inline_name: str = "") -> None:
         """Add an attachment, or an image that HTML calls `cid:inline_name`, in base64."""
@@ -120,11 +104,10 @@ class Skeleton:
         self._add_bytes(b"\r\n" + boundaries[-1] + b"--\r\n")
 
     def _add_bytes(self, data: bytes) -> None:
-        self.eight_bit = self.eight_bit or not data.isascii()
-        if self._pieces and isinstance(self._pieces[-1], bytes):
-            self._pieces[-1] += data
+        if self.parts and isinstance(self.parts[-1], bytes):
+            self.parts[-1] += data
         else:
-            self._pieces.append(data)
+            self.parts.append(data)
 
     def _add_parsed(self, part: "Parsed", boundaries: tuple[bytes, ...]) -> None:
         content_type = part.get_content_type()
@@ -179,6 +162,11 @@ class Skeleton:
             content.set_payload(base64.encodebytes(payload).decode("ascii"))
             data = _generate(content)
         self._add_bytes(data)
+
+
+def has_syntax(text: str) -> bool:
+    """Whether Jinja2 would see anything but plain text."""
+    return "{{" in text or "{%" in text or "{#" in text
 
 
 def _kind(part: "Parsed") -> str:

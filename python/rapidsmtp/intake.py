@@ -1,4 +1,4 @@
-"""Whatever a sender is given, made into messages.
+"""Whatever a sender is given, made into what an engine takes: messages, and drafts of them.
 
 What cannot become one is an `Outcome` with the status INVALID: one bad element is no reason to
 lose the others.
@@ -14,20 +14,24 @@ from rapidsmtp.outcome import Outcome, Status
 _TAKEN = "a Message, (from, to, message), an email.message object"
 
 
-def prepare(items: Iterable[Any]) -> tuple[list[Message], list[Outcome]]:
-    """Sort elements into messages and what is an outcome already.
+def prepare(items: Iterable[Any], merged: bool = False) -> tuple[list[Any], list[Outcome]]:
+    """Sort elements into what an engine takes and what is an outcome already.
+
+    Args:
+        items: What `Sender.send` takes.
+        merged: They are what `Merge.unwritten` gives.
 
     Returns:
-        The messages in their order, and the outcomes of all other elements.
+        The messages and drafts in their order, and the outcomes of all other elements.
     """
-    messages, told = [], []
+    taken, told = [], []
     for item in items:
-        ready = item if isinstance(item, (Message, Outcome)) else _made(item)
-        if isinstance(ready, Message):
-            messages.append(ready)
-        else:
+        ready = item if merged or isinstance(item, (Message, Outcome)) else _made(item)
+        if isinstance(ready, Outcome):
             told.append(ready)
-    return messages, told
+        else:
+            taken.append(ready)
+    return taken, told
 
 
 def _made(item: Any) -> Message | Outcome:

@@ -67,22 +67,37 @@ class Result(Protocol):
         """Status, recipients in the message's order, reply, phase, attempts, seconds, reason."""
 
 
+class Draft(Protocol):
+    """A message that an engine has written out of a row, and that can be written again."""
+
+    @property
+    def tag(self) -> Any:
+        """The message's tag."""
+
+    def compose(self) -> tuple[str, list[str], bytes, list[str]]:
+        """Sender, recipients, data, options of MAIL."""
+
+
 class _Folded:
-    """The place of an engine's result; empty in every other outcome."""
+    """The places of an engine's result and of its draft; empty in every other outcome."""
 
-    __slots__ = ("_result",)
+    __slots__ = ("_draft", "_result")
 
+    _draft: Draft
     _result: Result
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """Called for a field that has no value yet: take all of them out of the result."""
+            if name == "message":
+                object.__setattr__(self, name, _written(self._draft))
+                return self.message
             if name not in _IN_RESULT:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             _, recipients, *values = self._result.details()
             results = [RecipientResult(_STATUS[each[0]], *each[1:]) for each in recipients]
-            addresses = self.message.recipients
+            addresses = self.message.recipients if self.message else ()
             values.insert(0, dict(zip(addresses, results, strict=True)))
             for field_name, value in zip(_IN_RESULT, values, strict=True):
                 object.__setattr__(self, field_name, value)
@@ -149,33 +164,58 @@ _STATUS = dict(Status.__members__)
 _IN_RESULT = ("recipients", "reply", "phase", "attempts", "seconds", "reason")
 
 
-def outcomes_of(decided: Iterable[tuple[Message, Result]]) -> list[Outcome]:
+def message_of(draft: Draft) -> Message:
+    """Write a draft's message.
+
+    Raises:
+        ValueError: The row lacks a field, or has one that cannot stand where it is used.
+    """
+    sender, recipients, data, options = draft.compose()
+    return Message(sender, recipients, data, tag=draft.tag, mail_options=options)
+
+
+def _written(draft: Draft) -> Message | None:
+    try:
+        return message_of(draft)
+    except ValueError:
+        return None
+
+
+def outcomes_of(decided: Iterable[tuple[Message | Draft, Result]]) -> list[Outcome]:
     """Make the outcomes of what an engine has decided.
 
     Args:
-        decided: Messages, each with its result.
+        decided: Messages and drafts, each with its result.
     """
     told = []
     # Past the frozen class's own __setattr__ and __init__, which take four times as long.
     for message, result in decided:
         outcome = _new(Outcome)
         _set_result(outcome, result)
-        _set_message(outcome, message)
+        if isinstance(message, Message):
+            _set_message(outcome, message)
+        else:
+            _set_draft(outcome, message)
         _set_tag(outcome, message.tag)
         _set_status(outcome, _STATUS[result.status])
         told.append(outcome)
     return told
 
 
-def without_reply(message: Message, status: Status, phase: str, reason: str) -> Outcome:
+def without_reply(message: Message | Draft, status: Status, phase: str, reason: str) -> Outcome:
     """The outcome of a message on which no relay has said a word.
 
     Args:
-        message: The message.
+        message: The message, or its draft.
         status: Its fate, and that of all of its recipients.
         phase: Where it was decided.
         reason: Why, in one line.
     """
+    if not isinstance(message, Message):
+        try:
+            message = message_of(message)
+        except ValueError as error:
+            return Outcome(message.tag, None, Status.INVALID, phase="build", reason=str(error))
     result = RecipientResult(status, None, None, reason)
     recipients = dict.fromkeys(message.recipients, result)
     return Outcome(message.tag, message, status, recipients, phase=phase, reason=reason)
@@ -183,6 +223,7 @@ def without_reply(message: Message, status: Status, phase: str, reason: str) -> 
 
 _new = object.__new__
 _set_result = _Folded.__dict__["_result"].__set__
+_set_draft = _Folded.__dict__["_draft"].__set__
 _set_message, _set_tag, _set_status = (
     Outcome.__dict__[name].__set__ for name in ("message", "tag", "status")
 )

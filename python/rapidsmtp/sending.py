@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rapidsmtp.errors import RelayError
 from rapidsmtp.intake import prepare
+from rapidsmtp.merge import Merge
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status, outcomes_of, without_reply
 
@@ -54,7 +55,9 @@ class Sending:
     ) -> None:
         self.engine = engine
         self.is_sequence = isinstance(messages, Sequence)
-        self._source: Iterator[Any] | None = iter(messages)
+        self._merged = isinstance(messages, Merge)
+        source = messages.unwritten() if isinstance(messages, Merge) else iter(messages)
+        self._source: Iterator[Any] | None = source
         self._channel = engine.channel()
         self._queue_size = queue_size
         self._count = count
@@ -62,7 +65,7 @@ class Sending:
         self._least_room = max(1, min(_BATCH, queue_size // 4))
         self._size = _BATCH if self.is_sequence else 1
         self._undecided = 0
-        self._held: list[Message] = []
+        self._held: list[Any] = []
         self._gathered: deque[Any] = deque()
         self._gathering_since = 0.0
         self._flushed = 0
@@ -126,7 +129,8 @@ class Sending:
         """
         with self._lock:
             count = len(self._gathered)
-            messages, told = prepare([self._gathered.popleft() for _ in range(count)])
+            gathered = [self._gathered.popleft() for _ in range(count)]
+            messages, told = prepare(gathered, self._merged)
             taken = self.engine.offer(self._channel, messages, wait) if messages else 0
             self._flushed += taken
             self._gathered.extendleft(reversed(messages[taken:]))
@@ -167,7 +171,7 @@ class Sending:
     def abandon(self, reason: str) -> list[Outcome]:
         """Take back what the engine did not take."""
         with self._lock:
-            messages, told = prepare(self._gathered)
+            messages, told = prepare(self._gathered, self._merged)
             self._gathered.clear()
         told += [without_reply(each, Status.NOT_ATTEMPTED, "connect", reason) for each in messages]
         if told:
@@ -200,8 +204,9 @@ class Sending:
             self._source = None
         slow = time.monotonic() - start > _SLOW
         self._size = 1 if slow else min(_BATCH, 2 * self._size)
-        if set(map(type, batch)) != {Message}:
-            batch, more = prepare(batch)
+        kinds = set(map(type, batch))
+        if Outcome in kinds or not (self._merged or kinds == {Message}):
+            batch, more = prepare(batch, self._merged)
             if more:
                 self._count(more)
                 told += more

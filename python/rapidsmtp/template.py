@@ -1,8 +1,9 @@
 """One composed message -> a compiled template -> a message for each row.
 
-This is the plain form on Jinja2 and `email`. The message is taken apart once; for a row only the
-header fields and texts that hold merge fields are rendered and encoded again. The result needs
-nothing of the relay: seven bits, short lines, ASCII, unless an address or a sealed part has more.
+The message is taken apart here, once, by the library `email`. What it is made of is compiled by
+whichever half of the core is loaded: for a row only the header fields and texts that hold merge
+fields are rendered and encoded again. The result needs nothing of the relay: seven bits, short
+lines, ASCII, unless an address or a sealed part has more.
 """
 
 import copy
@@ -10,59 +11,31 @@ import csv
 import email
 import email.message
 import email.policy
-import email.utils
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapidsmtp._encode import (
-    ADDRESS_HEADERS,
-    TOKEN_HEADERS,
-    Mailbox,
-    RowError,
-    check_header_name,
-    decode_words,
-    encode_addresses,
-    encode_header,
-    parse_mailboxes,
-    strip_marks,
-)
+from rapidsmtp import _core
+from rapidsmtp._encode import TOKEN_HEADERS, check_header_name, decode_words, strip_marks
+from rapidsmtp.dkim import DKIM, join
+from rapidsmtp.merge import Merge, stamps
 from rapidsmtp.message import Message, flatten
-from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.outcome import message_of
 
 if TYPE_CHECKING:
-    from rapidsmtp._jinja import Text
     from rapidsmtp._skeleton import Skeleton
 
 _UNFOLD = re.compile(r"\r?\n(?=[ \t])")
-_BLIND = frozenset(("bcc", "resent-bcc"))
 Addresses = str | Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _HeaderField:
-    """One field of the header; `encoded` and `mailboxes` are known where it is constant."""
-
-    name: str
-    text: "Text"
-
-    def render(self, row: Mapping[str, Any]) -> tuple[bytes, list[Mailbox]]:
-        value = self.text.render(row)
-        if self.name.lower() not in ADDRESS_HEADERS:
-            return encode_header(self.name, value), []
-        mailboxes = parse_mailboxes(value, self.name)
-        if self.name.lower() in _BLIND:
-            return b"", mailboxes
-        # An address field may stay away from a message, but cannot be there and be empty.
-        return encode_addresses(self.name, mailboxes) if mailboxes else b"", mailboxes
-
+Signers = DKIM | Sequence[DKIM]
 
 # RFC 5322 section 3.6: fields that a message has once at the most.
 _ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
 _ONCE |= {"message-id", "in-reply-to", "references"}
+# What the compiled half reads by itself.
+_UTF8 = frozenset(("utf-8", "utf-8-sig", "utf8"))
 
 
 class Template:
@@ -70,45 +43,32 @@ class Template:
 
     Made by `compose`, `from_eml` or `from_message`. Safe to use from many threads at once.
 
+    Attributes:
+        required_fields: The fields that a row must have.
+
     Raises:
-        ImportError: Jinja2 is not installed.
+        ImportError: There is no compiled half, and Jinja2 is not installed.
     """
 
-    def __init__(self, headers: Iterable[tuple[str, str]], body: "Skeleton") -> None:
+    def __init__(
+        self, headers: Iterable[tuple[str, str]], body: "Skeleton", dkim: Signers = ()
+    ) -> None:
         """Compile; use one of the class methods instead.
 
         Args:
             headers: Names and values in order, decoded and unfolded.
             body: What follows them.
+            dkim: Who signs it.
 
         Raises:
             ValueError: Something in it is not a template, or there is no sender or recipient.
         """
-        from rapidsmtp._jinja import Text
-
-        self._body = body
-        self._fields: list[_HeaderField] = []
-        self._constant: dict[int, tuple[bytes, list[Mailbox]]] = {}
-        required = set(body.required)
-        for name, value in headers:
-            check_header_name(name)
-            field = _HeaderField(name, Text(value, "header", f"header {name}"))
-            if name.lower() in _ONCE and any(name.lower() == f.name.lower() for f in self._fields):
-                raise ValueError(f"the template has more than one {name}")
-            required |= field.text.required
-            if field.text.constant is not None:
-                self._constant[len(self._fields)] = field.render({})
-            self._fields.append(field)
-        self._names = {field.name.lower() for field in self._fields}
-        self._prefix = "resent-" if "resent-date" in self._names else ""
-        self._check_envelope()
-        self.required_fields = frozenset(required)
-
-    def _check_envelope(self) -> None:
-        if self._names.isdisjoint({f"{self._prefix}sender", f"{self._prefix}from"}):
-            raise ValueError("the template has no From")
-        if self._names.isdisjoint({self._prefix + name for name in ("to", "cc", "bcc")}):
-            raise ValueError("the template has neither To nor Cc nor Bcc")
+        headers = list(headers)
+        names = _check_names(headers)
+        signer = join(dkim) if isinstance(dkim, DKIM) or dkim else None
+        self._compiled = _compiler()(headers, body.parts, signer)
+        _check_envelope(names)
+        self.required_fields = self._compiled.required_fields
 
     @classmethod
     def compose(
@@ -125,6 +85,7 @@ class Template:
         headers: Mapping[str, str] | None = None,
         attachments: Iterable[str | os.PathLike[str]] = (),
         inline: Mapping[str, str | os.PathLike[str]] | None = None,
+        dkim: Signers = (),
     ) -> "Template":
         """Compose a template from its parts.
 
@@ -140,6 +101,8 @@ class Template:
             headers: More header fields.
             attachments: Paths of files, the same for each row.
             inline: Paths of images by the name that HTML gives them: `<img src="cid:name">`.
+            dkim: Who signs each message, last and over exactly what is sent; one `DKIM`, or
+                several.
 
         Raises:
             ValueError: A text or field is no template, or something is missing.
@@ -159,14 +122,15 @@ class Template:
             fields.append((name, value))
         files = [Path(path) for path in attachments]
         images = {name: Path(path) for name, path in (inline or {}).items()}
-        return cls(fields, compose_body(text, html, files, images))
+        return cls(fields, compose_body(text, html, files, images), dkim)
 
     @classmethod
-    def from_eml(cls, source: str | os.PathLike[str] | bytes) -> "Template":
+    def from_eml(cls, source: str | os.PathLike[str] | bytes, *, dkim: Signers = ()) -> "Template":
         """Compile a message file; its header is taken as it is written, fields and all.
 
         Args:
             source: The path of the file, or its bytes.
+            dkim: As in `compose`.
 
         Raises:
             ValueError: It is not a message, or something in it is no template.
@@ -179,11 +143,17 @@ class Template:
         if not message.keys():
             raise ValueError("not a message: it does not begin with header fields")
         headers = [(name, _raw_value(name, value)) for name, value in _own_fields(message)]
-        return cls(headers, Skeleton.from_parsed(message))
+        return cls(headers, Skeleton.from_parsed(message), dkim)
 
     @classmethod
-    def from_message(cls, message: "email.message.Message[Any, Any]") -> "Template":
+    def from_message(
+        cls, message: "email.message.Message[Any, Any]", *, dkim: Signers = ()
+    ) -> "Template":
         """Compile an email.message object, which stays as it is.
+
+        Args:
+            message: The object.
+            dkim: As in `compose`.
 
         Raises:
             ValueError: `email` has parsed a header so that a field in it is lost, such as
@@ -196,7 +166,7 @@ class Template:
             _check_survived(name, value)
             headers.append((name, _raw_value(name, str(value))))
         bare = email.message_from_bytes(_without_own_fields(message), policy=email.policy.compat32)
-        return cls(headers, Skeleton.from_parsed(bare))
+        return cls(headers, Skeleton.from_parsed(bare), dkim)
 
     def render(self, row: Mapping[str, Any], *, tag: Any = None) -> Message:
         """Make the message for one row.
@@ -208,50 +178,25 @@ class Template:
         Raises:
             ValueError: The row lacks a field, or has one that cannot stand where it is used.
         """
-        from rapidsmtp._jinja import plain
+        return message_of(self._compiled.draft(row, tag, *next(stamps())))
 
-        if not isinstance(row, Mapping):
-            raise RowError(f"a row must be a mapping, not {type(row).__name__}")
-        values = plain(row)
-        lines: list[bytes] = []
-        boxes: dict[str, list[Mailbox]] = {}
-        for index, field in enumerate(self._fields):
-            line, mailboxes = self._constant.get(index) or field.render(values)
-            lines.append(line)
-            boxes.setdefault(field.name.lower(), []).extend(mailboxes)
-        sender, recipients = self._envelope(boxes)
-        lines += self._made_fields(sender)
-        data = b"".join(lines) + self._body.render(values)
-        options = self._mail_options(boxes)
-        return Message(sender, recipients, data, tag=tag, mail_options=options)
-
-    def merge(
-        self, rows: Iterable[Mapping[str, Any]], tag: str | None = None
-    ) -> Iterator[Message | Outcome]:
+    def merge(self, rows: Iterable[Mapping[str, Any]], tag: str | None = None) -> Merge:
         """Make a message for each row, one at a time and no sooner than it is asked for.
 
         Args:
             rows: Mappings.
             tag: The field whose value becomes the message's tag.
 
-        Yields:
-            A `Message`, or for a row that cannot become one an `Outcome` with the status
-            INVALID and the reason.
+        Returns:
+            An iterator. It gives a `Message`, or for a row that cannot become one an `Outcome`
+            with the status INVALID and the reason. A `Sender` takes the rows out of it instead,
+            and its engine writes the messages while others are sent.
         """
-        for row in rows:
-            value = None
-            try:
-                if tag is not None:
-                    if not isinstance(row, Mapping) or tag not in row:
-                        raise RowError(f"no field {tag!r}, which is the tag")
-                    value = row[tag]
-                yield self.render(row, tag=value)
-            except ValueError as error:
-                yield Outcome(value, None, Status.INVALID, phase="build", reason=str(error))
+        return Merge(self._compiled, rows, tag)
 
     def merge_csv(
         self, path: str | os.PathLike[str], *, encoding: str = "utf-8-sig", tag: str | None = None
-    ) -> Iterator[Message | Outcome]:
+    ) -> Merge:
         """Merge the rows of a CSV file whose first line names the columns.
 
         The whole file is read through once before the first message is made, so that a file
@@ -262,6 +207,9 @@ class Template:
             encoding: Its encoding; the default takes UTF-8 with and without a byte order mark.
             tag: The column whose value becomes the message's tag.
 
+        Returns:
+            As `merge`.
+
         Raises:
             ValueError: A column that the template needs is missing, or a line is broken; the
                 text has the line's number.
@@ -269,34 +217,42 @@ class Template:
         """
         required = self.required_fields | ({tag} if tag is not None else set())
         check_csv(path, encoding, required)
-        return self.merge(csv_rows(path, encoding), tag)
+        if _core.implementation == "rust" and encoding.lower() in _UTF8:
+            lines = _core.native("CsvLines")
+            return Merge.of_lines(lines(self._compiled, os.fspath(path), tag))
+        return Merge(self._compiled, csv_rows(path, encoding), tag)
 
-    def _envelope(self, boxes: dict[str, list[Mailbox]]) -> tuple[str, list[str]]:
-        senders = boxes.get(f"{self._prefix}sender") or boxes.get(f"{self._prefix}from")
-        if not senders:
-            raise RowError("no sender")
-        named = [boxes.get(self._prefix + name, []) for name in ("to", "cc", "bcc")]
-        recipients = dict.fromkeys(mailbox.address for group in named for mailbox in group)
-        if not recipients:
-            raise RowError("no recipient")
-        return senders[0].address, list(recipients)
 
-    def _made_fields(self, sender: str) -> Iterator[bytes]:
-        """Date, Message-ID and MIME-Version where the template has none (RFC 5322, 3.6)."""
-        if "date" not in self._names:
-            yield f"Date: {email.utils.formatdate(localtime=True)}\r\n".encode("ascii")
-        if "message-id" not in self._names:
-            domain = sender.rpartition("@")[2]
-            yield f"Message-ID: {email.utils.make_msgid(domain=domain)}\r\n".encode("ascii")
-        yield b"MIME-Version: 1.0\r\n"
+def _compiler() -> Any:
+    """What compiles a template: `_native.Template`, or the plain one."""
+    if _core.implementation == "rust":
+        return _core.native("Template")
+    from rapidsmtp._plain import Template as PlainTemplate
 
-    def _mail_options(self, boxes: dict[str, list[Mailbox]]) -> list[str]:
-        options = []
-        if not all(mailbox.address.isascii() for group in boxes.values() for mailbox in group):
-            options.append("SMTPUTF8")
-        if self._body.eight_bit:
-            options.append("BODY=8BITMIME")
-        return options
+    return PlainTemplate
+
+
+def _check_names(headers: list[tuple[str, str]]) -> set[str]:
+    """The names of the header's fields in lower case.
+
+    Raises:
+        ValueError: One cannot be a name, or stands there too often.
+    """
+    names: set[str] = set()
+    for name, _ in headers:
+        check_header_name(name)
+        if name.lower() in _ONCE & names:
+            raise ValueError(f"the template has more than one {name}")
+        names.add(name.lower())
+    return names
+
+
+def _check_envelope(names: set[str]) -> None:
+    prefix = "resent-" if "resent-date" in names else ""
+    if names.isdisjoint({f"{prefix}sender", f"{prefix}from"}):
+        raise ValueError("the template has no From")
+    if names.isdisjoint({prefix + name for name in ("to", "cc", "bcc")}):
+        raise ValueError("the template has neither To nor Cc nor Bcc")
 
 
 def check_csv(path: str | os.PathLike[str], encoding: str, required: Iterable[str]) -> int:

@@ -5,13 +5,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::composer::{AHEAD, Ahead, Draft, unsent};
 use super::job::{Decided, Message};
 use crate::outcome::Status;
+
+/// Why a message was not attempted although nothing was wrong.
+pub(super) const CLOSED: &str = "the sender was closed before it was sent";
+
+/// Drafts that a composer takes at once, at the most.
+const DRAFTS: usize = 16;
 
 /// Lines of the trace that wait to be fetched.
 const TRACE_LINES: usize = 10_000;
@@ -49,6 +57,14 @@ pub struct Room {
     pub messages: usize,
     /// Octets of their contents; the last message may have more.
     pub bytes: usize,
+}
+
+/// What a composer is given.
+pub struct Drafts {
+    /// Messages to be written.
+    pub drafts: VecDeque<Draft>,
+    /// Why they are not to be written any more.
+    pub over: Option<String>,
 }
 
 /// What is counted, and what the engine believes.
@@ -107,6 +123,10 @@ pub struct Door {
     state: Mutex<State>,
     /// Somebody outside has something to look at.
     outside: Condvar,
+    /// The composers have something to look at.
+    composers: Condvar,
+    /// Octets that are written and not begun.
+    ahead: AtomicUsize,
     /// The engine has something to look at.
     pub engine: Notify,
     queue_size: usize,
@@ -115,6 +135,10 @@ pub struct Door {
 
 struct State {
     intake: Vec<Message>,
+    drafts: VecDeque<Draft>,
+    /// Drafts that are being written.
+    composing: usize,
+    idle_composers: usize,
     undecided: usize,
     bytes: usize,
     channels: HashMap<Channel, Outbox>,
@@ -147,6 +171,9 @@ impl Door {
         Self {
             state: Mutex::new(State {
                 intake: Vec::new(),
+                drafts: VecDeque::new(),
+                composing: 0,
+                idle_composers: 0,
                 undecided: 0,
                 bytes: 0,
                 channels: HashMap::new(),
@@ -164,6 +191,8 @@ impl Door {
                 descriptors: Vec::new(),
             }),
             outside: Condvar::new(),
+            composers: Condvar::new(),
+            ahead: AtomicUsize::new(0),
             engine: Notify::new(),
             queue_size: queue_size.max(1),
             queue_bytes,
@@ -210,28 +239,36 @@ impl Door {
         self.lock().closing != Closing::No
     }
 
-    /// Takes messages in; there ought to be room for the first of them.
-    pub fn put(&self, channel: Channel, mut messages: Vec<Message>, mut decided: Vec<Decided>) {
+    /// Takes messages in, and what is to become one; there ought to be room for the first of them.
+    pub fn put(
+        &self,
+        channel: Channel,
+        mut messages: Vec<Message>,
+        mut drafts: Vec<Draft>,
+        mut decided: Vec<Decided>,
+    ) {
+        let mut behind = Vec::new();
         let mut state = self.lock();
         if state.closed {
-            decided.extend(messages.drain(..).map(too_late));
+            decided.extend(messages.drain(..).map(|each| too_late(each, &mut behind)));
+            decided.extend(drafts.drain(..).map(|draft| unsent(&draft, CLOSED)));
         }
-        let number = messages.len() + decided.len();
+        let inside = messages.len() + drafts.len();
+        let number = inside + decided.len();
         state.stats.taken += number as u64;
         if let Some(outbox) = state.channels.get_mut(&channel) {
             outbox.undecided += number;
         }
-        state.undecided += messages.len();
-        state.bytes += messages.iter().map(|message| message.size).sum::<usize>();
-        let wake = state.intake.is_empty() && !messages.is_empty();
-        if state.intake.is_empty() {
-            state.intake = messages;
-        } else {
-            state.intake.extend(messages);
-        }
+        state.undecided += inside;
+        let compose = !drafts.is_empty() && state.idle_composers > 0;
+        state.drafts.extend(drafts);
+        let wake = state.take_messages(messages);
         state.deliver(decided);
         let waiting = state.waiting > 0;
         drop(state);
+        if compose {
+            self.composers.notify_all();
+        }
         if wake {
             self.engine.notify_one();
         }
@@ -351,6 +388,7 @@ impl Door {
         };
         drop(state);
         self.engine.notify_one();
+        self.composers.notify_all();
     }
 
     /// Waits for the engine's end; says whether it is there.
@@ -401,6 +439,93 @@ impl Door {
         self.lock().closed
     }
 
+    // From those who write drafts
+
+    /// Drafts to be written; waits for them. `None` when there will be no more.
+    pub fn next_drafts(&self) -> Option<Drafts> {
+        let mut state = self.lock();
+        loop {
+            let over = state.over();
+            let may = over.is_some()
+                || self.ahead.load(Ordering::Relaxed) < AHEAD && state.bytes < self.queue_bytes;
+            if may && !state.drafts.is_empty() {
+                let count = state.drafts.len().min(DRAFTS);
+                state.composing += count;
+                let drafts = state.drafts.drain(..count).collect();
+                return Some(Drafts { drafts, over });
+            }
+            if state.closed {
+                return None;
+            }
+            state.idle_composers += 1;
+            state = self
+                .composers
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.idle_composers -= 1;
+        }
+    }
+
+    /// What became of drafts, and those of them that are still to be written.
+    pub fn composed(
+        &self,
+        mut drafts: VecDeque<Draft>,
+        mut messages: Vec<Message>,
+        mut decided: Vec<Decided>,
+    ) {
+        let mut behind = Vec::new();
+        let mut state = self.lock();
+        state.composing -= drafts.len() + messages.len() + decided.len();
+        if state.closed {
+            decided.extend(messages.drain(..).map(|each| too_late(each, &mut behind)));
+            decided.extend(drafts.drain(..).map(|draft| unsent(&draft, CLOSED)));
+        }
+        while let Some(draft) = drafts.pop_back() {
+            state.drafts.push_front(draft);
+        }
+        state.undecided -= decided.len();
+        let some = !decided.is_empty() && state.waiting > 0;
+        state.deliver(decided);
+        let wake = state.take_messages(messages) || state.closing != Closing::No;
+        drop(state);
+        if wake {
+            self.engine.notify_one();
+        }
+        if some {
+            self.outside.notify_all();
+        }
+    }
+
+    /// Counts octets as written ahead until what is returned is dropped.
+    pub(super) fn ahead(self: &Arc<Self>, size: usize) -> Ahead {
+        self.ahead.fetch_add(size, Ordering::Relaxed);
+        Ahead {
+            door: Arc::clone(self),
+            size,
+        }
+    }
+
+    /// Octets that are no longer ahead; the composers are woken when half of them are gone.
+    pub(super) fn caught_up(&self, size: usize) {
+        let before = self.ahead.fetch_sub(size, Ordering::Relaxed);
+        if before >= AHEAD / 2 && before - size < AHEAD / 2 {
+            self.wake_composers();
+        }
+    }
+
+    /// Lets the composers look around.
+    pub(super) fn wake_composers(&self) {
+        // Whoever is about to wait holds the lock, and would miss it.
+        drop(self.lock());
+        self.composers.notify_all();
+    }
+
+    /// Whether all drafts are messages, and all of them were taken in.
+    pub(super) fn is_composed(&self) -> bool {
+        let state = self.lock();
+        state.intake.is_empty() && state.drafts.is_empty() && state.composing == 0
+    }
+
     // From inside
 
     /// Takes all messages that wait outside.
@@ -416,6 +541,7 @@ impl Door {
         state.bytes -= decided.iter().map(|decided| decided.size).sum::<usize>();
         state.deliver(decided);
         believe(&mut state.stats);
+        state.stats.queued += state.drafts.len() + state.composing;
         let waiting = state.waiting > 0;
         drop(state);
         if some && waiting {
@@ -453,6 +579,7 @@ impl Door {
             state.stop = Some(stop);
         }
         drop(state);
+        self.composers.notify_all();
         self.outside.notify_all();
     }
 
@@ -472,20 +599,27 @@ impl Door {
 
     /// The engine's thread is at its end.
     pub fn ended(&self) {
+        let mut behind = Vec::new();
         let mut state = self.lock();
         state.closed = true;
-        let late: Vec<Decided> = state.intake.drain(..).map(too_late).collect();
+        let late = mem::take(&mut state.intake).into_iter();
+        let late = late.map(|each| too_late(each, &mut behind));
+        let mut late: Vec<Decided> = late.collect();
+        let drafts = mem::take(&mut state.drafts);
+        late.extend(drafts.iter().map(|draft| unsent(draft, CLOSED)));
         state.undecided -= late.len();
         state.bytes = 0;
         state.deliver(late);
         drop(state);
+        self.composers.notify_all();
         self.outside.notify_all();
     }
 }
 
-/// The outcome of a message that came when nobody was inside any more.
-fn too_late(message: Message) -> Decided {
-    let reason = "the sender was closed before it was sent";
+/// The outcome of a message that came when nobody was inside any more. What it was ahead goes to
+/// `behind`, because to drop it takes the lock.
+fn too_late(mut message: Message, behind: &mut Vec<Option<Ahead>>) -> Decided {
+    behind.push(message.ahead.take());
     Decided {
         content: Some(message.content),
         ..Decided::outside(
@@ -493,12 +627,35 @@ fn too_late(message: Message) -> Decided {
             message.token,
             message.recipients,
             Status::NotAttempted,
-            reason,
+            CLOSED,
         )
     }
 }
 
 impl State {
+    /// Says whether the engine has to be told.
+    fn take_messages(&mut self, messages: Vec<Message>) -> bool {
+        self.bytes += messages.iter().map(|message| message.size).sum::<usize>();
+        let wake = self.intake.is_empty() && !messages.is_empty();
+        if self.intake.is_empty() {
+            self.intake = messages;
+        } else {
+            self.intake.extend(messages);
+        }
+        wake
+    }
+
+    /// Why drafts are not to be written any more.
+    fn over(&self) -> Option<String> {
+        if let Some(stop) = &self.stop {
+            return Some(stop.text.clone());
+        }
+        match self.closing {
+            Closing::At { give_up, .. } if Instant::now() >= give_up => Some(CLOSED.to_owned()),
+            _ => None,
+        }
+    }
+
     fn deliver(&mut self, decided: Vec<Decided>) {
         for each in decided {
             self.stats.decided[each.status as usize] += 1;

@@ -18,6 +18,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::composer::Ahead;
 use super::settings::Backoff;
 use crate::diagnosis::{Blame, Phase, diagnose};
 use crate::outcome::{Status, message_status, recipient_status};
@@ -47,6 +48,8 @@ pub struct Message {
     pub content: Content,
     /// Octets of the content.
     pub size: usize,
+    /// That it was written ahead, and is not begun.
+    pub ahead: Option<Ahead>,
 }
 
 /// What became of a recipient.
@@ -261,6 +264,7 @@ impl Job {
     /// domains (RFC 9422).
     pub fn begin(&mut self, now: Instant, limit: usize, domains: Option<usize>) {
         self.begun.get_or_insert(now);
+        self.message.ahead = None;
         if self.pending.is_empty() {
             self.pending = self.deferred.iter().map(|(index, _)| *index).collect();
             self.pending.sort_unstable();
@@ -579,6 +583,7 @@ mod tests {
             rcpt_options: Vec::new(),
             content: Arc::new(b"hello".to_vec()),
             size: 5,
+            ahead: None,
         });
         job.begin(Instant::now(), 100, None);
         job

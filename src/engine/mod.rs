@@ -9,6 +9,8 @@
 //! ```
 //!
 //! - [`door`] is all that the thread shares with others; [`settings`] what it was told.
+//! - [`composer`] writes what comes in as a draft, on threads of its own.
+//! - [`list`] reads the recipients of a merge from their file.
 //! - [`job`] is one message's way to its outcome; [`governor`] what the relay is believed to take.
 //! - [`socket`] is what the kernel gives, TCP or unix; [`connect`] finds the way to the relay.
 //! - [`tls`] holds what TLS needs; [`transport`] carries octets over either, and knows exactly how
@@ -17,11 +19,13 @@
 //! One thread is enough: most of what a message costs is the kernel's, and nothing on the thread
 //! needs a lock.
 
+pub mod composer;
 pub mod connect;
 mod connection;
 pub mod door;
 pub mod governor;
 pub mod job;
+pub mod list;
 mod pool;
 #[cfg(test)]
 mod rehearsal;
@@ -39,6 +43,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
+use self::composer::Composers;
 use self::door::{Closing, Door};
 use self::pool::Pool;
 use self::settings::Settings;
@@ -49,6 +54,7 @@ const LEAST_GRACE: Duration = Duration::from_millis(200);
 /// A running engine.
 pub struct Engine {
     door: Arc<Door>,
+    composers: Composers,
     process: u32,
 }
 
@@ -77,6 +83,7 @@ impl Engine {
             })?;
         Ok(Self {
             door,
+            composers: Composers::default(),
             process: std::process::id(),
         })
     }
@@ -85,6 +92,15 @@ impl Engine {
     #[must_use]
     pub fn door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// Makes sure that drafts are written.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread to be had.
+    pub fn compose(&self) -> io::Result<()> {
+        self.composers.start(&self.door)
     }
 
     /// Says that all has to end, if it has not.

@@ -25,16 +25,13 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::crypto::{SecureRandom, ring};
 
 use super::connection;
-use super::door::{Closing, Door, Request, Stop};
+use super::door::{CLOSED, Closing, Door, Request, Stop};
 use super::governor::Governor;
 use super::job::{Advice, Decided, Job, Next, Policy};
 use super::settings::Settings;
 use crate::outcome::Status;
 use crate::reply::Reply;
 use crate::session::{Fate, Mode, shown};
-
-/// Why a message was not attempted although nothing was wrong.
-const CLOSED: &str = "the sender was closed before it was sent";
 
 /// Connections in a row that brought nothing, after which there will be no more.
 const FRUITLESS: u32 = 10;
@@ -254,6 +251,8 @@ impl Pool {
                 let mut state = self.state.borrow_mut();
                 state.ending = true;
                 state.give_up(CLOSED, now);
+                drop(state);
+                self.door.wake_composers();
             }
             if now >= cut {
                 self.cut.set(true);
@@ -266,7 +265,8 @@ impl Pool {
     fn is_over(&self) -> bool {
         let state = self.state.borrow();
         let at_rest = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
-        at_rest && (state.open + state.opening == 0 || self.cut.get())
+        let all_left = state.open + state.opening == 0;
+        at_rest && self.door.is_composed() && (all_left || self.cut.get())
     }
 
     // What a connection asks for and tells
@@ -275,7 +275,8 @@ impl Pool {
     pub(super) fn is_done(&self) -> bool {
         let state = self.state.borrow();
         let more = !state.ready.is_empty() || !state.waiting.is_empty();
-        state.stop.is_some() || state.ending || (self.door.closing() != Closing::No && !more)
+        let closing = || self.door.closing() != Closing::No && self.door.is_composed();
+        state.stop.is_some() || state.ending || (!more && closing())
     }
 
     /// Whether a message waits for a connection.

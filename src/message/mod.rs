@@ -2,11 +2,16 @@
 //!
 //! Nothing here knows the time or makes an identifier: both are given.
 
+pub mod dkim;
+pub mod encode;
+pub mod header;
+pub mod list;
+pub mod mailbox;
+pub mod template;
 pub mod text;
 
 use std::fmt;
 
-pub mod dkim;
 pub mod flatten;
 pub mod fold;
 

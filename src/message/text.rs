@@ -88,6 +88,13 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
+/// A text in quotes, as Python's `repr` writes it: both halves say the same of a row.
+pub(super) fn quoted(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 2);
+    display::quote(text, &mut shown);
+    shown
+}
+
 /// One compiled piece of text: a header's value or a body.
 #[derive(Debug)]
 pub struct Text {
@@ -145,6 +152,12 @@ impl Text {
     #[must_use]
     pub fn constant(&self) -> Option<&str> {
         self.constant.as_deref()
+    }
+
+    /// The fields that are read from a row, somewhere.
+    #[must_use]
+    pub fn fields(&self) -> &BTreeSet<String> {
+        &self.scope.fields
     }
 
     /// The fields that a row must have.

@@ -17,12 +17,14 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::address::plain_path;
 use crate::engine;
+use crate::engine::composer;
 use crate::engine::connect::{ConnectSettings, Target};
 use crate::engine::door::{Request, Stats};
 use crate::engine::job::{Decided, Message};
 use crate::engine::settings::{Backoff, Settings, Timeouts};
 use crate::engine::tls::{TlsClient, TlsSettings, TlsVersion};
 use crate::outcome::Status;
+use crate::python::template::Draft;
 use crate::session::{Credentials, Mode, StartTls};
 
 mod result;
@@ -219,12 +221,25 @@ impl Engine {
                 .then(|| "the sender was closed".to_owned())
         });
         let mut taken = Vec::new();
+        let mut drafts = Vec::new();
         let mut decided = Vec::new();
         let mut bytes = 0;
         for message in messages.try_iter()?.take(room.messages) {
             let message = message?;
             // Locked for no longer than this: what follows may run Python, and let others run.
             let token = self.lock().keep(message.clone().unbind());
+            if let Ok(draft) = message.cast::<Draft>() {
+                let draft = composer::Draft {
+                    channel,
+                    token,
+                    source: Arc::clone(&draft.get().draft) as _,
+                };
+                match &reason {
+                    Some(reason) => decided.push(composer::unsent(&draft, reason)),
+                    None => drafts.push(draft),
+                }
+                continue;
+            }
             let outside = |status, reason: &str| {
                 Decided::outside(channel, token, named(&message), status, reason)
             };
@@ -247,8 +262,11 @@ impl Engine {
                 break;
             }
         }
-        let count = taken.len() + decided.len();
-        door.put(channel, taken, decided);
+        if !drafts.is_empty() {
+            self.engine.compose()?;
+        }
+        let count = taken.len() + drafts.len() + decided.len();
+        door.put(channel, taken, drafts, decided);
         Ok(count)
     }
 
@@ -386,6 +404,7 @@ impl Engine {
             rcpt_options: words(&message.getattr(intern!(py, "rcpt_options"))?)?,
             size: content.len(),
             content: Arc::new(content),
+            ahead: None,
         })
     }
 

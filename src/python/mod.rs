@@ -13,8 +13,10 @@ mod error;
 mod message;
 mod outcome;
 mod reply;
+mod row;
 mod sink;
 mod stuffing;
+mod template;
 mod transaction;
 mod twin;
 
@@ -36,6 +38,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::NativeResult>()?;
     module.add_class::<sink::NativeSink>()?;
     module.add_class::<dkim::NativeSigner>()?;
+    module.add_class::<template::CsvLines>()?;
+    module.add_class::<template::Draft>()?;
+    module.add_class::<template::Template>()?;
     transaction::register(module)?;
     Ok(())
 }

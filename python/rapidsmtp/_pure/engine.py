@@ -96,46 +96,56 @@ class Engine:
         deadline = time.monotonic() + wait
         with self._lock:
             consumer = self._channels[channel]
-            while messages and not self._has_room(messages[0]):
+            while messages and not self._has_room(messages[0], 0, 0):
                 left = deadline - time.monotonic()
                 if left <= 0 or consumer.decided:
                     return 0
                 consumer.changed.wait(left)
+            # Ctrl-C may come in the midst of it: then nothing has been taken.
             jobs: list[Job] = []
-            taken = 0
-            while taken < len(messages) and self._has_room(messages[taken]):
-                self._take_in(messages[taken], consumer, jobs)
-                taken += 1
-            if jobs:
-                self._crew.add(jobs)
-            return taken
+            octets = 0
+            for message in messages:
+                if not self._has_room(message, len(jobs), octets):
+                    break
+                jobs.append(self._job(message, consumer))
+                octets += jobs[-1].size
+            self._take_in(jobs, consumer)
+            return len(jobs)
 
-    def _has_room(self, message: Any) -> bool:
-        if self._crew.stopped or self._crew.closing or not self._jobs:
+    def _has_room(self, message: Any, number: int, octets: int) -> bool:
+        """Whether there is room for a message beside those that are about to be taken."""
+        number += self._jobs
+        if self._crew.stopped or self._crew.closing or not number:
             return True  # decided at once, or alone, however large
         settings = self._settings
-        octets = self._octets + len(message.data)
-        return self._jobs < settings.queue_size and octets <= settings.queue_bytes
+        octets += self._octets + len(message.data)
+        return number < settings.queue_size and octets <= settings.queue_bytes
 
-    def _take_in(self, message: Any, consumer: _Channel, jobs: list[Job]) -> None:
-        """Take a message; it joins the others unless it is decided at once."""
+    def _job(self, message: Any, consumer: _Channel) -> Job:
+        """Make a job of a message; it may be decided at once."""
         job = Job(message, consumer)
-        self._jobs += 1
-        self._octets += job.size
-        self._taken += 1
-        consumer.undecided += 1
         if self._crew.stopped or self._crew.closing:
             job.decide_all(self._crew.unsent())
-            self._finish(job, time.monotonic())
-            return
+            return job
         try:
             job.address(self._settings.path_of)
         except (ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             job.decide_all(Fate(INVALID, "build", None, None, reason))
-            self._finish(job, time.monotonic())
-        else:
-            jobs.append(job)
+        return job
+
+    def _take_in(self, jobs: list[Job], consumer: _Channel) -> None:
+        self._jobs += len(jobs)
+        self._octets += sum(job.size for job in jobs)
+        self._taken += len(jobs)
+        consumer.undecided += len(jobs)
+        sent = [job for job in jobs if not job.is_decided]
+        now = time.monotonic()
+        for job in jobs:
+            if job.is_decided:
+                self._finish(job, now)
+        if sent:
+            self._crew.add(sent)
 
     def _finish(self, job: Job, now: float) -> None:
         """A message is decided."""

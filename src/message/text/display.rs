@@ -170,7 +170,7 @@ fn entity(octet: u8) -> Option<&'static str> {
 }
 
 /// repr() of a string: single quotes unless only those stand in it.
-pub(super) fn quote(text: &str, out: &mut String) {
+pub(in crate::message) fn quote(text: &str, out: &mut String) {
     let quote = match text.contains('\'') && !text.contains('"') {
         true => '"',
         false => '\'',

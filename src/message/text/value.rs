@@ -85,6 +85,12 @@ impl Value {
         Self::entries(entries)
     }
 
+    /// What stands in the place of a field that the row has not.
+    #[must_use]
+    pub fn missing(name: &str) -> Value {
+        Self::Undefined(format!("no field {}", super::quoted(name)).into())
+    }
+
     /// An integer written in decimal digits, of any length.
     #[must_use]
     pub fn integer(digits: &str) -> Option<Value> {

@@ -1,0 +1,142 @@
+"""Template beside email.message: a row to bytes, and a row to the sink's acceptance.
+
+What is compared is what a program does for each subscriber: smtplib's way builds an EmailMessage,
+flattens it and sends it over an open connection; ours renders a template that was compiled once.
+The newsletter has 38 KB, a text and an HTML part, and five fields; filled in by `str.replace` for
+email.message, which is as cheap as it gets.
+"""
+
+import json
+import os
+import smtplib
+import subprocess
+import sys
+from email.message import EmailMessage
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rivals import Spent, spend
+
+from rapidsmtp import Sender, Status, Template
+
+SOURCE = "News <news@example.com>"
+SUBJECT = "{{ name }}, what is new in {{ city }}"
+TEXT = "Dear {{ name }},\n\n" + "A line of the newsletter's text, as long as they are.\n" * 80
+HTML = (
+    "<html><body><h1>Dear {{ name }}</h1>\n"
+    + '<p>A line of the newsletter in HTML, <b>as</b> long <a href="#">as</a> they are.</p>\n' * 410
+    + '<p><a href="https://example.com/u/{{ token }}">leave</a> {{ city }}</p></body></html>\n'
+)
+UNSUBSCRIBE = "<https://example.com/u/{{ token }}>"
+MEGABYTE = bytes(range(256)) * 4096
+
+
+def row(number: int) -> dict[str, Any]:
+    return {
+        "name": f"Anna {number}",
+        "email": f"r{number}@example.com",
+        "city": "Kraków",
+        "token": f"{number:032x}",
+    }
+
+
+def template(attachments: Any = ()) -> Template:
+    return Template.compose(
+        sender=SOURCE,
+        to="{{ name }} <{{ email }}>",
+        subject=SUBJECT,
+        text=TEXT,
+        html=HTML,
+        headers={"List-Unsubscribe": UNSUBSCRIBE},
+        attachments=attachments,
+    )
+
+
+def built(values: dict[str, Any], attachment: bytes = b"") -> EmailMessage:
+    def filled(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace("{{ %s }}" % name, value)  # noqa: UP031  (braces)
+        return text
+
+    message = EmailMessage()
+    message["From"] = SOURCE
+    message["To"] = filled("{{ name }} <{{ email }}>")
+    message["Subject"] = filled(SUBJECT)
+    message["List-Unsubscribe"] = filled(UNSUBSCRIBE)
+    message.set_content(filled(TEXT))
+    message.add_alternative(filled(HTML), subtype="html")
+    if attachment:
+        message.add_attachment(
+            attachment, maintype="application", subtype="octet-stream", filename="agenda.bin"
+        )
+    return message
+
+
+def test_one_row_to_bytes(compare, half):
+    numbers = iter(range(10**9))
+    merged = template()
+    compare(
+        lambda: built(row(next(numbers))).as_bytes(),
+        lambda: merged.render(row(next(numbers))).data,
+        calls=20,
+    )
+
+
+@pytest.fixture
+def attachment(tmp_path: Path) -> Path:
+    path = tmp_path / "agenda.bin"
+    path.write_bytes(MEGABYTE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "theirs", "ours"),
+    [
+        pytest.param(0, 150, 10_000, id="38-kB"),
+        pytest.param(len(MEGABYTE), 15, 400, id="with-1-MB-attachment"),
+    ],
+)
+def test_rows_to_accepted_2_connections(table, port, attachment, size, theirs, ours):
+    merged = template([attachment] if size else [])
+    table(
+        {
+            "smtplib": partial(by_smtplib, port, theirs, MEGABYTE[:size]),
+            "rapidsmtp": partial(by_sender, port, ours, merged),
+        }
+    )
+
+
+def by_smtplib(port: int, count: int, attachment: bytes) -> Spent:
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        client.ehlo()
+
+        def work() -> None:
+            for number in range(count):
+                client.send_message(built(row(number), attachment))
+
+        return spend(work, count)
+
+
+def by_sender(port: int, count: int, merged: Template) -> Spent:
+    with Sender(f"smtp://127.0.0.1:{port}?starttls=off", connections=2) as sender:
+        sender.send_all(merged.merge(map(row, range(8))))
+
+        def work() -> None:
+            report = sender.send_all(merged.merge(map(row, range(count))))
+            assert report.counts == {Status.ACCEPTED: count}, report
+
+        return spend(work, count)
+
+
+def test_million_rows(benchmark, sink):
+    count = int(os.environ.get("RAPIDSMTP_BENCH_MESSAGES", "1_000_000"))
+    program = Path(__file__).with_name("million.py")
+    command = [sys.executable, "-P", str(program), str(sink), str(count), "rows"]
+    ran = benchmark.pedantic(
+        lambda: subprocess.run(command, check=True, capture_output=True, text=True), rounds=1
+    )
+    facts = json.loads(ran.stdout)
+    benchmark.extra_info["facts"] = {name: round(value, 1) for name, value in facts.items()}
+    assert facts["mib_at_most"] - facts["mib_after_10_000"] <= 8  # flat, but for the allocator

@@ -1,0 +1,319 @@
+"""A template merged through a `Sender`: each row one outcome, whatever becomes of it."""
+
+import contextlib
+import email
+import email.policy
+import itertools
+import pickle
+import resource
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rapidsmtp import Message, Outcome, RelayError, Sender, Status, Template
+from senders import BACKOFF, LIMITS, wait_for
+from server import Dialogue, Server
+
+pytestmark = pytest.mark.usefixtures("half")
+
+EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE 1000000")
+
+
+def serve(**replies: Any) -> Server:
+    return Server(Dialogue(EXTENSIONS, replies=replies))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as server:
+        yield server
+
+
+def sender_to(server: Server, **options: Any) -> Sender:
+    settings: dict[str, Any] = {"timeouts": LIMITS, "backoff": BACKOFF}
+    return Sender(f"smtp://127.0.0.1:{server.port}", **settings | options)
+
+
+def template() -> Template:
+    return Template.compose(
+        sender="News <news@example.com>",
+        to="{{ name }} <{{ email }}>",
+        subject="Hello {{ name }}",
+        text="Dear {{ name }}, this is number {{ id }}.\n",
+        html="<p>Dear {{ name }}, this is number <b>{{ id }}</b>.</p>\n",
+    )
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": number, "name": f"Ann {number}", "email": f"r{number}@example.com"}
+        for number in range(count)
+    ]
+
+
+def received(server: Server) -> bytes:
+    return b"".join(bytes(each.received) for each in server.connections)
+
+
+def test_each_row_is_sent_once(server: Server) -> None:
+    with sender_to(server) as sender:
+        outcomes = list(sender.send(template().merge(rows(300), tag="id")))
+    assert sorted(outcome.tag for outcome in outcomes) == list(range(300))
+    assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+    wire = received(server)
+    for number in range(300):
+        assert wire.count(b"<r%d@example.com>\r\n" % number) == 2  # RCPT, and the field To
+        assert wire.count(b"this is number %d." % number) == 1
+        assert wire.count(b"this is number <b>%d</b>." % number) == 1
+
+
+def test_an_outcome_knows_its_message(server: Server) -> None:
+    with sender_to(server) as sender:
+        (outcome,) = sender.send(template().merge(rows(1), tag="id"))
+    assert outcome.message is not None and outcome.message is outcome.message
+    # The very one that was sent: Date and Message-ID, too.
+    assert outcome.message.data in received(server)
+    assert outcome.message.sender == "news@example.com" and outcome.message.tag == 0
+    assert list(outcome.recipients) == ["r0@example.com"]
+    assert outcome.recipients["r0@example.com"].status is Status.ACCEPTED
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+
+def test_every_message_has_its_own_identifier(server: Server) -> None:
+    with sender_to(server) as sender:
+        outcomes = list(sender.send(template().merge(rows(50))))
+        outcomes += sender.send(template().merge(rows(50)))
+    parsed = [
+        email.message_from_bytes(outcome.message.data, policy=email.policy.default)
+        for outcome in outcomes
+        if outcome.message
+    ]
+    assert len({message["Message-ID"] for message in parsed}) == 100
+    assert all(message["Message-ID"].endswith("@example.com>") for message in parsed)
+    assert all(abs(message["Date"].datetime.timestamp() - time.time()) < 60 for message in parsed)
+
+
+BROKEN: list[tuple[Any, str]] = [
+    ({"id": 1, "name": "A"}, "no field 'email'"),
+    ({"id": 2, "name": "", "email": "a@x.org"}, "the field 'name' is empty"),
+    ({"id": 3, "name": "A", "email": "nobody"}, "'nobody' is not an address"),
+    ({"id": 4, "name": "A\nBcc: all@x.org", "email": "a@x.org"}, "a line break"),
+    ({"name": "A", "email": "a@x.org"}, "no field 'id', which is the tag"),
+    ("a string", "a row must be a mapping, not str"),
+    (None, "a row must be a mapping, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BROKEN)
+def test_a_bad_row_is_invalid_and_the_others_go(server: Server, bad: Any, reason: str) -> None:
+    given = [*rows(3), bad, *rows(3)]
+    with sender_to(server) as sender:
+        outcomes = list(sender.send(template().merge(given, tag="id")))
+        assert sender.stats().invalid == 1 and sender.stats().accepted == 6
+    counts = Counter(outcome.status for outcome in outcomes)
+    assert counts == {Status.ACCEPTED: 6, Status.INVALID: 1}
+    (invalid,) = (each for each in outcomes if each.status is Status.INVALID)
+    assert reason in invalid.reason and "\n" not in invalid.reason
+    assert (invalid.message, invalid.phase, dict(invalid.recipients)) == (None, "build", {})
+    assert invalid.tag == (bad.get("id") if isinstance(bad, dict) else None)
+    assert pickle.loads(pickle.dumps(invalid)) == invalid
+
+
+def test_what_merge_gives_is_the_same_without_a_sender() -> None:
+    given = [*rows(2), BROKEN[0][0], *rows(1)]
+    merged = list(template().merge(given, tag="id"))
+    assert [type(each) for each in merged] == [Message, Message, Outcome, Message]
+    assert [each.tag for each in merged] == [0, 1, 1, 0]
+
+
+def test_rows_are_taken_no_further_than_the_queue(server: Server) -> None:
+    taken = 0
+
+    def lazily() -> Iterator[dict[str, Any]]:
+        nonlocal taken
+        for row in rows(2000):
+            taken += 1
+            yield row
+
+    seen = 0
+    with sender_to(server, queue_size=100) as sender:
+        for _ in sender.send(template().merge(lazily())):
+            seen += 1
+            assert taken <= seen + 100
+    assert seen == taken == 2000
+
+
+def test_what_the_rows_raise_comes_after_their_outcomes(server: Server) -> None:
+    def breaking() -> Iterator[dict[str, Any]]:
+        yield from rows(20)
+        raise LookupError("the database is gone")
+
+    outcomes = []
+    with sender_to(server) as sender, pytest.raises(LookupError, match="the database is gone"):
+        for outcome in sender.send(template().merge(breaking())):
+            outcomes.append(outcome)
+    assert [each.status for each in outcomes] == [Status.ACCEPTED] * 20
+
+
+def test_a_stalled_source_holds_nothing_back(server: Server) -> None:
+    go_on = threading.Event()
+
+    def stalling() -> Iterator[dict[str, Any]]:
+        yield from rows(40)
+        wait_for(lambda: received(server).count(b"this is number <b>") == 40)
+        go_on.set()
+        yield rows(41)[40]
+
+    with sender_to(server) as sender:
+        assert len(list(sender.send(template().merge(stalling())))) == 41
+    assert go_on.is_set()
+
+
+def test_a_row_of_several_recipients_with_different_fates() -> None:
+    several = Template.compose(
+        sender="a@x.org",
+        to="{% for each in emails %}{{ each }}, {% endfor %}",
+        subject="s",
+        text="t",
+    )
+
+    def rcpt(line: bytes) -> bytes:
+        return b"550 5.1.1 no" if b"no@" in line else b"250 2.1.5 ok"
+
+    with serve(rcpt=rcpt) as server, sender_to(server) as sender:
+        (outcome,) = sender.send(several.merge([{"emails": ["yes@x.org", "no@x.org"]}]))
+    assert outcome.status is Status.PARTIAL
+    assert {name: each.status for name, each in outcome.recipients.items()} == {
+        "yes@x.org": Status.ACCEPTED,
+        "no@x.org": Status.REFUSED,
+    }
+
+
+def test_a_dead_relay_is_told_with_the_recipients() -> None:
+    with Server(Dialogue(EXTENSIONS)) as closed:
+        pass
+    taken = []
+
+    def noted() -> Iterator[dict[str, Any]]:
+        for row in rows(50):
+            taken.append(row["id"])
+            yield row
+
+    outcomes = []
+    with sender_to(closed) as sender, pytest.raises(RelayError):
+        for outcome in sender.send(template().merge(noted(), tag="id")):
+            outcomes.append(outcome)
+    assert sorted(outcome.tag for outcome in outcomes) == taken != []
+    for outcome in outcomes:
+        assert outcome.status is Status.NOT_ATTEMPTED
+        assert list(outcome.recipients) == [f"r{outcome.tag}@example.com"]
+
+
+@pytest.mark.parametrize("timeout", [0.0, None])
+def test_closed_in_the_midst_every_row_has_its_outcome(
+    server: Server, timeout: float | None
+) -> None:
+    sender = sender_to(server)
+    sending = sender.send(template().merge(rows(3000), tag="id"))
+    told = list(itertools.islice(sending, 5))
+    report = sender.close(timeout)
+    # It may have taken all of them before.
+    with contextlib.suppress(RuntimeError):
+        told += sending
+    tags = [outcome.tag for outcome in told]
+    assert len(tags) == len(set(tags))
+    wire = received(server)
+    for outcome in [*told, *report.not_accepted]:
+        count = wire.count(b"this is number <b>%d</b>." % outcome.tag)
+        assert count == (outcome.status is Status.ACCEPTED)
+
+
+def test_break_sends_what_was_taken(server: Server) -> None:
+    taken = []
+
+    def noted() -> Iterator[dict[str, Any]]:
+        for row in rows(1000):
+            taken.append(row["id"])
+            yield row
+
+    with sender_to(server, queue_size=50) as sender:
+        for _ in sender.send(template().merge(noted(), tag="id")):
+            break
+        report = sender.close()
+    assert report.accepted + 1 == len(taken) < 1000
+    wire = received(server)
+    assert all(wire.count(b"this is number <b>%d</b>." % number) == 1 for number in taken)
+
+
+# Lists
+
+
+def write_list(path: Path, count: int, encoding: str = "utf-8") -> None:
+    lines = ["id,unused,name,email"]
+    lines += [f'{n},"a\nb","Zoë ""{n}"", B",r{n}@example.com' for n in range(count)]
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+def test_merge_csv(server: Server, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "list.csv"
+    write_list(path, 100, encoding)
+    options = {} if encoding.startswith("utf-8") else {"encoding": encoding}
+    with sender_to(server) as sender:
+        outcomes = list(sender.send(template().merge_csv(path, tag="id", **options)))
+    assert sorted(int(outcome.tag) for outcome in outcomes) == list(range(100))
+    assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+    message = next(outcome.message for outcome in outcomes if outcome.tag == "42")
+    assert message is not None
+    parsed = email.message_from_bytes(message.data, policy=email.policy.default)
+    assert parsed["To"].addresses[0].display_name == 'Zoë "42", B'
+
+
+def test_a_bad_line_of_a_list_is_invalid(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("id,name,email\n1,A,a@x.org\n2,,b@x.org\n\n3,C,nobody\n4,D,d@x.org\n")
+    with sender_to(server) as sender:
+        outcomes = list(sender.send(template().merge_csv(path, tag="id")))
+    told = {outcome.tag: (outcome.status, outcome.reason) for outcome in outcomes}
+    assert told["1"][0] is told["4"][0] is Status.ACCEPTED
+    assert told["2"][0] is told["3"][0] is Status.INVALID
+    assert "the field 'name' is empty" in told["2"][1] and "'nobody'" in told["3"][1]
+
+
+def test_a_broken_list_is_known_before_anything_is_sent(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("id,name,email\n1,A,a@x.org\n2,B\n")
+    match = r"list.csv, line 3: no cell for the column 'email'"
+    with sender_to(server) as sender, pytest.raises(ValueError, match=match):
+        list(sender.send(template().merge_csv(path)))
+    assert not server.connections
+
+
+def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
+    long = "x" * 70 + "\n"
+    wide = Template.compose(
+        sender="a@x.org", to="{{ email }}", subject="s", text="{{ name }}\n" + long * 500
+    )
+
+    def many(count: int) -> Iterator[dict[str, Any]]:
+        for number in range(count):
+            yield {"email": f"r{number}@example.com", "name": "n" * 100}
+
+    with sender_to(server) as sender:
+        sent = Counter(each.status for each in sender.send(wide.merge(many(300))))
+        for each in server.connections:
+            each.received.clear()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for outcome in sender.send(wide.merge(many(1500))):
+            sent[outcome.status] += 1
+            if sent.total() % 100 == 0:
+                for each in server.connections:
+                    each.received.clear()
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sent == {Status.ACCEPTED: 1800}
+    assert after - before < 48 * 1024  # KiB; the messages have 54 MB
