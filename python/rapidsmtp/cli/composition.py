@@ -9,11 +9,12 @@ import email
 import email.policy
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.dkim import DKIM
 from rapidsmtp.template import Template
 
 _ADDRESS = "{{ email }}"
@@ -76,6 +77,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help='an image that the HTML shows by <img src="cid:NAME">; may be repeated',
     )
+    signing = parser.add_argument_group("to sign each message", "DKIM (RFC 6376), all three of:")
+    signing.add_argument(
+        "--dkim-domain", metavar="DOMAIN", help="who vouches: From's, or one above it"
+    )
+    signing.add_argument(
+        "--dkim-selector",
+        metavar="NAME",
+        help="where the public key is in the DNS: NAME._domainkey.DOMAIN",
+    )
+    signing.add_argument(
+        "--dkim-key", metavar="FILE", help="the private key: PEM, or an Ed25519 seed in base64"
+    )
 
 
 def composed(options: argparse.Namespace) -> Composition:
@@ -84,24 +97,29 @@ def composed(options: argparse.Namespace) -> Composition:
     Raises:
         UsageError: They are both ways or neither, or something is wrong with one of them.
     """
+    signers = _signers(options)
     given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]
     if options.template is not None:
         if given:
             raise UsageError(f"{given[0]} does not go with --template, which is the whole message")
-        return from_file(options.template)
+        return from_file(options.template, signers)
     _check_enough(options, given)
-    return _from_parts(options)
+    return _from_parts(options, signers)
 
 
-def from_file(path: str) -> Composition:
+def from_file(path: str, signers: Sequence[DKIM] = ()) -> Composition:
     """Read a message file.
+
+    Args:
+        path: The file.
+        signers: Who signs each message.
 
     Raises:
         UsageError: It cannot be read, or is no template.
     """
     try:
         data = Path(path).read_bytes()
-        template = Template.from_eml(data)
+        template = Template.from_eml(data, dkim=signers)
         return Composition(template, _columns(_destinations(data)))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
@@ -109,6 +127,24 @@ def from_file(path: str) -> Composition:
         raise UsageError(str(error)) from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _signers(options: argparse.Namespace) -> list[DKIM]:
+    given = {
+        f"--dkim-{name}": getattr(options, f"dkim_{name}") for name in ("domain", "selector", "key")
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return []
+    if missing:
+        raise UsageError(f"no {missing[0]}, which a DKIM signature needs")
+    path = options.dkim_key
+    try:
+        return [DKIM(options.dkim_domain, options.dkim_selector, Path(path))]
+    except OSError as error:
+        raise UsageError(f"--dkim-key {path}: {error.strerror}") from None
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from None
 
 
 def _check_enough(options: argparse.Namespace, given: list[str]) -> None:
@@ -127,7 +163,7 @@ def _check_enough(options: argparse.Namespace, given: list[str]) -> None:
         raise UsageError("the standard input can be one of --text, --html and --to, not more")
 
 
-def _from_parts(options: argparse.Namespace) -> Composition:
+def _from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) -> Composition:
     headers = _headers(options.header or [])
     address = _ADDRESS if options.address is None else options.address
     others = [value for name, value in headers.items() if name.lower() in _DESTINATIONS]
@@ -143,6 +179,7 @@ def _from_parts(options: argparse.Namespace) -> Composition:
             headers=headers,
             attachments=options.attach or [],
             inline=inline,
+            dkim=signers,
         )
         columns = _columns(value.encode("utf-8", "replace") for value in [address, *others])
     except OSError as error:
