@@ -559,3 +559,14 @@ def test_an_outcome_can_be_pickled() -> None:
     )
     (outcome,) = template.merge([{}])
     assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{% for loop in y %}{% endfor %}", "{{ " + "a + " * 5000 + "a }}", "{{ " + "(" * 5000 + " }}"],
+    ids=["loop", "operators", "brackets"],
+)
+def test_what_cannot_be_compiled_is_said_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match="text/plain part") as caught:
+        Template.compose(sender="a@example.com", to="b@example.com", subject="s", text=text)
+    assert "\n" not in str(caught.value)

@@ -86,23 +86,24 @@ class Text:
         Raises:
             ValueError: The syntax is wrong or goes beyond the subset.
         """
-        environment = _ENVIRONMENTS[kind]
+        self.where = where
         try:
-            tree = environment.parse(source)
-            _refuse_beyond_subset(tree)
+            self._compile(source, _ENVIRONMENTS[kind])
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"{where}, line {error.lineno}: {error.message}") from None
         except RecursionError:
             raise ValueError(f"{where}: nested too deeply") from None
+        except (jinja2.TemplateError, SyntaxError) as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def _compile(self, source: str, environment: "_Environment") -> None:
+        tree = environment.parse(source)
+        _refuse_beyond_subset(tree)
         self.required = _required_fields(tree)
-        self.where = where
         self.constant = _constant(tree)
         if self.constant is None:
             _wrap_outputs(tree, environment)
-            try:
-                self._template = environment.from_string(tree)
-            except (jinja2.TemplateError, SyntaxError) as error:
-                raise ValueError(f"{where}: {error}") from None
+            self._template = environment.from_string(tree)
 
     def render(self, row: Mapping[str, Any]) -> str:
         """Fill in one row of plain values.
