@@ -76,10 +76,10 @@ def built(values: dict[str, Any], attachment: bytes = b"") -> EmailMessage:
 
 def test_one_row_to_bytes(compare, half):
     numbers = iter(range(10**9))
-    merged = template()
+    merged = template().merge(map(row, range(10**9)))
     compare(
         lambda: built(row(next(numbers))).as_bytes(),
-        lambda: merged.render(row(next(numbers))).data,
+        lambda: next(merged).data,
         calls=20,
     )
 

@@ -102,16 +102,28 @@ fn seven_bit(data: &[u8], out: &mut Vec<u8>) -> bool {
 /// Quoted-printable (RFC 2045 section 6.7) of a text with LF line ends.
 fn quoted_printable(data: &[u8], out: &mut Vec<u8>) {
     out.reserve(data.len() + data.len() / 4);
-    let mut lines = data.split(|octet| *octet == b'\n');
-    let last = lines.next_back().unwrap_or_default();
-    for line in lines {
-        quote_line(line, out);
+    let mut start = 0;
+    for end in memchr_iter(b'\n', data) {
+        quote_line(&data[start..end], out);
         out.extend_from_slice(b"\r\n");
+        start = end + 1;
     }
-    quote_line(last, out);
+    quote_line(&data[start..], out);
+}
+
+/// Whether a line can stand as it is, which most lines can.
+fn is_literal(line: &[u8]) -> bool {
+    let fits = line.len() <= QUOTED_LINE && !matches!(line, b"." | [.., b' ' | b'\t']);
+    // Without a way out of the loop, so that it runs over many octets at once.
+    let literal = |octet: u8| (octet.wrapping_sub(b' ') < 95 && octet != b'=') | (octet == b'\t');
+    fits && line.iter().fold(true, |all, octet| all & literal(*octet))
 }
 
 fn quote_line(line: &[u8], out: &mut Vec<u8>) {
+    if is_literal(line) {
+        out.extend_from_slice(line);
+        return;
+    }
     let mut column = 0;
     let mut rest = line;
     while let Some(octet) = rest.first() {

@@ -11,10 +11,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::dkim::Signer;
-use super::encode::encode_text;
+use super::encode::{TransferEncoding, encode_text};
 use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
 use super::text::{Columns, Row, Text, Value};
@@ -98,6 +98,8 @@ enum Piece {
         content_type: String,
         text: Text,
         boundaries: Vec<Vec<u8>>,
+        /// How the first row's was written.
+        first: OnceLock<TransferEncoding>,
     },
 }
 
@@ -292,6 +294,7 @@ impl Template {
                     content_type,
                     text,
                     boundaries,
+                    first: OnceLock::new(),
                 }
             }
         };
@@ -449,17 +452,24 @@ impl Piece {
                 content_type,
                 text: source,
                 boundaries,
+                first,
             } => {
                 text.clear();
                 source.render(row, text)?;
-                let mut body = Vec::with_capacity(text.len() + text.len() / 8);
-                let encoding = encode_text(text, boundaries, &mut body);
                 data.extend_from_slice(b"Content-Type: ");
                 data.extend_from_slice(content_type.as_bytes());
                 data.extend_from_slice(b"\r\nContent-Transfer-Encoding: ");
-                data.extend_from_slice(encoding.as_str().as_bytes());
+                // Its name stands before the body and is known behind it: most rows have the
+                // encoding of the first.
+                let name = data.len();
+                let guess = *first.get_or_init(|| encode_text(text, boundaries, &mut Vec::new()));
+                data.extend_from_slice(guess.as_str().as_bytes());
                 data.extend_from_slice(b"\r\n\r\n");
-                data.extend_from_slice(&body);
+                let encoding = encode_text(text, boundaries, data);
+                if encoding != guess {
+                    let guessed = name..name + guess.as_str().len();
+                    data.splice(guessed, encoding.as_str().bytes());
+                }
             }
         }
         Ok(())
