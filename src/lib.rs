@@ -6,6 +6,7 @@
 pub mod address;
 pub mod auth;
 pub mod capability;
+pub mod certificate;
 pub mod command;
 pub mod diagnosis;
 pub mod engine;

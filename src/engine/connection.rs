@@ -24,6 +24,7 @@ use super::job::Job;
 use super::pool::{Failure, FailureKind, Pool, Turn};
 use super::tls::TlsError;
 use super::transport::{Look, Transport};
+use crate::certificate::certificate_digest;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::reply::Reply;
 use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
@@ -530,12 +531,17 @@ impl<'a> Connection<'a> {
         self.since = Instant::now();
     }
 
-    /// What a -PLUS mechanism binds to (RFC 9266).
+    /// What a -PLUS mechanism binds to: `tls-exporter` (RFC 9266) on TLS 1.3. Servers that speak
+    /// TLS 1.2 are older than that, and know the certificate's digest (RFC 5929).
     fn channel_binding(&self, mechanism: &str) -> Option<(&'static str, Vec<u8>)> {
         if !mechanism.ends_with("-PLUS") {
             return None;
         }
         let transport = self.transport.as_ref()?;
+        if !transport.is_tls13() {
+            let digest = certificate_digest(transport.peer_certificate()?);
+            return digest.map(|digest| ("tls-server-end-point", digest));
+        }
         transport
             .export_keying_material(b"EXPORTER-Channel-Binding", 32)
             .map(|data| ("tls-exporter", data))

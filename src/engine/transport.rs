@@ -202,6 +202,12 @@ impl Transport {
         }
     }
 
+    /// Whether TLS 1.3 is spoken.
+    #[must_use]
+    pub fn is_tls13(&self) -> bool {
+        matches!(&self.layer, Layer::Secured(secured) if secured.is_tls13())
+    }
+
     /// Octets that only the two ends of this TLS session know (RFC 5705, RFC 8446 section 7.5), with
     /// an empty context, as the channel binding `tls-exporter` wants them (RFC 9266).
     #[must_use]

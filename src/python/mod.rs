@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod address;
 mod auth;
 mod capability;
+mod certificate;
 mod command;
 mod diagnosis;
 mod dkim;
@@ -29,6 +30,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     address::register(module)?;
     auth::register(module)?;
     capability::register(module)?;
+    certificate::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;
     outcome::register(module)?;

@@ -16,6 +16,7 @@ from rapidsmtp._pure.auth import (
     XOAuth2,
 )
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
+from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
 from rapidsmtp._pure.engine import Engine
@@ -57,6 +58,7 @@ __all__ = [
     "Transaction",
     "XOAuth2",
     "assemble",
+    "certificate_digest",
     "check_command",
     "check_host_name",
     "check_path",

@@ -18,10 +18,12 @@ from rapidsmtp._pure.auth import (
     Scram,
     XOAuth2,
 )
+from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.dialogue import Dialogue, Unavailable
 from rapidsmtp._pure.error import PeerError
 from rapidsmtp._pure.reply import Reply
 from rapidsmtp._pure.settings import Settings
+from rapidsmtp._pure.wire import Wire
 
 MAX_ROUNDS = 5
 """Challenges that are answered before the server is taken to be out of its mind."""
@@ -52,7 +54,7 @@ def log_in(dialogue: Dialogue, settings: Settings, ask_password: Callable[[], st
     name = _choose(dialogue, settings, OVER_TLS if secure else IN_CLEAR)
     password = "" if name == "EXTERNAL" else ask_password()
     try:
-        exchange = _exchange(name, settings, password)
+        exchange = _exchange(name, settings, password, dialogue.wire)
     except ValueError as error:  # a character that no password may have, say
         raise Unavailable(f"no login to {relay}: {error}", for_good=True) from None
     reply = _run(dialogue, exchange, relay)
@@ -74,17 +76,19 @@ def _choose(dialogue: Dialogue, settings: Settings, preferred: tuple[str, ...]) 
     raise Unavailable(f"{settings.relay} does not offer {way}; it offers {shown}", stops=True)
 
 
-def _exchange(name: str, settings: Settings, password: str) -> Exchange:
+def _exchange(name: str, settings: Settings, password: str, wire: Wire) -> Exchange:
     """One run of a mechanism.
 
     Raises:
         ValueError: the user or the password breaks its rules, or it is not known.
     """
     user = settings.user or ""
-    if name in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
-        algorithm = "sha1" if name == "SCRAM-SHA-1" else "sha256"
+    hashed, plus, _ = name.partition("-PLUS")
+    if hashed in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
+        algorithm = "sha1" if hashed == "SCRAM-SHA-1" else "sha256"
+        binding = _channel_binding(wire) if plus else None
         # 24 octets: more than the 18 that RFC 7677's own example has.
-        return Scram(user, password, algorithm, secrets.token_urlsafe(24))
+        return Scram(user, password, algorithm, secrets.token_urlsafe(24), binding)
     if name == "OAUTHBEARER":
         return OAuthBearer(user, password, settings.host, settings.port)
     if name == "EXTERNAL":
@@ -94,6 +98,24 @@ def _exchange(name: str, settings: Settings, password: str) -> Exchange:
     if name not in simple:
         raise ValueError(f"the pure-Python half does not know {name}")
     return simple[name](user, password)
+
+
+def _channel_binding(wire: Wire) -> tuple[str, bytes]:
+    """What a -PLUS mechanism binds to.
+
+    Python's ssl has no `tls-exporter` (RFC 9266), so it is the certificate's digest (RFC 5929) on
+    each version of TLS.
+
+    Raises:
+        ValueError: there is no TLS, or a certificate without a digest.
+    """
+    certificate = None if wire.tls is None else wire.tls.getpeercert(binary_form=True)
+    if certificate is None:
+        raise ValueError("the -PLUS mechanisms need TLS to bind to")
+    digest = certificate_digest(certificate)
+    if digest is None:
+        raise ValueError("the relay's certificate is none to bind to: use SCRAM without -PLUS")
+    return "tls-server-end-point", digest
 
 
 def _run(dialogue: Dialogue, exchange: Exchange, relay: str) -> Reply:

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::task::{Context, Poll};
 
-use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
+use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
 use super::super::socket::Socket;
 use super::super::tls::TlsError;
@@ -212,6 +212,10 @@ impl Secured {
     pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
         let chain = self.connection.peer_certificates()?;
         chain.first().map(|certificate| certificate.as_ref())
+    }
+
+    pub(super) fn is_tls13(&self) -> bool {
+        self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     pub(super) fn export_keying_material(&self, label: &[u8], length: usize) -> Option<Vec<u8>> {
