@@ -469,3 +469,29 @@ def test_a_connection_that_ended_while_it_rested(words: bytes) -> None:
         second = sender.submit(message(2)).result(TIMEOUT)
         assert (second.status, second.attempts) == (Status.ACCEPTED, 1)
         assert b"s2@" not in server.wire(0), "a connection that spoke unasked is not used again"
+
+
+# A relay that lets us in and throws us out again
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_relay_that_hangs_up_at_each_mail_is_left_alone_soon(attempts: int) -> None:
+    with Server(Dialogue(("PIPELINING",), {"mail": HANG_UP})) as server:
+        sender = sender_to(server, connections=2, max_attempts=attempts)
+        outcomes, error = send_and_stop(sender, messages(50))
+        assert {each.status for each in outcomes} == {Status.NOT_ATTEMPTED}
+        assert "the relay closed the connection" in str(error)
+        assert len(server.connections) <= 12
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_login_that_is_refused_for_now_has_so_many_attempts(attempts: int) -> None:
+    auth = {"auth": b"454 4.7.0 later"}
+    with Server(Dialogue(("PIPELINING", "AUTH PLAIN"), auth)) as server:
+        login = {"login": "u:p@", "query": "?starttls=off", "allow_plaintext_auth": True}
+        outcomes, error = send_and_stop(
+            sender_to(server, max_attempts=attempts, **login), messages(3)
+        )
+        assert {each.status for each in outcomes} == {Status.NOT_ATTEMPTED}
+        assert error.reply == (454, b"4.7.0 later")
+        assert len(server.connections) == commands(server, b"AUTH") == attempts

@@ -272,7 +272,8 @@ def test_login_and_its_end_at_a_refusal(
     assert "geheim" not in result.stderr and not relay.bodies
     tried = [line[:10] for line in relay.lines if line.startswith("AUTH")]
     # What is refused for now may be tried again; another mechanism is never tried.
-    assert set(tried) == {"AUTH PLAIN"} and len(tried) <= (2 if reply.startswith("4") else 1)
+    # One attempt is asked for; and another mechanism is never tried.
+    assert tried == ["AUTH PLAIN"]
 
 
 def test_an_untrusted_certificate_stops(
@@ -290,5 +291,6 @@ def test_a_certificate_of_another_host_stops(
 ) -> None:
     relay = relays(accept, "", tls)
     url = relay.url.replace("127.0.0.1", "localhost")
-    one_line(command.send(url, "--ca-file", "ca.pem"), "is not trusted: ")
+    wanted = "is not trusted: host name mismatch: it is not valid for localhost"
+    one_line(command.send(url, "--ca-file", "ca.pem"), wanted)
     assert relay.lines == []

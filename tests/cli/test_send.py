@@ -106,8 +106,12 @@ def test_a_connection_lost_again_and_again_is_given_up(
     relay = relays(lambda relay, line: None if line[:4].upper() == "MAIL" else accept(relay, line))
     status, report, _ = command.report(relay.url, "--limit", "1")
     assert (status, report["not_attempted"]) == (1, 1)
+    reason = "the connection was lost again and again before the message was sent"
+    assert report["not_accepted"][0]["reason"] == reason
     # Three losses are the connection's own fault, the fourth costs the one attempt there is.
     assert 1 <= relay.connections <= 4
+    said = " ".join(command.send(relay.url, "--limit", "1").stdout.split())
+    assert "lost again and again" in said
 
 
 def test_530_stops(command: Command, relays: Callable[..., Relay]) -> None:

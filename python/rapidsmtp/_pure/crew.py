@@ -44,7 +44,11 @@ FREE_RETURNS = 3
 FREE_SLOWDOWNS = 10
 """How often it comes back because the relay wants less before that costs an attempt."""
 
+FRUITLESS = 10
+"""Connections in a row that brought nothing, after which there will be no more."""
+
 CLOSED = "the sender was closed"
+LOST = "the connection was lost again and again before the message was sent"
 
 
 class Stop(NamedTuple):
@@ -132,6 +136,7 @@ class Crew:
         """Forget a stop that may pass."""
         self.stopped = None
         self._failures = 0
+        self._fruitless = 0
         self._connect_due = 0.0
 
     def wake_all(self) -> None:
@@ -237,7 +242,7 @@ class Crew:
                 self.governor.refuse_connection(now, self.open)
             elif not self.stopped:
                 self._failures += 1
-                if not passing or self._failures > self._settings.max_attempts:
+                if not passing or self._failures >= self._settings.max_attempts:
                     self.stop(fault.line, fault.reply)
                 else:
                     self._connect_due = now + backoff(self._settings.backoff, self._failures)
@@ -295,11 +300,12 @@ class Crew:
         finally:
             self._watching -= 1
 
-    def disconnected(self, messages: int, *, by_relay: bool, full: bool) -> None:
+    def disconnected(self, messages: int, reason: str, *, by_relay: bool, full: bool) -> None:
         """A worker's connection has ended.
 
         Args:
             messages: how many were carried out on it.
+            reason: why, in words.
             by_relay: whether the relay ended it, and not for being idle.
             full: whether it said that there were too many on it.
         """
@@ -309,15 +315,22 @@ class Crew:
             if by_relay or full:
                 self.governor.end_connection(messages, full=full)
             if by_relay and messages == 0:
-                # It lets us in and throws us out again: not faster and faster.
-                self._fruitless += 1
-                if self._fruitless > 1 and not self.open:
-                    pause = backoff(self._settings.backoff, self._fruitless - 1)
-                    self._connect_due = now + pause
+                self._be_fruitless(reason, now)
             elif messages:
                 self._fruitless = 0
             self.left.notify_all()
             self.wake_all()
+
+    def _be_fruitless(self, reason: str, now: float) -> None:
+        """The relay lets us in and throws us out: not faster and faster, and not for ever."""
+        self._fruitless += 1
+        if self.open:
+            self.governor.refuse_connection(now, self.open)
+        elif self._fruitless >= FRUITLESS:
+            self.stop(f"{self._settings.relay}: {reason}", None)
+        elif self._fruitless > 1:
+            pause = backoff(self._settings.backoff, self._fruitless - 1)
+            self._connect_due = now + pause
 
     def filled(self) -> None:
         """A connection carried as many messages as the relay is believed to take."""
@@ -438,7 +451,8 @@ class Crew:
             errand.attempts -= 1
             self._queue(errand)
         else:
-            self._try_again(errand, errand.refusal or verdict.fate)
+            lost = verdict.fate if verdict.reply else verdict.fate._replace(text=LOST)
+            self._try_again(errand, errand.refusal or lost)
 
     def _try_again(self, errand: Errand, fate: Fate) -> None:
         """Another attempt after a while; where there were enough, this is its fate."""

@@ -21,6 +21,7 @@ from rapidsmtp._pure.wire import Lost, Wire
 
 _LONE_DOT = b".\r\n"
 _NO_REPLY = "no reply in"
+_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 MAX_AUTH_LINE = 12288 + 8
 """Octets in a line of an AUTH exchange (RFC 4954 section 4), a code and a line end beside it."""
@@ -157,6 +158,8 @@ class Dialogue:
             self.wire.start_tls(context, name, deadline, session)
         except ssl.SSLCertVerificationError as error:
             fault = error.verify_message or error.reason
+            if error.verify_code in _OTHER_NAME:
+                fault = f"host name mismatch: it is not valid for {name}"
             line = f"the certificate of {settings.relay} is not trusted: {fault}"
             raise Unavailable(line, for_good=True) from None
         except ssl.SSLError as error:

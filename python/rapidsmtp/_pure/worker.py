@@ -124,7 +124,8 @@ class Worker:
         finally:
             self._close(end.reason)
             messages = dialogue.messages - end.unfinished
-            self._crew.disconnected(messages, by_relay=end.by_relay, full=end.full)
+            reason = end.reason
+            self._crew.disconnected(messages, reason, by_relay=end.by_relay, full=end.full)
 
     # Opening
 

@@ -174,10 +174,10 @@ fn certificate_words(error: &CertificateError) -> String {
             let expected = expected.to_str();
             let presented: Vec<_> = presented.iter().map(|name| name_words(name)).collect();
             one_line(&if presented.is_empty() {
-                format!("it is not valid for {expected}, and names no host at all")
+                format!("host name mismatch: it names no host at all, and so not {expected}")
             } else {
                 format!(
-                    "it is not valid for {expected}, only for {}",
+                    "host name mismatch: it is not valid for {expected}, only for {}",
                     presented.join(", ")
                 )
             })
