@@ -4,8 +4,11 @@
 //! none of that is possible. So replies are read while a message is written, and a connection that
 //! was left alone has its 421 or its end read before the next message is begun on it.
 
+mod fault;
+mod opening;
+
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,13 +19,14 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::futures::Notified;
-use tokio::time::{Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until};
 
-use super::connect::{Target, connect};
+use self::fault::caught;
+use self::opening::{open, secure};
+use super::connect::Target;
 use super::door::Request;
 use super::job::Job;
 use super::pool::{Failure, FailureKind, Pool, Turn};
-use super::tls::TlsError;
 use super::transport::{Look, Transport};
 use crate::certificate::certificate_digest;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
@@ -37,8 +41,15 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Opens a connection and sends over it until it is at its end.
 pub(super) async fn run(pool: Rc<Pool>, number: u64) {
-    match open(&pool, number).await {
-        Ok(Some(transport)) => Connection::new(&pool, number, transport).drive().await,
+    let opened = caught(open(&pool, number)).await;
+    match opened.unwrap_or_else(|fault| Err(Failure::internal(&fault))) {
+        Ok(Some(transport)) => {
+            let mut connection = Connection::new(&pool, number, transport);
+            match caught(connection.drive()).await {
+                Ok(closed) => connection.end(&closed),
+                Err(fault) => connection.abandon(&fault),
+            }
+        }
         Ok(None) => pool.renewed(),
         Err(failure) => {
             trace(&pool, number, [failure.text.clone()]);
@@ -46,70 +57,6 @@ pub(super) async fn run(pool: Rc<Pool>, number: u64) {
         }
     }
     pool.flush();
-}
-
-/// None where it is not needed any more.
-async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, Failure> {
-    let settings = &pool.settings;
-    let connecting = connect(&settings.target, &settings.connect);
-    let Some(connected) = unless_done(pool, Duration::ZERO, connecting).await else {
-        return Ok(None);
-    };
-    let socket = connected.map_err(|error| Failure {
-        text: error.to_string(),
-        reply: None,
-        kind: FailureKind::Unreachable,
-    })?;
-    trace(pool, number, [format!("connected to {}", settings.target)]);
-    let transport = Transport::new(socket);
-    if settings.implicit_tls {
-        secure(pool, transport).await
-    } else {
-        Ok(Some(transport))
-    }
-}
-
-/// What the work brings, unless `grace` has passed since nobody needed it any more.
-async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    let mut done = pin!(async {
-        while !pool.is_done() {
-            pool.work.notified().await;
-        }
-        sleep(grace).await;
-    });
-    poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => done.as_mut().poll(context).map(|()| None),
-    })
-    .await
-}
-
-/// None where it is not needed any more: a handshake cannot be told to end, but it has an answer
-/// soon, behind which a goodbye can be said.
-async fn secure(pool: &Pool, transport: Transport) -> Result<Option<Transport>, Failure> {
-    let settings = &pool.settings;
-    let secured = transport.secure(&settings.tls, &settings.host);
-    let limited = timeout(settings.timeouts.tls, secured);
-    let Some(ended) = unless_done(pool, settings.timeouts.quit, limited).await else {
-        return Ok(None);
-    };
-    match ended {
-        Ok(Ok(transport)) => Ok(Some(transport)),
-        Ok(Err(error)) => Err(Failure {
-            text: error.to_string(),
-            reply: None,
-            kind: match error {
-                TlsError::Failed { .. } => FailureKind::Passing,
-                TlsError::Untrusted { .. } | TlsError::Settings(_) => FailureKind::ForGood,
-            },
-        }),
-        Err(_) => Err(Failure {
-            text: format!("no TLS with {} in time", settings.target),
-            reply: None,
-            kind: FailureKind::Passing,
-        }),
-    }
 }
 
 fn trace(pool: &Pool, number: u64, lines: impl IntoIterator<Item = String>) {
@@ -181,12 +128,12 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn drive(mut self) {
+    async fn drive(&mut self) -> Closed {
         let mut sleep = Box::pin(sleep_until(Instant::now().into()));
         let pool = self.pool;
-        let closed = loop {
+        loop {
             if let Some(closed) = self.take_events().await {
-                break closed;
+                return closed;
             }
             self.fill();
             self.tell_whether_free();
@@ -195,10 +142,9 @@ impl<'a> Connection<'a> {
             if self.session.has_event() {
                 continue;
             }
-            let mut work = std::pin::pin!(pool.work.notified());
+            let mut work = pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
-        };
-        self.end(&closed);
+        }
     }
 
     /// Writes and reads until nothing is possible; ready as soon as something was.
@@ -420,7 +366,14 @@ impl<'a> Connection<'a> {
         self.born.elapsed() >= self.pool.settings.timeouts.age
     }
 
-    fn begin(&mut self, mut job: Job, now: Instant) {
+    fn begin(&mut self, job: Job, now: Instant) {
+        // Before anything else: what is here has an outcome, whatever happens.
+        self.jobs.push_back(job);
+        let Some(job) = self.jobs.back_mut() else {
+            return;
+        };
+        #[cfg(test)]
+        super::rehearsal::panic_at(&self.pool.settings, "begin");
         let limits = self.session.offer().limits;
         let limit = limits.rcpt_max.unwrap_or(usize::MAX);
         job.begin(
@@ -436,9 +389,10 @@ impl<'a> Connection<'a> {
             rcpt_options: &message.rcpt_options,
             content: &message.content,
         });
-        match begun {
-            Ok(()) => self.jobs.push_back(job),
-            Err(reason) => self.pool.refuse(job, &reason, now),
+        if let Err(reason) = begun
+            && let Some(job) = self.jobs.pop_back()
+        {
+            self.pool.refuse(job, &reason, now);
         }
     }
 
@@ -549,6 +503,10 @@ impl<'a> Connection<'a> {
 
     /// Tells what was traced, counted and decided.
     fn note(&mut self) {
+        #[cfg(test)]
+        if self.session.awaits() == Some(Phase::Body) && !self.session.wants_write() {
+            super::rehearsal::panic_at(&self.pool.settings, "body");
+        }
         let lines = self.session.take_trace();
         if !lines.is_empty() {
             trace(self.pool, self.number, lines);
@@ -561,10 +519,7 @@ impl<'a> Connection<'a> {
 
     fn end(mut self, closed: &Closed) {
         self.note();
-        self.tell_whether_free();
-        if let Some(descriptor) = self.descriptor {
-            self.pool.door.descriptor(descriptor, false);
-        }
+        self.leave_the_pool();
         if let Some(transport) = self.transport.take() {
             transport.shutdown();
         }
@@ -582,6 +537,15 @@ impl<'a> Connection<'a> {
             self.pool.failed(&failure);
         } else {
             self.pool.renewed();
+        }
+    }
+
+    fn leave_the_pool(&mut self) {
+        if std::mem::take(&mut self.free) {
+            self.pool.free(false);
+        }
+        if let Some(descriptor) = self.descriptor {
+            self.pool.door.descriptor(descriptor, false);
         }
     }
 }

@@ -213,6 +213,27 @@ pub struct Job {
     reply: Option<Arc<Reply>>,
 }
 
+/// What stays of a message that a fault of our own has swallowed.
+pub struct Lost {
+    channel: u64,
+    token: u64,
+    recipients: usize,
+    size: usize,
+}
+
+impl Lost {
+    /// Its outcome: nobody can say.
+    #[must_use]
+    pub fn decided(self) -> Decided {
+        let unnamed = vec![Box::from(""); self.recipients];
+        let reason = "internal fault: what became of it was lost";
+        Decided {
+            size: self.size,
+            ..Decided::outside(self.channel, self.token, unnamed, Status::Unknown, reason)
+        }
+    }
+}
+
 /// What a transaction left to do.
 #[derive(Default)]
 struct Round {
@@ -258,6 +279,17 @@ impl Job {
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// What is needed to tell of it, should it get lost.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        Lost {
+            channel: self.message.channel,
+            token: self.message.token,
+            recipients: self.message.recipients.len(),
+            size: self.message.size,
+        }
     }
 
     /// Takes the recipients of the next transaction: at most `limit` of them, of at most `domains`

@@ -31,6 +31,8 @@ mod pool;
 mod rehearsal;
 pub mod settings;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod transport;
 

@@ -16,6 +16,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +61,17 @@ pub(super) struct Failure {
     pub(super) reply: Option<Arc<Reply>>,
     /// What it means.
     pub(super) kind: FailureKind,
+}
+
+impl Failure {
+    /// One of our own making: a panic.
+    pub(super) fn internal(fault: &str) -> Self {
+        Self {
+            text: format!("internal fault: {fault}"),
+            reply: None,
+            kind: FailureKind::Passing,
+        }
+    }
 }
 
 /// What a failure to get a connection ready means.
@@ -330,7 +342,14 @@ impl Pool {
     /// A message came back from a connection; says whether that one takes no more of them.
     pub(super) fn settle(&self, job: Job, fate: Fate, now: Instant) -> bool {
         let policy = self.policy();
-        let (next, advice) = job.settle(fate, now, || self.random(), &policy);
+        let lost = job.lost();
+        let settled = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            super::rehearsal::panic_at(&self.settings, "settle");
+            job.settle(fate, now, || self.random(), &policy)
+        }));
+        let (next, advice) =
+            settled.unwrap_or_else(|_| (Next::Decided(lost.decided()), Vec::new()));
         let mut full = false;
         self.go_on(next, now);
         for advice in advice {

@@ -96,7 +96,10 @@ fn a_certificate_of_another_name() {
         reason(to(&settings, "other.test")),
         "host name mismatch: it is not valid for other.test, only for relay.test, mx.relay.test"
     );
-    assert!(reason(to(&settings, "127.0.0.1")).starts_with("host name mismatch: it is not valid for 127.0.0.1"));
+    assert!(
+        reason(to(&settings, "127.0.0.1"))
+            .starts_with("host name mismatch: it is not valid for 127.0.0.1")
+    );
     settings.server_hostname = Some("mx.relay.test".to_owned());
     assert!(to(&settings, "other.test").is_ok());
     settings.server_hostname = Some("other.test".to_owned());
