@@ -68,6 +68,7 @@ TWIN_MAY_USE = {
 TWIN_ENGINE = {
     "attention": {"threading", "time"},
     "backlog": {"heapq", "itertools", "random"},
+    "connect": {"contextlib", "errno", "itertools", "os", "selectors", "socket", "time"},
     "crew": {"threading", "time"},
     "dialogue": {"contextlib", "socket", "ssl", "time"},
     "engine": {"threading", "time"},

@@ -250,55 +250,6 @@ class Wire:
         self._sock.close()
 
 
-def connect(host: str, port: int, source: tuple[str, int] | None, seconds: float) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one.
-
-    Args:
-        host: its name or address.
-        port: the port.
-        source: what to bind the socket to, or None.
-        seconds: the time limit for all the addresses together.
-
-    Raises:
-        socket.gaierror: the name does not resolve.
-        OSError: no address takes a connection.
-    """
-    deadline = time.monotonic() + seconds
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    fault = OSError(f"{host} has no address")
-    for place, (family, kind, protocol, _, address) in enumerate(addresses):
-        share = (deadline - time.monotonic()) / (len(addresses) - place)
-        sock = None
-        try:
-            sock = socket.socket(family, kind, protocol)
-            sock.settimeout(max(0.001, share))
-            if source is not None:
-                sock.bind(source)
-            sock.connect(address)
-            return sock
-        except OSError as error:
-            fault = error
-            if sock is not None:
-                sock.close()
-    raise fault
-
-
-def connect_path(path: str, seconds: float) -> socket.socket:
-    """A connection to a Unix socket.
-
-    Raises:
-        OSError: it takes none.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(seconds)
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 def _set_option(sock: socket.socket, name: str) -> None:
     """Turn on an option of TCP where this system and this socket have it."""
     option = getattr(socket, name, None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from rapidsmtp._pure import judgement
 from rapidsmtp._pure.capability import exceeds_size
+from rapidsmtp._pure.connect import connect, connect_path
 from rapidsmtp._pure.crew import Crew
 from rapidsmtp._pure.dialogue import Delivery, Dialogue, Unavailable, literal_of
 from rapidsmtp._pure.job import Errand, Job
@@ -17,7 +18,7 @@ from rapidsmtp._pure.login import log_in
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.stuffing import stuff
 from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, SENDER_REFUSED, Transaction
-from rapidsmtp._pure.wire import Lost, Wire, connect, connect_path
+from rapidsmtp._pure.wire import Lost, Wire
 
 NAME_SECONDS = 2.0
 """The longest that this host may take to say its name."""
