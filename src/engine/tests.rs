@@ -126,8 +126,9 @@ fn send(name: &str, count: u64) -> (Vec<Decided>, usize) {
         rcpt_options: Vec::new(),
         content: Arc::new(b"hello\r\n".to_vec()),
         size: 7,
+        ahead: None,
     });
-    door.put(channel, messages.collect(), Vec::new());
+    door.put(channel, messages.collect(), Vec::new(), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut decided = Vec::new();
     while door.undecided(channel) > 0 {
