@@ -43,30 +43,109 @@ impl TransferEncoding {
     }
 }
 
+/// Whole lines that are the same in every body, encoded once.
+pub struct Stretch {
+    text: String,
+    seven_bit: Option<Vec<u8>>,
+    quoted: Vec<u8>,
+}
+
+impl Stretch {
+    /// Lines with LF line ends, the last one, too.
+    #[must_use]
+    pub fn new(lines: &str) -> Self {
+        let (mut plain, mut quoted) = (Vec::new(), Vec::new());
+        let fits = seven_bit(lines.as_bytes(), &mut plain);
+        quoted_printable(lines.as_bytes(), &mut quoted);
+        Self {
+            text: lines.to_owned(),
+            seven_bit: fits.then_some(plain),
+            quoted,
+        }
+    }
+}
+
+/// A body: a text, and the stretches that stand in it.
+pub struct Body<'a> {
+    /// The text without the stretches.
+    pub text: &'a str,
+    /// Where in it each of them belongs: at the beginnings of lines, in order.
+    pub gaps: &'a [usize],
+    /// As many as there are gaps.
+    pub stretches: &'a [Stretch],
+}
+
+impl Body<'_> {
+    /// The texts before each stretch, each with the stretch, and the text behind the last one.
+    fn pieces(&self) -> impl Iterator<Item = (Cow<'_, str>, Option<&Stretch>)> {
+        let starts = [0].into_iter().chain(self.gaps.iter().copied());
+        let ends = self.gaps.iter().copied().chain([self.text.len()]);
+        let stretches = self.stretches.iter().map(Some).chain([None]);
+        let text = |(start, end)| with_line_feeds(&self.text[start..end]);
+        starts.zip(ends).map(text).zip(stretches)
+    }
+
+    fn seven_bit(&self, out: &mut Vec<u8>) -> bool {
+        self.pieces().all(|(text, stretch)| {
+            let fits = seven_bit(text.as_bytes(), out);
+            match stretch.map(|stretch| &stretch.seven_bit) {
+                Some(Some(lines)) => out.extend_from_slice(lines),
+                Some(None) => return false,
+                None => {}
+            }
+            fits
+        })
+    }
+
+    fn quoted_printable(&self, out: &mut Vec<u8>) {
+        for (text, stretch) in self.pieces() {
+            quoted_printable(text.as_bytes(), out);
+            out.extend_from_slice(stretch.map_or(&[], |stretch| &stretch.quoted));
+        }
+    }
+
+    /// The whole text with LF line ends.
+    fn whole(&self) -> String {
+        let mut whole = String::new();
+        for (text, stretch) in self.pieces() {
+            whole.push_str(&text);
+            whole.push_str(stretch.map_or("", |stretch| &stretch.text));
+        }
+        whole
+    }
+
+    fn len(&self) -> usize {
+        let pieces = self.pieces();
+        pieces
+            .map(|(text, stretch)| text.len() + stretch.map_or(0, |stretch| stretch.text.len()))
+            .sum()
+    }
+}
+
 /// Writes a text body in seven bits, with CRLF line ends.
 ///
 /// `boundaries` are those of the multiparts around it, with their two dashes: no line of the body
 /// may be taken for one of them, whatever a merge field holds.
-pub fn encode_text(text: &str, boundaries: &[Vec<u8>], out: &mut Vec<u8>) -> TransferEncoding {
-    let text = with_line_feeds(text);
-    let data = text.as_bytes();
+pub fn encode_text(body: &Body<'_>, boundaries: &[Vec<u8>], out: &mut Vec<u8>) -> TransferEncoding {
     let start = out.len();
-    let encoding = if seven_bit(data, out) {
+    let encoding = if body.seven_bit(out) {
         TransferEncoding::SevenBit
     } else {
         out.truncate(start);
-        quoted_printable(data, out);
+        body.quoted_printable(out);
         TransferEncoding::QuotedPrintable
     };
     // Base64 takes 4 octets for 3 and a line end for 57, which is less for most scripts but Latin,
     // and there is no dash in it; a short text is better read by people.
-    let body = &out[start..];
-    let written = body.len() - memchr_iter(b'\n', body).count();
-    let longer = written > data.len() * 7 / 5 + 64;
-    let delimited = |boundary: &Vec<u8>| memmem::find(body, boundary).is_some();
+    let encoded = &out[start..];
+    let longer = encoding == TransferEncoding::QuotedPrintable && {
+        let written = encoded.len() - memchr_iter(b'\n', encoded).count();
+        written > body.len() * 7 / 5 + 64
+    };
+    let delimited = |boundary: &Vec<u8>| memmem::find(encoded, boundary).is_some();
     if longer || boundaries.iter().any(delimited) {
         out.truncate(start);
-        base64(data, out);
+        base64(body.whole().as_bytes(), out);
         return TransferEncoding::Base64;
     }
     encoding
@@ -205,7 +284,12 @@ mod tests {
 
     fn encoded(text: &str) -> (String, &'static str) {
         let mut out = Vec::new();
-        let encoding = encode_text(text, &[b"--known".to_vec()], &mut out);
+        let body = Body {
+            text,
+            gaps: &[],
+            stretches: &[],
+        };
+        let encoding = encode_text(&body, &[b"--known".to_vec()], &mut out);
         (String::from_utf8(out).unwrap(), encoding.as_str())
     }
 
@@ -282,6 +366,36 @@ mod tests {
             for line in body.split("\r\n") {
                 assert!(line.len() <= QUOTED_LINE, "{line:?}");
                 assert!(!line.ends_with([' ', '\t']) && line != ".", "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn stretches_change_nothing() {
+        let stretches = [
+            "plain\n.\nlines \n",
+            "größer = ü\n",
+            "京都\n",
+            "--known\n",
+            "x\n",
+        ];
+        let texts = ["a\r\n", "ü\n", "", "京都京都京都京都\rb\n", "\0\n"];
+        for stretch in stretches {
+            for before in texts {
+                for behind in texts {
+                    let text = format!("{before}{behind}end");
+                    let gaps = [before.len()];
+                    let body = Body {
+                        text: &text,
+                        gaps: &gaps,
+                        stretches: &[Stretch::new(stretch)],
+                    };
+                    let mut out = Vec::new();
+                    let encoding = encode_text(&body, &[b"--known".to_vec()], &mut out);
+                    let out = String::from_utf8(out).unwrap();
+                    let whole = format!("{before}{stretch}{behind}end");
+                    assert_eq!((out, encoding.as_str()), encoded(&whole), "{whole:?}");
+                }
             }
         }
     }

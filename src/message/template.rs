@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::dkim::Signer;
-use super::encode::{TransferEncoding, encode_text};
+use super::encode::{Body, Stretch, TransferEncoding, encode_text};
 use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
 use super::text::{Columns, Row, Text, Value};
@@ -94,13 +94,18 @@ enum Role {
 
 enum Piece {
     Bytes(Vec<u8>),
-    Text {
-        content_type: String,
-        text: Text,
-        boundaries: Vec<Vec<u8>>,
-        /// How the first row's was written.
-        first: OnceLock<TransferEncoding>,
-    },
+    Text(Box<BodyText>),
+}
+
+/// A text of the body with merge fields.
+struct BodyText {
+    content_type: String,
+    text: Text,
+    /// Its constant lines.
+    stretches: Vec<Stretch>,
+    boundaries: Vec<Vec<u8>>,
+    /// How the first row's was written.
+    first: OnceLock<TransferEncoding>,
 }
 
 /// What a message is told of the world.
@@ -241,7 +246,10 @@ impl Template {
         self.add_made_fields(&sender, stamp, &mut data);
         let mut text = String::new();
         for piece in &self.pieces {
-            piece.render(row, &mut text, &mut data)?;
+            match piece {
+                Piece::Bytes(bytes) => data.extend_from_slice(bytes),
+                Piece::Text(each) => each.write(row, &mut text, &mut data)?,
+            }
         }
         if !data.ends_with(b"\r\n") {
             data.extend_from_slice(b"\r\n");
@@ -271,14 +279,9 @@ impl Template {
         Ok(())
     }
 
-    fn take_names(&mut self, text: &Text) {
-        self.required.extend(text.required().iter().cloned());
-        self.used.extend(text.fields().iter().cloned());
-    }
-
     fn add_part(&mut self, part: Part) -> Result<(), TemplateError> {
-        let piece = match part {
-            Part::Bytes(bytes) => Piece::Bytes(bytes),
+        let bytes = match part {
+            Part::Bytes(bytes) => bytes,
             Part::Text {
                 content_type,
                 source,
@@ -289,25 +292,21 @@ impl Template {
                 let text = Text::compile(&source, kind, &place)
                     .map_err(|error| TemplateError(error.to_string()))?;
                 self.take_names(&text);
-                self.size += source.len() + source.len() / 8;
-                Piece::Text {
+                let text = Box::new(BodyText {
                     content_type,
+                    stretches: text.stretches().map(Stretch::new).collect(),
                     text,
                     boundaries,
                     first: OnceLock::new(),
+                });
+                if text.text.constant().is_none() {
+                    self.size += source.len() + source.len() / 8;
+                    self.pieces.push(Piece::Text(text));
+                    return Ok(());
                 }
-            }
-        };
-        let bytes = match piece {
-            Piece::Bytes(bytes) => bytes,
-            Piece::Text { ref text, .. } if text.constant().is_some() => {
                 let mut bytes = Vec::new();
-                piece.render(&Row::default(), &mut String::new(), &mut bytes)?;
+                text.write(&Row::default(), &mut String::new(), &mut bytes)?;
                 bytes
-            }
-            Piece::Text { .. } => {
-                self.pieces.push(piece);
-                return Ok(());
             }
         };
         self.size += bytes.len();
@@ -317,6 +316,11 @@ impl Template {
             _ => self.pieces.push(Piece::Bytes(bytes)),
         }
         Ok(())
+    }
+
+    fn take_names(&mut self, text: &Text) {
+        self.required.extend(text.required().iter().cloned());
+        self.used.extend(text.fields().iter().cloned());
     }
 
     fn header(&self, row: &Row) -> Result<Vec<Cow<'_, Written>>, RowError> {
@@ -443,34 +447,31 @@ impl Field {
     }
 }
 
-impl Piece {
-    /// Writes it; `text` is a buffer that is used again.
-    fn render(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
-        match self {
-            Self::Bytes(bytes) => data.extend_from_slice(bytes),
-            Self::Text {
-                content_type,
-                text: source,
-                boundaries,
-                first,
-            } => {
-                text.clear();
-                source.render(row, text)?;
-                data.extend_from_slice(b"Content-Type: ");
-                data.extend_from_slice(content_type.as_bytes());
-                data.extend_from_slice(b"\r\nContent-Transfer-Encoding: ");
-                // Its name stands before the body and is known behind it: most rows have the
-                // encoding of the first.
-                let name = data.len();
-                let guess = *first.get_or_init(|| encode_text(text, boundaries, &mut Vec::new()));
-                data.extend_from_slice(guess.as_str().as_bytes());
-                data.extend_from_slice(b"\r\n\r\n");
-                let encoding = encode_text(text, boundaries, data);
-                if encoding != guess {
-                    let guessed = name..name + guess.as_str().len();
-                    data.splice(guessed, encoding.as_str().bytes());
-                }
-            }
+impl BodyText {
+    /// Writes the end of its header, and its body; `text` is a buffer that is used again.
+    fn write(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
+        text.clear();
+        let mut gaps = Vec::with_capacity(self.stretches.len());
+        self.text.render_around(row, text, &mut gaps)?;
+        let body = Body {
+            text,
+            gaps: &gaps,
+            stretches: &self.stretches,
+        };
+        let encode = |out: &mut Vec<u8>| encode_text(&body, &self.boundaries, out);
+        data.extend_from_slice(b"Content-Type: ");
+        data.extend_from_slice(self.content_type.as_bytes());
+        data.extend_from_slice(b"\r\nContent-Transfer-Encoding: ");
+        // Its name stands before the body and is known behind it: most rows have the encoding of
+        // the first.
+        let name = data.len();
+        let guess = *self.first.get_or_init(|| encode(&mut Vec::new()));
+        data.extend_from_slice(guess.as_str().as_bytes());
+        data.extend_from_slice(b"\r\n\r\n");
+        let encoding = encode(data);
+        if encoding != guess {
+            let guessed = name..name + guess.as_str().len();
+            data.splice(guessed, encoding.as_str().bytes());
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ mod value;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
+use std::slice;
 
 use self::render::Renderer;
 use self::scope::Scope;
@@ -56,6 +58,9 @@ use super::{Kind, RowError};
 
 pub use self::row::{Columns, Row};
 pub use self::value::{Dict, Sequence, Value};
+
+/// Octets from which on constant lines are worth to be kept apart.
+const STRETCH: usize = 256;
 
 /// Why a text is no template, in one line: "header Subject, line 3: …".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +111,8 @@ pub struct Text {
     required: BTreeSet<String>,
     /// The length of what is text in any case.
     length: usize,
+    /// The constant lines that are worth to be written once: statement, and where in its text.
+    stretches: Vec<(usize, Range<usize>)>,
 }
 
 impl Text {
@@ -132,6 +139,7 @@ impl Text {
             Statement::Data(text) => Some(text.clone()),
             _ => None,
         };
+        let stretches = stretches(&statements, kind);
         let length = statements
             .iter()
             .filter_map(text)
@@ -145,6 +153,7 @@ impl Text {
             scope,
             required,
             length,
+            stretches,
         })
     }
 
@@ -166,6 +175,16 @@ impl Text {
         &self.required
     }
 
+    /// Long stretches of whole lines that are the same for every row, in their order.
+    pub fn stretches(&self) -> impl Iterator<Item = &str> {
+        let stretch =
+            |(statement, range): &(usize, Range<usize>)| match &self.statements[*statement] {
+                Statement::Data(text) => &text[range.clone()],
+                _ => "",
+            };
+        self.stretches.iter().map(stretch)
+    }
+
     /// Fill in one row, and append that. After an error `out` may hold a part of it.
     ///
     /// # Errors
@@ -176,10 +195,53 @@ impl Text {
             return Ok(());
         }
         out.reserve(self.length);
-        let mut renderer = Renderer::new(self.kind, row, self.scope.slots, &self.scope.loads);
-        renderer.write(&self.statements, out).map_err(|error| {
-            let place = &self.place;
-            RowError::new(format!("{place}: {error}"))
-        })
+        let told = self.renderer(row).write(&self.statements, out);
+        told.map_err(|error| self.at_its_place(&error))
     }
+
+    /// As `render`, but without the stretches: `gaps` takes the place of each.
+    ///
+    /// # Errors
+    /// As of `render`.
+    pub fn render_around(
+        &self,
+        row: &Row,
+        out: &mut String,
+        gaps: &mut Vec<usize>,
+    ) -> Result<(), RowError> {
+        let mut renderer = self.renderer(row);
+        let mut stretches = self.stretches.iter().peekable();
+        for (number, statement) in self.statements.iter().enumerate() {
+            let stretch = stretches.next_if(|(statement, _)| *statement == number);
+            if let (Some((_, range)), Statement::Data(text)) = (stretch, statement) {
+                out.push_str(&text[..range.start]);
+                gaps.push(out.len());
+                out.push_str(&text[range.end..]);
+                continue;
+            }
+            let told = renderer.write(slice::from_ref(statement), out);
+            told.map_err(|error| self.at_its_place(&error))?;
+        }
+        Ok(())
+    }
+
+    fn renderer<'row>(&self, row: &'row Row) -> Renderer<'row> {
+        Renderer::new(self.kind, row, self.scope.slots, &self.scope.loads)
+    }
+
+    fn at_its_place(&self, error: &RowError) -> RowError {
+        RowError::new(format!("{}: {error}", self.place))
+    }
+}
+
+/// The whole lines of long pieces of text: what stands on the line of a field is not among them.
+fn stretches(statements: &[Statement], kind: Kind) -> Vec<(usize, Range<usize>)> {
+    let stretch = |(number, statement): (usize, &Statement)| {
+        let Statement::Data(text) = statement else {
+            return None;
+        };
+        let range = text.find('\n')? + 1..text.rfind('\n')? + 1;
+        (kind != Kind::Header && range.len() >= STRETCH).then_some((number, range))
+    };
+    statements.iter().enumerate().filter_map(stretch).collect()
 }
