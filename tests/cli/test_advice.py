@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from commandline import CSV, EML, ONCE, Command, Relay
+from commandline import CSV, EML, ONCE, Command, Relay, accept
 from rapidsmtp import Message
 from rapidsmtp.cli import advice
 
@@ -167,3 +167,35 @@ def test_an_escape_in_a_list_is_not_obeyed(here: Any) -> None:
     here.write("list.csv", CSV + '4,A,"an\x1b[2Ja@example.com"\n5,A,"an\x1b[2Ja@example.com"\n')
     result = here("send", *FILES, "--dry-run")
     assert "\x1b" not in result.stderr and "row 5 (an [2ja@example.com)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "extensions", "expected"),
+    [
+        (100_000, "SIZE 90000", True),
+        (100_000, "SIZE 900000", False),
+        (100_000, "SIZE 0", False),
+        (100_000, "SIZE", False),
+        (100_000, "", False),
+        (1_000, "SIZE 500", False),  # no server may refuse so little: it is not asked
+    ],
+)
+def test_a_message_above_the_relays_size(
+    here: Any, relays: Callable[..., Relay], size: int, extensions: str, expected: bool
+) -> None:
+    relay = relays(accept, extensions)
+    here.write("letter.eml", EML + "a line of 20 octets\n" * (size // 21))
+    result = here.send(relay.url)
+    warned = [line for line in result.stderr.splitlines() if "(SIZE)" in line]
+    assert len(warned) == expected
+    if expected:
+        assert relay.host in warned[0] and "takes 90000" in warned[0]
+        # And it is true.
+        assert result.returncode == 1 and not relay.bodies
+
+
+def test_a_relay_that_cannot_be_asked_is_the_senders_to_tell(here: Any) -> None:
+    here.write("letter.eml", EML + "a line of 20 octets\n" * 5000)
+    result = here.send("smtp://127.0.0.1:9")
+    assert result.returncode == 2 and "(SIZE)" not in result.stderr
+    assert "127.0.0.1:9" in result.stderr

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from rapidsmtp.cli import advice, composition
+from rapidsmtp.cli import advice, composition, limits
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.delivering import GRACE, deliver
 from rapidsmtp.cli.listing import Listing, load
@@ -177,7 +177,10 @@ def _warnings(options: argparse.Namespace, listing: Listing) -> list[str]:
         return []
     items = listing.template.merge(islice(listing.rows(), _SAMPLE_ROWS))
     sample = next((item for item in items if isinstance(item, Message)), None)
-    found = [] if sample is None else advice.of_message(sample)
+    found = []
+    if sample is not None:
+        relay, tls = parse_relay(options.relay), shared.tls_of(options)
+        found = [*advice.of_message(sample), *limits.of_size(sample, relay, tls)]
     return found + _list_warnings(options, listing)
 
 
