@@ -72,6 +72,14 @@ def test_each_row_is_sent_once(server: Server) -> None:
         assert wire.count(b"this is number <b>%d</b>." % number) == 1
 
 
+def test_messages_go_out_in_the_order_of_their_rows(server: Server) -> None:
+    with sender_to(server, connections=1) as sender:
+        sender.send_all(template().merge(rows(500)))
+    wire = received(server)
+    places = [wire.index(b"this is number %d." % number) for number in range(500)]
+    assert places == sorted(places)
+
+
 def test_an_outcome_knows_its_message(server: Server) -> None:
     with sender_to(server) as sender:
         (outcome,) = sender.send(template().merge(rows(1), tag="id"))

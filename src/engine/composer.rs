@@ -3,15 +3,15 @@
 //! A merged newsletter costs more to write than to send, so what comes in as a [`Draft`] is written
 //! by threads of its own, beside the one that sends. They are never more than [`AHEAD`] octets
 //! ahead of it: what was written a moment ago is still in the processor's cache when it is sent,
-//! and a million rows need no more memory than a thousand.
+//! and a million rows need no more memory than a thousand. They go on in the order in which they
+//! came.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use super::door::{Channel, Door, Drafts};
+use super::door::{Channel, Door};
 use super::job::{Decided, Message};
 use crate::message::template;
 use crate::outcome::Status;
@@ -21,9 +21,6 @@ pub const AHEAD: usize = 4 << 20;
 
 /// Threads at most: beyond them it is the network that decides.
 const THREADS: usize = 8;
-
-/// How long what was written may wait for the rest of its batch.
-const BATCH_TIME: Duration = Duration::from_micros(500);
 
 /// What is said of a row that made the template panic, which is a fault of ours.
 const FAILED: &str = "the template failed on this row";
@@ -111,23 +108,19 @@ fn begin(door: Arc<Door>) -> io::Result<()> {
 }
 
 fn run(door: &Arc<Door>) {
-    while let Some(Drafts { mut drafts, over }) = door.next_drafts() {
-        let until = Instant::now() + BATCH_TIME;
+    while let Some(batch) = door.next_drafts() {
         let (mut messages, mut decided) = (Vec::new(), Vec::new());
-        while let Some(draft) = drafts.pop_front() {
-            if let Some(reason) = &over {
-                decided.push(unsent(&draft, reason));
+        for draft in &batch.drafts {
+            if let Some(reason) = &batch.over {
+                decided.push(unsent(draft, reason));
                 continue;
             }
-            match composed(&draft) {
-                Ok(composed) => messages.push(message(door, &draft, composed)),
-                Err(reason) => decided.push(invalid(&draft, &reason)),
-            }
-            if Instant::now() >= until {
-                break;
+            match composed(draft) {
+                Ok(composed) => messages.push(message(door, draft, composed)),
+                Err(reason) => decided.push(invalid(draft, &reason)),
             }
         }
-        door.composed(drafts, messages, decided);
+        door.composed(batch.number, messages, decided);
     }
 }
 
@@ -203,6 +196,8 @@ fn path(address: &str) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::engine::door::Closing;
 
@@ -269,6 +264,7 @@ mod tests {
         // Each tenth row is broken, and one makes the template panic.
         assert_eq!((sent.len(), invalid.len()), (179, 21));
         assert!(invalid.iter().all(|each| each.status == Status::Invalid));
+        assert!(sent.is_sorted());
         sent.extend(invalid.iter().map(|each| each.token));
         sent.sort_unstable();
         assert_eq!(sent, (0..200).collect::<Vec<_>>());

@@ -3,7 +3,7 @@
 //! It is the only thing that the two sides share. Whoever stands outside may wait here for room or
 //! for outcomes; the engine's thread never waits, it is woken.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,9 @@ use crate::outcome::Status;
 /// Why a message was not attempted although nothing was wrong.
 pub(super) const CLOSED: &str = "the sender was closed before it was sent";
 
-/// Drafts that a composer takes at once, at the most.
-const DRAFTS: usize = 16;
+/// Drafts that a composer takes at once, at the most; few are shared among several.
+const DRAFTS: usize = 8;
+const SHARES: usize = 4;
 
 /// Lines of the trace that wait to be fetched.
 const TRACE_LINES: usize = 10_000;
@@ -61,8 +62,10 @@ pub struct Room {
 
 /// What a composer is given.
 pub struct Drafts {
+    /// Which batch it is, in the order in which the messages go on.
+    pub number: u64,
     /// Messages to be written.
-    pub drafts: VecDeque<Draft>,
+    pub drafts: Vec<Draft>,
     /// Why they are not to be written any more.
     pub over: Option<String>,
 }
@@ -136,8 +139,13 @@ pub struct Door {
 struct State {
     intake: Vec<Message>,
     drafts: VecDeque<Draft>,
-    /// Drafts that are being written.
+    /// Drafts that are being written, or wait for those before them.
     composing: usize,
+    /// The batches that were given out, and those that have gone on.
+    given: u64,
+    gone_on: u64,
+    /// What was written before an earlier batch.
+    early: BTreeMap<u64, Vec<Message>>,
     idle_composers: usize,
     undecided: usize,
     bytes: usize,
@@ -173,6 +181,9 @@ impl Door {
                 intake: Vec::new(),
                 drafts: VecDeque::new(),
                 composing: 0,
+                given: 0,
+                gone_on: 0,
+                early: BTreeMap::new(),
                 idle_composers: 0,
                 undecided: 0,
                 bytes: 0,
@@ -449,10 +460,16 @@ impl Door {
             let may = over.is_some()
                 || self.ahead.load(Ordering::Relaxed) < AHEAD && state.bytes < self.queue_bytes;
             if may && !state.drafts.is_empty() {
-                let count = state.drafts.len().min(DRAFTS);
+                let count = state.drafts.len().div_ceil(SHARES).min(DRAFTS);
                 state.composing += count;
+                let number = state.given;
+                state.given += 1;
                 let drafts = state.drafts.drain(..count).collect();
-                return Some(Drafts { drafts, over });
+                return Some(Drafts {
+                    number,
+                    drafts,
+                    over,
+                });
             }
             if state.closed {
                 return None;
@@ -466,27 +483,20 @@ impl Door {
         }
     }
 
-    /// What became of drafts, and those of them that are still to be written.
-    pub fn composed(
-        &self,
-        mut drafts: VecDeque<Draft>,
-        mut messages: Vec<Message>,
-        mut decided: Vec<Decided>,
-    ) {
+    /// What became of a batch. Its messages go on when those of all earlier ones have.
+    pub fn composed(&self, number: u64, messages: Vec<Message>, mut decided: Vec<Decided>) {
         let mut behind = Vec::new();
         let mut state = self.lock();
-        state.composing -= drafts.len() + messages.len() + decided.len();
+        state.composing -= decided.len();
+        state.early.insert(number, messages);
+        let mut ready = state.in_order();
         if state.closed {
-            decided.extend(messages.drain(..).map(|each| too_late(each, &mut behind)));
-            decided.extend(drafts.drain(..).map(|draft| unsent(&draft, CLOSED)));
-        }
-        while let Some(draft) = drafts.pop_back() {
-            state.drafts.push_front(draft);
+            decided.extend(ready.drain(..).map(|each| too_late(each, &mut behind)));
         }
         state.undecided -= decided.len();
         let some = !decided.is_empty() && state.waiting > 0;
         state.deliver(decided);
-        let wake = state.take_messages(messages) || state.closing != Closing::No;
+        let wake = state.take_messages(ready) || state.closing != Closing::No;
         drop(state);
         if wake {
             self.engine.notify_one();
@@ -633,6 +643,17 @@ fn too_late(mut message: Message, behind: &mut Vec<Option<Ahead>>) -> Decided {
 }
 
 impl State {
+    /// The messages for which nothing has to be waited any more.
+    fn in_order(&mut self) -> Vec<Message> {
+        let mut ready = Vec::new();
+        while let Some(messages) = self.early.remove(&self.gone_on) {
+            self.gone_on += 1;
+            ready.extend(messages);
+        }
+        self.composing -= ready.len();
+        ready
+    }
+
     /// Says whether the engine has to be told.
     fn take_messages(&mut self, messages: Vec<Message>) -> bool {
         self.bytes += messages.iter().map(|message| message.size).sum::<usize>();
