@@ -16,30 +16,24 @@ import smtplib
 import socket as _socket
 import ssl
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any
 
-from rapidsmtp import _core, delivery, many, pipelined, replaceable, stepwise
-from rapidsmtp.authentication import Authentication
-from rapidsmtp.connection import name_of_this_host
-from rapidsmtp.delivery import NOT_CONNECTED, Refused, accepts
-from rapidsmtp.errors import (
-    SMTPConnectError,
-    SMTPDataError,
-    SMTPHeloError,
-    SMTPNotSupportedError,
-    SMTPServerDisconnected,
-)
-from rapidsmtp.message import envelope, flatten
+from rapidsmtp import authentication, dialogue, many, pipelined, replaceable, stepwise
+from rapidsmtp.authentication import AuthObjects
+from rapidsmtp.connection import Connection, name_of_this_host
+from rapidsmtp.delivery import Refused
+from rapidsmtp.dialogue import run
+from rapidsmtp.errors import SMTPConnectError, SMTPServerDisconnected
+from rapidsmtp.message import flatten
 from rapidsmtp.outcome import Outcome
 from rapidsmtp.tls import context_of_files, default_context
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
-_MAIL_FROM, _RCPT_TO = ("from:", "to:") if delivery.LOWER_CASE else ("FROM:", "TO:")
 
 
-class SMTP(Authentication):
+class SMTP(AuthObjects, Connection):
     """A connection to an SMTP server; `smtplib.SMTP` in everything but speed.
 
     Args:
@@ -54,17 +48,7 @@ class SMTP(Authentication):
         SMTPConnectError: the greeting was not 220.
     """
 
-    helo_resp: bytes | None = None
-    ehlo_resp: bytes | None = None
     pipelining = True
-
-    # Of the running transaction, for LMTP's replies to the body (RFC 2033).
-    _recipients_left = 0
-    _final_replies: Sequence[tuple[int, bytes]] = ()
-    _body_sent = False
-    _greeted: Any = None
-    # The socket on which the last mail was refused: servers count errors (see `pipelined`).
-    _refused_on: Any = None
 
     def __init__(
         self,
@@ -92,33 +76,11 @@ class SMTP(Authentication):
 
     def helo(self, name: str = "") -> tuple[int, bytes]:
         """Say HELO, by the given name or this host's own."""
-        name = name or self.local_hostname
-        _core.check_host_name(name)
-        self.putcmd("helo", name)
-        reply = self.getreply()
-        self.helo_resp = reply[1]
-        return reply
+        return run(dialogue.helo(self, name))
 
     def ehlo(self, name: str = "") -> tuple[int, bytes]:
         """Say EHLO and take note of what the server offers (RFC 5321 4.1.1.1)."""
-        self.esmtp_features = {}
-        name = name or self.local_hostname
-        _core.check_host_name(name)
-        self.putcmd(self.ehlo_msg, name)
-        code, text = self.getreply()
-        if code == -1 and not text:
-            self.close()
-            raise SMTPServerDisconnected("Server not connected")
-        self.ehlo_resp = text
-        if code == 250:
-            self.does_esmtp = True
-            self.esmtp_features = _core.parse_ehlo(text)
-            self._greeted = self.sock
-        return code, text
-
-    def has_extn(self, opt: str) -> bool:
-        """Whether the server offers an extension, by its EHLO keyword."""
-        return opt.lower() in self.esmtp_features
+        return run(dialogue.ehlo(self, name))
 
     def ehlo_or_helo_if_needed(self) -> None:
         """Say EHLO, or else HELO, if neither was said yet.
@@ -126,10 +88,8 @@ class SMTP(Authentication):
         Raises:
             SMTPHeloError: the server took neither.
         """
-        if self.helo_resp is None and self.ehlo_resp is None and not accepts(self.ehlo()):
-            reply = self.helo()
-            if not accepts(reply):
-                raise SMTPHeloError(*reply)
+        if self.helo_resp is None and self.ehlo_resp is None:
+            run(dialogue.greet(self))
 
     def help(self, args: str = "") -> bytes:
         """Ask for help; the text of the reply."""
@@ -149,12 +109,7 @@ class SMTP(Authentication):
 
     def quit(self) -> tuple[int, bytes]:
         """Say QUIT, close, and forget what the server offered."""
-        reply = self.docmd("quit")
-        self.ehlo_resp = self.helo_resp = None
-        self.esmtp_features = {}
-        self.does_esmtp = False
-        self.close()
-        return reply
+        return run(dialogue.quit(self))
 
     def noop(self) -> tuple[int, bytes]:
         """Do nothing, and hear that it was done."""
@@ -162,17 +117,50 @@ class SMTP(Authentication):
 
     def verify(self, address: str) -> tuple[int, bytes]:
         """Ask whether an address is known (VRFY)."""
-        _core.check_command(address)
-        self.putcmd("vrfy", smtplib._addr_only(address))  # type: ignore[attr-defined]
-        return self.getreply()
+        return run(dialogue.ask(self, "vrfy", address))
 
     vrfy = verify
 
     def expn(self, address: str) -> tuple[int, bytes]:
         """Ask who is on a mailing list (EXPN)."""
-        _core.check_command(address)
-        self.putcmd("expn", smtplib._addr_only(address))  # type: ignore[attr-defined]
-        return self.getreply()
+        return run(dialogue.ask(self, "expn", address))
+
+    # Log in
+
+    def auth(
+        self,
+        mechanism: str,
+        authobject: Callable[..., Any],
+        *,
+        initial_response_ok: bool = True,
+    ) -> tuple[int, bytes]:
+        """Authenticate by a SASL mechanism (RFC 4954).
+
+        Args:
+            mechanism: its name, such as `"PLAIN"`.
+            authobject: called with each challenge (bytes), gives the response (str); called
+                without one for the initial response, gives None if there is none. The classes
+                of `rapidsmtp.auth` are ready-made.
+            initial_response_ok: whether the response may travel with the command.
+
+        Raises:
+            SMTPAuthenticationError: the server said no, or what it said cannot be trusted.
+            SMTPException: the server keeps asking.
+        """
+        return run(authentication.auth(self, mechanism, authobject, initial_response_ok))
+
+    def login(
+        self, user: str, password: str, *, initial_response_ok: bool = True
+    ) -> tuple[int, bytes]:
+        """Authenticate by CRAM-MD5, PLAIN or LOGIN: the first that works, in this order.
+
+        Raises:
+            SMTPHeloError: the server took neither EHLO nor HELO.
+            SMTPNotSupportedError: it offers no AUTH.
+            SMTPAuthenticationError: it took none of them.
+            SMTPException: it offers none of them.
+        """
+        return run(authentication.login(self, user, password, initial_response_ok))
 
     # The steps of a mail
 
@@ -183,14 +171,7 @@ class SMTP(Authentication):
             SMTPNotSupportedError: the options ask for SMTPUTF8 and the server does not offer it.
             ValueError: the address holds more than an address.
         """
-        parameters = ""
-        if options and self.does_esmtp:
-            if delivery.wants_utf8(options, self):
-                self.command_encoding = "utf-8"
-            parameters = " " + " ".join(options)
-        self._recipients_left = 0
-        self.putcmd("mail", _MAIL_FROM + delivery.path(sender) + parameters)
-        return self.getreply()
+        return run(dialogue.mail(self, sender, options))
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
         """Name a recipient (RCPT).
@@ -198,14 +179,7 @@ class SMTP(Authentication):
         Raises:
             ValueError: the address holds more than an address.
         """
-        parameters = ""
-        if options and self.does_esmtp:
-            parameters = " " + " ".join(options)
-        self.putcmd("rcpt", _RCPT_TO + delivery.path(recip) + parameters)
-        reply = self.getreply()
-        if reply[0] == 250 or reply[0] == 251:
-            self._recipients_left += 1
-        return reply
+        return run(dialogue.rcpt(self, recip, options))
 
     def data(self, msg: Any) -> tuple[int, bytes]:
         """Send the message (DATA): line ends repaired, dots doubled.
@@ -216,60 +190,7 @@ class SMTP(Authentication):
         Raises:
             SMTPDataError: the server did not want to hear it.
         """
-        if isinstance(msg, str):
-            msg = msg.encode("ascii")
-        # A `send` of the program's own is called once, with the whole, as smtplib calls it.
-        ours = getattr(self.send, "__module__", None) == "rapidsmtp.connection"
-        by_pieces = delivery.is_large(msg) and ours and not self.debuglevel
-        body = msg if by_pieces else _core.stuff(msg)[0]
-        self.putcmd("data")
-        reply = self.getreply()
-        if self.debuglevel > 0:
-            self._print_debug("data:", reply)
-        if reply[0] != 354:
-            raise SMTPDataError(*reply)
-        try:
-            reply = self._send_body(body, by_pieces)
-        except BaseException:
-            # Half a body, or a reply that nobody has read: the next command would become part of
-            # the one or read the other.
-            self.close()
-            raise
-        finally:
-            self._recipients_left = 0
-        if self.debuglevel > 0:
-            self._print_debug("data:", reply)
-        return reply
-
-    def _send_body(self, body: bytes, by_pieces: bool) -> tuple[int, bytes]:
-        self._body_sent = self.sock is not None
-        try:
-            if by_pieces:
-                for piece, _ in delivery.stuffed_pieces(body):
-                    self.send(piece)
-            else:
-                self.send(body)
-        except SMTPServerDisconnected as error:
-            # These say for sure that something was not written; others come from anywhere.
-            self._body_sent &= not isinstance(error.__context__, ConnectionError)
-            raise
-        if self.ehlo_msg != "lhlo":
-            return self.getreply()
-        self._read_final_replies()
-        accepting = [reply for reply in self._final_replies if accepts(reply)]
-        return (accepting or self._final_replies)[0]
-
-    def _read_final_replies(self) -> None:
-        """LMTP: a reply for each recipient that is left (RFC 2033 4.2)."""
-        replies: list[tuple[int, bytes]] = []
-        self._final_replies = replies
-        while len(replies) < max(1, self._recipients_left):
-            if self.sock is None:
-                raise SMTPServerDisconnected(NOT_CONNECTED)
-            reply = self.getreply()
-            replies.append(reply)
-            if reply[0] == 421:  # the server is going: it speaks for the others too
-                replies += [reply] * (self._recipients_left - len(replies))
+        return run(dialogue.data(self, msg))
 
     # Whole mails
 
@@ -328,18 +249,8 @@ class SMTP(Authentication):
             SMTPNotSupportedError: an address is not ASCII and the server has no SMTPUTF8.
             SMTPException: as `sendmail`.
         """
-        self._greet()
-        sender, recipients = envelope(msg, from_addr, to_addrs)
-        international = not "".join([sender, *recipients]).isascii()
-        if international:
-            if not self.has_extn("smtputf8"):
-                raise SMTPNotSupportedError(
-                    "One or more source or delivery addresses require internationalized email "
-                    "support, but the server does not advertise the required SMTPUTF8 capability"
-                )
-            mail_options = (*mail_options, "SMTPUTF8", "BODY=8BITMIME")
-        flat = flatten(msg, utf8=international)
-        return self.sendmail(sender, recipients, flat, mail_options, rcpt_options)
+        steps = dialogue.send_message(self, msg, from_addr, to_addrs, mail_options, rcpt_options)
+        return run(steps)
 
     def sendmail_many(self, messages: Iterable[Any]) -> list[Outcome]:
         """Send many mails over this connection, going on after a refusal.
@@ -352,14 +263,10 @@ class SMTP(Authentication):
             One outcome for each, in their order. When the connection is lost, the mail whose body
             was handed over is UNKNOWN and those after it are NOT_ATTEMPTED.
         """
-        return many.send(self, messages)
+        return run(many.send(self, messages))
 
     def _greet(self) -> None:
-        try:
-            self.ehlo_or_helo_if_needed()
-        except SMTPServerDisconnected as error:
-            delivery.tell_fates(error, False, (), {})
-            raise
+        run(dialogue.greet_for_mail(self))
 
 
 class SMTP_SSL(SMTP, smtplib.SMTP_SSL):

@@ -6,7 +6,6 @@ State stands where smtplib keeps it, and modules are looked up when they are nee
 """
 
 import contextlib
-import datetime
 import operator
 import smtplib
 import socket as _socket
@@ -16,11 +15,11 @@ from collections.abc import Callable
 from io import BufferedReader
 from typing import Any, Self
 
-from rapidsmtp import _core, replaceable
+from rapidsmtp import _core, dialogue, replaceable
 from rapidsmtp.delivery import CLOSED, MAX_LINE, NOT_CONNECTED
+from rapidsmtp.dialogue import State, run
 from rapidsmtp.errors import (
     SMTPException,
-    SMTPNotSupportedError,
     SMTPResponseException,
     SMTPServerDisconnected,
 )
@@ -28,13 +27,12 @@ from rapidsmtp.replaceable import reading_file
 from rapidsmtp.tls import context_of_files, default_context
 
 
-class Connection(smtplib.SMTP):
+class Connection(State, smtplib.SMTP):
     """The methods of `SMTP` that open, close, write and read."""
 
     sock: Any = None
     file: Any = None
     _host: str
-    _redacting = False  # while `auth` runs: what is written is secret
 
     def __enter__(self) -> Self:
         return self
@@ -48,16 +46,6 @@ class Connection(smtplib.SMTP):
             pass
         finally:
             self.close()
-
-    def set_debuglevel(self, debuglevel: int) -> None:
-        """Set how much is told on `sys.stderr`: 0 nothing, 1 the dialogue, 2 with the time."""
-        self.debuglevel = debuglevel
-
-    def _print_debug(self, *args: object) -> None:
-        if self.debuglevel > 1:
-            print(datetime.datetime.now().time(), *args, file=sys.stderr)
-        else:
-            print(*args, file=sys.stderr)
 
     # Connection
 
@@ -122,7 +110,7 @@ class Connection(smtplib.SMTP):
             SMTPServerDisconnected: there is no connection, or no longer.
         """
         if self.debuglevel > 0:
-            self._print_debug("send:", _redacted(s, self._redacting))
+            self._print_sent(s)
         if not self.sock:
             raise SMTPServerDisconnected(NOT_CONNECTED)
         if isinstance(s, str):
@@ -239,25 +227,16 @@ class Connection(smtplib.SMTP):
                 SMTPException: the server, or somebody between, sent more than its reply.
             """
             return self._start_tls(
-                lambda: context_of_files(context, keyfile, certfile, stacklevel=5)
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=8)
             )
 
     def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
-        self.ehlo_or_helo_if_needed()
-        if not self.has_extn("starttls"):
-            raise SMTPNotSupportedError("STARTTLS extension not supported by server.")
-        code, text = self.docmd("STARTTLS")
-        if code != 220:
-            raise SMTPResponseException(code, text)
-        self._refuse_clear_text()
-        self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
-        self.file = None
-        # RFC 3207 4.2: what was offered in clear text may have been forged.
-        self.helo_resp = None
-        self.ehlo_resp = None
-        self.esmtp_features = {}
-        self.does_esmtp = False
-        return code, text
+        def secure() -> None:
+            self._refuse_clear_text()
+            self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
+            self.file = None
+
+        return run(dialogue.start_tls(self, secure))
 
     def _refuse_clear_text(self) -> None:
         """Nothing may follow the 220: it would be read as if it had come through TLS."""
@@ -314,15 +293,3 @@ def _send_without_delay(sock: Any) -> None:
     if isinstance(sock, _socket.socket) and sock.family != getattr(_socket, "AF_UNIX", None):
         with contextlib.suppress(OSError):
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-
-
-def _redacted(s: Any, authenticating: bool) -> str:
-    """What debug output shows of a line that is sent: never a secret."""
-    if not isinstance(s, str):
-        return repr(s)
-    words = s.split(" ", 2)
-    if words[0].upper() == "AUTH" and len(words) == 3:
-        return repr(f"{words[0]} {words[1]} [redacted]\r\n")
-    if authenticating and words[0].upper() != "AUTH":
-        return repr("[redacted]\r\n")
-    return repr(s)

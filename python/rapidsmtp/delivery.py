@@ -176,7 +176,7 @@ def accepts(reply: tuple[int, bytes]) -> bool:
 def is_ours(client: Any, method: str) -> bool:
     """Whether nobody has put another method of that name on the client or its class."""
     function = getattr(getattr(client, method), "__func__", None)
-    return getattr(function, "__module__", None) == "rapidsmtp.client"
+    return str(getattr(function, "__module__", None)).startswith("rapidsmtp.")
 
 
 def outcome_of(

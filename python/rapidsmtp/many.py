@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from rapidsmtp import _core
+from rapidsmtp.dialogue import Steps
 from rapidsmtp.intake import prepare
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, RecipientResult, Status, without_reply
@@ -22,8 +23,8 @@ _LOST = "the connection was lost before the final reply"
 _GONE = "the connection was lost"
 
 
-def send(client: Any, messages: Iterable[Any]) -> list[Outcome]:
-    """Send messages, one after the other.
+def send(client: Any, messages: Iterable[Any]) -> Steps[list[Outcome]]:
+    """Send messages, one after the other; steps as in `dialogue`.
 
     Args:
         client: an object with the methods of `smtplib.SMTP`.
@@ -32,10 +33,13 @@ def send(client: Any, messages: Iterable[Any]) -> list[Outcome]:
     Returns:
         One outcome for each, in their order.
     """
-    return [_outcome(client, item) for item in messages]
+    outcomes = []
+    for item in messages:
+        outcomes.append((yield from _outcome(client, item)))
+    return outcomes
 
 
-def _outcome(client: Any, item: Any) -> Outcome:
+def _outcome(client: Any, item: Any) -> Steps[Outcome]:
     prepared, told = prepare([item])
     if told:
         return told[0]
@@ -44,13 +48,13 @@ def _outcome(client: Any, item: Any) -> Outcome:
         return without_reply(message, Status.NOT_ATTEMPTED, "connect", _GONE)
     start = time.monotonic()
     try:
-        client.ehlo_or_helo_if_needed()
+        yield client._greet()
     except smtplib.SMTPException as error:
         return without_reply(message, Status.NOT_ATTEMPTED, "connect", _line(error))
     fault = not_offered(client, message)
     if fault:
         return without_reply(message, Status.INVALID, "mail", fault)
-    phase, known, reply = _sent(client, message)
+    phase, known, reply = yield from _sent(client, message)
     # A 421 in the midst of the recipients leaves the others without a word.
     silent = RecipientResult(Status.NOT_ATTEMPTED, None, None, _GONE)
     results = {address: known.get(address, silent) for address in message.recipients}
@@ -71,7 +75,7 @@ def _outcome(client: Any, item: Any) -> Outcome:
 _Sent: TypeAlias = tuple[str, dict[str, RecipientResult], tuple[int, bytes] | None]
 
 
-def _sent(client: Any, message: Message) -> _Sent:
+def _sent(client: Any, message: Message) -> Steps[_Sent]:
     """Send a mail by `sendmail`.
 
     Returns:
@@ -79,7 +83,7 @@ def _sent(client: Any, message: Message) -> _Sent:
     """
     recipients = message.recipients
     try:
-        refused = client.sendmail(
+        refused = yield client.sendmail(
             message.sender,
             list(recipients),
             message.data,

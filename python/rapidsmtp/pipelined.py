@@ -53,10 +53,48 @@ def send(
     rcpt_options: Sequence[str],
 ) -> Refused:
     """Send one mail; arguments, result and errors are those of `sendmail`."""
+    transaction, large = transaction_of(
+        client, from_addr, recipients, msg, mail_options, rcpt_options
+    )
+    try:
+        lost = _run(client, transaction, large)
+    except BaseException:
+        # Ctrl-C or a signal's exception: the replies on their way belong to nobody, and the
+        # server may be waiting for a body, which the next command would become.
+        client.close()
+        raise
+    if leaves_refusal(client, transaction):
+        encoding = client.command_encoding
+        client._rset()
+        client.command_encoding = encoding
+    return delivery.outcome_of(transaction, from_addr, recipients, lost)
+
+
+def transaction_of(
+    client: Any,
+    from_addr: str,
+    recipients: Sequence[str],
+    msg: Any,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+    *,
+    sequential: bool = False,
+) -> tuple["_core.Transaction", bytes | None]:
+    """Check and encode one mail; arguments and errors are those of `sendmail`.
+
+    Args:
+        client: the client.
+        from_addr, recipients, msg, mail_options, rcpt_options: as for `sendmail`.
+        sequential: whether to wait for the reply to each command.
+
+    Returns:
+        The transaction; and the message where it is large: then the transaction hands it back as
+        it is, to be written by `delivery.stuffed_pieces`.
+    """
     if isinstance(msg, str):
         msg = msg.encode("ascii")
     large = delivery.is_large(msg)
-    if large:  # the transaction hands it back, to be written piece by piece
+    if large:
         body, size = msg, sum(size for _, size in delivery.stuffed_pieces(msg))
     else:
         body, size = _core.stuff(msg)
@@ -77,26 +115,27 @@ def send(
         lmtp=client.ehlo_msg == "lhlo",
         mail_alone=wary or ("size" in features and _core.exceeds_size(features["size"], size)),
         data_alone=wary,
+        sequential=sequential,
     )
-    try:
-        lost = _run(client, transaction, msg if large else None)
-    except BaseException:
-        # Ctrl-C or a signal's exception: the replies on their way belong to nobody, and the
-        # server may be waiting for a body, which the next command would become.
-        client.close()
-        raise
+    return transaction, msg if large else None
+
+
+def leaves_refusal(client: Any, transaction: "_core.Transaction") -> bool:
+    """After a transaction: close what is of no more use, and remember a refusal.
+
+    Returns:
+        Whether the connection stays open and wants an RSET.
+    """
     if transaction.close:
         client._refused_on = None
         client.close()
-    elif transaction.verdict != "accepted":
-        if transaction.verdict != "data refused":
-            client._refused_on = client.sock
-        encoding = client.command_encoding
-        client._rset()
-        client.command_encoding = encoding
-    elif wary:
+        return False
+    refused = transaction.verdict != "accepted"
+    if refused and transaction.verdict != "data refused":
+        client._refused_on = client.sock
+    elif not refused and client._refused_on is client.sock:
         client._refused_on = None
-    return delivery.outcome_of(transaction, from_addr, recipients, lost)
+    return refused
 
 
 def _run(client: Any, transaction: "_core.Transaction", large: bytes | None) -> str:
