@@ -13,6 +13,9 @@ from types import ModuleType
 import pytest
 import trustme
 
+import blocking
+import comparison
+import rapidsmtp
 from rapidsmtp import _core
 from real_servers import Exim, Postfix, RealServer, Unavailable
 
@@ -42,6 +45,14 @@ def half(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.use(request.param)
     yield request.param
     _core.use(before)
+
+
+@pytest.fixture(params=["drop-in", "aio"])
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The face that `comparison.compare` lays beside smtplib during the test."""
+    ours = blocking if request.param == "aio" else rapidsmtp
+    monkeypatch.setattr(comparison, "faces", [ours])
+    return str(request.param)
 
 
 @pytest.fixture

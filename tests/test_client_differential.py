@@ -27,7 +27,9 @@ from server import HANG_UP, TIMEOUT, Connection, Dialogue, Raw, Server
 
 SENDER = "sender@example.com"
 PLAIN = b"Subject: x\r\n\r\nbody\r\n"
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("half", "face")
+# What asyncio words in its own way, or has not at all.
+drop_in = pytest.mark.parametrize("face", ["drop-in"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -491,6 +493,7 @@ def test_starttls_refused_and_not_offered() -> None:
         against(dialogue, scenario)
 
 
+@drop_in
 def test_hosts_and_ports() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port = listener.getsockname()[1]
@@ -555,6 +558,7 @@ def test_a_server_that_says_nothing_at_all() -> None:
         compare(lambda session: session.connect("SMTP", server.host, server.port, timeout=0.1))
 
 
+@drop_in
 @pytest.mark.parametrize("level", [1, 2])
 def test_debug_output(level: int) -> None:
     """To the letter, but for the time of day."""
@@ -585,6 +589,7 @@ def test_debug_output(level: int) -> None:
     assert "reply: b'550 n\\xf6\\r\\n'" in output
 
 
+@drop_in
 def test_debug_output_of_the_other_classes(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, tmp_path: Path
 ) -> None:
@@ -630,6 +635,7 @@ def test_signatures_follow_the_running_python() -> None:
 
 if sys.version_info < (3, 12):
 
+    @drop_in
     @pytest.mark.parametrize("given", [("key", "certificate"), ("", "certificate"), ("key", "")])
     @pytest.mark.parametrize("with_context", [False, True])
     @pytest.mark.parametrize("kind", ["SMTP", "SMTP_SSL"])

@@ -24,7 +24,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "late": {"delay": 0.02},
 }
 
-pytestmark = [pytest.mark.usefixtures("half"), pytest.mark.rust]
+pytestmark = [pytest.mark.usefixtures("half", "face"), pytest.mark.rust]
 
 
 @pytest.fixture(scope="module")

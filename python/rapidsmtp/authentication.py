@@ -94,8 +94,15 @@ def _respond(client: Any, authobject: Callable[..., Any], challenge: bytes) -> S
     raise SMTPAuthenticationError(334, fault)
 
 
-def login(client: Any, user: str, password: str, initial_response_ok: bool) -> Steps[Reply]:
+def login(
+    client: Any, user: str, password: str, initial_response_ok: bool, *, persistent: bool = True
+) -> Steps[Reply]:
     """Authenticate by CRAM-MD5, PLAIN or LOGIN: the first that works, in this order.
+
+    Args:
+        client: the client.
+        user, password, initial_response_ok: as for `SMTP.login`.
+        persistent: whether to go on when the server says that the password is wrong (535).
 
     Raises:
         SMTPNotSupportedError: the server offers no AUTH.
@@ -118,6 +125,8 @@ def login(client: Any, user: str, password: str, initial_response_ok: bool) -> S
             )
             return reply
         except SMTPAuthenticationError as error:
+            if error.smtp_code == 535 and not persistent:
+                raise
             refusal = error
     raise refusal
 

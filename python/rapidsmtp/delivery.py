@@ -223,6 +223,13 @@ def data_refused(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]
     return error
 
 
+def lost_before(reason: str) -> SMTPServerDisconnected:
+    """The exception for a connection that was lost before the mail was begun."""
+    error = SMTPServerDisconnected(reason)
+    tell_fates(error, False, (), {})
+    return error
+
+
 def tell_fates(
     error: SMTPException,
     body_sent: bool,

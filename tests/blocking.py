@@ -1,0 +1,83 @@
+"""`rapidsmtp.aio` with smtplib's face: each coroutine is run to its end.
+
+So the tests that lay smtplib and the drop-in beside each other judge the asyncio classes too. What
+is safer in them by default is switched off here: smtplib has none of it.
+"""
+
+import asyncio
+import inspect
+from typing import Any
+
+from rapidsmtp import aio, authentication
+from rapidsmtp.errors import SMTPConnectError
+
+__all__ = ["LMTP", "SMTP", "SMTP_SSL"]
+
+
+_loop = asyncio.new_event_loop()
+
+
+class _Blocking:
+    kind: type[aio.SMTP]
+
+    def __init__(self, host: str = "", port: int = 0, *args: Any, **named: Any) -> None:
+        named.setdefault("start_tls", None if named.get("use_tls") else False)
+        named["allow_plaintext_auth"] = True
+        self._client = self.kind(host, port, *args, **named)
+        if not host:
+            return
+        self._run(self._client.connect())
+
+    def _run(self, awaitable: Any) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return _loop.run_until_complete(wait())
+
+    def connect(self, *args: Any) -> Any:
+        try:
+            return self._run(self._client.connect(*args))
+        except SMTPConnectError as error:  # smtplib's returns it, and leaves the connection open
+            return error.smtp_code, error.smtp_error
+
+    def login(self, user: str, password: str, initial_response_ok: bool = True) -> Any:
+        # smtplib goes on after a 535.
+        steps = authentication.login(self._client, user, password, initial_response_ok)
+        return self._run(self._client._take(steps))
+
+    def close(self) -> None:
+        self._run(self._client.close())
+
+    def __enter__(self) -> Any:  # aio's would connect again
+        return self
+
+    def __exit__(self, *args: object) -> Any:
+        return self._run(self._client.__aexit__(*args))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_client":
+            raise AttributeError(name)
+        if name == "source_address":
+            return self._client.options.source_address
+        value = getattr(self._client, name)
+        if not inspect.iscoroutinefunction(value):
+            return value
+        return lambda *args, **named: self._run(value(*args, **named))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_client":
+            super().__setattr__(name, value)
+        else:
+            setattr(self._client, name, value)
+
+
+class SMTP(_Blocking):
+    kind = aio.SMTP
+
+
+class SMTP_SSL(_Blocking):
+    kind = aio.SMTP_SSL
+
+
+class LMTP(_Blocking):
+    kind = aio.LMTP
