@@ -1,4 +1,4 @@
-"""The same calls to smtplib and to a face of rapidsmtp, and what they came to, laid beside each other."""
+"""The same calls to smtplib and to a face of rapidsmtp, side by side."""
 
 import smtplib
 from collections.abc import Callable

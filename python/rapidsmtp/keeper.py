@@ -92,8 +92,16 @@ class Keeper:
             if sending in self._watched:
                 self._watched.remove(sending)
 
-    def submit(self, message: Message) -> "Future[Outcome]":
-        """Give a message to the engine; waits while its queue is full."""
+    def submit(self, message: Message, wait: bool) -> "Future[Outcome] | None":
+        """Give a message to the engine.
+
+        Args:
+            message: The message.
+            wait: Whether to wait while the queue is full.
+
+        Returns:
+            Its outcome to be; None where it was not taken, because nobody was to wait.
+        """
         future: Future[Outcome] = Future()
         # It is on its way: there is nothing left to cancel.
         future.set_running_or_notify_cancel()
@@ -114,10 +122,12 @@ class Keeper:
             self._unresolved += 1
         taken = False
         try:
-            taken = self._offer(channel, submission)
+            taken = self._offer(channel, submission, wait)
         finally:
             if not taken:
                 self._resolved(1)
+        if not taken and not self._closed:
+            return None
         if not taken:
             future.set_result(without_reply(message, Status.NOT_ATTEMPTED, "connect", _CLOSED))
         return future
@@ -136,9 +146,9 @@ class Keeper:
         if self._say is not None and self._attendant is not None and own is not self._attendant:
             self._attendant.join(max(0.0, deadline - time.monotonic()))
 
-    def _offer(self, channel: int, submission: _Submission) -> bool:
-        while not self._engine.offer(channel, [submission], _LINGER):
-            if self._closed:
+    def _offer(self, channel: int, submission: _Submission, wait: bool) -> bool:
+        while not self._engine.offer(channel, [submission], _LINGER if wait else 0.0):
+            if self._closed or not wait:
                 return False
             # The engine ends its wait for room when there is an outcome to take, which is the
             # keeper's to do.

@@ -34,7 +34,7 @@ _QUEUE_BYTES = 64 * 1024 * 1024
 _WINDOW_BYTES = 4 * 1024 * 1024
 # What is under way when the sending is broken off is given so long to be answered, in seconds:
 # an answer now is worth more than a message of which nobody knows whether it was delivered.
-_GRACE = 0.8
+GRACE = 0.8
 # A relay that could not be reached is not asked again sooner than this, in seconds.
 _CALM = 1.0
 _CLOSED = "the sender was closed first"
@@ -77,6 +77,8 @@ class Sender:
         OSError: A certificate cannot be read.
     """
 
+    _closed = True  # until there is an engine: for `__del__`
+
     def __init__(
         self,
         url: str,
@@ -99,7 +101,6 @@ class Sender:
         queue_size: int = 10_000,
         trace: Trace | None = None,
     ) -> None:
-        self._closed = True  # until there is an engine: for `__del__`
         check_count("connections", connections)
         check_count("window", window)
         check_count("max_recipients", max_recipients)
@@ -170,8 +171,7 @@ class Sender:
             RuntimeError: The sender is closed.
         """
         self._check_open()
-        if isinstance(messages, _SINGLE):
-            raise TypeError(f"send takes an iterable of messages, not {type(messages).__name__}")
+        check_iterable(messages, "send")
         return self._send(messages)
 
     def submit(self, message: Any) -> "Future[Outcome]":
@@ -187,10 +187,16 @@ class Sender:
             RelayError: The relay could not be reached a moment ago, or will not have us.
             RuntimeError: The sender is closed.
         """
+        future = self._submit(message, wait=True)
+        assert future is not None
+        return future
+
+    def _submit(self, message: Any, wait: bool) -> "Future[Outcome] | None":
+        """As `submit`; None where the queue is full and nobody is to wait."""
         _, keeper = self._ready()
         prepared, told = prepare([message])
         if prepared:
-            return keeper.submit(prepared[0])
+            return keeper.submit(prepared[0], wait)
         self._count(told)
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()
@@ -212,8 +218,7 @@ class Sender:
             RuntimeError: The sender is closed.
         """
         self._check_open()
-        if isinstance(messages, _SINGLE):
-            raise TypeError(f"send_all takes an iterable, not {type(messages).__name__}")
+        check_iterable(messages, "send_all")
         report = Report()
         start = time.monotonic()
         try:
@@ -262,7 +267,7 @@ class Sender:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             engine.close(left, drained)
         except BaseException:
-            engine.close(_GRACE, False)
+            engine.close(GRACE, False)
             raise
         finally:
             keeper.close()
@@ -279,7 +284,7 @@ class Sender:
         traceback: TracebackType | None,
     ) -> None:
         # A generator that is left early is no failure of what it has sent.
-        self.close(None if kind in (None, GeneratorExit) else _GRACE)
+        self.close(None if kind in (None, GeneratorExit) else GRACE)
 
     def __del__(self) -> None:
         if self._closed or self._engine is None or self._keeper is None:
@@ -304,10 +309,7 @@ class Sender:
                 rest = iter(told)
                 yield from rest
         finally:
-            untaken = list(rest)
-            if untaken:
-                with self._lock:
-                    self._untaken.add(untaken)
+            self._set_aside(rest)
             rounds.close()
 
     def _rounds(self, messages: Iterable[Any]) -> Generator[list[Outcome], None, None]:
@@ -359,6 +361,11 @@ class Sender:
                     self._orphans.remove(sending)
                     sending.forget()
 
+    def _set_aside(self, outcomes: Iterable[Outcome]) -> None:
+        """Keep for `close` what nobody took."""
+        with self._lock:
+            self._untaken.add(outcomes)
+
     def _count(self, told: Iterable[Outcome]) -> None:
         """Count what no engine counts."""
         with self._lock:
@@ -408,6 +415,10 @@ class Sender:
         if error is not None:
             raise error
 
+    def _relay_error(self) -> RelayError | None:
+        """Why nothing can be sent, if so."""
+        return None if self._engine is None else relay_error(self._engine)
+
     def _descriptors(self) -> list[int]:
         """The sockets that are open now."""
         return [] if self._engine is None else self._engine.descriptors()
@@ -425,6 +436,16 @@ class Sender:
         self._told = Counter()
         self._orphans = []
         return kept
+
+
+def check_iterable(messages: Any, name: str) -> None:
+    """Refuse what is no iterable of messages but a single one.
+
+    Raises:
+        TypeError: It is.
+    """
+    if isinstance(messages, _SINGLE):
+        raise TypeError(f"{name} takes an iterable of messages, not {type(messages).__name__}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,429 @@
+"""The bulk face for asyncio: `rapidsmtp.Sender` with `await`.
+
+All of it is done by a `rapidsmtp.Sender`. A synchronous iterable is advanced in a thread of its
+own, so that a slow one (a database cursor) does not stop the event loop; an asynchronous one in
+the loop. The loop is woken once for a batch of outcomes. Whoever is cancelled, or stops
+asking, loses nothing: what was taken is sent, and `close` tells what has become of it.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rapidsmtp.errors import RelayError
+from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.report import Report, Stats
+from rapidsmtp.sender import GRACE, check_iterable
+from rapidsmtp.sender import Sender as BlockingSender
+
+T = TypeVar("T")
+
+# Batches of outcomes that wait for the program: one that it looks at, and one that is ready then.
+_READY = 2
+
+
+class Sender:
+    """Sends many messages to one relay; an asynchronous context manager.
+
+    Tasks may share it. Event loops may use it one after the other.
+
+    Args:
+        url: The relay, as for `rapidsmtp.Sender`.
+        **settings: Those of `rapidsmtp.Sender`.
+
+    Raises:
+        ValueError: The URL or a setting is wrong.
+        TypeError: A setting has the wrong type, or there is none of that name.
+        OSError: A certificate cannot be read.
+    """
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self._sender = BlockingSender(url, **settings)
+        self._last_mailbox: _Mailbox | None = None
+
+    @property
+    def relay(self) -> str:
+        """The relay's name, without credentials."""
+        return self._sender.relay
+
+    def send(self, messages: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Outcome, None]:
+        """Send messages; outcomes as they are known, in any order.
+
+        The iterable is taken lazily, no more than `queue_size` messages ahead of the outcomes: a
+        synchronous one in a thread of its own, an asynchronous one in the event loop.
+
+        Args:
+            messages: What `rapidsmtp.Sender.send` takes, or an asynchronous iterable of it.
+
+        Yields:
+            One outcome for each element, INVALID for one that is none of these.
+
+        Raises:
+            RelayError: The relay cannot be reached or will not have us; after the outcomes of
+                what was taken. What the iterable raises comes out the same way.
+            RuntimeError: The sender is closed.
+        """
+        self._check(messages, "send")
+        return self._send(messages)
+
+    async def submit(self, message: Any) -> Outcome:
+        """Send one message, and wait for its outcome; waits too while the queue is full.
+
+        Whoever is cancelled leaves the message to `close`, which tells what has become of it.
+
+        Args:
+            message: As an element of what `send` takes.
+
+        Raises:
+            RelayError: The relay could not be reached a moment ago, or will not have us.
+            RuntimeError: The sender is closed.
+        """
+        future = await self._submit(message)
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._mailbox().expect(future, functools.partial(_answer, waiter))
+        return await waiter
+
+    async def _submit(self, message: Any) -> "Future[Outcome]":
+        line = self._mailbox().line
+        future = None if line.locked() else self._sender._submit(message, wait=False)
+        if future is not None:
+            return future
+        async with line:  # the queue is full
+            return await self._submit_in_turn(message)
+
+    def _mailbox(self) -> "_Mailbox":
+        """That of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._last_mailbox is None or self._last_mailbox.loop is not loop:
+            self._last_mailbox = _Mailbox(loop, self._sender._set_aside)
+        return self._last_mailbox
+
+    async def _submit_in_turn(self, message: Any) -> "Future[Outcome]":
+        waiting = _in_thread(lambda: self._sender.submit(message))
+        try:
+            return await asyncio.wrap_future(waiting)
+        except asyncio.CancelledError:
+            waiting.add_done_callback(self._set_aside_later)
+            raise
+
+    def _set_aside_later(self, waiting: "Future[Future[Outcome]]") -> None:
+        if waiting.exception() is None:
+            waiting.result().add_done_callback(
+                lambda future: self._sender._set_aside([future.result()])
+            )
+
+    async def send_all(self, messages: Iterable[Any] | AsyncIterable[Any]) -> Report:
+        """Send messages, and report when all are done.
+
+        Args:
+            messages: As for `send`.
+
+        Returns:
+            Counts, and the outcomes of those that were not accepted. A relay that will not have
+            us is its `error`.
+
+        Raises:
+            Exception: What the iterable raises; its attribute `report` has the report so far.
+            RuntimeError: The sender is closed.
+        """
+        self._check(messages, "send_all")
+        report = Report()
+        start = time.monotonic()
+        try:
+            async with contextlib.aclosing(self._batches(messages)) as batches:
+                async for told in batches:
+                    report.add(told)
+        except RelayError as error:
+            report.error = error
+        except BaseException as error:
+            error.report = report  # type: ignore[attr-defined]
+            raise
+        finally:
+            report.seconds = time.monotonic() - start
+        return report
+
+    def stats(self) -> Stats:
+        """What was done so far, and what is being done."""
+        return self._sender.stats()
+
+    async def close(self, timeout: float | None = None) -> Report:
+        """Take no more messages, wait for those that were taken, and end the connections.
+
+        Whoever is cancelled in it leaves the closing to go on.
+
+        Args:
+            timeout: Seconds to wait. After them what was not begun is NOT_ATTEMPTED, and what is
+                under way is given a moment for its replies. None for no limit.
+
+        Returns:
+            What has become of the messages whose outcomes nobody took.
+        """
+        return await asyncio.wrap_future(_in_thread(lambda: self._sender.close(timeout)))
+
+    async def __aenter__(self) -> "Sender":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close(None if kind in (None, GeneratorExit) else GRACE)
+
+    def __repr__(self) -> str:
+        return f"<aio.{repr(self._sender)[1:]}"
+
+    def __reduce__(self) -> Any:
+        return self._sender.__reduce__()
+
+    def _check(self, messages: Any, name: str) -> None:
+        self._sender._check_open()
+        if not isinstance(messages, AsyncIterable):
+            check_iterable(messages, name)
+
+    async def _send(
+        self, messages: Iterable[Any] | AsyncIterable[Any]
+    ) -> AsyncGenerator[Outcome, None]:
+        rest: Iterator[Outcome] = iter(())
+        async with contextlib.aclosing(self._batches(messages)) as batches:
+            try:
+                async for told in batches:
+                    rest = iter(told)
+                    for outcome in rest:
+                        yield outcome
+            finally:
+                self._sender._set_aside(rest)
+
+    async def _batches(
+        self, messages: Iterable[Any] | AsyncIterable[Any]
+    ) -> AsyncGenerator[list[Outcome], None]:
+        post: _Post | _Stream
+        if isinstance(messages, AsyncIterable):
+            post = _Stream(self, messages)
+        else:
+            post = _Post(self._sender, messages)
+        try:
+            while (told := await post.next()) is not None:
+                yield told
+        finally:
+            post.stop()
+        if post.failure is not None:
+            raise post.failure
+
+
+def _in_thread(function: Callable[[], T]) -> "Future[T]":
+    """Call a function in a thread of its own: those of the loop may all be waiting already."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            result = function()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(call,), name="rapidsmtp aio", daemon=True).start()
+    return future
+
+
+class _Post:
+    """The thread of one `send`: batches of outcomes from a blocking sender to an event loop."""
+
+    def __init__(self, sender: BlockingSender, messages: Iterable[Any]) -> None:
+        self._sender = sender
+        self._messages = messages
+        self._loop = asyncio.get_running_loop()
+        self._told: deque[list[Outcome]] = deque()
+        self._changed = threading.Condition()
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_over = self._is_stopped = False
+        self.failure: BaseException | None = None
+        _in_thread(self._work)
+
+    async def next(self) -> list[Outcome] | None:
+        """The next batch; None at the end."""
+        while True:
+            with self._changed:
+                if self._told:
+                    self._changed.notify()
+                    return self._told.popleft()
+                if self._is_over:
+                    return None
+                self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def stop(self) -> None:
+        """Nobody asks any more."""
+        with self._changed:
+            self._is_stopped = True
+            left = [outcome for told in self._told for outcome in told]
+            self._told.clear()
+            self._changed.notify()
+        self._sender._set_aside(left)
+
+    def _work(self) -> None:
+        rounds = self._sender._rounds(self._messages)
+        try:
+            for told in rounds:
+                self._hand_over(told)
+                if self._is_stopped:
+                    break
+        except BaseException as error:
+            self.failure = error
+        finally:
+            rounds.close()
+            with self._changed:
+                self._is_over = True
+                self._wake()
+
+    def _hand_over(self, told: list[Outcome]) -> None:
+        with self._changed:
+            if not self._is_stopped:
+                self._told.append(told)
+                self._wake()
+                self._changed.wait_for(lambda: self._is_stopped or len(self._told) < _READY)
+                return
+        self._sender._set_aside(told)
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody asks any more
+                self._loop.call_soon_threadsafe(_set, waiter)
+
+
+def _set(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class _Stream:
+    """One `send` of an asynchronous iterable: its elements are submitted as they come.
+
+    So outcomes come out while the iterable waits for its next element, be it for hours.
+    """
+
+    def __init__(self, sender: Sender, messages: AsyncIterable[Any]) -> None:
+        self._sender = sender
+        self._messages = messages
+        self._told: list[Outcome] = []
+        self._undecided = 0
+        self._changed = asyncio.Event()
+        self._ahead = asyncio.Semaphore(sender._sender._queue_size)
+        self._is_exhausted = self._is_stopped = False
+        self.failure: BaseException | None = None
+        self._task = asyncio.create_task(self._take())
+
+    async def next(self) -> list[Outcome] | None:
+        """The next batch; None at the end."""
+        while not self._told:
+            if self._is_exhausted and not self._undecided:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        told, self._told = self._told, []
+        for outcome in told:
+            self._ahead.release()
+            if outcome.status is Status.NOT_ATTEMPTED and self.failure is None:
+                self.failure = self._sender._sender._relay_error()
+        if self.failure is not None:
+            self._task.cancel()
+        return told
+
+    def stop(self) -> None:
+        """Nobody asks any more."""
+        self._is_stopped = True
+        self._task.cancel()
+        self._sender._sender._set_aside(self._told)
+
+    async def _take(self) -> None:
+        mailbox = self._sender._mailbox()
+        try:
+            async for element in self._messages:
+                await self._ahead.acquire()
+                future = await self._sender._submit(element)
+                self._undecided += 1
+                mailbox.expect(future, self._arrive)
+        except Exception as error:
+            self.failure = self.failure or error
+        finally:
+            self._is_exhausted = True
+            self._changed.set()
+
+    def _arrive(self, outcome: Outcome) -> bool:
+        if self._is_stopped:
+            return False
+        self._undecided -= 1
+        self._told.append(outcome)
+        self._changed.set()
+        return True
+
+
+class _Mailbox:
+    """Outcomes of single messages on their way to the tasks of one loop that wait for them.
+
+    Attributes:
+        loop: The loop.
+        line: Held by the task whose message is next when the queue has room again.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, set_aside: Callable[[Iterable[Outcome]], None]
+    ) -> None:
+        self.loop = loop
+        self.line = asyncio.Lock()
+        self._set_aside = set_aside
+        self._arrived: deque[tuple[Outcome, Callable[[Outcome], bool]]] = deque()
+        self._is_called = False
+
+    def expect(self, future: "Future[Outcome]", receive: Callable[[Outcome], bool]) -> None:
+        """Have `receive` called in the loop when a thread knows the outcome.
+
+        Args:
+            future: The outcome to be.
+            receive: Tells whether anybody took it; if not, it is set aside.
+        """
+        future.add_done_callback(lambda future: self._arrive(future.result(), receive))
+
+    def _arrive(self, outcome: Outcome, receive: Callable[[Outcome], bool]) -> None:
+        self._arrived.append((outcome, receive))
+        if self._is_called:
+            return
+        self._is_called = True
+        try:
+            self.loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop was closed
+            self._deliver()
+
+    def _deliver(self) -> None:
+        # In this order: what arrives from here on either is seen below or calls again.
+        self._is_called = False
+        while self._arrived:
+            outcome, receive = self._arrived.popleft()
+            if self.loop.is_closed() or not receive(outcome):
+                self._set_aside([outcome])
+
+
+def _answer(waiter: "asyncio.Future[Outcome]", outcome: Outcome) -> bool:
+    if waiter.done():
+        return False
+    waiter.set_result(outcome)
+    return True
