@@ -232,6 +232,21 @@ def test_who_stops_asking_loses_no_outcome(run: Run, how: str) -> None:
         assert set(told.values()) == {1}
 
 
+def test_who_was_cancelled_may_go_on(run: Run) -> None:
+    async def main(url: str) -> None:
+        async with aio.Sender(url) as sender:
+            outcomes = sender.send(messages(20))
+            tags: list[int] = []
+            while len(tags) < 20:
+                with contextlib.suppress(TimeoutError):
+                    tags.append((await asyncio.wait_for(anext(outcomes), 0.01)).tag)
+            assert sorted(tags) == list(range(20))
+            assert await anext(outcomes, None) is None
+
+    with Sink(latency=0.03) as sink:
+        run(main(sink.url))
+
+
 def test_a_cancelled_submit_is_told_by_close(run: Run) -> None:
     async def main(url: str) -> None:
         sender = aio.Sender(url, queue_size=4, connections=1)

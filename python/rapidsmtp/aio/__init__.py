@@ -12,6 +12,6 @@ await aio.send(message, hostname="mail.example.com", port=587, username="me", pa
 
 from rapidsmtp.aio.client import LMTP, SMTP, SMTP_SSL, send
 from rapidsmtp.aio.options import Keywords, Options
-from rapidsmtp.aio.sender import Sender
+from rapidsmtp.aio.sender import Outcomes, Sender
 
-__all__ = ["LMTP", "SMTP", "SMTP_SSL", "Keywords", "Options", "Sender", "send"]
+__all__ = ["LMTP", "SMTP", "SMTP_SSL", "Keywords", "Options", "Outcomes", "Sender", "send"]

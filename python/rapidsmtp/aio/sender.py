@@ -12,10 +12,11 @@ import contextvars
 import functools
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
@@ -54,13 +55,15 @@ class Sender:
     def __init__(self, url: str, **settings: Any) -> None:
         self._sender = BlockingSender(url, **settings)
         self._last_mailbox: _Mailbox | None = None
+        self._open: weakref.WeakSet[Outcomes] = weakref.WeakSet()
+        self._leaving: list[Future[None]] = []
 
     @property
     def relay(self) -> str:
         """The relay's name, without credentials."""
         return self._sender.relay
 
-    def send(self, messages: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Outcome, None]:
+    def send(self, messages: Iterable[Any] | AsyncIterable[Any]) -> "Outcomes":
         """Send messages; outcomes as they are known, in any order.
 
         The iterable is taken lazily, no more than `queue_size` messages ahead of the outcomes: a
@@ -77,8 +80,7 @@ class Sender:
                 what was taken. What the iterable raises comes out the same way.
             RuntimeError: The sender is closed.
         """
-        self._check(messages, "send")
-        return self._send(messages)
+        return self._outcomes(messages, "send")
 
     async def submit(self, message: Any) -> Outcome:
         """Send one message, and wait for its outcome; waits too while the queue is full.
@@ -140,19 +142,19 @@ class Sender:
             Exception: What the iterable raises; its attribute `report` has the report so far.
             RuntimeError: The sender is closed.
         """
-        self._check(messages, "send_all")
+        outcomes = self._outcomes(messages, "send_all")
         report = Report()
         start = time.monotonic()
         try:
-            async with contextlib.aclosing(self._batches(messages)) as batches:
-                async for told in batches:
-                    report.add(told)
+            while told := await outcomes.batch():
+                report.add(told)
         except RelayError as error:
             report.error = error
         except BaseException as error:
             error.report = report  # type: ignore[attr-defined]
             raise
         finally:
+            await outcomes.aclose()
             report.seconds = time.monotonic() - start
         return report
 
@@ -172,6 +174,11 @@ class Sender:
         Returns:
             What has become of the messages whose outcomes nobody took.
         """
+        for outcomes in list(self._open):
+            outcomes._sender_closes()
+        leaving = [asyncio.wrap_future(each) for each in self._leaving if not each.done()]
+        if leaving:  # what they have taken is to be sent, not to be given up
+            await asyncio.wait(leaving, timeout=timeout)
         return await asyncio.wrap_future(_in_thread(lambda: self._sender.close(timeout)))
 
     async def __aenter__(self) -> "Sender":
@@ -191,39 +198,87 @@ class Sender:
     def __reduce__(self) -> Any:
         return self._sender.__reduce__()
 
-    def _check(self, messages: Any, name: str) -> None:
+    def _outcomes(self, messages: Any, name: str) -> "Outcomes":
         self._sender._check_open()
         if not isinstance(messages, AsyncIterable):
             check_iterable(messages, name)
+        outcomes = Outcomes(self, messages)
+        self._open.add(outcomes)
+        return outcomes
 
-    async def _send(
-        self, messages: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncGenerator[Outcome, None]:
-        rest: Iterator[Outcome] = iter(())
-        async with contextlib.aclosing(self._batches(messages)) as batches:
-            try:
-                async for told in batches:
-                    rest = iter(told)
-                    for outcome in rest:
-                        yield outcome
-            finally:
-                self._sender._set_aside(rest)
+    def _left(self, work: "Future[None]") -> None:
+        """Nobody asks for what this thread would tell; it is about to end."""
+        self._leaving = [each for each in (*self._leaving, work) if not each.done()]
 
-    async def _batches(
-        self, messages: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncGenerator[list[Outcome], None]:
-        post: _Post | _Stream
-        if isinstance(messages, AsyncIterable):
-            post = _Stream(self, messages)
-        else:
-            post = _Post(self._sender, messages)
+
+class Outcomes(AsyncIterator[Outcome]):
+    """What `Sender.send` gives: outcomes as they are known.
+
+    Whoever lets go of it, by `break` say, stops the taking. Whoever is cancelled while waiting may
+    go on with it later.
+    """
+
+    def __init__(self, sender: Sender, messages: Any) -> None:
+        self._sender = sender
+        self._messages = messages
+        self._rest: Iterator[Outcome] = iter(())
+        self._source: _Post | _Stream | None = None
+        self._is_over = self._is_closed = self._is_awaited = False
+
+    async def __anext__(self) -> Outcome:
+        while True:
+            for outcome in self._rest:
+                return outcome
+            told = await self.batch()
+            if not told:
+                raise StopAsyncIteration
+            self._rest = iter(told)
+
+    async def batch(self) -> list[Outcome]:
+        """The outcomes that have become known since, at least one; none at the end.
+
+        Raises:
+            Exception: What the sending ended with, once all outcomes were given.
+        """
+        if self._is_closed:
+            raise RuntimeError("the sender is closed")
+        if self._is_over:
+            return []
+        if self._source is None:
+            kind = _Stream if isinstance(self._messages, AsyncIterable) else _Post
+            self._source = kind(self._sender, self._messages)
+        self._is_awaited = True
         try:
-            while (told := await post.next()) is not None:
-                yield told
+            told = await self._source.next()
         finally:
-            post.stop()
-        if post.failure is not None:
-            raise post.failure
+            self._is_awaited = False
+        if told is not None:
+            return told
+        self._stop()
+        if self._source.failure is not None:
+            raise self._source.failure
+        return []
+
+    async def aclose(self) -> None:
+        """Take no more; `Sender.close` tells what becomes of what was taken."""
+        self._stop()
+
+    def _sender_closes(self) -> None:
+        """What nobody is waiting for is told by `Sender.close`."""
+        if not self._is_awaited and not self._is_over:
+            self._is_closed = True
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._sender._sender._set_aside(self._rest)
+        if self._source is not None:
+            self._source.stop()
+
+    def __del__(self) -> None:
+        self._stop()
 
 
 def _in_thread(function: Callable[[], T]) -> "Future[T]":
@@ -247,8 +302,9 @@ def _in_thread(function: Callable[[], T]) -> "Future[T]":
 class _Post:
     """The thread of one `send`: batches of outcomes from a blocking sender to an event loop."""
 
-    def __init__(self, sender: BlockingSender, messages: Iterable[Any]) -> None:
-        self._sender = sender
+    def __init__(self, sender: Sender, messages: Iterable[Any]) -> None:
+        self._left = sender._left
+        self._sender = sender._sender
         self._messages = messages
         self._loop = asyncio.get_running_loop()
         self._told: deque[list[Outcome]] = deque()
@@ -256,7 +312,7 @@ class _Post:
         self._waiter: asyncio.Future[None] | None = None
         self._is_over = self._is_stopped = False
         self.failure: BaseException | None = None
-        _in_thread(self._work)
+        self._future = _in_thread(self._work)
 
     async def next(self) -> list[Outcome] | None:
         """The next batch; None at the end."""
@@ -278,6 +334,7 @@ class _Post:
             self._told.clear()
             self._changed.notify()
         self._sender._set_aside(left)
+        self._left(self._future)
 
     def _work(self) -> None:
         rounds = self._sender._rounds(self._messages)
