@@ -167,6 +167,10 @@ class SMTP(AuthObjects, Connection):
             return await loop.create_unix_connection(
                 factory, path, ssl=context, server_hostname=name
             )
+        # RFC 8305 section 5; uvloop has its own way.
+        eyeballs: dict[str, Any] = {}
+        if isinstance(loop, asyncio.BaseEventLoop):
+            eyeballs["happy_eyeballs_delay"] = 0.25
         port = options.port_or(self.default_port)
         sys.audit("smtplib.connect", self, self._host, port)
         return await loop.create_connection(
@@ -176,7 +180,7 @@ class SMTP(AuthObjects, Connection):
             ssl=context,
             server_hostname=name,
             local_addr=options.source_address,
-            happy_eyeballs_delay=0.25,  # RFC 8305 section 5
+            **eyeballs,
         )
 
     async def _log_in(self, username: str) -> None:

@@ -1,0 +1,482 @@
+"""`aio.SMTP` beyond smtplib: keywords, TLS by itself, cancellation, time limits, many tasks.
+
+That it says and tells what smtplib does is judged by the tests that take the fixture `face`.
+"""
+
+import asyncio
+import contextlib
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import aiosmtplib
+import pytest
+import trustme
+import uvloop
+
+from rapidsmtp import Status, aio, auth
+from rapidsmtp.testing import Fault, Sink
+from server import HANG_UP, Connection, Dialogue, Raw, Server
+
+pytestmark = pytest.mark.usefixtures("half")
+DATA = b"Subject: x\r\n\r\nbody\r\n"
+MAIL = ("a@example.com", ["b@example.com"], DATA)
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        async def limited() -> Any:
+            async with asyncio.timeout(20):
+                return await main
+
+        factory = uvloop.new_event_loop if request.param == "uvloop" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(limited())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: trustme.CA) -> bytes:
+    return authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.bytes()
+
+
+@pytest.fixture
+def starttls_sink(certificate: bytes) -> Iterator[Sink]:
+    with Sink(tls="starttls", certificate=certificate, credentials={"user": "secret"}) as sink:
+        yield sink
+
+
+def late(line: bytes) -> bytes:
+    time.sleep(0.6)
+    return b"250 at last"
+
+
+def letter() -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "News <news@example.com>"
+    message["To"] = "Anna <anna@example.com>"
+    message["Bcc"] = "hidden@example.com"
+    message["Subject"] = "Grüße"
+    message.set_content("Dear Anna,\n.\n")
+    return message
+
+
+@pytest.mark.rust
+def test_one_mail_is_that_of_aiosmtplib(run: Run) -> None:
+    """The same call to both, and what the server got."""
+    received = []
+    for module in (aiosmtplib, aio):
+        with Sink() as sink:
+            message = letter()
+            result = run(module.send(message, hostname=sink.host, port=sink.port))
+            refused = result[0] if isinstance(result, tuple) else result
+            assert refused == {}
+            received += [(each.sender, each.recipients, each.data) for each in sink.messages]
+    theirs, ours = received
+    assert ours[:2] == (theirs[0], ["anna@example.com", "hidden@example.com"])
+    assert sorted(theirs[1]) == sorted(ours[1])
+    assert b"hidden" not in ours[2] and ours[2].rstrip() == theirs[2].rstrip()
+
+
+@pytest.mark.rust
+def test_bytes_and_envelope(run: Run) -> None:
+    with Sink(faults=[Fault("rcpt", address="no@example.com", reply="550 5.1.1 no")]) as sink:
+        place: Any = {"hostname": sink.host, "port": sink.port}
+        to = ["b@example.com", "no@example.com"]
+        refused = run(aio.send(DATA, sender="a@example.com", recipients=to, **place))
+        assert refused == {"no@example.com": (550, b"5.1.1 no")}
+        assert refused.accepted == ["b@example.com"] and refused.reply.code == 250
+        with pytest.raises(ValueError, match="needs sender and recipients"):
+            run(aio.send(DATA, sender="a@example.com", **place))
+        assert sink.counts["connections"] == sink.counts["quit"] == 1
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("start_tls", [None, True])
+def test_login_through_starttls(
+    run: Run, starttls_sink: Sink, ca_file: str, start_tls: bool | None
+) -> None:
+    keywords: Any = {"username": "user", "password": "secret", "cert_bundle": ca_file}
+    sink = starttls_sink
+    run(aio.send(letter(), hostname=sink.host, port=sink.port, start_tls=start_tls, **keywords))
+    assert sink.messages[0].tls and sink.messages[0].user == "user"
+
+
+@pytest.mark.rust
+def test_tls_without_being_asked(run: Run, certificate: bytes, ca_file: str) -> None:
+    async def main(sink: Sink) -> None:
+        place: Any = {"hostname": sink.host, "port": sink.port}
+        await aio.send(letter(), cert_bundle=ca_file, **place)
+        await aio.send(letter(), start_tls=False, **place)
+        await aio.send(letter(), validate_certs=False, **place)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await aio.send(letter(), **place)
+
+    with Sink(tls="starttls", certificate=certificate) as sink:
+        run(main(sink))
+        assert [each.tls for each in sink.messages] == [True, False, True]
+
+
+@pytest.mark.rust
+def test_smtplibs_own_order(run: Run, starttls_sink: Sink, ca_file: str) -> None:
+    async def main(sink: Sink) -> None:
+        context = ssl.create_default_context(cafile=ca_file)
+        async with aio.SMTP(sink.host, sink.port) as client:
+            await client.starttls(context=context)
+            assert isinstance(client.sock, ssl.SSLObject)
+            assert await client.login("user", "secret") == (235, b"2.7.0 Authentication successful")
+            assert await client.sendmail(*MAIL) == {}
+
+    run(main(starttls_sink))
+    assert starttls_sink.messages[0].user == "user"
+
+
+@pytest.mark.rust
+def test_implicit_tls(run: Run, certificate: bytes, ca_file: str) -> None:
+    async def main(sink: Sink) -> None:
+        context = ssl.create_default_context(cafile=ca_file)
+        async with aio.SMTP_SSL(sink.host, sink.port, context=context) as client:
+            await client.sendmail(*MAIL)
+        await aio.send(
+            letter(), hostname=sink.host, port=sink.port, use_tls=True, tls_context=context
+        )
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await aio.SMTP_SSL(sink.host, sink.port).connect()
+
+    with Sink(tls="implicit", certificate=certificate) as sink:
+        run(main(sink))
+        assert [each.tls for each in sink.messages] == [True, True]
+
+
+@pytest.mark.rust
+def test_no_login_in_clear_text(run: Run) -> None:
+    async def main(sink: Sink) -> None:
+        named: Any = {"hostname": sink.host, "port": sink.port, "username": "u", "password": "p"}
+        with pytest.raises(smtplib.SMTPNotSupportedError, match="clear text"):
+            await aio.send(letter(), **named)
+        async with aio.SMTP(sink.host, sink.port) as client:
+            with pytest.raises(smtplib.SMTPNotSupportedError, match="clear text"):
+                await client.auth("PLAIN", auth.Plain("u", "p"))
+        assert sink.counts["auth"] == 0
+        await aio.send(letter(), allow_plaintext_auth=True, **named)
+
+    with Sink(credentials={"u": "p"}) as sink:
+        run(main(sink))
+        assert sink.messages[0].user == "u"
+
+
+def test_a_wrong_password_is_said_once(run: Run) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port, allow_plaintext_auth=True)
+        await client.connect()
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            await client.login("user", "wrong")
+        await client.quit()
+
+    replies: Any = {"auth": [b"535 5.7.8 no", b"235 ok"]}
+    with Server(Dialogue(["AUTH PLAIN LOGIN"], replies)) as server:
+        run(main(server))
+        assert server.wire().count(b"AUTH") == 1
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_tokens(run: Run, asynchronous: bool) -> None:
+    async def fetch() -> str:
+        await asyncio.sleep(0)
+        return "token"
+
+    async def main(server: Server) -> None:
+        async with aio.SMTP(
+            server.host,
+            server.port,
+            username="u@example.com",
+            oauth_token_generator=fetch if asynchronous else lambda: "token",
+            allow_plaintext_auth=True,
+        ):
+            pass
+
+    with Server(Dialogue(["AUTH XOAUTH2"])) as server:
+        run(main(server))
+        # user=u@example.com^Aauth=Bearer token^A^A
+        assert b"AUTH XOAUTH2 dXNlcj11QGV4YW1wbGUuY29tAWF1dGg9QmVhcmVyIHRva2VuAQE=" in server.wire()
+
+
+def test_an_authobject_may_be_a_coroutine_function(run: Run) -> None:
+    async def respond(challenge: bytes | None = None) -> str:
+        await asyncio.sleep(0)
+        return "\0user\0secret"
+
+    async def main(server: Server) -> None:
+        async with aio.SMTP(server.host, server.port, allow_plaintext_auth=True) as client:
+            await client.ehlo()
+            assert (await client.auth("PLAIN", respond))[0] == 235
+
+    with Server(Dialogue(["AUTH PLAIN"])) as server:
+        run(main(server))
+        assert b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n" in server.wire()
+
+
+def test_port_587_demands_starttls(run: Run) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        client.options = aio.Options(hostname=server.host, port=587)
+        with pytest.raises(smtplib.SMTPNotSupportedError, match="port 587"):
+            await client.sendmail(*MAIL)
+        await client.quit()
+
+    with Server(Dialogue()) as server:
+        run(main(server))
+        assert b"MAIL" not in server.wire().upper()
+
+
+def test_clear_text_behind_the_220(run: Run) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        with pytest.raises(smtplib.SMTPException, match="clear text"):
+            await client.starttls()
+        assert client.sock is None
+
+    replies = {"starttls": Raw(b"220 go on\r\n250 injected\r\n")}
+    with Server(Dialogue(["STARTTLS"], replies)) as server:
+        run(main(server))
+
+
+def test_a_reply_that_nobody_asked_for(run: Run) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250 hello\r\n421 4.4.2 idle for too long\r\n")
+        connection.rest()
+
+    async def main(server: Server) -> None:
+        async with aio.SMTP(server.host, server.port) as client:
+            await client.ehlo()
+            with pytest.raises(smtplib.SMTPServerDisconnected, match="idle for too long") as caught:
+                await client.sendmail(*MAIL)
+            assert caught.value.body_sent is False  # type: ignore[attr-defined]
+            assert not client.is_connected
+
+    with Server(script) as server:
+        run(main(server))
+
+
+def test_a_reply_that_takes_too_long(run: Run) -> None:
+    """One octet at a time does not help: the limit is that of the whole reply."""
+
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        with contextlib.suppress(OSError):
+            for octet in b"250 hello" * 20:
+                connection.send(bytes([octet]))
+                connection.over.wait(0.05)
+
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port, timeout=0.3)
+        await client.connect()
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
+            await client.ehlo()
+        assert client.sock is None
+
+    with Server(script) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize("place", ["mail", "message"])
+def test_a_transaction_that_takes_too_long(run: Run, place: str) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port, timeout=0.3)
+        await client.connect()
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out") as caught:
+            await client.sendmail(*MAIL)
+        told: Any = caught.value
+        assert told.body_sent is (place == "message")
+        assert client.sock is None
+
+    with Server(Dialogue(["PIPELINING"], {place: late})) as server:
+        run(main(server))
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("extensions", [None, []], ids=["pipelining", "without"])
+@pytest.mark.parametrize("place", ["mail", "rcpt", "data", "body"])
+def test_cancellation(run: Run, place: str, extensions: Any) -> None:
+    """Half a mail leaves no connection behind on which the next command would become part of it."""
+
+    async def main(sink: Sink) -> None:
+        client = aio.SMTP(sink.host, sink.port)
+        await client.connect()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.sendmail(*MAIL)
+        assert client.sock is None
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="connect"):
+            await client.noop()
+        await client.connect()
+        assert await client.sendmail(*MAIL) == {}
+        await client.quit()
+
+    with Sink(extensions, faults=[Fault(place, delay=1.0, times=1)]) as sink:
+        run(main(sink))
+
+
+def test_a_cancelled_command(run: Run) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.noop()
+        assert client.sock is None
+
+    with Server(Dialogue([], {"noop": late})) as server:
+        run(main(server))
+
+
+@pytest.mark.rust
+def test_many_tasks_on_one_connection(run: Run) -> None:
+    async def main(sink: Sink) -> None:
+        async with aio.SMTP(sink.host, sink.port) as client, asyncio.TaskGroup() as group:
+            for number in range(50):
+                data = b"Subject: %d\r\n\r\n" % number
+                to = f"{number}@example.com"
+                group.create_task(client.sendmail("a@example.com", to, data))
+                group.create_task(client.noop())
+                group.create_task(client.send_message(letter()))
+
+    with Sink() as sink:
+        run(main(sink))
+        small = [each for each in sink.messages if b"Dear" not in each.data]
+        assert len(sink.messages) == 100 and sink.counts["noop"] == 50
+        for each in small:
+            assert each.data == b"Subject: %s\r\n\r\n" % each.recipients[0].split("@")[0].encode()
+
+
+@pytest.mark.rust
+def test_sendmail_many(run: Run) -> None:
+    async def main(sink: Sink) -> None:
+        async with aio.SMTP(sink.host, sink.port) as client:
+            outcomes = await client.sendmail_many([MAIL, letter(), ("a@x.org", "no@x.org", DATA)])
+        assert [each.status for each in outcomes] == [
+            Status.ACCEPTED,
+            Status.ACCEPTED,
+            Status.REFUSED,
+        ]
+
+    with Sink(faults=[Fault("rcpt", address="no@x.org", reply="550 no")]) as sink:
+        run(main(sink))
+
+
+@pytest.mark.rust
+def test_sockets(run: Run, tmp_path: Path) -> None:
+    async def main(sink: Sink, lmtp: Sink) -> None:
+        with pytest.raises(ValueError, match="exclude each other"):
+            aio.SMTP(sink.host, sink.port, sock=socket.socket())
+        await aio.send(letter(), sock=socket.create_connection((sink.host, sink.port)))
+        assert lmtp.path is not None
+        for client in (aio.LMTP(lmtp.path), aio.LMTP(socket_path=lmtp.path)):
+            async with client:
+                to = ["a@example.com", "b@example.com"]
+                assert (await client.sendmail("x@example.com", to, DATA)).accepted == to
+
+    with Sink() as sink, Sink(lmtp=True, path=tmp_path / "lmtp") as lmtp:
+        run(main(sink, lmtp))
+        assert len(sink.messages) == 1 and len(lmtp.messages) == 2
+
+
+@pytest.mark.rust
+def test_a_large_message(run: Run) -> None:
+    data = b"Subject: x\r\n\r\n" + (b"." + b"x" * 70 + b"\r\n") * 200_000
+
+    async def main(sink: Sink) -> None:
+        async with aio.SMTP(sink.host, sink.port) as client:
+            await client.sendmail("a@example.com", "b@example.com", data)
+
+    with Sink() as sink:
+        run(main(sink))
+        assert sink.messages[0].data == data
+
+
+def test_a_server_that_hangs_up_in_the_body(run: Run) -> None:
+    """What was not handed over whole, the server cannot have."""
+
+    def script(connection: Connection) -> None:
+        for reply in (b"220 ready", b"250-x\r\n250 PIPELINING", b"250 ok", b"250 ok", b"354 go"):
+            connection.send(reply + b"\r\n")
+            if reply != b"354 go":
+                connection.line()
+        connection.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )  # closing resets
+
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        with pytest.raises(smtplib.SMTPServerDisconnected) as caught:
+            await client.sendmail("a@example.com", "b@example.com", b"x" * 50_000_000)
+        assert caught.value.body_sent is False  # type: ignore[attr-defined]
+
+    with Server(script) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize("greeting", [b"554 no", b"421 busy", HANG_UP])
+def test_greetings_that_are_none(run: Run, greeting: bytes) -> None:
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        kind = smtplib.SMTPConnectError if greeting else smtplib.SMTPServerDisconnected
+        with pytest.raises(kind):
+            await client.connect()
+        assert client.sock is None
+
+    with Server(Dialogue([], {"greeting": greeting})) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"use_tls": True, "start_tls": True},
+        {"username": "u", "password": "p", "oauth_token_generator": str},
+        {"password": "p"},
+        {"oauth_token_generator": str},
+        {"tls_context": ssl.create_default_context(), "client_cert": "x.pem"},
+        {"client_key": "x.pem"},
+        {"socket_path": "/x", "port": 25},
+        {"socket_path": "/x", "use_tls": True},
+        {"timeout": 0},
+        {"local_hostname": "two words"},
+        {"hostname": "x\r\ny"},
+    ],
+)
+def test_settings_that_exclude_each_other(keywords: Any) -> None:
+    with pytest.raises(ValueError):
+        aio.SMTP(**keywords)
+
+
+def test_no_such_keyword() -> None:
+    with pytest.raises(TypeError, match="hostnam"):
+        aio.SMTP(hostnam="x")
+
+
+def test_no_secret_in_a_repr() -> None:
+    client = aio.SMTP("mail.example.com", username="me", password="hunter2")
+    assert "hunter2" not in repr(client) + repr(client.options)
+    assert repr(client) == "<aio.SMTP mail.example.com>"
