@@ -37,6 +37,11 @@ def opened(sender: "Sender") -> None:
     _open.add(sender)
 
 
+def senders() -> "list[Sender]":
+    """Those that are open."""
+    return list(_open)
+
+
 def closed(sender: "Sender") -> None:
     """Its end has come."""
     _open.discard(sender)
@@ -57,14 +62,14 @@ def end(engine: "_core.Engine", keeper: "Keeper") -> None:
 
 def _before_fork() -> None:
     _sockets.clear()
-    for sender in list(_open):
+    for sender in senders():
         for descriptor in sender._descriptors():
             with contextlib.suppress(OSError):
                 _sockets.append((descriptor, os.fstat(descriptor).st_ino))
 
 
 def _after_fork_in_child() -> None:
-    for sender in list(_open):
+    for sender in senders():
         _inherited.append(sender._begin_anew())
     for descriptor, inode in _sockets:
         with contextlib.suppress(OSError):
@@ -80,7 +85,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     deadline = time.monotonic() + (_INTERRUPTED if interrupted else _AT_EXIT)
-    for sender in list(_open):
+    for sender in senders():
         with contextlib.suppress(Exception, KeyboardInterrupt):
             before = sender.stats()
             sender.close(max(0.0, deadline - time.monotonic()))

@@ -37,6 +37,13 @@ def add_connections(parser: _Parser, default: int) -> None:
     )
 
 
+def port(text: str) -> int:
+    """The number of a port, for argparse; 0 is any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a port")
+    return int(text)
+
+
 def tls_of(options: argparse.Namespace) -> TLS:
     """Read what `add_tls` has added.
 

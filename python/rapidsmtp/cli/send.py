@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from rapidsmtp.cli import advice, composition, limits
+from rapidsmtp.cli import advice, composition, limits, metrics
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.delivering import GRACE, deliver
 from rapidsmtp.cli.listing import Listing, load
@@ -128,6 +128,18 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
         help="what the relay may have taken without saying so: report it (default), or send it "
         "again at the risk of a second copy",
     )
+    parser.add_argument(
+        "--metrics-port",
+        type=shared.port,
+        metavar="N",
+        help="serve figures for Prometheus on this port while it sends; 0 is any free one",
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to serve them (default 127.0.0.1)",
+    )
 
 
 def send(options: argparse.Namespace) -> int:
@@ -153,6 +165,7 @@ def _send(options: argparse.Namespace) -> int:
         trace = _trace(options.trace, stack)
         sender = _sender(options, trace)
         stack.callback(sender.close, GRACE)
+        stack.enter_context(metrics.served(sender, options.metrics_host, options.metrics_port))
         listing = stack.enter_context(_listing(options))
         warnings = _warnings(options, listing)
         total = min(listing.total, options.limit or listing.total)

@@ -1,0 +1,72 @@
+"""`rapidsmtp send --metrics-port`: the figures of a sending that is under way."""
+
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from commandline import ONCE, Command, Relay, accept, one_line
+
+FILES = ("--template", "letter.eml", "--to", "list.csv")
+
+
+def figures(url: str) -> dict[str, float]:
+    """What Prometheus would read there, by name and status."""
+    text = urllib.request.urlopen(url, timeout=10).read().decode()
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_figures(command: Command, relays: Callable[..., Relay]) -> None:
+    reached, looked_at = threading.Event(), threading.Event()
+
+    def script(relay: Relay, line: str) -> str | None:
+        if line == "." and len(relay.bodies) >= 2:
+            reached.set()
+            assert looked_at.wait(30)
+        return "550 5.7.1 no" if "bo@" in line else accept(relay, line)
+
+    relay = relays(script)
+    process = command.start("send", "--relay", relay.url, *FILES, *ONCE, "--metrics-port", "0")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("metrics: http://127.0.0.1:") and line.endswith("/metrics\n")
+    assert reached.wait(30)
+    found = figures(line.split()[1])
+    looked_at.set()
+    assert found["rapidsmtp_taken_total"] == 3
+    assert found["rapidsmtp_outcomes_total accepted"] == 1
+    assert found["rapidsmtp_in_flight"] >= 1 and found["rapidsmtp_connections"] == 1
+    assert found["rapidsmtp_bytes_total"] > 0 and found["rapidsmtp_allowed_connections"] == 1
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    with pytest.raises(OSError):  # it ends with the sending
+        figures(line.split()[1])
+
+
+def test_a_port_that_is_taken(command: Command, relays: Callable[..., Relay]) -> None:
+    relay = relays()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        one_line(command.send(relay.url, "--metrics-port", port), f"--metrics-port {port}")
+    assert relay.connections == 0
+
+
+@pytest.mark.parametrize("port", ["x", "65536", "-1"])
+def test_what_is_no_port(command: Command, relays: Callable[..., Relay], port: str) -> None:
+    result = command.send(relays().url, f"--metrics-port={port}")
+    assert result.returncode == 2 and "is not the number of a port" in result.stderr
+
+
+def test_without_the_package(command: Command, relays: Callable[..., Relay]) -> None:
+    (command.directory / "prometheus_client.py").write_text("raise ImportError\n")
+    command.environment["PYTHONPATH"] += f":{command.directory}"
+    relay = relays()
+    one_line(command.send(relay.url, "--metrics-port", "0"), "rapidsmtp[telemetry]")
+    assert relay.connections == 0
