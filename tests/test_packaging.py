@@ -120,7 +120,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(half: str) -> None:
     version = metadata(half)["Version"][0]
     assert wheel(half).name.split("-")[1] == version
     tops = {name.split("/")[0] for name in members(half)}
-    assert tops == {"rapidsmtp", f"rapidsmtp-{version}.dist-info"}
+    assert tops == {"rapidsmtp", "_rapidsmtp_pytest.py", f"rapidsmtp-{version}.dist-info"}
     inside = {name for name in members(half) if name.startswith("rapidsmtp/")}
     suffixes = {".py", ".pyi", ".typed", ".so", ".pyd", ".eml", ".csv"}  # with the demo's data
     assert {Path(name).suffix for name in inside} <= suffixes

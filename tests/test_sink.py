@@ -101,8 +101,8 @@ def test_smtplib_plain() -> None:
     assert message.mail_options == [f"size={len(MESSAGE)}", "body=8bitmime"]
     assert message.rcpt_options == [["NOTIFY=NEVER"], ["NOTIFY=NEVER"]]
     assert message.data == MESSAGE
-    assert message.message["subject"] == "h\u00e9llo"
-    assert message.message.get_content().splitlines() == ["body", ".dot"]
+    assert message["subject"] == "h\u00e9llo"
+    assert message.get_content().splitlines() == ["body", ".dot"]
     assert (message.user, message.tls) == (None, False)
     expected = {"connections": 1, "messages": 1, "recipients": 2, "ehlo": 1, "mail": 1, "rcpt": 2}
     expected |= {"data": 1, "quit": 1, "eight_bit": 2, "bare_cr": 0, "bare_lf": 0, "faults": 0}

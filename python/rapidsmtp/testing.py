@@ -12,17 +12,22 @@ import email
 import email.policy
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.policy import Policy
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from rapidsmtp import _core
 
 __all__ = ["Fault", "ReceivedMessage", "Sink"]
+
+# Seconds between two looks of `Sink.wait_for`.
+_LOOK = 0.005
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,12 @@ class Fault:
         return reply if reply.endswith(b"\r\n") else reply + b"\r\n"
 
 
-@dataclass(frozen=True)
-class ReceivedMessage:
-    """A message as a sink accepted it.
+class ReceivedMessage(EmailMessage):
+    """A message as a sink accepted it: an `email.message.EmailMessage` that knows its envelope.
+
+    `message["Subject"]`, `get_body()`, `iter_attachments()` and all else read what `data` says, by
+    `email.policy.default`; it is parsed when that is first asked for. Two are equal when their
+    envelopes and their data are.
 
     Attributes:
         sender: The reverse path without its brackets; empty for a bounce.
@@ -89,12 +97,68 @@ class ReceivedMessage:
     user: str | None
     tls: bool
 
-    @property
-    def message(self) -> EmailMessage:
-        """The content, parsed with `email.policy.default`."""
-        parsed = email.message_from_bytes(self.data, policy=email.policy.default)
-        assert isinstance(parsed, EmailMessage)
-        return parsed
+    def __init__(
+        self,
+        policy: "Policy[Any] | None" = None,
+        *,
+        sender: str = "",
+        recipients: Iterable[str] = (),
+        mail_options: Iterable[str] = (),
+        rcpt_options: Iterable[list[str]] = (),
+        data: bytes = b"",
+        user: str | None = None,
+        tls: bool = False,
+    ) -> None:
+        # A test may take hundreds of thousands and look at none: EmailMessage's own attributes
+        # come with `__getattr__`. A policy comes from the inherited methods that make new parts.
+        if policy is not None:
+            super().__init__(policy)
+        self.sender = sender
+        self.recipients = list(recipients)
+        self.mail_options = list(mail_options)
+        self.rcpt_options = list(rcpt_options)
+        self.data = data
+        self.user = user
+        self.tls = tls
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for an attribute that has no value yet: parse the data for all of them."""
+            if name not in _PARSED or "data" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            content = self.data.replace(b"\r\n", b"\n")
+            parsed = email.message_from_bytes(content, policy=email.policy.default)
+            # What was set before anything was read stays.
+            vars(self).update(vars(parsed) | vars(self))
+            return vars(self)[name]
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (
+            self.sender,
+            self.recipients,
+            self.mail_options,
+            self.rcpt_options,
+            self.data,
+            self.user,
+            self.tls,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ReceivedMessage):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((self.sender, self.data))
+
+    def __repr__(self) -> str:
+        recipients = ", ".join(self.recipients)
+        return f"<ReceivedMessage from <{self.sender}> to {recipients}, {len(self.data)} bytes>"
+
+
+# What an EmailMessage keeps in itself differs from one Python to the next.
+_PARSED = frozenset(vars(EmailMessage()))
 
 
 class Sink:
@@ -183,10 +247,36 @@ class Sink:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """The messages that were accepted so far, in their order; empty with `store=False`."""
+        """The messages that were accepted so far, in their order; empty with `store=False`.
+
+        The list is a new one each time, the messages are the same ones.
+        """
         with self._lock:
             self._messages += map(_received, self._native.messages(len(self._messages)))
             return self._messages.copy()
+
+    def wait_for(self, count: int = 1, timeout: float = 5.0) -> list[ReceivedMessage]:
+        """Wait until so many messages were accepted: for programs that send in the background.
+
+        Args:
+            count: How many, counted from the start or the last `reset`.
+            timeout: Seconds to wait.
+
+        Returns:
+            `messages`, which may be more by then.
+
+        Raises:
+            TimeoutError: There were fewer; the text says what there was.
+        """
+        deadline = time.monotonic() + timeout
+        while (accepted := self.counts["messages"]) < count:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(
+                    f"{accepted} of {count} messages came within {timeout:g} seconds: "
+                    f"{self.messages}"
+                )
+            time.sleep(_LOOK)
+        return self.messages
 
     @property
     def counts(self) -> dict[str, int]:

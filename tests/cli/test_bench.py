@@ -123,7 +123,7 @@ def test_a_relay_gets_as_many_as_was_said(command: Command, half: str) -> None:
         assert {(each.sender, *each.recipients) for each in sink.messages} == {
             ("you@example.com", "me@example.com")
         }
-        assert len({each.message["Message-ID"] for each in sink.messages}) == 42
+        assert len({each["Message-ID"] for each in sink.messages}) == 42
         assert sorted({len(each.data) for each in sink.messages}) == [300, 1000]
 
 
