@@ -1,0 +1,195 @@
+"""Our backend beside Django's own SMTP backend: the same messages, envelopes, bytes and counts."""
+
+import re
+import smtplib
+import warnings
+
+import django
+import pytest
+from django.core.mail import EmailMultiAlternatives
+from django.core.mail.backends import smtp
+
+from django_letters import FIXED, letter
+from postman import Postman
+from rapidsmtp.django import EmailBackend, rendering
+from rapidsmtp.errors import RelayError
+
+BOUNDARY = re.compile(rb"={15}\d+==")
+
+
+def alternatives():
+    message = EmailMultiAlternatives(
+        "Grüße an alle, mit einem Betreff, der länger ist als eine Zeile sein soll " * 2,
+        "Plain text, schön.\nFrom here on.\n.\n..dots\n",
+        "Jörg Müller <news@bücher.example>",
+        ["Ada Lovelace <ada@example.org>", "bob@bücher.example"],
+        bcc=["secret@example.org"],
+        cc=['"Last, First" <cc@example.org>'],
+        reply_to=["reply@example.com"],
+        headers={**FIXED, "X-Custom": "yes", "List-Unsubscribe": "<https://example.com/u/1>"},
+    )
+    message.attach_alternative("<p>Schön</p>\n" * 200, "text/html")
+    message.attach("data.bin", bytes(range(256)) * 20, "application/octet-stream")
+    message.attach("täxt.txt", "Text from a file\nFrom x\n", "text/plain")
+    return message
+
+
+def with_a_message():
+    message = letter("Forwarded")
+    message.attach("inner.eml", letter("Inner").message().as_bytes(), "message/rfc822")
+    return message
+
+
+MESSAGES = {
+    "plain": letter,
+    "empty": lambda: letter("", body=""),
+    "no recipients": lambda: letter(to=[]),
+    "only bcc": lambda: letter(to=[], bcc=["b@example.org"]),
+    "display names": lambda: letter(from_email="A B <a.b@example.com>", to=["C <c@example.org>"]),
+    "comma in the name": lambda: letter(to=['"Last, First" <lf@example.org>']),
+    "quoted local part": lambda: letter(to=['"a b"@example.org']),
+    "8 bit": lambda: letter("Übung", body="Grüße,\nFrom unten\n.\n"),
+    "long lines": lambda: letter(body="ä" * 1500 + "\n" + "x" * 3000),
+    "latin-1": lambda: _encoded(letter("Ü", body="Grüße\n"), "iso-8859-1"),
+    "other from": lambda: letter(headers={"From": "Other <other@example.com>"}),
+    "alternatives": alternatives,
+    "message inside": with_a_message,
+    "some refused": lambda: letter(to=["refused1@example.org", "ok@example.org"]),
+}
+
+
+def _encoded(message, charset):
+    message.encoding = charset
+    return message
+
+
+def sent_by(backend_class, messages, port, **more):
+    with warnings.catch_warnings():
+        # Django 6.1 wants MAILERS.
+        warnings.simplefilter("ignore")
+        backend = backend_class(host="127.0.0.1", port=port, **more)
+    try:
+        return backend.send_messages(messages)
+    except Exception as error:
+        return error
+
+
+def both(messages, **more):
+    """What each backend returns or raises, and what the server has got of it."""
+    results = []
+    for kind in (smtp.EmailBackend, EmailBackend):
+        with Postman(["PIPELINING"]) as postman:
+            result = sent_by(kind, [make() for make in messages], postman.port, **more)
+            envelopes = [
+                (sender, to, BOUNDARY.sub(b"BOUNDARY", content))
+                for sender, to, content in postman.handler.envelopes
+            ]
+        results.append((result, envelopes))
+    return results
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message_is_the_same(name):
+    (theirs, their_mail), (ours, our_mail) = both([MESSAGES[name]])
+    assert ours == theirs
+    assert our_mail == their_mail
+
+
+def test_a_list_is_the_same():
+    (theirs, their_mail), (ours, our_mail) = both(list(MESSAGES.values()) * 3)
+    assert ours == theirs == len(MESSAGES) * 3 - 3
+    # Several connections send what one sends in order.
+    assert sorted(our_mail) == sorted(their_mail)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: letter(to=["refused@example.org", "later@example.org"]),
+        lambda: letter(from_email="refused@example.com"),
+        lambda: letter(headers={"X-Refuse": "1"}),
+        lambda: letter("Two\nlines"),
+        lambda: letter(headers={"X-Bad": "Two\r\nBcc: x@example.org"}),
+        lambda: letter(to=["a@example.org\nBcc: x@example.org"]),
+        lambda: letter(to=["not an address"]),
+        lambda: letter(from_email="a@example.org, b@example.org"),
+        lambda: letter(to=["a@" + "x" * 64 + ".example"]),
+    ],
+    ids=["recipients", "sender", "message", "subject", "header", "to", "no address", "two from",
+         "label"],
+)  # fmt: skip
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_failure_is_the_same(make, silent):
+    (theirs, their_mail), (ours, our_mail) = both([make], fail_silently=silent)
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, smtplib.SMTPResponseException):
+        assert (ours.smtp_code, ours.smtp_error) == (theirs.smtp_code, theirs.smtp_error)
+    elif isinstance(theirs, smtplib.SMTPRecipientsRefused):
+        codes = [{to: reply[0] for to, reply in each.recipients.items()} for each in (ours, theirs)]
+        assert codes[0] == codes[1]
+    else:
+        assert str(ours) == str(theirs)
+    assert our_mail == their_mail
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_nobody_listens(silent):
+    # A port that was free a moment ago.
+    with Postman() as postman:
+        port = postman.port
+    theirs = sent_by(smtp.EmailBackend, [letter()], port, fail_silently=silent)
+    ours = sent_by(EmailBackend, [letter()], port, fail_silently=silent)
+    if silent:
+        assert ours == theirs == 0
+    else:
+        assert isinstance(theirs, OSError) and isinstance(ours, RelayError | OSError)
+
+
+def test_a_local_part_that_is_not_ascii_is_refused():
+    backend = EmailBackend(host="127.0.0.1")
+    for written in ("jörg@example.org", "Jörg <jörg@bücher.example>"):
+        with pytest.raises(ValueError, match=r"non-ASCII|Invalid address"):
+            rendering.address_of(written, backend, "utf-8")
+
+
+def test_the_short_way_reads_addresses_as_django_does():
+    backend = EmailBackend(host="127.0.0.1")
+    plain = re.compile("(?!)")
+    for written in (
+        "a@b", "a.b+c-d@x-1.example", "A B <a@b.example>", "Ab <a_1@EXAMPLE.org>", "webmaster",
+        "<a@b.example>", "a b@c.example", "A  B <a@b.example>", "a@b.example ", "A<a@b.example>",
+        "a@b.example\n", "a@-b-.example",
+    ):  # fmt: skip
+        found = []
+        for pattern in (rendering._PLAIN, plain):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rendering, "_PLAIN", pattern)
+                try:
+                    found.append(rendering.address_of(written, backend, "utf-8"))
+                except ValueError as error:
+                    found.append(str(error))
+        assert found[0] == found[1], written
+
+
+def test_a_class_with_its_own_bytes_is_asked_for_them():
+    class Signed(type(letter().message())):
+        def as_bytes(self, *arguments, **keywords):
+            return b"Signed: yes\r\n" + super().as_bytes(*arguments, **keywords)
+
+    class Letter(type(letter())):
+        def message(self, **keywords):
+            composed = super().message(**keywords)
+            composed.__class__ = Signed
+            return composed
+
+    def make():
+        return Letter("Hello", "Body\n", "a@example.com", ["b@example.org"], headers=FIXED)
+
+    (_, their_mail), (_, our_mail) = both([make])
+    assert our_mail == their_mail
+    assert our_mail[0][2].startswith(b"Signed: yes\r\n")
+
+
+def test_it_is_djangos_backend():
+    assert issubclass(EmailBackend, smtp.EmailBackend)
+    assert django.VERSION >= (4, 2)
