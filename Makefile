@@ -134,7 +134,23 @@ pytest:
 	@version=$$($(INTERPRETER) -c 'import platform; print(platform.python_version())'); \
 	$(call environment,test-$$version,$(INTERPRETER),test); \
 	echo "== pytest on CPython $$version ($(INTERPRETER)), halves: $(HALVES)"; \
-	"$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) $(ARGUMENTS)
+	"$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) $(ARGUMENTS); \
+	$(call oldest_django,$$version)
+
+# The environment has the newest Django that the interpreter takes; the oldest lies in a folder of
+# its own, before it on the path. ARGUMENTS may be about other tests: none to run (5) is no failure
+# then.
+define oldest_django
+django=$$("$$venv/bin/python" tests/django_backend/oldest.py); older=.venvs/django-$$django-$(1); \
+if [ ! -e "$$older/.ready" ]; then \
+	rm -rf "$$older"; \
+	"$$venv/bin/pip" install -q --target "$$older" "Django~=$$django"; \
+	touch "$$older/.ready"; \
+fi; \
+echo "== pytest on CPython $(1) with Django $$django"; \
+PYTHONPATH=$$PWD/$$older DJANGO=$$django "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
+	tests/django_backend $(ARGUMENTS) || [ $$? = 5 -a -n '$(ARGUMENTS)' ]
+endef
 
 # Prints the seed that it begins with; TRUTH_BASE begins there again.
 soak: wheels

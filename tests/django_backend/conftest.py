@@ -16,6 +16,9 @@ from django.test import override_settings
 from rapidsmtp.django import outcome_known, senders
 
 HERE = Path(__file__).parent
+# `make test` says which it has put in front, so that the newest is not taken for the oldest.
+WANTED = os.environ.get("DJANGO", django.__version__)
+assert WANTED.split(".")[:2] == django.__version__.split(".")[:2], django.__version__
 
 if not settings.configured:
     settings.configure(
