@@ -5,6 +5,7 @@
 #   make soak     thousands of runs of the truth test; TRUTH_RUNS says how many
 #   make bench    the benchmarks, beside smtplib
 #   make lint     formatting, lints and types of both languages
+#   make docs     the reference, as pages in site/
 #   make wheels   the compiled wheel and the pure one, in dist/
 #
 # HALVES=python leaves the compiled half out, as a machine without a working cargo does.
@@ -63,7 +64,7 @@ TESTED_WHEEL := $(PURE_WHEEL)
 WITHOUT_RUST := --without-rust
 endif
 
-.PHONY: demo test soak bench lint wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
+.PHONY: demo test soak bench lint docs wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
 
 # Wheels
 
@@ -177,9 +178,23 @@ demo: wheels
 	@$(call environment,demo,$(PYTHON),demo); \
 	"$$venv/bin/rapidsmtp" demo $(ARGUMENTS)
 
+# Documentation: read from the source tree, so that neither wheels nor halves are needed. A warning
+# ends it.
+
+.venvs/docs/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install -q $$($(@D)/bin/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
+	touch $@
+
+docs: .venvs/docs/.ready
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --strict -f docs/mkdocs.yml 2>&1 \
+		| sed '/^INFO/d'
+	@echo "docs: site/index.html"
+
 # Lints
 
-lint: lint-rust lint-python
+lint: lint-rust lint-python docs
 
 lint-rust:
 ifeq ($(HALVES),both)
@@ -198,6 +213,6 @@ lint-python: wheels
 	$(if $(WITHOUT_RUST),,"$$venv/bin/python" -P -m mypy.stubtest rapidsmtp._native)
 
 clean:
-	rm -rf .venvs dist build target
+	rm -rf .venvs dist build target site
 
 FORCE:

@@ -101,7 +101,9 @@ def login(
 
     Args:
         client: the client.
-        user, password, initial_response_ok: as for `SMTP.login`.
+        user: as for `SMTP.login`.
+        password: as for `SMTP.login`.
+        initial_response_ok: as for `SMTP.login`.
         persistent: whether to go on when the server says that the password is wrong (535).
 
     Raises:

@@ -273,7 +273,12 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
     """A connection that is TLS from its first byte (RFC 8314), on port 465.
 
     Args:
-        host, port, local_hostname, timeout, source_address, pipelining: as for `SMTP`.
+        host: the server's name or address; `connect` is called if it is given.
+        port: its port; 465 where it is 0.
+        local_hostname: as for `SMTP`.
+        timeout: as for `SMTP`.
+        source_address: as for `SMTP`.
+        pipelining: as for `SMTP`.
         context: the TLS settings; without any, certificates are not verified, as in smtplib,
             unless `install(verify=True)` was called.
     """
@@ -333,7 +338,10 @@ class LMTP(SMTP, smtplib.LMTP):
     Args:
         host: a name or address, or the absolute path of a Unix socket.
         port: 2003 where none is given.
-        local_hostname, source_address, timeout, pipelining: as for `SMTP`.
+        local_hostname: as for `SMTP`.
+        source_address: as for `SMTP`.
+        timeout: as for `SMTP`.
+        pipelining: as for `SMTP`.
     """
 
     ehlo_msg = "lhlo"

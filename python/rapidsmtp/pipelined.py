@@ -84,7 +84,11 @@ def transaction_of(
 
     Args:
         client: the client.
-        from_addr, recipients, msg, mail_options, rcpt_options: as for `sendmail`.
+        from_addr: as for `sendmail`.
+        recipients: as for `sendmail`.
+        msg: as for `sendmail`.
+        mail_options: as for `sendmail`.
+        rcpt_options: as for `sendmail`.
         sequential: whether to wait for the reply to each command.
 
     Returns:

@@ -111,8 +111,11 @@ class SMTP(AuthObjects, Connection):
         """Connect, and turn to TLS and log in where the settings demand it.
 
         Args:
-            host, port, source_address, **keywords: As for the class; what is given here is kept
-                for the next time.
+            host: As for the class, and so are the others; what is given here is kept for the
+                next time.
+            port: Its port.
+            source_address: Host and port to bind the socket to.
+            **keywords: Those of the class.
 
         Returns:
             The code and the text of the greeting.
@@ -487,7 +490,11 @@ class SMTP_SSL(SMTP):
     """A connection that is TLS from its first byte (RFC 8314), on port 465.
 
     Args:
-        host, port, local_hostname, timeout, source_address: As for `SMTP`.
+        host: The server's name or address, or the path of a Unix socket.
+        port: Its port; 465 where none is given.
+        local_hostname: As for `SMTP`.
+        timeout: As for `SMTP`.
+        source_address: As for `SMTP`.
         context: The TLS settings (`ssl.SSLContext`), smtplib's name for `tls_context`.
         **keywords: As for `SMTP`.
     """
@@ -516,7 +523,10 @@ class LMTP(SMTP):
     Args:
         host: A name or address, or the absolute path of a Unix socket.
         port: 2003 where none is given.
-        local_hostname, source_address, timeout, **keywords: As for `SMTP`.
+        local_hostname: As for `SMTP`.
+        source_address: As for `SMTP`.
+        timeout: As for `SMTP`.
+        **keywords: As for `SMTP`.
     """
 
     default_port = smtplib.LMTP_PORT
@@ -556,8 +566,12 @@ async def send(
         recipients: The envelope's recipients, likewise.
         mail_options: ESMTP parameters of MAIL.
         rcpt_options: ESMTP parameters of every RCPT.
-        port, local_hostname, source_address, timeout, **keywords: As for `SMTP`; `hostname` is
-            "localhost" where it is not given.
+        port: The server's port; where it is None, 465 with `use_tls`, 587 with `start_tls=True`,
+            else 25.
+        local_hostname: As for `SMTP`.
+        source_address: As for `SMTP`.
+        timeout: As for `SMTP`.
+        **keywords: As for `SMTP`; `hostname` is "localhost" where it is not given.
 
     Returns:
         The refused recipients, as `SMTP.sendmail`.
