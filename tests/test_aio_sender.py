@@ -6,6 +6,7 @@ The policy is the blocking sender's and has its own tests; here is what asyncio 
 import asyncio
 import contextlib
 import gc
+import inspect
 import itertools
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import uvloop
 
+import rapidsmtp
 from rapidsmtp import Message, RelayError, Status, aio
 from rapidsmtp.testing import Fault, Sink
 
@@ -350,6 +352,12 @@ def test_one_loop_after_the_other() -> None:
         asyncio.run(one())
         asyncio.run(sender.close())
         assert sink.counts["messages"] == 8
+
+
+def test_the_settings_are_those_of_Sender() -> None:
+    ours = inspect.signature(rapidsmtp.Sender).parameters.values()
+    named = {each.name for each in ours if each.kind is each.KEYWORD_ONLY}
+    assert set(aio.sender.Settings.__annotations__) == named
 
 
 def test_nothing_is_left_behind(run: Run) -> None:

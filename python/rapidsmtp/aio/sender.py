@@ -23,15 +23,41 @@ from collections.abc import (
 )
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from rapidsmtp.errors import RelayError
+from rapidsmtp.keeper import Trace
 from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.relay import Password
 from rapidsmtp.report import Report, Stats
 from rapidsmtp.sender import GRACE, check_iterable
 from rapidsmtp.sender import Sender as BlockingSender
+from rapidsmtp.settings import TLS, Backoff, Timeouts
 
 T = TypeVar("T")
+
+
+class Settings(TypedDict, total=False):
+    """What `rapidsmtp.Sender` takes beside its URL; see there."""
+
+    connections: int
+    pipelining: str
+    window: int
+    rate: float | str | None
+    max_messages_per_connection: int | None
+    max_recipients: int
+    max_attempts: int
+    backoff: Backoff
+    on_unknown: str
+    timeouts: Timeouts
+    tls: TLS
+    local_hostname: str | None
+    source_address: tuple[str, int] | None
+    password: Password | None
+    allow_plaintext_auth: bool
+    queue_size: int
+    trace: Trace | None
+
 
 # Batches of outcomes that wait for the program: one that it looks at, and one that is ready then.
 _READY = 2
@@ -52,7 +78,7 @@ class Sender:
         OSError: A certificate cannot be read.
     """
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
         self._sender = BlockingSender(url, **settings)
         self._last_mailbox: _Mailbox | None = None
         self._open: weakref.WeakSet[Outcomes] = weakref.WeakSet()
