@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from rapidsmtp import RelayError, Status, Timeouts, _core
+from rapidsmtp import Status, Timeouts, _core
 from rapidsmtp._pure.connect import interleave
 from senders import messages, send, send_and_stop, sender_to
 from server import Dialogue, Server
@@ -56,9 +56,24 @@ def test_the_threads_that_there_are_do_all_the_work(allow: Allow, count: int) ->
 def test_where_there_is_no_thread_at_all(allow: Allow) -> None:
     allow(0)
     with Server(Dialogue(("PIPELINING",))) as server:
-        outcomes, error = send_and_stop(sender_to(server), messages(5))
-    assert isinstance(error, RelayError) and "no thread to send with" in str(error)
-    assert [each.status for each in outcomes] == [Status.NOT_ATTEMPTED] * 5
+        outcomes = send(sender_to(server), messages(500))
+        assert [each.status for each in outcomes] == [Status.ACCEPTED] * 500
+        with sender_to(server, queue_size=2) as sender:
+            assert sender.send_all(iter(messages(9))).accepted == 9
+
+
+def test_where_there_is_no_thread_and_nobody_waits(allow: Allow) -> None:
+    allow(0)
+    with Server(Dialogue(("PIPELINING",))) as server:
+        sender = sender_to(server)
+        engine = sender._engine
+        assert engine is not None
+        channel = engine.channel()
+        assert engine.offer(channel, messages(3), 0.0) == 3
+        sender.close()
+        results = [result for _, result in engine.take(channel, 9, 0.0)]
+    assert [each.status for each in results] == ["NOT_ATTEMPTED"] * 3
+    assert "no thread to send with" in results[0].details()[-1]
     assert not server.connections
 
 

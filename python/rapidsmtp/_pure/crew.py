@@ -108,6 +108,9 @@ class Crew:
         self._tell = tell
         self._watching = 0
         self._connecting = 0
+        self._threadless: Worker | None = None  # until somebody runs it
+        self._no_thread = ""
+        self._guest: Worker | None = None  # in a thread that has other things to do
         self._failures = 0
         self._fruitless = 0
         self._connect_due = 0.0
@@ -172,13 +175,33 @@ class Crew:
             try:
                 worker.start()
             except RuntimeError as error:
-                # There are no more threads to be had; from 3.12 on, when the interpreter ends, none
-                # at all. Those that there are do the work.
-                self.workers.discard(worker)
-                self._connecting -= 1
-                if not self.workers:
-                    self.stop(f"no thread to send with: {error}", None)
+                # There are no more threads to be had; in 3.12, when the interpreter ends, none at
+                # all. Those that there are do the work, or whoever waits for outcomes does.
+                self._no_thread = f"no thread to send with: {error}"
+                if len(self.workers) > 1 or self.closing:
+                    self._discharge(worker)
+                else:
+                    self._threadless = self._guest = worker
+                    self.wake_all()
                 return
+
+    def threadless(self) -> "Worker | None":
+        """A worker that found no thread, once: it is to be run by the caller."""
+        with self._lock:
+            worker, self._threadless = self._threadless, None
+            return worker
+
+    def forgo(self) -> None:
+        """Do without the worker that found no thread, if nobody has run it."""
+        worker, self._threadless = self._threadless, None
+        if worker is not None:
+            self._discharge(worker)
+
+    def _discharge(self, worker: "Worker") -> None:
+        self.workers.discard(worker)
+        self._connecting -= 1
+        if not self.workers:
+            self.stop(self._no_thread, None)
 
     def _free(self) -> int:
         """How many will see to an errand soon: also who has just settled one and comes back."""
@@ -264,7 +287,7 @@ class Crew:
                 now = time.monotonic()
                 self.backlog.wake(now)
                 surplus = self.open > self.governor.allowed_connections(now)
-                done = self.closing and self.backlog.is_empty
+                done = self.backlog.is_empty and (self.closing or worker is self._guest)
                 if self.stopped or self.cut or surplus or done:
                     return None
                 wait = self.governor.wait(now)

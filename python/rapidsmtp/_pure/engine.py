@@ -174,6 +174,8 @@ class Engine:
             The very objects that were offered, each with its result.
         """
         deadline = time.monotonic() + wait
+        if (worker := self._crew.threadless()) is not None:
+            worker.run()
         with self._lock:
             consumer = self._channels.get(channel)
             if consumer is None:
@@ -291,6 +293,7 @@ class Engine:
         deadline = None if wait is None else time.monotonic() + wait
         with self._lock:
             self._crew.closing = True
+            self._crew.forgo()
             self._crew.wake_all()
             if not drained:
                 self._crew.cut = True

@@ -94,9 +94,10 @@ class Worker:
 
     def start(self) -> None:
         """Begin. The thread must not hold up the interpreter's exit: faces close their engines."""
-        threading.Thread(target=self._run, name="rapidsmtp", daemon=True).start()
+        threading.Thread(target=self.run, name="rapidsmtp", daemon=True).start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Send until there is nothing left to do, in the calling thread."""
         try:
             first = True
             while self._crew.wants(self, first=first):
