@@ -1,7 +1,8 @@
-"""The page of the command line: what `--help` says, of each command, in the place of a marker.
+"""Pages that are written elsewhere, so that each thing is said once.
 
-The marker is a line `<!-- help: send -->`. The pure half is asked, out of the source tree, so that
-nothing has to be built; a command that is not there ends the build.
+`<!-- help: send -->` becomes what `rapidsmtp send --help` says: the pure half is asked, out of the
+source tree, so that nothing has to be built. `<!-- page: README.md -->` becomes that file of the
+repository's top. What is not there ends the build.
 """
 
 import os
@@ -11,8 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_MARKER = re.compile(r"^<!-- help:(.*)-->$", re.MULTILINE)
-_SOURCE = Path(__file__).resolve().parent.parent / "python"
+_HELP = re.compile(r"^<!-- help:(.*)-->$", re.MULTILINE)
+_PAGE = re.compile(r"^<!-- page: (\S+) -->$", re.MULTILINE)
+_TOP = Path(__file__).resolve().parent.parent
+# The top's links to pages, which are beside each other here.
+_LINK = re.compile(r"\]\(docs/pages/")
 _COLUMNS = "100"
 
 
@@ -27,12 +31,18 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     Raises:
         subprocess.CalledProcessError: there is no such command.
+        OSError: there is no such file.
     """
-    return _MARKER.sub(lambda found: _help(found[1].split()), markdown)
+    markdown = _PAGE.sub(lambda found: _LINK.sub("](", (_TOP / found[1]).read_text()), markdown)
+    return _HELP.sub(lambda found: _help(found[1].split()), markdown)
 
 
 def _help(command: list[str]) -> str:
-    environment = {"PYTHONPATH": str(_SOURCE), "RAPIDSMTP_CORE": "python", "COLUMNS": _COLUMNS}
+    environment = {
+        "PYTHONPATH": str(_TOP / "python"),
+        "RAPIDSMTP_CORE": "python",
+        "COLUMNS": _COLUMNS,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "rapidsmtp", *command, "--help"],
         env=os.environ | environment,
