@@ -210,6 +210,8 @@ lint-python: wheels
 	"$$venv/bin/ruff" check .; \
 	"$$venv/bin/ruff" format --check .; \
 	"$$venv/bin/mypy"; \
+	"$$venv/bin/basedpyright" --pythonpath "$$venv/bin/python"; \
+	"$$venv/bin/python" -P tests/types/completeness.py; \
 	$(if $(WITHOUT_RUST),,"$$venv/bin/python" -P -m mypy.stubtest rapidsmtp._native)
 
 clean:

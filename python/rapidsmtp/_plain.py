@@ -66,7 +66,8 @@ class Draft:
     def __init__(
         self, template: "Template", row: Mapping[str, Any], tag: Any, stamp: tuple[str, str, int]
     ) -> None:
-        self._template, self._row, self.tag, self._stamp = template, row, tag, stamp
+        self._template, self._row, self._stamp = template, row, stamp
+        self.tag: Any = tag
 
     def compose(self) -> tuple[str, list[str], bytes, list[str]]:
         """Write the message.
@@ -119,7 +120,7 @@ class Template:
             self._pieces.append(piece)
         fixed = (piece for piece in self._pieces if isinstance(piece, bytes))
         self._eight_bit = not all(piece.isascii() for piece in fixed)
-        self.required_fields = frozenset(required)
+        self.required_fields: frozenset[str] = frozenset(required)
 
     def draft(self, row: Mapping[str, Any], tag: Any, date: str, id: str, time: int) -> Draft:
         """Take a row.

@@ -48,7 +48,7 @@ class SMTP(AuthObjects, Connection):
         SMTPConnectError: the greeting was not 220.
     """
 
-    pipelining = True
+    pipelining: bool = True
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class SMTP(AuthObjects, Connection):
     ) -> None:
         self._host = host
         self.timeout: Any = timeout
-        self.esmtp_features = {}
-        self.command_encoding = "ascii"
+        self.esmtp_features: dict[str, str] = {}
+        self.command_encoding: str = "ascii"
         self.source_address = source_address
         self.pipelining = pipelining
         self._auth_challenge_count = 0
@@ -72,7 +72,7 @@ class SMTP(AuthObjects, Connection):
             if code != 220:
                 self.close()
                 raise SMTPConnectError(code, text)
-        self.local_hostname = name_of_this_host() if local_hostname is None else local_hostname
+        self.local_hostname: str = name_of_this_host() if local_hostname is None else local_hostname
 
     def helo(self, name: str = "") -> tuple[int, bytes]:
         """Say HELO, by the given name or this host's own."""
@@ -298,7 +298,7 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
             context: ssl.SSLContext | None = None,
             pipelining: bool = True,
         ) -> None:
-            self.context = context or default_context()
+            self.context: ssl.SSLContext = context or default_context()
             SMTP.__init__(
                 self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
             )
@@ -318,9 +318,9 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
             *,
             pipelining: bool = True,
         ) -> None:
-            self.keyfile = keyfile
-            self.certfile = certfile
-            self.context = context_of_files(context, keyfile, certfile)
+            self.keyfile: str | None = keyfile
+            self.certfile: str | None = certfile
+            self.context: ssl.SSLContext = context_of_files(context, keyfile, certfile)
             SMTP.__init__(
                 self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
             )
@@ -370,10 +370,10 @@ class LMTP(SMTP, smtplib.LMTP):
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         try:
             module = replaceable.socket()
-            self.sock = module.socket(module.AF_UNIX, module.SOCK_STREAM)
+            self.sock: Any = module.socket(module.AF_UNIX, module.SOCK_STREAM)
             if self.timeout is not _TIMEOUT:
                 self.sock.settimeout(self.timeout)
-            self.file = None
+            self.file: Any = None
             self.sock.connect(host)
         except OSError:
             if self.debuglevel > 0:

@@ -75,7 +75,7 @@ class Refused(dict[str, tuple[int, bytes]]):
         if refused:
             self.update(refused)
         self._reply = reply
-        self.accepted = accepted
+        self.accepted: Sequence[str] = accepted
 
     @property
     def reply(self) -> Reply:

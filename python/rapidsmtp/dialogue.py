@@ -36,7 +36,7 @@ class State:
 
     helo_resp: bytes | None = None
     ehlo_resp: bytes | None = None
-    debuglevel = 0
+    debuglevel: int = 0
 
     # Of the running transaction, for LMTP's replies to the body (RFC 2033).
     _recipients_left = 0

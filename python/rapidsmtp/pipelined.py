@@ -20,7 +20,7 @@ _PASSED_BY = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rs
 
 _REPLACEABLE = frozenset(_PASSED_BY)
 
-methods_passed_by = operator.attrgetter(*_PASSED_BY)
+methods_passed_by: "operator.attrgetter[tuple[Any, ...]]" = operator.attrgetter(*_PASSED_BY)
 """A class's methods that are not called here, to be compared with those of ours."""
 
 

@@ -54,7 +54,7 @@ class Sending:
         count: Callable[[list[Outcome]], None],
     ) -> None:
         self.engine = engine
-        self.is_sequence = isinstance(messages, Sequence)
+        self.is_sequence: bool = isinstance(messages, Sequence)
         self._merged = isinstance(messages, Merge)
         source = messages.unwritten() if isinstance(messages, Merge) else iter(messages)
         self._source: Iterator[Any] | None = source

@@ -68,7 +68,7 @@ class Template:
         signer = join(dkim) if isinstance(dkim, DKIM) or dkim else None
         self._compiled = _compiler()(headers, body.parts, signer)
         _check_envelope(names)
-        self.required_fields = self._compiled.required_fields
+        self.required_fields: frozenset[str] = self._compiled.required_fields
 
     @classmethod
     def compose(

@@ -233,8 +233,10 @@ class Sink:
         self._messages: list[ReceivedMessage] = []
         self._lock = threading.Lock()
         #: The path of the unix socket; `None` on TCP.
-        self.path = None if path is None else os.fspath(path)
+        self.path: str | None = None if path is None else os.fspath(path)
         #: The address and the port on TCP; empty and 0 on a unix socket.
+        self.host: str
+        self.port: int
         self.host, self.port = self._native.address() or ("", 0)
 
     @property

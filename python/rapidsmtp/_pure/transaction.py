@@ -154,13 +154,13 @@ class Transaction:
             ValueError: a path or parameter holds what it must not.
             UnicodeEncodeError: one is not ASCII, without `utf8`.
         """
-        self.awaiting = 0
+        self.awaiting: int = 0
         self.verdict: str | None = None
-        self.close = False
+        self.close: bool = False
         self.reply: Reply | None = None
         self.accepted: list[int] = []
         self.refused: list[tuple[int, Reply]] = []
-        self.body_sent = False
+        self.body_sent: bool = False
         self.finals: dict[int, Reply] = {}
         self._body = body
         self._lmtp = lmtp

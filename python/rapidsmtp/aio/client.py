@@ -75,13 +75,13 @@ class SMTP(AuthObjects, Connection):
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         if local_hostname is not None:
             _core.check_host_name(local_hostname)
-        self.options = Options(
+        self.options: Options = Options(
             **{**place_of(host, port), **keywords}, source_address=source_address
         )
         self.local_hostname: Any = local_hostname
         self.timeout = timeout
-        self.command_encoding = "ascii"
-        self.esmtp_features = {}
+        self.command_encoding: str = "ascii"
+        self.esmtp_features: dict[str, str] = {}
         self._turn = Turn()
 
     async def __aenter__(self) -> Self:

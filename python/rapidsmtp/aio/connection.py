@@ -79,8 +79,8 @@ class Reader(asyncio.StreamReader):
             gives back what is to be left here.
     """
 
-    waiting = 0
-    has_ended = False
+    waiting: int = 0
+    has_ended: bool = False
     failure: BaseException | None = None
     listener: Callable[[bytes], bytes] | None = None
 

@@ -67,7 +67,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]
         # by itself, and warns of that.
         keywords.setdefault("alias", None)
         super().__init__(*arguments, **keywords)
-        self.alias = getattr(self, "alias", None)
+        self.alias: str | None = getattr(self, "alias", None)
         if self.alias is None:
             options = {**getattr(settings, "RAPIDSMTP", {}), **options}
         unknown = sorted(options.keys() - _OPTIONS)

@@ -40,7 +40,7 @@ class Delivery:
     """
 
     def __init__(self, backend: "EmailBackend", messages: Iterable[Any]) -> None:
-        self.sent = 0
+        self.sent: int = 0
         self._backend = backend
         self._messages = enumerate(each for each in messages if each.recipients())
         self._pending: dict[int, Any] = {}

@@ -23,9 +23,9 @@ class Kept:
     __slots__ = ("sender", "unwanted", "users")
 
     def __init__(self, sender: Sender) -> None:
-        self.sender = sender
-        self.users = 0
-        self.unwanted = False
+        self.sender: Sender = sender
+        self.users: int = 0
+        self.unwanted: bool = False
 
     def __enter__(self) -> Sender:
         return self.sender
