@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_rustls::rustls::crypto::{SecureRandom, ring};
+use tokio_rustls::rustls::crypto::{SecureRandom, aws_lc_rs};
 
 use super::connection;
 use super::door::{CLOSED, Closing, Door, Request, Stop};
@@ -159,7 +159,7 @@ impl Pool {
             door,
             work: Notify::new(),
             cut: Cell::new(false),
-            random: ring::default_provider().secure_random,
+            random: aws_lc_rs::default_provider().secure_random,
         }
     }
 

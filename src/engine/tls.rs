@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, SupportedProtocolVersion, version};
@@ -99,7 +99,7 @@ impl TlsClient {
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsSettingsError> {
         let server_name = settings.server_hostname.as_deref().map(parse_name);
         let client = Self {
-            provider: Arc::new(ring::default_provider()),
+            provider: Arc::new(aws_lc_rs::default_provider()),
             verify: settings.verify,
             ca: settings.ca.as_deref().map(read_ca).transpose()?,
             own: read_own(settings)?,

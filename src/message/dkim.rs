@@ -354,8 +354,8 @@ impl Signature {
 
 #[cfg(test)]
 mod tests {
-    use ring::digest;
-    use ring::signature::{ED25519, UnparsedPublicKey};
+    use aws_lc_rs::digest;
+    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
     use super::*;
 

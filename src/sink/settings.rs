@@ -64,7 +64,7 @@ impl Tls {
             .map_err(|error| invalid("certificate", &error))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid("key", &error))?;
         let config =
-            ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            ServerConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
                 .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
                 .map_err(|error| invalid("certificate", &error))?;

@@ -220,7 +220,7 @@ fn our_own_certificate() {
     let server = || {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(read_chain(&authority.certificate).unwrap());
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         ServerConfig::builder_with_provider(provider)

@@ -6,8 +6,8 @@
 //! its own: whether one begins at an octet depends on that octet and the next alone, so a block of
 //! pairs is compared at once, in vector instructions, and only a block with a hit is searched.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use multiversion::multiversion;
-use ring::digest::{Context, SHA256};
 
 /// A hash by SHA-256.
 pub type Hash = [u8; 32];

@@ -2,12 +2,14 @@
 //! tools keep them in.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
+use aws_lc_rs::error::KeyRejected;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -56,7 +58,7 @@ impl PrivateKey {
     pub(super) fn sign(&self, header: &[u8]) -> Result<Vec<u8>, SignError> {
         match self {
             Self::Rsa(pair) => {
-                let mut signature = vec![0; pair.public().modulus_len()];
+                let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(
                     &RSA_PKCS1_SHA256,
                     &SystemRandom::new(),
@@ -125,18 +127,38 @@ fn from_pkcs1(der: &[u8]) -> Result<PrivateKey, KeyError> {
 
 const UNKNOWN: &str = "the private key is neither RSA nor Ed25519";
 
-fn rsa(pair: Result<RsaKeyPair, ring::error::KeyRejected>) -> Result<PrivateKey, KeyError> {
-    let error = match pair {
-        Ok(pair) => return Ok(PrivateKey::Rsa(Box::new(pair))),
-        Err(error) => error.to_string(),
-    };
-    Err(KeyError::new(match error.as_str() {
-        "TooSmall" => {
-            "the RSA key is too small: 2048 bits and an exponent of 65537 are the least".to_owned()
-        }
-        "TooLarge" => "the RSA key is too large: 4096 bits are the most".to_owned(),
-        "WrongAlgorithm" => UNKNOWN.to_owned(),
-        "InvalidEncoding" => "the private key is damaged, or of no kind that is known".to_owned(),
-        other => format!("the RSA key is not usable: {other}"),
-    }))
+/// The octets of the smallest and the largest modulus: RFC 8301 has signers use the one, and does
+/// not ask verifiers for more than the other.
+const MODULUS: RangeInclusive<usize> = 2048 / 8..=4096 / 8;
+const TOO_SMALL: &str =
+    "the RSA key is too small: 2048 bits and an exponent of 65537 are the least";
+const TOO_LARGE: &str = "the RSA key is too large: 4096 bits are the most";
+
+fn rsa(pair: Result<RsaKeyPair, KeyRejected>) -> Result<PrivateKey, KeyError> {
+    let pair = pair.map_err(|error| {
+        KeyError::new(match error.to_string().as_str() {
+            "TooSmall" => TOO_SMALL.to_owned(),
+            "TooLarge" => TOO_LARGE.to_owned(),
+            "WrongAlgorithm" => UNKNOWN.to_owned(),
+            "InvalidEncoding" => {
+                "the private key is damaged, or of no kind that is known".to_owned()
+            }
+            other => format!("the RSA key is not usable: {other}"),
+        })
+    })?;
+    let modulus = pair.public_modulus_len();
+    if modulus < *MODULUS.start() || has_small_exponent(&pair) {
+        return Err(KeyError::new(TOO_SMALL.to_owned()));
+    }
+    if modulus > *MODULUS.end() {
+        return Err(KeyError::new(TOO_LARGE.to_owned()));
+    }
+    Ok(PrivateKey::Rsa(Box::new(pair)))
+}
+
+/// Below 65537, which is the least that is not frowned upon.
+fn has_small_exponent(pair: &RsaKeyPair) -> bool {
+    let exponent = pair.public_key().exponent();
+    let octets = exponent.big_endian_without_leading_zero();
+    octets.len() < 3 || octets.len() == 3 && octets < [1, 0, 1].as_slice()
 }
