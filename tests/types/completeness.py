@@ -6,8 +6,10 @@ types: what stands on its classes is unknown to everybody.
 """
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 PRIVATE = ("rapidsmtp.cli.", "rapidsmtp.__main__")
 UNTYPED = (
@@ -28,9 +30,12 @@ def is_public(name: str) -> bool:
 
 def main() -> int:
     """Print the public names without a type; 1 if there are any, or no package was found."""
-    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    command = [sys.executable, "-m", "basedpyright"]
     command += ["--ignoreexternal", "--outputjson", "--verifytypes", "rapidsmtp"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    # It looks for the package where the first Python of PATH has it; --pythonpath is not asked.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     found = json.loads(done.stdout)["typeCompleteness"]
     symbols = [each for each in found["symbols"] if each["isExported"] and is_public(each["name"])]
     unknown = [each for each in symbols if not each["isTypeKnown"] and each["name"] not in UNTYPED]

@@ -273,7 +273,7 @@ class SMTP(AuthObjects, Connection):
         *,
         initial_response_ok: bool = True,
     ) -> tuple[int, bytes]:
-        """Authenticate by a SASL mechanism (RFC 4954).
+        """Authenticate by a SASL mechanism (RFC 4954), after EHLO, and TLS where it is offered.
 
         Args:
             mechanism: Its name, such as `"PLAIN"`.
@@ -286,11 +286,12 @@ class SMTP(AuthObjects, Connection):
             SMTPAuthenticationError: The server said no, or what it said cannot be trusted.
             SMTPException: The server keeps asking.
         """
-        if not self._may_authenticate:
-            raise SMTPNotSupportedError("no login in clear text: allow_plaintext_auth, or TLS")
-        return await self._take(
-            authentication.auth(self, mechanism, authobject, initial_response_ok)
-        )
+        async with self._turn:
+            await self._greet()
+            if not self._may_authenticate:
+                raise SMTPNotSupportedError("no login in clear text: allow_plaintext_auth, or TLS")
+            steps = authentication.auth(self, mechanism, authobject, initial_response_ok)
+            return await walk(steps)
 
     async def login(
         self, user: str, password: str, *, initial_response_ok: bool = True
