@@ -62,7 +62,7 @@ def starttls_sink(certificate: bytes) -> Iterator[Sink]:
 
 
 def late(line: bytes) -> bytes:
-    time.sleep(0.6)
+    time.sleep(1.0)
     return b"250 at last"
 
 
@@ -289,8 +289,9 @@ def test_a_reply_that_takes_too_long(run: Run) -> None:
                 connection.over.wait(0.05)
 
     async def main(server: Server) -> None:
-        client = aio.SMTP(server.host, server.port, timeout=0.3)
+        client = aio.SMTP(server.host, server.port)
         await client.connect()
+        client.timeout = 0.4
         with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
             await client.ehlo()
         assert client.sock is None
@@ -302,8 +303,9 @@ def test_a_reply_that_takes_too_long(run: Run) -> None:
 @pytest.mark.parametrize("place", ["mail", "message"])
 def test_a_transaction_that_takes_too_long(run: Run, place: str) -> None:
     async def main(server: Server) -> None:
-        client = aio.SMTP(server.host, server.port, timeout=0.3)
+        client = aio.SMTP(server.host, server.port)
         await client.connect()
+        client.timeout = 0.4
         with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out") as caught:
             await client.sendmail(*MAIL)
         told: Any = caught.value

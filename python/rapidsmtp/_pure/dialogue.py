@@ -8,7 +8,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from rapidsmtp._pure.capability import parse_ehlo
@@ -16,6 +16,7 @@ from rapidsmtp._pure.diagnosis import RELAY, diagnose
 from rapidsmtp._pure.job import line_of, words
 from rapidsmtp._pure.reply import Reply, ReplyReader, enhanced_status
 from rapidsmtp._pure.settings import Settings
+from rapidsmtp._pure.stuffing import stuffed_pieces
 from rapidsmtp._pure.transaction import ACCEPTED, Transaction
 from rapidsmtp._pure.wire import Lost, Wire
 
@@ -216,12 +217,15 @@ class Dialogue:
 
     # Transactions
 
-    def deliver(self, transaction: Transaction, recipients: int) -> Delivery:
+    def deliver(
+        self, transaction: Transaction, recipients: int, large: bytes | None = None
+    ) -> Delivery:
         """Carry a transaction out.
 
         Args:
             transaction: one that has not begun.
             recipients: how many it has.
+            large: its body, where that is not yet made ready for the wire.
 
         Returns:
             Always: what was lost is told by it.
@@ -240,17 +244,19 @@ class Dialogue:
                 lost = "the relay gave no valid reply to RCPT"
                 break
             self._tell_flight(flight, transaction.body_sent)
-            lost = self._write_flight(transaction, flight)
+            pieces = stuffed_pieces(flight) if flight is large else ((flight, 0),)
+            lost = self._write_flight(transaction, pieces)
             if not lost:
                 lost = self._read_replies(transaction, due, recipients)
         self.messages += 1
         self.wary = transaction.verdict != ACCEPTED
         return Delivery(transaction, lost, lost.startswith(_NO_REPLY), refused)
 
-    def _write_flight(self, transaction: Transaction, flight: bytes) -> str:
+    def _write_flight(self, transaction: Transaction, pieces: Iterable[tuple[bytes, int]]) -> str:
         """Write it; after a failure read what has come: it explains it, most times."""
         try:
-            self.wire.write(flight, self._limits["block"], silently=transaction.body_sent)
+            for piece, _ in pieces:
+                self.wire.write(piece, self._limits["block"], silently=transaction.body_sent)
             return ""
         except (Lost, TimeoutError) as error:
             lost = str(error) or "the relay does not read"

@@ -9,8 +9,14 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import ReadableBuffer as Buffer
 
+LARGE = 1 << 20
+"""Octets from which on a message is made ready by pieces."""
+
+_LONE_DOT = b".\r\n"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -47,8 +53,26 @@ def stuff(data: "Buffer") -> tuple[bytes, int]:
     if b"\n." in message:
         message = message.replace(b"\n.", b"\n..")
     first = b"." if message.startswith(b".") else b""
-    last = b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"
+    last = _LONE_DOT if message.endswith(b"\r\n") else b"\r\n" + _LONE_DOT
     return b"".join((first, message, last)), size
+
+
+def stuffed_pieces(message: bytes) -> "Iterator[tuple[bytes, int]]":
+    """As `stuff`, some lines at a time: a copy of a large message would double its memory.
+
+    Args:
+        message: the message.
+
+    Yields:
+        What is written next, end of data behind the last, and the octets that it adds to SIZE.
+    """
+    begin = 0
+    while begin < len(message):
+        # Behind a line end nothing reaches into the next piece, and a dot begins a line.
+        end = message.find(b"\n", begin + LARGE) + 1 or len(message)
+        piece, size = stuff(message[begin:end])
+        yield piece if end == len(message) else piece[: -len(_LONE_DOT)], size
+        begin = end
 
 
 def _octets(data: "Buffer") -> bytes:

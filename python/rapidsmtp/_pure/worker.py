@@ -16,7 +16,7 @@ from rapidsmtp._pure.job import Errand, Job
 from rapidsmtp._pure.judgement import Judgement, judge
 from rapidsmtp._pure.login import log_in
 from rapidsmtp._pure.settings import Settings
-from rapidsmtp._pure.stuffing import stuff
+from rapidsmtp._pure.stuffing import LARGE, stuff, stuffed_pieces
 from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, SENDER_REFUSED, Transaction
 from rapidsmtp._pure.wire import Lost, Wire
 
@@ -260,13 +260,19 @@ class Worker:
         rest = errand.split(most, limits.get("rcptdomainmax"))
         if rest is not None:
             self._crew.leave(rest)
-        body, size = stuff(job.message.data)
+        body = job.message.data
+        is_large = len(body) >= LARGE
+        if is_large:
+            size = sum(size for _, size in stuffed_pieces(body))
+        else:
+            body, size = stuff(body)
         fault = _not_offered(dialogue.features, job, size)
         if fault:
             self._crew.refuse(self, fault)
             return None
         count = len(errand.indices)
-        delivery = dialogue.deliver(self._transaction(dialogue, errand, body, size), count)
+        transaction = self._transaction(dialogue, errand, body, size)
+        delivery = dialogue.deliver(transaction, count, body if is_large else None)
         judgements = judge(delivery, count)
         transaction = delivery.transaction
         begun = delivery.refused_before_body is not None
