@@ -93,6 +93,49 @@ def test_one_mail_is_that_of_aiosmtplib(run: Run) -> None:
     assert b"hidden" not in ours[2] and ours[2].rstrip() == theirs[2].rstrip()
 
 
+REFUSALS: dict[str, list[Fault]] = {
+    "nothing": [],
+    "one recipient": [Fault("rcpt", occurrence=1, reply="550 5.1.1 no")],
+    "all recipients": [Fault("rcpt", reply="550 5.1.1 no")],
+    "sender": [Fault("mail", reply="553 5.1.8 no")],
+    "DATA": [Fault("data", reply="554 5.5.1 no")],
+    "message": [Fault("body", reply="552 5.3.4 no")],
+    "greeting": [Fault("connect", reply="554 5.3.2 no")],
+    "login": [Fault("auth", reply="535 5.7.8 no")],
+}
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("extensions", [None, ["SIZE 1000"]], ids=["pipelining", "without"])
+@pytest.mark.parametrize("faults", REFUSALS.values(), ids=REFUSALS)
+def test_refusals_are_told_as_by_aiosmtplib(
+    run: Run, faults: list[Fault], extensions: list[str] | None
+) -> None:
+    """The same classes by name, codes and texts, and the same mail at the server."""
+    told = []
+    for module, ours in ((aiosmtplib, {}), (aio, {"allow_plaintext_auth": True})):
+        login = {"username": "u", "password": "p"} if faults and faults[0].at == "auth" else {}
+        credentials = {"u": "p"} if login else None
+        with Sink(extensions, faults=faults, credentials=credentials) as sink:
+            place: Any = {"hostname": sink.host, "port": sink.port, **login, **ours}
+            try:
+                result = run(module.send(letter(), **place))
+            except smtplib.SMTPRecipientsRefused as error:
+                said: Any = {key: value[0] for key, value in error.recipients.items()}
+            except (smtplib.SMTPException, aiosmtplib.SMTPException) as error:
+                codes: Any = error
+                code = getattr(codes, "smtp_code", None) or getattr(codes, "code", None)
+                if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+                    said = {each.recipient: each.code for each in error.recipients}
+                else:
+                    said = (type(error).__name__.replace("ConnectResponse", "Connect"), code)
+            else:
+                refused = result[0] if isinstance(result, tuple) else result
+                said = {address: reply[0] for address, reply in refused.items()}
+            told.append((said, [sorted(each.recipients) for each in sink.messages]))
+    assert told[0] == told[1]
+
+
 @pytest.mark.rust
 def test_bytes_and_envelope(run: Run) -> None:
     with Sink(faults=[Fault("rcpt", address="no@example.com", reply="550 5.1.1 no")]) as sink:
