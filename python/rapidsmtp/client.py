@@ -20,7 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any
 
-from rapidsmtp import authentication, dialogue, many, pipelined, replaceable, stepwise
+from rapidsmtp import (
+    authentication,
+    delivery,
+    dialogue,
+    many,
+    pipelined,
+    replaceable,
+    stepwise,
+)
 from rapidsmtp.authentication import AuthObjects
 from rapidsmtp.connection import Connection, name_of_this_host
 from rapidsmtp.delivery import Refused
@@ -266,7 +274,11 @@ class SMTP(AuthObjects, Connection):
         return run(many.send(self, messages))
 
     def _greet(self) -> None:
-        run(dialogue.greet_for_mail(self))
+        try:
+            self.ehlo_or_helo_if_needed()
+        except SMTPServerDisconnected as error:
+            delivery.not_begun(error)
+            raise
 
 
 class SMTP_SSL(SMTP, smtplib.SMTP_SSL):

@@ -223,9 +223,12 @@ def data_refused(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]
     return error
 
 
-def lost_before(reason: str) -> SMTPServerDisconnected:
-    """The exception for a connection that was lost before the mail was begun."""
-    error = SMTPServerDisconnected(reason)
+def not_begun(error: SMTPServerDisconnected) -> SMTPServerDisconnected:
+    """Write on the exception of a lost connection that the mail was not begun.
+
+    Returns:
+        The exception.
+    """
     tell_fates(error, False, (), {})
     return error
 

@@ -135,15 +135,6 @@ def greet(client: Any) -> Steps[None]:
             raise SMTPHeloError(*reply)
 
 
-def greet_for_mail(client: Any) -> Steps[None]:
-    """`greet`, where a connection that is lost must tell that the mail was not begun."""
-    try:
-        yield client.ehlo_or_helo_if_needed()
-    except SMTPServerDisconnected as error:
-        delivery.tell_fates(error, False, (), {})
-        raise
-
-
 def start_tls(client: Any, secure: Any) -> Steps[Reply]:
     """Turn to TLS (RFC 3207).
 

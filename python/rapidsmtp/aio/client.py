@@ -390,7 +390,7 @@ class SMTP(AuthObjects, Connection):
                 await self._refuse_surprises()
             await self._greet()
             if self._writer is None:
-                raise delivery.lost_before(NOT_CONNECTED)
+                raise delivery.not_begun(SMTPServerDisconnected(NOT_CONNECTED))
             if not self.does_esmtp:
                 mail_options = rcpt_options = ()
             pipelining = self.options.pipelining and "pipelining" in self.esmtp_features
@@ -454,14 +454,17 @@ class SMTP(AuthObjects, Connection):
 
     async def _greet(self) -> None:
         """Before a login or a mail: EHLO, and TLS where the server offers it."""
-        if self.helo_resp is None and self.ehlo_resp is None:
-            await walk(dialogue.greet_for_mail(self))
+        try:
+            await self.ehlo_or_helo_if_needed()
+        except SMTPServerDisconnected as error:
+            delivery.not_begun(error)
+            raise
         options = self.options
         if options.start_tls is not None or options.socket_path is not None:
             return
         if self.has_extn("starttls"):  # which is not offered inside TLS
             await self.starttls()
-            await walk(dialogue.greet_for_mail(self))
+            await self.ehlo_or_helo_if_needed()
         elif options.port == SUBMISSION_PORT and not self._is_secure:
             raise SMTPNotSupportedError(
                 "the server offers no STARTTLS, which port 587 demands unless start_tls=False"
@@ -480,7 +483,8 @@ class SMTP(AuthObjects, Connection):
         said = self._received or await self._reader.read(READ)
         self.close()
         line = said.split(b"\n", 1)[0].decode("ascii", "backslashreplace").strip()
-        raise delivery.lost_before(f"the server said, unasked: {line[:200]}")
+        error = SMTPServerDisconnected(f"the server said, unasked: {line[:200]}")
+        raise delivery.not_begun(error)
 
     def __repr__(self) -> str:
         place = self.options.socket_path or self.options.hostname or ""
