@@ -8,6 +8,7 @@ import contextlib
 import smtplib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from email.message import EmailMessage
@@ -477,6 +478,33 @@ def test_a_server_that_hangs_up_in_the_body(run: Run) -> None:
         with pytest.raises(smtplib.SMTPServerDisconnected) as caught:
             await client.sendmail("a@example.com", "b@example.com", b"x" * 50_000_000)
         assert caught.value.body_sent is False  # type: ignore[attr-defined]
+
+    with Server(script) as server:
+        run(main(server))
+
+
+def test_a_server_that_refuses_in_the_midst_of_the_body(run: Run) -> None:
+    """The refusal is told; what is left of the body must not be read as commands."""
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        for reply in (b"220 ready", b"250-x\r\n250 PIPELINING", b"250 ok", b"250 ok", b"354 go"):
+            connection.send(reply + b"\r\n")
+            if reply != b"354 go":
+                connection.line()
+        connection.line()
+        connection.send(b"552 5.3.4 too much\r\n")
+        over.wait(10)
+
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        await client.ehlo()
+        client.timeout = 0.4
+        with pytest.raises(smtplib.SMTPDataError, match="552"):
+            await client.sendmail("a@example.com", "b@example.com", b"a line\r\n" * 6_000_000)
+        assert client.sock is None
+        over.set()
 
     with Server(script) as server:
         run(main(server))

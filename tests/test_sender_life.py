@@ -234,7 +234,8 @@ def test_exit_in_the_midst_of_a_daemons_send(run: Run, server: Server) -> None:
         server,
     )
     _, err = ended(process)
-    assert "Fatal" not in err
+    # One line of what was not sent at most: a traceback there may abort the process.
+    assert err.count("\n") <= 1 and "Traceback" not in err and "Fatal" not in err
 
 
 # Fork

@@ -27,6 +27,7 @@ _INTERRUPTED = 0.8
 
 _open: "weakref.WeakSet[Sender]" = weakref.WeakSet()
 _ending: set[threading.Thread] = set()
+_is_exiting = False
 _sockets: list[tuple[int, int]] = []
 # Of the parent: their threads are not here, so nothing may wait for them, a destructor included.
 _inherited: list[object] = []
@@ -45,6 +46,15 @@ def senders() -> "list[Sender]":
 def closed(sender: "Sender") -> None:
     """Its end has come."""
     _open.discard(sender)
+
+
+def at_exit(error: Exception) -> BaseException:
+    """What a thread is to be told, for which a sender has ended too early.
+
+    At the interpreter's end a daemon's thread ends without a word. Its traceback could meet the
+    end of stderr, for which Python aborts the whole process.
+    """
+    return SystemExit() if _is_exiting and threading.current_thread().daemon else error
 
 
 def end(engine: "_core.Engine", keeper: "Keeper") -> None:
@@ -83,6 +93,8 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
+    global _is_exiting
+    _is_exiting = True
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     deadline = time.monotonic() + (_INTERRUPTED if interrupted else _AT_EXIT)
     for sender in senders():

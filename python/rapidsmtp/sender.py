@@ -334,7 +334,7 @@ class Sender:
         if isinstance(sending.failure, RelayError):
             self._stopped_at = time.monotonic()
         if sending.failure is not None:
-            raise sending.failure
+            raise process.at_exit(sending.failure)
 
     def _leave(self, sending: Sending, keeper: Keeper) -> None:
         if sending.is_over:

@@ -69,15 +69,20 @@ class Carrier:
             self._is_late = True
         except ConnectionError:
             transaction.write_failed()
-            transaction.receive_eof()
+            self._break_off(transaction)
             return "Server not connected"
         finally:
             self._reader.listener = None
             self._transaction = self._waker = None
         if self._is_late:
-            transaction.receive_eof()
+            self._break_off(transaction)
             return f"{CLOSED}: timed out"
         return self._reader.how_it_ended()
+
+    def _break_off(self, transaction: "_core.Transaction") -> None:
+        """What was decided stands; what is left of a message must not be read as commands."""
+        transaction.receive_eof()
+        self._client.close()
 
     def end(self) -> None:
         """The connection is closed."""
