@@ -18,7 +18,7 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{self, ClientConfig, NamedGroup, SupportedProtocolVersion, version};
 
 pub use self::error::{TlsError, TlsSettingsError};
 use self::verifier::{Anyone, Trusting};
@@ -99,7 +99,7 @@ impl TlsClient {
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsSettingsError> {
         let server_name = settings.server_hostname.as_deref().map(parse_name);
         let client = Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
+            provider: Arc::new(provider()),
             verify: settings.verify,
             ca: settings.ca.as_deref().map(read_ca).transpose()?,
             own: read_own(settings)?,
@@ -182,6 +182,16 @@ impl TlsClient {
                 error => TlsSettingsError::Key(error::plain(&error)),
             })
     }
+}
+
+/// aws-lc without the hybrid group, which stands last there and has no share in the first flight: a
+/// server that prefers it, as OpenSSL 3.5 does, would ask for one, at the price of a round trip.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider
+        .kx_groups
+        .retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    provider
 }
 
 impl fmt::Debug for TlsClient {

@@ -400,3 +400,14 @@ fn a_key_is_never_shown() {
         "{shown}"
     );
 }
+
+#[test]
+fn no_group_is_offered_for_which_a_server_would_ask_again() {
+    let names: Vec<_> = provider()
+        .kx_groups
+        .iter()
+        .map(|group| group.name())
+        .collect();
+    assert_eq!(names[0], NamedGroup::X25519);
+    assert!(!names.contains(&NamedGroup::X25519MLKEM768));
+}
