@@ -28,3 +28,8 @@ class RelayError(SMTPException):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def line_of(error: BaseException | None) -> str:
+    """An exception's text in one line; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -8,8 +8,9 @@ import email.message
 from collections.abc import Iterable
 from typing import Any
 
+from rapidsmtp.errors import line_of
 from rapidsmtp.message import Message, envelope, flatten
-from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.outcome import Outcome, Status, without_reply
 
 _TAKEN = "a Message, (from, to, message), an email.message object"
 
@@ -34,6 +35,19 @@ def prepare(items: Iterable[Any], merged: bool = False) -> tuple[list[Any], list
     return taken, told
 
 
+def not_attempted(items: Iterable[Any], reason: str, merged: bool = False) -> list[Outcome]:
+    """The outcomes of elements that no engine took.
+
+    Args:
+        items: What `Sender.send` takes.
+        reason: Why, in one line.
+        merged: As for `prepare`.
+    """
+    messages, told = prepare(items, merged)
+    lost = [without_reply(each, Status.NOT_ATTEMPTED, "connect", reason) for each in messages]
+    return told + lost
+
+
 def _made(item: Any) -> Message | Outcome:
     try:
         if isinstance(item, tuple):
@@ -45,8 +59,7 @@ def _made(item: Any) -> Message | Outcome:
         raise TypeError(f"neither {_TAKEN} nor an Outcome, but {type(item).__name__}")
     except Exception as error:
         # Whatever is wrong with it: email.message objects of bad mail raise almost anything.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(None, None, Status.INVALID, phase="build", reason=reason)
+        return Outcome(None, None, Status.INVALID, phase="build", reason=line_of(error))
 
 
 def _of_arguments(

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rapidsmtp.errors import line_of
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status, outcomes_of, without_reply
 from rapidsmtp.relay import Password
@@ -224,8 +225,7 @@ class Keeper:
         try:
             password = self._password()
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return None, f"the password could not be had: {reason}"
+            return None, f"the password could not be had: {line_of(error)}"
         if not isinstance(password, str):
             return None, f"the password is no str, but {type(password).__name__}"
         return password, ""

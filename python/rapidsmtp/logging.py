@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from rapidsmtp.digest import Backlog, Batch, compose
+from rapidsmtp.errors import line_of
 from rapidsmtp.outcome import Status
 from rapidsmtp.relay import Password, parse_relay
 from rapidsmtp.sender import Sender
@@ -225,12 +226,12 @@ class SMTPHandler(logging.handlers.SMTPHandler):
                 sender = self._sender = Sender(self._url, **self._settings)
             report = sender.send_all([message])
         except Exception as error:
-            _say(f"{_records(batch)} not mailed to {self._relay}: {_line(error)}")
+            _say(f"{_records(batch)} not mailed to {self._relay}: {line_of(error)}")
             return False
         if not report.not_accepted and report.error is None:
             return False
         outcome = report.not_accepted[0] if report.not_accepted else None
-        reason = outcome.reason if outcome is not None else _line(report.error)
+        reason = outcome.reason if outcome is not None else line_of(report.error)
         if outcome is None or outcome.status in _UNSENT:
             if sender is self._sender:  # else it was closed, and `close` says what is lost
                 _say(f"{_records(batch)} not mailed yet to {self._relay}: {reason}")
@@ -349,10 +350,6 @@ def _quiet(password: Callable[[], str]) -> Callable[[], str]:
             _own.is_sending = False
 
     return ask
-
-
-def _line(error: BaseException | None) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _records(batch: Batch) -> str:

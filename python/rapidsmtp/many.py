@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from rapidsmtp import _core
 from rapidsmtp.dialogue import Steps
+from rapidsmtp.errors import line_of
 from rapidsmtp.intake import prepare
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, RecipientResult, Status, without_reply
@@ -50,7 +51,7 @@ def _outcome(client: Any, item: Any) -> Steps[Outcome]:
     try:
         yield client._greet()
     except smtplib.SMTPException as error:
-        return without_reply(message, Status.NOT_ATTEMPTED, "connect", _line(error))
+        return without_reply(message, Status.NOT_ATTEMPTED, "connect", line_of(error))
     fault = not_offered(client, message)
     if fault:
         return without_reply(message, Status.INVALID, "mail", fault)
@@ -98,7 +99,7 @@ def _sent(client: Any, message: Message) -> Steps[_Sent]:
         single: Replies = getattr(error, "recipients", {})
         return "data", judged({**for_all(message, error), **single}), None
     except (smtplib.SMTPNotSupportedError, ValueError, TypeError) as error:
-        invalid = RecipientResult(Status.INVALID, None, None, _line(error))
+        invalid = RecipientResult(Status.INVALID, None, None, line_of(error))
         return "build", dict.fromkeys(recipients, invalid), None
     except OSError as error:
         return _lost(client, message, error)
@@ -113,15 +114,11 @@ def _lost(client: Any, message: Message, error: OSError) -> _Sent:
     # A fault that does not say whether the body is gone may have come after it.
     sent = getattr(error, "body_sent", True)
     status = Status.UNKNOWN if sent else Status.NOT_ATTEMPTED
-    text = f"{_LOST if sent else _GONE}: {_line(error)}"
+    text = f"{_LOST if sent else _GONE}: {line_of(error)}"
     results = dict.fromkeys(message.recipients, RecipientResult(status, None, None, text))
     results |= judged(getattr(error, "recipients", {}))
     results |= dict.fromkeys(getattr(error, "accepted", ()), ACCEPTED)
     return "body" if sent else "connect", results, None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def judged(replies: Replies) -> dict[str, RecipientResult]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapidsmtp import _core, delivery, process
 from rapidsmtp.errors import RelayError
-from rapidsmtp.intake import prepare
+from rapidsmtp.intake import not_attempted, prepare
 from rapidsmtp.keeper import Keeper, Trace
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
@@ -365,6 +365,12 @@ class Sender:
         """Keep for `close` what nobody took."""
         with self._lock:
             self._untaken.add(outcomes)
+
+    def _not_attempted(self, message: Any, reason: str) -> list[Outcome]:
+        """The outcome of an element that was taken and cannot be given to the engine."""
+        told = not_attempted([message], reason)
+        self._count(told)
+        return told
 
     def _count(self, told: Iterable[Outcome]) -> None:
         """Count what no engine counts."""

@@ -17,10 +17,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from rapidsmtp.errors import RelayError
-from rapidsmtp.intake import prepare
+from rapidsmtp.intake import not_attempted, prepare
 from rapidsmtp.merge import Merge
 from rapidsmtp.message import Message
-from rapidsmtp.outcome import Outcome, Status, outcomes_of, without_reply
+from rapidsmtp.outcome import Outcome, Status, outcomes_of
 
 if TYPE_CHECKING:
     from rapidsmtp import _core
@@ -171,9 +171,8 @@ class Sending:
     def abandon(self, reason: str) -> list[Outcome]:
         """Take back what the engine did not take."""
         with self._lock:
-            messages, told = prepare(self._gathered, self._merged)
+            told = not_attempted(self._gathered, reason, self._merged)
             self._gathered.clear()
-        told += [without_reply(each, Status.NOT_ATTEMPTED, "connect", reason) for each in messages]
         if told:
             self._count(told)
         return told

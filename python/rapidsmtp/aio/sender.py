@@ -25,7 +25,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from rapidsmtp.errors import RelayError
+from rapidsmtp.errors import RelayError, line_of
 from rapidsmtp.keeper import Trace
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.relay import Password
@@ -130,8 +130,16 @@ class Sender:
         future = None if line.locked() else self._sender._submit(message, wait=False)
         if future is not None:
             return future
-        async with line:  # the queue is full
+        try:
+            await line.acquire()  # the queue is full
+        except asyncio.CancelledError:
+            told = self._sender._not_attempted(message, "cancelled before there was room for it")
+            self._sender._set_aside(told)
+            raise
+        try:
             return await self._submit_in_turn(message)
+        finally:
+            line.release()
 
     def _mailbox(self) -> "_Mailbox":
         """That of the running event loop."""
@@ -440,11 +448,17 @@ class _Stream:
     async def _take(self) -> None:
         mailbox = self._sender._mailbox()
         try:
+            await self._ahead.acquire()
             async for element in self._messages:
-                await self._ahead.acquire()
-                future = await self._sender._submit(element)
+                try:
+                    future = await self._sender._submit(element)
+                except Exception as error:
+                    # It was taken: it has its outcome like those before it.
+                    self._tell(self._sender._sender._not_attempted(element, line_of(error)))
+                    raise
                 self._undecided += 1
                 mailbox.expect(future, self._arrive)
+                await self._ahead.acquire()  # before the next one is taken, which is lost else
         except Exception as error:
             self.failure = self.failure or error
         finally:
@@ -452,12 +466,16 @@ class _Stream:
             self._changed.set()
 
     def _arrive(self, outcome: Outcome) -> bool:
-        if self._is_stopped:
-            return False
         self._undecided -= 1
-        self._told.append(outcome)
-        self._changed.set()
+        self._tell([outcome])
         return True
+
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        if self._is_stopped:
+            self._sender._sender._set_aside(outcomes)
+        else:
+            self._told += outcomes
+            self._changed.set()
 
 
 class _Mailbox:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.dispatch import Signal
 
 from rapidsmtp.django.rendering import rendered
-from rapidsmtp.errors import RelayError
+from rapidsmtp.errors import RelayError, line_of
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.sender import Sender
@@ -86,7 +86,7 @@ class Delivery:
             try:
                 ready = rendered(message, self._backend, index)
             except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = line_of(error)
                 self._failures[index] = error
                 self._told(Outcome(index, None, Status.INVALID, phase="build", reason=reason))
             else:
