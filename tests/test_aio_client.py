@@ -5,6 +5,7 @@ That it says and tells what smtplib does is judged by the tests that take the fi
 
 import asyncio
 import contextlib
+import functools
 import smtplib
 import socket
 import ssl
@@ -18,8 +19,8 @@ from typing import Any
 import aiosmtplib
 import pytest
 import trustme
-import uvloop
 
+from loops import run_on
 from rapidsmtp import Status, aio, auth
 from rapidsmtp.testing import Fault, Sink
 from server import HANG_UP, Connection, Dialogue, Raw, Server
@@ -32,16 +33,8 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        async def limited() -> Any:
-            async with asyncio.timeout(20):
-                return await main
-
-        factory = uvloop.new_event_loop if request.param == "uvloop" else None
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(limited())
-
-    return run
+    """Runs a coroutine in each kind of loop."""
+    return functools.partial(run_on, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +307,7 @@ def test_a_reply_that_nobody_asked_for(run: Run) -> None:
             await client.ehlo()
             with pytest.raises(smtplib.SMTPServerDisconnected, match="idle for too long") as caught:
                 await client.sendmail(*MAIL)
-            assert caught.value.body_sent is False  # type: ignore[attr-defined]
+            assert caught.value.body_sent is False
             assert not client.is_connected
 
     with Server(script) as server:
@@ -477,7 +470,7 @@ def test_a_server_that_hangs_up_in_the_body(run: Run) -> None:
         await client.connect()
         with pytest.raises(smtplib.SMTPServerDisconnected) as caught:
             await client.sendmail("a@example.com", "b@example.com", b"x" * 50_000_000)
-        assert caught.value.body_sent is False  # type: ignore[attr-defined]
+        assert caught.value.body_sent is False
 
     with Server(script) as server:
         run(main(server))

@@ -57,7 +57,7 @@ def handler_to(port: int, **options: Any) -> SMTPHandler:
 
 def mails(postman: Postman) -> list[EmailMessage]:
     contents = [content for _, _, content in postman.handler.envelopes]
-    return [email.message_from_bytes(each, policy=email.policy.default) for each in contents]  # type: ignore[misc]
+    return [email.message_from_bytes(each, policy=email.policy.default) for each in contents]
 
 
 def texts(postman: Postman) -> list[str]:

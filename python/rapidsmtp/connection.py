@@ -74,12 +74,7 @@ class Connection(State, smtplib.SMTP):
         """
         if source_address:
             self.source_address = source_address
-        if not port and host.count(":") == 1:
-            host, _, number = host.partition(":")
-            try:
-                port = int(number)
-            except ValueError:
-                raise OSError("nonnumeric port") from None
+        host, port = taken_apart(host, port)
         port = port or self.default_port
         sys.audit("smtplib.connect", self, host, port)
         self.sock = self._get_socket(host, port, self.timeout)
@@ -253,6 +248,21 @@ class Connection(State, smtplib.SMTP):
         if injected:
             self.close()
             raise SMTPException("the server sent clear text behind its reply to STARTTLS")
+
+
+def taken_apart(host: str, port: int) -> tuple[str, int]:
+    """The host and the port; `name:port` is both, where no port is given.
+
+    Raises:
+        OSError: the port is not a number.
+    """
+    if not port and host.count(":") == 1:
+        host, _, number = host.partition(":")
+        try:
+            port = int(number)
+        except ValueError:
+            raise OSError("nonnumeric port") from None
+    return host, port
 
 
 def name_of_this_host() -> str:

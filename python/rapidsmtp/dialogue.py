@@ -178,7 +178,7 @@ def forget(client: Any) -> None:
 def ask(client: Any, verb: str, address: str) -> Steps[Reply]:
     """Ask for a mailbox (VRFY) or the members of a list (EXPN)."""
     _core.check_command(address)
-    yield client.putcmd(verb, smtplib._addr_only(address))  # type: ignore[attr-defined]
+    yield client.putcmd(verb, smtplib._addr_only(address))  # type: ignore[attr-defined]  # private
     reply: Reply = yield client.getreply()
     return reply
 

@@ -1,7 +1,9 @@
 """What has become of many messages: counts, and those that were not accepted."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -57,6 +59,26 @@ class Report:
             raise self.error
         for outcome in self.not_accepted:
             outcome.raise_for_status()
+
+
+@contextmanager
+def collected() -> Iterator[Report]:
+    """A report of what the block adds to it.
+
+    A relay that will not have us is its `error`. Whatever else the block raises has the report so
+    far as its attribute `report`.
+    """
+    report = Report()
+    start = time.monotonic()
+    try:
+        yield report
+    except RelayError as error:
+        report.error = error
+    except BaseException as error:
+        error.report = report  # type: ignore[attr-defined]  # any exception takes one more
+        raise
+    finally:
+        report.seconds = time.monotonic() - start
 
 
 @dataclass(frozen=True, slots=True)

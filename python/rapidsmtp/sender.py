@@ -21,7 +21,7 @@ from rapidsmtp.keeper import Keeper, Trace
 from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.relay import Password, parse_relay
-from rapidsmtp.report import Report, Stats, stats_of
+from rapidsmtp.report import Report, Stats, collected, stats_of
 from rapidsmtp.sending import Sending, relay_error
 from rapidsmtp.settings import TLS, Backoff, Timeouts, check_count, messages_a_second
 
@@ -219,18 +219,9 @@ class Sender:
         """
         self._check_open()
         check_iterable(messages, "send_all")
-        report = Report()
-        start = time.monotonic()
-        try:
+        with collected() as report:
             for told in self._rounds(messages):
                 report.add(told)
-        except RelayError as error:
-            report.error = error
-        except BaseException as error:
-            error.report = report  # type: ignore[attr-defined]
-            raise
-        finally:
-            report.seconds = time.monotonic() - start
         return report
 
     def stats(self) -> Stats:

@@ -120,7 +120,7 @@ class _Operation:
             fault = {} if status == accepted else {"error.type": self._error or status}
             self._observer.sent.add(count, {**self._attributes, **fault})
         fault = {"error.type": error} if error else {}
-        seconds = time.time() - self._start
+        seconds = time.monotonic() - self._start
         self._observer.duration.record(seconds, {**self._attributes, **fault})
 
 
@@ -157,8 +157,9 @@ class _Observer:
         """Begin a span, a child of the one that is current."""
         from opentelemetry.trace import SpanKind
 
+        begun = time.time_ns() - int((time.monotonic() - start) * 1e9)
         return self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=int(start * 1e9)
+            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=begun
         )
 
     def blocking(self, sendmail: Any) -> Any:
@@ -183,7 +184,7 @@ class _Observer:
         """Around one call of a Sender's `send` or `send_all`."""
 
         def observed(sender: Sender, messages: Any) -> Generator[list[Outcome], None, None]:
-            operation = _Operation(self, _attributes_of(sender), time.time())
+            operation = _Operation(self, _attributes_of(sender), time.monotonic())
             inner = rounds(sender, messages)
             try:
                 for told in inner:
@@ -204,7 +205,7 @@ class _Observer:
         """Around one submitted message."""
 
         def observed(sender: Sender, message: Any, wait: bool) -> "Future[Outcome] | None":
-            start = time.time()
+            start = time.monotonic()
             future = submit(sender, message, wait)
             if future is None:  # it will be submitted again
                 return None
@@ -223,7 +224,7 @@ class _Observer:
     def _mail(self, client: Any) -> Generator[None, None, None]:
         from opentelemetry import trace
 
-        operation = _Operation(self, _attributes(*_peer_of(client)), time.time())
+        operation = _Operation(self, _attributes(*_peer_of(client)), time.monotonic())
         try:
             with trace.use_span(
                 operation.span, record_exception=False, set_status_on_exception=False

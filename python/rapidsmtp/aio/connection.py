@@ -131,7 +131,6 @@ class Connection(State):
 
     timeout: float | None
     command_encoding: str
-    pipelining: bool
     _reader: Reader | None = None
     _writer: asyncio.StreamWriter | None = None
     # The TLS object or the socket of the connection.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rapidsmtp import _core
+from rapidsmtp.connection import taken_apart
 
 SUBMISSION_PORT = 587
 SMTPS_PORT = 465
@@ -139,15 +140,10 @@ def place_of(host: str, port: int | None) -> dict[str, Any]:
     Raises:
         OSError: The port is not a number.
     """
-    place: dict[str, Any] = {}
-    if not port and host.count(":") == 1:
-        host, _, number = host.partition(":")
-        try:
-            port = int(number)
-        except ValueError:
-            raise OSError("nonnumeric port") from None
     if host.startswith("/"):
         return {"socket_path": host}
+    place: dict[str, Any] = {}
+    host, port = taken_apart(host, port or 0)
     if host:
         place["hostname"] = host
     if port:

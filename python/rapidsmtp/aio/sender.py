@@ -2,39 +2,31 @@
 
 All of it is done by a `rapidsmtp.Sender`. A synchronous iterable is advanced in a thread of its
 own, so that a slow one (a database cursor) does not stop the event loop; an asynchronous one in
-the loop. The loop is woken once for a batch of outcomes. Whoever is cancelled, or stops
-asking, loses nothing: what was taken is sent, and `close` tells what has become of it.
+the loop. The loop is woken once for a batch of outcomes. Whoever is cancelled, or stops asking,
+loses nothing: what there was room for is sent, and `close` tells what has become of all of it.
 """
 
 import asyncio
 import contextlib
-import contextvars
-import functools
-import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Iterable,
     Iterator,
 )
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
-from rapidsmtp.errors import RelayError, line_of
+from rapidsmtp.aio.sources import Mailbox, Post, Stream, in_thread
 from rapidsmtp.keeper import Trace
-from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.outcome import Outcome
 from rapidsmtp.relay import Password
-from rapidsmtp.report import Report, Stats
+from rapidsmtp.report import Report, Stats, collected
 from rapidsmtp.sender import GRACE, check_iterable
 from rapidsmtp.sender import Sender as BlockingSender
 from rapidsmtp.settings import TLS, Backoff, Timeouts
-
-T = TypeVar("T")
 
 
 class Settings(TypedDict, total=False):
@@ -59,10 +51,6 @@ class Settings(TypedDict, total=False):
     trace: Trace | None
 
 
-# Batches of outcomes that wait for the program: one that it looks at, and one that is ready then.
-_READY = 2
-
-
 class Sender:
     """Sends many messages to one relay; an asynchronous context manager.
 
@@ -80,7 +68,7 @@ class Sender:
 
     def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
         self._sender = BlockingSender(url, **settings)
-        self._last_mailbox: _Mailbox | None = None
+        self._last_mailbox: Mailbox | None = None
         self._open: weakref.WeakSet[Outcomes] = weakref.WeakSet()
         self._leaving: list[Future[None]] = []
 
@@ -121,9 +109,7 @@ class Sender:
             RuntimeError: The sender is closed.
         """
         future = await self._submit(message)
-        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._mailbox().expect(future, functools.partial(_answer, waiter))
-        return await waiter
+        return await self._mailbox().wait_for(future)
 
     async def _submit(self, message: Any) -> "Future[Outcome]":
         line = self._mailbox().line
@@ -141,15 +127,15 @@ class Sender:
         finally:
             line.release()
 
-    def _mailbox(self) -> "_Mailbox":
+    def _mailbox(self) -> "Mailbox":
         """That of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._last_mailbox is None or self._last_mailbox.loop is not loop:
-            self._last_mailbox = _Mailbox(loop, self._sender._set_aside)
+            self._last_mailbox = Mailbox(loop, self._sender._set_aside)
         return self._last_mailbox
 
     async def _submit_in_turn(self, message: Any) -> "Future[Outcome]":
-        waiting = _in_thread(lambda: self._sender.submit(message))
+        waiting = in_thread(lambda: self._sender.submit(message))
         try:
             return await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
@@ -177,19 +163,10 @@ class Sender:
             RuntimeError: The sender is closed.
         """
         outcomes = self._outcomes(messages, "send_all")
-        report = Report()
-        start = time.monotonic()
-        try:
-            while told := await outcomes.batch():
-                report.add(told)
-        except RelayError as error:
-            report.error = error
-        except BaseException as error:
-            error.report = report  # type: ignore[attr-defined]
-            raise
-        finally:
-            await outcomes.aclose()
-            report.seconds = time.monotonic() - start
+        async with contextlib.aclosing(outcomes):
+            with collected() as report:
+                while told := await outcomes.batch():
+                    report.add(told)
         return report
 
     def stats(self) -> Stats:
@@ -213,7 +190,7 @@ class Sender:
         leaving = [asyncio.wrap_future(each) for each in self._leaving if not each.done()]
         if leaving:  # what they have taken is to be sent, not to be given up
             await asyncio.wait(leaving, timeout=timeout)
-        return await asyncio.wrap_future(_in_thread(lambda: self._sender.close(timeout)))
+        return await asyncio.wrap_future(in_thread(lambda: self._sender.close(timeout)))
 
     async def __aenter__(self) -> "Sender":
         return self
@@ -256,7 +233,7 @@ class Outcomes(AsyncIterator[Outcome]):
         self._sender = sender
         self._messages = messages
         self._rest: Iterator[Outcome] = iter(())
-        self._source: _Post | _Stream | None = None
+        self._source: Post | Stream | None = None
         self._is_over = self._is_closed = self._is_awaited = False
 
     async def __anext__(self) -> Outcome:
@@ -279,7 +256,7 @@ class Outcomes(AsyncIterator[Outcome]):
         if self._is_over:
             return []
         if self._source is None:
-            kind = _Stream if isinstance(self._messages, AsyncIterable) else _Post
+            kind = Stream if isinstance(self._messages, AsyncIterable) else Post
             self._source = kind(self._sender, self._messages)
         self._is_awaited = True
         try:
@@ -313,218 +290,3 @@ class Outcomes(AsyncIterator[Outcome]):
 
     def __del__(self) -> None:
         self._stop()
-
-
-def _in_thread(function: Callable[[], T]) -> "Future[T]":
-    """Call a function in a thread of its own: those of the loop may all be waiting already."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def call() -> None:
-        try:
-            result = function()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(call,), name="rapidsmtp aio", daemon=True).start()
-    return future
-
-
-class _Post:
-    """The thread of one `send`: batches of outcomes from a blocking sender to an event loop."""
-
-    def __init__(self, sender: Sender, messages: Iterable[Any]) -> None:
-        self._left = sender._left
-        self._sender = sender._sender
-        self._messages = messages
-        self._loop = asyncio.get_running_loop()
-        self._told: deque[list[Outcome]] = deque()
-        self._changed = threading.Condition()
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_over = self._is_stopped = False
-        self.failure: BaseException | None = None
-        self._future = _in_thread(self._work)
-
-    async def next(self) -> list[Outcome] | None:
-        """The next batch; None at the end."""
-        while True:
-            with self._changed:
-                if self._told:
-                    self._changed.notify()
-                    return self._told.popleft()
-                if self._is_over:
-                    return None
-                self._waiter = self._loop.create_future()
-            await self._waiter
-
-    def stop(self) -> None:
-        """Nobody asks any more."""
-        with self._changed:
-            self._is_stopped = True
-            left = [outcome for told in self._told for outcome in told]
-            self._told.clear()
-            self._changed.notify()
-        self._sender._set_aside(left)
-        self._left(self._future)
-
-    def _work(self) -> None:
-        rounds = self._sender._rounds(self._messages)
-        try:
-            for told in rounds:
-                self._hand_over(told)
-                if self._is_stopped:
-                    break
-        except BaseException as error:
-            self.failure = error
-        finally:
-            rounds.close()
-            with self._changed:
-                self._is_over = True
-                self._wake()
-
-    def _hand_over(self, told: list[Outcome]) -> None:
-        with self._changed:
-            if not self._is_stopped:
-                self._told.append(told)
-                self._wake()
-                self._changed.wait_for(lambda: self._is_stopped or len(self._told) < _READY)
-                return
-        self._sender._set_aside(told)
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody asks any more
-                self._loop.call_soon_threadsafe(_set, waiter)
-
-
-def _set(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-class _Stream:
-    """One `send` of an asynchronous iterable: its elements are submitted as they come.
-
-    So outcomes come out while the iterable waits for its next element, be it for hours.
-    """
-
-    def __init__(self, sender: Sender, messages: AsyncIterable[Any]) -> None:
-        self._sender = sender
-        self._messages = messages
-        self._told: list[Outcome] = []
-        self._undecided = 0
-        self._changed = asyncio.Event()
-        self._ahead = asyncio.Semaphore(sender._sender._queue_size)
-        self._is_exhausted = self._is_stopped = False
-        self.failure: BaseException | None = None
-        self._task = asyncio.create_task(self._take())
-
-    async def next(self) -> list[Outcome] | None:
-        """The next batch; None at the end."""
-        while not self._told:
-            if self._is_exhausted and not self._undecided:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        told, self._told = self._told, []
-        for outcome in told:
-            self._ahead.release()
-            if outcome.status is Status.NOT_ATTEMPTED and self.failure is None:
-                self.failure = self._sender._sender._relay_error()
-        if self.failure is not None:
-            self._task.cancel()
-        return told
-
-    def stop(self) -> None:
-        """Nobody asks any more."""
-        self._is_stopped = True
-        self._task.cancel()
-        self._sender._sender._set_aside(self._told)
-
-    async def _take(self) -> None:
-        mailbox = self._sender._mailbox()
-        try:
-            await self._ahead.acquire()
-            async for element in self._messages:
-                try:
-                    future = await self._sender._submit(element)
-                except Exception as error:
-                    # It was taken: it has its outcome like those before it.
-                    self._tell(self._sender._sender._not_attempted(element, line_of(error)))
-                    raise
-                self._undecided += 1
-                mailbox.expect(future, self._arrive)
-                await self._ahead.acquire()  # before the next one is taken, which is lost else
-        except Exception as error:
-            self.failure = self.failure or error
-        finally:
-            self._is_exhausted = True
-            self._changed.set()
-
-    def _arrive(self, outcome: Outcome) -> bool:
-        self._undecided -= 1
-        self._tell([outcome])
-        return True
-
-    def _tell(self, outcomes: list[Outcome]) -> None:
-        if self._is_stopped:
-            self._sender._sender._set_aside(outcomes)
-        else:
-            self._told += outcomes
-            self._changed.set()
-
-
-class _Mailbox:
-    """Outcomes of single messages on their way to the tasks of one loop that wait for them.
-
-    Attributes:
-        loop: The loop.
-        line: Held by the task whose message is next when the queue has room again.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, set_aside: Callable[[Iterable[Outcome]], None]
-    ) -> None:
-        self.loop = loop
-        self.line = asyncio.Lock()
-        self._set_aside = set_aside
-        self._arrived: deque[tuple[Outcome, Callable[[Outcome], bool]]] = deque()
-        self._is_called = False
-
-    def expect(self, future: "Future[Outcome]", receive: Callable[[Outcome], bool]) -> None:
-        """Have `receive` called in the loop when a thread knows the outcome.
-
-        Args:
-            future: The outcome to be.
-            receive: Tells whether anybody took it; if not, it is set aside.
-        """
-        future.add_done_callback(lambda future: self._arrive(future.result(), receive))
-
-    def _arrive(self, outcome: Outcome, receive: Callable[[Outcome], bool]) -> None:
-        self._arrived.append((outcome, receive))
-        if self._is_called:
-            return
-        self._is_called = True
-        try:
-            self.loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:  # the loop was closed
-            self._deliver()
-
-    def _deliver(self) -> None:
-        # In this order: what arrives from here on either is seen below or calls again.
-        self._is_called = False
-        while self._arrived:
-            outcome, receive = self._arrived.popleft()
-            if self.loop.is_closed() or not receive(outcome):
-                self._set_aside([outcome])
-
-
-def _answer(waiter: "asyncio.Future[Outcome]", outcome: Outcome) -> bool:
-    if waiter.done():
-        return False
-    waiter.set_result(outcome)
-    return True

@@ -45,7 +45,7 @@ _OBJECTS = {"tls": TLS, "timeouts": Timeouts, "backoff": Backoff}
 _LONGEST_QUIT = 5.0
 
 
-class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]
+class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # untyped
     """A Django mail backend that sends through the process's `Sender` for its configuration.
 
     Args:

@@ -74,10 +74,9 @@ class Delivery:
         for _, error in sorted(self._failures.items()):
             if silently and isinstance(error, smtplib.SMTPException):
                 continue
-            error.sent = self.sent  # type: ignore[attr-defined]
-            error.outcomes = [  # type: ignore[attr-defined]
-                outcome for _, outcome in sorted(self._outcomes.items())
-            ]
+            told: Any = error  # any exception takes two more attributes
+            told.sent = self.sent
+            told.outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]
             raise error
 
     def _rendered(self) -> Iterator[Message]:
