@@ -201,7 +201,7 @@ class Mailbox:
         self, loop: asyncio.AbstractEventLoop, set_aside: Callable[[Iterable[Outcome]], None]
     ) -> None:
         self.loop = loop
-        self.line = asyncio.Lock()
+        self.line: asyncio.Lock = asyncio.Lock()
         self._set_aside = set_aside
         self._arrived: deque[tuple[Outcome, Callable[[Outcome], bool]]] = deque()
         self._is_called = False
