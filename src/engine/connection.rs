@@ -26,6 +26,7 @@ use self::opening::{open, secure};
 use super::connect::Target;
 use super::door::Request;
 use super::job::Job;
+use super::lookout::Patience;
 use super::pool::{Failure, FailureKind, Pool, Turn};
 use super::transport::{Look, Transport};
 use crate::certificate::certificate_digest;
@@ -87,6 +88,7 @@ struct Connection<'a> {
     /// Since when the next reply is awaited, or there is nothing to do.
     since: Instant,
     answered: u64,
+    patience: Patience,
     /// When there is a token for the next message.
     token_at: Option<Instant>,
     counted: u64,
@@ -120,6 +122,7 @@ impl<'a> Connection<'a> {
             descriptor,
             since: now,
             answered: 0,
+            patience: Patience::new(),
             token_at: None,
             counted: 0,
             broken: None,
@@ -167,6 +170,9 @@ impl<'a> Connection<'a> {
         // Ready even where it changes nothing: it has to be registered anew.
         if work.poll(context).is_ready() {
             return Poll::Ready(());
+        }
+        if self.session.awaits().is_some() && !self.session.wants_write() {
+            self.patience.waits(&self.pool.lookout, self.since);
         }
         self.sleep(context, sleep)
     }
@@ -285,8 +291,10 @@ impl<'a> Connection<'a> {
             }
         }
         if self.session.answered() != self.answered {
+            let now = Instant::now();
             self.answered = self.session.answered();
-            self.since = Instant::now();
+            self.patience.answered(now - self.since);
+            self.since = now;
         }
         progress
     }

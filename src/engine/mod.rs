@@ -11,6 +11,7 @@
 //! - [`door`] is all that the thread shares with others; [`settings`] what it was told.
 //! - [`composer`] writes what comes in as a draft, on threads of its own.
 //! - [`list`] reads the recipients of a merge from their file.
+//! - [`lookout`] keeps the thread from a rest that would cost more than the reply it waits for.
 //! - [`job`] is one message's way to its outcome; [`governor`] what the relay is believed to take.
 //! - [`socket`] is what the kernel gives, TCP or unix; [`connect`] finds the way to the relay.
 //! - [`tls`] holds what TLS needs; [`transport`] carries octets over either, and knows exactly how
@@ -26,6 +27,7 @@ pub mod door;
 pub mod governor;
 pub mod job;
 pub mod list;
+mod lookout;
 mod pool;
 #[cfg(test)]
 mod rehearsal;

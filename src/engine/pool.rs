@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::rustls::crypto::{SecureRandom, aws_lc_rs};
 
@@ -29,6 +30,7 @@ use super::connection;
 use super::door::{CLOSED, Closing, Door, Request, Stop};
 use super::governor::Governor;
 use super::job::{Advice, Decided, Job, Next, Policy};
+use super::lookout::Lookout;
 use super::settings::Settings;
 use crate::outcome::Status;
 use crate::reply::Reply;
@@ -95,6 +97,7 @@ pub(super) struct Pool {
     pub(super) work: Notify,
     /// Set when all has to end.
     pub(super) cut: Cell<bool>,
+    pub(super) lookout: Lookout,
     state: RefCell<State>,
     random: &'static dyn SecureRandom,
 }
@@ -159,12 +162,15 @@ impl Pool {
             door,
             work: Notify::new(),
             cut: Cell::new(false),
+            lookout: Lookout::new(),
             random: aws_lc_rs::default_provider().secure_random,
         }
     }
 
     /// Runs until the door says that all has to end and all has ended.
     pub(super) async fn run(self: Rc<Self>) {
+        let pool = Rc::clone(&self);
+        spawn_local(async move { pool.lookout.run().await });
         loop {
             self.take_in();
             let closing = self.door.closing();
@@ -248,7 +254,7 @@ impl Pool {
             state.number += 1;
             let number = state.number;
             drop(state);
-            tokio::task::spawn_local(connection::run(Rc::clone(self), number));
+            spawn_local(connection::run(Rc::clone(self), number));
         }
     }
 
