@@ -22,7 +22,8 @@
 //! are four comparisons and four logical operations on octets with no memory of what came before,
 //! so the compiler turns the loop over a block and the same block shifted by one into vector
 //! instructions, sixteen or thirty-two pairs at a time, in safe code; a block whose results are
-//! all zero is clean. A block of `BLOCK` octets takes part in `PAIRS` pairs, one more, from the pair
+//! all zero is clean. On the way the same pass sees whether an octet is above 127, in a bit of the
+//! results of its own. A block of `BLOCK` octets takes part in `PAIRS` pairs, one more, from the pair
 //! that ends at its first octet to the one that begins at its last; `PAIRS` is a power of two, so
 //! that no pair is left over for a slow loop behind the fast one.
 //!
@@ -46,6 +47,12 @@ const PAIRS: usize = 256;
 /// Octets of a block.
 const BLOCK: usize = PAIRS - 1;
 
+/// Something may have to be put in.
+const FAULT: u8 = 1;
+
+/// An octet is above 127.
+const EIGHT_BIT: u8 = 0x80;
+
 /// What follows a message that ends with a line end.
 const END: &[u8] = b".\r\n";
 
@@ -62,6 +69,8 @@ pub struct Scan<'a> {
     halves: usize,
     /// Dots at the start of a line.
     dots: usize,
+    /// Whether an octet is above 127.
+    eight_bit: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -72,13 +81,13 @@ impl<'a> Scan<'a> {
             data,
             faulty: Vec::new(),
             halves: 0,
-            dots: 0,
+            dots: usize::from(data.first() == Some(&b'.')),
+            eight_bit: false,
         };
-        scan.dots = usize::from(data.first() == Some(&b'.'));
-        let mut start = skip_clean(data, 0);
+        let mut start = 0;
         while start < data.len() {
             scan.count(start);
-            start = skip_clean(data, block_end(start));
+            start = skip_clean(data, block_end(start), &mut scan.eight_bit);
         }
         scan
     }
@@ -93,6 +102,12 @@ impl<'a> Scan<'a> {
     #[must_use]
     pub fn stuffed_len(&self) -> usize {
         self.repaired_len() + self.dots + self.end_of_data().len()
+    }
+
+    /// Whether an octet is above 127, which 8BITMIME is for (RFC 6152).
+    #[must_use]
+    pub fn is_eight_bit(&self) -> bool {
+        self.eight_bit
     }
 
     /// Whether every line end is whole.
@@ -147,6 +162,7 @@ impl<'a> Scan<'a> {
         if (halves, dots) != (self.halves, self.dots) {
             self.faulty.push(start);
         }
+        self.eight_bit |= !block(self.data, start).is_ascii();
     }
 
     fn copy(&self, stuffed: bool, mut put: impl FnMut(&[u8])) {
@@ -207,35 +223,46 @@ fn block_end(start: usize) -> usize {
     if start == 0 { 1 } else { start + BLOCK }
 }
 
-/// The first block from `start` on that is not known to need nothing, or beyond the end.
+fn block(data: &[u8], start: usize) -> &[u8] {
+    &data[start..data.len().min(block_end(start))]
+}
+
+/// The first block from `start` on that is not known to need nothing, or beyond the end;
+/// `eight_bit` is set where one before it has an octet above 127.
 ///
 /// It is compiled twice, the second time for AVX2, and the machine is asked which it takes when
 /// the first mail is sent. AVX-512 was tried and is slower here: its comparisons end in mask
 /// registers, and only one unit works on those.
 #[multiversion(targets("x86_64+avx2"))]
-fn skip_clean(data: &[u8], mut start: usize) -> usize {
-    while is_clean(data, start) {
+fn skip_clean(data: &[u8], mut start: usize, eight_bit: &mut bool) -> usize {
+    let mut seen = 0;
+    loop {
+        let found = look(data, start);
+        if found & FAULT != 0 {
+            *eight_bit |= seen & EIGHT_BIT != 0;
+            return start;
+        }
+        seen |= found;
         start += BLOCK;
     }
-    start
 }
 
-/// Whether a block is known to need nothing. False is no proof: at both ends of a message there
-/// is not enough to compare.
+/// What one block holds: bits of `FAULT` and `EIGHT_BIT`. The former is no proof: at both ends of a
+/// message there is not enough to compare.
 #[inline(always)]
-fn is_clean(data: &[u8], start: usize) -> bool {
+fn look(data: &[u8], start: usize) -> u8 {
     // A block at an end has no neighbour there, and `start` may be beyond the end.
     let neighbours = start
         .checked_sub(1)
         .and_then(|before| data.get(before..=before + PAIRS));
     let Some(neighbours) = neighbours else {
-        return false;
+        return FAULT;
     };
     let pairs = neighbours[..PAIRS].iter().zip(&neighbours[1..]);
-    let faults = pairs.fold(false, |faults, (&a, &b)| {
-        faults | ((a == b'\r') != (b == b'\n')) | ((a == b'\n') & (b == b'.'))
-    });
-    !faults
+    pairs.fold(0, |found, (&a, &b)| {
+        let fault = ((a == b'\r') != (b == b'\n')) | ((a == b'\n') & (b == b'.'));
+        found | u8::from(fault) | (a & EIGHT_BIT)
+    })
 }
 
 /// A CR or an LF, and what it lacks; the LF of a whole line end is one too, lacking nothing.
@@ -247,8 +274,7 @@ struct LineEnd {
 }
 
 fn line_ends(data: &[u8], start: usize) -> impl Iterator<Item = LineEnd> + '_ {
-    let end = data.len().min(block_end(start));
-    memchr2_iter(b'\r', b'\n', &data[start..end]).map(move |offset| {
+    memchr2_iter(b'\r', b'\n', block(data, start)).map(move |offset| {
         let place = start + offset;
         let next = data.get(place + 1);
         let is_cr = data[place] == b'\r';
@@ -293,7 +319,7 @@ mod tests {
             "\r\n.\r\n"
         };
         let octets = stuffed.chars().skip(1).chain(end.chars()).map(|c| c as u8);
-        (octets.collect(), repaired.len())
+        (octets.collect(), repaired.chars().count())
     }
 
     fn check(data: &[u8]) {
@@ -307,6 +333,7 @@ mod tests {
         scan.stuff_into(&mut exact);
         assert_eq!(exact, wire);
         assert_eq!(repair(data).len(), size);
+        assert_eq!(scan.is_eight_bit(), !data.is_ascii());
         assert_eq!(
             scan.is_stuffed(),
             wire.len() == data.len() + scan.end_of_data().len()
@@ -341,6 +368,15 @@ mod tests {
                 data.splice(place..place, fault.iter().copied());
                 check(&data);
             }
+        }
+    }
+
+    #[test]
+    fn an_octet_above_127_at_every_place_of_a_block() {
+        for place in 0..3 * BLOCK {
+            let mut data = vec![b'x'; 3 * BLOCK];
+            data[place] = 0xe4;
+            check(&data);
         }
     }
 

@@ -46,7 +46,7 @@ impl Session {
         let utf8 = asked || !is_ascii(envelope);
         let needs = Needs {
             smtputf8: utf8,
-            eight_bit: !(**envelope.content).as_ref().is_ascii(),
+            eight_bit: scan.is_eight_bit(),
             dsn: envelope
                 .mail_options
                 .iter()
