@@ -6,7 +6,6 @@ addresses of the envelope (RFC 5321 section 4.1.2).
 """
 
 import email.message
-import email.policy
 import functools
 import re
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.mail.backends import smtp
 
+from rapidsmtp.django import fields
 from rapidsmtp.flatten import to_bytes
 from rapidsmtp.message import Message
 
@@ -77,7 +77,7 @@ def address_of(written: Any, backend: Any, charset: str) -> str:
 
 def _content(message: Any) -> bytes:
     if _COMPOSES_BY_POLICY:
-        composed = message.message(policy=email.policy.SMTP)
+        composed = message.message(policy=fields.policy())
         line_ends = {}
     else:
         composed = message.message()
