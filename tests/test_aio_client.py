@@ -441,6 +441,149 @@ def test_sockets(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.rust
+def test_what_connect_is_given_goes_before_what_the_class_was(run: Run) -> None:
+    async def main(sink: Sink) -> None:
+        client = aio.SMTP("nowhere.invalid", 1, local_hostname="a.example.com", timeout=7.0)
+        place = sink.host, sink.port
+        sock = socket.create_connection(place)
+        await client.connect(port=None, hostname=None, sock=sock, local_hostname="b.example.com")
+        await client.ehlo()
+        await client.connect(*place, timeout=3.0)
+        await client.helo()
+        await client.quit()
+        assert client.timeout == 7.0
+        with pytest.raises(ValueError):
+            await client.connect(*place, local_hostname="two words")
+
+    with Sink(wire=True) as sink:
+        run(main(sink))
+        assert sink.wire[0].startswith(b"ehlo b.example.com\r\n")
+        assert sink.wire[1].startswith(b"helo b.example.com\r\n")
+
+
+def test_a_time_limit_for_connecting_alone(run: Run) -> None:
+    def script(connection: Connection) -> None:
+        connection.rest()
+
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        began = time.monotonic()
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
+            await client.connect(timeout=0.1)
+        assert time.monotonic() - began < 5.0 and client.timeout == 60.0
+
+    with Server(script) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.ehlo(),
+        lambda client: client.helo(),
+        lambda client: client.noop(),
+        lambda client: client.starttls(),
+        lambda client: client.login("user", "secret"),
+        lambda client: client.sendmail(*MAIL),
+        lambda client: client.send_message(letter()),
+        lambda client: client.quit(),
+    ],
+    ids=["ehlo", "helo", "noop", "starttls", "login", "sendmail", "send_message", "quit"],
+)
+def test_without_a_connection(run: Run, call: Callable[[aio.SMTP], Any]) -> None:
+    async def main() -> None:
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="connect"):
+            await call(aio.SMTP("nowhere.invalid"))
+
+    run(main())
+
+
+def test_starttls_is_not_taken_inside_of_tls(
+    run: Run, server_tls: ssl.SSLContext, ca_file: str
+) -> None:
+    """RFC 3207 section 4.2, also where the server does not know it."""
+    with Server(Dialogue(["STARTTLS"]), tls=server_tls) as server:
+        place: Any = {"hostname": server.host, "port": server.port, "cert_bundle": ca_file}
+        assert run(aio.send(letter(), use_tls=True, **place)) == {}
+        assert b"STARTTLS" not in server.wire()
+
+
+@pytest.mark.parametrize("missing", ["From", "To"])
+def test_no_mail_without_an_envelope(run: Run, missing: str) -> None:
+    message = letter()
+    del message["Bcc"], message[missing]
+    with pytest.raises(ValueError, match=missing):
+        run(aio.send(message, hostname="nowhere.invalid"))
+    with pytest.raises(ValueError):
+        run(aio.send(DATA, sender="a@example.com", hostname="nowhere.invalid"))
+    with pytest.raises(ValueError):
+        run(aio.send(DATA, recipients="a@example.com", hostname="nowhere.invalid"))
+
+
+@pytest.mark.rust
+def test_the_null_sender(run: Run) -> None:
+    with Sink() as sink:
+        for message in (letter(), DATA):
+            to = "b@example.com"
+            run(aio.send(message, sender="", recipients=to, hostname=sink.host, port=sink.port))
+        assert [each.sender for each in sink.messages] == ["", ""]
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("quit", reply="500 what"),
+        Fault("quit", reply="421 bye", close="orderly"),
+        Fault("quit", reply=b"what?\r\n"),
+    ],
+    ids=["refused", "421", "nonsense"],
+)
+def test_what_quit_meets_hides_nothing(run: Run, fault: Fault) -> None:
+    """Neither that the mail was accepted, nor why it was not."""
+    with Sink(faults=[fault, Fault("rcpt", address="no@example.com", reply="550 no")]) as sink:
+        place: Any = {"hostname": sink.host, "port": sink.port}
+        assert run(aio.send(letter(), **place)).accepted
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            run(aio.send(letter(), recipients="no@example.com", **place))
+        assert len(sink.messages) == 1
+
+
+@pytest.mark.rust
+def test_many_tasks_enter_one_client(run: Run) -> None:
+    """They share the connection, and the last one out says QUIT."""
+
+    async def main(sink: Sink) -> None:
+        client = aio.SMTP(sink.host, sink.port)
+
+        async def task(number: int) -> None:
+            await asyncio.sleep(0.01 * number)
+            async with client:
+                for _ in range(3):
+                    assert await client.sendmail(*MAIL) == {}
+                    await asyncio.sleep(0.01)
+
+        await asyncio.gather(*map(task, range(5)))
+        assert not client.is_connected
+        async with client, client:
+            pass
+        assert not client.is_connected
+
+    with Sink() as sink:
+        run(main(sink))
+        assert len(sink.messages) == 15
+        assert sink.counts["connections"] == sink.counts["quit"] == 2
+
+
+@pytest.mark.rust
+def test_credentials_in_bytes(run: Run) -> None:
+    with Sink(["AUTH PLAIN"], credentials={"user": "secret"}) as sink:
+        login: Any = {"username": b"user", "password": b"secret", "allow_plaintext_auth": True}
+        run(aio.send(letter(), hostname=sink.host, port=sink.port, **login))
+        assert sink.messages[0].user == "user"
+
+
+@pytest.mark.rust
 def test_a_large_message(run: Run) -> None:
     data = b"Subject: x\r\n\r\n" + (b"." + b"x" * 70 + b"\r\n") * 200_000
 

@@ -29,7 +29,7 @@ from rapidsmtp.errors import (
     SMTPResponseException,
     SMTPServerDisconnected,
 )
-from rapidsmtp.message import flatten
+from rapidsmtp.message import envelope, flatten
 from rapidsmtp.outcome import Outcome
 
 DEFAULT_TIMEOUT = 60.0
@@ -83,13 +83,22 @@ class SMTP(AuthObjects, Connection):
         self.command_encoding: str = "ascii"
         self.esmtp_features: dict[str, str] = {}
         self._turn = Turn()
+        # The tasks inside of `async with`, each as often as it has entered.
+        self._inside: list[asyncio.Task[Any] | None] = []
 
     async def __aenter__(self) -> Self:
-        if self.options.names_a_place and not self.is_connected:
-            await self.connect()
+        async with self._turn:  # another task may be connecting
+            if self.options.names_a_place and not self.is_connected:
+                await self.connect()
+        self._inside.append(asyncio.current_task())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *args: object) -> None:
+        task = asyncio.current_task()
+        if self._inside:  # an exit stack may leave what it has not entered
+            self._inside.remove(task if task in self._inside else self._inside[0])
+        if any(each is not task for each in self._inside):
+            return  # they are not done with the connection
         try:
             # Whoever is cancelled shall not wait for a server.
             if self.is_connected and (kind is None or issubclass(kind, Exception)):
@@ -98,6 +107,9 @@ class SMTP(AuthObjects, Connection):
                     raise SMTPResponseException(code, text)
         except SMTPServerDisconnected:
             pass
+        except SMTPResponseException:
+            if kind is None:  # else there is something that matters more
+                raise
         finally:
             await self.close()
 
@@ -106,6 +118,9 @@ class SMTP(AuthObjects, Connection):
         host: str = "",
         port: int | None = 0,
         source_address: tuple[str, int] | None = None,
+        *,
+        local_hostname: str | None = None,
+        timeout: float | None = 0,
         **keywords: Unpack[Keywords],
     ) -> tuple[int, bytes]:
         """Connect, and turn to TLS and log in where the settings demand it.
@@ -113,8 +128,10 @@ class SMTP(AuthObjects, Connection):
         Args:
             host: As for the class, and so are the others; what is given here is kept for the
                 next time.
-            port: Its port.
+            port: Its port; None takes back one that was given before.
             source_address: Host and port to bind the socket to.
+            local_hostname: The name to give in EHLO.
+            timeout: Seconds, until this method is done; 0 for those of the class.
             **keywords: Those of the class.
 
         Returns:
@@ -132,13 +149,19 @@ class SMTP(AuthObjects, Connection):
             self.options = dataclasses.replace(self.options, **given)
             await self.close()
             dialogue.forget(self)
-            if self.local_hostname is None:
-                self.local_hostname = await asyncio.to_thread(name_of_this_host)
+            if local_hostname is not None:
+                _core.check_host_name(local_hostname)
+                self.local_hostname = local_hostname
+            kept = self.timeout
+            if timeout != 0:
+                self.timeout = timeout
             try:
                 return await self._connect()
             except BaseException:
                 self.close()
                 raise
+            finally:
+                self.timeout = kept
 
     async def _connect(self) -> tuple[int, bytes]:
         options = self.options
@@ -186,10 +209,11 @@ class SMTP(AuthObjects, Connection):
             **eyeballs,
         )
 
-    async def _log_in(self, username: str) -> None:
+    async def _log_in(self, user: str | bytes) -> None:
+        username = os.fsdecode(user)
         token = self.options.oauth_token_generator
         if token is None:
-            await self.login(username, self.options.password or "")
+            await self.login(username, os.fsdecode(self.options.password or ""))
             return
         given = token()
         secret = given if isinstance(given, str) else await given
@@ -221,11 +245,11 @@ class SMTP(AuthObjects, Connection):
 
     async def helo(self, name: str = "") -> tuple[int, bytes]:
         """Say HELO, by the given name or this host's own."""
-        return await self._take(dialogue.helo(self, name))
+        return await self._take(dialogue.helo(self, name or await self._own_name()))
 
     async def ehlo(self, name: str = "") -> tuple[int, bytes]:
         """Say EHLO and take note of what the server offers (RFC 5321 4.1.1.1)."""
-        return await self._take(dialogue.ehlo(self, name))
+        return await self._take(dialogue.ehlo(self, name or await self._own_name()))
 
     async def ehlo_or_helo_if_needed(self) -> None:
         """Say EHLO, or else HELO, if neither was said yet.
@@ -448,6 +472,13 @@ class SMTP(AuthObjects, Connection):
         """
         return await self._take(many.send(self, messages))
 
+    async def _own_name(self) -> str:
+        """What EHLO gives; asking for this host's own name can take a while."""
+        if self.local_hostname is None:
+            self.local_hostname = await asyncio.to_thread(name_of_this_host)
+        name: str = self.local_hostname
+        return name
+
     async def _take(self, steps: dialogue.Steps[dialogue.T]) -> dialogue.T:
         async with self._turn:
             return await walk(steps)
@@ -460,12 +491,13 @@ class SMTP(AuthObjects, Connection):
             delivery.not_begun(error)
             raise
         options = self.options
-        if options.start_tls is not None or options.socket_path is not None:
+        # Some servers offer STARTTLS inside of TLS too, which RFC 3207 section 4.2 forbids to both.
+        if options.start_tls is not None or options.socket_path is not None or self._is_secure:
             return
-        if self.has_extn("starttls"):  # which is not offered inside TLS
+        if self.has_extn("starttls"):
             await self.starttls()
             await self.ehlo_or_helo_if_needed()
-        elif options.port == SUBMISSION_PORT and not self._is_secure:
+        elif options.port == SUBMISSION_PORT:
             raise SMTPNotSupportedError(
                 "the server offers no STARTTLS, which port 587 demands unless start_tls=False"
             )
@@ -586,13 +618,33 @@ async def send(
         OSError: The server could not be reached.
         SMTPException: As `SMTP.connect` and `SMTP.sendmail`.
     """
-    parsed = isinstance(message, Message)
-    if not parsed and not (sender and recipients):
+    if isinstance(message, Message):
+        _check_envelope(message, sender, recipients)
+    elif sender is None or not recipients:
         raise ValueError("a message that is no email.message object needs sender and recipients")
     client = SMTP("", port, local_hostname, timeout, source_address, **keywords)
+    options = tuple(mail_options or ()), tuple(rcpt_options or ())
     await client.connect()
-    async with client:
-        options = tuple(mail_options or ()), tuple(rcpt_options or ())
-        if isinstance(message, Message):
-            return await client.send_message(message, sender, recipients, *options)
-        return await client.sendmail(sender or "", recipients or (), message, *options)
+    refused: Refused | None = None
+    try:
+        async with client:
+            if isinstance(message, Message):
+                refused = await client.send_message(message, sender, recipients, *options)
+            else:
+                refused = await client.sendmail(sender or "", recipients or (), message, *options)
+    except SMTPResponseException:
+        if refused is None:
+            raise
+        # The mail was accepted: what QUIT met would make the caller send it twice.
+    return refused
+
+
+def _check_envelope(
+    message: Message, sender: str | None, recipients: str | Sequence[str] | None
+) -> None:
+    """smtplib sends a message without a sender all the same, as one of "None"."""
+    found_sender, found = envelope(message, sender, recipients)
+    if found_sender == "None" and sender is None:
+        raise ValueError("the message has no From, and there is no sender")
+    if not found:
+        raise ValueError("the message has no To, Cc or Bcc, and there are no recipients")

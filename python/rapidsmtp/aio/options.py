@@ -18,8 +18,8 @@ class Keywords(TypedDict, total=False):
     """The keywords of `aio.SMTP`, `SMTP.connect` and `aio.send`; see `Options` for each."""
 
     hostname: str | None
-    username: str | None
-    password: str | None
+    username: str | bytes | None
+    password: str | bytes | None
     oauth_token_generator: Callable[[], str | Awaitable[str]] | None
     use_tls: bool
     start_tls: bool | None
@@ -66,8 +66,8 @@ class Options:
 
     hostname: str | None = None
     port: int | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    username: str | bytes | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     oauth_token_generator: Callable[[], str | Awaitable[str]] | None = field(
         default=None, repr=False
     )
@@ -137,12 +137,16 @@ class Options:
 def place_of(host: str, port: int | None) -> dict[str, Any]:
     """What smtplib's `host` and `port` say: "" and 0 are nothing, `name:port` is both.
 
+    A port that is None says that there is none.
+
     Raises:
         OSError: The port is not a number.
     """
     if host.startswith("/"):
         return {"socket_path": host}
     place: dict[str, Any] = {}
+    if port is None:
+        place["port"] = None
     host, port = taken_apart(host, port or 0)
     if host:
         place["hostname"] = host
