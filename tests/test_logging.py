@@ -604,3 +604,34 @@ def test_multiprocessing(half: str, postman: Postman) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     said = "".join(texts(postman))
     assert (said.count("first"), said.count("second")) == (1, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_worker_of_celery(half: str, postman: Postman) -> None:
+    """It sends a signal and ends by `os._exit`, as Celery's own do after some tasks."""
+    done = program(
+        half,
+        postman.port,
+        """
+        import types, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork, and threads
+        class Signal:
+            receivers = {}
+            def connect(self, receiver, *, weak, dispatch_uid):
+                self.receivers[dispatch_uid] = receiver
+        signals = sys.modules["celery.signals"] = types.ModuleType("celery.signals")
+        signals.worker_process_shutdown = Signal()
+        log.error("the parent's")
+        if child := os.fork():
+            os.waitpid(child, 0)
+        else:
+            log.error("first")
+            log.error("second")
+            for receiver in Signal.receivers.values():
+                receiver(sender=None, pid=os.getpid(), exitcode=0)
+            os._exit(0)
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = "".join(texts(postman))
+    assert [said.count(each) for each in ("parent's", "first", "second")] == [1, 1, 1]

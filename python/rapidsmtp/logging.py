@@ -178,6 +178,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         # From Python 3.12 on the end of the interpreter starts no thread: `close` sends then.
         with contextlib.suppress(RuntimeError):
             _finish_with_multiprocessing()
+            _finish_with_celery()
             worker.start()
             self._worker = worker
 
@@ -385,6 +386,16 @@ def _finish_with_multiprocessing() -> None:
         from multiprocessing.util import Finalize
 
         Finalize(None, _at_exit, exitpriority=0)
+
+
+def _finish_with_celery() -> None:
+    """The processes of its pool end without `atexit`, and are replaced after some tasks."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        # Sent in such a process alone, when it is about to end.
+        signals.worker_process_shutdown.connect(
+            lambda **_: _at_exit(), weak=False, dispatch_uid="rapidsmtp.logging"
+        )
 
 
 def _after_fork_in_child() -> None:
