@@ -385,7 +385,7 @@ def test_one_loop_after_the_other() -> None:
 def test_the_settings_are_those_of_Sender() -> None:
     ours = inspect.signature(rapidsmtp.Sender).parameters.values()
     named = {each.name for each in ours if each.kind is each.KEYWORD_ONLY}
-    assert set(aio.sender.Settings.__annotations__) == named
+    assert set(aio.Settings.__annotations__) == named
 
 
 def test_nothing_is_left_behind(run: Run) -> None:

@@ -210,7 +210,9 @@ async def asynchronously(context: ssl.SSLContext) -> None:
         assert_type(client.options, aio.Options)
         await client.auth("XOAUTH2", auth.XOAuth2("user", "token"))
     aio.SMTP_SSL(hostname="mail.example.com", tls_context=context)
-    aio.LMTP("/run/dovecot/lmtp", timeout=None)
+    lmtp = aio.LMTP("/run/dovecot/lmtp", timeout=None)
+    reply = await lmtp.connect(port=None, local_hostname="a.example.com", timeout=None)
+    assert_type(reply, tuple[int, bytes])
     refused = await aio.send(
         mail,
         sender="a@example.com",
@@ -225,7 +227,8 @@ async def asynchronously(context: ssl.SSLContext) -> None:
 
 
 async def many_asynchronously() -> None:
-    async with aio.Sender("smtp://mail.example.com", connections=2, tls=TLS()) as sender:
+    settings: aio.Settings = {"connections": 2, "tls": TLS()}
+    async with aio.Sender("smtp://mail.example.com", **settings) as sender:
         assert_type(sender, aio.Sender)
         outcomes = sender.send(later())
         assert_type(outcomes, aio.Outcomes)

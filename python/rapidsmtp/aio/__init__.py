@@ -12,6 +12,16 @@ await aio.send(message, hostname="mail.example.com", port=587, username="me", pa
 
 from rapidsmtp.aio.client import LMTP, SMTP, SMTP_SSL, send
 from rapidsmtp.aio.options import Keywords, Options
-from rapidsmtp.aio.sender import Outcomes, Sender
+from rapidsmtp.aio.sender import Outcomes, Sender, Settings
 
-__all__ = ["LMTP", "SMTP", "SMTP_SSL", "Keywords", "Options", "Outcomes", "Sender", "send"]
+__all__ = [
+    "LMTP",
+    "SMTP",
+    "SMTP_SSL",
+    "Keywords",
+    "Options",
+    "Outcomes",
+    "Sender",
+    "Settings",
+    "send",
+]
