@@ -65,6 +65,7 @@ def base(sink: Sink) -> dict[str, Any]:
         "messaging.system": "smtp",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
+        "messaging.destination.name": sink.host,
         "server.address": sink.host,
         "server.port": sink.port,
     }

@@ -90,7 +90,7 @@ class _Operation:
         self._start = start
         self._statuses: Counter[str] = Counter()
         self._error = ""
-        name = f"send {attributes.get('server.address', '')}".strip()
+        name = f"send {attributes.get('messaging.destination.name', '')}".strip()
         self.span: Span = observer.span(name, attributes, start)
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
@@ -261,7 +261,9 @@ def _attributes(host: str, port: int | None) -> dict[str, Any]:
         "messaging.operation.type": "send",
     }
     if host:
-        attributes["server.address"] = host
+        # Where a broker has no queues, the destination's name is the broker's: the span's name
+        # is made of it.
+        attributes["messaging.destination.name"] = attributes["server.address"] = host
     if port:
         attributes["server.port"] = port
     return attributes
