@@ -584,6 +584,24 @@ def test_credentials_in_bytes(run: Run) -> None:
 
 
 @pytest.mark.rust
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "PLAIN", "LOGIN"])
+def test_credentials_beyond_ascii(run: Run, mechanism: str) -> None:
+    with Sink([f"AUTH {mechanism}"], credentials={"üser": "pässword"}) as sink:
+        login: Any = {"username": "üser", "password": "pässword", "allow_plaintext_auth": True}
+        run(aio.send(letter(), hostname=sink.host, port=sink.port, **login))
+        assert sink.messages[0].user == "üser"
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("source", [("", 0), ("127.0.0.1", 0)])
+def test_source_addresses(run: Run, source: tuple[str, int]) -> None:
+    """smtplib takes ("", 0) for any."""
+    with Sink() as sink:
+        place: Any = {"hostname": sink.host, "port": sink.port}
+        assert run(aio.send(letter(), source_address=source, **place)) == {}
+
+
+@pytest.mark.rust
 def test_a_large_message(run: Run) -> None:
     data = b"Subject: x\r\n\r\n" + (b"." + b"x" * 70 + b"\r\n") * 200_000
 

@@ -19,7 +19,7 @@ from typing import Any, Self, Unpack
 from rapidsmtp import _core, authentication, delivery, dialogue, many, pipelined
 from rapidsmtp.aio.connection import READ, Connection, Turn, walk
 from rapidsmtp.aio.options import SUBMISSION_PORT, Keywords, Options, place_of
-from rapidsmtp.auth import XOAuth2
+from rapidsmtp.auth import XOAuth2, _Octets
 from rapidsmtp.authentication import AuthObjects
 from rapidsmtp.connection import name_of_this_host
 from rapidsmtp.delivery import NOT_CONNECTED, Refused
@@ -198,6 +198,8 @@ class SMTP(AuthObjects, Connection):
         if isinstance(loop, asyncio.BaseEventLoop):
             eyeballs["happy_eyeballs_delay"] = 0.25
         port = options.port_or(self.default_port)
+        # Any address and any port is what there is without one; asyncio would look up the name "".
+        source = options.source_address
         sys.audit("smtplib.connect", self, self._host, port)
         return await loop.create_connection(
             factory,
@@ -205,7 +207,7 @@ class SMTP(AuthObjects, Connection):
             port,
             ssl=context,
             server_hostname=name,
-            local_addr=options.source_address,
+            local_addr=None if source is None or not any(source) else source,
             **eyeballs,
         )
 
@@ -322,7 +324,8 @@ class SMTP(AuthObjects, Connection):
     ) -> tuple[int, bytes]:
         """Authenticate by CRAM-MD5, PLAIN or LOGIN: the first that is offered, in this order.
 
-        A server that says that the password is wrong (535) is not told it in a weaker way.
+        A server that says that the password is wrong (535) is not told it in a weaker way. What
+        is not ASCII is sent in UTF-8 (RFC 4616 section 2).
 
         Raises:
             SMTPHeloError: The server took neither EHLO nor HELO.
@@ -331,9 +334,19 @@ class SMTP(AuthObjects, Connection):
             SMTPAuthenticationError: It took none of them.
             SMTPException: It offers none of them.
         """
+        secrets = _Octets(user), _Octets(password)
         return await self._take(
-            authentication.login(self, user, password, initial_response_ok, persistent=False)
+            authentication.login(self, *secrets, initial_response_ok, persistent=False)
         )
+
+    def auth_cram_md5(self, challenge: Any = None) -> Any:
+        """The authobject of CRAM-MD5 (RFC 2195), for `user` and `password` of this object."""
+        response = super().auth_cram_md5(challenge)
+        return None if response is None else _Octets(response)
+
+    def auth_plain(self, challenge: Any = None) -> str:
+        """The authobject of PLAIN (RFC 4616), for `user` and `password` of this object."""
+        return _Octets(super().auth_plain(challenge))
 
     @property
     def _may_authenticate(self) -> bool:
