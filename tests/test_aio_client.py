@@ -443,7 +443,7 @@ def test_sockets(run: Run, tmp_path: Path) -> None:
 @pytest.mark.rust
 def test_what_connect_is_given_goes_before_what_the_class_was(run: Run) -> None:
     async def main(sink: Sink) -> None:
-        client = aio.SMTP("nowhere.invalid", 1, local_hostname="a.example.com", timeout=7.0)
+        client = aio.SMTP("nowhere.invalid", 1, timeout=7.0)
         place = sink.host, sink.port
         sock = socket.create_connection(place)
         await client.connect(port=None, hostname=None, sock=sock, local_hostname="b.example.com")
@@ -451,7 +451,9 @@ def test_what_connect_is_given_goes_before_what_the_class_was(run: Run) -> None:
         await client.connect(*place, timeout=3.0)
         await client.helo()
         await client.quit()
-        assert client.timeout == 7.0
+        assert (client.timeout, client.local_hostname) == (7.0, "b.example.com")
+        async with aio.SMTP(*place) as other:  # smtplib's knows its name from the beginning
+            assert isinstance(other.local_hostname, str)
         with pytest.raises(ValueError):
             await client.connect(*place, local_hostname="two words")
 

@@ -152,6 +152,7 @@ class SMTP(AuthObjects, Connection):
             if local_hostname is not None:
                 _core.check_host_name(local_hostname)
                 self.local_hostname = local_hostname
+            await self._own_name()  # while no server waits
             kept = self.timeout
             if timeout != 0:
                 self.timeout = timeout
