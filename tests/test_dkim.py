@@ -394,7 +394,9 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "damaged"),
         (b"no key at all", "neither PEM nor base64"),
         (base64.b64encode(b"x" * 31), "damaged"),
-        (base64.b64encode(SEED + SEED), "do not belong together"),
+        pytest.param(
+            base64.b64encode(SEED + SEED), "do not belong together", id="seed for public key"
+        ),
         (b"", "damaged"),
         (bytes(100), "damaged"),
         ("/etc/dkim/example.key", "pathlib.Path"),
