@@ -370,6 +370,26 @@ def test_a_replaced_look_up_of_the_hosts_name_is_asked_each_time() -> None:
     assert rapidsmtp.SMTP().local_hostname == smtplib.SMTP().local_hostname
 
 
+@pytest.mark.parametrize(
+    ("name", "address", "greeting"),
+    [
+        ("my host.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
+        ("host", mock.Mock(), b"ehlo [127.0.0.1]\r\n"),  # a module that is a mock in everything
+    ],
+)
+def test_a_looked_up_name_that_ehlo_cannot_hold_is_left_out(
+    half: str, server: Server, name: str, address: Any, greeting: bytes
+) -> None:
+    with (
+        mock.patch("socket.getfqdn", return_value=name),
+        mock.patch("socket.gethostbyname", return_value=address),
+    ):
+        client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
+    client.ehlo()
+    client.close()
+    assert server.wire() == greeting
+
+
 def test_the_modules_of_smtplib_are_names_of_ours() -> None:
     assert rapidsmtp.socket.error is OSError
     for name in vars(smtplib):

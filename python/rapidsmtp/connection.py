@@ -290,12 +290,22 @@ _names: list[str] = []
 
 def _look_up_name(module: Any) -> str:
     name: str = module.getfqdn()
-    if "." in name:
+    if "." in name and _fits(name):
         return name
     try:
-        return f"[{module.gethostbyname(module.gethostname())}]"
+        name = f"[{module.gethostbyname(module.gethostname())}]"
     except module.gaierror:
         return _NAMELESS
+    return name if _fits(name) else _NAMELESS
+
+
+def _fits(name: str) -> bool:
+    """Whether EHLO takes the name: what was looked up is nobody's mistake, and must not raise."""
+    try:
+        _core.check_host_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _send_without_delay(sock: Any) -> None:
