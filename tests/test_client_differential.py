@@ -203,6 +203,24 @@ def test_addresses(way: Way) -> None:
     way.compare(scenario, wire=False)
 
 
+@pytest.mark.parametrize("place", ["sender", "recipient", "option"])
+def test_what_cannot_be_encoded(way: Way, place: str) -> None:
+    """The error shows the command, as it would have been written."""
+
+    def scenario(session: Session) -> None:
+        given = {"sender": SENDER, "recipient": "one@example.com", "option": "BODY=8BITMIME"}
+        given[place] += "\u00fc"
+        for method, arguments in (
+            ("sendmail", (given["sender"], [given["recipient"]], PLAIN, [given["option"]])),
+            ("mail", (given["sender"], [given["option"]])),
+            ("rcpt", (given["recipient"],)),
+        ):
+            session.call(method, *arguments)
+            session.call("rset")  # smtplib has begun a mail, where a recipient is the fault
+
+    way.compare(scenario, wire=False)
+
+
 def test_steps_by_hand(way: Way) -> None:
     def scenario(session: Session) -> None:
         session.call("ehlo", "other.example")

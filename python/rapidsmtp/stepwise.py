@@ -142,6 +142,7 @@ def _check_envelope(
         mail_parameters if ours[0] else (),
         rcpt_options if ours[1] and client.does_esmtp else (),
         utf8=utf8,
+        lower_case=delivery.LOWER_CASE,  # an error shows the command that could not be written
     )
 
 
