@@ -6,6 +6,7 @@ What differs on purpose is in test_differences.py.
 import contextlib
 import inspect
 import io
+import ipaddress
 import re
 import smtplib
 import socket
@@ -243,6 +244,18 @@ def test_steps_by_hand(way: Way) -> None:
         session.call("docmd", "BOGUS")
         session.call("quit")
         session.call("noop")
+        session.call("quit")
+
+    way.compare(scenario)
+
+
+@pytest.mark.parametrize("way", ["SMTP"], indirect=True)
+def test_a_local_host_name_may_be_anything_that_is_text_in_the_end(way: Way) -> None:
+    def scenario(session: Session) -> None:
+        session.call("ehlo", ipaddress.ip_address("127.0.0.1"))
+        session.client.local_hostname = ipaddress.ip_address("127.0.0.1")
+        session.call("ehlo")
+        session.call("helo")
         session.call("quit")
 
     way.compare(scenario)

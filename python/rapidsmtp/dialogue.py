@@ -97,7 +97,7 @@ def run(steps: Steps[T]) -> T:
 
 def helo(client: Any, name: str) -> Steps[Reply]:
     """Say HELO, by the given name or this host's own."""
-    name = name or client.local_hostname
+    name = str(name or client.local_hostname)
     _core.check_host_name(name)
     yield client.putcmd("helo", name)
     reply: Reply = yield client.getreply()
@@ -108,7 +108,7 @@ def helo(client: Any, name: str) -> Steps[Reply]:
 def ehlo(client: Any, name: str) -> Steps[Reply]:
     """Say EHLO and take note of what the server offers (RFC 5321 4.1.1.1)."""
     client.esmtp_features = {}
-    name = name or client.local_hostname
+    name = str(name or client.local_hostname)
     _core.check_host_name(name)
     yield client.putcmd(client.ehlo_msg, name)
     code, text = yield client.getreply()
