@@ -278,6 +278,27 @@ def test_the_plugin_leaves_the_package_alone(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("optimized", [[], ["-OO"]], ids=["as it is", "no docstrings"])
+def test_a_suite_that_is_run_over_the_drop_in_has_no_warning(
+    tmp_path: Path, optimized: list[str]
+) -> None:
+    """Not even that the package was there before pytest could rewrite it."""
+    (tmp_path / "test_mail.py").write_text(
+        "def test_it():\n    import smtplib\n\n"
+        "    if not smtplib.SMTP.__module__.startswith('rapidsmtp'):\n        raise ValueError\n"
+    )
+    warned = "error::pytest.PytestAssertRewriteWarning"
+    command = [*optimized, "-m", "rapidsmtp", "run", "-m", "pytest", "-W", warned]
+    run = subprocess.run(
+        [sys.executable, *command, "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def test_the_entry_point_names_the_plugin(pytestconfig: pytest.Config) -> None:
     plugin = importlib.import_module("_rapidsmtp_pytest")
     assert pytestconfig.pluginmanager.get_plugin("rapidsmtp") is plugin

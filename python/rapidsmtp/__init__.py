@@ -57,6 +57,10 @@ for _name, _value in vars(_smtplib).items():
     if not _name.startswith("__"):
         globals().setdefault(_name, _value)
 
+# pytest rewrites the asserts of whatever brings a plugin along, and warns where that was imported
+# before, by `rapidsmtp run -m pytest` say: an error in many a suite. This tells it not to.
+__doc__ = f"{__doc__ or ''}\nPYTEST_DONT_REWRITE\n"
+
 # smtplib's own, so that `from rapidsmtp import *` brings what `from smtplib import *` does.
 __all__ = [
     "SMTP",
