@@ -506,6 +506,8 @@ def test_the_pure_half_says_what_to_install() -> None:
         "{{ [name, name]|join(' ') }}",
         '{% set n = name %}Dear {{ "Mr " + n }},',
         "{{ name|int }}",
+        '{{ "Dear " ~ (name if true else "friend") }}',
+        '{{ "Dear " ~ (none or name) }}',
     ],
 )
 @pytest.mark.parametrize("name", ["", "  ", "\xa0", None])
@@ -514,6 +516,15 @@ def test_no_dear_comma_ever_leaves(text: str, name: str | None) -> None:
     (outcome,) = template.merge([{"name": name}])
     assert isinstance(outcome, Outcome)
     assert "empty" in outcome.reason
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_an_if_without_else_is_no_way_around(name: str | None) -> None:
+    text = '{{ "Dear " ~ (name if name) }},'
+    template = Template.compose(sender="a@example.com", to="b@example.com", subject="s", text=text)
+    (outcome,) = template.merge([{"name": name}])
+    assert isinstance(outcome, Outcome)
+    assert "no else" in outcome.reason
 
 
 @pytest.mark.parametrize(

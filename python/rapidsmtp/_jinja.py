@@ -153,6 +153,7 @@ class _Environment(SandboxedEnvironment):
         self.filters["default"] = _default
         self.filters[_FIELD] = _mark_field if kind == "header" else _field
         self.filters[_CHECKED] = _field
+        self.filters[_ABSENT] = _absent
         self.filters[_OPTIONAL] = _mark_optional if kind == "header" else _optional
         self.tests = {name: self.tests[name] for name in TESTS}
 
@@ -174,6 +175,23 @@ class _FieldMissing(jinja2.StrictUndefined):
     @property
     def _undefined_message(self) -> str:
         return f"no field {self._undefined_name!r}"
+
+
+class _Absent(jinja2.Undefined):
+    """What an `if` without `else` gives where it does not hold.
+
+    False and without items where it is asked about, as in Jinja2; but no text, which there it is.
+    """
+
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError(self._undefined_message)
+
+    __repr__ = __str__
+
+
+@jinja2.pass_context  # so that no constant is made of it
+def _absent(context: Any, line: int) -> _Absent:
+    return _Absent(f"an if on line {line} does not hold and has no else")
 
 
 def _is_empty(value: Any) -> bool:
@@ -214,7 +232,7 @@ def _mark(value: Any) -> str:
 
 
 # Names that no template can write: the parser takes no leading digit.
-_FIELD, _OPTIONAL, _CHECKED = "0field", "0optional", "0checked"
+_FIELD, _OPTIONAL, _CHECKED, _ABSENT = "0field", "0optional", "0checked", "0absent"
 
 
 def _refuse_beyond_subset(tree: nodes.Template) -> None:
@@ -244,6 +262,10 @@ def _has_default(expression: nodes.Node) -> bool:
 
 def _wrap_outputs(tree: nodes.Template, environment: jinja2.Environment) -> None:
     """Put our check around every expression that is written out, and every field in it."""
+    for condition in tree.find_all(nodes.CondExpr):
+        if condition.expr2 is None:
+            line = nodes.Const(condition.lineno)
+            condition.expr2 = nodes.Filter(line, _ABSENT, [], [], None, None)
     for output in tree.find_all(nodes.Output):
         for index, expression in enumerate(output.nodes):
             if isinstance(expression, nodes.TemplateData):
@@ -262,7 +284,8 @@ def _wrapped(inner: nodes.Expr, expression: nodes.Expr, check: str) -> nodes.Exp
 class _CheckFields(NodeTransformer):
     """Checks the fields inside of an expression: `"Dear " ~ name` is not empty, `name` may be.
 
-    What has a default or is asked about (`name or "friend"`, `name if name else …`) is left alone.
+    What has a default or is asked about (`name or "friend"`, `… if name else …`) is left alone; what
+    the answer chooses is not.
     """
 
     def visit_field(self, node: nodes.Expr) -> nodes.Expr:
@@ -276,8 +299,21 @@ class _CheckFields(NodeTransformer):
     def leave_alone(self, node: nodes.Expr) -> nodes.Expr:
         return node
 
-    visit_And = visit_Or = visit_Not = visit_Compare = visit_Test = leave_alone
-    visit_CondExpr = visit_Call = leave_alone
+    visit_Not = visit_Compare = visit_Test = visit_Call = leave_alone
+
+    def visit_And(self, node: nodes.And) -> nodes.Node:
+        node.right = self.visit(node.right)
+        return node
+
+    def visit_Or(self, node: nodes.Or) -> nodes.Node:
+        node.right = self.visit(node.right)
+        return node
+
+    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
+        node.expr1 = self.visit(node.expr1)
+        if node.expr2 is not None:
+            node.expr2 = self.visit(node.expr2)
+        return node
 
 
 def _label(expression: nodes.Expr) -> str:

@@ -1,7 +1,7 @@
 //! No "Dear ," ever leaves: what is written out is checked, and every field inside of it.
 //!
 //! `"Dear " ~ name` is not empty, but `name` may be. What has a default or is asked about
-//! (`name or "friend"`, `name if name else …`) is left alone.
+//! (`name or "friend"`, `… if name else …`) is left alone; what the answer chooses is not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,8 +47,24 @@ fn check_fields(expr: &mut Expr, folds: bool) {
             expr.check(Some(label));
         }
         Filter(super::syntax::Filter::Default, ..) => {}
-        And(..) | Or(..) | Not(_) | Compare(..) | Defined(..) | Conditional(..) => {}
+        Not(_) | Compare(..) | Defined(..) => {}
+        And(..) | Or(..) | Conditional(..) => check_chosen(&mut expr.kind, folds),
         _ => expr.each_child_mut(&mut |child| check_fields(child, folds)),
+    }
+}
+
+/// What is written once the question before it is answered.
+fn check_chosen(kind: &mut ExprKind, folds: bool) {
+    use ExprKind::*;
+    match kind {
+        And(_, right) | Or(_, right) => check_fields(right, folds),
+        Conditional(_, value, otherwise) => {
+            check_fields(value, folds);
+            otherwise
+                .iter_mut()
+                .for_each(|value| check_fields(value, folds));
+        }
+        _ => {}
     }
 }
 

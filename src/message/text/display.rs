@@ -23,8 +23,7 @@ impl Printer<'_> {
     /// str(value), appended.
     pub(super) fn str(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         match value {
-            Value::Undefined(_) => return Err(value.undefined()),
-            Value::Absent(_) => {}
+            Value::Undefined(_) | Value::Absent(_) => return Err(value.undefined()),
             Value::Text(text) | Value::Markup(text) => {
                 self.budget.write(text.len())?;
                 out.push_str(text);
@@ -75,7 +74,8 @@ impl Printer<'_> {
         self.budget.work(1)?;
         let begin = out.len();
         match value {
-            Value::Undefined(_) | Value::Absent(_) => out.push_str("Undefined"),
+            Value::Absent(_) => return Err(value.undefined()),
+            Value::Undefined(_) => out.push_str("Undefined"),
             Value::None => out.push_str("None"),
             Value::Bool(true) => out.push_str("True"),
             Value::Bool(false) => out.push_str("False"),

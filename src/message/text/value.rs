@@ -17,8 +17,8 @@ const DEPTH: u8 = 64;
 pub enum Value {
     /// Nothing is there: what an error would say, such as "no field 'name'".
     Undefined(Arc<str>),
-    /// What an `if` without `else` gives where it does not hold: empty in an expression, and an
-    /// error, with this text, where it is written or computed with.
+    /// What an `if` without `else` gives where it does not hold: false and without items where it
+    /// is asked about, and an error, with this text, where it is written or computed with.
     Absent(Arc<str>),
     /// Python's None.
     None,
@@ -111,7 +111,7 @@ impl Value {
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "_FieldMissing",
-            Self::Absent(_) => "Undefined",
+            Self::Absent(_) => "_Absent",
             Self::None => "NoneType",
             Self::Bool(_) => "bool",
             Self::Integer(_) | Self::Big(_) => "int",
