@@ -106,6 +106,14 @@ def test_every_message_has_its_own_identifier(server: Server) -> None:
     assert all(abs(message["Date"].datetime.timestamp() - time.time()) < 60 for message in parsed)
 
 
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("a detached\ninstance")
+
+
+BOTTOMLESS: dict[str, Any] = {"id": 5, "email": "a@x.org"}
+BOTTOMLESS["name"] = BOTTOMLESS
+
 BROKEN: list[tuple[Any, str]] = [
     ({"id": 1, "name": "A"}, "no field 'email'"),
     ({"id": 2, "name": "", "email": "a@x.org"}, "the field 'name' is empty"),
@@ -114,6 +122,9 @@ BROKEN: list[tuple[Any, str]] = [
     ({"name": "A", "email": "a@x.org"}, "no field 'id', which is the tag"),
     ("a string", "a row must be a mapping, not str"),
     (None, "a row must be a mapping, not NoneType"),
+    ({"id": 6, "name": Unspeakable(), "email": "a@x.org"}, "RuntimeError: a detached instance"),
+    ({"id": 7, "name": [Unspeakable()], "email": "a@x.org"}, "RuntimeError: a detached instance"),
+    (BOTTOMLESS, "deep"),
 ]
 
 
@@ -130,6 +141,12 @@ def test_a_bad_row_is_invalid_and_the_others_go(server: Server, bad: Any, reason
     assert (invalid.message, invalid.phase, dict(invalid.recipients)) == (None, "build", {})
     assert invalid.tag == (bad.get("id") if isinstance(bad, dict) else None)
     assert pickle.loads(pickle.dumps(invalid)) == invalid
+
+
+def test_what_no_text_asks_for_is_not_looked_at() -> None:
+    row = {**rows(1)[0], "more": Unspeakable(), "itself": BOTTOMLESS}
+    (message,) = template().merge([row])
+    assert isinstance(message, Message)
 
 
 def test_what_merge_gives_is_the_same_without_a_sender() -> None:

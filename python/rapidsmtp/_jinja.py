@@ -62,6 +62,9 @@ _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.Test,
 )
 
+# Lists within lists; the same as in `src/python/row.rs`.
+_DEPTH = 60
+
 # The text of a field stands between these in a header, so that it stays one opaque word when the
 # header is parsed. Unicode keeps both code points for private use.
 _MARKS_REMOVED = {ord(FIELD_BEGINS): None, ord(FIELD_ENDS): None}
@@ -71,7 +74,8 @@ class Text:
     """One compiled piece of text: a header's value or a body.
 
     Attributes:
-        required: The fields that a row must have.
+        fields: The fields that are read from a row, somewhere.
+        required: Those that a row must have.
         constant: The text itself where nothing in it depends on the row, else None.
     """
 
@@ -99,7 +103,8 @@ class Text:
     def _compile(self, source: str, environment: "_Environment") -> None:
         tree = environment.parse(source)
         _refuse_beyond_subset(tree)
-        self.required = _required_fields(tree)
+        self.fields = frozenset(meta.find_undeclared_variables(tree))
+        self.required = _used_names(tree) & self.fields
         self.constant = _constant(tree)
         if self.constant is None:
             _wrap_outputs(tree, environment)
@@ -125,15 +130,22 @@ class Text:
             raise RowError(f"{self.where}: {error}") from None
 
 
-def plain(value: Any) -> Any:
-    """Reduce a row's value to str, int, float, bool, None and lists and dicts of them."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Reduce a row's value to str, int, float, bool, None and lists and dicts of them.
+
+    Raises:
+        RowError: It holds itself, or nearly so.
+        Exception: What its `str()` raises.
+    """
+    if depth > _DEPTH:
+        raise RowError("lists within lists, too deeply")
     kind = type(value)
     if kind in (str, int, float, bool) or value is None:
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     # A Markup in a row would otherwise pass the escaping: text from outside is never markup.
     return str.__str__(str(value))
 
@@ -284,8 +296,8 @@ def _wrapped(inner: nodes.Expr, expression: nodes.Expr, check: str) -> nodes.Exp
 class _CheckFields(NodeTransformer):
     """Checks the fields inside of an expression: `"Dear " ~ name` is not empty, `name` may be.
 
-    What has a default or is asked about (`name or "friend"`, `… if name else …`) is left alone; what
-    the answer chooses is not.
+    What has a default or is asked about (`name or "friend"`, `… if name else …`) is left alone;
+    what the answer chooses is not.
     """
 
     def visit_field(self, node: nodes.Expr) -> nodes.Expr:
@@ -335,11 +347,11 @@ def _constant(tree: nodes.Template) -> str | None:
     return "".join(pieces)
 
 
-def _required_fields(tree: nodes.Template) -> frozenset[str]:
-    """The names that come from the row and are used somewhere without a way to do without."""
+def _used_names(tree: nodes.Template) -> frozenset[str]:
+    """The names that are used somewhere without a way to do without."""
     found: set[str] = set()
     _collect_names(tree, found)
-    return frozenset(found & meta.find_undeclared_variables(tree))
+    return frozenset(found)
 
 
 def _collect_names(node: nodes.Node, found: set[str]) -> None:

@@ -101,11 +101,13 @@ class Template:
     ) -> None:
         self._signer = signer
         required: set[str] = set()
+        used: set[str] = set()
         self._fields: list[_HeaderField] = []
         self._constant: dict[int, tuple[bytes, list[Mailbox]]] = {}
         for name, value in headers:
             field = _HeaderField(name, Text(value, "header", f"header {name}"))
             required |= field.text.required
+            used |= field.text.fields
             if field.text.constant is not None:
                 self._constant[len(self._fields)] = field.render({})
             self._fields.append(field)
@@ -116,11 +118,13 @@ class Template:
             piece = part if isinstance(part, bytes) else _compiled(part)
             if isinstance(piece, _BodyText):
                 required |= piece.text.required
+                used |= piece.text.fields
                 piece = piece.render({}) if piece.text.constant is not None else piece
             self._pieces.append(piece)
         fixed = (piece for piece in self._pieces if isinstance(piece, bytes))
         self._eight_bit = not all(piece.isascii() for piece in fixed)
         self.required_fields: frozenset[str] = frozenset(required)
+        self._used = sorted(used)
 
     def draft(self, row: Mapping[str, Any], tag: Any, date: str, id: str, time: int) -> Draft:
         """Take a row.
@@ -138,7 +142,7 @@ class Template:
         self, row: Mapping[str, Any], date: str, id: str, time: int
     ) -> tuple[str, list[str], bytes, list[str]]:
         """Write the message for a row; see `Draft.compose`."""
-        values = plain(row)
+        values = {name: plain(row[name]) for name in self._used if name in row}
         lines: list[bytes] = []
         boxes: _Boxes = {}
         for index, field in enumerate(self._fields):

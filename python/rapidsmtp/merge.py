@@ -52,7 +52,7 @@ class Merge(Iterator[Message | Outcome]):
             return draft
         try:
             return message_of(draft)
-        except ValueError as error:
+        except Exception as error:  # see _of_rows
             return _invalid(draft.tag, error)
 
     def unwritten(self) -> "Iterator[Any]":
@@ -82,9 +82,13 @@ def _of_rows(
                 if tag not in row:
                     raise RowError(f"no field {tag!r}, which is the tag")
                 value = row[tag]
-            yield template.draft(row, value, *stamp)
-        except ValueError as error:
+            draft = template.draft(row, value, *stamp)
+        except Exception as error:
+            # The row's own objects are asked for their text, and may raise whatever they like: that
+            # must not end the run for the others.
             yield _invalid(value, error)
+        else:
+            yield draft
 
 
 def _of_lines(lines: "_core.CsvLines") -> "Iterator[Draft | Outcome]":
@@ -99,5 +103,8 @@ def _of_lines(lines: "_core.CsvLines") -> "Iterator[Draft | Outcome]":
         yield draft
 
 
-def _invalid(tag: Any, error: ValueError) -> Outcome:
-    return Outcome(tag, None, Status.INVALID, phase="build", reason=str(error))
+def _invalid(tag: Any, error: Exception) -> Outcome:
+    reason = str(error)
+    if not isinstance(error, ValueError):
+        reason = " ".join(f"{type(error).__name__}: {reason}".split())
+    return Outcome(tag, None, Status.INVALID, phase="build", reason=reason)
