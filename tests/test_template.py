@@ -184,6 +184,35 @@ def test_a_name_is_never_syntax(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "International Association of Everything, Section " * 3 + "4",
+        'The "Second" \\ International Association of Nothing at All and More of the Same',
+        "Gesellschaft für Österreichische Länderkunde und Völkerverständigung e. V. am Rhein",
+        "y" * 300,
+        "\u5c71\u7530\u3000\u592a\u90ce",
+        "Zo\u00eb\u00a0B",
+    ],
+)
+def test_a_long_name_comes_back(name: str) -> None:
+    template = compose(to=["{{ name }} <{{ email }}>", "b@x.org", "{{ name }} <c@x.org>"])
+    message = template.render(ROW | {"name": name})
+    first, _, third = parse(message)["To"].addresses
+    assert (first.display_name, third.display_name) == (name, name)
+    lines = message.data.split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert max(map(len, lines)) <= (78 if " " in name else 998)
+
+
+@pytest.mark.parametrize("local_part", ["a..b", ".a", "a."])
+def test_dots_that_an_atom_has_not(local_part: str) -> None:
+    """Some have had such an address for twenty years, and servers know it without quotes."""
+    message = compose().render(ROW | {"email": f"{local_part}@x.org"})
+    assert message.recipients == (f"{local_part}@x.org",)
+    header = parse(message)["To"]
+    assert (header.addresses[0].username, header.defects) == (local_part, ())
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "a@b.org, evil@z.org",

@@ -11,6 +11,7 @@ import binascii
 import re
 import unicodedata
 from email.header import Header
+from itertools import groupby
 from typing import NamedTuple
 
 # Unicode keeps these code points for private use; values of fields are rid of them first.
@@ -19,6 +20,8 @@ FIELD_BEGINS, FIELD_ENDS = "\uf8f0", "\uf8f1"
 # RFC 5322 section 2.1.1, without the CRLF.
 MAXIMUM_LINE = 998
 PREFERRED_LINE = 78
+# A word is twice as long where all of it is escaped, and the header's name may stand before it.
+_LONGEST_WORD = MAXIMUM_LINE // 2 - 32
 # RFC 5321 section 4.5.3.1.3: a path has 256 octets, two of them the angle brackets.
 MAXIMUM_ADDRESS = 254
 
@@ -42,6 +45,7 @@ _HEADER_NAME = re.compile(r"[!-9;-~]+")
 # C0 but for the tab, DEL, and whatever Python or Unicode takes for the end of a line.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+_ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
 _NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
 _MARKED = re.compile(f"{FIELD_BEGINS}([^{FIELD_ENDS}]*)")
 _NOT_IN_URL = re.compile(r"[\s<>,\"\\]")
@@ -106,15 +110,20 @@ def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
 
     An address with a local part beyond ASCII stays as it is, in UTF-8 (RFC 6532).
     """
-    lines = [f"{name}: "]
+    text, column = f"{name}:", len(name) + 1
     for index, mailbox in enumerate(mailboxes):
-        separator = "," if index + 1 < len(mailboxes) else ""
-        text = _format_mailbox(mailbox, len(name) + 2) + separator
-        if index and len(lines[-1]) + len(text) >= PREFERRED_LINE:
-            lines.append(f" {text}")
-        else:
-            lines[-1] += f" {text}" if index else text
-    return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+        words = _mailbox_words(mailbox, len(name) + 2)
+        if index + 1 < len(mailboxes):
+            words[-1] += ","
+        if index and column + sum(1 + len(word) for word in words) > PREFERRED_LINE:
+            text, column = f"{text}\r\n", 0
+        # Only what has more than a line is broken between its words.
+        for place, word in enumerate(words):
+            if place and column + 1 + len(word) > PREFERRED_LINE:
+                text, column = f"{text}\r\n", 0
+            text += f" {word}"
+            column += 1 + len(word)
+    return f"{text}\r\n".encode()
 
 
 def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
@@ -253,7 +262,8 @@ class _MailboxParser:
             self._text(character, character)
 
     def _end(self) -> None:
-        phrase = " ".join("".join(self._phrase).split())
+        # No-break and ideographic spaces are somebody's own.
+        phrase = " ".join(re.findall(r"[^ \t]+", "".join(self._phrase)))
         literal = "".join(self._bare if self._angle is None else self._angle).strip()
         named = self._angle is not None
         broken = self._in_angle or self._in_quotes or self._comments
@@ -329,15 +339,49 @@ def _encoded_words(value: str, used: int) -> str:
         raise RowError(f"text that is not Unicode: {error.reason}") from None
 
 
-def _format_mailbox(mailbox: Mailbox, used: int) -> str:
-    name, address = mailbox
-    if not name:
-        return address
-    if not name.isascii() or "=?" in name or len(name) > PREFERRED_LINE:
-        return f"{_encoded_words(name, used)} <{address}>"
-    if _NEEDS_QUOTES.search(name):
-        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return f"{name} <{address}>"
+def _mailbox_words(mailbox: Mailbox, column: int) -> list[str]:
+    """What a mailbox is written in, without the blanks between; `column` is where it begins."""
+    address = _header_address(mailbox.address)
+    if not mailbox.name:
+        return [address]
+    return [*_phrase(mailbox.name, column), f"<{address}>"]
+
+
+def _phrase(name: str, column: int) -> list[str]:
+    """A display name: as it is, in quotes, or in encoded words."""
+    words = name.split(" ")
+    if all(map(_is_plain, words)):
+        if _NEEDS_QUOTES.search(name):
+            escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+            words = f'"{escaped}"'.split(" ")
+        return words
+    whole = _encoded_words(name, column).split()
+    if len(whole) == 1 or name.isascii():
+        return whole
+    # Python's parser, and not it alone, reads a blank between two encoded words of a phrase, where
+    # there is none (RFC 2047 section 6.2): what can do without them does.
+    written: list[str] = []
+    for plain, run in groupby(words, lambda word: _is_plain(word) and bool(_ATOM.fullmatch(word))):
+        adjacent = list(run)
+        written += adjacent if plain else _encoded_words(" ".join(adjacent), column).split()
+    return written
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a word needs no encoding: it is ASCII, fits and looks like no encoded word."""
+    return word.isascii() and "=?" not in word and len(word) < _LONGEST_WORD
+
+
+def _header_address(address: str) -> str:
+    """An address as a header has it.
+
+    Dots where an atom has none stand in quotes there (RFC 5322 section 3.2.3), though servers take
+    them without.
+    """
+    local_part, _, domain = address.rpartition("@")
+    if not local_part.startswith('"') and "" in local_part.split("."):
+        return f'"{local_part}"@{domain}'
+    return address
 
 
 def _base64(data: bytes) -> bytes:

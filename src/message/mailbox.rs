@@ -5,12 +5,16 @@
 
 use std::mem;
 
+use super::encode::MAXIMUM_LINE;
 use super::header::{PREFERRED_LINE, encode_words, is_white, refuse_controls};
 use super::text::quoted;
 use super::{FIELD_BEGINS, FIELD_ENDS, RowError};
 
 /// RFC 5321 section 4.5.3.1.3: a path has 256 octets, two of them the angle brackets.
 const MAXIMUM_ADDRESS: usize = 254;
+
+/// A word is twice as long where all of it is escaped, and the header's name may stand before it.
+const LONGEST_WORD: usize = MAXIMUM_LINE / 2 - 32;
 
 /// A display name, "" for none, and an address with an ASCII domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,20 +51,27 @@ pub fn parse_mailboxes(value: &str, header: &str) -> Result<Vec<Mailbox>, RowErr
 pub fn encode_addresses(header: &str, mailboxes: &[Mailbox], out: &mut Vec<u8>) {
     out.extend_from_slice(header.as_bytes());
     out.push(b':');
-    let mut line = out.len() - header.len() - 1;
-    let mut text = Vec::new();
+    let mut column = header.len() + 1;
     for (number, mailbox) in mailboxes.iter().enumerate() {
-        text.clear();
-        mailbox.write(header.len() + 2, &mut text);
-        if number + 1 < mailboxes.len() {
-            text.push(b',');
+        let mut words = mailbox.words(header.len() + 2);
+        if let Some(word) = words.last_mut().filter(|_| number + 1 < mailboxes.len()) {
+            word.push(',');
         }
-        if number > 0 && out.len() - line + text.len() >= PREFERRED_LINE {
+        let length: usize = words.iter().map(|word| 1 + word.len()).sum();
+        if number > 0 && column + length > PREFERRED_LINE {
             out.extend_from_slice(b"\r\n");
-            line = out.len();
+            column = 0;
         }
-        out.push(b' ');
-        out.extend_from_slice(&text);
+        // Only what has more than a line is broken between its words.
+        for (place, word) in words.iter().enumerate() {
+            if place > 0 && column + 1 + word.len() > PREFERRED_LINE {
+                out.extend_from_slice(b"\r\n");
+                column = 0;
+            }
+            out.push(b' ');
+            out.extend_from_slice(word.as_bytes());
+            column += 1 + word.len();
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -94,29 +105,78 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
 }
 
 impl Mailbox {
-    fn write(&self, column: usize, out: &mut Vec<u8>) {
-        let Self { name, address } = self;
-        if name.is_empty() {
-            out.extend_from_slice(address.as_bytes());
-            return;
+    /// What it is written in, without the blanks between; `column` is where it begins.
+    fn words(&self, column: usize) -> Vec<String> {
+        let address = header_address(&self.address);
+        if self.name.is_empty() {
+            return vec![address];
         }
-        if !name.is_ascii() || name.contains("=?") || name.len() > PREFERRED_LINE {
-            encode_words(name, column, out);
-        } else if name.contains(|each| "()<>[]:;@\\,.\"".contains(each)) {
-            out.push(b'"');
-            for octet in name.bytes() {
-                if matches!(octet, b'"' | b'\\') {
-                    out.push(b'\\');
-                }
-                out.push(octet);
-            }
-            out.push(b'"');
+        let mut words = phrase(&self.name, column);
+        words.push(format!("<{address}>"));
+        words
+    }
+}
+
+/// A display name: as it is, in quotes, or in encoded words.
+fn phrase(name: &str, column: usize) -> Vec<String> {
+    if name.split(' ').all(is_plain) {
+        if !name.contains(|each| "()<>[]:;@\\,.\"".contains(each)) {
+            return name.split(' ').map(str::to_owned).collect();
+        }
+        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
+        let quoted = format!("\"{escaped}\"");
+        return quoted.split(' ').map(str::to_owned).collect();
+    }
+    let whole = encoded(name, column);
+    if whole.len() == 1 || name.is_ascii() {
+        return whole;
+    }
+    // Python's parser, and not it alone, reads a blank between two encoded words of a phrase, where
+    // there is none (RFC 2047 section 6.2): what can do without them does.
+    let mut words = Vec::new();
+    let mut run = String::new();
+    for word in name.split(' ') {
+        if !word.is_empty() && is_plain(word) && word.bytes().all(is_atom) {
+            words.append(&mut encoded(&mem::take(&mut run), column));
+            words.push(word.to_owned());
         } else {
-            out.extend_from_slice(name.as_bytes());
+            run.extend((!run.is_empty()).then_some(' '));
+            run.push_str(word);
         }
-        out.extend_from_slice(b" <");
-        out.extend_from_slice(address.as_bytes());
-        out.push(b'>');
+    }
+    words.append(&mut encoded(&run, column));
+    words
+}
+
+/// Whether a word needs no encoding: it is ASCII, fits into a line and looks like no encoded word.
+fn is_plain(word: &str) -> bool {
+    word.is_ascii() && !word.contains("=?") && word.len() < LONGEST_WORD
+}
+
+fn encoded(text: &str, column: usize) -> Vec<String> {
+    let mut written = Vec::new();
+    if !text.is_empty() {
+        encode_words(text, column, &mut written);
+    }
+    let words = String::from_utf8_lossy(&written);
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// An atom's character (RFC 5322 section 3.2.3).
+fn is_atom(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet)
+}
+
+/// An address as a header has it: dots where an atom has none stand in quotes there (RFC 5322
+/// section 3.2.3), though servers take them without.
+fn header_address(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local_part, domain))
+            if !local_part.starts_with('"') && local_part.split('.').any(str::is_empty) =>
+        {
+            format!("\"{local_part}\"@{domain}")
+        }
+        _ => address.to_owned(),
     }
 }
 
@@ -213,7 +273,9 @@ impl Parser<'_> {
         if entry.in_angle || entry.in_quotes || entry.comments > 0 {
             return Err(self.fault("a bracket or a quote is left open"));
         }
-        let phrase = entry.phrase.split(is_white).filter(|word| !word.is_empty());
+        // No-break and ideographic spaces are somebody's own.
+        let phrase = entry.phrase.split([' ', '\t']);
+        let phrase = phrase.filter(|word| !word.is_empty());
         let phrase = phrase.collect::<Vec<_>>().join(" ");
         let is_named = entry.angle.is_some();
         let literal = entry.angle.unwrap_or(entry.bare);
@@ -305,6 +367,32 @@ mod tests {
     }
 
     #[test]
+    fn spaces_that_are_no_blanks_are_kept() {
+        let name = "山田\u{3000}太郎\u{a0}x";
+        assert_eq!(
+            parsed(&format!("{}  y <a@x.org>", field(name))),
+            one(&format!("{name} y"), "a@x.org")
+        );
+    }
+
+    #[test]
+    fn dots_of_no_atom_are_quoted_in_a_header() {
+        for (address, shown) in [
+            ("a..b@x.org", "\"a..b\"@x.org"),
+            (".a@x.org", "\".a\"@x.org"),
+            ("a.@x.org", "\"a.\"@x.org"),
+            ("\"a..b\"@x.org", "\"a..b\"@x.org"),
+            ("a.b@x.org", "a.b@x.org"),
+        ] {
+            let mailboxes = parse_mailboxes(address, "To").unwrap();
+            assert_eq!(mailboxes[0].address, address);
+            let mut out = Vec::new();
+            encode_addresses("To", &mailboxes, &mut out);
+            assert_eq!(out, format!("To: {shown}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
     fn a_field_is_one_word() {
         let name = field("B, Ann <x@y> \"(:;");
         let value = format!("{name} <{}>", field("a@x.org"));
@@ -360,6 +448,22 @@ mod tests {
             "To: \"B, \\\"A\\\\\\\"\" <a@x.org>\r\n"
         );
         assert_eq!(write(&["é"]), "To: =?utf-8?b?w6k=?= <a@x.org>\r\n");
+        let long = "Society for the Study of Everything, Section ".repeat(3);
+        let field = write(&[long.trim_end()]);
+        assert_eq!(
+            field.replace("\r\n", ""),
+            format!("To: \"{}\" <a@x.org>", long.trim_end())
+        );
+        assert!(field.split("\r\n").all(|line| line.len() <= PREFERRED_LINE));
+        assert_eq!(
+            write(&["Gesellschaft für Erdkunde und Vermessung der Länder am großen Meer"]),
+            "To: Gesellschaft =?utf-8?q?f=C3=BCr?= Erdkunde und Vermessung der\r\n \
+             =?utf-8?q?L=C3=A4nder?= am =?utf-8?q?gro=C3=9Fen?= Meer <a@x.org>\r\n"
+        );
+        for name in ["x".repeat(400), "\"".repeat(460), "x".repeat(900)] {
+            let field = write(&[&name, &name]);
+            assert!(field.split("\r\n").all(|line| line.len() <= MAXIMUM_LINE));
+        }
         let many = write(&["Somebody"; 12]);
         assert_eq!(many.matches("<a@x.org>").count(), 12);
         assert!(many.split("\r\n").all(|line| line.len() <= PREFERRED_LINE));
