@@ -469,6 +469,16 @@ def test_merge_csv(tmp_path: Path) -> None:
     assert isinstance(bad, Outcome) and bad.tag == "2"
 
 
+def test_of_columns_with_one_name_the_first_counts(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,x,x\na@x.org,one,two\n")
+    template = Template.compose(
+        sender="s@example.com", to="{{ email }}", subject="s", text="{{ x|default('') }}"
+    )
+    (message,) = template.merge_csv(path)
+    assert isinstance(message, Message) and message.data.endswith(b"\r\n\r\none\r\n")
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [

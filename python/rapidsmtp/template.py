@@ -297,7 +297,12 @@ def _check_cells(cells: list[str], columns: list[str], where: str) -> None:
 def csv_rows(path: str | os.PathLike[str], encoding: str) -> Iterator[dict[str, Any]]:
     """Read the rows of a CSV file that `check_csv` has passed, one at a time."""
     with Path(path).open(encoding=encoding, newline="") as file:
-        yield from csv.DictReader(file, strict=True)
+        reader = csv.reader(file, strict=True)
+        columns = next(reader, [])[::-1]
+        for cells in reader:
+            if cells:
+                # From behind: of columns with the same name the first is the one that counts.
+                yield dict(zip(columns, cells[::-1], strict=True))
 
 
 def _own_fields(message: "email.message.Message[Any, Any]") -> Iterator[tuple[str, Any]]:
