@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from rapidsmtp.message import Message, _addresses, envelope, flatten
@@ -160,6 +160,7 @@ MAILBOXES = some.lists(
                 "<a@b",
                 "",
                 "A B",
+                "Ada a@b.c",
             ]
         ),
         some.text('ab_ .-+@<>,;:()"\\\t\nü', max_size=12),
@@ -169,6 +170,7 @@ MAILBOXES = some.lists(
 
 
 @given(fields=some.lists(MAILBOXES, min_size=1, max_size=3))
+@example(fields=["Ada Lovelace ada@example.org"])
 def test_addresses_are_those_of_getaddresses(fields: list[str]) -> None:
     assert _addresses(fields) == [address for _, address in email.utils.getaddresses(fields)]
 

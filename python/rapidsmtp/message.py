@@ -79,7 +79,7 @@ _set_rcpt_options = Message.__dict__["rcpt_options"].__set__
 
 # A mailbox of which there can be no two readings (RFC 5322 section 3.4): no quotes, no comments.
 _MAILBOX = re.compile(
-    r" *(?:[\w]+(?: [\w]+)* )?(<)?([\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*)(?(1)>) *", re.ASCII
+    r" *(?:(?:\w+(?: \w+)* )?(<))?([\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*)(?(1)>) *", re.ASCII
 )
 
 
