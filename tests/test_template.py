@@ -5,6 +5,7 @@ import email
 import email.policy
 import os
 import pickle
+import re
 import subprocess
 import sys
 from email.message import EmailMessage
@@ -103,6 +104,16 @@ def test_all_the_parts(tmp_path: Path) -> None:
     assert not any(part.defects for part in parsed.walk())
 
 
+def test_a_message_as_an_attachment(tmp_path: Path) -> None:
+    path = tmp_path / "forwarded.eml"
+    path.write_bytes(b"Subject: x\n\n" + b"long " * 999)
+    template = Template.compose(
+        sender="a@example.com", to="b@example.com", subject="s", text="t", attachments=[path]
+    )
+    (part,) = parse(template.render({})).iter_attachments()
+    assert (part.get_filename(), part.get_content()) == (path.name, path.read_bytes())
+
+
 def test_html_is_escaped_as_markupsafe_does_and_text_is_not() -> None:
     template = compose(text="{{ name }}", html="{{ name }}|{{ name|safe }}")
     parsed = parse(template.render(ROW | {"name": "<&>\"'é"}))
@@ -170,6 +181,13 @@ def test_long_and_foreign_headers() -> None:
     assert parse(looks_encoded)["Subject"] == "=?utf-8?q?x?="
 
 
+def test_the_identifier_of_a_list_is_never_encoded() -> None:
+    message = compose(headers={"List-Id": "Größe {{ name }} <news.example.com>"}).render(ROW)
+    (line,) = re.findall(rb"List-Id: .*\r\n(?: .*\r\n)*", message.data)
+    assert line.endswith(b" <news.example.com>\r\n")
+    assert parse(message)["List-Id"] == f"Größe {ROW['name']} <news.example.com>"
+
+
 # Addresses
 
 
@@ -190,8 +208,8 @@ def test_a_name_is_never_syntax(name: str) -> None:
         'The "Second" \\ International Association of Nothing at All and More of the Same',
         "Gesellschaft für Österreichische Länderkunde und Völkerverständigung e. V. am Rhein",
         "y" * 300,
-        "\u5c71\u7530\u3000\u592a\u90ce",
-        "Zo\u00eb\u00a0B",
+        "山田\u3000太郎",
+        "Zoë\u00a0B",
     ],
 )
 def test_a_long_name_comes_back(name: str) -> None:

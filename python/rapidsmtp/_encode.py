@@ -102,7 +102,13 @@ def encode_header(name: str, value: str) -> bytes:
             return f"{folded}\r\n".encode("ascii")
     if tokens:
         raise RowError(f"header {name}: it takes ASCII in words of at most {MAXIMUM_LINE} bytes")
-    return f"{name}: {_encoded_words(value, len(name) + 2)}\r\n".encode("ascii")
+    end = ""
+    if name.lower() == "list-id":
+        # RFC 2919 section 2: a phrase, and the identifier by which readers sort their mail.
+        phrase, bracket, identifier = value.rpartition(" <")
+        if bracket and identifier.isascii() and len(identifier) < _LONGEST_WORD:
+            value, end = phrase, f"\r\n <{identifier}"
+    return f"{name}: {_encoded_words(value, len(name) + 2)}{end}\r\n".encode("ascii")
 
 
 def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:

@@ -77,6 +77,10 @@ class Skeleton:
         """Add an attachment, or an image that HTML calls `cid:inline_name`, in base64."""
         guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         maintype, _, subtype = guessed.partition("/")
+        if maintype in ("message", "multipart"):
+            # A message must not be in base64 (RFC 2046 section 5.2.1), and is read as no message in
+            # it; as it is, its lines may be longer than a relay takes.
+            maintype, subtype = "application", "octet-stream"
         part = EmailMessage(email.policy.SMTP)
         part.set_content(
             path.read_bytes(),

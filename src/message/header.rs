@@ -14,6 +14,9 @@ use super::{FIELD_BEGINS, FIELD_ENDS, RowError};
 /// RFC 5322 section 2.1.1, without the CRLF.
 pub(super) const PREFERRED_LINE: usize = 78;
 
+/// A word is twice as long where all of it is escaped, and the header's name may stand before it.
+pub(super) const LONGEST_WORD: usize = MAXIMUM_LINE / 2 - 32;
+
 /// RFC 2047 section 2: an encoded word has 75 characters at most, a line of them 76.
 const WORD: usize = 75;
 
@@ -75,7 +78,20 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    encode_words(value, name.len() + 2, out);
+    // RFC 2919 section 2: a phrase, and the identifier by which readers sort their mail.
+    let identified = (lower == "list-id")
+        .then(|| value.rsplit_once(" <"))
+        .flatten()
+        .filter(|(_, identifier)| identifier.is_ascii() && identifier.len() < LONGEST_WORD);
+    encode_words(
+        identified.map_or(value, |(phrase, _)| phrase),
+        name.len() + 2,
+        out,
+    );
+    if let Some((_, identifier)) = identified {
+        out.extend_from_slice(b"\r\n <");
+        out.extend_from_slice(identifier.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
@@ -338,6 +354,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_identifier_of_a_list_is_never_encoded() {
+        assert_eq!(
+            written("List-Id", "Größe <news.x.org>").unwrap(),
+            "List-Id: =?utf-8?b?R3LDtsOfZQ==?=\r\n <news.x.org>\r\n"
+        );
+        let plain = "News <news.x.org>";
+        assert_eq!(
+            written("List-Id", plain).unwrap(),
+            format!("List-Id: {plain}\r\n")
+        );
     }
 
     #[test]

@@ -5,16 +5,12 @@
 
 use std::mem;
 
-use super::encode::MAXIMUM_LINE;
-use super::header::{PREFERRED_LINE, encode_words, is_white, refuse_controls};
+use super::header::{LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls};
 use super::text::quoted;
 use super::{FIELD_BEGINS, FIELD_ENDS, RowError};
 
 /// RFC 5321 section 4.5.3.1.3: a path has 256 octets, two of them the angle brackets.
 const MAXIMUM_ADDRESS: usize = 254;
-
-/// A word is twice as long where all of it is escaped, and the header's name may stand before it.
-const LONGEST_WORD: usize = MAXIMUM_LINE / 2 - 32;
 
 /// A display name, "" for none, and an address with an ASCII domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,6 +326,7 @@ fn is_domain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::encode::MAXIMUM_LINE;
 
     fn field(text: &str) -> String {
         format!("{FIELD_BEGINS}{text}{FIELD_ENDS}")
