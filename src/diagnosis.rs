@@ -104,7 +104,8 @@ const RELAY_CODES: [i64; 4] = [530, 534, 535, 538];
 /// Storage, system or congestion limits; too many recipients; two providers' rate limits.
 const SLOWER_STATUS: [&str; 6] = ["4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"];
 
-/// The connection is full: amazon SES, Exim and others say so in words alone.
+/// The connection is full: amazon SES, Exim and others say so in words alone. Said of a recipient,
+/// unless it is a 421, it is a mailbox that is.
 const CONNECTION_TEXTS: [&str; 3] = [
     "maximum message count",
     "too many messages",
@@ -129,7 +130,11 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
     if RELAY_CODES.contains(&code) || (phase.is_set_up() && (500..=599).contains(&code)) {
         Blame::Relay
     } else if say(&CONNECTION_TEXTS) {
-        Blame::Connection
+        match (phase, code) {
+            (_, 421) => Blame::Connection,
+            (Phase::Rcpt, 400..=599) => Blame::Recipient,
+            _ => Blame::Connection,
+        }
     } else if for_now
         && (slower_status || say(&SLOWER_TEXTS) || (phase != Phase::Rcpt && say(&[LATER_TEXT])))
     {

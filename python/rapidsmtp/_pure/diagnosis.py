@@ -29,7 +29,8 @@ _SLOWER_STATUS = {"4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"}
 """Storage, system or congestion limits; too many recipients; two providers' rate limits."""
 
 _CONNECTION_TEXTS = (b"maximum message count", b"too many messages", b"message limit")
-"""The connection is full: amazon SES, Exim and others say so in words alone."""
+"""The connection is full: amazon SES, Exim and others say so in words alone. Said of a recipient,
+unless it is a 421, it is a mailbox that is."""
 
 _SLOWER_TEXTS = (b"throttl", b"rate limit", b"rate exceeded", b"too many")
 """Slow down, in words: amazon SES with 454, Microsoft with 451, Yahoo with 421."""
@@ -59,8 +60,9 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
     words = text.lower()
     if code in _RELAY_CODES or (phase in _SET_UP and 500 <= code <= 599):
         return RELAY
-    if any(phrase in words for phrase in _CONNECTION_TEXTS):
-        return CONNECTION
+    if says_full(words):
+        of_recipient = phase == "rcpt" and code != 421 and 400 <= code <= 599
+        return RECIPIENT if of_recipient else CONNECTION
     if 400 <= code <= 499 and (
         enhanced_status in _SLOWER_STATUS
         or any(phrase in words for phrase in _SLOWER_TEXTS)
@@ -70,3 +72,9 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
     if code == 421 or not 400 <= code <= 599 or phase in _SET_UP:
         return CONNECTION
     return RECIPIENT if phase == "rcpt" else MESSAGE
+
+
+def says_full(text: bytes) -> bool:
+    """Whether a reply says in words that the connection has had its share of messages."""
+    words = text.lower()
+    return any(phrase in words for phrase in _CONNECTION_TEXTS)
