@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from rapidsmtp import TLS, Message, Status
+from rapidsmtp import TLS, Message, Status, Timeouts
 from senders import (
     CONTENT,
     commands,
@@ -197,6 +197,89 @@ def test_a_number_of_messages_on_a_connection_is_learned(pipelining: str, end: b
         assert {outcome.attempts for outcome in outcomes} == {1}
         assert sender.stats().governor.messages_per_connection == 3
         assert commands(server, b"MAIL") <= 24 + 3, "it learned, and asked no more"
+
+
+def test_one_goodbye_is_no_limit_of_messages() -> None:
+    """A relay that is restarted says 421 in the midst of its work, once."""
+    mails = iter([OK, b"421 4.3.0 restarting"])
+    with serve({"mail": lambda _: next(mails, OK)}) as server:
+        sender = sender_to(server, connections=1)
+        outcomes = send(sender, messages(20))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert len(server.connections) == 2
+        assert sender.stats().governor.messages_per_connection is None
+
+
+def test_a_connection_that_carried_nothing_is_not_full() -> None:
+    """It is the sender who has sent too many: no other connection fares better."""
+    with serve({"mail": lambda _: b"550 5.4.5 daily message limit exceeded"}) as server:
+        outcomes = send(sender_to(server, connections=1), messages(20))
+        assert {outcome.status for outcome in outcomes} == {Status.REFUSED}
+        assert (len(server.connections), commands(server, b"MAIL")) == (1, 20)
+    replies = iter([b"450 4.7.1 too many messages, slow down"])
+    with serve({"mail": lambda _: next(replies, OK)}) as server:
+        sender = sender_to(server, connections=1, max_attempts=1)
+        outcomes = send(sender, messages(3))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert len(server.connections) == 1
+        assert sender.stats().governor.rate is not None
+
+
+def test_a_full_mailbox_is_neither_a_full_connection_nor_a_limit_of_recipients() -> None:
+    inbox = Inbox(
+        lambda _, address: {
+            "r0@example.com": b"450 4.2.2 too many messages in this mailbox",
+            "r2@example.com": b"452 mailbox full",
+        }.get(address, OK)
+    )
+    with serve(inbox.replies) as server:
+        recipients = [f"r{number}@example.com" for number in range(5)]
+        sender = sender_to(server, connections=1)
+        outcomes = send(sender, [Message("s@example.com", recipients, CONTENT)] * 3)
+        for outcome in outcomes:
+            statuses = [result.status for result in outcome.recipients.values()]
+            later, taken = Status.DEFERRED, Status.ACCEPTED
+            assert statuses == [later, taken, later, taken, taken]
+        governor = sender.stats().governor
+        assert governor.messages_per_connection is None
+        assert governor.recipients_per_message is None
+        assert len(server.connections) == 1
+    assert [len(each) for each in inbox.mails] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("pipelining", ["auto", "transaction"])
+def test_pipelining_that_is_offered_and_not_there(pipelining: str) -> None:
+    """A server that throws away what came together with a command: one step down."""
+
+    def forgetful(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        while line := connection.sock.recv(65536).partition(b"\r\n")[0].upper():
+            if line == b"DATA":
+                connection.send(b"354 go\r\n")
+                connection.message()
+            connection.send(
+                b"250-here\r\n250 PIPELINING\r\n" if line[:4] == b"EHLO" else b"250 ok\r\n"
+            )
+
+    with Server(forgetful) as server:
+        limits = Timeouts(mail=0.3, rcpt=0.3)
+        sender = sender_to(server, connections=1, pipelining=pipelining, timeouts=limits)
+        outcomes = send(sender, messages(20))
+        assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
+        assert {outcome.attempts for outcome in outcomes} == {1}
+        assert sender.stats().governor.pipelining == "off"
+        assert len(server.connections) == 3, "two to be sure, and it is remembered"
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_a_relay_that_never_says_what_became_of_a_message(pipelining: str) -> None:
+    """It is not fed a million messages of which nobody knows."""
+    with serve({"message": HANG_UP}) as server:
+        sender = sender_to(server, connections=1, pipelining=pipelining)
+        outcomes, _ = send_and_stop(sender, messages(30))
+        counts = Counter(outcome.status for outcome in outcomes)
+        assert counts == {Status.UNKNOWN: 10, Status.NOT_ATTEMPTED: 20}
+        assert len(server.connections) == 10
 
 
 def test_throttling_slows_down_and_all_is_delivered() -> None:

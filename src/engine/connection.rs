@@ -32,7 +32,7 @@ use super::transport::{Look, Transport};
 use crate::certificate::certificate_digest;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::reply::Reply;
-use crate::session::{Cause, Closed, Envelope, Event, Options, Secret, Session};
+use crate::session::{Cause, Closed, Envelope, Event, Mode, Options, Secret, Session};
 
 /// How much one read may bring: the replies to a large window.
 const READ_SIZE: usize = 64 * 1024;
@@ -418,9 +418,10 @@ impl<'a> Connection<'a> {
                 Event::Settled(fate) => {
                     if let Some(job) = self.jobs.pop_front() {
                         self.worked = Instant::now();
-                        let returned = fate.is_returned();
-                        let full = self.pool.settle(job, fate, Instant::now());
-                        self.decided += usize::from(!returned && !full);
+                        let dealt_with = fate.is_dealt_with();
+                        let used = self.decided > 0;
+                        let full = self.pool.settle(job, fate, used, Instant::now());
+                        self.decided += usize::from(dealt_with && !full);
                         self.full |= full;
                         if self.full || self.pool.is_ending() {
                             self.retract();
@@ -538,7 +539,11 @@ impl<'a> Connection<'a> {
         let failure = failure_of(self.pool, closed, discards);
         if self.opened {
             let ended = failure.as_ref();
-            let full = self.full || is_full(closed);
+            // A 421 without such words may mean a restart: it takes a second one to believe it.
+            let full = match closed.cause {
+                Cause::Refused => is_full(closed),
+                _ => self.full,
+            };
             self.pool
                 .closed(self.decided, ended, full, self.session.is_spent());
         } else if let Some(failure) = failure {
@@ -574,7 +579,8 @@ fn options(pool: &Pool, transport: &Transport) -> Options {
     let settings = &pool.settings;
     let discards = pool.discards();
     let mode = match discards {
-        Some(false) => settings.mode.min(crate::session::Mode::Stream),
+        _ if pool.is_sequential() => Mode::Off,
+        Some(false) => settings.mode.min(Mode::Stream),
         _ => settings.mode,
     };
     Options {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::composer::Ahead;
 use super::settings::Backoff;
-use crate::diagnosis::{Blame, Phase, diagnose};
+use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::outcome::{Status, message_status, recipient_status};
 use crate::reply::Reply;
 use crate::session::{Content, Fate, Word, shown};
@@ -191,6 +191,9 @@ pub struct Policy {
     pub backoff: Backoff,
     /// Whether what is unknown is sent again.
     pub resend_unknown: bool,
+    /// Whether the connection had carried anything before: one that had not is not full, whatever
+    /// the relay says.
+    pub used: bool,
 }
 
 /// A message on its way.
@@ -239,6 +242,8 @@ impl Lost {
 struct Round {
     /// Recipients that the server took before it said that there were too many.
     left: usize,
+    /// How many there were when it said so first.
+    limit: Option<usize>,
     /// Those that were too many.
     rest: Vec<usize>,
     /// Those for which it was not executed, each with what it is if it is not sent again.
@@ -374,6 +379,10 @@ impl Job {
         for (index, word) in current.into_iter().zip(words) {
             self.hear(index, word, &mut round, policy);
         }
+        // A full mailbox gets 452 too: where the relay took another one behind it, it did not count.
+        if let Some(limit) = round.limit.filter(|limit| *limit == round.left) {
+            round.advise(Advice::Recipients(limit));
+        }
         let advice = std::mem::take(&mut round.advice);
         (self.go_on(round, now, random, policy), advice)
     }
@@ -417,12 +426,21 @@ impl Job {
                     self.decide(index, unknown);
                 }
             }
-            Word::Refused(phase, reply) => self.hear_refusal(index, phase, &reply, round),
+            Word::Refused(phase, reply) => {
+                self.hear_refusal(index, phase, &reply, round, policy);
+            }
         }
         round.left += usize::from(!refused_at_rcpt);
     }
 
-    fn hear_refusal(&mut self, index: usize, phase: Phase, reply: &Arc<Reply>, round: &mut Round) {
+    fn hear_refusal(
+        &mut self,
+        index: usize,
+        phase: Phase,
+        reply: &Arc<Reply>,
+        round: &mut Round,
+        policy: &Policy,
+    ) {
         let enhanced = reply.enhanced_status();
         // A full mailbox gets 452 too, and says so.
         let too_many = match enhanced {
@@ -430,13 +448,13 @@ impl Job {
             None => reply.code == 452,
         };
         if phase == Phase::Rcpt && too_many && round.left > 0 {
-            round.advise(Advice::Recipients(round.left));
+            round.limit.get_or_insert(round.left);
             round.rest.push(index);
             return;
         }
         let status = recipient_status(reply.code.into());
         let result = Result::replied(status, phase_name(phase), reply);
-        match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
+        match blame(phase, reply, policy) {
             Blame::Relay => {
                 round.advise(Advice::Stop(Arc::clone(reply)));
                 let status = Status::NotAttempted;
@@ -563,6 +581,21 @@ impl Job {
     }
 }
 
+/// Whom a refusal concerns. It is the sender who has sent too many messages where the connection has
+/// carried none; a 421 has ended it all the same.
+fn blame(phase: Phase, reply: &Reply, policy: &Policy) -> Blame {
+    let code = reply.code.into();
+    match diagnose(phase, code, &reply.text, reply.enhanced_status()) {
+        Blame::Connection if !policy.used && code != 421 && says_full(&reply.text) => {
+            match recipient_status(code) {
+                Status::Deferred => Blame::Slower,
+                _ => Blame::Message,
+            }
+        }
+        blame => blame,
+    }
+}
+
 fn not_executed(reply: Option<&Arc<Reply>>) -> Result {
     match reply {
         Some(reply) => {
@@ -603,6 +636,7 @@ mod tests {
             maximum: 60.0,
         },
         resend_unknown: false,
+        used: true,
     };
 
     fn begun(recipients: &[&str]) -> Job {
@@ -681,6 +715,35 @@ mod tests {
         };
         job.begin(Instant::now(), 100, None);
         assert_eq!(job.paths(), ["<c@d>"]);
+    }
+
+    #[test]
+    fn a_full_mailbox_is_no_limit_of_recipients() {
+        let accepted = Word::Accepted(reply("250 ok"));
+        let words = vec![accepted.clone(), refused("452 mailbox full"), accepted];
+        let (next, advice) = settle(begun(&["<a@b>", "<c@d>", "<e@f>"]), words, &POLICY);
+        assert_eq!(advice, []);
+        assert!(matches!(next, Next::Now(_)));
+    }
+
+    #[test]
+    fn a_connection_that_carried_nothing_is_not_full() {
+        let unused = Policy {
+            used: false,
+            ..POLICY
+        };
+        let too_many = |code: &str| {
+            let reply = reply(&format!("{code} too many messages"));
+            vec![Word::Refused(Phase::Mail, reply)]
+        };
+        let (next, advice) = settle(begun(&["<a@b>"]), too_many("550"), &unused);
+        assert_eq!((statuses(next), advice), (vec![Status::Refused], vec![]));
+        let (_, advice) = settle(begun(&["<a@b>"]), too_many("450"), &unused);
+        assert_eq!(advice, [Advice::Slower]);
+        for (code, policy) in [("550", POLICY), ("421", unused)] {
+            let (_, advice) = settle(begun(&["<a@b>"]), too_many(code), &policy);
+            assert_eq!(advice, [Advice::ConnectionFull]);
+        }
     }
 
     #[test]

@@ -39,6 +39,10 @@ use crate::session::{Fate, Mode, shown};
 /// Connections in a row that brought nothing, after which there will be no more.
 const FRUITLESS: u32 = 10;
 
+/// And after which PIPELINING is not believed in, if it never worked: servers that throw away what
+/// came with a command offer it all the same.
+const DOUBTFUL: u32 = 2;
+
 /// Outcomes that are handed out together while there is more to send: to wake whoever waits for
 /// them costs more than to send a message.
 const BATCH: usize = 128;
@@ -117,6 +121,10 @@ struct State {
     failures: u32,
     /// Connections in a row that were ready and lost before anything was decided on them.
     fruitless: u32,
+    /// Whether something was decided on a connection that did not wait for each reply.
+    pipelined: bool,
+    /// Whether PIPELINING, though offered, is not used.
+    sequential: bool,
     not_before: Option<Instant>,
     stop: Option<Stop>,
     /// Whether no message is begun any more.
@@ -147,6 +155,8 @@ impl Pool {
                 ever: 0,
                 failures: 0,
                 fruitless: 0,
+                pipelined: false,
+                sequential: false,
                 not_before: None,
                 stop: None,
                 ending: false,
@@ -229,6 +239,7 @@ impl Pool {
             state.stop = None;
             state.failures = 0;
             state.fruitless = 0;
+            state.sequential = false;
             state.not_before = None;
         }
         if let Some(stop) = &state.stop {
@@ -335,6 +346,11 @@ impl Pool {
         self.state.borrow().messages_per_connection(&self.settings)
     }
 
+    /// Whether PIPELINING is not to be used, since nothing ever came of it.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.state.borrow().sequential
+    }
+
     /// Whether the relay is known to discard the chunk of a refused BDAT.
     pub(super) fn discards(&self) -> Option<bool> {
         self.state.borrow().discards
@@ -345,9 +361,13 @@ impl Pool {
         self.state.borrow_mut().discards = Some(discards);
     }
 
-    /// A message came back from a connection; says whether that one takes no more of them.
-    pub(super) fn settle(&self, job: Job, fate: Fate, now: Instant) -> bool {
-        let policy = self.policy();
+    /// A message came back from a connection, which was of use before or not; says whether that one
+    /// takes no more of them.
+    pub(super) fn settle(&self, job: Job, fate: Fate, used: bool, now: Instant) -> bool {
+        let policy = Policy {
+            used,
+            ..self.policy()
+        };
         let lost = job.lost();
         let settled = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
@@ -494,13 +514,18 @@ impl Pool {
         if decided > 0 {
             state.failures = 0;
             state.fruitless = 0;
+            state.pipelined |= state.mode > Some(Mode::Off);
         }
         let mut stop = false;
         match ended {
             _ if told && decided > 0 => state.governor.connection_ended(decided, true),
             _ if told => stop = self.be_fruitless(&mut state, now),
             Some(_) if decided > 0 => state.governor.connection_ended(decided, false),
-            Some(_) => stop = self.be_fruitless(&mut state, now),
+            Some(failure) => {
+                stop = self.be_fruitless(&mut state, now);
+                let wordless = failure.reply.is_none() && !state.pipelined;
+                state.sequential |= wordless && state.fruitless >= DOUBTFUL;
+            }
             None if spent => state.governor.connection_filled(),
             None => {}
         }
@@ -592,6 +617,7 @@ impl Pool {
             max_attempts: self.settings.max_attempts.max(1),
             backoff: self.settings.backoff,
             resend_unknown: self.settings.resend_unknown,
+            used: true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::diagnosis::Phase;
+use crate::diagnosis::{Phase, says_full};
 use crate::reply::{MALFORMED, Reply};
 use crate::transaction::{Transaction, Verdict};
 
@@ -34,12 +34,17 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Whether the server did nothing with the message.
+    /// Whether the server dealt with the message: it took it, or refused it for any other reason
+    /// than that there were too many.
     #[must_use]
-    pub fn is_returned(&self) -> bool {
+    pub fn is_dealt_with(&self) -> bool {
         match self {
-            Self::Accepted(_) => false,
-            Self::Words { words, .. } => words.iter().all(|word| matches!(word, Word::Returned(_))),
+            Self::Accepted(_) => true,
+            Self::Words { words, .. } => words.iter().any(|word| match word {
+                Word::Accepted(_) => true,
+                Word::Refused(_, reply) => !says_full(&reply.text),
+                Word::Returned(_) | Word::Unknown(_) => false,
+            }),
         }
     }
 }

@@ -47,6 +47,10 @@ FREE_SLOWDOWNS = 10
 FRUITLESS = 10
 """Connections in a row that brought nothing, after which there will be no more."""
 
+DOUBTFUL = 2
+"""And after which PIPELINING is not believed in, if it never worked: servers that throw away what
+came with a command offer it all the same."""
+
 CLOSED = "the sender was closed"
 LOST = "the connection was lost again and again before the message was sent"
 
@@ -113,6 +117,8 @@ class Crew:
         self._guest: Worker | None = None  # in a thread that has other things to do
         self._failures = 0
         self._fruitless = 0
+        self._pipelined = False
+        self.sequential = False  # whether PIPELINING, though offered, is not used
         self._connect_due = 0.0
 
     # Work comes in, and stops
@@ -140,6 +146,7 @@ class Crew:
         self.stopped = None
         self._failures = 0
         self._fruitless = 0
+        self.sequential = False
         self._connect_due = 0.0
 
     def wake_all(self) -> None:
@@ -323,7 +330,16 @@ class Crew:
         finally:
             self._watching -= 1
 
-    def disconnected(self, messages: int, reason: str, *, by_relay: bool, full: bool) -> None:
+    def disconnected(
+        self,
+        messages: int,
+        reason: str,
+        *,
+        by_relay: bool,
+        full: bool,
+        stalled: bool,
+        pipelined: bool,
+    ) -> None:
         """A worker's connection has ended.
 
         Args:
@@ -331,22 +347,27 @@ class Crew:
             reason: why, in words.
             by_relay: whether the relay ended it, and not for being idle.
             full: whether it said that there were too many on it.
+            stalled: whether it was ended for want of a reply.
+            pipelined: whether it did not wait for each reply.
         """
         with self._lock:
             self.open -= 1
             now = time.monotonic()
             if by_relay or full:
                 self.governor.end_connection(messages, full=full)
-            if by_relay and messages == 0:
+            if (by_relay or stalled) and messages == 0:
                 self._be_fruitless(reason, now)
             elif messages:
                 self._fruitless = 0
+                self._pipelined = self._pipelined or pipelined
             self.left.notify_all()
             self.wake_all()
 
     def _be_fruitless(self, reason: str, now: float) -> None:
         """The relay lets us in and throws us out: not faster and faster, and not for ever."""
         self._fruitless += 1
+        if self._fruitless >= DOUBTFUL and not self._pipelined:
+            self.sequential = True
         if self.open:
             self.governor.refuse_connection(now, self.open)
         elif self._fruitless >= FRUITLESS:

@@ -105,6 +105,32 @@ def learned_limit(judgements: list[Judgement]) -> int | None:
     return sum(each.fate.phase != "rcpt" for each in judgements[:first])
 
 
+def on_unused(judgements: list[Judgement]) -> list[Judgement]:
+    """Judgements where the connection had carried nothing before: then it is not full.
+
+    It is the sender who has sent too many messages. A 421 has ended the connection all the same.
+    """
+    return [_on_unused(each) for each in judgements]
+
+
+def says_full(judgements: list[Judgement]) -> bool:
+    """Whether the relay refused anybody because there were too many messages."""
+    return any(
+        each.reply is not None
+        and each.fate.status != ACCEPTED
+        and diagnosis.says_full(each.reply[1])
+        for each in judgements
+    )
+
+
+def _on_unused(each: Judgement) -> Judgement:
+    if each.action != BACK or each.reply is None or each.reply[0] == 421:
+        return each
+    if not diagnosis.says_full(each.reply[1]):
+        return each
+    return each._replace(action=DECIDED if each.fate.status == REFUSED else SLOWER)
+
+
 def _accepted(reply: Reply | None) -> Judgement:
     fate = fate_of_reply(ACCEPTED, "body", reply or (250, b""))
     return Judgement(DECIDED, fate, reply)

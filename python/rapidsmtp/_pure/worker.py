@@ -91,6 +91,8 @@ class Worker:
         self._descriptor = -1
         self._number = 0
         self._rested = 0.0
+        self._pipelines = False
+        self._used = False
 
     def start(self) -> None:
         """Begin. The thread must not hold up the interpreter's exit: faces close their engines."""
@@ -120,14 +122,21 @@ class Worker:
             return
         self._crew.connected()
         self._rested = time.monotonic()
+        self._used = False
         end = _End("the sender ended it")
         try:
             end = self._serve(dialogue)
         finally:
             self._close(end.reason)
             messages = dialogue.messages - end.unfinished
-            reason = end.reason
-            self._crew.disconnected(messages, reason, by_relay=end.by_relay, full=end.full)
+            self._crew.disconnected(
+                messages,
+                end.reason,
+                by_relay=end.by_relay,
+                full=end.full,
+                stalled=end.stalled,
+                pipelined=self._pipelines,
+            )
 
     # Opening
 
@@ -195,8 +204,9 @@ class Worker:
                 raise Unavailable(line, stops=True)
         if settings.user or settings.mechanism:
             log_in(dialogue, settings, self._board.ask_password)
-        offered = "pipelining" in dialogue.features and settings.pipelining != "off"
-        self._board.pipelining = "transaction" if offered else "off"
+        wanted = settings.pipelining != "off" and not self._crew.sequential
+        self._pipelines = wanted and "pipelining" in dialogue.features
+        self._board.pipelining = "transaction" if self._pipelines else "off"
 
     def _secure(self, dialogue: Dialogue) -> None:
         board = self._board
@@ -274,6 +284,9 @@ class Worker:
         transaction = self._transaction(dialogue, errand, body, size)
         delivery = dialogue.deliver(transaction, count, body if is_large else None)
         judgements = judge(delivery, count)
+        if not self._used:
+            judgements = judgement.on_unused(judgements)
+        self._used = self._used or not judgement.says_full(judgements)
         transaction = delivery.transaction
         begun = delivery.refused_before_body is not None
         final = transaction.reply if begun and _is_final(transaction) else None
@@ -296,7 +309,7 @@ class Worker:
             # LMTP's data mode for nobody can only be left by dropping the connection, so DATA
             # waits there until there is somebody: mostly that is a round trip on one machine.
             data_alone=dialogue.wary or self._settings.lmtp,
-            sequential=self._settings.pipelining == "off" or "pipelining" not in dialogue.features,
+            sequential=not self._pipelines,
         )
 
     def _end_of(
@@ -310,7 +323,7 @@ class Worker:
             # a doubtful reply to RCPT is no goodbye.
             gone = delivery.lost or judgement.BACK in actions
             ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
-            return _End(reason, by_relay=ended, unfinished=1)
+            return _End(reason, by_relay=ended, stalled=delivery.timed_out, unfinished=1)
         if judgement.IN_DOUBT in actions:
             return _End("the relay gave no valid reply", unfinished=1)
         if judgement.BACK in actions:
@@ -347,15 +360,23 @@ class _End:
         reason: in words, for the trace.
         by_relay: whether the relay ended it.
         full: whether it said that it had carried too many messages.
+        stalled: whether it was ended for want of a reply.
         unfinished: transactions that were not carried out on it.
     """
 
     def __init__(
-        self, reason: str, *, by_relay: bool = False, full: bool = False, unfinished: int = 0
+        self,
+        reason: str,
+        *,
+        by_relay: bool = False,
+        full: bool = False,
+        stalled: bool = False,
+        unfinished: int = 0,
     ) -> None:
         self.reason = reason
         self.by_relay = by_relay
         self.full = full
+        self.stalled = stalled
         self.unfinished = unfinished
 
 

@@ -33,7 +33,7 @@ impl Connection<'_> {
         for job in std::mem::take(&mut self.jobs) {
             match fates.pop_front() {
                 Some(fate) => {
-                    self.pool.settle(job, fate, now);
+                    self.pool.settle(job, fate, true, now);
                 }
                 // The session had not heard of it.
                 None if answered => self.pool.put_back(job),
@@ -41,7 +41,7 @@ impl Connection<'_> {
                     let words =
                         vec![Word::Unknown(failure.text.as_str().into()); job.paths().len()];
                     self.pool
-                        .settle(job, Fate::Words { words, reply: None }, now);
+                        .settle(job, Fate::Words { words, reply: None }, true, now);
                 }
             }
         }
