@@ -527,10 +527,12 @@ def test_a_password_that_is_asked_for() -> None:
     assert "S: 250 2.0.0 queued as 1234" in trace
 
 
-@pytest.mark.parametrize("answer", [RuntimeError("the vault is locked"), 7])
+@pytest.mark.parametrize(
+    "answer", [RuntimeError("the vault is locked"), SystemExit("the vault is locked"), 7]
+)
 def test_a_password_that_cannot_be_had(answer: Any) -> None:
     def token() -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -540,6 +542,38 @@ def test_a_password_that_cannot_be_had(answer: Any) -> None:
             report = sender.send_all(numbered(2))
     assert report.counts == {Status.NOT_ATTEMPTED: 2}
     assert "vault" in str(report.error) or "int" in str(report.error)
+
+
+def test_a_password_that_can_be_had_the_next_time() -> None:
+    answers = iter([RuntimeError("the vault is locked"), "geheim"])
+
+    def token() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with Server(Dialogue(("AUTH PLAIN",))) as server:
+        relay = f"smtp://ann@127.0.0.1:{server.port}?starttls=off"
+        with Sender(relay, password=token, allow_plaintext_auth=True, connections=1) as sender:
+            assert "vault" in str(sender.send_all(numbered(1)).error)
+            time.sleep(1.1)  # a stop that passes is forgotten by then
+            assert sender.send_all(numbered(1)).accepted == 1
+
+
+def test_a_password_that_is_not_given_in_time() -> None:
+    given = threading.Event()
+
+    def token() -> str:
+        given.wait(TIMEOUT)
+        return "geheim"
+
+    with Server(Dialogue(("AUTH PLAIN",))) as server:
+        relay = f"smtp://ann@127.0.0.1:{server.port}?starttls=off"
+        limits = Timeouts(command=0.2)
+        with Sender(relay, password=token, allow_plaintext_auth=True, timeouts=limits) as sender:
+            assert "nobody gave it" in str(sender.send_all(numbered(1)).error)
+            given.set()
 
 
 def test_a_trace_for_a_logger(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -217,14 +217,14 @@ class Keeper:
         assert self._say is not None
         try:
             self._say(line)
-        except Exception:
+        except BaseException:  # SystemExit, say: whoever waits for a password needs this thread
             logging.getLogger("rapidsmtp").exception("the trace's receiver failed")
 
     def _asked(self) -> tuple[str | None, str]:
         assert self._password is not None
         try:
             password = self._password()
-        except Exception as error:
+        except BaseException as error:  # SystemExit, say: the engine waits for an answer
             return None, f"the password could not be had: {line_of(error)}"
         if not isinstance(password, str):
             return None, f"the password is no str, but {type(password).__name__}"

@@ -93,6 +93,8 @@ struct Connection<'a> {
     token_at: Option<Instant>,
     counted: u64,
     broken: Option<String>,
+    /// Whether the password could not be had: there may be one the next time.
+    passwordless: bool,
     /// Whether something was read since the last write, which would have acknowledged it.
     unacknowledged: bool,
     /// Whether the pool knows that it can take a message at once.
@@ -126,6 +128,7 @@ impl<'a> Connection<'a> {
             token_at: None,
             counted: 0,
             broken: None,
+            passwordless: false,
             unacknowledged: false,
             free: false,
         }
@@ -473,7 +476,10 @@ impl<'a> Connection<'a> {
         let password = match self.pool.password().await {
             Ok(password) => password,
             Err(_) if self.pool.is_done() => return self.session.quit(),
-            Err(reason) => return self.session.fail(true, &format!("no password: {reason}")),
+            Err(reason) => {
+                self.passwordless = true;
+                return self.session.fail(true, &format!("no password: {reason}"));
+            }
         };
         let Some(nonce) = self.pool.nonce() else {
             return self.session.fail(false, "the system has no random octets");
@@ -536,7 +542,10 @@ impl<'a> Connection<'a> {
         if let Some(discards) = discards {
             self.pool.learn_discards(discards);
         }
-        let failure = failure_of(self.pool, closed, discards);
+        let mut failure = failure_of(self.pool, closed, discards);
+        if let Some(failure) = failure.as_mut().filter(|_| self.passwordless) {
+            failure.kind = FailureKind::Refused;
+        }
         if self.opened {
             let ended = failure.as_ref();
             // A 421 without such words may mean a restart: it takes a second one to believe it.

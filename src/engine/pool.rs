@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!     failure                                         meaning
-//!     a password, a certificate, no TLS though due    stop, for good
-//!     5yz before any mail                             stop
+//!     a wrong password, a certificate, no TLS         stop, for good
+//!     5yz before any mail; no password to be had      stop
 //!     no connection at all, and there never was one   stop
 //!     anything, while another connection is open      fewer connections
 //!     anything else                                   again after a while; stop after a few times
@@ -579,12 +579,16 @@ impl Pool {
             return Ok(password.clone());
         }
         self.door.request([Request::Password]);
+        let deadline = Instant::now() + self.settings.timeouts.command;
         loop {
             if let Some(answer) = self.door.take_password() {
                 return answer;
             }
             if self.is_done() {
                 return Err(CLOSED.to_owned());
+            }
+            if Instant::now() >= deadline {
+                return Err("nobody gave it in time".to_owned());
             }
             // The door wakes whoever opens connections; a token takes a while anyway.
             tokio::time::sleep(Duration::from_millis(5)).await;
