@@ -282,6 +282,21 @@ def test_a_relay_that_never_says_what_became_of_a_message(pipelining: str) -> No
         assert len(server.connections) == 10
 
 
+@pytest.mark.parametrize("pipelining", ["off", "transaction"])
+def test_a_doubtful_recipient_on_lmtp(pipelining: str) -> None:
+    """Whether it is taken decides whose replies come behind the message: it is not sent."""
+    doubts = iter([OK, b"999 beyond", OK])
+    finals = iter([b"250 2.0.0 for r0", b"250 2.0.0 for r1", b"250 2.0.0 for r2"])
+    replies = {"rcpt": lambda _: next(doubts, OK), "message": lambda _: next(finals, OK)}
+    with serve(replies, *PIPELINING, lmtp=True) as server:
+        recipients = [f"r{number}@example.com" for number in range(3)]
+        sender = sender_to(server, "lmtp", connections=1, pipelining=pipelining)
+        [outcome] = send(sender, [Message("s@example.com", recipients, CONTENT)])
+        texts = [result.text for result in outcome.recipients.values()]
+        assert texts == ["2.0.0 for r0", "2.0.0 for r1", "2.0.0 for r2"]
+        assert len(server.connections) == 2
+
+
 def test_throttling_slows_down_and_all_is_delivered() -> None:
     throttled = iter([b"454 4.7.0 Throttling failure: Maximum sending rate exceeded."] * 2)
     with serve({"message": lambda _: next(throttled, OK)}) as server:

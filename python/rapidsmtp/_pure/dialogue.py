@@ -235,14 +235,16 @@ class Dialogue:
         lost = ""
         while not lost and (flight := transaction.data_to_send()):
             due += transaction.awaiting
-            if transaction.body_sent:
-                refused = frozenset(index for index, _ in transaction.refused)
-            elif flight == _LONE_DOT and not _all_refused(transaction):
-                # It would be an empty mail for whoever the relay takes to be accepted.
+            # A lone dot would be an empty mail for whoever the relay takes to be accepted, and on
+            # LMTP nobody could say whose replies to the message would come.
+            lone_dot = flight == _LONE_DOT and not transaction.body_sent
+            if (lone_dot or self._settings.lmtp) and not _all_refused(transaction):
                 transaction.write_failed()
                 transaction.receive_eof(strict=True)
                 lost = "the relay gave no valid reply to RCPT"
                 break
+            if transaction.body_sent:
+                refused = frozenset(index for index, _ in transaction.refused)
             self._tell_flight(flight, transaction.body_sent)
             pieces = stuffed_pieces(flight) if flight is large else ((flight, 0),)
             lost = self._write_flight(transaction, pieces)
