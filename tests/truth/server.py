@@ -45,6 +45,7 @@ class FaultyServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()  # none of them is there and not yet begun
         self._conversations: list[_Conversation] = []
         self.faults: list[BaseException] = []
 
@@ -64,21 +65,26 @@ class FaultyServer:
         for conversation in self._conversations:
             with contextlib.suppress(OSError):
                 conversation.plain.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
+        with self._starting:
+            threads = self._threads.copy()
+        for thread in threads:
             thread.join(PATIENCE)
         if kind is None and self.faults:
             raise self.faults[0]
 
     def settle(self) -> None:
         """Wait until all connections are over, so that the record is complete."""
-        for thread in self._threads[1:]:
+        with self._starting:
+            threads = self._threads[1:]
+        for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "the client has left a connection open"
 
     def _start(self, function: "object") -> None:
         thread = threading.Thread(target=function, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
-        thread.start()
+        with self._starting:
+            self._threads.append(thread)
+            thread.start()
 
     def _accept(self) -> None:
         while True:
