@@ -9,7 +9,8 @@
 #   make wheels   the compiled wheel and the pure one, in dist/
 #
 # HALVES=python leaves the compiled half out, as a machine without a working cargo does.
-# ARGUMENTS='-k name' goes to pytest; INTERPRETERS='/path/to/python …' overrides the search.
+# ARGUMENTS='-k name' goes to pytest; INTERPRETERS='/path/to/python …' overrides the search;
+# WORKERS says how many processes share the tests.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -115,6 +116,10 @@ endef
 
 # Tests
 
+# Many of them wait for a server: one process more than there are CPUs.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+SHARED_OUT = --numprocesses $(WORKERS) --dist worksteal
+
 test: cargo-test wheels
 	@interpreters="$${INTERPRETERS:-$$($(PYTHON) tests/interpreters.py)}"; \
 	wheels=$$PWD/dist; failed=; \
@@ -135,7 +140,7 @@ pytest:
 	@version=$$($(INTERPRETER) -c 'import platform; print(platform.python_version())'); \
 	$(call environment,test-$$version,$(INTERPRETER),test); \
 	echo "== pytest on CPython $$version ($(INTERPRETER)), halves: $(HALVES)"; \
-	"$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) $(ARGUMENTS); \
+	"$$venv/bin/python" -P -m pytest $(SHARED_OUT) $(WITHOUT_RUST) $(ARGUMENTS); \
 	$(call oldest_django,$$version)
 
 # The environment has the newest Django that the interpreter takes; the oldest lies in a folder of
@@ -149,7 +154,7 @@ if [ ! -e "$$older/.ready" ]; then \
 	touch "$$older/.ready"; \
 fi; \
 echo "== pytest on CPython $(1) with Django $$django"; \
-PYTHONPATH=$$PWD/$$older DJANGO=$$django "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
+PYTHONPATH=$$PWD/$$older DJANGO=$$django "$$venv/bin/python" -P -m pytest $(SHARED_OUT) $(WITHOUT_RUST) \
 	tests/django_backend $(ARGUMENTS) || [ $$? = 5 -a -n '$(ARGUMENTS)' ]
 endef
 

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod capability;
 pub mod certificate;
 pub mod command;
+pub mod content;
 pub mod diagnosis;
 pub mod engine;
 pub mod error;

@@ -73,6 +73,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::auth::{Exchange, MAX_CHALLENGE};
+use crate::content::Content;
 use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::reply::{MALFORMED, Reply, ReplyReader};
@@ -83,7 +84,6 @@ use output::Output;
 pub use fate::{Fate, Word};
 pub use login::{Credentials, MECHANISMS, Secret};
 pub use offer::{Limits, Offer};
-pub use output::Content;
 
 /// Challenges that are answered before the server is taken to be out of its mind.
 const MAX_CHALLENGES: usize = 5;

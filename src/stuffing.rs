@@ -125,11 +125,7 @@ impl<'a> Scan<'a> {
     /// What stands behind the message: CRLF dot CRLF, less the CRLF that the message ends with.
     #[must_use]
     pub fn end_of_data(&self) -> &'static [u8] {
-        // A lone half at the end is made whole.
-        match self.data.last() {
-            Some(b'\r' | b'\n') => END,
-            _ => LINE_END_AND_END,
-        }
+        end_of_data(self.data)
     }
 
     /// Writes the message made ready for the wire into `out`, which has `stuffed_len` octets.
@@ -191,6 +187,16 @@ impl<'a> Scan<'a> {
             }
         }
         put(&self.data[copied..]);
+    }
+}
+
+/// What stands behind a message: CRLF dot CRLF, less the CRLF that the message ends with.
+#[must_use]
+pub fn end_of_data(data: &[u8]) -> &'static [u8] {
+    // A lone half at the end is made whole.
+    match data.last() {
+        Some(b'\r' | b'\n') => END,
+        _ => LINE_END_AND_END,
     }
 }
 

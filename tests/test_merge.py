@@ -342,3 +342,37 @@ def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sent == {Status.ACCEPTED: 1800}
     assert after - before < 48 * 1024  # KiB; the messages have 54 MB
+
+
+@pytest.mark.rust  # the sink, and the mode
+@pytest.mark.parametrize("pipelining", ["stream", "window"])
+@pytest.mark.parametrize("text", ["Dear {{ name }}\n", ".{{ name }}\n..\n", "no line end {{ name }}"])
+def test_an_attachment_is_whole_for_every_recipient(
+    tmp_path: Path, pipelining: str, text: str
+) -> None:
+    """A large one is in memory once, and sent from there, with the texts around it."""
+    from rapidsmtp.testing import Sink
+
+    path = tmp_path / "agenda.bin"
+    path.write_bytes(bytes(range(256)) * 300)
+    merged = Template.compose(
+        sender="a@example.com",
+        to="{{ email }}",
+        subject="{{ name }}",
+        text=text,
+        html="<p>{{ name }}</p>",
+        attachments=[path],
+    )
+    with Sink() as sink:
+        url = f"{sink.url}?starttls=off"
+        with Sender(url, connections=2, pipelining=pipelining, window=4) as sender:
+            report = sender.send_all(merged.merge(rows(30), tag="id"))
+        assert report.counts == {Status.ACCEPTED: 30}
+        mails = sink.messages
+    assert sorted(mail["Subject"] for mail in mails) == sorted(each["name"] for each in rows(30))
+    for mail in mails:
+        (attachment,) = mail.iter_attachments()
+        assert attachment.get_content() == path.read_bytes()
+        body = mail.get_body(("plain",)).get_content()
+        assert body.rstrip("\n") == text.replace("{{ name }}", mail["Subject"]).rstrip("\n")
+        assert mail.data.endswith(b"--\r\n") and not mail.defects

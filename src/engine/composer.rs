@@ -13,6 +13,7 @@ use std::thread;
 
 use super::door::{Channel, Door};
 use super::job::{Decided, Message};
+use crate::content::Content;
 use crate::message::template;
 use crate::outcome::Status;
 
@@ -51,7 +52,7 @@ pub struct Composed {
     /// ESMTP parameters of MAIL.
     pub mail_options: Vec<String>,
     /// Header and body with CRLF line ends.
-    pub content: Vec<u8>,
+    pub content: Content,
 }
 
 /// A message that is yet to be written.
@@ -132,7 +133,7 @@ fn composed(draft: &Draft) -> Result<Composed, String> {
 }
 
 fn message(door: &Arc<Door>, draft: &Draft, composed: Composed) -> Message {
-    let size = composed.content.len();
+    let size = composed.content.size();
     Message {
         channel: draft.channel,
         token: draft.token,
@@ -142,7 +143,7 @@ fn message(door: &Arc<Door>, draft: &Draft, composed: Composed) -> Message {
         rcpt_options: Vec::new(),
         size,
         ahead: Some(door.ahead(size)),
-        content: Arc::new(composed.content),
+        content: composed.content,
     }
 }
 
@@ -180,7 +181,7 @@ impl Compose for template::Draft {
             sender: path(&rendered.sender),
             recipients: rendered.recipients.iter().map(|each| path(each)).collect(),
             mail_options: rendered.mail_options,
-            content: rendered.data,
+            content: Content::made(rendered.pieces),
         })
     }
 
@@ -215,7 +216,7 @@ mod tests {
                 sender: "<s@a>".into(),
                 recipients: self.recipients()?,
                 mail_options: Vec::new(),
-                content: vec![b'x'; SIZE],
+                content: Content::given(vec![b'x'; SIZE]),
             })
         }
 

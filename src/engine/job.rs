@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use super::composer::Ahead;
 use super::settings::Backoff;
+use crate::content::Content;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::outcome::{Status, message_status, recipient_status};
 use crate::reply::Reply;
-use crate::session::{Content, Fate, Word, shown};
+use crate::session::{Fate, Word, shown};
 
 /// How often a message goes back to the queue, through its connection's fault, at no cost.
 const FREE_RETURNS: u32 = 3;
@@ -647,7 +648,7 @@ mod tests {
             recipients: recipients.iter().map(|path| (*path).into()).collect(),
             mail_options: Vec::new(),
             rcpt_options: Vec::new(),
-            content: Arc::new(b"hello".to_vec()),
+            content: Content::given(b"hello"),
             size: 5,
             ahead: None,
         });

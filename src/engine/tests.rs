@@ -12,6 +12,7 @@ use super::connect::{ConnectSettings, Target};
 use super::job::{Decided, Message};
 use super::settings::{Backoff, Settings, Timeouts};
 use super::tls::{TlsClient, TlsSettings};
+use crate::content::Content;
 use crate::outcome::Status;
 use crate::session::{Mode, StartTls};
 
@@ -124,7 +125,7 @@ fn send(name: &str, count: u64) -> (Vec<Decided>, usize) {
         recipients: vec!["<b@example.com>".into(), "<c@example.com>".into()],
         mail_options: Vec::new(),
         rcpt_options: Vec::new(),
-        content: Arc::new(b"hello\r\n".to_vec()),
+        content: Content::given(b"hello\r\n"),
         size: 7,
         ahead: None,
     });

@@ -19,6 +19,10 @@ use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
 use super::text::{Columns, Row, Text, Value};
 use super::{Kind, RowError};
+use crate::content::{self, Clean};
+
+/// What never changes and has so many octets is shared by all messages rather than copied to each.
+const SHARED: usize = 16 * 1024;
 
 /// Room for the header, beside what is known of a message's size.
 const HEADER: usize = 2048;
@@ -94,6 +98,7 @@ enum Role {
 
 enum Piece {
     Bytes(Vec<u8>),
+    Shared(Clean),
     Text(Box<BodyText>),
 }
 
@@ -120,7 +125,6 @@ pub struct Stamp {
 }
 
 /// A message that was written.
-#[derive(Debug)]
 pub struct Rendered {
     /// The envelope's sender.
     pub sender: String,
@@ -128,8 +132,8 @@ pub struct Rendered {
     pub recipients: Vec<String>,
     /// ESMTP parameters of MAIL.
     pub mail_options: Vec<String>,
-    /// Header and body with CRLF line ends.
-    pub data: Vec<u8>,
+    /// Header and body with CRLF line ends, in order.
+    pub pieces: Vec<content::Piece>,
 }
 
 /// A row on its way to a message.
@@ -205,6 +209,7 @@ impl Template {
         for part in parts {
             template.add_part(part)?;
         }
+        template.share();
         template.used.sort_unstable();
         template.used.dedup();
         template.columns = Arc::new(Columns::new(template.used.iter().map(String::as_str)));
@@ -245,21 +250,50 @@ impl Template {
         }
         self.add_made_fields(&sender, stamp, &mut data);
         let mut text = String::new();
+        let mut pieces = Vec::with_capacity(1);
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => data.extend_from_slice(bytes),
+                Piece::Shared(clean) => {
+                    pieces.push(content::Piece::Own(std::mem::take(&mut data)));
+                    pieces.push(content::Piece::Shared(clean.clone()));
+                }
                 Piece::Text(each) => each.write(row, &mut text, &mut data)?,
             }
         }
-        if !data.ends_with(b"\r\n") {
+        let last = pieces.last().map_or(&[][..], AsRef::as_ref);
+        if !(if data.is_empty() { last } else { &data }).ends_with(b"\r\n") {
             data.extend_from_slice(b"\r\n");
         }
+        pieces.push(content::Piece::Own(data));
         Ok(Rendered {
             mail_options: self.mail_options(&written),
-            data: self.signed(data, stamp.time)?,
+            pieces: self.signed(pieces, stamp.time)?,
             sender,
             recipients,
         })
+    }
+
+    /// Makes what is large and never changes one for all messages. A signature has to see them
+    /// whole.
+    fn share(&mut self) {
+        if self.signer.is_some() {
+            return;
+        }
+        for piece in &mut self.pieces {
+            if let Piece::Bytes(bytes) = piece
+                && bytes.len() >= SHARED
+            {
+                let octets: Arc<Vec<u8>> = Arc::new(std::mem::take(bytes));
+                match Clean::new(Arc::clone(&octets) as content::Octets) {
+                    Some(clean) => {
+                        self.size -= octets.len();
+                        *piece = Piece::Shared(clean);
+                    }
+                    None => *bytes = Arc::unwrap_or_clone(octets),
+                }
+            }
+        }
     }
 
     fn add_field(&mut self, name: String, value: &str) -> Result<(), TemplateError> {
@@ -385,16 +419,21 @@ impl Template {
     }
 
     /// Signed last, over exactly what is sent.
-    fn signed(&self, data: Vec<u8>, time: u64) -> Result<Vec<u8>, RowError> {
+    fn signed(
+        &self,
+        pieces: Vec<content::Piece>,
+        time: u64,
+    ) -> Result<Vec<content::Piece>, RowError> {
         let Some(signer) = &self.signer else {
-            return Ok(data);
+            return Ok(pieces);
         };
+        let data = content::Piece::joined(pieces);
         let mut signed = Vec::with_capacity(data.len() + HEADER);
         signer
             .sign(&data, time, &mut signed)
             .map_err(|error| RowError::new(error.to_string()))?;
         signed.extend_from_slice(&data);
-        Ok(signed)
+        Ok(vec![content::Piece::Own(signed)])
     }
 }
 

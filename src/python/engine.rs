@@ -16,6 +16,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::address::plain_path;
+use crate::content::Content;
 use crate::engine;
 use crate::engine::composer;
 use crate::engine::connect::{ConnectSettings, Target};
@@ -403,7 +404,7 @@ impl Engine {
             mail_options: words(&message.getattr(intern!(py, "mail_options"))?)?,
             rcpt_options: words(&message.getattr(intern!(py, "rcpt_options"))?)?,
             size: content.len(),
-            content: Arc::new(content),
+            content: Content::given(content),
             ahead: None,
         })
     }

@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFrozenSet};
 
+use crate::content::Piece;
 use crate::engine::list::List;
 use crate::message::template::{self, Part, Stamp};
 use crate::message::{Kind, RowError};
@@ -134,7 +135,7 @@ impl Draft {
         Ok((
             rendered.sender,
             rendered.recipients,
-            PyBytes::new(py, &rendered.data),
+            PyBytes::new(py, &Piece::joined(rendered.pieces)),
             rendered.mail_options,
         ))
     }

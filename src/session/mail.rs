@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::chunk::{Chunk, Step};
 use super::fate::{Fate, Word, fate_of};
 use super::offer::{Needs, is_dsn};
-use super::output::Content;
 use super::{Cause, Envelope, Event, MALFORMED, Mode, SHUTDOWN, Session, Stage, shown};
 use crate::command::{self, Style};
+use crate::content::{Content, Survey};
 use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::reply::Reply;
-use crate::stuffing::{Scan, repair};
+use crate::stuffing::repair;
 use crate::transaction::{self, Flight, Transaction, Verdict};
 
 pub(super) enum Work {
@@ -23,10 +23,8 @@ pub(super) enum Work {
 pub(super) struct InFlight {
     pub(super) work: Work,
     pub(super) recipients: usize,
-    pub(super) size: usize,
     pub(super) content: Content,
-    /// What stands behind the content, where that needs neither repair nor stuffing.
-    pub(super) end_of_data: Option<&'static [u8]>,
+    pub(super) survey: Survey,
     /// Whether the RSET that led its group is not answered yet.
     pub(super) reset: bool,
     pub(super) begun: bool,
@@ -41,18 +39,18 @@ impl Session {
     ///
     /// Why it cannot be sent to this server; nothing has been written for it.
     pub fn begin(&mut self, envelope: &Envelope<'_>) -> Result<(), String> {
-        let scan = Scan::new((**envelope.content).as_ref());
+        let survey = envelope.content.survey();
         let asked = asks_for_utf8(envelope);
         let utf8 = asked || !is_ascii(envelope);
         let needs = Needs {
             smtputf8: utf8,
-            eight_bit: scan.is_eight_bit(),
+            eight_bit: survey.eight_bit,
             dsn: envelope
                 .mail_options
                 .iter()
                 .chain(envelope.rcpt_options)
                 .any(|option| is_dsn(option)),
-            size: scan.repaired_len() as u64,
+            size: survey.size as u64,
         };
         if let Some(lack) = self.offer.lacks(&needs) {
             return Err(lack);
@@ -74,19 +72,18 @@ impl Session {
             lower_case: false,
         };
         let work = match self.mode {
-            Mode::Window => self.write_chunk(envelope, &parameters, style, &scan),
+            Mode::Window => self.write_chunk(envelope, &parameters, style, &survey),
             _ => self.prepare(envelope, &parameters, style),
         };
         let (work, terminator) = work.map_err(|error| error.to_string())?;
         self.begun += 1;
-        self.in_flight_bytes += scan.repaired_len();
+        self.in_flight_bytes += survey.size;
         self.in_flight.push_back(InFlight {
             reset: false,
             begun: terminator.is_some(),
             recipients: envelope.recipients.len(),
-            size: scan.repaired_len(),
-            content: Arc::clone(envelope.content),
-            end_of_data: scan.is_stuffed().then(|| scan.end_of_data()),
+            content: envelope.content.clone(),
+            survey,
             work,
             terminator,
         });
@@ -98,7 +95,7 @@ impl Session {
         let before = self.in_flight.len();
         while self.in_flight.back().is_some_and(|newest| !newest.begun) {
             let newest = self.in_flight.pop_back();
-            self.in_flight_bytes -= newest.map_or(0, |newest| newest.size);
+            self.in_flight_bytes -= newest.map_or(0, |newest| newest.survey.size);
         }
         before - self.in_flight.len()
     }
@@ -204,7 +201,7 @@ impl Session {
 
     pub(super) fn pop(&mut self) -> Option<InFlight> {
         let front = self.in_flight.pop_front();
-        self.in_flight_bytes -= front.as_ref().map_or(0, |front| front.size);
+        self.in_flight_bytes -= front.as_ref().map_or(0, |front| front.survey.size);
         front
     }
 
@@ -247,7 +244,7 @@ impl Session {
             }
             Flight::Body => {
                 let before = self.output.queued();
-                self.output.body(&message.content, message.end_of_data);
+                self.output.body(&message.content, &message.survey);
                 let end = self.output.queued();
                 message.terminator = Some(end);
                 self.trace_line(|| format!("C: <{} octets of message>", end - before));
@@ -295,14 +292,14 @@ impl Session {
         envelope: &Envelope<'_>,
         parameters: &[&str],
         style: Style,
-        scan: &Scan<'_>,
+        survey: &Survey,
     ) -> Result<(Work, Option<u64>), Error> {
         // As after DATA, a last line without its end gets one.
-        let end: &[u8] = scan
-            .end_of_data()
+        let end: &[u8] = survey
+            .end_of_data
             .strip_suffix(b".\r\n")
             .unwrap_or_default();
-        let size = scan.repaired_len() + end.len();
+        let size = survey.size + end.len();
         let lines = self.output.write(|out| {
             let start = out.len();
             out.extend_from_slice(b"RSET\r\n");
@@ -326,11 +323,12 @@ impl Session {
             })
         })?;
         self.trace_commands(&lines);
-        if scan.is_repaired() {
-            self.output.content(envelope.content);
-        } else {
-            let repaired: Content = Arc::new(repair((**envelope.content).as_ref()).into_owned());
-            self.output.content(&repaired);
+        match envelope.content {
+            Content::Given(octets) if !survey.is_repaired => {
+                let repaired = repair((**octets).as_ref()).into_owned();
+                self.output.content(&Content::given(repaired));
+            }
+            ready => self.output.content(ready),
         }
         self.output.write(|out| out.extend_from_slice(end));
         self.trace_line(|| format!("C: <{size} octets of message>"));

@@ -7,10 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::content::{Content, Octets, Survey};
 use crate::stuffing::stuff;
-
-/// A message's content, kept by whoever made it until it is written.
-pub type Content = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A content shorter than this is copied behind the commands: cheaper than a slice of its own.
 const COPIED: usize = 4096;
@@ -19,15 +17,15 @@ const COPIED: usize = 4096;
 const SLICES: usize = 64;
 
 enum Piece {
-    Octets(Vec<u8>),
-    Content(Content),
+    Own(Vec<u8>),
+    Content(Octets),
 }
 
 impl Piece {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Octets(octets) => octets,
-            Self::Content(content) => (**content).as_ref(),
+            Self::Own(octets) => octets,
+            Self::Content(octets) => (**octets).as_ref(),
         }
     }
 }
@@ -45,11 +43,10 @@ pub(super) struct Output {
 impl Output {
     /// The end of the last piece, to write to.
     pub(super) fn write<R>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        if !matches!(self.pieces.back(), Some(Piece::Octets(_))) {
-            self.pieces
-                .push_back(Piece::Octets(Vec::with_capacity(512)));
+        if !matches!(self.pieces.back(), Some(Piece::Own(_))) {
+            self.pieces.push_back(Piece::Own(Vec::with_capacity(512)));
         }
-        let Some(Piece::Octets(octets)) = self.pieces.back_mut() else {
+        let Some(Piece::Own(octets)) = self.pieces.back_mut() else {
             // The line above put one there.
             return fill(&mut Vec::new());
         };
@@ -61,27 +58,26 @@ impl Output {
 
     /// A content with whole line ends, as it is.
     pub(super) fn content(&mut self, content: &Content) {
-        let octets = (**content).as_ref();
-        if octets.len() < COPIED {
-            self.write(|out| out.extend_from_slice(octets));
-        } else {
-            self.queued += octets.len() as u64;
-            self.pieces.push_back(Piece::Content(Arc::clone(content)));
+        for piece in content.pieces() {
+            let octets = (**piece).as_ref();
+            if octets.len() < COPIED {
+                self.write(|out| out.extend_from_slice(octets));
+            } else {
+                self.queued += octets.len() as u64;
+                self.pieces.push_back(Piece::Content(Arc::clone(piece)));
+            }
         }
     }
 
     /// A content made ready for DATA: line ends whole, dots doubled, end of data behind it.
-    ///
-    /// `end_of_data` is what stands behind a content that is ready as it is.
-    pub(super) fn body(&mut self, content: &Content, end_of_data: Option<&'static [u8]>) {
-        match end_of_data {
-            Some(end_of_data) => {
-                self.content(content);
-                self.write(|out| out.extend_from_slice(end_of_data));
-            }
-            None => {
-                self.write(|out| stuff((**content).as_ref(), out));
-            }
+    pub(super) fn body(&mut self, content: &Content, survey: &Survey) {
+        if let Content::Given(octets) = content
+            && !survey.is_stuffed
+        {
+            self.write(|out| stuff((**octets).as_ref(), out));
+        } else {
+            self.content(content);
+            self.write(|out| out.extend_from_slice(survey.end_of_data));
         }
     }
 
@@ -125,7 +121,7 @@ impl Output {
             self.start = 0;
             match piece {
                 // The last buffer is kept, so that small flights need no allocation.
-                Piece::Octets(octets) if pieces == 1 => {
+                Piece::Own(octets) if pieces == 1 => {
                     octets.clear();
                     return;
                 }
@@ -155,14 +151,19 @@ mod tests {
 
     #[test]
     fn pieces_leave_in_their_order_whatever_a_write_takes() {
-        let large: Content = Arc::new(vec![b'x'; COPIED]);
-        let small: Content = Arc::new(b".small".to_vec());
+        let large = Content::given(vec![b'x'; COPIED]);
+        let small = Content::given(b".small");
         for step in [1, 5, 4000, usize::MAX] {
             let mut output = Output::default();
             output.write(|out| out.extend_from_slice(b"DATA\r\n"));
-            output.body(&large, Some(b"\r\n.\r\n"));
-            output.body(&small, None);
-            let expected = [b"DATA\r\n", (*large).as_ref(), b"\r\n.\r\n..small\r\n.\r\n"].concat();
+            output.body(&large, &large.survey());
+            output.body(&small, &small.survey());
+            let expected = [
+                b"DATA\r\n",
+                &[b'x'; COPIED][..],
+                b"\r\n.\r\n..small\r\n.\r\n",
+            ]
+            .concat();
             let mut sent = Vec::new();
             while !output.is_empty() {
                 let next = written(&output);

@@ -61,7 +61,7 @@ impl Wire {
     }
 
     fn begin(&mut self, number: usize) {
-        let content: Content = Arc::new(format!("message {number}\r\n").into_bytes());
+        let content = Content::given(format!("message {number}\r\n"));
         let sender = format!("<s{number}@a>");
         let path = format!("<r{number}@b>");
         let recipients = [path.as_str()];
