@@ -89,6 +89,12 @@ def message(number: int = 0, *recipients: str, data: bytes = BODY, **options: An
     return Message(f"from{number}@example.org", to, data, tag=number, **options)
 
 
+def taken(engine: Any, channel: int, limit: int, wait: float) -> list[tuple[Any, Any]]:
+    decided: list[tuple[Any, Any]] = []
+    assert engine.take(channel, decided, limit, wait) == len(decided)
+    return decided
+
+
 def send(engine: Any, *messages: Message) -> list[Any]:
     """The results, in the order of the messages."""
     channel = engine.channel()
@@ -96,7 +102,7 @@ def send(engine: Any, *messages: Message) -> list[Any]:
     results: dict[int, Any] = {}
     until = time.monotonic() + LIMIT
     while engine.undecided(channel) and time.monotonic() < until:
-        results |= {id(one): result for one, result in engine.take(channel, 100, 0.5)}
+        results |= {id(one): result for one, result in taken(engine, channel, 100, 0.5)}
     assert set(results) == {id(one) for one in messages}
     return [results[id(one)] for one in messages]
 
@@ -337,7 +343,7 @@ def test_close_decides_everything(engine: Any) -> None:
         start = time.monotonic()
         door.close(0.1)
         assert time.monotonic() - start < 1.5
-        told = [result.status for _, result in door.take(channel, 10, 0.0)]
+        told = [result.status for _, result in taken(door, channel, 10, 0.0)]
         assert sorted(told) == ["NOT_ATTEMPTED", "NOT_ATTEMPTED", "UNKNOWN"]
         door.close(None)
         assert [each.status for each in send(door, message())] == ["NOT_ATTEMPTED"]
@@ -348,8 +354,10 @@ def test_a_full_queue_waits(engine: Any) -> None:
     with Server(Dialogue(PIPELINING)) as server:
         door = engine(server, queue_size=2)
         channel = door.channel()
-        assert door.offer(channel, [message(number) for number in range(5)], 0.0) == 2
-        assert len(door.take(channel, 1, LIMIT)) == 1
+        messages = [message(number) for number in range(5)]
+        assert door.offer(channel, messages, 0.0) == 2
+        assert [each.tag for each in messages] == [2, 3, 4]
+        assert len(taken(door, channel, 1, LIMIT)) == 1
         assert door.undecided(channel) == 1
 
 
@@ -439,5 +447,5 @@ def test_the_password_is_asked_for(engine: Any) -> None:
         assert door.error() is None
         if door.attend(LIMIT) == [("password", None)]:
             door.password(None, "the vault is shut")
-        ((_, result),) = door.take(channel, 1, LIMIT)
+        ((_, result),) = taken(door, channel, 1, LIMIT)
         assert result.status == "NOT_ATTEMPTED"

@@ -346,7 +346,9 @@ def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
 
 @pytest.mark.rust  # the sink, and the mode
 @pytest.mark.parametrize("pipelining", ["stream", "window"])
-@pytest.mark.parametrize("text", ["Dear {{ name }}\n", ".{{ name }}\n..\n", "no line end {{ name }}"])
+@pytest.mark.parametrize(
+    "text", ["Dear {{ name }}\n", ".{{ name }}\n..\n", "no line end {{ name }}"]
+)
 def test_an_attachment_is_whole_for_every_recipient(
     tmp_path: Path, pipelining: str, text: str
 ) -> None:

@@ -5,6 +5,7 @@ Most of it happens in a process of its own, which gets the relay's URL as its ar
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,40 @@ def ended(process: "subprocess.Popen[str]", status: int = 0) -> tuple[str, str]:
 
 
 # Ctrl-C
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", ["send", "send_all"])
+def test_control_c_at_any_moment(run: Run, how: str) -> None:
+    """Nothing is sent twice, and but for the outcome in the caller's hand none is lost."""
+    for turn in range(4):
+        with Server(Dialogue(EXTENSIONS)) as server:
+            process = run(
+                f"""
+                how = {how!r}
+                told = []
+                sender = Sender(url, connections=2)
+                try:
+                    with sender:
+                        if how == "send":
+                            for outcome in sender.send(numbered(1_000_000)):
+                                told.append(outcome)
+                        else:
+                            sender.send_all(numbered(1_000_000))
+                except KeyboardInterrupt as error:
+                    reports = [sender.close(), *([error.report] if how == "send_all" else [])]
+                    count = len(told) + sum(report.total for report in reports)
+                    print(sender.stats().taken - count)
+                """,
+                server,
+            )
+            wait_for(lambda: bodies(server) > 0)
+            time.sleep(0.03 * turn)
+            process.send_signal(signal.SIGINT)
+            out, _ = ended(process)
+            assert int(out) in ((0, 1) if how == "send" else (0,))
+            recipients = re.findall(rb"(?i)rcpt to:<(r\d+)@", received(server))
+            assert len(set(recipients)) == len(recipients) > 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -71,7 +71,9 @@ def test_where_there_is_no_thread_and_nobody_waits(allow: Allow) -> None:
         channel = engine.channel()
         assert engine.offer(channel, messages(3), 0.0) == 3
         sender.close()
-        results = [result for _, result in engine.take(channel, 9, 0.0)]
+        decided: list = []
+        engine.take(channel, decided, 9, 0.0)
+        results = [result for _, result in decided]
     assert [each.status for each in results] == ["NOT_ATTEMPTED"] * 3
     assert "no thread to send with" in results[0].details()[-1]
     assert not server.connections

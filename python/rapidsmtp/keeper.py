@@ -187,7 +187,8 @@ class Keeper:
     def _resolve(self, wait: float) -> None:
         if self._channel is None:
             return
-        decided: Any = self._engine.take(self._channel, _OUTCOMES, wait)
+        decided: list[Any] = []
+        self._engine.take(self._channel, decided, _OUTCOMES, wait)
         if not decided:
             return
         futures = [submission.future for submission, _ in decided]

@@ -29,6 +29,7 @@ class Report:
     not_accepted: list[Outcome] = field(default_factory=list, repr=False)
     error: RelayError | None = None
     seconds: float = 0.0
+    _new: list[Outcome] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def total(self) -> int:
@@ -42,10 +43,13 @@ class Report:
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes."""
-        outcomes = tuple(outcomes)
+        # Here first: an interrupt behind it leaves them to the next call, as `sending` explains.
+        self._new.extend(outcomes)
         accepted = Status.ACCEPTED
-        self.counts.update(map(_status, outcomes))
-        self.not_accepted += [each for each in outcomes if each.status is not accepted]
+        counts = self.counts + Counter(map(_status, self._new))
+        others = [each for each in self._new if each.status is not accepted]
+        self.not_accepted += others
+        self.counts, self._new = counts, []
 
     def raise_for_status(self) -> None:
         """Raise what says best that not all is well; nothing if all were accepted.
@@ -75,6 +79,7 @@ def collected() -> Iterator[Report]:
     except RelayError as error:
         report.error = error
     except BaseException as error:
+        report.add(())
         error.report = report  # type: ignore[attr-defined]  # any exception takes one more
         raise
     finally:

@@ -8,7 +8,7 @@ import email.message
 import threading
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -22,7 +22,7 @@ from rapidsmtp.message import Message
 from rapidsmtp.outcome import Outcome, Status
 from rapidsmtp.relay import Password, parse_relay
 from rapidsmtp.report import Report, Stats, collected, stats_of
-from rapidsmtp.sending import Sending, relay_error
+from rapidsmtp.sending import Sending, drained, relay_error
 from rapidsmtp.settings import TLS, Backoff, Timeouts, check_count, messages_a_second
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Sender:
         check_iterable(messages, "send_all")
         with collected() as report:
             for told in self._rounds(messages):
-                report.add(told)
+                report.add(drained(told))
         return report
 
     def stats(self) -> Stats:
@@ -263,6 +263,7 @@ class Sender:
         finally:
             keeper.close()
             self._settle(closed=True)
+            self._untaken.add(())  # an interrupt may have come between
         return self._untaken
 
     def __enter__(self) -> "Sender":
@@ -294,16 +295,14 @@ class Sender:
 
     def _send(self, messages: Iterable[Any]) -> Iterator[Outcome]:
         rounds = self._rounds(messages)
-        rest: Iterator[Outcome] = iter(())
         try:
             for told in rounds:
-                rest = iter(told)
-                yield from rest
+                yield from drained(told)
         finally:
-            self._set_aside(rest)
             rounds.close()
 
-    def _rounds(self, messages: Iterable[Any]) -> Generator[list[Outcome], None, None]:
+    def _rounds(self, messages: Iterable[Any]) -> Generator[deque[Outcome], None, None]:
+        """What has become known, again and again; whoever takes outcomes removes them."""
         engine, keeper = self._ready()
         self._settle()
         sending = Sending(engine, messages, self._queue_size, self._count)
@@ -311,11 +310,11 @@ class Sender:
             keeper.watch(sending)
         try:
             while not sending.is_over:
-                told = sending.round()
+                sending.round()
                 if self._closed:
-                    told += sending.cut_short(_CLOSED)
-                if told:
-                    yield told
+                    sending.cut_short(_CLOSED)
+                if sending.told:
+                    yield sending.told
                 if self._engine is not engine:
                     raise RuntimeError("this process was forked while the messages were sent")
         finally:
@@ -328,6 +327,7 @@ class Sender:
             raise process.at_exit(sending.failure)
 
     def _leave(self, sending: Sending, keeper: Keeper) -> None:
+        self._set_aside(drained(sending.told))
         if sending.is_over:
             sending.forget()
             return
@@ -345,9 +345,9 @@ class Sender:
             return
         with self._lock:
             for sending in self._orphans.copy():
-                self._untaken.add(sending.rest())
                 if closed:
-                    self._untaken.add(sending.abandon(_CLOSED))
+                    sending.abandon(_CLOSED)
+                self._untaken.add(sending.rest())
                 if sending.is_over and sending.is_flushed:
                     self._orphans.remove(sending)
                     sending.forget()

@@ -7,13 +7,19 @@ it gave before must not wait for what it gives next. So a batch is gathered wher
 keeper, a thread, can reach it: after a moment the keeper offers it to the engine.
 
 An iterable is never more than `queue_size` messages ahead of the outcomes that were yielded.
+
+Ctrl-C, and whatever else a signal's handler raises, may come at any moment in the main thread, and
+must lose nothing and send nothing twice. So whatever is handed on is so in one step: by one call
+into C (the engine takes from the list that it is given, and appends to the one that it fills), or
+by assignments behind one another, between which CPython does not look for signals: it does so at
+calls, at loops and where a function begins. The keeper's thread is never interrupted.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, cast
 
 from rapidsmtp.errors import RelayError
@@ -44,6 +50,10 @@ class Sending:
         messages: What `Sender.send` takes.
         queue_size: How many messages may be without an outcome.
         count: Called with outcomes that the engine does not know of.
+
+    Attributes:
+        told: The outcomes that have become known; who takes them removes them.
+        failure: What has ended the sending before the iterable did.
     """
 
     def __init__(
@@ -64,13 +74,15 @@ class Sending:
         # A full queue is filled up by batches, not one by one.
         self._least_room = max(1, min(_BATCH, queue_size // 4))
         self._size = _BATCH if self.is_sequence else 1
-        self._undecided = 0
-        self._held: list[Any] = []
+        # From the iterable to the caller: elements, messages for the engine, messages with their
+        # results, outcomes.
         self._gathered: deque[Any] = deque()
+        self._held: list[Any] = []
+        self._decided: list[Any] = []
+        self.told: deque[Outcome] = deque()
         self._gathering_since = 0.0
         self._flushed = 0
-        self._told: list[Outcome] = []
-        # Guards the three above: the keeper reaches for them.
+        # Guards what is gathered and told: the keeper reaches for them.
         self._lock = threading.Lock()
         self.failure: Exception | None = None
 
@@ -84,57 +96,34 @@ class Sending:
         """After `give_up`: whether the engine has everything that was taken."""
         return self._source is None and not self._gathered and not self._held
 
-    def round(self) -> list[Outcome]:
-        """Take from the iterable, offer to the engine, and see what has become known.
+    def round(self) -> None:
+        """Take from the iterable, offer to the engine, and see what has become known (`told`).
 
         Waits where there is nothing else to do.
         """
-        told = self._gather() if self._may_gather() else []
-        self._offer(0.0 if told else _WAIT)
-        may_wait = not told and not self._held and not self._may_gather()
-        told += self._take(_WAIT if may_wait else 0.0)
+        if self._may_gather():
+            self._gather()
+        self._offer(0.0 if self.told else _WAIT)
+        may_wait = not self.told and not self._held and not self._may_gather()
+        self._take(_WAIT if may_wait else 0.0)
         if self.engine.error() is not None:
-            self._stop(told)
-        return told
+            self._stop()
 
-    def cut_short(self, reason: str) -> list[Outcome]:
-        """Take no more, because the sender was closed.
-
-        Returns:
-            The outcomes of what the engine did not take.
-        """
+    def cut_short(self, reason: str) -> None:
+        """Take no more, because the sender was closed; what the engine did not take is told."""
         if self._source is not None and self.failure is None:
             self.failure = RuntimeError("the sender is closed")
         self.give_up()
-        with self._lock:
-            self._undecided += self._flushed
-            self._flushed = 0
-            told, self._told = self._told, []
-        return told + self.abandon(reason)
+        self.abandon(reason)
 
     def give_up(self) -> None:
         """Take no more: nobody will ask for the outcomes."""
         self._source = None
         with self._lock:
-            self._gathered.extendleft(reversed(self._held))
-            self._undecided -= len(self._held)
-            self._held = []
+            gathered = deque(self._held)
+            gathered += self._gathered
+            self._held, self._gathered = [], gathered
             self._gathering_since = 0.0
-
-    def flush(self, wait: float = 0.0) -> None:
-        """Offer to the engine what is gathered; called from any thread.
-
-        Args:
-            wait: How long to wait for room, in seconds.
-        """
-        with self._lock:
-            count = len(self._gathered)
-            gathered = [self._gathered.popleft() for _ in range(count)]
-            messages, told = prepare(gathered, self._merged)
-            taken = self.engine.offer(self._channel, messages, wait) if messages else 0
-            self._flushed += taken
-            self._gathered.extendleft(reversed(messages[taken:]))
-            self._tell(told)
 
     def flush_all(self, deadline: float | None) -> None:
         """After `give_up`: offer all of it.
@@ -142,51 +131,62 @@ class Sending:
         Args:
             deadline: Until when to wait for room, by `time.monotonic`; None for no limit.
         """
-        while self._gathered and (deadline is None or time.monotonic() < deadline):
-            self.flush(_SLOW)
+        while not self.is_flushed and (deadline is None or time.monotonic() < deadline):
+            with self._lock:
+                self._sort()
+            self._offer(_SLOW)
 
     def flush_if_stalled(self, now: float) -> None:
-        """As `flush`, if the iterable has not given anything for a while.
+        """Offer to the engine what is gathered, if the iterable has not given anything for a while.
+
+        To be called in the keeper's thread alone.
 
         Args:
             now: The time by `time.monotonic`.
         """
         if self._gathered and now - self._gathering_since > _SLOW:
-            self.flush()
+            with self._lock:
+                count = len(self._gathered)
+                gathered = [self._gathered.popleft() for _ in range(count)]
+                messages, told = prepare(gathered, self._merged)
+                if messages:
+                    self.engine.offer(self._channel, messages, 0.0)
+                self._flushed += count - len(messages)
+                self._gathered.extendleft(reversed(messages))
+                self.told.extend(told)
+            if told:
+                self._count(told)
 
-    def rest(self) -> list[Outcome]:
+    def rest(self) -> Iterator[Outcome]:
         """After `give_up`: the outcomes that have become known."""
-        with self._lock:
-            self._undecided += self._flushed
-            self._flushed = 0
-            outcomes, self._told = self._told, []
-        while more := self._take(0.0):
-            outcomes += more
-        return outcomes
+        while self._take(0.0):
+            pass
+        return drained(self.told)
 
     def forget(self) -> None:
         """Let go of the engine's channel."""
         self.engine.forget(self._channel)
 
-    def abandon(self, reason: str) -> list[Outcome]:
-        """Take back what the engine did not take."""
+    def abandon(self, reason: str) -> None:
+        """After `give_up`: what the engine did not take is not attempted."""
         with self._lock:
-            told = not_attempted(self._gathered, reason, self._merged)
-            self._gathered.clear()
-        if told:
-            self._count(told)
-        return told
+            lost = not_attempted(self._gathered, reason, self._merged)
+            told, gathered = self.told + deque(lost), deque[Any]()
+            self.told, self._gathered = told, gathered
+        if lost:
+            self._count(lost)
+
+    @property
+    def _undecided(self) -> int:
+        """Messages without an outcome that was told, but for what is gathered."""
+        return len(self._held) + len(self._decided) + self.engine.undecided(self._channel)
 
     def _may_gather(self) -> bool:
         room = self._queue_size - self._undecided
         return self._source is not None and not self._held and room >= self._least_room
 
-    def _gather(self) -> list[Outcome]:
-        """Take a batch from the iterable.
-
-        Returns:
-            The outcomes of elements that are no messages.
-        """
+    def _gather(self) -> None:
+        """Take a batch from the iterable."""
         assert self._source is not None
         room = min(self._size, self._queue_size - self._undecided)
         start = self._gathering_since = time.monotonic()
@@ -196,47 +196,53 @@ class Sending:
         except Exception as error:
             self._source, self.failure = None, error
         with self._lock:
-            batch, flushed, told = list(self._gathered), self._flushed, self._told
-            self._gathered.clear()
-            self._flushed, self._told = 0, []
-        if len(batch) + flushed + len(told) < room:
-            self._source = None
+            if len(self._gathered) + self._flushed < room:
+                self._source = None
+            self._flushed = 0
+            self._sort()
         slow = time.monotonic() - start > _SLOW
         self._size = 1 if slow else min(_BATCH, 2 * self._size)
+
+    def _sort(self) -> None:
+        """Hold for the engine what is gathered, and tell what is no message. The lock is held."""
+        batch = list(self._gathered)
+        told: list[Outcome] = []
         kinds = set(map(type, batch))
         if Outcome in kinds or not (self._merged or kinds == {Message}):
-            batch, more = prepare(batch, self._merged)
-            if more:
-                self._count(more)
-                told += more
-        self._held = batch
-        self._undecided += len(batch) + flushed
-        return told
-
-    def _tell(self, told: list[Outcome]) -> None:
+            batch, told = prepare(batch, self._merged)
+        held, all_told, gathered = self._held + batch, self.told + deque(told), deque[Any]()
+        self._held, self.told, self._gathered = held, all_told, gathered
         if told:
-            self._told += told
             self._count(told)
 
     def _offer(self, wait: float) -> None:
         if self._held:
-            taken = self.engine.offer(self._channel, self._held, wait)
-            self._held = self._held[taken:]
+            self.engine.offer(self._channel, self._held, wait)
 
-    def _take(self, wait: float) -> list[Outcome]:
+    def _take(self, wait: float) -> int:
+        """Tell what the engine has decided; how many that were."""
         if not self._undecided:
-            return []
-        decided = self.engine.take(self._channel, _OUTCOMES, wait)
-        self._undecided -= len(decided)
-        return outcomes_of(cast(Any, decided))
+            return 0
+        self.engine.take(self._channel, self._decided, _OUTCOMES, wait)
+        outcomes = deque(outcomes_of(cast(Any, self._decided)))
+        number = len(outcomes)
+        with self._lock:
+            told = self.told + outcomes
+            self.told, self._decided = told, []
+        return number
 
-    def _stop(self, told: list[Outcome]) -> None:
+    def _stop(self) -> None:
         """The relay will not have us: take no more, and say so at the end."""
         done = self._source is None and not self._undecided
-        lost = any(each.status is Status.NOT_ATTEMPTED for each in told)
+        lost = any(each.status is Status.NOT_ATTEMPTED for each in self.told)
         if (not done or lost) and self.failure is None:
             self.failure = relay_error(self.engine)
         self._source = None
+
+
+def drained(outcomes: deque[Outcome]) -> Iterator[Outcome]:
+    """Take the outcomes out one by one, each in one step with whatever is done with it in C."""
+    return map(deque.popleft, repeat(outcomes, len(outcomes)))
 
 
 def relay_error(engine: "_core.Engine") -> RelayError | None:

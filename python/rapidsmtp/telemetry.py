@@ -13,7 +13,7 @@ server's text, which may hold either.
 
 import functools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -180,10 +180,10 @@ class _Observer:
 
         return observed
 
-    def many(self, rounds: Callable[..., Generator[list[Outcome], None, None]]) -> Any:
+    def many(self, rounds: Callable[..., Generator[deque[Outcome], None, None]]) -> Any:
         """Around one call of a Sender's `send` or `send_all`."""
 
-        def observed(sender: Sender, messages: Any) -> Generator[list[Outcome], None, None]:
+        def observed(sender: Sender, messages: Any) -> Generator[deque[Outcome], None, None]:
             operation = _Operation(self, _attributes_of(sender), time.monotonic())
             inner = rounds(sender, messages)
             try:

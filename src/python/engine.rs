@@ -198,12 +198,13 @@ impl Engine {
         self.engine.door().channel()
     }
 
-    /// Take messages from the front while there is room.
+    /// Take messages from the front of a list while there is room. They are removed from it in the
+    /// same step: an interrupt comes before it or behind it.
     fn offer(
         &self,
         py: Python<'_>,
         channel: u64,
-        messages: &Bound<'_, PyAny>,
+        messages: &Bound<'_, PyList>,
         wait: f64,
     ) -> PyResult<usize> {
         let door = self.engine.door();
@@ -225,8 +226,7 @@ impl Engine {
         let mut drafts = Vec::new();
         let mut decided = Vec::new();
         let mut bytes = 0;
-        for message in messages.try_iter()?.take(room.messages) {
-            let message = message?;
+        for message in messages.iter().take(room.messages) {
             // Locked for no longer than this: what follows may run Python, and let others run.
             let token = self.lock().keep(message.clone().unbind());
             if let Ok(draft) = message.cast::<Draft>() {
@@ -268,17 +268,19 @@ impl Engine {
         }
         let count = taken.len() + drafts.len() + decided.len();
         door.put(channel, taken, drafts, decided);
+        messages.del_slice(0, count)?;
         Ok(count)
     }
 
-    /// Take decided messages, each with its result.
-    fn take<'py>(
+    /// Take decided messages, each with its result: they are appended to a list in the same step.
+    fn take(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         channel: u64,
+        into: &Bound<'_, PyList>,
         limit: usize,
         wait: f64,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<usize> {
         let door = self.engine.door();
         let decided = wait_in_slices(py, wait, |until| {
             let decided = door.take(channel, limit, until);
@@ -291,10 +293,12 @@ impl Engine {
             .into_iter()
             .map(|each| Py::new(py, NativeResult::new(each)));
         let pairs = messages.into_iter().zip(results);
-        let pairs: PyResult<Vec<_>> = pairs
-            .map(|(message, result)| Ok((message, result?)))
-            .collect();
-        PyList::new(py, pairs?)
+        let mut count = 0;
+        for (message, result) in pairs {
+            into.append((message, result?))?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Messages that were taken by `offer` and not yet given out by `take`.

@@ -22,7 +22,7 @@ An errand is with one worker, in the backlog, or done. What the relay refused is
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from rapidsmtp._pure import judgement
@@ -123,11 +123,9 @@ class Crew:
 
     # Work comes in, and stops
 
-    def add(self, jobs: Sequence[Job]) -> None:
-        """Take messages into the backlog."""
-        for job in jobs:
-            self.backlog.ready.append(Errand(job, range(len(job.recipients))))
-        self._call(len(jobs), time.monotonic())
+    def call(self, errands: int = 0) -> None:
+        """Let somebody see to what is in the backlog, and to so many new errands."""
+        self._call(errands, time.monotonic())
 
     def stop(self, line: str, reply: Reply | None, *, for_good: bool = False) -> None:
         """Send nothing more; what was not begun is not attempted."""
@@ -177,8 +175,9 @@ class Crew:
             and (self.open or not self.workers)
         ):
             worker = self._hire()
-            self.workers.add(worker)
-            self._connecting += 1  # until it has come to `wants`
+            # One step, as in `Engine.offer`; it is connecting until it has come to `wants`.
+            self.workers |= {worker}
+            self._connecting += 1
             try:
                 worker.start()
             except RuntimeError as error:
@@ -191,6 +190,11 @@ class Crew:
                     self._threadless = self._guest = worker
                     self.wake_all()
                 return
+            except BaseException:
+                # An interrupt: should the thread have begun all the same, it is sent away.
+                self.workers -= {worker}
+                self._connecting -= 1
+                raise
 
     def threadless(self) -> "Worker | None":
         """A worker that found no thread, once: it is to be run by the caller."""
@@ -219,6 +223,8 @@ class Crew:
     def wants(self, worker: "Worker", *, first: bool) -> bool:
         """Wait until a connection is wanted; False where the worker is not."""
         with self._lock:
+            if worker not in self.workers:
+                return False
             self._connecting -= first
             while True:
                 now = time.monotonic()

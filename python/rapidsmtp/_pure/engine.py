@@ -8,14 +8,14 @@ makes an engine of its own, and of this one only `descriptors` is asked.
 
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from itertools import repeat
 from typing import Any
 
 from rapidsmtp._pure.attention import Attention
 from rapidsmtp._pure.crew import Crew
 from rapidsmtp._pure.dialogue import Unavailable
-from rapidsmtp._pure.job import Fate, Job, Result
+from rapidsmtp._pure.job import Errand, Fate, Job, Result
 from rapidsmtp._pure.outcome import INVALID
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.worker import Board, Worker
@@ -32,13 +32,13 @@ class _Channel:
 
     Attributes:
         decided: messages and their results, not yet taken.
-        undecided: how many were offered and not yet given out.
+        pending: how many have no result yet.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
         self.changed = threading.Condition(lock)
         self.decided: deque[tuple[object, Result]] = deque()
-        self.undecided = 0
+        self.pending = 0
         self.forgotten = False
 
 
@@ -66,7 +66,7 @@ class Engine:
         self._octets = 0
         self._taken = 0
         self._closed = 0
-        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._counts = Counter(dict.fromkeys(_COUNTED, 0))
         self._over = threading.Condition(self._lock)
 
     def _hire(self) -> Worker:
@@ -81,12 +81,12 @@ class Engine:
             self._channels[self._last_channel] = _Channel(self._lock)
             return self._last_channel
 
-    def offer(self, channel: int, messages: Sequence[Any], wait: float) -> int:
-        """Take messages from the front while there is room.
+    def offer(self, channel: int, messages: list[Any], wait: float) -> int:
+        """Take messages from the front of a list while there is room.
 
         Args:
             channel: who wants their outcomes.
-            messages: what has the attributes of `Message`.
+            messages: what has the attributes of `Message`; those that are taken are removed.
             wait: seconds to wait for room, where there is none; no longer than until an outcome
                 of this channel is ready.
 
@@ -101,7 +101,6 @@ class Engine:
                 if left <= 0 or consumer.decided:
                     return 0
                 consumer.changed.wait(left)
-            # Ctrl-C may come in the midst of it: then nothing has been taken.
             jobs: list[Job] = []
             octets = 0
             for message in messages:
@@ -109,7 +108,7 @@ class Engine:
                     break
                 jobs.append(self._job(message, consumer))
                 octets += jobs[-1].size
-            self._take_in(jobs, consumer)
+            self._take_in(jobs, consumer, messages)
             return len(jobs)
 
     def _has_room(self, message: Any, number: int, octets: int) -> bool:
@@ -134,18 +133,29 @@ class Engine:
             job.decide_all(Fate(INVALID, "build", None, None, reason))
         return job
 
-    def _take_in(self, jobs: list[Job], consumer: _Channel) -> None:
-        self._jobs += len(jobs)
-        self._octets += sum(job.size for job in jobs)
-        self._taken += len(jobs)
-        consumer.undecided += len(jobs)
-        sent = [job for job in jobs if not job.is_decided]
+    def _take_in(self, jobs: list[Job], consumer: _Channel, messages: list[Any]) -> None:
         now = time.monotonic()
-        for job in jobs:
-            if job.is_decided:
-                self._finish(job, now)
-        if sent:
-            self._crew.add(sent)
+        number = len(jobs)
+        told = [(job.message, job.result(now)) for job in jobs if job.is_decided]
+        counts = Counter(self._counts)
+        counts.update(result.status.lower() for _, result in told)
+        sent = [job for job in jobs if not job.is_decided]
+        errands = [Errand(job, range(len(job.recipients))) for job in sent]
+        waiting = self._jobs + len(sent)
+        octets = self._octets + sum(job.size for job in sent)
+        pending = consumer.pending + len(sent)
+        ready, decided = self._crew.backlog.ready, consumer.decided
+        # What a signal's handler raises here comes before all of it or behind it: CPython looks for
+        # signals at calls and loops alone.
+        del messages[:number]
+        ready += errands
+        decided += told
+        self._jobs, self._octets, consumer.pending = waiting, octets, pending
+        self._counts, self._taken = counts, self._taken + number
+        if told:
+            consumer.changed.notify_all()
+        if errands:
+            self._crew.call(len(errands))
 
     def _finish(self, job: Job, now: float) -> None:
         """A message is decided."""
@@ -154,6 +164,7 @@ class Engine:
         self._jobs -= 1
         self._octets -= job.size
         consumer: _Channel = job.channel
+        consumer.pending -= 1
         if not consumer.forgotten:
             consumer.decided.append((job.message, result))
         for each in self._channels.values():
@@ -162,16 +173,17 @@ class Engine:
             self._over.notify_all()
             self._crew.wake_all()
 
-    def take(self, channel: int, limit: int, wait: float) -> list[tuple[object, Result]]:
-        """Take messages that are decided.
+    def take(self, channel: int, into: list[Any], limit: int, wait: float) -> int:
+        """Take messages that are decided: the very objects that were offered, and their results.
 
         Args:
             channel: whose.
+            into: the pairs are appended to it.
             limit: the most at once.
             wait: seconds to wait for the first.
 
         Returns:
-            The very objects that were offered, each with its result.
+            How many there were.
         """
         deadline = time.monotonic() + wait
         if (worker := self._crew.threadless()) is not None:
@@ -179,22 +191,23 @@ class Engine:
         with self._lock:
             consumer = self._channels.get(channel)
             if consumer is None:
-                return []
+                return 0
             closed = self._closed
             while not consumer.decided and not consumer.forgotten and closed == self._closed:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return []
+                    return 0
                 consumer.changed.wait(left)
-            taken = [consumer.decided.popleft() for _ in range(min(limit, len(consumer.decided)))]
-            consumer.undecided -= len(taken)
-            return taken
+            number = min(limit, len(consumer.decided))
+            # One call into C: an interrupt comes before it or behind it.
+            into.extend(map(deque.popleft, repeat(consumer.decided, number)))
+            return number
 
     def undecided(self, channel: int) -> int:
         """How many messages were taken from a channel and not yet given out to it."""
         with self._lock:
             consumer = self._channels.get(channel)
-            return 0 if consumer is None else consumer.undecided
+            return 0 if consumer is None else consumer.pending + len(consumer.decided)
 
     def forget(self, channel: int) -> None:
         """Nobody will take from a channel: its results are only counted from now on."""
@@ -294,6 +307,7 @@ class Engine:
         with self._lock:
             self._crew.closing = True
             self._crew.forgo()
+            self._crew.call()  # an interrupt may have come before it
             self._crew.wake_all()
             if not drained:
                 self._crew.cut = True

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapidsmtp.errors import line_of
 from rapidsmtp.outcome import Outcome, Status
+from rapidsmtp.sending import drained
 
 if TYPE_CHECKING:
     from rapidsmtp.aio.sender import Sender
@@ -85,7 +86,7 @@ class Post:
         rounds = self._sender._rounds(self._messages)
         try:
             for told in rounds:
-                self._hand_over(told)
+                self._hand_over(list(drained(told)))
                 if self._is_stopped:
                     break
         except BaseException as error:

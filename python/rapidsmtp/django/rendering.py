@@ -5,7 +5,6 @@ what comes after: the bytes, written by `to_bytes`, which are those of `as_bytes
 addresses of the envelope (RFC 5321 section 4.1.2).
 """
 
-import email.message
 import functools
 import re
 from typing import Any
