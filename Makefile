@@ -116,8 +116,7 @@ endef
 
 # Tests
 
-# Many of them wait for a server: one process more than there are CPUs.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 SHARED_OUT = --numprocesses $(WORKERS) --dist worksteal
 
 test: cargo-test wheels
