@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-/// How long a look lasts: a reply over the loopback takes less, one over a network more.
-const LINGER: Duration = Duration::from_micros(100);
+/// How long a look lasts: a reply over the loopback takes less, also where the relay has to be woken
+/// for it; most over a network take more.
+const LINGER: Duration = Duration::from_micros(250);
 
 /// Replies that are awaited at rest between two looks, at most.
 const MOST_RESTS: u32 = 1024;
