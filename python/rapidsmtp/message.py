@@ -11,6 +11,7 @@ import email.utils
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, cast
 
 from rapidsmtp.flatten import to_bytes
@@ -94,6 +95,17 @@ def _addresses(fields: Sequence[object]) -> list[str]:
     return [address for _, address in email.utils.getaddresses(cast("list[str]", fields))]
 
 
+_methods = attrgetter("get", "get_all", "__contains__", "__delitem__", "__getitem__")
+_KNOWN_METHODS = _methods(email.message.Message)
+_NAMES = frozenset(("get", "get_all"))
+_HIDDEN = frozenset(("bcc", "resent-bcc"))
+
+
+def _is_known(message: Any) -> bool:
+    """Whether `email` itself answers for the fields of a message, so that they can be looked at."""
+    return _methods(type(message)) == _KNOWN_METHODS and _NAMES.isdisjoint(message.__dict__)
+
+
 def envelope(
     message: "email.message.Message[Any, Any]",
     from_addr: str | None = None,
@@ -115,6 +127,10 @@ def envelope(
     Raises:
         ValueError: There is more than one block of Resent- fields.
     """
+    if from_addr is None and to_addrs is None and _is_known(message):
+        read = _plain_envelope(message)
+        if read is not None:
+            return read
     resent = message.get_all("Resent-Date")
     if resent is not None and len(resent) != 1:
         raise ValueError("message has more than one 'Resent-' header block")
@@ -131,6 +147,20 @@ def envelope(
     return from_addr, to_addrs
 
 
+def _plain_envelope(message: Any) -> tuple[str, list[str]] | None:
+    """The envelope of a message that is not resent, in one look at its header."""
+    fields: dict[str, tuple[str, Any]] = {}
+    for name, value in message._headers:
+        fields.setdefault(name.lower(), (name, value))
+    if "resent-date" in fields:
+        return None
+    parse = message.policy.header_fetch_parse
+    sender = fields.get("sender") or fields.get("from")
+    named = [fields[name] for name in ("to", "bcc", "cc") if name in fields]
+    recipients = [value for value in (parse(*field) for field in named) if value is not None]
+    return _addresses([sender and parse(*sender)])[0], _addresses(recipients)
+
+
 def flatten(message: "email.message.Message[Any, Any]", *, utf8: bool = False) -> bytes:
     """Write a message as `smtplib.SMTP.send_message` hands it to `sendmail`.
 
@@ -141,9 +171,12 @@ def flatten(message: "email.message.Message[Any, Any]", *, utf8: bool = False) -
     Returns:
         The message with CRLF line ends and without Bcc and Resent-Bcc.
     """
-    shown = copy.copy(message)
-    del shown["Bcc"]
-    del shown["Resent-Bcc"]
+    shown: Any = copy.copy(message)
+    if _is_known(message):
+        shown._headers = [each for each in shown._headers if each[0].lower() not in _HIDDEN]
+    else:
+        del shown["Bcc"]
+        del shown["Resent-Bcc"]
     # `policy=None` is not `policy=message.policy`: it escapes `From ` at the start of a line.
     policy = message.policy.clone(utf8=True) if utf8 else None  # type: ignore[call-arg, unused-ignore]
     return to_bytes(shown, policy=policy)
