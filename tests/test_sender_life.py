@@ -74,13 +74,13 @@ def run(half: str, tmp_path: Path) -> Iterator[Run]:
     """Start a program with this half of the core."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(program: str, server: Server) -> "subprocess.Popen[str]":
+    def start(program: str, server: Server, *arguments: str) -> "subprocess.Popen[str]":
         file = tmp_path / "program.py"
         file.write_text(textwrap.dedent(PREAMBLE) + textwrap.dedent(program))
         package = str(Path(rapidsmtp.__file__).parent.parent)
         started.append(
             subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", file, url(server)],
+                [sys.executable, "-X", "faulthandler", file, url(server), *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -105,31 +105,36 @@ def ended(process: "subprocess.Popen[str]", status: int = 0) -> tuple[str, str]:
 # Ctrl-C
 
 
+UNTIL_INTERRUPTED = """
+    how = sys.argv[2]
+    told = []
+    sender = Sender(url, connections=2)
+    try:
+        with sender:
+            if how == "send":
+                for outcome in sender.send(numbered(1_000_000)):
+                    told.append(outcome)
+            elif how == "send_all":
+                sender.send_all(numbered(1_000_000))
+            else:
+                futures = [sender.submit(each) for each in numbered(100)]
+                told = [future.result() for future in futures]
+    except KeyboardInterrupt as error:
+        report, stats = sender.close(), sender.stats()
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", ["send", "send_all"])
 def test_control_c_at_any_moment(run: Run, how: str) -> None:
     """Nothing is sent twice, and but for the outcome in the caller's hand none is lost."""
+    program = f"""{UNTIL_INTERRUPTED}
+        more = error.report.total if how == "send_all" else len(told)
+        print(stats.taken - report.total - more)
+    """
     for turn in range(4):
         with Server(Dialogue(EXTENSIONS)) as server:
-            process = run(
-                f"""
-                how = {how!r}
-                told = []
-                sender = Sender(url, connections=2)
-                try:
-                    with sender:
-                        if how == "send":
-                            for outcome in sender.send(numbered(1_000_000)):
-                                told.append(outcome)
-                        else:
-                            sender.send_all(numbered(1_000_000))
-                except KeyboardInterrupt as error:
-                    reports = [sender.close(), *([error.report] if how == "send_all" else [])]
-                    count = len(told) + sum(report.total for report in reports)
-                    print(sender.stats().taken - count)
-                """,
-                server,
-            )
+            process = run(program, server, how)
             wait_for(lambda: bodies(server) > 0)
             time.sleep(0.03 * turn)
             process.send_signal(signal.SIGINT)
@@ -142,35 +147,17 @@ def test_control_c_at_any_moment(run: Run, how: str) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", ["send", "send_all", "submit"])
 def test_control_c_within_a_second(run: Run, silent: Server, how: str) -> None:
-    process = run(
-        f"""
-        how = {how!r}
-        told = []
-        sender = Sender(url, connections=2)
-        try:
-            with sender:
-                if how == "send":
-                    for outcome in sender.send(numbered(1_000_000)):
-                        told.append(outcome)
-                elif how == "send_all":
-                    sender.send_all(numbered(1_000_000))
-                else:
-                    futures = [sender.submit(each) for each in numbered(100)]
-                    told = [future.result() for future in futures]
-        except KeyboardInterrupt:
-            end = time.monotonic()
-            report, stats = sender.close(), sender.stats()
-            if how == "submit":
-                assert all(future.done() for future in futures)
-                count = len(futures)
-            else:
-                count = len(told) + report.total
-            decided = stats.accepted + stats.unknown + stats.not_attempted
-            assert count == stats.taken == decided, (count, report, stats)
-            print(stats.unknown, stats.queued, stats.in_flight)
-        """,
-        silent,
-    )
+    program = f"""{UNTIL_INTERRUPTED}
+        if how == "submit":
+            assert all(future.done() for future in futures)
+            count = len(futures)
+        else:
+            count = len(told) + report.total
+        decided = stats.accepted + stats.unknown + stats.not_attempted
+        assert count == stats.taken == decided, (count, report, stats)
+        print(stats.unknown, stats.queued, stats.in_flight)
+    """
+    process = run(program, silent, how)
     wait_for(lambda: bodies(silent) == 2)
     time.sleep(0.1)
     start = time.monotonic()
