@@ -71,7 +71,7 @@ TWIN_ENGINE = {
     "connect": {"contextlib", "errno", "itertools", "os", "selectors", "socket", "time"},
     "crew": {"threading", "time"},
     "dialogue": {"contextlib", "socket", "ssl", "time"},
-    "engine": {"threading", "time"},
+    "engine": {"itertools", "threading", "time"},
     "governor": set(),
     "job": set(),
     "judgement": set(),
