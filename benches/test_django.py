@@ -86,13 +86,14 @@ def test_send_messages(compare, benchmark, half, sink, kind):
 
 @pytest.mark.parametrize("ours_by", ["one-call", "a-call-each"])
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
-def test_where_theirs_connects_for_each(compare, benchmark, half, tls, ours_by):
+@pytest.mark.parametrize("kind", [EmailMessage, Composed])
+def test_where_theirs_connects_for_each(compare, benchmark, half, kind, tls, ours_by):
     """TLS and AUTH for each message there; ours go by one call, or by a call for each as well."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
     trusted = authority.cert_pem.bytes()
     context = ssl.create_default_context(cadata=trusted.decode())
-    made = letters(EmailMessage)[:FEW]
+    made = letters(kind)[:FEW]
     with Sink(tls=tls, certificate=issued, credentials={"user": "secret"}, store=False) as server:
         options = {
             "port": server.port,
