@@ -20,6 +20,7 @@ import pytest
 
 import rapidsmtp
 from rapidsmtp import Message, Sender, Status
+from rapidsmtp.sending import Sending
 from senders import wait_for
 from server import TIMEOUT, Dialogue, Server
 
@@ -103,6 +104,33 @@ def ended(process: "subprocess.Popen[str]", status: int = 0) -> tuple[str, str]:
 
 
 # Ctrl-C
+
+
+class Full:
+    """An engine that has no room."""
+
+    def channel(self) -> int:
+        return 1
+
+    def offer(self, channel: int, messages: list[object], wait: float) -> int:
+        return 0
+
+    take = undecided = lambda *_: 0
+    error = lambda *_: None  # noqa: E731
+
+
+def test_what_found_no_room_until_the_end_is_told() -> None:
+    messages = [Message("s@example.com", [f"r{n}@example.com"], b"x", tag=n) for n in range(3)]
+    sending = Sending(Full(), messages, 10, lambda _: None)
+    sending.round()
+    sending.give_up()
+    sending.flush_all(time.monotonic() + 0.05)
+    assert not sending.is_flushed
+    sending.abandon("closed")
+    told = list(sending.rest())
+    assert [each.tag for each in told] == [0, 1, 2]
+    assert {each.status for each in told} == {Status.NOT_ATTEMPTED}
+    assert sending.is_over and sending.is_flushed
 
 
 UNTIL_INTERRUPTED = """

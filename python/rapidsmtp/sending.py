@@ -170,9 +170,9 @@ class Sending:
     def abandon(self, reason: str) -> None:
         """After `give_up`: what the engine did not take is not attempted."""
         with self._lock:
-            lost = not_attempted(self._gathered, reason, self._merged)
+            lost = not_attempted([*self._held, *self._gathered], reason, self._merged)
             told, gathered = self.told + deque(lost), deque[Any]()
-            self.told, self._gathered = told, gathered
+            self.told, self._held, self._gathered = told, [], gathered
         if lost:
             self._count(lost)
 
