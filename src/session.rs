@@ -73,7 +73,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::auth::{Exchange, MAX_CHALLENGE};
-use crate::content::Content;
+use crate::content::{Content, Survey};
 use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::reply::{MALFORMED, Reply, ReplyReader};
@@ -163,6 +163,8 @@ pub struct Envelope<'a> {
     pub rcpt_options: &'a [String],
     /// The content as the caller gave it.
     pub content: &'a Content,
+    /// What it was found to be.
+    pub survey: Survey,
 }
 
 /// Why a session is over.

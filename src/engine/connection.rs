@@ -176,6 +176,7 @@ impl<'a> Connection<'a> {
         }
         if self.session.awaits().is_some() && !self.session.wants_write() {
             self.patience.waits(&self.pool.lookout, self.since);
+            self.pool.look_ahead();
         }
         self.sleep(context, sleep)
     }
@@ -392,6 +393,7 @@ impl<'a> Connection<'a> {
             self.pool.recipients().min(limit),
             limits.rcpt_domain_max,
         );
+        let survey = job.survey();
         let message = job.message();
         let begun = self.session.begin(&Envelope {
             sender: &message.sender,
@@ -399,6 +401,7 @@ impl<'a> Connection<'a> {
             mail_options: &message.mail_options,
             rcpt_options: &message.rcpt_options,
             content: &message.content,
+            survey,
         });
         if let Err(reason) = begun
             && let Some(job) = self.jobs.pop_back()

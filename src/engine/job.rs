@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::composer::Ahead;
 use super::settings::Backoff;
-use crate::content::Content;
+use crate::content::{Content, Survey};
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::outcome::{Status, message_status, recipient_status};
 use crate::reply::Reply;
@@ -200,6 +200,8 @@ pub struct Policy {
 /// A message on its way.
 pub struct Job {
     message: Message,
+    /// What the content was found to be, once it was looked through.
+    survey: Option<Survey>,
     /// What is decided of each recipient; empty while that is nothing.
     results: Vec<Option<Result>>,
     /// Recipients that are to be named next, in their order.
@@ -269,6 +271,7 @@ impl Job {
         Self {
             pending: (0..message.recipients.len()).collect(),
             message,
+            survey: None,
             results: Vec::new(),
             current: Vec::new(),
             deferred: Vec::new(),
@@ -285,6 +288,12 @@ impl Job {
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// What its content was found to be; it is looked through once.
+    pub fn survey(&mut self) -> Survey {
+        let content = &self.message.content;
+        *self.survey.get_or_insert_with(|| content.survey())
     }
 
     /// What is needed to tell of it, should it get lost.

@@ -47,7 +47,7 @@ const DOUBTFUL: u32 = 2;
 /// them costs more than to send a message.
 const BATCH: usize = 128;
 /// How long they may be kept for that.
-const BATCH_TIME: Duration = Duration::from_millis(1);
+const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// A message's turn.
 pub(super) enum Turn {
@@ -332,6 +332,13 @@ impl Pool {
                 Turn::Job(Box::new(job))
             }
             None => Turn::None,
+        }
+    }
+
+    /// Looks through the message whose turn is next, while there is nothing else to do.
+    pub(super) fn look_ahead(&self) {
+        if let Some(next) = self.state.borrow_mut().ready.front_mut() {
+            next.survey();
         }
     }
 

@@ -39,7 +39,7 @@ impl Session {
     ///
     /// Why it cannot be sent to this server; nothing has been written for it.
     pub fn begin(&mut self, envelope: &Envelope<'_>) -> Result<(), String> {
-        let survey = envelope.content.survey();
+        let survey = envelope.survey;
         let asked = asks_for_utf8(envelope);
         let utf8 = asked || !is_ascii(envelope);
         let needs = Needs {

@@ -71,6 +71,7 @@ impl Wire {
             mail_options: &[],
             rcpt_options: &[],
             content: &content,
+            survey: content.survey(),
         };
         self.session.begin(&envelope).unwrap();
     }
