@@ -6,6 +6,7 @@ import email.policy
 import itertools
 import pickle
 import resource
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -147,6 +148,20 @@ def test_what_no_text_asks_for_is_not_looked_at() -> None:
     row = {**rows(1)[0], "more": Unspeakable(), "itself": BOTTOMLESS}
     (message,) = template().merge([row])
     assert isinstance(message, Message)
+
+
+def test_rows_of_a_database_are_rows(server: Server) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        database.execute("create table members (id, name, email)")
+        members = [(row["id"], row["name"], row["email"]) for row in rows(3)]
+        database.executemany("insert into members values (?, ?, ?)", members)
+        selected = database.execute("select * from members order by id").fetchall()
+        with sender_to(server) as sender:
+            outcomes = list(sender.send(template().merge(selected, tag="id")))
+        assert {each.tag: each.status for each in outcomes} == dict.fromkeys(range(3), "accepted")
+        rendered = template().render(selected[1])
+        assert rendered.recipients == template().render(rows(2)[1]).recipients
 
 
 def test_what_merge_gives_is_the_same_without_a_sender() -> None:

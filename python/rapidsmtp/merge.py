@@ -17,9 +17,14 @@ from rapidsmtp.message import Message
 from rapidsmtp.outcome import Draft, Outcome, Status, message_of
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsKeysAndGetItem
+
     from rapidsmtp import _plain
 
     Compiled: TypeAlias = _core.Template | _plain.Template
+
+    # What `dict` takes and reads by `keys`: mappings, and a database's rows.
+    Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
 
 Stamp: TypeAlias = tuple[str, str, int]
 
@@ -29,13 +34,11 @@ class Merge(Iterator[Message | Outcome]):
 
     Args:
         template: The compiled template.
-        rows: Mappings.
+        rows: Mappings, or a database's rows that have keys, as `sqlite3.Row` has.
         tag: The field whose value becomes a message's tag.
     """
 
-    def __init__(
-        self, template: "Compiled", rows: Iterable[Mapping[str, Any]], tag: str | None
-    ) -> None:
+    def __init__(self, template: "Compiled", rows: "Iterable[Row]", tag: str | None) -> None:
         self._drafts = _of_rows(template, rows, tag)
         self._is_compiled = _core.implementation == "rust"
 
@@ -70,14 +73,26 @@ def stamps() -> Iterator[Stamp]:
         yield date, f"{unique}.{number}", now
 
 
+def mapping_of(row: "Row") -> Mapping[str, Any]:
+    """A row as a mapping.
+
+    Raises:
+        ValueError: It is none, nor anything that has keys.
+    """
+    if isinstance(row, Mapping):
+        return row
+    if hasattr(row, "keys"):
+        return dict(row)
+    raise RowError(f"a row must be a mapping, not {type(row).__name__}")
+
+
 def _of_rows(
-    template: "Compiled", rows: Iterable[Mapping[str, Any]], tag: str | None
+    template: "Compiled", rows: "Iterable[Row]", tag: str | None
 ) -> "Iterator[Draft | Outcome]":
-    for row, stamp in zip(rows, stamps(), strict=False):
+    for each, stamp in zip(rows, stamps(), strict=False):
         value = None
         try:
-            if not isinstance(row, Mapping):
-                raise RowError(f"a row must be a mapping, not {type(row).__name__}")
+            row = mapping_of(each)
             if tag is not None:
                 if tag not in row:
                     raise RowError(f"no field {tag!r}, which is the tag")

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from rapidsmtp import _core
 from rapidsmtp._encode import TOKEN_HEADERS, check_header_name, decode_words, strip_marks
 from rapidsmtp.dkim import DKIM, join
-from rapidsmtp.merge import Merge, stamps
+from rapidsmtp.merge import Merge, mapping_of, stamps
 from rapidsmtp.message import Message, flatten
 from rapidsmtp.outcome import message_of
 
 if TYPE_CHECKING:
     from rapidsmtp._skeleton import Skeleton
+    from rapidsmtp.merge import Row
 
 _UNFOLD = re.compile(r"\r?\n(?=[ \t])")
 Addresses = str | Sequence[str]
@@ -168,23 +169,23 @@ class Template:
         bare = email.message_from_bytes(_without_own_fields(message), policy=email.policy.compat32)
         return cls(headers, Skeleton.from_parsed(bare), dkim)
 
-    def render(self, row: Mapping[str, Any], *, tag: Any = None) -> Message:
+    def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Make the message for one row.
 
         Args:
-            row: Values by the names of the fields.
+            row: Values by the names of the fields: a mapping, or anything that has keys.
             tag: The message's tag.
 
         Raises:
             ValueError: The row lacks a field, or has one that cannot stand where it is used.
         """
-        return message_of(self._compiled.draft(row, tag, *next(stamps())))
+        return message_of(self._compiled.draft(mapping_of(row), tag, *next(stamps())))
 
-    def merge(self, rows: Iterable[Mapping[str, Any]], tag: str | None = None) -> Merge:
+    def merge(self, rows: "Iterable[Row]", tag: str | None = None) -> Merge:
         """Make a message for each row, one at a time and no sooner than it is asked for.
 
         Args:
-            rows: Mappings.
+            rows: Mappings, or a database's rows that have keys, as `sqlite3.Row` has.
             tag: The field whose value becomes the message's tag.
 
         Returns:

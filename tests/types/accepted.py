@@ -5,6 +5,7 @@
 
 import email.policy
 import logging
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -192,6 +193,9 @@ def a_newsletter(sender: Sender) -> None:
     for item in template.merge_csv("list.csv", encoding="latin-1", tag="email"):
         assert_type(item, Message | Outcome)
     sender.send(template.merge(rows()))
+    database = sqlite3.connect(":memory:")
+    database.row_factory = sqlite3.Row
+    sender.send(template.merge(database.execute("select 'a@b.org' as email")))
 
 
 async def later() -> AsyncIterator[Message]:
