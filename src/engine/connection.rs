@@ -176,7 +176,6 @@ impl<'a> Connection<'a> {
         }
         if self.session.awaits().is_some() && !self.session.wants_write() {
             self.patience.waits(&self.pool.lookout, self.since);
-            self.pool.look_ahead();
         }
         self.sleep(context, sleep)
     }

@@ -44,13 +44,15 @@ impl Lookout {
         }
     }
 
-    /// Looks around whenever that is asked for; has to run on the thread, and has no end.
-    pub(super) async fn run(&self) {
+    /// Looks around whenever that is asked for, and does something useful `meanwhile`; has to run
+    /// on the thread, and has no end.
+    pub(super) async fn run(&self, meanwhile: impl Fn()) {
         loop {
             while self.until.get() > Some(Instant::now()) {
                 thread::yield_now();
                 // The runtime sees what has come, and comes back.
                 yield_now().await;
+                meanwhile();
             }
             self.look.notified().await;
         }
@@ -165,13 +167,13 @@ mod tests {
             .enable_time()
             .build()
             .unwrap();
-        let lookout = lookout(true);
+        let (lookout, done) = (lookout(true), Cell::new(false));
         let begun = Instant::now();
         Patience::new().waits(&lookout, begun);
         runtime.block_on(async {
-            let limit = tokio::time::timeout(2 * LINGER, lookout.run());
+            let limit = tokio::time::timeout(2 * LINGER, lookout.run(|| done.set(true)));
             assert!(limit.await.is_err());
         });
-        assert!(begun.elapsed() >= LINGER);
+        assert!(begun.elapsed() >= LINGER && done.get());
     }
 }

@@ -180,7 +180,7 @@ impl Pool {
     /// Runs until the door says that all has to end and all has ended.
     pub(super) async fn run(self: Rc<Self>) {
         let pool = Rc::clone(&self);
-        spawn_local(async move { pool.lookout.run().await });
+        spawn_local(async move { pool.lookout.run(|| pool.look_ahead()).await });
         loop {
             self.take_in();
             let closing = self.door.closing();
@@ -335,10 +335,14 @@ impl Pool {
         }
     }
 
-    /// Looks through the message whose turn is next, while there is nothing else to do.
-    pub(super) fn look_ahead(&self) {
-        if let Some(next) = self.state.borrow_mut().ready.front_mut() {
-            next.survey();
+    /// Looks through one of the messages whose turn is next, so that it can leave as soon as there
+    /// is an answer.
+    fn look_ahead(&self) {
+        let mut state = self.state.borrow_mut();
+        let connections = state.open;
+        let mut next = state.ready.iter_mut().take(connections);
+        if let Some(job) = next.find(|job| !job.is_surveyed()) {
+            job.survey();
         }
     }
 
