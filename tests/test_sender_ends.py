@@ -3,6 +3,7 @@
 And no connection is opened that is not needed: an idle one takes the next message.
 """
 
+import dataclasses
 import ssl
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from rapidsmtp import TLS, RelayError, Sender, Status
-from senders import commands, message, messages, send, sender_to, wait_for, wires
+from senders import LIMITS, commands, message, messages, send, sender_to, wait_for, wires
 from server import Connection, Dialogue, Server
 
 pytestmark = pytest.mark.usefixtures("half")
@@ -60,7 +61,8 @@ def test_a_connection_that_came_too_late(
     tls = TLS(ca_file=authority.cert_pem.bytes())  # type: ignore[attr-defined]
     with Server(script) as server:
         query = "?starttls=required" if command == "starttls" else "?starttls=off"
-        sender = sender_to(server, connections=2, query=query, tls=tls)
+        limits = dataclasses.replace(LIMITS, quit=3)
+        sender = sender_to(server, connections=2, query=query, tls=tls, timeouts=limits)
         outcomes = []
         for outcome in sender.send(messages(300)):
             outcomes.append(outcome)
