@@ -39,7 +39,9 @@
 //! ```
 //!
 //! In stream the envelope of the next message leaves with, or after, the terminator of this one,
-//! never before it, and a terminator waits for nobody. A transaction that was refused before its
+//! never before it, and a terminator waits for nobody. One message more may stand ready, and leaves
+//! as soon as the oldest is accepted; behind a refusal the driver takes it back (`retract`), because
+//! what follows a refusal is written in smaller steps. A transaction that was refused before its
 //! body stays open at the server, so the next group begins with RSET; behind a body there is
 //! nothing to reset. In window each transaction begins with RSET, because what became of the one before it is
 //! not known yet: without it Exim was seen to deliver a body under the sender of the message before.
@@ -204,7 +206,8 @@ pub enum Event {
     Ready,
     /// The oldest message in flight is decided.
     Settled(Fate),
-    /// It is all over; messages in flight were settled before.
+    /// It is all over; messages in flight were settled before, but those of which nothing was
+    /// written.
     Closed(Closed),
 }
 
@@ -334,6 +337,11 @@ impl Session {
                 return self.end(Cause::Fault(fault.text().to_owned()), None, 0);
             }
         }
+        // An acceptance is no reason to write less: what is ready leaves before it is told.
+        let accepted = |event: &Event| matches!(event, Event::Settled(Fate::Accepted(_)));
+        if self.has_unbegun() && self.events.iter().all(accepted) {
+            self.advance();
+        }
     }
 
     /// The connection is gone.
@@ -397,14 +405,17 @@ impl Session {
     }
 
     /// How many more messages may be begun now.
+    ///
+    /// In stream a `spare` one may be made ready, of which nothing is written before the oldest is
+    /// decided: then it leaves at once.
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn room(&self, spare: bool) -> usize {
         if !matches!(self.stage, Stage::Ready) || self.is_spent() {
             return 0;
         }
         let limit = match self.mode {
             Mode::Off | Mode::Transaction => 1,
-            Mode::Stream => 2,
+            Mode::Stream => 2 + usize::from(spare),
             Mode::Window if self.in_flight_bytes >= self.options.window_bytes => 0,
             Mode::Window => self.window,
         };
@@ -559,6 +570,7 @@ impl Session {
         let phase = self.awaits();
         let handed = self.output.sent().saturating_sub(withheld);
         let reply = reply.map(Arc::new);
+        self.retract();
         let reason: Arc<str> = match &cause {
             Cause::Unusable(text) | Cause::Fault(text) | Cause::Lost(text) => text.as_str().into(),
             Cause::Quit | Cause::Refused => "the session is over".into(),

@@ -593,3 +593,25 @@ def test_a_login_that_is_refused_for_now_has_so_many_attempts(attempts: int) -> 
         assert {each.status for each in outcomes} == {Status.NOT_ATTEMPTED}
         assert error.reply == (454, b"4.7.0 later")
         assert len(server.connections) == commands(server, b"AUTH") == attempts
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_what_stood_behind_a_refusal_is_no_second_attempt(pipelining: str) -> None:
+    """Each message is named once, and what was not written yet waits for another turn for free."""
+
+    def rcpt(line: bytes) -> bytes:
+        number = int(line.split(b"<r")[1].split(b"@")[0])
+        return b"550 5.1.1 nobody" if number % 7 == 3 else OK
+
+    with (
+        serve({"rcpt": rcpt}) as server,
+        sender_to(server, connections=2, pipelining=pipelining) as sender,
+    ):
+        outcomes = list(sender.send(messages(300)))
+        assert sender.stats().retried == 0
+    refused = {each.message.sender for each in outcomes if each.status is Status.REFUSED}
+    assert refused == {f"s{number}@example.com" for number in range(3, 300, 7)}
+    assert {each.attempts for each in outcomes} == {1}
+    lines = b"".join(wires(server)).upper().split(b"\r\n")
+    named = Counter(line for line in lines if line.startswith(b"RCPT"))
+    assert len(named) == 300 and set(named.values()) == {1}

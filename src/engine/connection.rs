@@ -32,7 +32,7 @@ use super::transport::{Look, Transport};
 use crate::certificate::certificate_digest;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::reply::Reply;
-use crate::session::{Cause, Closed, Envelope, Event, Mode, Options, Secret, Session};
+use crate::session::{Cause, Closed, Envelope, Event, Fate, Mode, Options, Secret, Session};
 
 /// How much one read may bring: the replies to a large window.
 const READ_SIZE: usize = 64 * 1024;
@@ -166,6 +166,8 @@ impl<'a> Connection<'a> {
         }
         let written = self.write(context);
         let read = self.read(context);
+        // What was ready may leave now.
+        let written = written | (read && self.write(context));
         if written | read || self.broken.is_some() {
             self.finish_if_broken(read);
             return Poll::Ready(());
@@ -226,7 +228,7 @@ impl<'a> Connection<'a> {
             }
         };
         match self.token_at {
-            Some(token_at) if token_at < waited.0 && self.session.room() > 0 => {
+            Some(token_at) if token_at < waited.0 && self.session.room(false) > 0 => {
                 (token_at, Deadline::Token)
             }
             _ => waited,
@@ -319,6 +321,9 @@ impl<'a> Connection<'a> {
     /// Begins as many messages as there is room for.
     fn fill(&mut self) {
         self.token_at = None;
+        if self.pool.is_ending() {
+            self.retract();
+        }
         let was_idle = self.session.is_idle();
         if self.full || self.session.is_spent() || self.is_old() {
             if was_idle {
@@ -330,7 +335,8 @@ impl<'a> Connection<'a> {
             return;
         }
         let now = Instant::now();
-        while self.session.room() > 0 {
+        let spare = self.pool.has_plenty(now);
+        while self.session.room(spare) > 0 {
             match self.pool.next_turn(now) {
                 Turn::Job(job) => self.begin(*job, now),
                 Turn::At(later) => {
@@ -423,12 +429,14 @@ impl<'a> Connection<'a> {
                 Event::Settled(fate) => {
                     if let Some(job) = self.jobs.pop_front() {
                         self.worked = Instant::now();
+                        let accepted = matches!(fate, Fate::Accepted(_));
                         let dealt_with = fate.is_dealt_with();
                         let used = self.decided > 0;
                         let full = self.pool.settle(job, fate, used, Instant::now());
                         self.decided += usize::from(dealt_with && !full);
                         self.full |= full;
-                        if self.full || self.pool.is_ending() {
+                        // Behind a refusal less is written ahead.
+                        if self.full || !accepted {
                             self.retract();
                         }
                     }
@@ -535,6 +543,9 @@ impl<'a> Connection<'a> {
     }
 
     fn end(mut self, closed: &Closed) {
+        while let Some(job) = self.jobs.pop_back() {
+            self.pool.put_back(job);
+        }
         self.note();
         self.leave_the_pool();
         if let Some(transport) = self.transport.take() {

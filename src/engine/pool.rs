@@ -317,6 +317,13 @@ impl Pool {
         !state.ready.is_empty() && !state.ending
     }
 
+    /// Whether a connection may make a message ready that it cannot write yet: others have enough,
+    /// and there is no pace to keep.
+    pub(super) fn has_plenty(&self, now: Instant) -> bool {
+        let state = self.state.borrow();
+        state.ready.len() > 2 * self.settings.connections && state.governor.rate(now).is_none()
+    }
+
     /// The next message, with a token for it.
     pub(super) fn next_turn(&self, now: Instant) -> Turn {
         if !self.has_ready() {
@@ -419,7 +426,11 @@ impl Pool {
 
     /// A message of which nothing was written.
     pub(super) fn put_back(&self, job: Job) {
-        self.go_on(Next::Now(job.put_back()), Instant::now());
+        let mut state = self.state.borrow_mut();
+        state.in_flight -= 1;
+        state.ready.push_front(job.put_back());
+        self.work.notify_waiters();
+        self.look_again(&mut state, Instant::now());
     }
 
     /// Whether nothing more is to be begun.
@@ -451,6 +462,11 @@ impl Pool {
                 state.waiting.insert(key, job);
             }
         }
+        self.look_again(&mut state, now);
+    }
+
+    /// Messages wait again, unless there is nothing to wait for.
+    fn look_again(&self, state: &mut State, now: Instant) {
         if let Some(stop) = &state.stop {
             let text = stop.text.clone();
             state.give_up(&text, now);

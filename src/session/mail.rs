@@ -93,11 +93,18 @@ impl Session {
     /// Takes back the newest messages, of which nothing was written; says how many.
     pub fn retract(&mut self) -> usize {
         let before = self.in_flight.len();
-        while self.in_flight.back().is_some_and(|newest| !newest.begun) {
+        while self.has_unbegun() {
             let newest = self.in_flight.pop_back();
             self.in_flight_bytes -= newest.map_or(0, |newest| newest.survey.size);
         }
-        before - self.in_flight.len()
+        let count = before - self.in_flight.len();
+        self.begun -= count;
+        count
+    }
+
+    /// Whether there is a message of which nothing was written.
+    pub(super) fn has_unbegun(&self) -> bool {
+        self.in_flight.back().is_some_and(|newest| !newest.begun)
     }
 
     /// A reply to the oldest message in flight.

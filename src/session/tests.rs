@@ -48,8 +48,13 @@ impl Wire {
 
     /// Takes all that is to be written.
     fn writes(&mut self) -> Vec<u8> {
-        let mut written = Vec::new();
         self.session.advance();
+        self.waiting()
+    }
+
+    /// The same, as it lies there.
+    fn waiting(&mut self) -> Vec<u8> {
+        let mut written = Vec::new();
         while self.session.wants_write() {
             let mut slices = Vec::new();
             self.session.slices(&mut slices);
@@ -104,7 +109,7 @@ fn stream_sends_the_next_envelope_behind_the_body() {
     let mut wire = Wire::ready(Mode::Stream);
     wire.begin(1);
     wire.begin(2);
-    assert_eq!(wire.session.room(), 0);
+    assert_eq!(wire.session.room(false), 0);
     assert_eq!(
         wire.writes(),
         b"mail FROM:<s1@a> size=11\r\nrcpt TO:<r1@b>\r\ndata\r\n"
@@ -116,12 +121,71 @@ fn stream_sends_the_next_envelope_behind_the_body() {
     );
     wire.says(b"250 queued\r\n");
     assert_eq!(wire.fates(), ["accepted"]);
-    assert_eq!(wire.session.room(), 1);
+    assert_eq!(wire.session.room(false), 1);
     wire.says(b"250 a\r\n550 no\r\n554 none\r\n");
     assert_eq!(wire.fates(), ["Rcpt 550"]);
     wire.begin(3);
     // The refused one left a transaction open; and after a refusal DATA waits.
     assert_eq!(wire.writes(), b"RSET\r\nmail FROM:<s3@a> size=11\r\n");
+}
+
+/// In stream: one body is written, the envelope of the next, and a third message is ready.
+fn with_one_ready() -> Wire {
+    let mut wire = Wire::ready(Mode::Stream);
+    wire.begin(1);
+    wire.begin(2);
+    wire.writes();
+    wire.says(b"250 a\r\n250 b\r\n354 c\r\n");
+    wire.writes();
+    assert_eq!((wire.session.room(false), wire.session.room(true)), (0, 1));
+    wire.begin(3);
+    assert_eq!((wire.session.room(true), wire.writes()), (0, Vec::new()));
+    wire
+}
+
+#[test]
+fn what_is_ready_leaves_with_an_acceptance() {
+    let mut wire = with_one_ready();
+    wire.says(b"250 queued\r\n250 a\r\n250 b\r\n354 c\r\n");
+    assert_eq!(
+        wire.waiting(),
+        b"message 2\r\n.\r\nmail FROM:<s3@a> size=11\r\nrcpt TO:<r3@b>\r\ndata\r\n"
+    );
+    assert_eq!(wire.fates(), ["accepted"]);
+}
+
+#[test]
+fn what_is_ready_can_be_taken_back_behind_a_refusal() {
+    let mut wire = with_one_ready();
+    wire.says(b"250 queued\r\n250 a\r\n550 no\r\n554 none\r\n");
+    assert_eq!(wire.waiting(), b"");
+    assert_eq!(wire.fates(), ["accepted", "Rcpt 550"]);
+    assert_eq!(wire.session.retract(), 1);
+    wire.begin(3);
+    assert_eq!(wire.writes(), b"RSET\r\nmail FROM:<s3@a> size=11\r\n");
+}
+
+#[test]
+fn what_is_ready_has_no_fate_when_the_connection_is_lost() {
+    let mut wire = with_one_ready();
+    wire.session.lose("reset", 0);
+    assert_eq!(wire.fates(), ["unknown", "returned", "closed: reset"]);
+}
+
+#[test]
+fn what_is_taken_back_was_not_begun() {
+    let limited = Options {
+        max_messages: Some(3),
+        ..options(Mode::Stream)
+    };
+    let mut wire = Wire::new(limited, ALL);
+    for number in 1..=3 {
+        wire.begin(number);
+    }
+    assert!(wire.session.is_spent());
+    wire.writes();
+    assert_eq!(wire.session.retract(), 2);
+    assert!(!wire.session.is_spent());
 }
 
 #[test]
