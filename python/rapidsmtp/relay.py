@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 MECHANISMS = (
     "plain",
@@ -28,6 +28,10 @@ _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 _SUBMISSION = 587
 _STARTTLS = ("required", "opportunistic", "off")
 _OPTIONS = ("starttls", "auth")
+
+_BROKEN = (
+    "in a user name or a password '#', '/', '?', '[' and ']' are written as %23, %2F, %3F, %5B, %5D"
+)
 
 Password = str | Callable[[], str]
 """A password, or where to ask for it: tokens expire."""
@@ -88,16 +92,20 @@ def parse_relay(url: str, password: Password | None = None) -> Relay:
 
     Args:
         url: The URL.
-        password: The password, where it is neither in the URL nor in `RAPIDSMTP_PASSWORD`.
+        password: The password; where there is none it is the URL's, else that of the environment's
+            `RAPIDSMTP_PASSWORD`.
 
     Raises:
         ValueError: It is not one; the text never has the password.
     """
     try:
         parts = urlsplit(url)
+        _check_at(parts)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"the relay's URL is wrong: {error}") from None
+        # It may quote what stands before the host.
+        what = _BROKEN if "@" in url else error
+        raise ValueError(f"the relay's URL is wrong: {what}") from None
     scheme = parts.scheme
     if scheme not in _PORTS:
         raise ValueError("the relay's URL must begin with smtp://, smtps:// or lmtp://")
@@ -122,6 +130,13 @@ def parse_relay(url: str, password: Password | None = None) -> Relay:
         password=secret,
         mechanism=mechanism,
     )
+
+
+def _check_at(parts: SplitResult) -> None:
+    """An @ behind the host belongs to a password that ends the host too early for any parser."""
+    behind = parts.query + parts.fragment + (parts.path if parts.netloc else "")
+    if "@" in behind:
+        raise ValueError(_BROKEN)
 
 
 def _options(query: str) -> dict[str, str]:

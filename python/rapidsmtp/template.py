@@ -32,6 +32,9 @@ _UNFOLD = re.compile(r"\r?\n(?=[ \t])")
 Addresses = str | Sequence[str]
 Signers = DKIM | Sequence[DKIM]
 
+# Columns that are named where one is missing.
+_SHOWN_COLUMNS = 8
+
 # RFC 5322 section 3.6: fields that a message has once at the most.
 _ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
 _ONCE |= {"message-id", "in-reply-to", "references"}
@@ -271,8 +274,7 @@ def check_csv(path: str | os.PathLike[str], encoding: str, required: Iterable[st
             columns = next(reader, [])
             for column in sorted(required):
                 if columns.count(column) != 1:
-                    fault = "no column" if column not in columns else "more than one column"
-                    raise ValueError(f"{name}, line 1: {fault} {column!r}")
+                    raise ValueError(f"{name}, line 1: {_missing(column, columns)}")
             line = reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -286,6 +288,14 @@ def check_csv(path: str | os.PathLike[str], encoding: str, required: Iterable[st
     except csv.Error as error:
         raise ValueError(f"{name}, line {line}: {error}") from None
     return count
+
+
+def _missing(column: str, columns: list[str]) -> str:
+    if column in columns:
+        return f"more than one column {column!r}"
+    found = ", ".join(map(repr, columns[:_SHOWN_COLUMNS])) or "none"
+    more = ", …" if len(columns) > _SHOWN_COLUMNS else ""
+    return f"no column {column!r}; there are: {found}{more}"
 
 
 def _check_cells(cells: list[str], columns: list[str], where: str) -> None:

@@ -49,7 +49,11 @@ def test_refused_port(command: Command) -> None:
         ("letter.eml", EML + "{% include 'x' %}", "letter.eml: "),
         ("letter.eml", EML.replace("{{ name }}", "{{ surname }}"), "no column 'surname'"),
         ("letter.eml", "", "not a message"),
-        ("list.csv", CSV.replace("name", "nom", 1), "list.csv, line 1: no column 'name'"),
+        (
+            "list.csv",
+            CSV.replace("name", "nom", 1),
+            "no column 'name'; there are: 'id', 'nom', 'email'",
+        ),
         ("list.csv", CSV + "4,Dee\n", "list.csv, line 5: no cell for the column 'email'"),
         ("list.csv", CSV.encode() + b"4,D\xe9,d@example.com\n", "not in the encoding utf-8-sig"),
         ("list.csv", "", "no column"),
@@ -83,6 +87,7 @@ def test_bad_files(
         (("--limit", "few"), "--limit: 'few' is not a whole number"),
         (("--timeout", "0"), "--timeout"),
         (("--connections", "0"), "--connections: 0 is not above zero"),
+        (("--connections", "9" * 20), "is above 2147483647"),
         (("--rate", "0"), "--rate: rate must be above 0"),
         (("--rate", "600/year"), "--rate: rate is '600/year': it must be a number"),
         (("--rate", "nan"), "--rate: rate is nan"),
@@ -117,6 +122,8 @@ def test_no_command(command: Command) -> None:
         (("demo", "--to", "absent.csv"), "absent.csv: No such file"),
         (("demo", "--template", "."), "Is a directory"),
         (("nonsense",), "invalid choice: 'nonsense'"),
+        (("run", "."), ".: a folder without __main__.py"),
+        (("run", "-m", "..nonsense"), "no module named ..nonsense"),
     ],
 )
 def test_bad_arguments_elsewhere(

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 
@@ -39,6 +40,9 @@ def test_figures(command: Command, relays: Callable[..., Relay]) -> None:
     assert line.startswith("metrics: http://127.0.0.1:") and line.endswith("/metrics\n")
     assert reached.wait(30)
     found = figures(line.split()[1])
+    while not found["rapidsmtp_outcomes_total accepted"]:  # outcomes are told some together
+        time.sleep(0.01)
+        found = figures(line.split()[1])
     looked_at.set()
     assert found["rapidsmtp_taken_total"] == 3
     assert found["rapidsmtp_outcomes_total accepted"] == 1

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import rapidsmtp
@@ -30,27 +31,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # no letter may keep the report from being told
             stream.reconfigure(errors="backslashreplace")
+    # What a script of the user's raises under `run` is the script's.
+    is_ours = True
     try:
         ours, theirs = run.split(sys.argv[1:] if arguments is None else arguments)
         options = _parser().parse_args(ours, argparse.Namespace(for_script=theirs))
+        is_ours = options.command is not run.run
         status: int = options.command(options)
-    except (UsageError, RelayError) as error:
-        print(f"rapidsmtp: {display.printable(str(error))}", file=sys.stderr)
+        if is_ours:
+            sys.stdout.flush()
+    except UsageError as error:
+        display.notice(str(error))
+        return USAGE
+    except RelayError as error:
+        if not is_ours:
+            raise
+        display.notice(str(error))
         return USAGE
     except KeyboardInterrupt:
-        # Before anything was sent: `send` and `demo` report what they have done by themselves.
-        print("rapidsmtp: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        if options.command is run.run:
+        if not is_ours:
             raise
+        # Before anything was sent: `send` and `demo` report what they have done by themselves.
+        display.notice("interrupted")
+        return INTERRUPTED
+    except OSError as error:
+        if not is_ours:
+            raise
+        if not isinstance(error, BrokenPipeError):
+            display.notice(f"the report could not be written: {error.strerror or error}")
         # Whoever read our output has seen enough; Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_ALL_ACCEPTED
     return status
+
+
+def _open_standard_streams() -> None:
+    """A stream that was closed before we began is one that nobody reads, and nothing is in."""
+    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def _version() -> str:

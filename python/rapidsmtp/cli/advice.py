@@ -8,7 +8,6 @@ import email
 import email.policy
 import email.utils
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from email.message import EmailMessage
 from typing import Any
@@ -32,7 +31,7 @@ _REGISTRY_LABELS = frozenset(
 def show(warnings: Iterable[str]) -> None:
     """Print them to stderr, one line each."""
     for warning in warnings:
-        print(f"rapidsmtp: warning: {display.printable(warning)}", file=sys.stderr, flush=True)
+        display.notice(f"warning: {warning}")
 
 
 def of_message(message: Message) -> list[str]:

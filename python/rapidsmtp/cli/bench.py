@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby, product
 from pathlib import Path
@@ -238,13 +238,22 @@ def _ready(
 
 @contextmanager
 def _plot_file(path: str | None) -> Iterator[Callable[[str], object]]:
-    """Open it before anything is measured: a path that is wrong is best known at once."""
+    """Open it before anything is measured: a path that is wrong is best known at once.
+
+    What it holds stays until there is something in its place.
+    """
     if path is None:
         yield lambda drawing: None
         return
     try:
-        with Path(path).open("w", encoding="utf-8") as file:
-            yield file.write
+        with Path(path).open("a", encoding="utf-8") as file:
+
+            def write(drawing: str) -> None:
+                with suppress(OSError):  # a pipe has nothing to be cut off
+                    file.truncate(0)
+                file.write(drawing)
+
+            yield write
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 

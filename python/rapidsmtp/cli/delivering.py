@@ -60,14 +60,19 @@ def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exceptio
         closes the sender. What has become of the others is told all the same.
     """
     with display.progress(["sending"], summary.total) as (bar,):
-        try:
-            for outcome in sender.send(messages):
-                row, tag = outcome.tag
-                summary.add(row, tag, outcome)
-                bar.advance()
-        except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
-            return error
-    return None
+        summary.start()
+        outcomes = sender.send(messages)
+        while True:
+            # What follows from telling is no fault of the relay or the list.
+            try:
+                outcome = next(outcomes)
+            except StopIteration:
+                return None
+            except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
+                return error
+            row, tag = outcome.tag
+            summary.add(row, tag, outcome)
+            bar.advance()
 
 
 class _Numbered:

@@ -1,7 +1,8 @@
 """Progress and tables: rich on a terminal, plain lines everywhere else.
 
 Progress goes to stderr, so that what a program reads from stdout is the result alone. rich obeys
-NO_COLOR itself; plain lines have no colour.
+NO_COLOR itself; plain lines have no colour. Where stderr cannot be written the work goes on: what
+it brings is worth more than to be told how far it is.
 """
 
 import json
@@ -9,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
 # Often enough to see that it runs, seldom enough for a log.
@@ -33,7 +34,8 @@ class _PlainProgress:
     def advance(self, count: int = 1) -> None:
         self._done += count
         if time.monotonic() >= self._next:
-            print(f"{self._label}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(f"{self._label}: {self._done} of {self._total}", file=sys.stderr, flush=True)
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
 
 
@@ -68,7 +70,8 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
                 self.show()
 
         def show(self) -> None:
-            bars.update(self._task, completed=self._done)
+            with suppress(OSError):
+                bars.update(self._task, completed=self._done)
 
     with bars:
         shown = [Bar(label) for label in labels]
@@ -77,6 +80,12 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
         finally:
             for bar in shown:
                 bar.show()
+
+
+def notice(text: str) -> None:
+    """Print one line to stderr, if it can be written."""
+    with suppress(OSError):
+        print(f"rapidsmtp: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

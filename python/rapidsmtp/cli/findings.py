@@ -5,7 +5,6 @@ are held; the single outcomes go to files as they come.
 """
 
 import csv
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +34,7 @@ class Findings:
         path: A CSV file to write them to, or None.
 
     Attributes:
-        fault: Why the CSV file is not complete, or "".
+        fault: Why the CSV file, or the JSON report, is not complete, or "".
 
     Raises:
         UsageError: The file cannot be written.
@@ -43,6 +42,7 @@ class Findings:
 
     def __init__(self, as_json: bool, path: str | None) -> None:
         self.fault = ""
+        self._is_cut_off = self._is_full = False
         self._reasons: dict[tuple[str, str], tuple[int, list[str]]] = {}
         self._path = path
         self._files = ExitStack()
@@ -75,7 +75,7 @@ class Findings:
         try:
             self._files.close()
         except OSError as fault:  # the last of a file is written when it is closed
-            self._failed(fault)
+            self._failed(self._path, fault)
 
     @property
     def has_csv(self) -> bool:
@@ -91,18 +91,22 @@ class Findings:
             outcome: What has become of it.
         """
         self._remember(row, tag, outcome)
-        if self._spool is not None:
-            self._spool.write(", " if self._spool.tell() else "")
-            self._spool.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
+        if self._spool is not None and not self._is_cut_off:
+            try:
+                self._spool.write(", " if self._spool.tell() else "")
+                self._spool.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
+            except OSError as error:
+                self._is_cut_off = True
+                self._failed("the list of those that were not accepted", error)
         self.write(_lines(row, tag, outcome))
 
     def write(self, lines: list[list[object]]) -> None:
         """Write lines to the CSV file, if there is one."""
-        if self._csv is not None and not self.fault:
+        if self._csv is not None and not self._is_full:
             try:
                 self._csv.writerows(lines)
             except OSError as error:
-                self._failed(error)
+                self._failed(self._path, error)
 
     def print_table(self, title: str) -> None:
         """Print the reasons, the most frequent first."""
@@ -125,15 +129,18 @@ class Findings:
         spool = self._spool
         assert spool is not None
         print(display.as_json(head).removesuffix("}"), end=f', "{name}": [')
+        if self._is_cut_off:
+            print("]}")
+            return
         spool.seek(0)
         for part in iter(lambda: spool.read(65536), ""):
             print(part, end="")
         print("]}")
 
     def print_fault(self) -> None:
-        """Say on stderr that the CSV file is not complete, if so."""
+        """Say on stderr what is not complete, if anything."""
         if self.fault:
-            print(f"rapidsmtp: {display.printable(self.fault)}", file=sys.stderr)
+            display.notice(self.fault)
 
     def _remember(self, row: int, tag: object, outcome: Outcome) -> None:
         key = (outcome.status.value, outcome.reason)
@@ -144,9 +151,10 @@ class Findings:
             names.append(f"row {row}" if tag is None else str(tag))
         self._reasons[key] = (count + 1, names)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, what: str | None, error: OSError) -> None:
         # A full disk is no reason to stop the sending: the report is told all the same.
-        self.fault = f"{self._path} is not complete: {error.strerror}"
+        self._is_full |= what == self._path
+        self.fault = f"{what} is not complete: {error.strerror}"
 
 
 def _examples(names: list[str]) -> str:

@@ -22,7 +22,9 @@ def add_tls(parser: _Parser) -> None:
         "--certificate", metavar="FILE", help="ours, with its key, to show to the relay (PEM)"
     )
     parser.add_argument(
-        "--allow-plaintext-auth", action="store_true", help="log in even without TLS"
+        "--allow-plaintext-auth",
+        action="store_true",
+        help="log in even without TLS, where the URL has ?starttls=off or opportunistic",
     )
 
 

@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     script: str = options.script
     if not options.module and not Path(script).exists():
         raise UsageError(f"{script}: no such file")
+    if not options.module and Path(script).is_dir() and not Path(script, "__main__.py").exists():
+        raise UsageError(f"{script}: a folder without __main__.py")
     rapidsmtp.install(verify=options.verify)
     sys.argv = [script, *options.for_script]
     if options.module:
@@ -68,7 +70,7 @@ def _find(module: str) -> None:
 
     try:
         found = find_spec(module)
-    except (ModuleNotFoundError, ValueError):
+    except (ImportError, ValueError):
         found = None
     if found is None:
         raise UsageError(f"no module named {module}")

@@ -4,11 +4,11 @@ import argparse
 import contextlib
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 from rapidsmtp.cli import advice, composition, limits, metrics
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.delivering import GRACE, deliver
+from rapidsmtp.cli.files import Trace, check_files
 from rapidsmtp.cli.listing import Listing, load
 from rapidsmtp.cli.rehearsal import rehearse
 from rapidsmtp.cli.summary import Summary
@@ -151,6 +151,7 @@ def send(options: argparse.Namespace) -> int:
             parse_relay(options.relay)
         except ValueError as error:
             raise UsageError(str(error)) from None
+    check_files(options)
     with _listing(options) as listing:
         return rehearse(options, listing, _list_warnings(options, listing))
 
@@ -162,11 +163,14 @@ def _send(options: argparse.Namespace) -> int:
     if options.relay is None:
         raise UsageError("no --relay, which only --preview and --dry-run can do without")
     with contextlib.ExitStack() as stack:
-        trace = _trace(options.trace, stack)
+        check_files(options)
+        trace = stack.enter_context(Trace(options.trace)) if options.trace else None
         sender = _sender(options, trace)
         stack.callback(sender.close, GRACE)
         stack.enter_context(metrics.served(sender, options.metrics_host, options.metrics_port))
         listing = stack.enter_context(_listing(options))
+        if trace is not None:
+            trace.begin()
         warnings = _warnings(options, listing)
         total = min(listing.total, options.limit or listing.total)
         arguments = (sender.relay, total, options.json, options.not_accepted, warnings)
@@ -220,15 +224,3 @@ def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) 
         )
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
-
-
-def _trace(path: str | None, stack: contextlib.ExitStack) -> Callable[[str], object] | None:
-    if path is None:
-        return None
-    try:
-        file = stack.enter_context(
-            Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115  (closed there)
-        )
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    return lambda line: file.write(f"{line}\n")

@@ -1,6 +1,5 @@
 """What `rapidsmtp send` tells at its end: counts, and what was not accepted, by reason."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +54,10 @@ class Summary:
     ) -> None:
         self._findings.__exit__(kind, error, traceback)
 
+    def start(self) -> None:
+        """Begin to count the seconds."""
+        self._start = time.monotonic()
+
     @property
     def all_accepted(self) -> bool:
         """Whether there is nothing to complain of."""
@@ -105,10 +108,10 @@ class Summary:
         else:
             self._print_tables(seconds)
         if self.stopped:
-            print(f"rapidsmtp: stopped: {display.printable(self.stopped)}", file=sys.stderr)
+            display.notice(f"stopped: {self.stopped}")
 
     def print_fault(self) -> None:
-        """Say on stderr that the CSV file is not complete, if so."""
+        """Say on stderr what of it is not complete, if anything."""
         self._findings.print_fault()
 
     def _print_tables(self, seconds: float) -> None:

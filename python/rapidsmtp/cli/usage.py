@@ -11,6 +11,8 @@ USAGE = 2
 INTERRUPTED = 130
 """What shells give for Ctrl-C: 128 and the number of SIGINT."""
 
+_MOST = 2**31 - 1
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -40,4 +42,6 @@ def positive(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    if number > _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is above {_MOST}")
     return number
