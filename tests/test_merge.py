@@ -314,6 +314,14 @@ def test_merge_csv(server: Server, tmp_path: Path, encoding: str) -> None:
     assert parsed["To"].addresses[0].display_name == 'Zoë "42", B'
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("name,email,id\nÄnne,a@x.org,1\n", encoding="utf-8-sig")
+    (message,) = template().merge_csv(path, encoding=encoding, tag="name")
+    assert isinstance(message, Message) and message.tag == "Änne"
+
+
 def test_a_bad_line_of_a_list_is_invalid(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("id,name,email\n1,A,a@x.org\n2,,b@x.org\n\n3,C,nobody\n4,D,d@x.org\n")

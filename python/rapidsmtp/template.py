@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rapidsmtp import _core
 from rapidsmtp._encode import TOKEN_HEADERS, check_header_name, decode_words, strip_marks
@@ -269,7 +269,7 @@ def check_csv(path: str | os.PathLike[str], encoding: str, required: Iterable[st
     """
     name, line, count = Path(path).name, 1, 0
     try:
-        with Path(path).open(encoding=encoding, newline="") as file:
+        with _open(path, encoding) as file:
             reader = csv.reader(file, strict=True)
             columns = next(reader, [])
             for column in sorted(required):
@@ -290,6 +290,12 @@ def check_csv(path: str | os.PathLike[str], encoding: str, required: Iterable[st
     return count
 
 
+def _open(path: str | os.PathLike[str], encoding: str) -> TextIO:
+    # A byte order mark is no part of the first column's name, however UTF-8 is called.
+    encoding = "utf-8-sig" if encoding.lower() in _UTF8 else encoding
+    return Path(path).open(encoding=encoding, newline="")
+
+
 def _missing(column: str, columns: list[str]) -> str:
     if column in columns:
         return f"more than one column {column!r}"
@@ -307,7 +313,7 @@ def _check_cells(cells: list[str], columns: list[str], where: str) -> None:
 
 def csv_rows(path: str | os.PathLike[str], encoding: str) -> Iterator[dict[str, Any]]:
     """Read the rows of a CSV file that `check_csv` has passed, one at a time."""
-    with Path(path).open(encoding=encoding, newline="") as file:
+    with _open(path, encoding) as file:
         reader = csv.reader(file, strict=True)
         columns = next(reader, [])[::-1]
         for cells in reader:

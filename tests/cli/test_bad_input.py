@@ -111,6 +111,12 @@ def test_bad_arguments(
     assert relay.connections == 0
 
 
+def test_no_sender(here: Any, relays: Callable[..., Relay]) -> None:
+    here.write("text", "hello\n")
+    message = ("--from", " ", "--subject", "s", "--text", "text")
+    one_line(here("send", "--relay", relays().url, "--to", "list.csv", *message), "--from is empty")
+
+
 def test_no_command(command: Command) -> None:
     one_line(command(), "required")
 

@@ -155,6 +155,8 @@ def _check_enough(options: argparse.Namespace, given: list[str]) -> None:
     for name in ("--from", "--subject"):
         if name not in given:
             raise UsageError(f"no {name}, which a message without --template needs")
+    if not getattr(options, _OPTIONS["--from"]).strip():
+        raise UsageError("--from is empty")
     if options.text is None and options.html is None:
         raise UsageError("neither --text nor --html: a message without --template needs a text")
     if options.inline and options.html is None:
