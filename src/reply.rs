@@ -179,6 +179,12 @@ impl ReplyReader {
         }
     }
 
+    /// Whether a reply has begun that is not complete.
+    #[must_use]
+    pub fn is_within_reply(&self) -> bool {
+        self.lines > 0 || !self.partial.is_empty()
+    }
+
     /// Takes the oldest complete reply.
     pub fn next_event(&mut self) -> Option<Reply> {
         self.replies.pop_front()

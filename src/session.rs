@@ -337,6 +337,11 @@ impl Session {
                 return self.end(Cause::Fault(fault.text().to_owned()), None, 0);
             }
         }
+        if self.reader.is_within_reply() && !self.is_reply_due() {
+            // What nobody awaits must not become the head of the next reply.
+            let text = "the server said something that nobody awaits";
+            return self.end(Cause::Fault(text.to_owned()), None, 0);
+        }
         // An acceptance is no reason to write less: what is ready leaves before it is told.
         let accepted = |event: &Event| matches!(event, Event::Settled(Fate::Accepted(_)));
         if self.has_unbegun() && self.events.iter().all(accepted) {
@@ -472,6 +477,18 @@ impl Session {
             Stage::Discard { .. } | Stage::Quitting => Some(Phase::Rset),
             Stage::Ready => self.in_flight.front().map(InFlight::phase),
             Stage::Handshake | Stage::Closed => None,
+        }
+    }
+
+    /// Whether the next octets from the server have something to answer.
+    fn is_reply_due(&self) -> bool {
+        match &self.stage {
+            Stage::Ready => {
+                let front = self.in_flight.front();
+                front.is_some_and(|front| !front.awaits_nothing())
+            }
+            Stage::Handshake | Stage::Credentials(_) | Stage::Closed => false,
+            _ => true,
         }
     }
 

@@ -29,8 +29,10 @@ Trace: TypeAlias = Callable[[str], object] | logging.Logger
 # Seconds between two looks: at iterables that may stall, and for the end where there are none.
 _LOOK = 0.02
 _LINGER = 0.25
-# Seconds that a program's callbacks may take while the sender is being closed.
+# Seconds that a program's callbacks may take while the sender is being closed, and those that they
+# have even where it was to be closed by now.
 _CALLBACKS = 5.0
+_LAST_CALLBACKS = 0.1
 _OUTCOMES = 512
 _CLOSED = "the sender was closed first"
 
@@ -133,17 +135,23 @@ class Keeper:
             future.set_result(without_reply(message, Status.NOT_ATTEMPTED, "connect", _CLOSED))
         return future
 
-    def close(self) -> None:
+    def close(self, deadline: float | None = None) -> None:
         """After the engine was closed: wait for the last futures and the last trace lines.
 
         Not when a callback of the program is what closes the sender: it would wait for itself.
+
+        Args:
+            deadline: When all is to be over, by `time.monotonic`; None for no such moment.
         """
         self._closed = True
         own = threading.current_thread()
-        deadline = time.monotonic() + _CALLBACKS
+        now = time.monotonic()
+        limit = _CALLBACKS if deadline is None else min(_CALLBACKS, deadline - now)
+        limit = max(limit, _LAST_CALLBACKS)
+        deadline = now + limit
         if own is not self._thread:
             with self._changed:
-                self._changed.wait_for(lambda: self._unresolved <= 0, _CALLBACKS)
+                self._changed.wait_for(lambda: self._unresolved <= 0, limit)
         if self._say is not None and self._attendant is not None and own is not self._attendant:
             self._attendant.join(max(0.0, deadline - time.monotonic()))
 

@@ -259,9 +259,10 @@ class Sender:
             engine.close(left, drained)
         except BaseException:
             engine.close(GRACE, False)
+            deadline = time.monotonic()
             raise
         finally:
-            keeper.close()
+            keeper.close(deadline)
             self._settle(closed=True)
             self._untaken.add(())  # an interrupt may have come between
         return self._untaken

@@ -304,9 +304,16 @@ impl<'a> Connection<'a> {
         progress
     }
 
-    /// After a failed write what has arrived is read first: a 421 is often there.
+    /// After a failed write what has arrived is read first: a 421 is often there, and what the
+    /// runtime knows of the socket may be older than that.
     fn finish_if_broken(&mut self, read: bool) {
-        if !read && let Some(reason) = self.broken.take() {
+        if read || self.broken.is_none() {
+            return;
+        }
+        while let Some(Look::Data(data)) = self.transport.as_mut().map(Transport::look) {
+            self.session.receive_data(&data);
+        }
+        if let Some(reason) = self.broken.take() {
             self.lose(&reason);
         }
     }
@@ -335,7 +342,7 @@ impl<'a> Connection<'a> {
             return;
         }
         let now = Instant::now();
-        let spare = self.pool.has_plenty(now);
+        let spare = self.patience.is_near() && self.pool.has_plenty(now);
         while self.session.room(spare) > 0 {
             match self.pool.next_turn(now) {
                 Turn::Job(job) => self.begin(*job, now),
@@ -560,10 +567,10 @@ impl<'a> Connection<'a> {
             failure.kind = FailureKind::Refused;
         }
         if self.opened {
-            let ended = failure.as_ref();
+            let ended = failure.as_ref().filter(|_| !self.rested);
             // A 421 without such words may mean a restart: it takes a second one to believe it.
             let full = match closed.cause {
-                Cause::Refused => is_full(closed),
+                Cause::Refused => is_full(closed) && !self.rested,
                 _ => self.full,
             };
             self.pool

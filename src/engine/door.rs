@@ -156,6 +156,8 @@ struct State {
     /// What was decided and nobody asks for.
     orphans: Vec<Decided>,
     passwords: VecDeque<Result<String, String>>,
+    /// Passwords that were asked for and are awaited no more.
+    late_passwords: usize,
     stop: Option<Stop>,
     stopped_at: Option<Instant>,
     closing: Closing,
@@ -193,6 +195,7 @@ impl Door {
                 lost_lines: 0,
                 orphans: Vec::new(),
                 passwords: VecDeque::new(),
+                late_passwords: 0,
                 stop: None,
                 stopped_at: None,
                 closing: Closing::No,
@@ -365,7 +368,14 @@ impl Door {
 
     /// The password that was asked for, or why there is none.
     pub fn answer_password(&self, answer: Result<String, String>) {
-        self.lock().passwords.push_back(answer);
+        let mut state = self.lock();
+        if state.late_passwords > 0 {
+            // A token may be of use once, or for a while: whoever logs in next asks anew.
+            state.late_passwords -= 1;
+            return;
+        }
+        state.passwords.push_back(answer);
+        drop(state);
         self.engine.notify_one();
     }
 
@@ -574,6 +584,11 @@ impl Door {
         }
         drop(state);
         self.outside.notify_all();
+    }
+
+    /// A password that was asked for is awaited no more.
+    pub fn give_up_password(&self) {
+        self.lock().late_passwords += 1;
     }
 
     /// The answer to a request for a password, if it is there.

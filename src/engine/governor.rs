@@ -88,6 +88,19 @@ impl Governor {
     ///
     /// The moment before which there will be none.
     pub fn take_token(&mut self, now: Instant) -> Result<(), Instant> {
+        self.token_due(now)?;
+        if self.rate(now).is_some() {
+            self.tokens -= 1.0;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a token, which stays there.
+    ///
+    /// # Errors
+    ///
+    /// The moment before which there will be none.
+    pub fn token_due(&mut self, now: Instant) -> Result<(), Instant> {
         if let Some(until) = self.paused_until {
             if now < until {
                 return Err(until);
@@ -103,7 +116,6 @@ impl Governor {
         self.filled = Some(now);
         self.tokens = (self.tokens + since.as_secs_f64() * rate).min((rate / 10.0).max(1.0));
         if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
             return Ok(());
         }
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / rate);

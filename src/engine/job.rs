@@ -506,12 +506,12 @@ impl Job {
         } else {
             self.deferred.extend(round.slow);
         }
-        self.go_back(round.back, policy);
+        let counted = self.go_back(round.back, policy);
         if !self.pending.is_empty() {
             self.pending.sort_unstable();
             return Next::Now(self);
         }
-        self.attempts += 1;
+        self.attempts += u32::from(!counted);
         if !self.deferred.is_empty() && self.attempts < policy.max_attempts {
             let delay = policy.backoff.delay(self.attempts, random());
             return Next::Later(self, delay);
@@ -519,14 +519,14 @@ impl Job {
         Next::Decided(self.give_up("", now))
     }
 
-    fn go_back(&mut self, back: Vec<(usize, Result)>, policy: &Policy) {
+    /// Says whether that was counted as an attempt.
+    fn go_back(&mut self, back: Vec<(usize, Result)>, policy: &Policy) -> bool {
         if back.is_empty() {
-            return;
+            return false;
         }
         self.returns += 1;
-        if self.returns > FREE_RETURNS {
-            self.attempts += 1;
-        }
+        let counted = self.returns > FREE_RETURNS;
+        self.attempts += u32::from(counted);
         if self.attempts < policy.max_attempts {
             self.pending
                 .extend(back.into_iter().map(|(index, _)| index));
@@ -535,6 +535,7 @@ impl Job {
                 self.decide(index, result);
             }
         }
+        counted
     }
 
     fn decide(&mut self, index: usize, result: Result) {

@@ -73,6 +73,8 @@ pub(super) struct Patience {
     penalty: u32,
     /// Whether the reply that is due is looked for.
     looking: bool,
+    /// Whether the last one that was looked for came in time.
+    near: bool,
 }
 
 impl Patience {
@@ -82,7 +84,13 @@ impl Patience {
             rests: 0,
             penalty: 1,
             looking: false,
+            near: false,
         }
+    }
+
+    /// Whether the relay is known to answer while one looks.
+    pub(super) fn is_near(&self) -> bool {
+        self.near
     }
 
     /// A reply is waited for, since then.
@@ -96,7 +104,10 @@ impl Patience {
     pub(super) fn answered(&mut self, waited: Duration) {
         if !std::mem::take(&mut self.looking) {
             self.rests = self.rests.saturating_sub(1);
-        } else if waited <= LINGER {
+            return;
+        }
+        self.near = waited <= LINGER;
+        if self.near {
             self.penalty = 1;
         } else {
             self.rests = self.penalty;

@@ -198,13 +198,17 @@ impl Pool {
         let now = Instant::now();
         let mut soonest = now + Duration::from_secs(1);
         {
-            let state = self.state.borrow();
+            let mut state = self.state.borrow_mut();
+            let token = match state.governor.token_due(now) {
+                Err(moment) if !state.ready.is_empty() => Some(moment),
+                _ => None,
+            };
             let ends = match closing {
                 Closing::At { give_up, cut } => [Some(give_up), Some(cut)],
                 _ => [None, None],
             };
             let due = state.waiting.keys().next().map(|(due, _)| *due);
-            let moments = [due, state.not_before, state.hand_out_at]
+            let moments = [due, state.not_before, state.hand_out_at, token]
                 .into_iter()
                 .chain(ends);
             for moment in moments.flatten().filter(|moment| *moment > now) {
@@ -258,6 +262,10 @@ impl Pool {
             let early = state.not_before.is_some_and(|not_before| now < not_before);
             let wanted = state.ready.len() > state.opening + state.free && !state.ending;
             if !wanted || !proven || early || there >= allowed || state.stop.is_some() {
+                return;
+            }
+            if state.governor.token_due(now).is_err() {
+                // It would only wait, and be closed for that before its time has come.
                 return;
             }
             state.not_before = None;
@@ -611,11 +619,15 @@ impl Pool {
             if let Some(answer) = self.door.take_password() {
                 return answer;
             }
-            if self.is_done() {
-                return Err(CLOSED.to_owned());
-            }
-            if Instant::now() >= deadline {
-                return Err("nobody gave it in time".to_owned());
+            let (done, late) = (self.is_done(), Instant::now() >= deadline);
+            if done || late {
+                self.door.give_up_password();
+                let reason = if done {
+                    CLOSED
+                } else {
+                    "nobody gave it in time"
+                };
+                return Err(reason.to_owned());
             }
             // The door wakes whoever opens connections; a token takes a while anyway.
             tokio::time::sleep(Duration::from_millis(5)).await;

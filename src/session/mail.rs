@@ -42,9 +42,14 @@ impl Session {
         let survey = envelope.survey;
         let asked = asks_for_utf8(envelope);
         let utf8 = asked || !is_ascii(envelope);
+        let body = |wanted: &str| {
+            let is_it = |option: &String| option.eq_ignore_ascii_case(wanted);
+            envelope.mail_options.iter().any(is_it)
+        };
         let needs = Needs {
             smtputf8: utf8,
-            eight_bit: survey.eight_bit,
+            eight_bit: survey.eight_bit || body("BODY=8BITMIME"),
+            binary: body("BODY=BINARYMIME"),
             dsn: envelope
                 .mail_options
                 .iter()
@@ -57,7 +62,8 @@ impl Session {
         }
         let size = format!("size={}", needs.size);
         let mut parameters = Vec::with_capacity(2 + envelope.mail_options.len());
-        if self.offer.size.is_some() {
+        if self.offer.size.is_some() && !envelope.mail_options.iter().any(|option| is_size(option))
+        {
             parameters.push(size.as_str());
         }
         parameters.extend(envelope.mail_options.iter().map(String::as_str));
@@ -142,7 +148,16 @@ impl Session {
                 }
             }
             Work::Chunk(chunk) => {
-                if reply.code == SHUTDOWN || reply.code == MALFORMED {
+                if reply.code == SHUTDOWN {
+                    // It is this message's answer, and the end for those behind it.
+                    let word = Word::Refused(phase, Arc::new(reply.clone()));
+                    if let Some(message) = self.pop() {
+                        self.events
+                            .push_back(Event::Settled(message.cut_off(&word)));
+                    }
+                    return self.end_by(reply);
+                }
+                if reply.code == MALFORMED {
                     return self.end_by(reply);
                 }
                 if phase == Phase::Body && !out && reply.code < 300 {
@@ -388,6 +403,14 @@ fn is_ascii(envelope: &Envelope<'_>) -> bool {
 }
 
 fn is_body(parameter: &str) -> bool {
+    has_keyword(parameter, "BODY")
+}
+
+fn is_size(parameter: &str) -> bool {
+    has_keyword(parameter, "SIZE")
+}
+
+fn has_keyword(parameter: &str, wanted: &str) -> bool {
     let keyword = parameter.split('=').next().unwrap_or_default();
-    keyword.eq_ignore_ascii_case("BODY")
+    keyword.eq_ignore_ascii_case(wanted)
 }

@@ -66,6 +66,9 @@ impl Offer {
             "SMTPUTF8"
         } else if needs.eight_bit && !self.eight_bit_mime {
             "8BITMIME"
+        } else if needs.binary {
+            // It needs BDAT, which not every way to send it has (RFC 3030 section 3).
+            "BINARYMIME"
         } else if needs.dsn && !self.dsn {
             "DSN"
         } else if self
@@ -112,6 +115,7 @@ impl Limits {
 pub(super) struct Needs {
     pub(super) smtputf8: bool,
     pub(super) eight_bit: bool,
+    pub(super) binary: bool,
     pub(super) dsn: bool,
     /// Octets with whole line ends, before dot-stuffing.
     pub(super) size: u64,

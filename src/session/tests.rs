@@ -246,6 +246,41 @@ fn in_window_a_refused_reset_returns_all_behind_it() {
 }
 
 #[test]
+fn in_window_a_421_is_the_answer_to_one_and_the_end_for_the_others() {
+    let mut wire = Wire::ready(Mode::Window);
+    wire.begin(1);
+    wire.begin(2);
+    wire.writes();
+    wire.says(b"250 r\r\n421 4.7.28 rate limit\r\n");
+    assert_eq!(
+        wire.fates(),
+        ["Mail 421", "returned", "closed: 421 4.7.28 rate limit"]
+    );
+}
+
+#[test]
+fn a_part_of_a_reply_that_nobody_awaits_ends_it() {
+    let mut wire = Wire::ready(Mode::Stream);
+    wire.begin(1);
+    wire.writes();
+    wire.says(b"250 a\r\n250 b\r\n354 c\r\n2");
+    assert_eq!(wire.writes(), b"");
+    assert_eq!(
+        wire.fates(),
+        [
+            "returned",
+            "closed: the server said something that nobody awaits"
+        ]
+    );
+    let mut wire = Wire::ready(Mode::Stream);
+    wire.says(b"250-");
+    assert_eq!(
+        wire.fates(),
+        ["closed: the server said something that nobody awaits"]
+    );
+}
+
+#[test]
 fn in_window_a_malformed_reply_leaves_unknown_what_is_out() {
     let mut wire = Wire::ready(Mode::Window);
     wire.begin(1);

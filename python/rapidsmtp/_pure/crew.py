@@ -361,7 +361,7 @@ class Crew:
             now = time.monotonic()
             if by_relay or full:
                 self.governor.end_connection(messages, full=full)
-            if (by_relay or stalled) and messages == 0:
+            if (by_relay or full or stalled) and messages == 0:
                 self._be_fruitless(reason, now)
             elif messages:
                 self._fruitless = 0

@@ -119,7 +119,7 @@ class Dialogue:
         """
         verb = "LHLO" if self._settings.lmtp else "EHLO"
         reply = self.command(f"{verb} {name}")
-        if reply[0] in (500, 502) and not self._settings.lmtp:
+        if reply[0] // 100 == 5 and not self._settings.lmtp:
             # RFC 5321 3.2: a server that does not know EHLO is greeted in the old way.
             reply = self.command(f"HELO {name}")
             if reply[0] == 250:

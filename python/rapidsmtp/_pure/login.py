@@ -58,7 +58,7 @@ def log_in(dialogue: Dialogue, settings: Settings, ask_password: Callable[[], st
     except ValueError as error:  # a character that no password may have, say
         raise Unavailable(f"no login to {relay}: {error}", for_good=True) from None
     reply = _run(dialogue, exchange, relay)
-    if reply[0] != 235:
+    if reply[0] not in (235, 503):  # the latter: logged in already
         raise dialogue.refusal("auth", reply)
     if not exchange.complete and name.startswith("SCRAM"):
         line = f"{relay} did not prove that it knows the password"

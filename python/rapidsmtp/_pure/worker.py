@@ -15,6 +15,7 @@ from rapidsmtp._pure.dialogue import Delivery, Dialogue, Unavailable, literal_of
 from rapidsmtp._pure.job import Errand, Job
 from rapidsmtp._pure.judgement import Judgement, judge
 from rapidsmtp._pure.login import log_in
+from rapidsmtp._pure.reply import Reply
 from rapidsmtp._pure.settings import Settings
 from rapidsmtp._pure.stuffing import LARGE, stuff, stuffed_pieces
 from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, SENDER_REFUSED, Transaction
@@ -297,7 +298,7 @@ class Worker:
         self, dialogue: Dialogue, errand: Errand, body: bytes, size: int
     ) -> Transaction:
         job = errand.job
-        return Transaction(
+        return _Transaction(
             job.sender,
             [job.recipients[index] for index in errand.indices],
             body,
@@ -327,9 +328,10 @@ class Worker:
         if judgement.IN_DOUBT in actions:
             return _End("the relay gave no valid reply", unfinished=1)
         if judgement.BACK in actions:
-            # It says in words that this connection has carried enough.
             dialogue.quit()
-            return _End("the relay wants another connection", full=True, unfinished=1)
+            if judgement.says_full(judgements):
+                return _End("the relay wants another connection", full=True, unfinished=1)
+            return _End("the relay gave an answer that is none", by_relay=True, unfinished=1)
         # After a refused MAIL the server has nothing open, and Exim counts each RSET.
         if transaction.verdict not in (ACCEPTED, SENDER_REFUSED) and not dialogue.reset():
             return _End("the relay took no RSET", by_relay=True)
@@ -347,6 +349,18 @@ class Worker:
         wire.close()
         if self._board.tell is not None:
             self._board.tell(f"[{self._number}] closed: {reason}")
+
+
+class _Transaction(Transaction):
+    """A transaction in which any 2yz to MAIL or RCPT is a yes (RFC 5321 4.2.1)."""
+
+    __slots__ = ()
+
+    def _receive_reply(self, reply: Reply) -> None:
+        is_envelope = self._mail_reply is None or self._rcpt_replies < self._rcpt_sent
+        if is_envelope and reply[0] // 100 == 2:
+            reply = (250, reply[1])
+        super()._receive_reply(reply)
 
 
 class _NotNeeded(Exception):
@@ -416,8 +430,7 @@ def _not_offered(features: dict[str, str], job: Job, size: int) -> str:
         return f"the message has {size} octets, and the relay takes {features['size']}"
     needs = {
         "SMTPUTF8": job.utf8,
-        "8BITMIME": "BODY=8BITMIME" in mail_options
-        or (not _has(mail_options, "BODY=") and not job.message.data.isascii()),
+        "8BITMIME": "BODY=8BITMIME" in mail_options or not job.message.data.isascii(),
         "BINARYMIME": "BODY=BINARYMIME" in mail_options,
         "DSN": _has(mail_options, "RET=", "ENVID=") or _has(rcpt_options, "NOTIFY=", "ORCPT="),
     }
