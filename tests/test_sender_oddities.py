@@ -54,7 +54,7 @@ def test_a_password_that_comes_late_is_not_the_next_one() -> None:
     def password() -> str:
         tokens.append(token := f"token{len(tokens)}")
         if len(tokens) == 1:
-            time.sleep(0.9)
+            time.sleep(2)
         return token
 
     def auth(line: bytes) -> bytes:
@@ -62,12 +62,12 @@ def test_a_password_that_comes_late_is_not_the_next_one() -> None:
         return b"235 ok" if said == tokens[-1] else b"535 5.7.8 expired"
 
     with serve({"auth": auth}, "PIPELINING", "AUTH PLAIN") as server:
-        limits = dataclasses.replace(LIMITS, command=0.3)
+        limits = dataclasses.replace(LIMITS, command=1)
         login = {"login": "u@", "query": "?starttls=off", "allow_plaintext_auth": True}
         with sender_to(server, password=password, timeouts=limits, **login) as sender:
             with pytest.raises(RelayError, match="nobody gave it"):
                 list(sender.send(messages(1)))
-            time.sleep(1.2)
+            time.sleep(1.5)  # until the late one is there
             (outcome,) = sender.send(messages(1))
             assert outcome.status is Status.ACCEPTED
     assert len(tokens) == 2
@@ -76,13 +76,13 @@ def test_a_password_that_comes_late_is_not_the_next_one() -> None:
 def test_a_connection_that_had_a_rest_was_not_full() -> None:
     def accept(line: bytes) -> bytes:
         sock = server.connections[-1].sock
-        threading.Timer(1.1, sock.shutdown, [socket.SHUT_RDWR]).start()
+        threading.Timer(1.6, sock.shutdown, [socket.SHUT_RDWR]).start()
         return OK
 
     with serve({"message": accept}) as server, sender_to(server, connections=1) as sender:
         for _ in range(2):
             assert sender.submit(message()).result(5).status is Status.ACCEPTED
-            time.sleep(1.4)
+            time.sleep(2)
         assert sender.stats().governor.messages_per_connection is None
 
 
@@ -105,11 +105,11 @@ def test_a_slow_callback_does_not_hold_up_the_end() -> None:
     with serve() as server:
         sender = sender_to(server)
         future = sender.submit(message())
-        future.add_done_callback(lambda _: time.sleep(3))
+        future.add_done_callback(lambda _: time.sleep(4))
         assert future.result(5).status is Status.ACCEPTED
         start = time.monotonic()
         sender.close(0.2)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize(
