@@ -50,6 +50,7 @@ def test_answers_that_are_none_make_no_storm(replies: dict[str, bytes]) -> None:
 
 def test_a_password_that_comes_late_is_not_the_next_one() -> None:
     tokens: list[str] = []
+    said: list[str] = []
 
     def password() -> str:
         tokens.append(token := f"token{len(tokens)}")
@@ -58,8 +59,8 @@ def test_a_password_that_comes_late_is_not_the_next_one() -> None:
         return token
 
     def auth(line: bytes) -> bytes:
-        said = base64.b64decode(line.split()[2]).split(b"\0")[2].decode()
-        return b"235 ok" if said == tokens[-1] else b"535 5.7.8 expired"
+        said.append(base64.b64decode(line.split()[2]).split(b"\0")[2].decode())
+        return b"235 ok"
 
     with serve({"auth": auth}, "PIPELINING", "AUTH PLAIN") as server:
         limits = dataclasses.replace(LIMITS, command=1)
@@ -70,7 +71,7 @@ def test_a_password_that_comes_late_is_not_the_next_one() -> None:
             time.sleep(1.5)  # until the late one is there
             (outcome,) = sender.send(messages(1))
             assert outcome.status is Status.ACCEPTED
-    assert len(tokens) == 2
+    assert said == ["token1"]
 
 
 def test_a_connection_that_had_a_rest_was_not_full() -> None:
@@ -95,10 +96,11 @@ def test_a_no_in_the_midst_of_the_body_is_heard() -> None:
         return HANG_UP
 
     large = (b"x" * 70 + b"\r\n") * 60_000
-    with serve({"data": refuse}) as server, sender_to(server, connections=1) as sender:
-        (outcome,) = sender.send([message(content=large)])
-        assert (outcome.status, outcome.reason[:9]) == (Status.REFUSED, "552 5.3.4")
-        assert len(server.connections) == 1
+    for _ in range(10):  # what the runtime knows of a socket is a matter of luck
+        with serve({"data": refuse}) as server, sender_to(server, connections=1) as sender:
+            (outcome,) = sender.send([message(content=large)])
+            assert (outcome.status, outcome.reason[:9]) == (Status.REFUSED, "552 5.3.4")
+            assert len(server.connections) == 1
 
 
 def test_a_slow_callback_does_not_hold_up_the_end() -> None:
