@@ -115,8 +115,14 @@ class Full:
     def offer(self, channel: int, messages: list[object], wait: float) -> int:
         return 0
 
-    take = undecided = lambda *_: 0
-    error = lambda *_: None  # noqa: E731
+    def take(self, channel: int, into: list[object], limit: int, wait: float) -> int:
+        return 0
+
+    def undecided(self, channel: int) -> int:
+        return 0
+
+    def error(self) -> None:
+        return None
 
 
 def test_what_found_no_room_until_the_end_is_told() -> None:

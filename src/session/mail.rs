@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::chunk::{Chunk, Step};
 use super::fate::{Fate, Word, fate_of};
-use super::offer::{Needs, is_dsn};
+use super::offer::{Needs, has_keyword, is_dsn};
 use super::{Cause, Envelope, Event, MALFORMED, Mode, SHUTDOWN, Session, Stage, shown};
 use crate::command::{self, Style};
 use crate::content::{Content, Survey};
@@ -40,16 +40,12 @@ impl Session {
     /// Why it cannot be sent to this server; nothing has been written for it.
     pub fn begin(&mut self, envelope: &Envelope<'_>) -> Result<(), String> {
         let survey = envelope.survey;
-        let asked = asks_for_utf8(envelope);
+        let asked = asks_for(envelope, "SMTPUTF8");
         let utf8 = asked || !is_ascii(envelope);
-        let body = |wanted: &str| {
-            let is_it = |option: &String| option.eq_ignore_ascii_case(wanted);
-            envelope.mail_options.iter().any(is_it)
-        };
         let needs = Needs {
             smtputf8: utf8,
-            eight_bit: survey.eight_bit || body("BODY=8BITMIME"),
-            binary: body("BODY=BINARYMIME"),
+            eight_bit: survey.eight_bit || asks_for(envelope, "BODY=8BITMIME"),
+            binary: asks_for(envelope, "BODY=BINARYMIME"),
             dsn: envelope
                 .mail_options
                 .iter()
@@ -62,12 +58,15 @@ impl Session {
         }
         let size = format!("size={}", needs.size);
         let mut parameters = Vec::with_capacity(2 + envelope.mail_options.len());
-        if self.offer.size.is_some() && !envelope.mail_options.iter().any(|option| is_size(option))
-        {
+        let given = |name| {
+            let mut options = envelope.mail_options.iter();
+            options.any(|option| has_keyword(option, name))
+        };
+        if self.offer.size.is_some() && !given("SIZE") {
             parameters.push(size.as_str());
         }
         parameters.extend(envelope.mail_options.iter().map(String::as_str));
-        if needs.eight_bit && !parameters.iter().any(|option| is_body(option)) {
+        if needs.eight_bit && !given("BODY") {
             parameters.push("BODY=8BITMIME");
         }
         if utf8 && !asked {
@@ -392,25 +391,13 @@ impl InFlight {
     }
 }
 
-fn asks_for_utf8(envelope: &Envelope<'_>) -> bool {
-    let asked = |option: &String| option.eq_ignore_ascii_case("SMTPUTF8");
+/// Whether the caller gave this whole parameter to MAIL.
+fn asks_for(envelope: &Envelope<'_>, parameter: &str) -> bool {
+    let asked = |option: &String| option.eq_ignore_ascii_case(parameter);
     envelope.mail_options.iter().any(asked)
 }
 
 fn is_ascii(envelope: &Envelope<'_>) -> bool {
     let paths = envelope.recipients;
     envelope.sender.is_ascii() && paths.iter().all(|path| path.is_ascii())
-}
-
-fn is_body(parameter: &str) -> bool {
-    has_keyword(parameter, "BODY")
-}
-
-fn is_size(parameter: &str) -> bool {
-    has_keyword(parameter, "SIZE")
-}
-
-fn has_keyword(parameter: &str, wanted: &str) -> bool {
-    let keyword = parameter.split('=').next().unwrap_or_default();
-    keyword.eq_ignore_ascii_case(wanted)
 }

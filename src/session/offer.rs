@@ -123,10 +123,15 @@ pub(super) struct Needs {
 
 /// Whether an ESMTP parameter is one of RFC 3461.
 pub(super) fn is_dsn(parameter: &str) -> bool {
-    let keyword = parameter.split('=').next().unwrap_or_default();
     ["RET", "ENVID", "NOTIFY", "ORCPT"]
         .iter()
-        .any(|name| keyword.eq_ignore_ascii_case(name))
+        .any(|name| has_keyword(parameter, name))
+}
+
+/// Whether an ESMTP parameter has this name.
+pub(super) fn has_keyword(parameter: &str, name: &str) -> bool {
+    let keyword = parameter.split('=').next().unwrap_or_default();
+    keyword.eq_ignore_ascii_case(name)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 import rapidsmtp
 from rapidsmtp.cli import bench, demo, display, run, send, sink
@@ -47,33 +47,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         display.notice(str(error))
         return USAGE
-    except RelayError as error:
+    except (RelayError, KeyboardInterrupt, OSError) as error:
         if not is_ours:
             raise
+        return _ended_by(error)
+    return status
+
+
+def _ended_by(error: BaseException) -> int:
+    """Say what has ended a command; the exit status."""
+    if isinstance(error, RelayError):
         display.notice(str(error))
         return USAGE
-    except KeyboardInterrupt:
-        if not is_ours:
-            raise
+    if isinstance(error, KeyboardInterrupt):
         # Before anything was sent: `send` and `demo` report what they have done by themselves.
         display.notice("interrupted")
         return INTERRUPTED
-    except OSError as error:
-        if not is_ours:
-            raise
-        if not isinstance(error, BrokenPipeError):
-            display.notice(f"the report could not be written: {error.strerror or error}")
-        # Whoever read our output has seen enough; Python would complain once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOT_ALL_ACCEPTED
-    return status
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        display.notice(f"the report could not be written: {error.strerror or error}")
+    # Whoever read our output has seen enough; Python would complain once more at its exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return NOT_ALL_ACCEPTED
 
 
 def _open_standard_streams() -> None:
     """A stream that was closed before we began is one that nobody reads, and nothing is in."""
-    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stdin = sys.stdin or _nothing("r")
+    sys.stdout = sys.stdout or _nothing("w")
+    sys.stderr = sys.stderr or _nothing("w")
+
+
+def _nothing(mode: str) -> TextIO:
+    return cast(TextIO, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def _version() -> str:

@@ -6,10 +6,9 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby, product
-from pathlib import Path
 from typing import Any, TypeVar
 
 import rapidsmtp
@@ -17,6 +16,7 @@ from rapidsmtp import delivery
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.contenders import Contender, contenders
+from rapidsmtp.cli.files import emptied, opened
 from rapidsmtp.cli.measure import ROUNDS, Mailing, Measurement, Work, counted, timed
 from rapidsmtp.cli.plot import plot
 from rapidsmtp.cli.serving import server, server_name
@@ -246,14 +246,8 @@ def _plot_file(path: str | None) -> Iterator[Callable[[str], object]]:
         yield lambda drawing: None
         return
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
-
-            def write(drawing: str) -> None:
-                with suppress(OSError):  # a pipe has nothing to be cut off
-                    file.truncate(0)
-                file.write(drawing)
-
-            yield write
+        with opened(path) as file:
+            yield lambda drawing: emptied(file).write(drawing)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 

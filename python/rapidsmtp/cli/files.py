@@ -1,9 +1,9 @@
-"""The files that `rapidsmtp send` writes: never one that it reads, never a reason to stop."""
+"""The files that commands write: never one that they read, never a reason to stop sending."""
 
 import argparse
 import contextlib
 from pathlib import Path
-from types import TracebackType
+from typing import TextIO
 
 from rapidsmtp.cli import display
 from rapidsmtp.cli.usage import UsageError
@@ -38,8 +38,27 @@ def check_files(options: argparse.Namespace) -> None:
             known.append((name, path))
 
 
+def opened(path: str) -> TextIO:
+    """Open a file to write to; what it holds stays until it is `emptied`.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        return Path(path).open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def emptied(file: TextIO) -> TextIO:
+    """Take out what a file held before."""
+    with contextlib.suppress(OSError):  # a pipe, or a terminal
+        file.truncate(0)
+    return file
+
+
 class Trace:
-    """The file of `--trace`; a context manager that closes it.
+    """The file of `--trace`.
 
     Args:
         path: Its path. What it holds stays until `begin`.
@@ -50,15 +69,11 @@ class Trace:
 
     def __init__(self, path: str) -> None:
         self._path, self._fault = path, ""
-        try:
-            self._file = Path(path).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
+        self._file = opened(path)
 
     def begin(self) -> None:
         """Empty it."""
-        with contextlib.suppress(OSError):  # a pipe, or a terminal
-            self._file.truncate(0)
+        emptied(self._file)
 
     def __call__(self, line: str) -> None:
         """Write a line, as long as that is possible."""
@@ -68,15 +83,8 @@ class Trace:
             except OSError as error:
                 self._fault = error.strerror or str(error)
 
-    def __enter__(self) -> "Trace":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close it, and say so if it is not complete."""
         try:
             self._file.close()
         except OSError as fault:

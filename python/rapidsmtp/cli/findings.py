@@ -23,6 +23,7 @@ _KNOWN_REASONS = 10_000
 _OTHER = ("", "other reasons")
 # The outcomes of a JSON report are held in memory up to so many octets.
 _IN_MEMORY = 1 << 20
+_LIST = "the list of those that were not accepted"
 _COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
 
 
@@ -75,7 +76,7 @@ class Findings:
         try:
             self._files.close()
         except OSError as fault:  # the last of a file is written when it is closed
-            self._failed(self._path, fault)
+            self._failed(self._path or _LIST, fault)
 
     @property
     def has_csv(self) -> bool:
@@ -97,7 +98,7 @@ class Findings:
                 self._spool.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
             except OSError as error:
                 self._is_cut_off = True
-                self._failed("the list of those that were not accepted", error)
+                self._failed(_LIST, error)
         self.write(_lines(row, tag, outcome))
 
     def write(self, lines: list[list[object]]) -> None:
@@ -106,6 +107,7 @@ class Findings:
             try:
                 self._csv.writerows(lines)
             except OSError as error:
+                self._is_full = True
                 self._failed(self._path, error)
 
     def print_table(self, title: str) -> None:
@@ -153,7 +155,6 @@ class Findings:
 
     def _failed(self, what: str | None, error: OSError) -> None:
         # A full disk is no reason to stop the sending: the report is told all the same.
-        self._is_full |= what == self._path
         self.fault = f"{what} is not complete: {error.strerror}"
 
 

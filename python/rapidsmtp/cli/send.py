@@ -144,6 +144,7 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
 
 def send(options: argparse.Namespace) -> int:
     """Check everything, then connect, then send; or show what would be sent."""
+    check_files(options)
     if options.preview is None and not options.dry_run:
         return _send(options)
     if options.relay is not None:
@@ -151,7 +152,6 @@ def send(options: argparse.Namespace) -> int:
             parse_relay(options.relay)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    check_files(options)
     with _listing(options) as listing:
         return rehearse(options, listing, _list_warnings(options, listing))
 
@@ -163,8 +163,9 @@ def _send(options: argparse.Namespace) -> int:
     if options.relay is None:
         raise UsageError("no --relay, which only --preview and --dry-run can do without")
     with contextlib.ExitStack() as stack:
-        check_files(options)
-        trace = stack.enter_context(Trace(options.trace)) if options.trace else None
+        trace = Trace(options.trace) if options.trace is not None else None
+        if trace is not None:
+            stack.callback(trace.close)
         sender = _sender(options, trace)
         stack.callback(sender.close, GRACE)
         stack.enter_context(metrics.served(sender, options.metrics_host, options.metrics_port))

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 NOT_ALL_ACCEPTED = 1
 USAGE = 2
-"""Usage or bad input: one line on stderr, and nothing was sent."""
+"""Usage, bad input or a relay that would not have us: one line on stderr, and nothing was sent."""
 INTERRUPTED = 130
 """What shells give for Ctrl-C: 128 and the number of SIGINT."""
 
