@@ -1,16 +1,23 @@
-# The only place that knows commands. Each target does its own set-up, in .venvs/ and dist/.
+# All commands of the project. Each target first creates the environments and the wheels that it
+# needs, in .venvs/ and dist/.
 #
-#   make demo     send the example newsletter through a server on this machine
-#   make test     cargo's tests, then pytest on every suitable interpreter, over the built wheels
-#   make soak     thousands of runs of the truth test; TRUTH_RUNS says how many
-#   make bench    the benchmarks, beside smtplib
-#   make lint     formatting, lints and types of both languages
-#   make docs     the reference, as pages in site/
-#   make wheels   the compiled wheel and the pure one, in dist/
+#   make demo      send the example newsletter through a server on this machine
+#   make test      run the tests that a change must pass: cargo's tests, the fuzz targets, and
+#                  pytest with the built wheels. The first interpreter runs all tests of pytest. The
+#                  other interpreters run only the tests that depend on the interpreter.
+#   make test-all  like `make test`, but every interpreter runs all tests of pytest
+#   make fuzz      run each fuzz target for SECONDS seconds (default 10)
+#   make soak      run the truth test thousands of times; TRUTH_RUNS sets the number
+#   make bench     measure rapidsmtp and its competitors; without ARGUMENTS, write the results to
+#                  docs/pages/benchmarks.md
+#   make lint      check formatting, lints, types and licences of both languages; run `make docs`
+#   make docs      write the documentation as pages to site/
+#   make wheels    write the compiled wheel and the pure-Python wheel to dist/
 #
-# HALVES=python leaves the compiled half out, as a machine without a working cargo does.
-# ARGUMENTS='-k name' goes to pytest; INTERPRETERS='/path/to/python …' overrides the search;
-# WORKERS says how many processes share the tests.
+# BACKENDS=python omits the compiled backend. This value is the default if cargo does not work.
+# pytest gets the value of ARGUMENTS, such as ARGUMENTS='-k name'. INTERPRETERS='/path/to/python …'
+# names the interpreters for the tests, so that make does not search for them. WORKERS sets the
+# number of processes that run the tests.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,20 +29,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV RAPIDSMTP_CORE
 
-# cargo is known by running it: a shim on PATH may have no toolchain behind it.
-ifndef HALVES
-HALVES := $(shell cargo --version >/dev/null 2>&1 && rustc --version >/dev/null 2>&1 \
+# Run cargo and rustc to test whether they work. They may be on PATH as shims of rustup, although no
+# toolchain is installed.
+ifndef BACKENDS
+BACKENDS := $(shell cargo --version >/dev/null 2>&1 && rustc --version >/dev/null 2>&1 \
 	&& echo both || echo python)
-ifeq ($(HALVES),python)
-$(info no working cargo: the pure-Python half alone)
+ifeq ($(BACKENDS),python)
+$(info cargo does not work: only the pure-Python backend is used)
 endif
 endif
-ifeq ($(filter both python,$(HALVES)),)
-$(error HALVES is '$(HALVES)': it must be both or python)
+ifeq ($(filter both python,$(BACKENDS)),)
+$(error BACKENDS is '$(BACKENDS)': it must be both or python)
 endif
-export HALVES
+export BACKENDS
 
-# python3 where it is new enough, else the first other interpreter that is.
+# The interpreter that creates the environments and builds the wheels: python3 if it is new enough,
+# otherwise the first interpreter in this list that is new enough.
 ifndef PYTHON
 PYTHON := $(shell for each in python3 python3.1{9,8,7,6,5,4,3,2,1} \
 		$${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.*/bin/python3 /usr/local/bin/python3.* /opt/*/bin/python3; do \
@@ -50,13 +59,14 @@ export PYTHON
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
 PURE_WHEEL := dist/rapidsmtp-$(VERSION)-py3-none-any.whl
 
-# Folders are among the sources so that a file's removal is seen as well.
+# All files and folders of a tree. The removal of a file changes only the modification time of its
+# folder. So the folders are sources too, and make rebuilds the wheels after a removal.
 tree = $(shell find $(1) -name __pycache__ -prune -o ! -name '*.so' ! -name '*.pyd' -print)
 MANIFESTS := pyproject.toml README.md LICENSE
 PYTHON_SOURCES := $(MANIFESTS) $(call tree,python)
 RUST_SOURCES := Cargo.toml Cargo.lock $(call tree,src)
 
-ifeq ($(HALVES),both)
+ifeq ($(BACKENDS),both)
 WHEELS := dist/.native $(PURE_WHEEL)
 TESTED_WHEEL := dist/rapidsmtp-$(VERSION)-cp311-abi3-*.whl
 else
@@ -65,7 +75,7 @@ TESTED_WHEEL := $(PURE_WHEEL)
 WITHOUT_RUST := --without-rust
 endif
 
-.PHONY: demo test soak bench lint docs wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
+.PHONY: demo test test-all fuzz soak bench lint docs wheels cargo-test interpreters pytest lint-python lint-rust clean FORCE
 
 # Wheels
 
@@ -79,7 +89,8 @@ wheels: $(WHEELS)
 		print(*project["build-system"]["requires"], *project["dependency-groups"]["wheels"])')
 	touch $@
 
-# The compiled wheel's name holds the platform, which maturin finds out: hence a stamp.
+# The name of the compiled wheel contains the platform and is not known before the build. So the
+# target of this rule is a stamp file.
 dist/.native: .venvs/build/.ready $(RUST_SOURCES) $(PYTHON_SOURCES) \
 		$(if $(wildcard dist/rapidsmtp-$(VERSION)-cp311-abi3-*.whl),,FORCE)
 	mkdir -p dist
@@ -87,8 +98,8 @@ dist/.native: .venvs/build/.ready $(RUST_SOURCES) $(PYTHON_SOURCES) \
 	.venvs/build/bin/maturin build --release --locked --interpreter $(PYTHON) --out dist
 	touch $@
 
-# From the same pyproject.toml, through its [tool.setuptools] table; in a copy, so that the
-# checkout stays clean.
+# setuptools builds the pure-Python wheel, with the table [tool.setuptools] of pyproject.toml. It
+# builds a copy of the sources, so that it writes no files into the checkout.
 $(PURE_WHEEL): .venvs/build/.ready $(PYTHON_SOURCES)
 	mkdir -p dist
 	rm -f dist/rapidsmtp-*-py3-none-any.whl
@@ -100,12 +111,13 @@ $(PURE_WHEEL): .venvs/build/.ready $(PYTHON_SOURCES)
 		build_meta.build_wheel(sys.argv[1])' "$$out" >"$$copy/log" 2>&1 || { cat "$$copy/log"; exit 1; }
 	touch $@
 
-# Environments: .venvs/NAME with the wheel of the chosen halves and one of its extras. A venv is
-# made anew where its interpreter is another one or gone.
+# Environments: .venvs/NAME-BACKENDS contains one wheel with one of its extras. This wheel is the
+# compiled wheel if BACKENDS is both, otherwise the pure-Python wheel. An environment is created
+# again if its interpreter was replaced or removed.
 
 # $(call environment,NAME,INTERPRETER,EXTRA)
 define environment
-venv=.venvs/$(1)-$(HALVES); wheel=$$(echo $(TESTED_WHEEL)); \
+venv=.venvs/$(1)-$(BACKENDS); wheel=$$(echo $(TESTED_WHEEL)); \
 "$$venv/bin/pip" --version >/dev/null 2>&1 || $(2) -m venv --clear "$$venv"; \
 if [ ! "$$venv/.ready" -nt "$$wheel" ] || [ "$$(cat "$$venv/.ready")" != "$$wheel" ]; then \
 	"$$venv/bin/pip" install -q --force-reinstall --no-deps "$$wheel"; \
@@ -119,32 +131,66 @@ endef
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 SHARED_OUT = --numprocesses $(WORKERS) --dist worksteal
 
-test: cargo-test wheels
-	@interpreters="$${INTERPRETERS:-$$($(PYTHON) tests/interpreters.py)}"; \
-	wheels=$$PWD/dist; failed=; \
-	for each in $$interpreters; do \
-		RAPIDSMTP_WHEELS=$$wheels $(MAKE) pytest INTERPRETER=$$each || failed="$$failed $$each"; \
-		wheels=; \
-	done; \
-	[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
+test: cargo-test fuzz wheels
+	@$(call all_interpreters,first)
 
-# The core, without Python and without PyO3.
+test-all: cargo-test fuzz wheels
+	@$(call all_interpreters,)
+
+# RAPIDSMTP_WHEELS is set only for the first interpreter, so only that interpreter tests the
+# packaging. If $(1) is "first", only the first interpreter runs all tests, and the others run the
+# tests with the marker `interpreter`. If $(1) is empty, every interpreter runs all tests.
+define all_interpreters
+interpreters="$${INTERPRETERS:-$$($(PYTHON) tests/interpreters.py)}"; \
+wheels=$$PWD/dist; selection=; failed=; \
+for each in $$interpreters; do \
+	RAPIDSMTP_WHEELS=$$wheels $(MAKE) pytest INTERPRETER=$$each SELECTION="$$selection" \
+		|| failed="$$failed $$each"; \
+	wheels=; selection=$(if $(1),interpreter); \
+done; \
+[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
+endef
+
+# The Rust tests. They run without Python, because the feature `python` is off by default.
 cargo-test:
-ifeq ($(HALVES),both)
+ifeq ($(BACKENDS),both)
 	cargo test --locked --quiet
 endif
 
-# One interpreter, named by INTERPRETER; the first is given the wheels, to test the packaging.
+# libFuzzer needs LLVM's coverage pass. SANCOV enables this pass by its name, which is possible with
+# the stable compiler. With --target, cargo does not pass the flags to the compilation of build
+# scripts. FUZZ_TARGETS='reply address' selects targets.
+SECONDS ?= 10
+SANCOV := -Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing \
+	$(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+fuzz:
+ifeq ($(BACKENDS),both)
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTFLAGS='$(SANCOV)' cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml \
+		--target "$$host"; \
+	for target in $${FUZZ_TARGETS:-$$(sed -n 's/^name = "\([a-z_]*\)"/\1/p' fuzz/Cargo.toml)}; do \
+		mkdir -p "fuzz/corpus/$$target" fuzz/artifacts; \
+		echo "== fuzz $$target for $(SECONDS) s"; \
+		"fuzz/target/$$host/release/$$target" -max_total_time=$(SECONDS) -verbosity=0 \
+			-print_final_stats=1 "-artifact_prefix=fuzz/artifacts/$$target-" "fuzz/corpus/$$target" \
+			2>&1 | tee fuzz/artifacts/log | grep number_of_executed_units \
+			|| { cat fuzz/artifacts/log; exit 1; }; \
+	done
+endif
+
+# Run pytest on the interpreter INTERPRETER. If SELECTION is the name of a marker, pytest runs only
+# the tests with this marker.
 pytest:
 	@version=$$($(INTERPRETER) -c 'import platform; print(platform.python_version())'); \
 	$(call environment,test-$$version,$(INTERPRETER),test); \
-	echo "== pytest on CPython $$version ($(INTERPRETER)), halves: $(HALVES)"; \
-	"$$venv/bin/python" -P -m pytest $(SHARED_OUT) $(WITHOUT_RUST) $(ARGUMENTS); \
+	echo "== pytest on CPython $$version ($(INTERPRETER)), backends: $(BACKENDS)$(SELECTION:%=, tests marked %)"; \
+	"$$venv/bin/python" -P -m pytest $(SHARED_OUT) $(WITHOUT_RUST) $(SELECTION:%=-m %) $(ARGUMENTS); \
 	$(call oldest_django,$$version)
 
-# The environment has the newest Django that the interpreter takes; the oldest lies in a folder of
-# its own, before it on the path. ARGUMENTS may be about other tests: none to run (5) is no failure
-# then.
+# Run the tests of the Django backend again, with the oldest supported Django. The environment
+# contains the newest Django that the interpreter supports. So the oldest Django is installed in a
+# separate folder, and PYTHONPATH names this folder. If ARGUMENTS selects no test of the Django
+# backend, pytest exits with status 5 (no tests). This status is not a failure.
 define oldest_django
 django=$$("$$venv/bin/python" tests/django_backend/oldest.py); older=.venvs/django-$$django-$(1); \
 if [ ! -e "$$older/.ready" ]; then \
@@ -157,7 +203,8 @@ PYTHONPATH=$$PWD/$$older DJANGO=$$django "$$venv/bin/python" -P -m pytest $(SHAR
 	tests/django_backend $(ARGUMENTS) || [ $$? = 5 -a -n '$(ARGUMENTS)' ]
 endef
 
-# Prints the seed that it begins with; TRUTH_BASE begins there again.
+# Run the truth test many times. The test prints its first seed. TRUTH_BASE=SEED repeats the runs
+# from that seed.
 soak: wheels
 	@$(call environment,soak,$(PYTHON),test); \
 	TRUTH_RUNS="$${TRUTH_RUNS:-5000}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
@@ -166,13 +213,14 @@ soak: wheels
 interpreters:
 	@$(PYTHON) tests/interpreters.py
 
-# Benchmarks: the release wheel. Both halves are in the compiled one.
+# The compiled wheel contains both backends, so the benchmarks of both backends run in one
+# environment.
 
 bench: wheels
 	@$(call environment,bench,$(PYTHON),bench); \
 	"$$venv/bin/python" -P -m pytest benches -o addopts='-ra --import-mode=importlib' \
-		--benchmark-only $(ARGUMENTS)
-ifeq ($(HALVES),both)
+		--benchmark-only $(or $(ARGUMENTS),--write-benchmarks docs/pages/benchmarks.md)
+ifeq ($(BACKENDS),both)
 	@if grep -qs '^\[\[bench\]\]' Cargo.toml; then cargo bench --locked; fi
 endif
 
@@ -182,8 +230,8 @@ demo: wheels
 	@$(call environment,demo,$(PYTHON),demo); \
 	"$$venv/bin/rapidsmtp" demo $(ARGUMENTS)
 
-# Documentation: read from the source tree, so that neither wheels nor halves are needed. A warning
-# ends it.
+# mkdocs builds the documentation from the source tree, so `make docs` needs no wheel. A warning
+# stops the build.
 
 .venvs/docs/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
@@ -201,12 +249,11 @@ docs: .venvs/docs/.ready
 lint: lint-rust lint-python docs
 
 lint-rust:
-ifeq ($(HALVES),both)
+ifeq ($(BACKENDS),both)
 	cargo fmt --check
-	cargo clippy --locked --quiet --all-targets -- -D warnings
-	cargo clippy --locked --quiet --all-targets --features python -- -D warnings
+	cargo clippy --locked --quiet --all-targets --all-features -- -D warnings -D clippy::incompatible_msrv
 else
-	@echo "lint: the Python part alone"
+	@echo "lint: only the Python part, because BACKENDS is python"
 endif
 
 lint-python: wheels
@@ -216,9 +263,11 @@ lint-python: wheels
 	"$$venv/bin/mypy"; \
 	"$$venv/bin/basedpyright" --pythonpath "$$venv/bin/python"; \
 	"$$venv/bin/python" -P tests/types/completeness.py; \
-	$(if $(WITHOUT_RUST),,"$$venv/bin/python" -P -m mypy.stubtest rapidsmtp._native)
+	$(if $(WITHOUT_RUST),,"$$venv/bin/python" -P -m mypy.stubtest rapidsmtp._native; \
+	cargo metadata --locked --format-version 1 --all-features \
+		| "$$venv/bin/python" tests/crate_licences.py)
 
 clean:
-	rm -rf .venvs dist build target site
+	rm -rf .venvs dist build target site fuzz/target fuzz/corpus fuzz/artifacts
 
 FORCE:

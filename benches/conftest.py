@@ -1,75 +1,80 @@
-"""What the benchmarks share: a sink in a process of its own, pinning, and the comparison.
+"""Fixtures of the benchmarks: a sink in its own process, CPU pinning, comparisons and the report.
 
-Loopback with two waits a mail is bound by the kernel's wake-ups, so client and sink share one
-CPU; and these machines are noisy, so smtplib and rapidsmtp take turns, round by round, and the
-ratio is that of the medians.
+The client waits twice for the sink while it sends one message. At the end of each wait, the kernel
+wakes the client's thread. Client and sink share one CPU, so that the measurement does not include
+the time to wake another CPU. The speed of the machine varies, so smtplib and rapidsmtp run in
+turns: each round measures both. The ratio is computed from the median times of all rounds.
 """
 
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from report import write_report, write_summary
 from sinks import start_sink
 
-from rapidsmtp import _core
+from rapidsmtp import _backend
 
 ROUNDS = 15
-# Of those who send many messages each time.
-TURNS = 3
+# The number of rounds in a benchmark whose rounds send many messages.
+BULK_ROUNDS = 3
 
 
 class Comparison:
-    """Times ours and smtplib's way of the same work in turns, and notes the ratio."""
+    """A comparison of two competitors, which do the same work in turns."""
 
     def __init__(self, benchmark: Any) -> None:
         self._benchmark = benchmark
 
     def __call__(
         self,
-        theirs: Callable[..., object],
-        ours: Callable[..., object],
+        competitor: Callable[..., object],
+        rapidsmtp: Callable[..., object],
         *,
         calls: int,
         make: Callable[[], object] | None = None,
     ) -> None:
-        """Run both.
+        """Run the competitor and rapidsmtp in turns, and record the ratio of their times.
 
         Args:
-            theirs: one piece of work, by smtplib or whoever is to be beaten.
-            ours: the same by rapidsmtp.
-            calls: pieces of work in a round.
-            make: makes what both take, anew for each piece; the time that it takes is not counted.
+            competitor: Does the work once, with smtplib or another competitor.
+            rapidsmtp: Does the same work once, with rapidsmtp.
+            calls: The number of calls of each competitor in one round.
+            make: Creates the argument of each call, before the measurement.
         """
         wall: list[float] = []
         cpu: list[float] = []
         own_cpu: list[float] = []
 
-        def taken() -> list[tuple[object, ...]]:
+        def make_arguments() -> list[tuple[object, ...]]:
             return [() if make is None else (make(),) for _ in range(calls)]
 
-        def their_round() -> tuple[tuple[Any, ...], dict[str, Any]]:
-            arguments = taken()
+        def competitor_round() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            arguments = make_arguments()
             begin, cpu_begin = time.perf_counter(), time.process_time()
             for each in arguments:
-                theirs(*each)
+                competitor(*each)
             wall.append((time.perf_counter() - begin) / calls)
             cpu.append((time.process_time() - cpu_begin) / calls)
-            return (taken(),), {}
+            return (make_arguments(),), {}
 
-        def our_round(arguments: list[tuple[object, ...]]) -> None:
+        def rapidsmtp_round(arguments: list[tuple[object, ...]]) -> None:
             cpu_begin = time.process_time()
             for each in arguments:
-                ours(*each)
+                rapidsmtp(*each)
             own_cpu.append((time.process_time() - cpu_begin) / calls)
 
-        self._benchmark.pedantic(our_round, setup=their_round, rounds=ROUNDS, warmup_rounds=1)
+        self._benchmark.pedantic(
+            rapidsmtp_round, setup=competitor_round, rounds=ROUNDS, warmup_rounds=1
+        )
         own = self._benchmark.stats.stats.median / calls
         other = statistics.median(wall)
         self._benchmark.extra_info.update(
-            half=_core.implementation,
+            backend=_backend.implementation,
             microseconds=round(own * 1e6, 2),
             smtplib_microseconds=round(other * 1e6, 2),
             ratio=round(other / own, 2),
@@ -79,12 +84,12 @@ class Comparison:
 
 
 @pytest.fixture(params=["rust", "python"])
-def half(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The half of the core that is measured."""
-    before = _core.implementation
-    _core.use(request.param)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Select the backend that is measured, and return its name."""
+    before = _backend.implementation
+    _backend.use(request.param)
     yield request.param
-    _core.use(before)
+    _backend.use(before)
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def compare(benchmark: Any) -> Comparison:
 
 @pytest.fixture(scope="session", autouse=True)
 def pinned() -> Iterator[None]:
-    """Client and sink on one CPU: what is measured is work, not the waking of another CPU."""
+    """Pin client and sink to one CPU. The head of this file has the reason."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -106,7 +111,7 @@ def pinned() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sink() -> Iterator[int]:
-    """The port of a sink that keeps nothing."""
+    """Start a sink that stores nothing, and return its port."""
     process, port = start_sink(0)
     yield port
     process.communicate("")
@@ -114,7 +119,7 @@ def sink() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def distant_sink() -> Iterator[int]:
-    """The port of a sink that is 20 ms away, each way."""
+    """Start a sink with a latency of 20 ms in each direction, and return its port."""
     process, port = start_sink(0.02)
     yield port
     process.communicate("")
@@ -125,7 +130,7 @@ def distant_sink() -> Iterator[int]:
 
 @pytest.fixture(params=["1-CPU", "2-CPUs"])
 def cpus(request: pytest.FixtureRequest, pinned: None) -> Iterator[str]:
-    """Client and sink together on one CPU, or on all of them."""
+    """Pin client and sink to one CPU, or to all CPUs."""
     if request.param == "1-CPU" or not hasattr(os, "sched_setaffinity"):
         yield request.param
         return
@@ -143,73 +148,50 @@ def port(cpus: str) -> Iterator[int]:
 
 
 @pytest.fixture
-def table(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Runs rivals in turns and notes what each took for a message."""
+def table(benchmark: Any) -> Callable[..., None]:
+    """Return a function that runs competitors in turns and records their times per message."""
 
-    def run(rivals: dict[str, Callable[[], Any]], *, rounds: int = TURNS) -> None:
-        taken: dict[str, list[Any]] = {name: [] for name in rivals}
+    def run(competitors: dict[str, Callable[[], Any]], *, rounds: int = BULK_ROUNDS) -> None:
+        times: dict[str, list[Any]] = {name: [] for name in competitors}
 
         def turn() -> None:
-            for name, rival in rivals.items():
-                taken[name].append(rival())
+            for name, competitor in competitors.items():
+                times[name].append(competitor())
 
         benchmark.pedantic(turn, rounds=rounds)
-        benchmark.extra_info["rivals"] = {
+        benchmark.extra_info["backend"] = _backend.implementation
+        benchmark.extra_info["competitors"] = {
             name: {
                 "wall": statistics.median(each.wall for each in spent),
                 "cpu": statistics.median(each.cpu for each in spent),
             }
-            for name, spent in taken.items()
+            for name, spent in times.items()
         }
 
     return run
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The tables that people want to see: ratios first."""
-    session = getattr(config, "_benchmarksession", None)
-    write = terminalreporter.write_line
-    for table, key in ((_calls, "ratio"), (_rivals, "rivals"), (_facts, "facts")):
-        rows = [bench for bench in getattr(session, "benchmarks", ()) if key in bench.extra_info]
-        if rows:
-            write("")
-            table(write, rows)
+# The report
 
 
-def _calls(write: Callable[[str], None], rows: list[Any]) -> None:
-    write(
-        f"{'work':58} {'half':7} {'smtplib':>10} {'rapidsmtp':>10} {'ratio':>7}"
-        "   CPU: smtplib, ours"
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-benchmarks",
+        metavar="FILE",
+        type=Path,
+        help="write the results of the benchmarks to FILE, in Markdown",
     )
-    for bench in rows:
-        info = bench.extra_info
-        write(
-            f"{bench.name.removeprefix('test_'):58} {info['half']:7}"
-            f" {info['smtplib_microseconds']:7.1f} us {info['microseconds']:7.1f} us"
-            f" {info['ratio']:7.2f}   {info['smtplib_cpu_microseconds']:.1f},"
-            f" {info['cpu_microseconds']:.1f} us"
-        )
 
 
-def _rivals(write: Callable[[str], None], rows: list[Any]) -> None:
-    """Messages a second by each, and what the first is beaten by; CPU of the client alone."""
-    names = ("smtplib", "aiosmtplib", "smtp-source", "bare loop", "Sender", "rapidsmtp")
-    columns = "".join(f" {name + '/s':>13}" for name in names)
-    write(f"{'work':52}{columns} {'ratio':>7}   CPU a message: theirs, ours")
-    for bench in rows:
-        rivals = bench.extra_info["rivals"]
-        rates = (f"{1 / rivals[name]['wall']:13,.0f}" if name in rivals else "" for name in names)
-        theirs = next(rivals[name] for name in names if name in rivals)
-        ours = rivals["rapidsmtp"]
-        write(
-            f"{bench.name.removeprefix('test_'):52}"
-            + "".join(f" {rate:>13}" for rate in rates)
-            + f" {theirs['wall'] / ours['wall']:7.1f}"
-            + f"   {theirs['cpu'] * 1e6:.1f}, {ours['cpu'] * 1e6:.1f} us"
-        )
-
-
-def _facts(write: Callable[[str], None], rows: list[Any]) -> None:
-    for bench in rows:
-        facts = ", ".join(f"{name}: {value:,}" for name, value in bench.extra_info["facts"].items())
-        write(f"{bench.name.removeprefix('test_'):52} {facts}")
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    session = getattr(config, "_benchmarksession", None)
+    benchmarks = list(getattr(session, "benchmarks", ()))
+    write_summary(benchmarks, terminalreporter.write_line)
+    file = config.getoption("--write-benchmarks")
+    if file is None:
+        return
+    if not benchmarks:
+        terminalreporter.write_line(f"{file} is not written: no benchmark ran")
+        return
+    write_report(benchmarks, file)
+    terminalreporter.write_line(f"{file} is written")

@@ -1,7 +1,8 @@
-"""Sends a million small messages, and prints what that took, as JSON.
+"""Send a million small messages and print the speed and the memory as JSON.
 
-A program of its own, because a process's memory is measured. `million.py PORT COUNT messages`
-takes them from a generator, `million.py PORT COUNT rows` merges rows with a template.
+The memory is that of the whole process, so this program runs in a process of its own. `million.py
+PORT COUNT messages` sends COUNT messages from a generator to the local port PORT. `million.py PORT
+COUNT rows` merges COUNT rows with a template and sends the messages.
 """
 
 import json
@@ -13,12 +14,12 @@ from typing import Any
 
 from rapidsmtp import Message, Sender, Status, Template
 
-WARM = 10_000
-EACH = 50_000
+FIRST_MEASUREMENT = 10_000
+MEASUREMENT_INTERVAL = 50_000
 
 
 def resident() -> float:
-    """Memory of this process, in MiB."""
+    """Return the resident memory of this process in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
@@ -43,18 +44,18 @@ def rows(count: int) -> Any:
 
 
 def main(port: int, count: int, kind: str) -> None:
-    given = rows(count) if kind == "rows" else messages(count)
+    submitted = rows(count) if kind == "rows" else messages(count)
     before = resident()
-    seen, done = [], 0
+    memory, done = [], 0
     begin = time.perf_counter()
     with Sender(
         f"smtp://127.0.0.1:{port}?starttls=off", connections=2, pipelining="window", window=64
     ) as sender:
-        for outcome in sender.send(given):
+        for outcome in sender.send(submitted):
             assert outcome.status is Status.ACCEPTED
             done += 1
-            if done == WARM or done % EACH == 0:
-                seen.append(resident())
+            if done == FIRST_MEASUREMENT or done % MEASUREMENT_INTERVAL == 0:
+                memory.append(resident())
     seconds = time.perf_counter() - begin
     assert done == count
     print(
@@ -63,8 +64,8 @@ def main(port: int, count: int, kind: str) -> None:
                 "messages": done,
                 "per_second": done / seconds,
                 "mib_before": before,
-                "mib_after_10_000": seen[0],
-                "mib_at_most": max(seen),
+                "mib_after_10_000": memory[0],
+                "mib_maximum": max(memory),
             }
         )
     )

@@ -1,4 +1,4 @@
-"""Sinks in processes of their own, so that a benchmark shares no interpreter lock with them."""
+"""A sink in a process of its own, so that client and sink do not share the interpreter lock."""
 
 import os
 import subprocess
@@ -14,7 +14,14 @@ with Sink(latency=float(sys.argv[1]), store=False) as sink:
 
 
 def start_sink(latency: float) -> tuple[subprocess.Popen[str], int]:
-    """Start one that keeps nothing; its port. `latency` is in seconds; closing stdin ends it."""
+    """Start a sink that stores no messages. The sink ends when its stdin is closed.
+
+    Args:
+        latency: The delay of each direction, in seconds.
+
+    Returns:
+        The process and the port of the sink.
+    """
     environment = {**os.environ, "RAPIDSMTP_CORE": "rust"}
     process = subprocess.Popen(
         [sys.executable, "-c", SINK, str(latency)],

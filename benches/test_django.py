@@ -1,9 +1,9 @@
-"""Our Django backend beside Django's own, on the Django that is installed; both take turns.
+"""rapidsmtp's Django backend compared with Django's own backend, on the installed Django.
 
-"Composed" messages were made into email.message objects before the clock runs: Django's own
-composition is the same work for both (from 6.0 on 0.6 ms a message, before that 0.04 ms), and
-whoever sends waits for it. One connection that is open on their side; ours has the few that the
-sender keeps.
+`Composed` messages are converted to `email.message` objects before the measurement. All other
+messages are composed while they are sent, so the measurement includes the time for composing. In
+`test_send_messages`, Django's backend uses one open connection. rapidsmtp's backend uses the
+connections of its sender.
 """
 
 import email.policy
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Composed(EmailMessage):
-    """A message that is composed once."""
+    """A message that is composed only once, although several rounds send it."""
 
     def message(self, **keywords):
         if not hasattr(self, "_composed"):
@@ -47,7 +47,7 @@ class Composed(EmailMessage):
         return self._composed
 
 
-def letters(kind: type[EmailMessage]) -> list[EmailMessage]:
+def make_messages(kind: type[EmailMessage]) -> list[EmailMessage]:
     made = [kind(f"Hello {n}", BODY, None, [f"user{n}@example.org"]) for n in range(COUNT)]
     if kind is Composed:
         policy = {"policy": email.policy.SMTP} if django.VERSION >= (6,) else {}
@@ -56,9 +56,9 @@ def letters(kind: type[EmailMessage]) -> list[EmailMessage]:
     return made
 
 
-def backend(kind: type, **options: object) -> smtp.EmailBackend:
+def make_backend(kind: type, **options: object) -> smtp.EmailBackend:
     with warnings.catch_warnings():
-        # Django 6.1 wants MAILERS.
+        # Django 6.1 warns if MAILERS is not set.
         warnings.simplefilter("ignore")
         return kind(host="127.0.0.1", **options)
 
@@ -71,29 +71,35 @@ def _own_senders() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", [EmailMessage, Composed])
-def test_send_messages(compare, benchmark, half, sink, kind):
-    """A thousand messages by one call; their connection is open."""
-    made = letters(kind)
-    theirs, ours = (backend(each, port=sink) for each in (smtp.EmailBackend, EmailBackend))
+def test_send_messages(compare, benchmark, backend, sink, kind):
+    """Send a thousand messages in one call. Django's backend has an open connection."""
+    messages = make_messages(kind)
+    django_backend, rapidsmtp_backend = (
+        make_backend(each, port=sink) for each in (smtp.EmailBackend, EmailBackend)
+    )
 
     def send(one: smtp.EmailBackend) -> None:
-        assert one.send_messages(made) == COUNT
+        assert one.send_messages(messages) == COUNT
 
-    with theirs:
-        compare(lambda: send(theirs), lambda: send(ours), calls=1)
+    with django_backend:
+        compare(lambda: send(django_backend), lambda: send(rapidsmtp_backend), calls=1)
     benchmark.extra_info["django"] = django.__version__
 
 
-@pytest.mark.parametrize("ours_by", ["one-call", "a-call-each"])
+@pytest.mark.parametrize("calls", ["one-call", "one-call-per-message"])
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 @pytest.mark.parametrize("kind", [EmailMessage, Composed])
-def test_where_theirs_connects_for_each(compare, benchmark, half, kind, tls, ours_by):
-    """TLS and AUTH for each message there; ours go by one call, or by a call for each as well."""
+def test_django_connects_for_each_message(compare, benchmark, backend, kind, tls, calls):
+    """Send each message in a call of its own, so that Django's backend connects for each message.
+
+    Each connection uses TLS and AUTH. rapidsmtp's backend keeps its connections between calls. It
+    sends all messages in one call, or each message in a call of its own.
+    """
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
     trusted = authority.cert_pem.bytes()
     context = ssl.create_default_context(cadata=trusted.decode())
-    made = letters(kind)[:FEW]
+    messages = make_messages(kind)[:FEW]
     with Sink(tls=tls, certificate=issued, credentials={"user": "secret"}, store=False) as server:
         options = {
             "port": server.port,
@@ -103,16 +109,16 @@ def test_where_theirs_connects_for_each(compare, benchmark, half, kind, tls, our
             "use_ssl": tls == "implicit",
         }
 
-        def theirs() -> None:
-            for each in made:
-                one = backend(smtp.EmailBackend, **options)
+        def by_django() -> None:
+            for each in messages:
+                one = make_backend(smtp.EmailBackend, **options)
                 one.ssl_context = context
                 assert one.send_messages([each]) == 1
 
-        def ours() -> None:
-            for batch in [made] if ours_by == "one-call" else [[each] for each in made]:
-                one = backend(EmailBackend, **options, tls=TLS(ca_file=trusted))
+        def by_rapidsmtp() -> None:
+            for batch in [messages] if calls == "one-call" else [[each] for each in messages]:
+                one = make_backend(EmailBackend, **options, tls=TLS(ca_file=trusted))
                 assert one.send_messages(batch) == len(batch)
 
-        compare(theirs, ours, calls=1)
+        compare(by_django, by_rapidsmtp, calls=1)
     benchmark.extra_info["django"] = django.__version__

@@ -1,6 +1,6 @@
-"""DKIM signatures of a newsletter beside dkimpy's: what a signature adds to each mail.
+"""DKIM signatures of a newsletter, compared with dkimpy (in the column `smtplib`).
 
-Only the compiled half signs. In the table, dkimpy stands in smtplib's column.
+Only the compiled backend signs.
 """
 
 import itertools
@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from rapidsmtp import DKIM, _core
-from rapidsmtp.dkim import join
+from rapidsmtp import DKIM, _backend
+from rapidsmtp._compose.dkim import join
 
 HEADER = (
     b"From: News <news@example.com>\r\nTo: you@example.net\r\nSubject: The newsletter\r\n"
@@ -34,8 +34,8 @@ KEYS = {
 }
 
 
-def theirs(key, message):
-    """dkimpy takes an Ed25519 key as the seed alone."""
+def by_dkimpy(key, message):
+    """Return a function that signs with dkimpy. An Ed25519 key is passed as its seed."""
     options = {"canonicalize": (b"relaxed", b"relaxed")}
     if key == "ed25519":
         seed = SEED.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
@@ -44,16 +44,16 @@ def theirs(key, message):
     return lambda: dkimpy.sign(message, b"s", b"example.com", KEYS["rsa"], **options)
 
 
-def ours(signer, body):
-    """Each body another one, so that none is known already."""
+def by_rapidsmtp(signer, body):
+    """Return a function that signs another body in each call, so that no cached hash is used."""
     messages = itertools.cycle([HEADER + b"%05d" % number + body for number in range(40)])
     return lambda: signer.sign(next(messages), TIME)
 
 
 @pytest.fixture(autouse=True)
-def half():
-    """There is no other."""
-    _core.use("rust")
+def backend():
+    """Select the compiled backend, because only this backend signs."""
+    _backend.use("rust")
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -61,18 +61,18 @@ def half():
 def test_dkim(compare, key, body):
     signer = join([DKIM("example.com", "s", KEYS[key])])
     body = BODIES[body]
-    compare(theirs(key, HEADER + body), ours(signer, body), calls=5)
+    compare(by_dkimpy(key, HEADER + body), by_rapidsmtp(signer, body), calls=5)
 
 
 def test_dkim_both_38_kB(compare):
     body = BODIES["38-kB"]
-    both = [theirs(key, HEADER + body) for key in KEYS]
+    both = [by_dkimpy(key, HEADER + body) for key in KEYS]
     signer = join([DKIM("example.com", "s", key) for key in KEYS.values()])
-    compare(lambda: [each() for each in both], ours(signer, body), calls=5)
+    compare(lambda: [each() for each in both], by_rapidsmtp(signer, body), calls=5)
 
 
 @pytest.mark.parametrize("body", ["38-kB", "1-MB"])
-def test_dkim_ed25519_of_a_body_that_comes_again(compare, body):
+def test_dkim_ed25519_of_a_body_that_is_repeated(compare, body):
     signer = join([DKIM("example.com", "s", KEYS["ed25519"])])
     message = HEADER + BODIES[body]
-    compare(theirs("ed25519", message), lambda: signer.sign(message, TIME), calls=5)
+    compare(by_dkimpy("ed25519", message), lambda: signer.sign(message, TIME), calls=5)

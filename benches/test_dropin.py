@@ -1,4 +1,4 @@
-"""The drop-in beside smtplib, over one open connection each, against the sink."""
+"""The drop-in compared with smtplib. Each client has one open connection to the sink."""
 
 import smtplib
 import socket
@@ -15,44 +15,55 @@ LARGE = b"Subject: newsletter\r\n\r\n" + (
 
 @pytest.fixture
 def clients(sink):
-    with smtplib.SMTP("127.0.0.1", sink) as theirs, rapidsmtp.SMTP("127.0.0.1", sink) as ours:
-        yield theirs, ours
+    with (
+        smtplib.SMTP("127.0.0.1", sink) as smtplib_client,
+        rapidsmtp.SMTP("127.0.0.1", sink) as rapidsmtp_client,
+    ):
+        yield smtplib_client, rapidsmtp_client
 
 
-def mails(client, message, recipients):
+def sendmail_call(client, message, recipients):
     addresses = [f"recipient{number}@example.com" for number in range(recipients)]
     return lambda: client.sendmail("sender@example.com", addresses, message)
 
 
 @pytest.mark.parametrize("recipients", [1, 50])
 @pytest.mark.parametrize("message", [SMALL, LARGE], ids=["300-bytes", "38-kB"])
-def test_sendmail(compare, half, clients, message, recipients):
-    theirs, ours = clients
+def test_sendmail(compare, backend, clients, message, recipients):
+    smtplib_client, rapidsmtp_client = clients
     compare(
-        mails(theirs, message, recipients),
-        mails(ours, message, recipients),
+        sendmail_call(smtplib_client, message, recipients),
+        sendmail_call(rapidsmtp_client, message, recipients),
         calls=200 if recipients == 1 else 20,
     )
 
 
-def test_sendmail_without_pipelining(compare, half, clients):
-    theirs, ours = clients
-    ours.pipelining = False
-    compare(mails(theirs, SMALL, 1), mails(ours, SMALL, 1), calls=200)
+def test_sendmail_without_pipelining(compare, backend, clients):
+    smtplib_client, rapidsmtp_client = clients
+    rapidsmtp_client.pipelining = False
+    compare(
+        sendmail_call(smtplib_client, SMALL, 1),
+        sendmail_call(rapidsmtp_client, SMALL, 1),
+        calls=200,
+    )
 
 
-def test_sendmail_50_recipients_20_ms_away(compare, half, distant_sink):
+def test_sendmail_50_recipients_20_ms_away(compare, backend, distant_sink):
     with (
-        smtplib.SMTP("127.0.0.1", distant_sink) as theirs,
-        rapidsmtp.SMTP("127.0.0.1", distant_sink) as ours,
+        smtplib.SMTP("127.0.0.1", distant_sink) as smtplib_client,
+        rapidsmtp.SMTP("127.0.0.1", distant_sink) as rapidsmtp_client,
     ):
-        ours.ehlo()
-        theirs.ehlo()
-        compare(mails(theirs, SMALL, 50), mails(ours, SMALL, 50), calls=1)
+        rapidsmtp_client.ehlo()
+        smtplib_client.ehlo()
+        compare(
+            sendmail_call(smtplib_client, SMALL, 50),
+            sendmail_call(rapidsmtp_client, SMALL, 50),
+            calls=1,
+        )
 
 
-class Mute:
-    """A client that parses nothing: two writes, and reads until enough has come."""
+class NonParsingClient:
+    """A client that parses no replies. It sends a message in two writes: commands, then message."""
 
     def __init__(self, port):
         self.sock = socket.create_connection(("127.0.0.1", port))
@@ -71,8 +82,8 @@ class Mute:
 
 
 def test_a_client_that_parses_nothing_300_bytes(compare, sink):
-    """The most that can be reached: what the socket calls alone take."""
-    with smtplib.SMTP("127.0.0.1", sink) as theirs:
-        mute = Mute(sink)
-        compare(mails(theirs, SMALL, 1), mute.send, calls=200)
-        mute.sock.close()
+    """Measure a client that makes only the socket calls: the upper limit of the drop-in's speed."""
+    with smtplib.SMTP("127.0.0.1", sink) as smtplib_client:
+        client = NonParsingClient(sink)
+        compare(sendmail_call(smtplib_client, SMALL, 1), client.send, calls=200)
+        client.sock.close()

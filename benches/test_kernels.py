@@ -1,4 +1,4 @@
-"""The core's kernels beside what smtplib and plain Python do with the same octets."""
+"""The innermost functions, compared with smtplib and plain Python on the same bytes."""
 
 import io
 import re
@@ -7,7 +7,7 @@ import smtplib
 import pytest
 
 import rapidsmtp
-from rapidsmtp import _core
+from rapidsmtp import _backend
 
 LINE = b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n"
 MESSAGES = {"38-kB": LINE * 470, "1-MB": LINE * 12500}
@@ -15,12 +15,12 @@ _LINE_ENDS = re.compile(rb"\r\n|\n|\r(?!\n)")
 
 
 def by_expressions(message):
-    """smtplib's way with a str, on bytes: one expression for line ends, one for dots."""
+    """Stuff a message as smtplib does: by a regular expression for line ends and one for dots."""
     return smtplib._quote_periods(_LINE_ENDS.sub(b"\r\n", message)) + b".\r\n"
 
 
 def by_replace(message):
-    """The shortest way that is right for a message whose line ends are."""
+    """Stuff a message by the shortest code that is correct if all its line ends are CRLF."""
     message = message.replace(b"\n.", b"\n..")
     return (b"." + message if message[:1] == b"." else message) + b".\r\n"
 
@@ -31,12 +31,14 @@ def by_copy(message):
 
 @pytest.mark.parametrize("size", MESSAGES)
 @pytest.mark.parametrize(
-    "rival", [by_expressions, smtplib._quote_periods, by_replace, by_copy], ids=lambda f: f.__name__
+    "competitor",
+    [by_expressions, smtplib._quote_periods, by_replace, by_copy],
+    ids=lambda f: f.__name__,
 )
-def test_stuffing_against(compare, half, rival, size):
+def test_stuffing_against(compare, backend, competitor, size):
     message = MESSAGES[size]
     calls = 20 if size == "38-kB" else 2
-    compare(lambda: rival(message), lambda: _core.stuff(message), calls=calls)
+    compare(lambda: competitor(message), lambda: _backend.stuff(message), calls=calls)
 
 
 REPLIES = (
@@ -56,13 +58,13 @@ def replies_of(client):
     return read
 
 
-def test_getreply(compare, half):
+def test_getreply(compare, backend):
     compare(replies_of(smtplib.SMTP()), replies_of(rapidsmtp.SMTP()), calls=200)
 
 
-def test_reply_reader(compare, half):
+def test_reply_reader(compare, backend):
     def read():
-        reader = _core.ReplyReader()
+        reader = _backend.ReplyReader()
         reader.receive_data(REPLIES, COUNT)
         reader.events()
 

@@ -1,4 +1,4 @@
-"""The drop-in: the import is all that changes.
+"""Use rapidsmtp instead of smtplib: only the import changes.
 
 rapidsmtp sink --port 2525 &
 python examples/drop_in.py localhost 2525

@@ -1,4 +1,4 @@
-"""Compose and send a few messages without a template file.
+"""Compose and send a few messages without a template file, over one connection.
 
 rapidsmtp sink --port 2525 &
 python examples/invitations.py localhost 2525
@@ -11,7 +11,7 @@ from rapidsmtp import SMTP, Outcome, Template
 template = Template.compose(
     sender="Lesesaal Books <hello@example.com>",
     to="{{ name }} <{{ email }}>",
-    subject="{{ name|default('You') }}, a seat is kept for you",
+    subject="{{ name|default('You') }}, a seat is reserved for you",
     text="""Dear {{ name }},
 
 {% if guests > 1 %}{{ guests }} seats are{% else %}a seat is{% endif %} yours on Tuesday.

@@ -1,12 +1,13 @@
-"""Writes newsletter.eml and subscribers.csv, the same bytes on every machine.
+"""Write newsletter.eml and subscribers.csv, with the same bytes on every machine.
 
     python examples/make_examples.py
 
-Both are links into the package, because `rapidsmtp demo` sends them from an installed wheel too.
-Names, shops and addresses are made up; the domains are those of RFC 2606, which nobody owns.
+Both files are symbolic links to files in the package, because `rapidsmtp demo` sends the same
+files. All names, shops and addresses are invented. The domains of the addresses are reserved for
+examples (RFC 2606).
 """
 
-# ruff: noqa: RUF001  (names in other scripts look like Latin, as they should)
+# ruff: noqa: RUF001  (characters of other scripts that look like Latin ones are intended)
 
 import base64
 import csv
@@ -19,7 +20,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SUBSCRIBERS = 1000
 
-# Given and family names with the Latin letters that an address is made of.
+# Given names, family names and cities. After the slash is the spelling of the name in an email
+# address.
 PEOPLE = {
     "de": (
         ["Jürgen/juergen", "Anneliese/anneliese", "Käthe/kaethe", "Matthias/matthias", "Zoë/zoe"],
@@ -78,7 +80,8 @@ PEOPLE = {
     ),
 }
 FAMILY_FIRST = frozenset(("vi", "ja", "ko"))
-# People write such things into forms, and each is syntax in an address field.
+# Names as people enter them in forms, by row number. Each name contains characters that are syntax
+# in an address field, so the encoder must quote or encode it.
 UNUSUAL = {
     41: 'María "Mari" Núñez, Sr.',
     142: "Whitfield, Margaret (Bristol)",
@@ -87,7 +90,7 @@ UNUSUAL = {
 
 
 def subscribers() -> list[dict[str, str]]:
-    """The rows of the list; three in ten are members."""
+    """Return the rows of the recipients list. About three of ten subscribers are members."""
     chance = random.Random("subscribers")
     rows = []
     for number in range(1, SUBSCRIBERS + 1):
@@ -111,7 +114,7 @@ def subscribers() -> list[dict[str, str]]:
 
 
 def banner(width: int = 600, height: int = 150) -> bytes:
-    """A PNG (RFC 2083) of a shelf of books before an evening sky."""
+    """Return a PNG (RFC 2083) with a bookshelf in front of an evening sky."""
     chance = random.Random("banner")
     spines: list[tuple[int, tuple[int, int, int]]] = []
     while len(spines) < width:
@@ -127,8 +130,8 @@ def banner(width: int = 600, height: int = 150) -> bytes:
                 colour = (96, 62, 40)
             elif y < top:
                 colour = (250 - y, 190 - y, 150 + y // 3)
-            # A little grain, without which the sky has bands; and a picture that compresses
-            # to next to nothing would be no newsletter's.
+            # The noise prevents visible bands in the sky's colours. It also makes the file as large
+            # as a typical banner.
             grain = chance.choice((0, 0, 0, 2))
             rows += bytes(channel - grain if channel > 1 else channel for channel in colour)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -142,7 +145,10 @@ def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
 
 
 def newsletter() -> bytes:
-    """The message file; texts in 8bit, so that a person can read and edit the fields."""
+    """Return the message file.
+
+    The texts in the file have the encoding 8bit, so that people can edit them.
+    """
     subject = Header("Der Lesesaal im Advent \u2014 for {{ name }}", "utf-8", header_name="Subject")
     image = base64.encodebytes(banner()).decode("ascii")
     text = (HERE / "newsletter.txt").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Look at a template before it goes out: the first subscriber's message, as it will be sent.
+"""Preview a template: print the first subscriber's message as it will be sent.
 
 python examples/preview.py
 """

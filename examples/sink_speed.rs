@@ -1,22 +1,23 @@
-//! How many messages a second the sink takes from raw sockets on loopback.
+//! Measures how many messages per second the sink accepts from raw sockets on loopback.
 //!
 //! `cargo run --release --example sink_speed [SINK_THREADS [CONNECTIONS [SECONDS [BYTES]]]]`
 //!
-//! Each connection writes blocks of whole transactions, made once, and a second thread of it reads
-//! the replies: the figure is the sink's, as far as client and sink do not compete for the same
-//! CPUs.
+//! Each connection has two threads. One thread writes the same block of transactions repeatedly.
+//! The other thread reads the replies. If client and sink compete for the same CPUs, the result is
+//! lower than the speed of the sink.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rapidsmtp::sink::{Address, Count, Settings, Sink};
+use rapidsmtp::sink::{Count, Sink, SinkAddress, SinkSettings};
 
-/// How much one write holds at least: whole transactions that fit into one read of the sink.
+/// The minimum size of one write, in bytes. A write consists of whole transactions. With small
+/// bodies, a write fits in one read of the sink.
 const BLOCK: usize = 100 * 1024;
 
-/// As many transactions with a body of about that many bytes as fill a block.
+/// Returns a block of transactions, each with a body of about `body` bytes.
 fn block(body: usize, chunked: bool) -> Vec<u8> {
     let line = "A line of the body, as long as many.\r\n";
     let content = format!("Subject: speed\r\n\r\n{}", line.repeat(body / line.len()));
@@ -45,13 +46,13 @@ fn read_to_end(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Both)
 }
 
-/// Messages a second.
+/// Returns the number of accepted messages per second.
 fn measure(threads: usize, connections: usize, seconds: f64, block: &[u8]) -> io::Result<f64> {
-    let sink = Sink::start(Settings {
+    let sink = Sink::start(SinkSettings {
         threads,
-        ..Settings::default()
+        ..SinkSettings::default()
     })?;
-    let Address::Tcp(address) = sink.address() else {
+    let SinkAddress::Tcp(address) = sink.address() else {
         unreachable!("the default is TCP")
     };
     let begin = Instant::now();
@@ -76,14 +77,14 @@ fn main() -> io::Result<()> {
     let mut arguments = std::env::args()
         .skip(1)
         .filter_map(|text| text.parse::<f64>().ok());
-    let mut argument = |otherwise: f64| arguments.next().unwrap_or(otherwise);
+    let mut argument = |default: f64| arguments.next().unwrap_or(default);
     let [threads, connections, seconds, body] = [1.0, 2.0, 3.0, 300.0].map(&mut argument);
     println!("{threads} sink threads, {connections} connections, bodies of {body} bytes");
     for (name, chunked) in [("DATA", false), ("BDAT", true)] {
         let block = block(body as usize, chunked);
         let rate = measure(threads as usize, connections as usize, seconds, &block)?;
         let megabytes = rate * body / 1e6;
-        println!("{name}: {rate:.0} messages a second, {megabytes:.0} MB a second");
+        println!("{name}: {rate:.0} messages per second, {megabytes:.0} MB per second");
     }
     Ok(())
 }

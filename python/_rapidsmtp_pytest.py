@@ -1,8 +1,8 @@
-"""The pytest plugin: the fixture `smtp_sink`, without an import.
+"""The pytest plugin with the fixture `smtp_sink`.
 
-pytest loads this module at the start of each run where rapidsmtp is installed, whether a test asks
-for the fixture or not. So it stands beside the package and not in it: importing the package would
-cost every run a tenth of a second, and an extension that does not load would end it.
+pytest loads this module at the start of each run, whether a test uses the fixture or not. So the
+module is outside the package. Inside the package, its import would also import the package. This
+import would slow down every run, and a compiled backend that fails to load would stop every run.
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,30 @@ _MARKER = "smtp_sink"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, for `--strict-markers`."""
+    """Register the marker `smtp_sink`, because `--strict-markers` refuses unknown markers."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(faults=..., latency=..., ...): what the fixture {_MARKER} gives to "
-        "rapidsmtp.testing.Sink",
+        f"{_MARKER}(faults=..., latency=..., ...): arguments of rapidsmtp.testing.Sink for the "
+        f"fixture {_MARKER}",
     )
 
 
 @pytest.fixture
 def smtp_sink(request: pytest.FixtureRequest) -> "Iterator[Sink]":
-    """A running SMTP server, a `rapidsmtp.testing.Sink`, of this test's own.
+    """Run an SMTP server for one test: a `rapidsmtp.testing.Sink`.
 
-    `@pytest.mark.smtp_sink(...)` takes the arguments of `Sink` by keyword; a marker of the test
-    goes before that of its class, and that before the module's.
+    `@pytest.mark.smtp_sink(...)` takes the arguments of `Sink` by keyword. A marker of the test
+    overrides a marker of the class. A marker of the class overrides a marker of the module.
     """
-    from rapidsmtp import _core
+    from rapidsmtp import _backend
     from rapidsmtp.testing import Sink
 
-    if _core.native("Sink") is None:
-        # Not a skip: tests of mail that never run would look like tests that pass.
+    if _backend.native("Sink") is None:
+        # Let the test fail instead of skipping it, because a skipped test would look like a passed
+        # test.
         pytest.fail(
-            "smtp_sink needs the compiled half of rapidsmtp, and only the pure half is installed",
+            "smtp_sink needs the compiled backend of rapidsmtp; only the pure-Python one is "
+            "installed",
             pytrace=False,
         )
     with Sink(**_arguments(request.node)) as sink:
@@ -49,6 +51,6 @@ def _arguments(node: pytest.Item) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for marker in node.iter_markers(_MARKER):
         if marker.args:
-            pytest.fail(f"the marker {_MARKER} takes keywords alone", pytrace=False)
+            pytest.fail(f"the marker {_MARKER} takes keyword arguments only", pytrace=False)
         arguments = {**marker.kwargs, **arguments}
     return arguments

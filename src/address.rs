@@ -1,20 +1,22 @@
 //! Addresses: the paths of MAIL and RCPT (RFC 5321 4.1.2).
 //!
-//! Rendering any address as a path is the work of the running Python's `quoteaddr`, which takes
-//! 10 to 13 microseconds; nearly all addresses are plain, and for those the path is the address
-//! itself in angle brackets. What a path may not hold is decided here for all of them.
+//! Python's `smtplib.quoteaddr` converts any address to a path in 10 to 13 microseconds. Nearly all
+//! addresses are plain: their path is the address in angle brackets. `plain_path` converts plain
+//! addresses faster. An unquoted `>` inside a path would end the path, so `check_path` refuses
+//! unquoted angle brackets.
 
 use crate::error::Error;
 
-/// The path of a plain address: dot-atoms on both sides of one `@`, all ASCII.
+/// Returns the path of a plain address. A plain address has ASCII dot-atoms on both sides of one
+/// `@`.
 ///
-/// Gives `<address>`, which is what `quoteaddr` gives for it; `None` where it is not plain.
+/// The path is `<address>`, as `quoteaddr` returns it. Returns `None` if the address is not plain.
 #[must_use]
 pub fn plain_path(address: &str) -> Option<String> {
     is_plain(address.as_bytes()).then(|| ["<", address, ">"].concat())
 }
 
-/// Whether an address is dot-atoms on both sides of one `@`, all ASCII.
+/// Whether an address consists of ASCII dot-atoms on both sides of one `@`.
 #[must_use]
 pub fn is_plain(address: &[u8]) -> bool {
     let Some(at) = memchr::memchr(b'@', address) else {
@@ -24,14 +26,14 @@ pub fn is_plain(address: &[u8]) -> bool {
     is_dotted(local_part, ATOM_TEXT) && is_dotted(domain, LABEL_TEXT)
 }
 
-/// Refuses a path through which parameters could be smuggled into MAIL or RCPT.
+/// Checks that a path cannot add a parameter to MAIL or RCPT.
 ///
-/// `path` is as it would be sent, with its angle brackets.
+/// `path` is the path with its angle brackets.
 ///
 /// # Errors
 ///
-/// `Misuse` where it is not one text in angle brackets, or holds another angle bracket that is
-/// not inside a quoted string.
+/// `Misuse` if the path is not enclosed in angle brackets, or contains another angle bracket
+/// outside a quoted string.
 pub fn check_path(path: &str) -> Result<(), Error> {
     let inside = path
         .strip_prefix('<')
@@ -44,34 +46,35 @@ pub fn check_path(path: &str) -> Result<(), Error> {
     }
 }
 
-/// In an atom (RFC 5322 3.2.3).
+/// The bit in `CLASSES` for the bytes that an atom may contain (RFC 5322 3.2.3).
 const ATOM_TEXT: u8 = 1;
-/// In a label of a domain.
+/// The bit in `CLASSES` for the bytes that a domain label may contain (RFC 5321 4.1.2).
 const LABEL_TEXT: u8 = 2;
 
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    let mut octet = 0;
-    while octet < 128 {
-        let byte = octet as u8;
+    let mut index = 0;
+    while index < 128 {
+        let byte = index as u8;
         if byte.is_ascii_alphanumeric() || byte == b'-' {
-            classes[octet] = ATOM_TEXT | LABEL_TEXT;
+            classes[index] = ATOM_TEXT | LABEL_TEXT;
         } else if matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'/' | b'=' | b'?')
             || matches!(byte, b'^'..=b'`' | b'{'..=b'~')
         {
-            classes[octet] = ATOM_TEXT;
+            classes[index] = ATOM_TEXT;
         }
-        octet += 1;
+        index += 1;
     }
     classes
 };
 
-/// One or more words of the class, with single dots between them.
+/// Whether the text is one or more words, separated by single dots. All bytes of a word must belong
+/// to `class`.
 fn is_dotted(text: &[u8], class: u8) -> bool {
     let mut in_word = false;
-    for &octet in text {
-        let belongs = CLASSES[usize::from(octet)] & class != 0;
-        if !(belongs || octet == b'.' && in_word) {
+    for &byte in text {
+        let belongs = CLASSES[usize::from(byte)] & class != 0;
+        if !(belongs || byte == b'.' && in_word) {
             return false;
         }
         in_word = belongs;
@@ -84,19 +87,22 @@ fn has_bare_bracket(inside: &[u8]) -> bool {
         return false;
     }
     let mut quoted = false;
-    let mut octets = inside.iter();
-    while let Some(octet) = octets.next() {
-        match octet {
-            // The octet behind it is skipped: of a longer character the rest means nothing here.
-            b'\\' if quoted => drop(octets.next()),
+    let mut bytes = inside.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            // RFC 5321 4.1.2: a quoted pair is a backslash and the quoted character. Skipping one
+            // byte after the backslash is enough. If the quoted character has further bytes in
+            // UTF-8, these bytes are above 127, and only the last arm matches them.
+            b'\\' if quoted => drop(bytes.next()),
             b'"' => quoted = !quoted,
-            // Servers disagree on a backslash outside a quoted string: to Postfix it makes the
-            // next quote an ordinary character. With a bracket in sight that is not left to them.
+            // Servers disagree about a backslash outside a quoted string: Postfix treats a quote
+            // after such a backslash as an ordinary character. So a path with an inner bracket and
+            // such a backslash is refused.
             b'<' | b'>' | b'\\' if !quoted => return true,
             _ => {}
         }
     }
-    // A quoted string that never ends quotes nothing.
+    // An unterminated quoted string does not quote, so the bracket in it counts as unquoted.
     quoted
 }
 
@@ -105,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_classes_are_those_of_the_rfc() {
+    fn the_classes_follow_the_rfc() {
         for byte in 0..=255u8 {
             let special = b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
             let atom = byte.is_ascii_alphanumeric() || special;

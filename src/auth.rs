@@ -1,13 +1,17 @@
-//! The client's side of SASL for AUTH (RFC 4954): challenges in, responses out.
+//! The client's side of SASL for AUTH (RFC 4954): responses to challenges.
 //!
-//! An [`Exchange`] is one run of one mechanism. What goes in and comes out is decoded: base64, the
-//! code 334 and the `*` that cancels belong to the caller. There is no clock and no randomness
-//! here, so that both halves answer the same and the RFCs' own examples are the tests: the nonce
-//! is an argument.
+//! An [`Exchange`] is one run of one mechanism. Its challenges and responses are decoded bytes. The
+//! caller handles base64, the code 334 and the `*` that cancels an exchange. The caller passes the
+//! nonce, so the module uses no clock and no randomness. The same arguments give the same responses
+//! in both backends, and the tests can use the examples of the RFCs.
 //!
-//! Who is to blame decides the error: an argument that breaks a mechanism's grammar is `Misuse`
-//! before anything is sent, a challenge that breaks it is `Peer`, after which the exchange is
-//! dead. No text quotes a user, password or token, and nothing here implements `Debug`.
+//! [`MECHANISMS`] is the only table of mechanisms. A new mechanism needs a struct that implements
+//! [`Mechanism`] and a row in this table. The pure-Python backend needs a class and a row in
+//! `_pure/auth.py`.
+//!
+//! An argument that breaks a mechanism's grammar causes the error `Misuse`, before any byte is
+//! sent. A challenge that breaks the grammar causes the error `Peer` and ends the exchange. No
+//! error text quotes a user, password or token. No type that holds one of them implements `Debug`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
@@ -19,53 +23,135 @@ mod scram;
 
 pub use scram::Scram;
 
-/// RFC 4954 section 4 sets 12288 octets as the longest line of an exchange.
+/// The maximum length of a challenge, in bytes. A longer challenge ends the exchange with an error.
+/// RFC 4954 section 4 limits a line to 12288 octets.
 pub const MAX_CHALLENGE: usize = 12 * 1024;
 
-/// A mechanism: what the client answers, turn by turn.
+/// The secret of a login, and other values that some mechanisms put into their responses.
+pub struct Secret<'a> {
+    /// The password or token.
+    pub password: &'a str,
+    /// The nonce for SCRAM: random printable ASCII, used only once.
+    pub nonce: &'a str,
+    /// The name (RFC 5929, RFC 9266) and data of the channel binding, for the -PLUS mechanisms.
+    pub channel_binding: Option<(&'a str, &'a [u8])>,
+    /// The server's host name, for OAUTHBEARER.
+    pub host: &'a str,
+    /// The server's port, for OAUTHBEARER.
+    pub port: u16,
+}
+
+/// One row of the table of mechanisms.
+#[derive(Debug)]
+pub struct MechanismRow {
+    /// The name as EHLO lists it.
+    pub name: &'static str,
+    /// The rank over an encrypted connection; 1 is the best. A mechanism with the rank `None` is
+    /// used only if the caller names it.
+    pub tls_rank: Option<u8>,
+    /// The rank over a connection in clear text; `None` has the same meaning as in `tls_rank`.
+    pub clear_text_rank: Option<u8>,
+    /// Whether the mechanism needs a channel binding, and therefore TLS.
+    pub needs_channel_binding: bool,
+    /// Whether the mechanism needs a user.
+    pub needs_user: bool,
+    /// Whether the mechanism needs a password or token.
+    pub needs_password: bool,
+    begin: fn(&str, &Secret<'_>) -> Result<Exchange, Error>,
+}
+
+/// All mechanisms, with their ranks.
+///
+/// Over TLS the password is protected, so PLAIN comes first: it needs only one response. In clear
+/// text the mechanisms that do not send the password come first. Mechanisms that need a token, a
+/// certificate or a channel binding have no rank. They are used only if the caller names them.
+#[rustfmt::skip]
+pub static MECHANISMS: [MechanismRow; 10] = [
+    //   name             rank over TLS  clear text  needs binding, user, password
+    row("PLAIN",              Some(1),  Some(4), false, true, true,
+        |user, secret| begin(Plain::new(user, secret.password, ""))),
+    row("LOGIN",              Some(2),  Some(5), false, true, true,
+        |user, secret| begin(Login::new(user, secret.password))),
+    row("CRAM-MD5",           Some(5),  Some(3), false, true, true,
+        |user, secret| begin(CramMd5::new(user, secret.password))),
+    row("SCRAM-SHA-1",        Some(4),  Some(2), false, true, true,
+        |user, secret| begin(scram(user, secret, "sha1", None))),
+    row("SCRAM-SHA-1-PLUS",   None,     None, true, true, true,
+        |user, secret| begin(scram(user, secret, "sha1", Some(binding(secret)?)))),
+    row("SCRAM-SHA-256",      Some(3),  Some(1), false, true, true,
+        |user, secret| begin(scram(user, secret, "sha256", None))),
+    row("SCRAM-SHA-256-PLUS", None,     None, true, true, true,
+        |user, secret| begin(scram(user, secret, "sha256", Some(binding(secret)?)))),
+    row("XOAUTH2",            None,     None, false, true, true,
+        |user, secret| begin(XOAuth2::new(user, secret.password))),
+    row("OAUTHBEARER",        None,     None, false, false, true,
+        |user, secret| begin(oauth_bearer(user, secret))),
+    row("EXTERNAL",           None,     None, false, false, false,
+        |user, _| begin(External::new(user))),
+];
+
+/// Returns the row of a mechanism; `None` if the name is unknown. `name` must be in upper case.
+#[must_use]
+pub fn mechanism(name: &str) -> Option<&'static MechanismRow> {
+    MECHANISMS.iter().find(|row| row.name == name)
+}
+
+impl MechanismRow {
+    /// Starts an exchange.
+    ///
+    /// # Errors
+    /// `Error::Misuse` if the user or the secret contains a character that the mechanism does not
+    /// allow, or if a required channel binding is missing.
+    pub fn begin(&self, user: &str, secret: &Secret<'_>) -> Result<Exchange, Error> {
+        (self.begin)(user, secret)
+    }
+}
+
+/// The client's side of a mechanism.
 pub trait Mechanism: Send {
     /// The mechanism's name as EHLO lists it.
     fn name(&self) -> &'static str;
 
-    /// How many responses the mechanism can give.
-    fn turns(&self) -> usize {
+    /// The maximum number of responses.
+    fn max_responses(&self) -> usize {
         1
     }
 
-    /// After how many responses the client has seen all that it must see. Those between this
-    /// number and `turns` acknowledge a refusal.
-    fn needed(&self) -> usize {
+    /// The number of responses after which the client has completed all its checks. Any later
+    /// response only acknowledges a refusal.
+    fn required_responses(&self) -> usize {
         1
     }
 
-    /// Whether the server speaks first, so that there is no initial response.
+    /// Whether the mechanism begins with a challenge from the server. If so, the mechanism has no
+    /// initial response.
     fn server_first(&self) -> bool {
         false
     }
 
-    /// The response number `index`, counted from 0.
+    /// Returns the response to `challenge`. `index` is the number of earlier responses.
     ///
     /// # Errors
-    /// `Error::Peer` if the challenge breaks the rules.
-    fn turn(&mut self, index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error>;
+    /// `Error::Peer` if the challenge breaks the mechanism's rules.
+    fn response(&mut self, index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error>;
 }
 
-/// One run of a mechanism: `respond` is called once for the start and once per challenge.
+/// One run of a mechanism. `respond` is called once for the start and once for each challenge.
 pub struct Exchange {
     mechanism: Box<dyn Mechanism>,
-    begun: bool,
+    started: bool,
     failed: bool,
-    taken: usize,
+    responses: usize,
 }
 
 impl Exchange {
-    /// A run that has not begun.
+    /// Creates an exchange that has not started.
     pub fn new(mechanism: impl Mechanism + 'static) -> Self {
         Self {
             mechanism: Box::new(mechanism),
-            begun: false,
+            started: false,
             failed: false,
-            taken: 0,
+            responses: 0,
         }
     }
 
@@ -74,56 +160,58 @@ impl Exchange {
         self.mechanism.name()
     }
 
-    /// Whether the client needs nothing more; success before that must not be believed.
+    /// Whether the client has completed all its checks. A reply 235 that arrives earlier does not
+    /// count as a success.
     pub fn complete(&self) -> bool {
-        !self.failed && self.taken >= self.mechanism.needed()
+        !self.failed && self.responses >= self.mechanism.required_responses()
     }
 
-    /// Answer a decoded challenge; `None` asks for the initial response, and is the answer if the
-    /// mechanism has none.
+    /// Returns the response to a decoded challenge. The challenge `None` asks for the initial
+    /// response; the result is `None` if the mechanism has no initial response.
     ///
-    /// Where the client speaks first and sends no initial response, the server asks for it by a
-    /// challenge that is empty (RFC 4954 section 4); what such a one says is not looked at.
+    /// If the client sends AUTH without the initial response, the server asks for this response
+    /// with an empty challenge (RFC 4954 section 4). A mechanism with an initial response ignores
+    /// the content of this challenge, so the challenge need not be empty.
     ///
     /// # Errors
-    /// `Error::Misuse` if `None` comes after the exchange has begun; `Error::Peer` if the challenge
-    /// breaks the rules, or there should have been none.
+    /// `Error::Misuse` if the challenge is `None` although the exchange has started. `Error::Peer`
+    /// if the challenge breaks the mechanism's rules or is unexpected.
     pub fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Option<Vec<u8>>, Error> {
-        let begun = std::mem::replace(&mut self.begun, true);
+        let started = std::mem::replace(&mut self.started, true);
         match challenge {
-            None if begun => Err(misuse("the exchange has already begun")),
+            None if started => Err(misuse("the exchange has already started")),
             None if self.mechanism.server_first() => Ok(None),
-            None => self.take_turn(b"").map(Some),
-            Some(challenge) => self.take_turn(challenge).map(Some),
+            None => self.next_response(b"").map(Some),
+            Some(challenge) => self.next_response(challenge).map(Some),
         }
     }
 
-    fn take_turn(&mut self, challenge: &[u8]) -> Result<Vec<u8>, Error> {
-        let response = if self.failed || self.taken == self.mechanism.turns() {
-            Err(peer("the server sent a challenge when none was due"))
+    fn next_response(&mut self, challenge: &[u8]) -> Result<Vec<u8>, Error> {
+        let response = if self.failed || self.responses == self.mechanism.max_responses() {
+            Err(peer("the server sent an unexpected challenge"))
         } else if challenge.len() > MAX_CHALLENGE {
             Err(peer(format!(
-                "the server's challenge is longer than {MAX_CHALLENGE} octets"
+                "the server's challenge is longer than {MAX_CHALLENGE} bytes"
             )))
         } else {
-            self.mechanism.turn(self.taken, challenge)
+            self.mechanism.response(self.responses, challenge)
         };
         match response {
-            Ok(_) => self.taken += 1,
+            Ok(_) => self.responses += 1,
             Err(_) => self.failed = true,
         }
         response
     }
 }
 
-/// PLAIN (RFC 4616): everything in one response.
+/// PLAIN (RFC 4616): user and password in one response.
 pub struct Plain {
     response: Vec<u8>,
 }
 
 impl Plain {
     /// # Errors
-    /// `Error::Misuse` if an argument holds a NUL or the user is empty.
+    /// `Error::Misuse` if an argument contains a NUL or the user is empty (RFC 4616 section 2).
     pub fn new(user: &str, password: &str, authzid: &str) -> Result<Self, Error> {
         refuse_nul("user", user)?;
         refuse_nul("password", password)?;
@@ -140,12 +228,13 @@ impl Mechanism for Plain {
         "PLAIN"
     }
 
-    fn turn(&mut self, _index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
+    fn response(&mut self, _index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
         Ok(self.response.clone())
     }
 }
 
-/// LOGIN (draft-murchison-sasl-login): the user, then the password, whatever is asked.
+/// LOGIN (draft-murchison-sasl-login): the user, then the password. The challenges are only prompts
+/// for these two, so their texts are ignored.
 pub struct Login {
     user: String,
     password: String,
@@ -153,7 +242,7 @@ pub struct Login {
 
 impl Login {
     /// # Errors
-    /// `Error::Misuse` if an argument holds a NUL.
+    /// `Error::Misuse` if an argument contains a NUL.
     pub fn new(user: &str, password: &str) -> Result<Self, Error> {
         refuse_nul("user", user)?;
         refuse_nul("password", password)?;
@@ -169,15 +258,15 @@ impl Mechanism for Login {
         "LOGIN"
     }
 
-    fn turns(&self) -> usize {
+    fn max_responses(&self) -> usize {
         2
     }
 
-    fn needed(&self) -> usize {
+    fn required_responses(&self) -> usize {
         2
     }
 
-    fn turn(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
+    fn response(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
         let response = if index == 0 {
             &self.user
         } else {
@@ -187,7 +276,7 @@ impl Mechanism for Login {
     }
 }
 
-/// CRAM-MD5 (RFC 2195): a keyed digest of the challenge.
+/// CRAM-MD5 (RFC 2195): a keyed digest of the challenge. The server does not prove its identity.
 pub struct CramMd5 {
     user: String,
     password: String,
@@ -195,7 +284,7 @@ pub struct CramMd5 {
 
 impl CramMd5 {
     /// # Errors
-    /// `Error::Misuse` if an argument holds a NUL.
+    /// `Error::Misuse` if an argument contains a NUL.
     pub fn new(user: &str, password: &str) -> Result<Self, Error> {
         refuse_nul("user", user)?;
         refuse_nul("password", password)?;
@@ -215,21 +304,22 @@ impl Mechanism for CramMd5 {
         true
     }
 
-    fn turn(&mut self, _index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error> {
-        let digest = code::<Hmac<Md5>>(self.password.as_bytes(), challenge);
-        let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+    fn response(&mut self, _index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error> {
+        let digest = mac::<Hmac<Md5>>(self.password.as_bytes(), challenge);
+        // RFC 2195 section 2: the digest is written in lower-case hexadecimal digits.
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(format!("{} {digest}", self.user).into_bytes())
     }
 }
 
-/// XOAUTH2, as Google documents it; a refusal comes as a challenge and wants an empty answer.
+/// XOAUTH2, as Google documents it: a bearer token.
 pub struct XOAuth2 {
     response: Vec<u8>,
 }
 
 impl XOAuth2 {
     /// # Errors
-    /// `Error::Misuse` if an argument is empty or holds a control character.
+    /// `Error::Misuse` if an argument is empty or contains a control character.
     pub fn new(user: &str, token: &str) -> Result<Self, Error> {
         refuse_control("user", user)?;
         let bearer = bearer(token)?;
@@ -245,30 +335,33 @@ impl Mechanism for XOAuth2 {
         "XOAUTH2"
     }
 
-    fn turns(&self) -> usize {
+    fn max_responses(&self) -> usize {
         2
     }
 
-    fn turn(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
+    fn response(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
         Ok(if index == 0 {
             self.response.clone()
         } else {
+            // The server sends a refusal as a challenge. An empty response acknowledges the
+            // refusal.
             Vec::new()
         })
     }
 }
 
-/// OAUTHBEARER (RFC 7628); a refusal comes as a challenge and wants a lone 0x01.
+/// OAUTHBEARER (RFC 7628): a bearer token.
 pub struct OAuthBearer {
     response: Vec<u8>,
 }
 
 impl OAuthBearer {
-    /// An empty user, host, or a port of 0 is left out.
+    /// Creates the mechanism. The response omits an empty user, an empty host and the port 0 (RFC
+    /// 7628 section 3.1).
     ///
     /// # Errors
-    /// `Error::Misuse` if the token is empty, an argument holds a control character, the host is
-    /// not ASCII, or the port is none.
+    /// `Error::Misuse` if the token is empty, an argument contains a control character, the host
+    /// contains a space or a non-ASCII character, or the port is not between 0 and 65535.
     pub fn new(user: &str, token: &str, host: &str, port: i64) -> Result<Self, Error> {
         refuse_control("user", user)?;
         let name = if user.is_empty() {
@@ -277,6 +370,8 @@ impl OAuthBearer {
             format!("a={}", escape(user))
         };
         let bearer = bearer(token)?;
+        // RFC 7628 section 3.1: the response is a GS2 header without channel binding, followed by
+        // fields. Each field ends with 0x01.
         let mut response = format!("n,{name},\x01");
         if !is_printable(host) {
             return Err(misuse("the host must be printable ASCII without spaces"));
@@ -302,27 +397,29 @@ impl Mechanism for OAuthBearer {
         "OAUTHBEARER"
     }
 
-    fn turns(&self) -> usize {
+    fn max_responses(&self) -> usize {
         2
     }
 
-    fn turn(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
+    fn response(&mut self, index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
         Ok(if index == 0 {
             self.response.clone()
         } else {
+            // RFC 7628 section 3.2.3: a lone 0x01 acknowledges the refusal.
             b"\x01".to_vec()
         })
     }
 }
 
-/// EXTERNAL (RFC 4422 appendix A): the server knows the client already, mostly by TLS.
+/// EXTERNAL (RFC 4422 appendix A): the server identifies the client by other means, usually by its
+/// TLS certificate.
 pub struct External {
     authzid: String,
 }
 
 impl External {
     /// # Errors
-    /// `Error::Misuse` if the argument holds a NUL.
+    /// `Error::Misuse` if the argument contains a NUL.
     pub fn new(authzid: &str) -> Result<Self, Error> {
         refuse_nul("authzid", authzid)?;
         Ok(Self {
@@ -336,9 +433,52 @@ impl Mechanism for External {
         "EXTERNAL"
     }
 
-    fn turn(&mut self, _index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
+    fn response(&mut self, _index: usize, _challenge: &[u8]) -> Result<Vec<u8>, Error> {
         Ok(self.authzid.as_bytes().to_vec())
     }
+}
+
+const fn row(
+    name: &'static str,
+    tls_rank: Option<u8>,
+    clear_text_rank: Option<u8>,
+    needs_channel_binding: bool,
+    needs_user: bool,
+    needs_password: bool,
+    begin: fn(&str, &Secret<'_>) -> Result<Exchange, Error>,
+) -> MechanismRow {
+    MechanismRow {
+        name,
+        tls_rank,
+        clear_text_rank,
+        needs_channel_binding,
+        needs_user,
+        needs_password,
+        begin,
+    }
+}
+
+fn begin(mechanism: Result<impl Mechanism + 'static, Error>) -> Result<Exchange, Error> {
+    mechanism.map(Exchange::new)
+}
+
+fn scram(
+    user: &str,
+    secret: &Secret<'_>,
+    algorithm: &str,
+    binding: Option<(&str, &[u8])>,
+) -> Result<Scram, Error> {
+    Scram::new(user, secret.password, algorithm, secret.nonce, binding)
+}
+
+fn oauth_bearer(user: &str, secret: &Secret<'_>) -> Result<OAuthBearer, Error> {
+    OAuthBearer::new(user, secret.password, secret.host, secret.port.into())
+}
+
+fn binding<'a>(secret: &Secret<'a>) -> Result<(&'a str, &'a [u8]), Error> {
+    secret
+        .channel_binding
+        .ok_or_else(|| misuse("the -PLUS mechanisms need a TLS connection"))
 }
 
 fn misuse(text: impl Into<String>) -> Error {
@@ -349,19 +489,22 @@ fn peer(text: impl Into<String>) -> Error {
     Error::Peer(text.into())
 }
 
-/// A message authentication code under a key of any length.
-fn keyed<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> M {
+fn keyed_mac<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> M {
     let Ok(mac) = <M as KeyInit>::new_from_slice(key) else {
         unreachable!("HMAC takes a key of any length (RFC 2104)");
     };
     mac.chain_update(message)
 }
 
-fn code<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
-    keyed::<M>(key, message).finalize().into_bytes().to_vec()
+/// Returns the message authentication code (HMAC) of `message`. The key may have any length.
+fn mac<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
+    keyed_mac::<M>(key, message)
+        .finalize()
+        .into_bytes()
+        .to_vec()
 }
 
-/// A `saslname` of RFC 5801: `,` and `=` would end it.
+/// Encodes a `saslname` (RFC 5801 section 4): the delimiters `,` and `=` are escaped.
 fn escape(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }
@@ -379,7 +522,8 @@ fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuse 0x01 above all: it would end the field and begin another.
+/// Refuses control characters. An argument with a 0x01 would end its field and could inject another
+/// field.
 fn refuse_control(what: &str, text: &str) -> Result<(), Error> {
     refuse_nul(what, text)?;
     if text.contains(|c: char| c.is_ascii_control()) {
@@ -396,7 +540,7 @@ fn refuse_empty(what: &str, text: &str) -> Result<(), Error> {
 }
 
 fn is_printable(text: &str) -> bool {
-    text.bytes().all(|octet| octet.is_ascii_graphic())
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
-//! Capabilities: what a server offers in its reply to EHLO (RFC 5321 4.1.1.1).
+//! Capabilities: the keywords in the reply to EHLO (RFC 5321 4.1.1.1).
 
 use std::collections::HashMap;
 
-/// RFC 1870 section 4: the number in SIZE has at most 20 digits.
+/// The maximum number of digits in the parameter of SIZE (RFC 1870 section 4). A longer parameter
+/// is invalid.
 pub const MAX_SIZE_DIGITS: usize = 20;
 
-/// Reads the capabilities out of the text of an EHLO reply, as smtplib does.
+/// Parses the text of a reply to EHLO, as smtplib does.
 ///
-/// `text` is the reply's text: its lines without codes, joined by LF; the first greets. Gives
-/// keywords in lower case, in the order in which they first appear, and their parameters as
-/// Latin-1. A later line replaces an earlier one, except that the parameters of all AUTH lines
-/// are joined, those in the old style `AUTH=LOGIN` too, each with a space before it.
+/// `text` is the reply's text: the lines without their codes, joined by LF. The first line is the
+/// greeting and is ignored. Returns each keyword in lower case and its parameters as Latin-1, in
+/// the order of first appearance. A later line replaces an earlier line with the same keyword. AUTH
+/// is an exception: the parameters of all AUTH lines, including the old form `AUTH=LOGIN`, are
+/// joined, each with a space before it.
 #[must_use]
 pub fn parse_ehlo(text: &[u8]) -> Vec<(String, String)> {
     let mut features = Features::default();
-    for line in text.split(|octet| *octet == b'\n').skip(1) {
+    for line in text.split(|byte| *byte == b'\n').skip(1) {
         match line.split_at_checked(b"auth=".len()) {
             Some((head, mechanisms)) if head.eq_ignore_ascii_case(b"auth=") => {
                 features.append("auth".to_owned(), mechanisms);
@@ -25,36 +27,39 @@ pub fn parse_ehlo(text: &[u8]) -> Vec<(String, String)> {
     features.entries
 }
 
-/// Whether a message of `size` octets, before dot-stuffing, is larger than the server said it
-/// takes (RFC 1870). An empty, zero or unreadable parameter means no limit.
+/// Whether a message of `size` bytes, before dot-stuffing, exceeds the server's SIZE limit.
+///
+/// An empty, zero or invalid parameter means no limit (RFC 1870 section 4).
 #[must_use]
 pub fn exceeds_size(parameter: &str, size: u64) -> bool {
-    if parameter.len() > MAX_SIZE_DIGITS || !parameter.bytes().all(|octet| octet.is_ascii_digit()) {
+    if parameter.len() > MAX_SIZE_DIGITS || !parameter.bytes().all(|byte| byte.is_ascii_digit()) {
         return false;
     }
-    // Twenty digits may be more than fits: then it is more than any message has.
+    // A number of 20 digits may exceed 64 bits. In that case `parse` fails and the result is false,
+    // because no message is larger than such a limit.
     parameter
         .parse::<u64>()
         .is_ok_and(|limit| 0 < limit && limit < size)
 }
 
-/// Keywords in order, each found again in constant time: a hostile reply must not cost its square.
+/// The keywords in order, with an index. With the index, a lookup takes constant time. Without it,
+/// a hostile reply with many keywords would take quadratic time.
 #[derive(Default)]
 struct Features {
     entries: Vec<(String, String)>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
 impl Features {
     fn read(&mut self, line: &[u8]) {
-        let is_word = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
-        let length = line.iter().take_while(|octet| is_word(octet)).count();
+        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        let length = line.iter().take_while(|byte| is_word(byte)).count();
         if length == 0 || line[0] == b'-' {
             return;
         }
         let name = line[..length]
             .iter()
-            .map(|octet| char::from(octet.to_ascii_lowercase()));
+            .map(|byte| char::from(byte.to_ascii_lowercase()));
         let (name, parameters) = (name.collect::<String>(), strip(&line[length..]));
         if name == "auth" {
             self.append(name, parameters);
@@ -71,11 +76,11 @@ impl Features {
     }
 
     fn parameters(&mut self, name: String) -> &mut String {
-        let place = *self.places.entry(name).or_insert_with_key(|name| {
+        let index = *self.indices.entry(name).or_insert_with_key(|name| {
             self.entries.push((name.clone(), String::new()));
             self.entries.len() - 1
         });
-        &mut self.entries[place].1
+        &mut self.entries[index].1
     }
 }
 
@@ -83,10 +88,10 @@ fn latin_1(text: &[u8]) -> impl Iterator<Item = char> + '_ {
     text.iter().copied().map(char::from)
 }
 
-/// Python's `str.strip` on Latin-1 text, which takes the four separators, the next-line control
-/// and the no-break space for white space as well.
+/// Strips white space as Python's `str.strip` does for Latin-1. White space includes the four
+/// information separators (0x1c to 0x1f), the next-line control and the no-break space.
 fn strip(text: &[u8]) -> &[u8] {
-    let is_text = |octet: &u8| !matches!(octet, b'\t'..=b'\r' | 0x1c..=0x1f | b' ' | 0x85 | 0xa0);
+    let is_text = |byte: &u8| !matches!(byte, b'\t'..=b'\r' | 0x1c..=0x1f | b' ' | 0x85 | 0xa0);
     let Some(first) = text.iter().position(is_text) else {
         return b"";
     };
@@ -99,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_beyond_64_bits_is_a_limit_that_nothing_exceeds() {
+    fn no_size_exceeds_a_limit_beyond_64_bits() {
         assert!(!exceeds_size("18446744073709551616", u64::MAX));
         assert!(exceeds_size("18446744073709551614", u64::MAX));
     }

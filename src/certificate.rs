@@ -1,12 +1,13 @@
-//! The digest of a certificate that SCRAM's -PLUS mechanisms bind to: `tls-server-end-point`
-//! (RFC 5929 section 4.1).
+//! The certificate digest to which SCRAM's -PLUS mechanisms bind: `tls-server-end-point` (RFC 5929
+//! section 4.1).
 //!
-//! Its hash is the one of the certificate's own signature, so that much of DER (X.690) is read here,
-//! and nothing of it is believed: a certificate that is cut off or strange has no digest.
+//! The digest uses the hash function of the certificate's signature algorithm. So this module reads
+//! the name of the signature algorithm from the certificate in DER (X.690). A certificate has no
+//! digest if it is truncated or if its signature algorithm is not in the tables below.
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
-/// An object identifier's content in DER.
+/// The content of an object identifier in DER.
 type Identifier = &'static [u8];
 
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +18,8 @@ enum Hash {
     Sha512,
 }
 
-/// The hash of each signature algorithm (RFC 3279, 4055, 5758). MD5 and SHA-1 are replaced by
-/// SHA-256 (RFC 5929 section 4.1). Ed25519 and Ed448 have no such hash.
+/// The hash of each signature algorithm (RFC 3279, 4055, 5758). SHA-256 replaces MD5 and SHA-1 (RFC
+/// 5929 section 4.1). Ed25519 and Ed448 are missing, because their identifiers name no hash.
 const SIGNATURES: [(Identifier, Hash); 14] = [
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04", Hash::Sha256), // md5WithRSAEncryption
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05", Hash::Sha256), // sha1WithRSAEncryption
@@ -38,7 +39,8 @@ const SIGNATURES: [(Identifier, Hash); 14] = [
 
 const RSASSA_PSS: Identifier = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
 
-/// The hashes that RSASSA-PSS may name in its parameters; SHA-1, its default, counts as SHA-256.
+/// The hashes that the parameters of RSASSA-PSS can name. The default is SHA-1, which SHA-256
+/// replaces (RFC 5929 section 4.1).
 const HASHES: [(Identifier, Hash); 5] = [
     (b"\x2b\x0e\x03\x02\x1a", Hash::Sha256),
     (b"\x60\x86\x48\x01\x65\x03\x04\x02\x04", Hash::Sha224),
@@ -47,10 +49,11 @@ const HASHES: [(Identifier, Hash); 5] = [
     (b"\x60\x86\x48\x01\x65\x03\x04\x02\x03", Hash::Sha512),
 ];
 
-/// The tag of the hash among the parameters of RSASSA-PSS (RFC 4055 section 3.1).
+/// The DER tag of the parameter of RSASSA-PSS that names the hash (RFC 4055 section 3.1).
 const HASH_TAG: u8 = 0xa0;
 
-/// The digest of a certificate in DER; `None` where its signature has no hash.
+/// Returns the digest of a certificate in DER; `None` if the certificate is truncated or if its
+/// signature algorithm has no known hash.
 #[must_use]
 pub fn certificate_digest(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(match signature_hash(certificate)? {
@@ -97,15 +100,17 @@ fn find(hashes: &[(Identifier, Hash)], identifier: &[u8]) -> Option<Hash> {
     found.map(|(_, hash)| *hash)
 }
 
-/// The elements that follow one another, as tag and content; `None` where they are cut off.
+/// Splits consecutive DER elements into tags and contents; `None` if an element is truncated.
 fn elements(mut der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let mut found = Vec::new();
     while let [tag, first, rest @ ..] = der {
         let count = usize::from(first.saturating_sub(0x80));
         let (size, rest) = if *first > 0x80 {
-            let (octets, rest) = rest.split_at_checked(count)?;
-            let size = octets.iter().try_fold(0_usize, |size, octet| {
-                size.checked_mul(256)?.checked_add(usize::from(*octet))
+            // X.690 8.1.3.5: this is the long form. The low seven bits of `first` are the number of
+            // bytes in the length, and the length follows.
+            let (bytes, rest) = rest.split_at_checked(count)?;
+            let size = bytes.iter().try_fold(0_usize, |size, byte| {
+                size.checked_mul(256)?.checked_add(usize::from(*byte))
             })?;
             (size, rest)
         } else {
@@ -149,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_has_none() {
+    fn a_truncated_certificate_has_no_digest() {
         let whole = certificate(&element(6, SIGNATURES[3].0));
         assert!(certificate_digest(&whole).is_some());
         for end in 0..whole.len() {

@@ -1,27 +1,28 @@
-//! Commands: to bytes; the one place that refuses line ends, controls and smuggled parameters.
+//! The encoding of commands. Only this module checks commands for line ends, control characters and
+//! injected parameters.
 //!
-//! RFC 5321 4.1.2 gives the grammar. A line end inside a command would be a second command (SMTP
-//! injection), so no control character at all passes here.
+//! RFC 5321 4.1.2 gives the grammar. A line end inside a command would start a second command (SMTP
+//! injection), so every control character is refused.
 
 use crate::address::check_path;
 use crate::error::Error;
 
-/// How the commands of one transaction are written.
+/// The encoding and spelling of the commands of one transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Whether SMTPUTF8 is in force for this transaction (RFC 6531).
+    /// Whether the transaction uses SMTPUTF8 (RFC 6531).
     pub utf8: bool,
-    /// Whether `from:` and `to:` are written in lower case, as smtplib does from 3.13 on.
+    /// Whether `from:` and `to:` are written in lower case, as smtplib does since Python 3.13.
     pub lower_case: bool,
 }
 
-/// Refuses a command line, given without its line end, that holds a control character.
+/// Checks a command line, given without its line end, for control characters.
 ///
 /// # Errors
 ///
-/// `Misuse` where it holds CR, LF, NUL or another control character.
+/// `Misuse` if `text` contains CR, LF, NUL or another control character.
 pub fn check_command(text: &str) -> Result<(), Error> {
-    // The usual case, at a tenth of the cost.
+    // Fast path: nearly every command is printable ASCII.
     if is_printable_ascii(text.as_bytes()) {
         return Ok(());
     }
@@ -40,12 +41,13 @@ pub fn check_command(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a name for EHLO, HELO or LHLO (a domain or an address literal) that is more than one
-/// word; what `check_command` refuses is left to it.
+/// Checks that a name for EHLO, HELO or LHLO (a domain or an address literal) has no space.
+///
+/// This function does not check for control characters. `check_command` does.
 ///
 /// # Errors
 ///
-/// `Misuse` where it holds a space.
+/// `Misuse` if the name contains a space.
 pub fn check_host_name(name: &str) -> Result<(), Error> {
     if name.contains(' ') {
         return Err(Error::Misuse(format!("host name contains a space: {name}")));
@@ -53,14 +55,14 @@ pub fn check_host_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the MAIL command (RFC 5321 4.1.1.2) behind what `out` holds.
+/// Appends the MAIL command (RFC 5321 4.1.1.2) to `out`.
 ///
-/// `path` is the sender in angle brackets; the ESMTP parameters are sent in their order.
+/// `path` is the sender in angle brackets. The ESMTP parameters keep their order.
 ///
 /// # Errors
 ///
-/// `Misuse` where the path or a parameter would be more than it says, `NotAscii` where something
-/// is not ASCII without SMTPUTF8; `out` is then as it was.
+/// `Misuse` if the path or a parameter contains a forbidden character. `NotAscii` if one of them is
+/// not ASCII and `style.utf8` is false. After an error `out` is unchanged.
 pub fn mail<P: AsRef<str>>(
     path: &str,
     parameters: &[P],
@@ -75,11 +77,12 @@ pub fn mail<P: AsRef<str>>(
     write(verb, path, parameters, style, out)
 }
 
-/// Writes the RCPT command (RFC 5321 4.1.1.3); arguments and errors as for `mail`.
+/// Appends the RCPT command (RFC 5321 4.1.1.3) to `out`. `path` is the recipient in angle brackets.
+/// The other arguments are those of `mail`.
 ///
 /// # Errors
 ///
-/// As for `mail`.
+/// The errors are those of `mail`.
 pub fn rcpt<P: AsRef<str>>(
     path: &str,
     parameters: &[P],
@@ -120,7 +123,7 @@ fn check_line(line: &[u8], path: &str, style: Style) -> Result<(), Error> {
     if is_printable_ascii(line) {
         return check_path(path);
     }
-    // It was put together from texts: nothing is lost.
+    // The line is valid UTF-8, so the lossy conversion replaces nothing.
     let text = String::from_utf8_lossy(line);
     check_command(&text)?;
     check_path(path)?;
@@ -130,11 +133,12 @@ fn check_line(line: &[u8], path: &str, style: Style) -> Result<(), Error> {
     Ok(())
 }
 
-/// Written without a way out of the loop, so that it looks at sixteen octets at a time.
+/// Whether a text is printable ASCII. The loop has no early exit, so the compiler can turn it into
+/// vector instructions that check sixteen bytes at a time.
 fn is_printable_ascii(text: &[u8]) -> bool {
     !text
         .iter()
-        .fold(false, |odd, octet| odd | !(b' '..=b'~').contains(octet))
+        .fold(false, |odd, byte| odd | !(b' '..=b'~').contains(byte))
 }
 
 fn escape_controls(text: &str) -> String {
@@ -159,7 +163,7 @@ mod tests {
     };
 
     #[test]
-    fn commands_stand_one_behind_the_other() {
+    fn commands_are_appended() {
         let mut out = Vec::new();
         mail("<a@b>", &["size=3", "BODY=8BITMIME"], STYLE, &mut out).unwrap();
         rcpt::<&str>(
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ascii_needs_smtputf8() {
+    fn a_path_beyond_ascii_needs_smtputf8() {
         let mut out = Vec::new();
         let refused = mail::<&str>("<é@b>", &[], STYLE, &mut out);
         assert_eq!(

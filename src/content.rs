@@ -1,173 +1,178 @@
-//! A message's content on its way from whoever made it to the wire: octets that are never copied.
+//! The content of a message. The session does not copy a large content. The content is written from
+//! the memory that holds it.
 //!
-//! What a caller gives is looked through when its turn comes. What a template makes is looked
-//! through on the thread that makes it, and may have pieces that all its messages share: an
-//! attachment of a megabyte is in memory once, and written from there for every recipient.
+//! A scan finds the line ends to repair and the dots to stuff. A caller's content is scanned when
+//! its transaction starts, or shortly before. A rendered content is scanned on the thread that
+//! renders it. The messages of a template may share parts. For example, the memory holds an
+//! attachment only once, and the attachment is written from there for every recipient.
 
 use std::sync::Arc;
 
-use crate::stuffing::{Scan, end_of_data};
+use crate::stuffing::{Scan, terminator};
 
-/// Octets, kept by whoever made them.
-pub type Octets = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// Reference-counted bytes. They are not copied out of the object that holds them, for example a
+/// Python `bytes`.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A message, header and body.
+/// The content of a message: header and body.
 #[derive(Clone)]
 pub enum Content {
-    /// As the caller gave it.
-    Given(Octets),
-    /// In pieces that go out as they are.
-    Ready(Arc<[Clean]>),
+    /// The caller's bytes.
+    Given(SharedBytes),
+    /// The scanned parts of a rendered message. They are written unchanged.
+    Ready(Arc<[CleanBytes]>),
 }
 
-/// Octets to which neither repair nor stuffing adds anything, nor beside others that are like that.
+/// Bytes that need no repair of line ends and no dot-stuffing, even if they directly follow other
+/// `CleanBytes`.
 #[derive(Clone)]
-pub struct Clean {
-    octets: Octets,
+pub struct CleanBytes {
+    bytes: SharedBytes,
     eight_bit: bool,
 }
 
-/// A piece of a message that a template made.
-pub enum Piece {
-    /// Of this message alone.
+/// A part of a rendered message.
+pub enum ContentPart {
+    /// Bytes that only this message uses.
     Own(Vec<u8>),
-    /// The same in others.
-    Shared(Clean),
+    /// Bytes that several messages share.
+    Shared(CleanBytes),
 }
 
-/// What a session has to know of a content.
+/// The result of scanning a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Survey {
-    /// Octets with whole line ends: what SIZE declares (RFC 1870).
+    /// The size in bytes after the repair of line ends. The SIZE parameter of MAIL declares this
+    /// size (RFC 1870 section 5).
     pub size: usize,
-    /// Whether an octet is above 127.
+    /// Whether the content contains a byte above 127.
     pub eight_bit: bool,
-    /// Whether all line ends are whole.
+    /// Whether all line ends are CRLF.
     pub is_repaired: bool,
-    /// Whether it can go out behind DATA as it is.
+    /// Whether the content can be written after DATA unchanged.
     pub is_stuffed: bool,
-    /// What follows it there.
-    pub end_of_data: &'static [u8],
+    /// The terminator to write after the content (RFC 5321 4.1.1.4).
+    pub terminator: &'static [u8],
 }
 
-impl Clean {
-    /// Looks through octets; `None` where something has to be added.
+impl CleanBytes {
+    /// Scans bytes; `None` if repair or stuffing would insert a byte.
     ///
-    /// The scan takes a line end to stand in front of the first octet, and nothing behind the last:
-    /// a dot or an LF at the beginning is not clean, nor a CR at the end. So no two neighbours that
-    /// are clean can make a fault together.
+    /// The scan assumes that the first byte starts a line and that no byte follows the last byte.
+    /// So bytes that begin with a dot or an LF, or end with a CR, are not clean. This guarantees
+    /// that no byte has to be inserted between two clean neighbours.
     #[must_use]
-    pub fn new(octets: Octets) -> Option<Self> {
-        let scan = Scan::new((*octets).as_ref());
+    pub fn new(bytes: SharedBytes) -> Option<Self> {
+        let scan = Scan::new((*bytes).as_ref());
         let eight_bit = scan.is_eight_bit();
-        scan.is_stuffed().then_some(Self { octets, eight_bit })
+        scan.is_stuffed().then_some(Self { bytes, eight_bit })
     }
 }
 
-impl AsRef<[u8]> for Clean {
+impl AsRef<[u8]> for CleanBytes {
     fn as_ref(&self) -> &[u8] {
-        (*self.octets).as_ref()
+        (*self.bytes).as_ref()
     }
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for ContentPart {
     fn as_ref(&self) -> &[u8] {
         match self {
-            Self::Own(octets) => octets,
+            Self::Own(bytes) => bytes,
             Self::Shared(clean) => clean.as_ref(),
         }
     }
 }
 
-impl Piece {
-    /// The pieces of a message as one.
+impl ContentPart {
+    /// Joins the parts of a message.
     #[must_use]
-    pub fn joined(mut pieces: Vec<Self>) -> Vec<u8> {
-        match &mut pieces[..] {
-            [Self::Own(octets)] => std::mem::take(octets),
+    pub fn joined(mut parts: Vec<Self>) -> Vec<u8> {
+        match &mut parts[..] {
+            [Self::Own(bytes)] => std::mem::take(bytes),
             _ => {
-                let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
-                pieces.concat()
+                let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+                parts.concat()
             }
         }
     }
 
-    fn into_clean(self) -> Result<Clean, Self> {
+    fn into_clean_bytes(self) -> Result<CleanBytes, Self> {
         match self {
             Self::Shared(clean) => Ok(clean),
-            Self::Own(octets) => {
-                let octets = Arc::new(octets);
-                let clean = Clean::new(Arc::clone(&octets) as Octets);
-                clean.ok_or_else(|| Self::Own(Arc::unwrap_or_clone(octets)))
+            Self::Own(bytes) => {
+                let bytes = Arc::new(bytes);
+                let clean = CleanBytes::new(Arc::clone(&bytes) as SharedBytes);
+                clean.ok_or_else(|| Self::Own(Arc::unwrap_or_clone(bytes)))
             }
         }
     }
 }
 
 impl Content {
-    /// As the caller gave it.
-    pub fn given(octets: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self::Given(Arc::new(octets))
+    /// Creates a content from the caller's bytes.
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self::Given(Arc::new(bytes))
     }
 
-    /// The message that these pieces make, looked through.
+    /// Creates the content of a rendered message and scans its parts.
     #[must_use]
-    pub fn made(pieces: Vec<Piece>) -> Self {
-        let mut clean = Vec::with_capacity(pieces.len());
-        // The last octet tells what ends the message: no piece may be without one.
-        let mut pieces = pieces
-            .into_iter()
-            .filter(|piece| !piece.as_ref().is_empty());
-        while let Some(piece) = pieces.next() {
-            match piece.into_clean() {
-                Ok(piece) => clean.push(piece),
-                Err(piece) => {
-                    let before = clean.into_iter().map(Piece::Shared);
-                    let all = before.chain([piece]).chain(pieces).collect();
-                    return Self::given(Piece::joined(all));
+    pub fn from_parts(parts: Vec<ContentPart>) -> Self {
+        let mut clean = Vec::with_capacity(parts.len());
+        // `survey` chooses the terminator by the last byte of the last part. An empty part has no
+        // last byte, so empty parts are removed.
+        let mut parts = parts.into_iter().filter(|part| !part.as_ref().is_empty());
+        while let Some(part) = parts.next() {
+            match part.into_clean_bytes() {
+                Ok(part) => clean.push(part),
+                Err(part) => {
+                    let before = clean.into_iter().map(ContentPart::Shared);
+                    let all = before.chain([part]).chain(parts).collect();
+                    return Self::from_bytes(ContentPart::joined(all));
                 }
             }
         }
         Self::Ready(clean.into())
     }
 
-    /// Its octets, in order.
-    pub fn pieces(&self) -> impl Iterator<Item = &Octets> {
+    /// The parts of the content, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &SharedBytes> {
         let (given, ready) = match self {
-            Self::Given(octets) => (Some(octets), &[][..]),
-            Self::Ready(pieces) => (None, &**pieces),
+            Self::Given(bytes) => (Some(bytes), &[][..]),
+            Self::Ready(parts) => (None, &**parts),
         };
         given
             .into_iter()
-            .chain(ready.iter().map(|piece| &piece.octets))
+            .chain(ready.iter().map(|part| &part.bytes))
     }
 
-    /// How many octets there are.
+    /// The size in bytes, before repair and dot-stuffing.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.pieces().map(|piece| (**piece).as_ref().len()).sum()
+        self.parts().map(|part| (**part).as_ref().len()).sum()
     }
 
-    /// What a session has to know of it.
+    /// Returns the survey. This call scans a `Given` content. A `Ready` content was scanned when it
+    /// was created.
     #[must_use]
     pub fn survey(&self) -> Survey {
         match self {
-            Self::Given(octets) => {
-                let scan = Scan::new((**octets).as_ref());
+            Self::Given(bytes) => {
+                let scan = Scan::new((**bytes).as_ref());
                 Survey {
                     size: scan.repaired_len(),
                     eight_bit: scan.is_eight_bit(),
                     is_repaired: scan.is_repaired(),
                     is_stuffed: scan.is_stuffed(),
-                    end_of_data: scan.end_of_data(),
+                    terminator: scan.terminator(),
                 }
             }
-            Self::Ready(pieces) => Survey {
+            Self::Ready(parts) => Survey {
                 size: self.size(),
-                eight_bit: pieces.iter().any(|piece| piece.eight_bit),
+                eight_bit: parts.iter().any(|part| part.eight_bit),
                 is_repaired: true,
                 is_stuffed: true,
-                end_of_data: end_of_data(pieces.last().map_or(&[], AsRef::as_ref)),
+                terminator: terminator(parts.last().map_or(&[], AsRef::as_ref)),
             },
         }
     }
@@ -178,7 +183,8 @@ mod tests {
     use super::*;
     use crate::stuffing::stuff;
 
-    /// Strings over the letters that matter, up to three of them.
+    /// Returns all strings of up to three bytes that consist of CR, LF, a dot, a letter and a byte
+    /// above 127.
     fn strings() -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new()];
         for _ in 0..3 {
@@ -193,26 +199,27 @@ mod tests {
     }
 
     fn written(content: &Content, survey: Survey) -> Vec<u8> {
-        let octets: Vec<&[u8]> = content.pieces().map(|piece| (**piece).as_ref()).collect();
-        let octets = octets.concat();
+        let bytes: Vec<&[u8]> = content.parts().map(|part| (**part).as_ref()).collect();
+        let bytes = bytes.concat();
         if survey.is_stuffed {
-            return [&octets[..], survey.end_of_data].concat();
+            return [&bytes[..], survey.terminator].concat();
         }
         let mut out = Vec::new();
-        stuff(&octets, &mut out);
+        stuff(&bytes, &mut out);
         out
     }
 
     #[test]
-    fn pieces_are_written_as_the_whole() {
+    fn parts_are_written_as_the_whole() {
         let strings = strings();
         let mut ready = 0;
         for first in &strings {
             for second in &strings {
-                let whole = Content::given([&first[..], second].concat());
-                let shared = Clean::new(Arc::new(second.clone()));
-                let second = shared.map_or_else(|| Piece::Own(second.clone()), Piece::Shared);
-                let made = Content::made(vec![Piece::Own(first.clone()), second]);
+                let whole = Content::from_bytes([&first[..], second].concat());
+                let shared = CleanBytes::new(Arc::new(second.clone()));
+                let second =
+                    shared.map_or_else(|| ContentPart::Own(second.clone()), ContentPart::Shared);
+                let made = Content::from_parts(vec![ContentPart::Own(first.clone()), second]);
                 ready += usize::from(matches!(made, Content::Ready(_)));
                 assert_eq!(made.survey(), whole.survey());
                 let (made_survey, survey) = (made.survey(), whole.survey());
@@ -223,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_piece_is_not_copied() {
-        let shared = Clean::new(Arc::new(b"attachment\r\n".to_vec())).unwrap();
-        let pieces = || {
+    fn a_shared_part_is_not_copied() {
+        let shared = CleanBytes::new(Arc::new(b"attachment\r\n".to_vec())).unwrap();
+        let parts = || {
             vec![
-                Piece::Own(b"a: b\r\n".to_vec()),
-                Piece::Shared(shared.clone()),
+                ContentPart::Own(b"a: b\r\n".to_vec()),
+                ContentPart::Shared(shared.clone()),
             ]
         };
-        let content = Content::made(pieces());
-        let last = content.pieces().last().unwrap();
+        let content = Content::from_parts(parts());
+        let last = content.parts().last().unwrap();
         assert_eq!((**last).as_ref().as_ptr(), shared.as_ref().as_ptr());
-        assert_eq!(Piece::joined(pieces()), b"a: b\r\nattachment\r\n");
+        assert_eq!(ContentPart::joined(parts()), b"a: b\r\nattachment\r\n");
     }
 }

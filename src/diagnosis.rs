@@ -1,38 +1,39 @@
-//! Diagnosis: whom a refusal concerns, and so what a sender has to do next.
+//! Diagnosis of a refusal: the object that the refusal concerns, and the next step of the sender.
 //!
-//! A reply is read by its code, its enhanced status code (RFC 3463) and, where providers use one
-//! code for many things, by its text. Senders ask here and act; nobody else reads reply texts.
+//! The diagnosis uses the code of a reply and its enhanced status code (RFC 3463). It also uses the
+//! text, because providers use one code for several conditions. No other module interprets the text
+//! of replies.
 //!
 //! ```text
-//!     blame         the sender should
-//!     recipient     give up, or defer, this recipient; the message goes on for the others
-//!     message       give up, or defer, this message; the connection is fine
-//!     connection    go on over a new connection; the mail was not executed
-//!     slower        send less, then try again
-//!     relay         stop: no message will fare better here until somebody changes something
+//!     blame         next step of the sender
+//!     recipient     give up or defer this recipient; the message continues for the others
+//!     message       give up or defer this message; the connection is usable
+//!     connection    open a new connection; the transaction was not executed
+//!     slower        reduce the rate, then retry
+//!     relay         stop: every message is refused until the configuration is changed
 //! ```
 
 use memchr::memmem;
 
 use crate::error::Error;
 
-/// Whom a refusal concerns.
+/// The object that a refusal concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// This recipient.
+    /// The recipient.
     Recipient,
-    /// This message.
+    /// The message.
     Message,
-    /// This connection.
+    /// The connection.
     Connection,
-    /// The pace.
+    /// The sending rate.
     Slower,
-    /// The relay, whatever the message.
+    /// The relay, for every message.
     Relay,
 }
 
 impl Blame {
-    /// The word that Python sees.
+    /// The name of this value in Python.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -45,7 +46,7 @@ impl Blame {
     }
 }
 
-/// The command, or the moment, that a reply answers.
+/// The point in the session to which a reply belongs, usually a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The greeting.
@@ -62,18 +63,18 @@ pub enum Phase {
     Rcpt,
     /// DATA.
     Data,
-    /// The message itself.
+    /// The content of the message.
     Body,
     /// RSET.
     Rset,
 }
 
 impl Phase {
-    /// The phase of that name, which is in lower case.
+    /// The phase with this name, in lower case.
     ///
     /// # Errors
     ///
-    /// `Misuse` where there is none.
+    /// `Misuse` if no phase has this name.
     pub fn from_name(name: &str) -> Result<Self, Error> {
         Ok(match name {
             "connect" => Self::Connect,
@@ -89,7 +90,7 @@ impl Phase {
         })
     }
 
-    /// Whether no mail is under way.
+    /// Whether the phase comes before the first message.
     fn is_set_up(self) -> bool {
         matches!(
             self,
@@ -98,45 +99,51 @@ impl Phase {
     }
 }
 
-/// Authentication or TLS is wanted, or the credentials are wrong (RFC 4954, RFC 3207).
+/// The codes for missing authentication, missing TLS and wrong credentials (RFC 4954 section 6, RFC
+/// 3207 section 4). With these codes, the relay refuses every message.
 const RELAY_CODES: [i64; 4] = [530, 534, 535, 538];
 
-/// Storage, system or congestion limits; too many recipients; two providers' rate limits.
+/// The enhanced status codes that ask for a lower rate. They stand for storage, system and
+/// congestion limits, for too many recipients, and for the rate limits of two providers.
 const SLOWER_STATUS: [&str; 6] = ["4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"];
 
-/// The connection is full: amazon SES, Exim and others say so in words alone. Said of a recipient,
-/// unless it is a 421, it is a mailbox that is.
+/// Texts for a connection that has carried its maximum number of messages. Amazon SES, Exim and
+/// others report this limit only in the text. In a reply to RCPT, these texts mean a full mailbox,
+/// unless the code is 421.
 const CONNECTION_TEXTS: [&str; 3] = [
     "maximum message count",
     "too many messages",
     "message limit",
 ];
 
-/// Slow down, in words: amazon SES with 454, Microsoft with 451, Yahoo with 421.
+/// Texts that ask for a lower rate. Amazon SES sends them with 454, Microsoft with 451 and Yahoo
+/// with 421.
 const SLOWER_TEXTS: [&str; 4] = ["throttl", "rate limit", "rate exceeded", "too many"];
 
-/// Slow down, unless it is said of a recipient: there it is how greylisting speaks.
+/// A text that asks for a lower rate. In a reply to RCPT, the text means greylisting, which
+/// concerns only the recipient.
 const LATER_TEXT: &str = "try again later";
 
-/// Says whom a reply concerns that refuses or defers.
+/// Diagnoses a 4yz, 5yz or invalid reply.
 ///
-/// `code` is -1 where it could not be read.
+/// `code` is -1 for an invalid reply.
 #[must_use]
 pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&str>) -> Blame {
-    let words = text.to_ascii_lowercase();
-    let say = |phrases: &[&str]| holds_any(&words, phrases);
-    let for_now = (400..=499).contains(&code);
+    let text = text.to_ascii_lowercase();
+    let has = |phrases: &[&str]| contains_any(&text, phrases);
+    // RFC 5321 4.2.1: 4yz is a transient failure.
+    let transient = (400..=499).contains(&code);
     let slower_status = enhanced_status.is_some_and(|status| SLOWER_STATUS.contains(&status));
     if RELAY_CODES.contains(&code) || (phase.is_set_up() && (500..=599).contains(&code)) {
         Blame::Relay
-    } else if say(&CONNECTION_TEXTS) {
+    } else if has(&CONNECTION_TEXTS) {
         match (phase, code) {
             (_, 421) => Blame::Connection,
             (Phase::Rcpt, 400..=599) => Blame::Recipient,
             _ => Blame::Connection,
         }
-    } else if for_now
-        && (slower_status || say(&SLOWER_TEXTS) || (phase != Phase::Rcpt && say(&[LATER_TEXT])))
+    } else if transient
+        && (slower_status || has(&SLOWER_TEXTS) || (phase != Phase::Rcpt && has(&[LATER_TEXT])))
     {
         Blame::Slower
     } else if code == 421 || !(400..=599).contains(&code) || phase.is_set_up() {
@@ -148,14 +155,15 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
     }
 }
 
-/// Whether a reply says in words that the connection has had its share of messages.
+/// Whether the text of a reply states that the connection has carried its maximum number of
+/// messages.
 #[must_use]
 pub fn says_full(text: &[u8]) -> bool {
-    holds_any(&text.to_ascii_lowercase(), &CONNECTION_TEXTS)
+    contains_any(&text.to_ascii_lowercase(), &CONNECTION_TEXTS)
 }
 
-fn holds_any(words: &[u8], phrases: &[&str]) -> bool {
+fn contains_any(text: &[u8], phrases: &[&str]) -> bool {
     phrases
         .iter()
-        .any(|phrase| memmem::find(words, phrase.as_bytes()).is_some())
+        .any(|phrase| memmem::find(text, phrase.as_bytes()).is_some())
 }

@@ -1,21 +1,20 @@
-//! The core's one error: it names who is to blame.
+//! The core's error type. The variants distinguish the caller's errors from the server's.
 //!
-//! What the caller hands in can be wrong before a single byte is written, and that is `Misuse`.
-//! A reply that breaks the rules is no error but told as a reply with a fault (see `reply`),
-//! because the caller has to decide on the mail all the same. Only where the connection cannot be
-//! trusted before there is any mail (see `auth`) is the server's fault an error, and that is `Peer`.
+//! `Misuse` and `NotAscii` report an invalid argument, before any byte is written. An invalid reply
+//! is not reported as an error. The parser returns it as a reply with the code -1 (see `reply`),
+//! because the outcome of the message depends on it. `Peer` is used only during AUTH (see `auth`),
+//! before any message is sent.
 
 use std::fmt;
 
-/// Why the core refused to do what its caller asked; nothing was written for it.
+/// The reason why a call failed. A failed call writes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// The caller's argument breaks a rule of SMTP; Python sees `ValueError` with this text.
+    /// An argument breaks a rule of SMTP. Python raises `ValueError` with this text.
     Misuse(String),
-    /// The text must be ASCII (no SMTPUTF8) and is not; Python sees `UnicodeEncodeError`.
+    /// A text is not ASCII, and SMTPUTF8 is not used. Python raises `UnicodeEncodeError`.
     NotAscii(String),
-    /// What the server said breaks the rules of the exchange, and there is no mail to decide on
-    /// (AUTH); Python sees `PeerError` with this text.
+    /// The server broke a rule of AUTH. Python raises `PeerError` with this text.
     Peer(String),
 }
 

@@ -1,7 +1,6 @@
-//! The core of rapidsmtp: SMTP without sockets, clocks or threads, and, beside it, the engine and
-//! the sink.
+//! The core of rapidsmtp (SMTP without sockets, clocks or threads), the engine and the sink.
 //!
-//! Each protocol module has a twin of the same name in `python/rapidsmtp/_pure/`.
+//! Most modules of the core have a counterpart of the same name in `python/rapidsmtp/_pure/`.
 
 pub mod address;
 pub mod auth;

@@ -1,39 +1,40 @@
-//! Replies: bytes to (code, text), resumable at any byte and bounded (RFC 5321 4.2).
+//! The parser of replies (RFC 5321 4.2). The input may arrive in chunks of any size.
 //!
-//! A reply is one or more lines `code SP text`, all with the same code, every one but the last
-//! with a hyphen in the place of the space. What breaks that grammar is told as code -1, as
-//! smtplib does for a code that it cannot parse; after it the stream is out of step and the reader
-//! reads no more.
+//! A reply is one or more lines `code SP text` with the same code. Every line except the last has a
+//! hyphen instead of the space. A reply that breaks this grammar gets the code -1, as in smtplib.
+//! The start of the next reply is then unknown, so the reader stops.
 //!
-//! The limits bound what a server can make a client keep. RFC 5321 4.5.3.1.5 allows 512 octets
-//! for a line; smtplib allows 8192, and the largest EHLO replies seen have some forty lines.
+//! Limits on lines and replies bound the memory that a server can make the client use. After a
+//! longer line or reply, the reader stops with a [`ReplyFault`]. The limits are far above valid
+//! replies: RFC 5321 4.5.3.1.5 allows 512 octets in a line, and the largest known EHLO replies have
+//! about forty lines.
 
 use std::collections::VecDeque;
 use std::mem;
 
-/// Octets in one line, its line end included: smtplib's own limit.
+/// The maximum length of a line in bytes, with its line end. smtplib has the same limit.
 pub const MAX_LINE: usize = 8192;
 
-/// Lines in one reply.
+/// The maximum number of lines in a reply.
 pub const MAX_LINES: usize = 512;
 
-/// Octets in one reply.
+/// The maximum size of a reply, in bytes.
 pub const MAX_REPLY: usize = 65536;
 
-/// The code that stands for a reply whose code cannot be read, as in smtplib.
+/// The code of an invalid reply, as in smtplib.
 pub const MALFORMED: i16 = -1;
 
-/// The limit at which a reader stopped for good.
+/// The limit that a reply exceeded. The reader stops at such a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ReplyFault {
     /// A line is longer than `MAX_LINE`.
     LineTooLong,
-    /// A reply has more than `MAX_LINES` lines or `MAX_REPLY` octets.
+    /// A reply has more than `MAX_LINES` lines or `MAX_REPLY` bytes.
     ReplyTooLong,
 }
 
-impl Fault {
-    /// The words for it, smtplib's own where smtplib has some.
+impl ReplyFault {
+    /// The error text. For a line that is too long, smtplib has the same text.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -46,24 +47,24 @@ impl Fault {
 /// One reply of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// Three digits, or `MALFORMED`.
+    /// The code: three digits, or `MALFORMED`.
     pub code: i16,
-    /// The text of its lines, joined by LF.
+    /// The texts of the lines, joined by LF.
     pub text: Vec<u8>,
 }
 
 impl Reply {
-    /// The enhanced status code at the head of the text (RFC 2034, RFC 3463).
+    /// The enhanced status code at the beginning of the text (RFC 2034, RFC 3463).
     #[must_use]
     pub fn enhanced_status(&self) -> Option<&str> {
         enhanced_status(self.code.into(), &self.text)
     }
 }
 
-/// Reads a reply that is a single line, whose line end may be missing at end of file.
+/// Parses a reply of a single line. At the end of the stream the line end may be missing.
 ///
-/// Gives the code (`MALFORMED` where it is not three digits) and the text without the white space
-/// around it; `None` where the line says that more lines follow.
+/// Returns the code (`MALFORMED` if it is not three digits) and the text without surrounding white
+/// space; `None` if the line announces more lines (RFC 5321 4.2.1).
 #[must_use]
 pub fn parse_line(line: &[u8]) -> Option<(i16, &[u8])> {
     match (line_code(line), line.get(3)) {
@@ -73,8 +74,11 @@ pub fn parse_line(line: &[u8]) -> Option<(i16, &[u8])> {
     }
 }
 
-/// Reads a reply of several lines, of which all but the last say, with one code, that others
-/// follow; the code is -1 where the last line has another one.
+/// Parses a reply of several lines. The caller guarantees that all lines except the last have the
+/// same code and a hyphen.
+///
+/// The code of the reply is -1 if the last line has another code (RFC 5321 4.2.1: the codes must be
+/// the same).
 pub fn parse_lines(lines: &[&[u8]]) -> Reply {
     let texts: Vec<&[u8]> = lines.iter().map(|line| line_text(line)).collect();
     let codes = [lines.first(), lines.last()].map(|line| line.and_then(|line| line_code(line)));
@@ -88,8 +92,10 @@ pub fn parse_lines(lines: &[&[u8]]) -> Reply {
     }
 }
 
-/// The enhanced status code at the head of a reply's text, such as `5.1.1`; its class must repeat
-/// the first digit of the reply's code.
+/// The enhanced status code at the beginning of a reply's text, such as `5.1.1` (RFC 2034).
+///
+/// Returns `None` if the text begins otherwise. The first digit of the status code must equal the
+/// first digit of the reply's code (RFC 2034 section 4).
 #[must_use]
 pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     let class = *text.first()?;
@@ -105,19 +111,30 @@ pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     }
 }
 
-/// Reads replies out of bytes that come in chunks of any size.
+/// The text of a reply as one line for logs and errors. Each run of white space, also a line end,
+/// becomes one space. Control characters are removed, because a terminal would execute them.
+#[must_use]
+pub fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars()
+        .filter(|character| !character.is_control())
+        .collect()
+}
+
+/// Reads replies from bytes in chunks of any size.
 #[derive(Debug)]
 pub struct ReplyReader {
     max_line: usize,
-    /// The head of a line whose end has not come yet; at most `MAX_LINE` octets.
+    /// The received beginning of an incomplete line. Its maximum length is `max_line` bytes.
     partial: Vec<u8>,
-    /// The code that the earlier lines of an unfinished reply agree on.
+    /// The code of the lines that were received of an incomplete reply.
     code: Option<[u8; 3]>,
     text: Vec<u8>,
     lines: usize,
     size: usize,
     replies: VecDeque<Reply>,
-    fault: Option<Fault>,
+    fault: Option<ReplyFault>,
     broken: bool,
 }
 
@@ -128,13 +145,13 @@ impl Default for ReplyReader {
 }
 
 impl ReplyReader {
-    /// A reader at the beginning of a stream.
+    /// Creates a reader for the beginning of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_line(MAX_LINE)
     }
 
-    /// A reader that takes lines of so many octets.
+    /// Creates a reader with a maximum line length of `max_line` bytes.
     #[must_use]
     pub fn with_max_line(max_line: usize) -> Self {
         Self {
@@ -150,19 +167,19 @@ impl ReplyReader {
         }
     }
 
-    /// Reads on until `awaited` replies are complete and not yet taken.
+    /// Reads until the reader holds `awaited` complete replies.
     ///
-    /// Returns how many octets of `data` were used: fewer than all only when `awaited` replies
-    /// are complete or the reader has stopped for good.
+    /// Returns the number of bytes read from `data`. This is the length of `data`, unless the
+    /// reader holds `awaited` replies or has stopped.
     pub fn receive_data(&mut self, data: &[u8], awaited: usize) -> usize {
         let mut rest = data;
-        while self.replies.len() < awaited && !self.stopped() {
+        while self.replies.len() < awaited && !self.has_stopped() {
             let Some(end) = memchr::memchr(b'\n', rest) else {
                 self.keep_partial(rest);
                 return data.len();
             };
-            let (line, behind) = rest.split_at(end + 1);
-            rest = behind;
+            let (line, remaining) = rest.split_at(end + 1);
+            rest = remaining;
             if self.partial.is_empty() {
                 self.receive_line(line);
             } else {
@@ -172,49 +189,51 @@ impl ReplyReader {
         data.len() - rest.len()
     }
 
-    /// The stream has ended: a last line without a line end counts as a line.
+    /// Reports the end of the stream. If the last line has no line end, it is parsed as a complete
+    /// line, as in smtplib.
     pub fn receive_eof(&mut self) {
-        if !self.partial.is_empty() && !self.stopped() {
+        if !self.partial.is_empty() && !self.has_stopped() {
             self.receive_last_part(b"");
         }
     }
 
-    /// Whether a reply has begun that is not complete.
+    /// Whether the reader has received the beginning of a reply but not its end.
     #[must_use]
     pub fn is_within_reply(&self) -> bool {
         self.lines > 0 || !self.partial.is_empty()
     }
 
-    /// Takes the oldest complete reply.
+    /// Removes and returns the oldest complete reply.
     pub fn next_event(&mut self) -> Option<Reply> {
         self.replies.pop_front()
     }
 
-    /// Takes all complete replies, oldest first.
+    /// Removes and returns all complete replies, oldest first.
     pub fn events(&mut self) -> impl ExactSizeIterator<Item = Reply> + '_ {
         self.replies.drain(..)
     }
 
-    /// The limit at which the reader stopped, if it did.
+    /// The limit that a reply exceeded; `None` if no limit was exceeded.
     #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn fault(&self) -> Option<ReplyFault> {
         self.fault
     }
 
-    /// Whether a malformed reply was read, after which nothing can be trusted.
+    /// Whether the reader stopped after an invalid reply.
     #[must_use]
     pub fn broken(&self) -> bool {
         self.broken
     }
 
-    fn stopped(&self) -> bool {
+    fn has_stopped(&self) -> bool {
         self.broken || self.fault.is_some()
     }
 
-    /// Each octet is kept once and searched once, however small the chunks are.
+    /// Stores a part of a line. Each byte is copied and searched only once, even if the server
+    /// sends a line in many small chunks.
     fn keep_partial(&mut self, part: &[u8]) {
         if self.partial.len() + part.len() > self.max_line {
-            self.fault = Some(Fault::LineTooLong);
+            self.fault = Some(ReplyFault::LineTooLong);
         } else {
             self.partial.extend_from_slice(part);
         }
@@ -231,13 +250,15 @@ impl ReplyReader {
     }
 
     fn receive_line(&mut self, line: &[u8]) {
+        // The limits are checked before the line is stored, so the stored bytes never exceed the
+        // limits.
         self.size += line.len();
         if line.len() > self.max_line {
-            self.fault = Some(Fault::LineTooLong);
+            self.fault = Some(ReplyFault::LineTooLong);
             return;
         }
         if self.size > MAX_REPLY || self.lines == MAX_LINES {
-            self.fault = Some(Fault::ReplyTooLong);
+            self.fault = Some(ReplyFault::ReplyTooLong);
             return;
         }
         if self.lines > 0 {
@@ -245,6 +266,7 @@ impl ReplyReader {
         }
         self.lines += 1;
         self.text.extend_from_slice(line_text(line));
+        // RFC 5321 4.2.1: every line of a reply has the same code.
         match line_code(line) {
             Some(digits) if self.code.is_none_or(|earlier| earlier == digits) => {
                 if line.get(3) == Some(&b'-') {
@@ -269,6 +291,7 @@ impl ReplyReader {
     }
 }
 
+/// The code of a line: any three digits. RFC 5321 4.2 requires that clients handle unknown codes.
 fn line_code(line: &[u8]) -> Option<[u8; 3]> {
     let digits = *line.first_chunk::<3>()?;
     digits.iter().all(u8::is_ascii_digit).then_some(digits)
@@ -280,8 +303,10 @@ fn number(digits: [u8; 3]) -> i16 {
         .fold(0, |number, digit| number * 10 + i16::from(digit - b'0'))
 }
 
+/// The text after the code and its separator, without the white space at both ends. smtplib removes
+/// this white space too.
 fn line_text(line: &[u8]) -> &[u8] {
-    let is_text = |octet: &u8| !matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let text = line.get(4..).unwrap_or_default();
     let Some(first) = text.iter().position(is_text) else {
         return b"";
@@ -291,10 +316,7 @@ fn line_text(line: &[u8]) -> &[u8] {
 }
 
 fn one_to_three_digits(text: &[u8]) -> Option<usize> {
-    let count = text
-        .iter()
-        .take_while(|octet| octet.is_ascii_digit())
-        .count();
+    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (1..=3).contains(&count).then_some(count)
 }
 
@@ -312,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_the_same_cut_anywhere() {
+    fn a_cut_at_any_byte_gives_the_same_replies() {
         let stream = b"250-a.example\r\n250 SIZE\r\n550 5.1.1 no\r\n354 go\n";
         let (whole, _) = read(&[stream]);
         assert_eq!(
@@ -331,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_reply_is_read_and_one_octet_more_is_not() {
+    fn the_largest_reply_is_read_and_one_more_byte_is_refused() {
         let line = [b"250-".as_slice(), &[b'x'; MAX_REPLY / 256 - 6], b"\r\n"].concat();
         let mut stream = line.repeat(255);
         stream.extend_from_slice(b"250 ");
         stream.resize(MAX_REPLY - 2, b'x');
         for (end, fault) in [
             (b"\r\n".as_slice(), None),
-            (b"x\r\n", Some(Fault::ReplyTooLong)),
+            (b"x\r\n", Some(ReplyFault::ReplyTooLong)),
         ] {
             let stream = [&stream, end].concat();
             let chunks: Vec<&[u8]> = stream.chunks(1).collect();
@@ -358,13 +380,13 @@ mod tests {
         assert_eq!(reader.receive_data(&[b'2'; 1 << 20], 1), 1 << 20);
         assert_eq!(
             (reader.fault(), reader.partial.len()),
-            (Some(Fault::LineTooLong), MAX_LINE)
+            (Some(ReplyFault::LineTooLong), MAX_LINE)
         );
         assert_eq!(reader.receive_data(b"\r\n", 1), 0);
     }
 
     #[test]
-    fn what_stands_behind_the_awaited_replies_is_left() {
+    fn bytes_after_the_awaited_replies_are_not_used() {
         let mut reader = ReplyReader::new();
         assert_eq!(reader.receive_data(b"220 go\r\n250 injected\r\n", 1), 8);
         assert_eq!(reader.next_event().map(|reply| reply.code), Some(220));

@@ -1,33 +1,34 @@
-//! One connection without I/O: greeting, EHLO, STARTTLS, AUTH, the mail, QUIT (RFC 5321 3 and 4).
+//! The client's side of one connection, without a socket: greeting, EHLO, STARTTLS, AUTH, mail,
+//! QUIT (RFC 5321 3 and 4).
 //!
 //! # Theory of operation
 //!
-//! A driver owns the socket and knows no SMTP; a session knows SMTP and no socket. The driver hands
-//! in what it read (`receive_data`, `lose`) and takes events; then it calls `advance`, writes what
-//! `slices` gives, and says with `sent` how much of it left. It gives messages by `begin` while
-//! `room` says that there is room, and each of them comes back as one `Settled`, in the order in
-//! which they were begun.
+//! A driver owns the socket, and a session implements SMTP. The driver passes received bytes to
+//! `receive_data` and processes the events. Then it calls `advance`, writes the bytes of `slices`,
+//! and reports the number of written bytes with `sent`. The driver starts a message with `begin`
+//! while `capacity` is above zero. Each message that was started ends with one `Finished` event.
+//! These events have the order of the messages.
 //!
 //! ```text
-//!     stage          awaits            goes on
-//!     Greeting       220               Hello
-//!     Hello          EHLO or LHLO      StartTls, Auth or Ready; HELO where EHLO is not known
-//!     StartTls       220               Handshake: the driver puts TLS around the socket
-//!     Handshake      `secured`         Hello: what was offered in clear text is forgotten
-//!     Credentials    `authenticate`    Auth
-//!     Auth           334, 235          Auth, Ready
-//!     Discard        5yz, 250          Ready in window mode; else the end, and never window again
-//!     Ready          the mail's        Ready
-//!     Quitting       221               Closed
+//!     stage          awaits             continues with
+//!     Greeting       220                Hello
+//!     Hello          250                StartTls, Auth or Ready; HELO if EHLO is unknown
+//!     StartTls       220                Handshake: the driver runs the TLS handshake
+//!     Handshake      `tls_established`  Hello, after discarding the capabilities
+//!     Credentials    `authenticate`     Auth
+//!     Auth           334, 235           Auth, Ready
+//!     DiscardTest    5yz, 250           Ready in window mode; otherwise the end
+//!     Ready          replies to mail    Ready
+//!     Quitting       221                Closed
 //! ```
 //!
-//! Who is asked to quit before `Ready` reads the reply that is due, and says QUIT in the place of
-//! the next command: nothing may be written behind EHLO, STARTTLS or AUTH (RFC 2920 3.1), and a
-//! server tells a client that goes without a word from one that is well.
+//! EHLO, STARTTLS and AUTH must be the last command of a group (RFC 2920 3.1). So no QUIT may
+//! follow them before their replies. If the driver asks for the end before `Ready`, the session
+//! first reads the awaited reply and then writes QUIT.
 //!
-//! Replies come in the order of the commands (RFC 2920 3.1), so each reply belongs to the oldest
-//! message in flight; a reply that nobody awaits is a shutdown if it is a 421 and otherwise a
-//! fault, after which nothing that the server says can be matched any more.
+//! Replies arrive in the order of the commands (RFC 2920 3.2), so each belongs to the oldest
+//! message in flight. An unexpected 421 is a shutdown. After any other unexpected reply, later
+//! replies cannot be matched to commands, so the session ends with `Cause::Fault`.
 //!
 //! # Modes
 //!
@@ -35,36 +36,38 @@
 //!     off            one command at a time
 //!     transaction    MAIL RCPT… DATA, then the body
 //!     stream         the body of one message and the envelope of the next in one flight
-//!     window         whole transactions, RSET MAIL RCPT… BDAT n LAST body, one behind the other
+//!     window         several whole transactions, each RSET MAIL RCPT… BDAT n LAST body
 //! ```
 //!
-//! In stream the envelope of the next message leaves with, or after, the terminator of this one,
-//! never before it, and a terminator waits for nobody. One message more may stand ready, and leaves
-//! as soon as the oldest is accepted; behind a refusal the driver takes it back (`retract`), because
-//! what follows a refusal is written in smaller steps. A transaction that was refused before its
-//! body stays open at the server, so the next group begins with RSET; behind a body there is
-//! nothing to reset. In window each transaction begins with RSET, because what became of the one before it is
-//! not known yet: without it Exim was seen to deliver a body under the sender of the message before.
+//! In stream mode the envelope of the next message is written with the terminator of the previous
+//! message or later. A terminator is written even if no next message exists. The driver may start
+//! one more message in advance, the ready message. The session writes the envelope of the ready
+//! message as soon as the oldest message is accepted. If the oldest message is refused, the driver
+//! removes the ready message (`retract`) before its envelope is written. If the server refuses all
+//! recipients or DATA, the transaction stays open, so the next group begins with RSET.
+//!
+//! In window mode each transaction begins with RSET, because the result of the previous transaction
+//! is not known yet. Without this RSET, Exim delivered a body under the sender of the previous
+//! message.
 //!
 //! # What a lost connection means
 //!
 //! ```text
-//!     the terminator, or BDAT's last octet, was      and                          the message is
-//!     not handed to the network                                                   returned
-//!     handed over                                    a valid final reply came     decided by it
-//!     handed over                                    a 421, or a refused RSET,    returned
-//!                                                    was read where its reply,
-//!                                                    or an earlier one, was due
-//!     handed over                                    anything else                unknown
+//!     the terminator, or BDAT's last byte, was and                          the outcome is
+//!     not passed to the network                                             not executed
+//!     passed on                                a valid final reply came     that of this reply
+//!     passed on                                a 421 or a refused RSET      not executed
+//!                                              ended the session earlier
+//!     passed on                                anything else                unknown
 //! ```
 //!
-//! Returned means that it was not executed and may be sent again; unknown, that nobody can say.
+//! A message that was not executed may be sent again.
 
+mod capabilities;
 mod chunk;
-mod fate;
 mod login;
 mod mail;
-mod offer;
+mod outcome;
 mod output;
 mod setup;
 
@@ -74,140 +77,151 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::auth::{Exchange, MAX_CHALLENGE};
+use crate::auth::{self, Exchange, MAX_CHALLENGE, MechanismRow, Secret};
 use crate::content::{Content, Survey};
 use crate::diagnosis::Phase;
 use crate::error::Error;
-use crate::reply::{MALFORMED, Reply, ReplyReader};
-use fate::{fate_of, unheard};
-use mail::{InFlight, Work};
+use crate::outcome::{MessageOutcome, RecipientOutcome};
+use crate::reply::{MALFORMED, Reply, ReplyReader, printable};
+use mail::{ActiveTransaction, InFlight};
+use outcome::{outcome_of, outcome_without_reply};
 use output::Output;
 
-pub use fate::{Fate, Word};
-pub use login::{Credentials, MECHANISMS, Secret};
-pub use offer::{Limits, Offer};
+pub use capabilities::{Capabilities, Limits};
+pub use login::Credentials;
 
-/// Challenges that are answered before the server is taken to be out of its mind.
+/// The maximum number of challenges in a login. No mechanism needs more, and a further challenge
+/// ends the session.
 const MAX_CHALLENGES: usize = 5;
 
-/// Refused transactions after which a connection in window mode is renewed: Exim closes at the
-/// RSET behind the tenth.
+/// The maximum number of refused transactions on a connection in window mode. After this number the
+/// session accepts no more messages. The limit is below ten, because Exim closes the connection
+/// after the tenth refusal.
 const MAX_REFUSED: usize = 8;
 
-/// Octets in a line of a reply: a challenge of `MAX_CHALLENGE` octets in base64, and its code.
+/// The maximum length of a reply line, in bytes. The longest valid line holds the code 334 and a
+/// challenge in base64.
 const MAX_LINE: usize = MAX_CHALLENGE.div_ceil(3) * 4 + "334 \r\n".len();
 
+/// RFC 5321 3.8: the server closes the connection after this reply.
 const SHUTDOWN: i16 = 421;
 
-/// How far a session runs ahead of the replies.
+/// The commands that a session writes together, before it reads their replies. A higher mode needs
+/// more capabilities of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// One command at a time.
     Off,
-    /// An envelope at a time.
+    /// All commands of one transaction together, then its body.
     Transaction,
-    /// A body and the next envelope.
+    /// A body together with the next envelope.
     Stream,
-    /// Many transactions.
+    /// Several whole transactions.
     Window,
 }
 
-/// When to use STARTTLS (RFC 3207).
+/// The rule for the use of STARTTLS (RFC 3207).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartTls {
-    /// Without it there is no session.
+    /// The session ends if TLS is not available.
     Required,
-    /// Where it is offered.
+    /// TLS is used if the server supports it.
     Opportunistic,
-    /// Never.
+    /// TLS is never used.
     Off,
 }
 
-/// How a session is to be led.
+/// The settings of a session.
 #[derive(Clone)]
-pub struct Options {
-    /// LMTP in the place of SMTP (RFC 2033).
+pub struct SessionOptions {
+    /// Whether the server uses LMTP (RFC 2033).
     pub lmtp: bool,
-    /// The name for EHLO.
+    /// The host name for EHLO.
     pub local_hostname: String,
-    /// When to use STARTTLS.
+    /// The rule for the use of STARTTLS.
     pub starttls: StartTls,
-    /// Whether nobody can listen: TLS from the start, or a unix socket.
+    /// Whether the connection is private from the start. This is true for implicit TLS and for a
+    /// unix socket.
     pub secured: bool,
-    /// Who logs in, if anybody.
+    /// The user and mechanism of the login; `None` means no login.
     pub credentials: Option<Credentials>,
-    /// Whether to log in although somebody can listen.
+    /// Whether the session may log in over a connection that is not private.
     pub allow_plaintext_auth: bool,
-    /// The mode that is wanted; a session takes the next lower one that the server offers.
+    /// The highest mode that the session may use. A server without the necessary capabilities gets
+    /// a lower mode.
     pub mode: Mode,
-    /// Whether the server is known to discard the chunk of a refused BDAT.
+    /// Whether an earlier session found that the server discards the chunk of a refused BDAT. If
+    /// so, window mode needs no discard test.
     pub discards: bool,
-    /// Messages in flight in window mode.
+    /// The maximum number of messages in flight in window mode.
     pub window: usize,
-    /// Octets of contents in flight in window mode; one message may be larger.
+    /// The total content size in flight, in bytes, from which on window mode starts no further
+    /// message. A message that is started below this size may exceed it.
     pub window_bytes: usize,
-    /// Messages on this connection.
+    /// The maximum number of messages on this connection; `None` means no limit.
     pub max_messages: Option<usize>,
-    /// Whether to keep lines for a trace.
+    /// Whether to record a trace, that is, the commands and replies as lines of text.
     pub trace: bool,
 }
 
-/// A message, or a part of its recipients, to be sent.
+/// A message with the recipients of one transaction, which may be only some of the message's
+/// recipients.
 #[derive(Clone, Copy)]
 pub struct Envelope<'a> {
     /// The reverse path in angle brackets.
     pub sender: &'a str,
-    /// The forward paths, likewise.
+    /// The forward paths in angle brackets.
     pub recipients: &'a [&'a str],
     /// ESMTP parameters of MAIL.
     pub mail_options: &'a [String],
     /// ESMTP parameters of each RCPT.
     pub rcpt_options: &'a [String],
-    /// The content as the caller gave it.
+    /// The content.
     pub content: &'a Content,
-    /// What it was found to be.
+    /// The properties of `content` that the session needs, for example its size.
     pub survey: Survey,
 }
 
-/// Why a session is over.
+/// The reason why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// It was asked to quit.
+    /// The driver asked the session to quit.
     Quit,
-    /// The server said no to what has to be said before any mail, or 421.
+    /// The server refused RSET, refused a command before the first message, or replied 421.
     Refused,
-    /// The server cannot be used as it is: no STARTTLS although required, say.
+    /// A new session with the same settings would also fail, for example because the server does
+    /// not support the required STARTTLS.
     Unusable(String),
-    /// It broke the rules of the protocol.
+    /// The server broke the rules of the protocol.
     Fault(String),
-    /// The connection is gone.
+    /// The connection was lost.
     Lost(String),
 }
 
 /// The end of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// What was awaited.
+    /// The command whose reply was awaited; `None` if no reply was awaited.
     pub phase: Option<Phase>,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// The reply that said so.
+    /// The reply that ended the session; `None` if no reply did.
     pub reply: Option<Arc<Reply>>,
 }
 
-/// What the driver has to know.
+/// An event for the driver: either a request to act, or a report.
 #[derive(Debug)]
 pub enum Event {
-    /// Put TLS around the socket, then call `secured`.
+    /// Run the TLS handshake, then call `tls_established`.
     Secure,
     /// Call `authenticate` with the secret for this mechanism.
-    Authenticate(&'static str),
-    /// Mail can be sent.
+    Authenticate(&'static MechanismRow),
+    /// The session is ready: the driver can start messages.
     Ready,
-    /// The oldest message in flight is decided.
-    Settled(Fate),
-    /// It is all over; messages in flight were settled before, but those of which nothing was
-    /// written.
+    /// The outcome of the oldest message in flight.
+    Finished(MessageOutcome),
+    /// The session ended. Each message of which a byte was written has its `Finished` event before
+    /// this event.
     Closed(Closed),
 }
 
@@ -218,115 +232,122 @@ enum Stage {
     Handshake,
     Credentials(&'static str),
     Auth { exchange: Exchange, rounds: usize },
-    Discard { refused: bool },
+    DiscardTest { refused: bool },
     Ready,
     Quitting,
     Closed,
 }
 
-/// One connection, from the greeting to the end.
+/// The state of one connection, from the greeting to the end.
 pub struct Session {
-    options: Options,
+    options: SessionOptions,
     stage: Stage,
     secured: bool,
     authenticated: bool,
-    offer: Offer,
+    capabilities: Capabilities,
     mode: Mode,
     reader: ReplyReader,
     output: Output,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
-    /// Whether the server has a transaction open that nobody goes on with.
+    /// Whether a refused transaction is still open at the server, so that RSET must precede the
+    /// next MAIL.
     reset_due: bool,
-    /// Whether the last message was refused: then less is written ahead.
-    wary: bool,
+    /// Whether the last message was refused. If so, MAIL and DATA of the next message are each
+    /// written as a flight of their own, so that a second refusal counts as only one error at the
+    /// server.
+    cautious: bool,
     window: usize,
     refused: usize,
-    begun: usize,
-    answered: u64,
+    messages_started: usize,
+    replies_read: u64,
     discards: Option<bool>,
-    /// Whether it was asked to quit before it was ready.
-    leaving: bool,
+    /// Whether the driver asked the session to quit before `Ready`.
+    quit_requested: bool,
     events: VecDeque<Event>,
     trace: Vec<String>,
 }
 
 impl Session {
-    /// A connection that has just been made.
+    /// Creates a session for a new connection.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: SessionOptions) -> Self {
         Self {
             stage: Stage::Greeting,
             secured: options.secured,
             authenticated: false,
-            offer: Offer::default(),
+            capabilities: Capabilities::default(),
             mode: Mode::Off,
-            // A challenge may be longer than the line of any other reply (RFC 4954 section 4).
+            // RFC 4954 section 4: a challenge may be longer than other reply lines.
             reader: ReplyReader::with_max_line(MAX_LINE),
             output: Output::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             reset_due: false,
-            wary: false,
+            cautious: false,
             window: options.window.max(1),
             refused: 0,
-            begun: 0,
-            answered: 0,
+            messages_started: 0,
+            replies_read: 0,
             discards: options.discards.then_some(true),
-            leaving: false,
+            quit_requested: false,
             events: VecDeque::new(),
             trace: Vec::new(),
             options,
         }
     }
 
-    // What the driver does
+    // Methods that the driver calls.
 
-    /// The octets to be written next; none where replies are awaited.
+    /// Appends the next bytes to write to `slices`.
     pub fn slices<'a>(&'a self, slices: &mut Vec<&'a [u8]>) {
         self.output.slices(slices);
     }
 
-    /// Whether there is something to be written.
+    /// Whether the session has bytes to write.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         !self.output.is_empty()
     }
 
-    /// So many of those octets were handed over.
+    /// Reports that the driver passed the first `count` bytes of the output to the network.
     pub fn sent(&mut self, count: usize) {
         self.output.advance(count);
     }
 
-    /// Octets that were handed over since the beginning.
+    /// The total number of bytes passed to the network.
     #[must_use]
     pub fn total_sent(&self) -> u64 {
         self.output.sent()
     }
 
-    /// Takes the oldest event.
+    /// Removes and returns the oldest event.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Whether there is an event to take.
+    /// Whether an event is pending.
     #[must_use]
     pub fn has_event(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// Takes the lines of the trace.
+    /// Removes and returns the recorded trace.
     pub fn take_trace(&mut self) -> Vec<String> {
         std::mem::take(&mut self.trace)
     }
 
-    /// Reads replies.
+    /// Parses replies in the received bytes and acts on each reply.
     pub fn receive_data(&mut self, data: &[u8]) {
         let mut rest = data;
         while !rest.is_empty() && !matches!(self.stage, Stage::Closed) {
             if matches!(self.stage, Stage::Handshake) {
-                // RFC 3207 section 6: whoever put it there wants it to be taken for the server's.
-                let text = "the server said something in clear text behind STARTTLS";
+                // RFC 3207 section 6: refuse bytes that arrive before the handshake. An attacker
+                // may have injected them.
+                let text = "the relay sent clear text after its reply to STARTTLS";
+                // The pending `Secure` event is removed, so that the driver does not start the
+                // handshake.
+                self.events.clear();
                 return self.end(Cause::Unusable(text.to_owned()), None, 0);
             }
             rest = &rest[self.reader.receive_data(rest, 1)..];
@@ -334,32 +355,41 @@ impl Session {
                 self.receive_reply(reply);
             }
             if let Some(fault) = self.reader.fault() {
-                return self.end(Cause::Fault(fault.text().to_owned()), None, 0);
+                return self.end(
+                    Cause::Fault(format!("the relay sent an invalid reply: {}", fault.text())),
+                    None,
+                    0,
+                );
             }
         }
         if self.reader.is_within_reply() && !self.is_reply_due() {
-            // What nobody awaits must not become the head of the next reply.
-            let text = "the server said something that nobody awaits";
+            // RFC 5321 4.2: each command gets exactly one reply. The received beginning of a reply
+            // belongs to no command.
+            let text = "the relay sent an unexpected reply";
             return self.end(Cause::Fault(text.to_owned()), None, 0);
         }
-        // An acceptance is no reason to write less: what is ready leaves before it is told.
-        let accepted = |event: &Event| matches!(event, Event::Settled(Fate::Accepted(_)));
-        if self.has_unbegun() && self.events.iter().all(accepted) {
+        // The next message is written at once, without a call of `advance` by the driver. Other
+        // events than an accepted message may be a reason for the driver to stop.
+        let accepted =
+            |event: &Event| matches!(event, Event::Finished(outcome) if outcome.is_accepted());
+        if self.has_unwritten() && self.events.iter().all(accepted) {
             self.advance();
         }
     }
 
-    /// The connection is gone.
+    /// Reports that the connection was lost.
     ///
-    /// `withheld` is how many of the octets that were handed over certainly did not leave.
-    pub fn lose(&mut self, reason: &str, withheld: u64) {
-        self.end(Cause::Lost(reason.to_owned()), None, withheld);
+    /// `unsent` is the number of bytes passed to the network that certainly did not reach the
+    /// server.
+    pub fn connection_lost(&mut self, reason: &str, unsent: u64) {
+        self.end(Cause::Lost(reason.to_owned()), None, unsent);
     }
 
-    /// What the driver had to do for it could not be done; `for_good` is whether it never can.
-    pub fn fail(&mut self, for_good: bool, reason: &str) {
+    /// Reports that the driver could not do what a `Secure` or `Authenticate` event requested.
+    /// `permanent` states that another attempt would also fail.
+    pub fn fail(&mut self, permanent: bool, reason: &str) {
         let reason = reason.to_owned();
-        let cause = if for_good {
+        let cause = if permanent {
             Cause::Unusable(reason)
         } else {
             Cause::Lost(reason)
@@ -367,38 +397,44 @@ impl Session {
         self.end(cause, None, 0);
     }
 
-    /// TLS is around the socket.
-    pub fn secured(&mut self) {
+    /// Reports that the TLS handshake is complete. The session then writes EHLO.
+    pub fn tls_established(&mut self) {
         self.secured = true;
-        self.offer = Offer::default();
+        // RFC 3207 section 4.2: the client discards the capabilities from before the handshake, and
+        // sends EHLO again.
+        self.capabilities = Capabilities::default();
         self.hello(false);
     }
 
-    /// The secret for the mechanism that was asked for.
+    /// Starts the login that `Authenticate` requested.
     ///
     /// # Errors
     ///
-    /// `Misuse` where it cannot be used; the session is over then.
+    /// `Misuse` if the session did not request a login, or if the mechanism cannot use the secret.
+    /// If the mechanism cannot use the secret, the session has ended.
     pub fn authenticate(&mut self, secret: &Secret<'_>) -> Result<(), Error> {
         let Stage::Credentials(mechanism) = self.stage else {
-            return Err(Error::Misuse("no credentials are due".to_owned()));
+            return Err(Error::Misuse(
+                "the session did not ask for credentials".to_owned(),
+            ));
         };
-        let user = self
-            .options
-            .credentials
-            .as_ref()
-            .map(|who| who.user.clone());
-        let started = login::exchange(mechanism, &user.unwrap_or_default(), secret)
+        let credentials = self.options.credentials.as_ref();
+        let user = credentials.map_or("", |credentials| credentials.user.as_str());
+        let started = auth::mechanism(mechanism)
+            .ok_or_else(|| Error::Misuse(format!("no such mechanism: {mechanism}")))
+            .and_then(|row| row.begin(user, secret))
             .and_then(|mut exchange| exchange.respond(None).map(|initial| (exchange, initial)));
         let (exchange, initial) = started.inspect_err(|error| {
-            self.end(Cause::Unusable(format!("no login: {error}")), None, 0);
+            self.end(Cause::Unusable(format!("login failed: {error}")), None, 0);
         })?;
+        // RFC 4954 section 4: an initial response in the AUTH command saves a round trip.
         let line = match &initial {
             None => format!("AUTH {mechanism}\r\n"),
-            // RFC 4954 section 4: an empty initial response is sent as "=".
+            // RFC 4954 section 4: an empty initial response is written as "=".
             Some(initial) if initial.is_empty() => format!("AUTH {mechanism} =\r\n"),
             Some(initial) => format!("AUTH {mechanism} {}\r\n", STANDARD.encode(initial)),
         };
+        // A trace never holds a secret, encoded or not.
         self.trace_line(|| format!("C: AUTH {mechanism} ***"));
         self.output
             .write(|out| out.extend_from_slice(line.as_bytes()));
@@ -409,13 +445,13 @@ impl Session {
         Ok(())
     }
 
-    /// How many more messages may be begun now.
+    /// The number of messages that may be started now.
     ///
-    /// In stream a `spare` one may be made ready, of which nothing is written before the oldest is
-    /// decided: then it leaves at once.
+    /// If `spare` is true, stream mode allows one more message, the ready message. The session
+    /// writes no byte of this message before the oldest message has finished.
     #[must_use]
-    pub fn room(&self, spare: bool) -> usize {
-        if !matches!(self.stage, Stage::Ready) || self.is_spent() {
+    pub fn capacity(&self, spare: bool) -> usize {
+        if !matches!(self.stage, Stage::Ready) || self.is_exhausted() {
             return 0;
         }
         let limit = match self.mode {
@@ -426,102 +462,112 @@ impl Session {
         };
         limit
             .saturating_sub(self.in_flight.len())
-            .min(self.max_messages().saturating_sub(self.begun))
+            .min(self.max_messages().saturating_sub(self.messages_started))
     }
 
-    /// Whether it takes no more messages and ought to quit when those in flight are settled.
+    /// Whether the session accepts no more messages. If so, the driver calls `quit` when no message
+    /// is in flight.
     #[must_use]
-    pub fn is_spent(&self) -> bool {
-        self.begun >= self.max_messages()
+    pub fn is_exhausted(&self) -> bool {
+        self.messages_started >= self.max_messages()
             || (self.mode == Mode::Window && self.refused >= MAX_REFUSED)
     }
 
-    /// Whether no message is in flight and mail could be sent.
+    /// Whether the session is ready and no message is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Ready) && self.in_flight.is_empty()
     }
 
-    /// Whether it was asked to quit, and only waits until it can, or for the answer.
+    /// Whether the driver asked the session to quit.
     #[must_use]
     pub fn is_quitting(&self) -> bool {
-        self.leaving || matches!(self.stage, Stage::Quitting)
+        self.quit_requested || matches!(self.stage, Stage::Quitting)
     }
 
-    /// The mode in force.
+    /// The mode in use.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// What the server offers.
+    /// The capabilities in the reply to the last EHLO.
     #[must_use]
-    pub fn offer(&self) -> &Offer {
-        &self.offer
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
-    /// Whether the server discards the chunk of a refused BDAT, once that is known.
+    /// Whether the server discards the chunk of a refused BDAT; `None` if unknown.
     #[must_use]
     pub fn discards(&self) -> Option<bool> {
         self.discards
     }
 
-    /// What the next reply answers, if one is due.
+    /// The command to which the next reply belongs; `None` if no reply is awaited.
     #[must_use]
-    pub fn awaits(&self) -> Option<Phase> {
+    pub fn awaited_phase(&self) -> Option<Phase> {
         match &self.stage {
             Stage::Greeting => Some(Phase::Connect),
             Stage::Hello { .. } => Some(Phase::Hello),
             Stage::StartTls => Some(Phase::StartTls),
             Stage::Credentials(_) | Stage::Auth { .. } => Some(Phase::Auth),
-            Stage::Discard { .. } | Stage::Quitting => Some(Phase::Rset),
+            Stage::DiscardTest { .. } | Stage::Quitting => Some(Phase::Rset),
             Stage::Ready => self.in_flight.front().map(InFlight::phase),
             Stage::Handshake | Stage::Closed => None,
         }
     }
 
-    /// Whether the next octets from the server have something to answer.
+    /// Whether a reply is awaited. If not, any byte from the server is unexpected.
     fn is_reply_due(&self) -> bool {
         match &self.stage {
             Stage::Ready => {
                 let front = self.in_flight.front();
-                front.is_some_and(|front| !front.awaits_nothing())
+                front.is_some_and(|front| front.awaits_reply())
             }
             Stage::Handshake | Stage::Credentials(_) | Stage::Closed => false,
             _ => true,
         }
     }
 
-    /// How many replies were read; with `awaits`, what a deadline is for.
+    /// The number of replies read. The driver uses this number to notice a reply, because each
+    /// reply starts a new time limit (RFC 5321 4.5.3.2).
     #[must_use]
-    pub fn answered(&self) -> u64 {
-        self.answered
+    pub fn replies_read(&self) -> u64 {
+        self.replies_read
     }
 
-    /// Says goodbye as soon as that is allowed; not while mail is in flight.
+    /// Writes QUIT, or remembers to write it after the awaited reply. Does nothing while a message
+    /// is in flight.
     pub fn quit(&mut self) {
         match self.stage {
             Stage::Ready if !self.in_flight.is_empty() => {}
             Stage::Quitting | Stage::Closed => {}
-            Stage::Ready | Stage::Credentials(_) => self.say_goodbye(),
-            _ => self.leaving = true,
+            Stage::Ready | Stage::Credentials(_) => self.write_quit(),
+            // RFC 5321 4.1.1.10: a client sends QUIT before it closes the connection. RFC 2920 3.1:
+            // QUIT must not follow the current command before its reply.
+            _ => self.quit_requested = true,
         }
     }
 
-    fn say_goodbye(&mut self) {
+    fn write_quit(&mut self) {
         self.write("QUIT\r\n");
         self.stage = Stage::Quitting;
     }
 
     fn max_messages(&self) -> usize {
-        let offered = self.offer.limits.mail_max.unwrap_or(usize::MAX);
-        self.options.max_messages.unwrap_or(usize::MAX).min(offered)
+        // RFC 9422: the server's limit MAILMAX is the maximum number of transactions on one
+        // connection.
+        let supported = self.capabilities.limits.mail_max.unwrap_or(usize::MAX);
+        self.options
+            .max_messages
+            .unwrap_or(usize::MAX)
+            .min(supported)
     }
 
     // Replies
 
     fn receive_reply(&mut self, reply: Reply) {
-        self.answered += 1;
+        self.replies_read += 1;
         self.trace_reply(&reply);
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Closed => {}
@@ -532,7 +578,16 @@ impl Session {
             stage => {
                 self.stage = stage;
                 if reply.code == MALFORMED {
-                    let text = format!("a reply that is none: {}", shown(&reply.text));
+                    let text = format!(
+                        "the relay sent an invalid reply: {}",
+                        printable(&reply.text)
+                    );
+                    return self.end(Cause::Fault(text), Some(reply), 0);
+                }
+                // RFC 5321 4.2: a reply follows its command. This reply arrived before the command
+                // was completely written, so it does not belong to the command.
+                if self.wants_write() && reply.code != SHUTDOWN {
+                    let text = unexpected_reply(&reply);
                     return self.end(Cause::Fault(text), Some(reply), 0);
                 }
                 self.receive_setup(reply);
@@ -548,24 +603,31 @@ impl Session {
 
     // The end
 
-    /// A reply ended the session: after 421, or a refused RSET, nothing that is still in flight
-    /// was executed; after one that is none, or that nobody awaits, nobody can say.
+    /// Ends the session because of a reply. After a 421 or a refused RSET, no message in flight was
+    /// executed. After an invalid or unexpected reply, the session does not know which of the
+    /// messages in flight were executed.
     fn end_by(&mut self, reply: Reply) {
         let awaited = self
             .in_flight
             .front()
-            .is_none_or(|front| !front.awaits_nothing());
+            .is_none_or(|front| front.awaits_reply());
         if reply.code == MALFORMED || (!awaited && reply.code != SHUTDOWN) {
-            let text = format!("a reply that is none, or not due: {}", shown(&reply.text));
+            let text = match reply.code {
+                MALFORMED => format!(
+                    "the relay sent an invalid reply: {}",
+                    printable(&reply.text)
+                ),
+                _ => unexpected_reply(&reply),
+            };
             return self.end(Cause::Fault(text), Some(reply), 0);
         }
-        let phase = self.awaits();
+        let phase = self.awaited_phase();
         let reply = Arc::new(reply);
         for _ in 0..self.in_flight.len() {
             if let Some(message) = self.pop() {
-                let word = Word::Returned(Some(Arc::clone(&reply)));
+                let outcome = RecipientOutcome::not_executed(Some(Arc::clone(&reply)));
                 self.events
-                    .push_back(Event::Settled(message.cut_off(&word)));
+                    .push_back(Event::Finished(message.outcome_with_default(outcome)));
             }
         }
         self.close(Closed {
@@ -575,35 +637,39 @@ impl Session {
         });
     }
 
-    /// The session is over: what is in flight is returned or unknown.
-    fn end(&mut self, cause: Cause, reply: Option<Reply>, withheld: u64) {
+    /// Ends the session and reports an outcome for each message in flight.
+    fn end(&mut self, cause: Cause, reply: Option<Reply>, unsent: u64) {
         let cause = match self.stage {
             Stage::Closed => return,
-            // Whatever the server makes of it: nothing was lost.
+            // QUIT is written only when no message is in flight. So a lost connection after QUIT is
+            // no failure.
             Stage::Quitting => Cause::Quit,
-            _ if self.leaving => Cause::Quit,
+            _ if self.quit_requested => Cause::Quit,
             _ => cause,
         };
-        let phase = self.awaits();
-        let handed = self.output.sent().saturating_sub(withheld);
+        let phase = self.awaited_phase();
+        let sent = self.output.sent().saturating_sub(unsent);
         let reply = reply.map(Arc::new);
         self.retract();
-        let reason: Arc<str> = match &cause {
-            Cause::Unusable(text) | Cause::Fault(text) | Cause::Lost(text) => text.as_str().into(),
-            Cause::Quit | Cause::Refused => "the session is over".into(),
+        let reason = match &cause {
+            Cause::Unusable(text) | Cause::Fault(text) | Cause::Lost(text) => text.clone(),
+            Cause::Quit | Cause::Refused => "the session ended".to_owned(),
         };
         for _ in 0..self.in_flight.len() {
+            // A terminator counts as sent if it was passed to the network, because it may have
+            // reached the server.
             let Some(mut message) = self.pop() else { break };
-            let out = message.is_out(handed);
-            let word = unheard(out, &reason);
-            let fate = match &mut message.work {
-                Work::Chunk(_) => message.cut_off(&word),
-                Work::Data(transaction) => {
+            let terminator_sent = message.is_terminator_sent(sent);
+            let outcome = match &mut message.transaction {
+                ActiveTransaction::Chunk(_) => {
+                    message.outcome_with_default(outcome_without_reply(terminator_sent, &reason))
+                }
+                ActiveTransaction::Data(transaction) => {
                     transaction.receive_eof();
-                    fate_of(transaction, message.recipients, out, &reason)
+                    outcome_of(transaction, message.recipients, terminator_sent, &reason)
                 }
             };
-            self.events.push_back(Event::Settled(fate));
+            self.events.push_back(Event::Finished(outcome));
         }
         self.close(Closed {
             phase,
@@ -630,44 +696,39 @@ impl Session {
     fn trace_commands(&mut self, commands: &[u8]) {
         if self.options.trace {
             let lines = commands
-                .split(|octet| *octet == b'\n')
+                .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty());
             self.trace
-                .extend(lines.map(|line| format!("C: {}", shown(line))));
+                .extend(lines.map(|line| format!("C: {}", printable(line))));
         }
     }
 
     fn trace_reply(&mut self, reply: &Reply) {
         if self.options.trace {
-            let lines = reply.text.split(|octet| *octet == b'\n');
+            let lines = reply.text.split(|byte| *byte == b'\n');
             self.trace
-                .extend(lines.map(|line| format!("S: {} {}", reply.code, shown(line))));
+                .extend(lines.map(|line| format!("S: {} {}", reply.code, printable(line))));
         }
     }
 }
 
+/// The error text for a reply that arrives although no reply is awaited.
+fn unexpected_reply(reply: &Reply) -> String {
+    let text = printable(&reply.text);
+    format!("the relay sent an unexpected reply: {} {text}", reply.code)
+}
+
 impl Closed {
-    /// One line that says why.
+    /// The reason for the end, in one line.
     #[must_use]
     pub fn reason(&self) -> String {
         match (&self.cause, &self.reply) {
-            (Cause::Quit, _) => "by us".to_owned(),
-            (Cause::Refused, Some(reply)) => format!("{} {}", reply.code, shown(&reply.text)),
+            (Cause::Quit, _) => "closed by the client".to_owned(),
+            (Cause::Refused, Some(reply)) => format!("{} {}", reply.code, printable(&reply.text)),
             (Cause::Refused, None) => "refused".to_owned(),
             (Cause::Unusable(text) | Cause::Fault(text) | Cause::Lost(text), _) => text.clone(),
         }
     }
-}
-
-/// What a server wrote, as one line without anything that a terminal would obey.
-#[must_use]
-pub fn shown(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    words
-        .chars()
-        .filter(|character| !character.is_control())
-        .collect()
 }
 
 #[cfg(test)]

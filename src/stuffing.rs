@@ -1,86 +1,93 @@
-//! Stuffing: a message to what follows the 354 (RFC 5321 4.5.2), line ends repaired.
+//! Dot-stuffing and repair of line ends: they convert a message to the bytes that follow the reply
+//! 354 (RFC 5321 4.5.2).
 //!
-//! Every CR or LF that stands alone becomes CRLF first: a server that takes a bare LF for a line
-//! end would otherwise find an end of data, and commands behind it, in the middle of a message
-//! (SMTP smuggling). Then a dot at the start of a line is doubled, and CRLF dot CRLF ends it all.
+//! First, every bare CR or LF becomes CRLF, because RFC 5321 2.3.8 forbids bare CR and LF. Some
+//! servers accept a bare LF as a line end. Without the repair, such a server could read a part of
+//! the message as the terminator, and the part after it as commands (SMTP smuggling). Second, each
+//! dot at the start of a line is doubled. Third, the terminator CRLF.CRLF is added.
 //!
 //! # The scan
 //!
-//! A newsletter of 38 KB has five hundred line ends, and nearly always not one of them is wrong
-//! and not one is followed by a dot. Looking at each line end costs more than copying the whole
-//! message. So the scan does not look for line ends at all: it asks, of a block of octets at
-//! once, whether anything would have to be put in, and answers without a branch.
+//! A newsletter of 38 KB has about five hundred line ends. Usually all of them are correct, and no
+//! line begins with a dot. Searching for each line end takes longer than copying the whole message.
+//! So the scan does not search for line ends. Instead, it checks a whole block of bytes, without a
+//! branch, for a place where a byte must be inserted.
 //!
-//! Whether something belongs between two neighbours `a` and `b` depends on those two alone:
+//! Whether a byte must be inserted between two neighbours `a` and `b` depends only on these two
+//! bytes. It must be inserted in two cases:
 //!
 //! ```text
 //!     (a is CR) differs from (b is LF)    a CR without its LF, or an LF without its CR
 //!     a is LF and b is a dot              a dot at the start of a line
 //! ```
 //!
-//! (A dot behind a bare CR needs no third rule: the first one has already told of the CR.) These
-//! are four comparisons and four logical operations on octets with no memory of what came before,
-//! so the compiler turns the loop over a block and the same block shifted by one into vector
-//! instructions, sixteen or thirty-two pairs at a time, in safe code; a block whose results are
-//! all zero is clean. On the way the same pass sees whether an octet is above 127, in a bit of the
-//! results of its own. A block of `BLOCK` octets takes part in `PAIRS` pairs, one more, from the pair
-//! that ends at its first octet to the one that begins at its last; `PAIRS` is a power of two, so
-//! that no pair is left over for a slow loop behind the fast one.
+//! (A dot after a bare CR needs no third rule: the first rule already reports the CR.) The two
+//! rules take four comparisons and four logical operations for each pair, and keep no state between
+//! pairs. So the compiler can translate the loop over all pairs, which is safe code, into vector
+//! instructions for sixteen or thirty-two pairs at a time. A block is clean if the results of all
+//! its pairs are zero. The same loop reports bytes above 127 in a separate bit of the results.
 //!
-//! Only in a block that is not clean are the line ends found one by one (`memchr`) and counted.
-//! What is remembered is the number of octets to be put in, which gives the exact length of the
-//! result before anything is copied, and the list of those blocks. So the copy needs one
-//! allocation, copies everything between two faults at once, and looks at no clean block again.
+//! A block has `BLOCK` bytes and `PAIRS` pairs. `PAIRS` is `BLOCK + 1`, because the first and the
+//! last byte of the block are also compared with their neighbours outside the block. `PAIRS` is a
+//! power of two, so that vector instructions process all pairs. Any remaining pairs would need a
+//! slower loop.
 //!
-//! The first and the last octet have only one neighbour. In front of the first stands, for our
-//! purpose, a line end, and behind the last nothing that means anything; the first octet and the
-//! last block go the slow way.
+//! In a block that is not clean, the scan searches the line ends one by one (`memchr`) and counts
+//! the insertions. It stores the number of bytes to insert, and the start of each block with an
+//! insertion. So the exact length of the result is known before the message is copied. The copy
+//! therefore needs only one allocation. It copies all bytes between two insertions at once, and
+//! does not search clean blocks again.
+//!
+//! The first and the last byte of a message have only one neighbour, so the rules above do not fit
+//! them. For the first byte, the scan assumes that a line end precedes it. In the block of the
+//! first byte and in the last block, the line ends are always searched one by one.
 
 use std::borrow::Cow;
 
 use memchr::memchr2_iter;
 use multiversion::multiversion;
 
-/// Pairs of neighbours that the scan compares at once.
+/// The number of pairs of neighbours in a block.
 const PAIRS: usize = 256;
 
-/// Octets of a block.
+/// The number of bytes in a block.
 const BLOCK: usize = PAIRS - 1;
 
-/// Something may have to be put in.
+/// The bit that reports that a block may need an insertion.
 const FAULT: u8 = 1;
 
-/// An octet is above 127.
+/// The bit that reports that a block contains a byte above 127.
 const EIGHT_BIT: u8 = 0x80;
 
-/// What follows a message that ends with a line end.
+/// The terminator after a message that ends with a line end.
 const END: &[u8] = b".\r\n";
 
-/// What follows a message that does not.
+/// The terminator after a message that does not end with a line end.
 const LINE_END_AND_END: &[u8] = b"\r\n.\r\n";
 
-/// A message that has been looked through: what its repair and stuffing will put in, and where.
+/// A scanned message, the number of bytes to insert, and the blocks into which they must be
+/// inserted.
 #[derive(Debug)]
 pub struct Scan<'a> {
     data: &'a [u8],
-    /// Where the blocks begin in which something has to be put in.
+    /// The position of the first byte of each block that needs an insertion.
     faulty: Vec<usize>,
-    /// Halves of a line end that are missing.
-    halves: usize,
-    /// Dots at the start of a line.
+    /// The number of CRs and LFs that are missing from line ends.
+    missing: usize,
+    /// The number of dots at the start of a line.
     dots: usize,
-    /// Whether an octet is above 127.
+    /// Whether the message contains a byte above 127.
     eight_bit: bool,
 }
 
 impl<'a> Scan<'a> {
-    /// Looks through a message.
+    /// Scans a message.
     #[must_use]
     pub fn new(data: &'a [u8]) -> Self {
         let mut scan = Self {
             data,
             faulty: Vec::new(),
-            halves: 0,
+            missing: 0,
             dots: usize::from(data.first() == Some(&b'.')),
             eight_bit: false,
         };
@@ -92,70 +99,72 @@ impl<'a> Scan<'a> {
         scan
     }
 
-    /// The octets of the message with its line ends repaired: what SIZE declares (RFC 1870).
+    /// The size in bytes of the message with repaired line ends. The client declares this size with
+    /// SIZE (RFC 1870 section 5).
     #[must_use]
     pub fn repaired_len(&self) -> usize {
-        self.data.len() + self.halves
+        self.data.len() + self.missing
     }
 
-    /// The octets of the message made ready for the wire, end of data included.
+    /// The size in bytes of the stuffed message with the terminator.
     #[must_use]
     pub fn stuffed_len(&self) -> usize {
-        self.repaired_len() + self.dots + self.end_of_data().len()
+        self.repaired_len() + self.dots + self.terminator().len()
     }
 
-    /// Whether an octet is above 127, which 8BITMIME is for (RFC 6152).
+    /// Whether the message contains a byte above 127. Such a message needs 8BITMIME (RFC 6152).
     #[must_use]
     pub fn is_eight_bit(&self) -> bool {
         self.eight_bit
     }
 
-    /// Whether every line end is whole.
+    /// Whether every line end is CRLF.
     #[must_use]
     pub fn is_repaired(&self) -> bool {
-        self.halves == 0
+        self.missing == 0
     }
 
-    /// Whether nothing needs to be put in: then the message and `end_of_data` are the result.
+    /// Whether the message needs no insertion. If so, the stuffed message is the unchanged message
+    /// and the `terminator`.
     #[must_use]
     pub fn is_stuffed(&self) -> bool {
-        self.halves == 0 && self.dots == 0
+        self.missing == 0 && self.dots == 0
     }
 
-    /// What stands behind the message: CRLF dot CRLF, less the CRLF that the message ends with.
+    /// The terminator CRLF.CRLF, without its first CRLF if the message ends with a line end.
     #[must_use]
-    pub fn end_of_data(&self) -> &'static [u8] {
-        end_of_data(self.data)
+    pub fn terminator(&self) -> &'static [u8] {
+        terminator(self.data)
     }
 
-    /// Writes the message made ready for the wire into `out`, which has `stuffed_len` octets.
+    /// Writes the stuffed message and the terminator into `out`, a buffer of `stuffed_len` bytes.
     ///
     /// # Panics
     ///
-    /// Where `out` is shorter.
+    /// If `out` is shorter.
     pub fn stuff_into(&self, out: &mut [u8]) {
         let mut fill = Fill { out };
-        self.copy(true, |piece| fill.put(piece));
-        fill.put(self.end_of_data());
+        self.copy(true, |part| fill.put(part));
+        fill.put(self.terminator());
     }
 
-    /// Writes the message with its line ends repaired into `out`, which has `repaired_len` octets.
+    /// Writes the message with repaired line ends into `out`, a buffer of `repaired_len` bytes.
     ///
     /// # Panics
     ///
-    /// Where `out` is shorter.
+    /// If `out` is shorter.
     pub fn repair_into(&self, out: &mut [u8]) {
         let mut fill = Fill { out };
-        self.copy(false, |piece| fill.put(piece));
+        self.copy(false, |part| fill.put(part));
     }
 
     fn count(&mut self, start: usize) {
-        let (halves, dots) = (self.halves, self.dots);
+        let (missing, dots) = (self.missing, self.dots);
         for line_end in line_ends(self.data, start) {
-            self.halves += usize::from(line_end.lacks_cr || line_end.lacks_lf);
+            self.missing += usize::from(line_end.missing_cr || line_end.missing_lf);
             self.dots += usize::from(line_end.dot_follows);
         }
-        if (halves, dots) != (self.halves, self.dots) {
+        if (missing, dots) != (self.missing, self.dots) {
             self.faulty.push(start);
         }
         self.eight_bit |= !block(self.data, start).is_ascii();
@@ -169,12 +178,12 @@ impl<'a> Scan<'a> {
         for &start in &self.faulty {
             for line_end in line_ends(self.data, start) {
                 let place = line_end.place;
-                if line_end.lacks_cr {
+                if line_end.missing_cr {
                     put(&self.data[copied..place]);
                     put(b"\r");
                     copied = place;
                 }
-                if line_end.lacks_lf {
+                if line_end.missing_lf {
                     put(&self.data[copied..=place]);
                     put(b"\n");
                     copied = place + 1;
@@ -190,28 +199,31 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What stands behind a message: CRLF dot CRLF, less the CRLF that the message ends with.
+/// The terminator CRLF.CRLF for a message, without its first CRLF if the message ends with a line
+/// end.
 #[must_use]
-pub fn end_of_data(data: &[u8]) -> &'static [u8] {
-    // A lone half at the end is made whole.
+pub fn terminator(data: &[u8]) -> &'static [u8] {
+    // A bare CR or LF at the end counts as a line end too, because the repair makes it CRLF.
     match data.last() {
         Some(b'\r' | b'\n') => END,
         _ => LINE_END_AND_END,
     }
 }
 
-/// Writes a message made ready for the wire behind what `out` holds.
+/// Appends the stuffed message with the terminator to `out`.
 ///
-/// Returns the size that SIZE declares: the octets of the repaired message before stuffing.
+/// Returns the size to declare with SIZE: the size of the repaired message before stuffing, in
+/// bytes.
 pub fn stuff(data: &[u8], out: &mut Vec<u8>) -> usize {
     let scan = Scan::new(data);
     out.reserve(scan.stuffed_len());
-    scan.copy(true, |piece| out.extend_from_slice(piece));
-    out.extend_from_slice(scan.end_of_data());
+    scan.copy(true, |part| out.extend_from_slice(part));
+    out.extend_from_slice(scan.terminator());
     scan.repaired_len()
 }
 
-/// Makes every line end CRLF; a message without fault comes back as it is.
+/// Makes every line end CRLF. If every line end is already CRLF, the result borrows the message and
+/// does not copy it.
 #[must_use]
 pub fn repair(data: &[u8]) -> Cow<'_, [u8]> {
     let scan = Scan::new(data);
@@ -219,12 +231,12 @@ pub fn repair(data: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(data);
     }
     let mut repaired = Vec::with_capacity(scan.repaired_len());
-    scan.copy(false, |piece| repaired.extend_from_slice(piece));
+    scan.copy(false, |part| repaired.extend_from_slice(part));
     Cow::Owned(repaired)
 }
 
-/// Where the block ends that begins at `start`. The first octet is a block of its own, since it
-/// could not be compared anyway.
+/// The end of the block that begins at `start`. The first byte of a message is a block of its own,
+/// because no neighbour precedes it.
 fn block_end(start: usize) -> usize {
     if start == 0 { 1 } else { start + BLOCK }
 }
@@ -233,12 +245,14 @@ fn block(data: &[u8], start: usize) -> &[u8] {
     &data[start..data.len().min(block_end(start))]
 }
 
-/// The first block from `start` on that is not known to need nothing, or beyond the end;
-/// `eight_bit` is set where one before it has an octet above 127.
+/// Returns the start of the first block, from `start` on, that may need an insertion. The result
+/// may be beyond the end of `data`.
 ///
-/// It is compiled twice, the second time for AVX2, and the machine is asked which it takes when
-/// the first mail is sent. AVX-512 was tried and is slower here: its comparisons end in mask
-/// registers, and only one unit works on those.
+/// Sets `eight_bit` to true if a block before the result contains a byte above 127.
+///
+/// The function is compiled twice, with and without AVX2. The first call selects the version for
+/// this processor. There is no version with AVX-512, because it is slower here. Its comparisons
+/// write mask registers, and only one execution unit of the processor can use these registers.
 #[multiversion(targets("x86_64+avx2"))]
 fn skip_clean(data: &[u8], mut start: usize, eight_bit: &mut bool) -> usize {
     let mut seen = 0;
@@ -253,11 +267,13 @@ fn skip_clean(data: &[u8], mut start: usize, eight_bit: &mut bool) -> usize {
     }
 }
 
-/// What one block holds: bits of `FAULT` and `EIGHT_BIT`. The former is no proof: at both ends of a
-/// message there is not enough to compare.
+/// The bits `FAULT` and `EIGHT_BIT` of one block. For the first and the last block of a message,
+/// the result is always `FAULT`, because the first and the last byte of a message have only one
+/// neighbour.
 #[inline(always)]
 fn look(data: &[u8], start: usize) -> u8 {
-    // A block at an end has no neighbour there, and `start` may be beyond the end.
+    // `get` fails for the last block, and if `start` is beyond the end. `checked_sub` fails for the
+    // first block.
     let neighbours = start
         .checked_sub(1)
         .and_then(|before| data.get(before..=before + PAIRS));
@@ -271,11 +287,12 @@ fn look(data: &[u8], start: usize) -> u8 {
     })
 }
 
-/// A CR or an LF, and what it lacks; the LF of a whole line end is one too, lacking nothing.
+/// A CR or LF, and the bytes that are missing next to it. A CRLF gives two `LineEnd`s, one for its
+/// CR and one for its LF. Neither lacks a byte.
 struct LineEnd {
     place: usize,
-    lacks_cr: bool,
-    lacks_lf: bool,
+    missing_cr: bool,
+    missing_lf: bool,
     dot_follows: bool,
 }
 
@@ -284,26 +301,26 @@ fn line_ends(data: &[u8], start: usize) -> impl Iterator<Item = LineEnd> + '_ {
         let place = start + offset;
         let next = data.get(place + 1);
         let is_cr = data[place] == b'\r';
-        let lacks_lf = is_cr && next != Some(&b'\n');
+        let missing_lf = is_cr && next != Some(&b'\n');
         LineEnd {
             place,
-            lacks_cr: !is_cr && (place == 0 || data[place - 1] != b'\r'),
-            lacks_lf,
-            // Behind the CR of a whole line end stands its LF, never a dot.
+            missing_cr: !is_cr && (place == 0 || data[place - 1] != b'\r'),
+            missing_lf,
+            // For a CRLF, only the LF can have a dot after it, so the dot is counted once.
             dot_follows: next == Some(&b'.'),
         }
     })
 }
 
-/// A buffer that is filled from its beginning.
+/// The part of a buffer that is not filled yet. The buffer is filled from its beginning.
 struct Fill<'a> {
     out: &'a mut [u8],
 }
 
 impl Fill<'_> {
-    fn put(&mut self, piece: &[u8]) {
-        let (head, rest) = std::mem::take(&mut self.out).split_at_mut(piece.len());
-        head.copy_from_slice(piece);
+    fn put(&mut self, part: &[u8]) {
+        let (head, rest) = std::mem::take(&mut self.out).split_at_mut(part.len());
+        head.copy_from_slice(part);
         self.out = rest;
     }
 }
@@ -324,8 +341,8 @@ mod tests {
         } else {
             "\r\n.\r\n"
         };
-        let octets = stuffed.chars().skip(1).chain(end.chars()).map(|c| c as u8);
-        (octets.collect(), repaired.chars().count())
+        let bytes = stuffed.chars().skip(1).chain(end.chars()).map(|c| c as u8);
+        (bytes.collect(), repaired.chars().count())
     }
 
     fn check(data: &[u8]) {
@@ -342,7 +359,7 @@ mod tests {
         assert_eq!(scan.is_eight_bit(), !data.is_ascii());
         assert_eq!(
             scan.is_stuffed(),
-            wire.len() == data.len() + scan.end_of_data().len()
+            wire.len() == data.len() + scan.terminator().len()
         );
     }
 
@@ -378,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_octet_above_127_at_every_place_of_a_block() {
+    fn a_byte_above_127_at_every_place_of_a_block() {
         for place in 0..3 * BLOCK {
             let mut data = vec![b'x'; 3 * BLOCK];
             data[place] = 0xe4;
@@ -395,7 +412,7 @@ mod tests {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                // Mostly text, so that some blocks are clean.
+                // Most of the random bytes are letters, so that some blocks are clean.
                 match state % 97 {
                     0 => data.push(b'\r'),
                     1 => data.push(b'\n'),
@@ -409,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_message_is_borrowed() {
+    fn a_correct_message_is_borrowed() {
         assert!(matches!(repair(b"a\r\n.b\r\n"), Cow::Borrowed(_)));
         assert!(matches!(repair(b"a\n"), Cow::Owned(_)));
     }

@@ -1,93 +1,97 @@
-//! One mail transaction (RFC 5321 3.3): what is written together, and what the replies mean.
+//! One mail transaction (RFC 5321 3.3): the grouping of its commands into writes, and the meaning
+//! of each reply.
 //!
 //! # Theory of operation
 //!
-//! A transaction is a row of commands, and each command gets one reply, in order:
+//! Each command of a transaction gets one reply, in order:
 //!
 //! ```text
 //!     MAIL  RCPT 1 … RCPT n  DATA  body
 //! ```
 //!
-//! RFC 2920 lets a client write MAIL, RCPT and DATA without waiting. What it wrote in one go is a
-//! flight; the next flight is made when every reply to the last one was read. So the reply that is
-//! read next always belongs to the oldest command that has none, and the verdict is the one that a
-//! client which waits after each command would have come to.
+//! RFC 2920 lets a client write several commands without waiting. The commands of one write are a
+//! flight. The next flight is built when all replies to the previous flight were read. The server
+//! replies in the order of the commands, so each reply belongs to the oldest command without a
+//! reply.
 //!
 //! ```text
-//!     flight      holds                                           goes on when
-//!     first       MAIL, up to 8 RCPT, DATA if that is all of them
-//!     next        up to 100 RCPT, DATA after the last of them      MAIL was accepted
-//!     body        the message and CRLF.CRLF                        354, and a recipient is left
-//!     lone dot    CRLF.CRLF for nobody, to leave the data mode     354, and no recipient is left
+//!     flight      holds                                           is written when
+//!     first       MAIL, up to 8 RCPT, DATA after the last RCPT     the transaction starts
+//!     next        up to 100 RCPT, DATA after the last RCPT         MAIL was accepted
+//!     body        the message and CRLF.CRLF                        354, a recipient was accepted
+//!     lone dot    CRLF.CRLF without a message                      354, no recipient was accepted
 //! ```
 //!
-//! The first flight is short because servers punish errors: a sender refused with 50 recipients
-//! behind it made Postfix 3.7 sleep eleven seconds and close. The others are bounded so that the
-//! replies to a flight fit any socket's buffer: a server that waits to write its replies must not
-//! meet a client that waits to write its commands. MAIL goes alone when the message is larger than
-//! the server takes, since then all that follows is in vain.
+//! The first flight is short because servers penalise errors. For example, Postfix 3.7 refused a
+//! sender and received 50 RCPT commands in the same flight. It then paused for eleven seconds and
+//! closed the connection. A later flight contains no more than 100 RCPT commands, so that its
+//! replies fit into any socket buffer. With longer flights, the client and the server could both
+//! block in a write.
 //!
-//! Servers count errors over a connection too (Postfix 3.7 sleeps from the tenth on and closes at the
-//! twentieth, until a mail is accepted), and each command behind a refused one is one more. So after
-//! a refused mail MAIL may go alone, and DATA when a recipient is known to be left: then a refusal
-//! costs one error, as it does a client that waits after each command.
+//! Servers also count the errors since the last accepted message. Postfix 3.7 pauses before each
+//! reply from the tenth error on, and closes the connection at the twentieth error. If MAIL is
+//! refused, each later command in the same flight is another error. So after a refused message the
+//! caller sets `mail_alone` and `data_alone`. A second refusal then counts as one error. For a
+//! message above the server's SIZE limit the caller also sets `mail_alone`, because the server will
+//! refuse MAIL.
 //!
 //! ```text
 //!     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
-//!     MAIL        go on              sender refused, close  sender refused, close  sender refused (a)
-//!     RCPT        left               recipients refused,    refused; the end, (b)  refused
+//!     MAIL        continue           sender refused, close  sender refused, close  sender refused
+//!     RCPT        accepted           recipients refused,    refused; the end (a)   refused
 //!                                    close
 //!     DATA        (354) see above    data refused, close    data refused, close    data refused
 //!     body        (2yz) accepted     data refused, close    data refused, close    data refused
 //! ```
 //!
-//! (a) The replies to the rest of the flight are read first. If DATA got 354 although no recipient
-//! is left, a lone dot ends the data mode; if a recipient was accepted behind a refused sender, a
-//! lone dot would send empty mail, so the connection is dropped.
-//! (b) Nobody can say which command the next reply belongs to: the connection is closed. If it was
-//! the last recipient and none is left, all were refused; else the connection was lost.
+//! (a) After a malformed reply, later replies cannot be matched to commands, so the connection is
+//! closed. The transaction ends with `RecipientsRefused` if all recipients were refused, otherwise
+//! with `Disconnected`.
 //!
-//! The end of the stream, or of the reader's patience, leaves standing what was decided before it.
-//! A refused transaction wants an RSET where the connection stays open.
+//! If the stream ends or a reply times out after MAIL or every recipient was refused, the
+//! transaction still ends with this refusal, not with `Disconnected`. After a refused transaction
+//! on an open connection, the caller must send RSET.
 //!
-//! LMTP (RFC 2033) answers the body once for each recipient that is left; one accepted is enough.
-//! After a 421 among those replies there are no others: it holds for all the recipients behind it.
-//!
-//! The body itself is never here: whoever drives the transaction keeps it, and is told when.
+//! The transaction does not hold the body. The caller writes the body when `data_to_send` returns
+//! `Flight::Body`.
 
 use crate::command::{self, Style};
 use crate::diagnosis::Phase;
 use crate::error::Error;
-use crate::reply::{Fault, MALFORMED, Reply, ReplyReader};
+use crate::reply::{MALFORMED, Reply, ReplyFault, ReplyReader};
 
-/// Recipients that may follow MAIL before its reply is known.
+/// The maximum number of RCPT commands in the first flight.
 pub const FIRST_FLIGHT_RECIPIENTS: usize = 8;
 
-/// Recipients in any later flight.
+/// The maximum number of RCPT commands in a later flight.
 pub const FLIGHT_RECIPIENTS: usize = 100;
 
+/// RFC 5321 3.8: the server closes the connection after this reply.
 const SHUTDOWN: i16 = 421;
+
+/// The terminator of an empty message (RFC 5321 4.1.1.4). Its first CRLF is the line end of the
+/// DATA command.
 const LONE_DOT: &[u8] = b".\r\n";
 
-/// What became of the mail.
+/// The end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The server has the mail, for one recipient at least.
+pub enum TransactionEnd {
+    /// The message was accepted for at least one recipient.
     Accepted,
     /// MAIL was refused.
     SenderRefused,
-    /// No recipient was left.
+    /// Every recipient was refused.
     RecipientsRefused,
     /// DATA or the body was refused.
     DataRefused,
-    /// The connection was lost before a reply decided.
+    /// The connection was lost or became unusable before the replies determined another end.
     Disconnected,
-    /// A reply was beyond the reader's limits.
+    /// A reply exceeded the reader's limits.
     Fault,
 }
 
-impl Verdict {
-    /// The word that Python sees.
+impl TransactionEnd {
+    /// The text that represents this end in Python.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -101,58 +105,57 @@ impl Verdict {
     }
 }
 
-/// How a transaction is carried out.
+/// The settings of a transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Options {
-    /// How its commands are written.
+pub struct TransactionOptions {
+    /// The style of the commands.
     pub style: Style,
-    /// Whether the server speaks LMTP.
+    /// Whether the server uses LMTP (RFC 2033).
     pub lmtp: bool,
-    /// Whether to wait for the reply to MAIL before anything else.
+    /// Whether to write MAIL in a flight of its own.
     pub mail_alone: bool,
-    /// Whether to wait with DATA until a recipient is known to be left.
+    /// Whether to write DATA in a flight of its own.
     pub data_alone: bool,
-    /// Whether to wait for the reply to each command, as where PIPELINING is not offered.
+    /// Whether to write each command in a flight of its own (no PIPELINING).
     pub sequential: bool,
 }
 
-/// What is to be written in one go.
+/// The next flight.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Flight<'a> {
-    /// Nothing: replies are awaited, or all is over.
+    /// No flight, because replies are awaited or the transaction has ended.
     Nothing,
-    /// These octets.
-    Octets(&'a [u8]),
-    /// The message as `stuffing` made it.
+    /// Commands.
+    Bytes(&'a [u8]),
+    /// The stuffed message.
     Body,
 }
 
-/// The flight that has not been taken yet.
+/// The next result of `data_to_send`.
 #[derive(Debug, Clone, Copy)]
-enum Next {
+enum NextFlight {
     Nothing,
-    /// Commands up to this octet of the envelope.
+    /// The unsent commands in `envelope` before this index.
     Envelope(usize),
     Body,
     LoneDot,
 }
 
-/// One mail from MAIL to the reply to its body.
+/// One transaction, from MAIL to the reply to the body.
 ///
-/// Write what `data_to_send` gives, then read until nothing is awaited, and again, until it gives
-/// nothing more: then there is a verdict.
+/// The caller writes the flight of `data_to_send` and passes the received bytes to `receive_data`
+/// until `awaiting` is 0. It repeats both steps until `end` is set.
 #[derive(Debug)]
 pub struct Transaction {
-    /// All commands in order, DATA behind the last recipient's.
+    /// All commands, in order.
     envelope: Vec<u8>,
-    /// Where each recipient's command ends in it.
+    /// The end of each RCPT command in `envelope`.
     rcpt_ends: Vec<usize>,
-    /// How much of it was handed out.
     envelope_sent: usize,
-    options: Options,
+    options: TransactionOptions,
     reader: ReplyReader,
-    next: Next,
-    /// Replies that will be due when that flight was taken.
+    next: NextFlight,
+    /// The number of replies to the next flight.
     next_replies: usize,
     awaiting: usize,
     mail_reply: Option<Reply>,
@@ -160,35 +163,34 @@ pub struct Transaction {
     rcpt_replies: usize,
     data_reply: Option<Reply>,
     lone_dot: bool,
-    finals: Vec<Reply>,
-    /// Of those whom the server took one by one (LMTP), its words.
-    accepting: Vec<Reply>,
-    /// Those whom it refused only then.
-    refused_last: Vec<usize>,
+    final_replies: Vec<Reply>,
+    lmtp_replies: Vec<Reply>,
+    refused_after_body: Vec<usize>,
     accepted: Vec<usize>,
     refused: Vec<(usize, Reply)>,
     write_failed: bool,
     body_sent: bool,
-    verdict: Option<Verdict>,
+    end: Option<TransactionEnd>,
     close: bool,
     reply: Option<Reply>,
 }
 
 impl Transaction {
-    /// Checks and encodes the whole envelope; nothing has been written if this fails.
+    /// Creates a transaction and encodes its whole envelope, so that an invalid address is refused
+    /// before any write.
     ///
-    /// `sender` and `recipients` are paths in angle brackets, the parameters ESMTP ones in order.
+    /// `sender` and `recipients` are paths in angle brackets.
     ///
     /// # Errors
     ///
-    /// `Misuse` where a path or parameter holds what it must not, `NotAscii` where one is not
-    /// ASCII in a transaction that is not an SMTPUTF8 one.
+    /// `Misuse` for a forbidden character in a path or parameter; `NotAscii` for non-ASCII text
+    /// without SMTPUTF8.
     pub fn new<T: AsRef<str>>(
         sender: &str,
         recipients: &[T],
         mail_parameters: &[T],
         rcpt_parameters: &[T],
-        options: Options,
+        options: TransactionOptions,
     ) -> Result<Self, Error> {
         let mut envelope = Vec::with_capacity(128);
         let mut rcpt_ends = Vec::with_capacity(recipients.len());
@@ -203,6 +205,8 @@ impl Transaction {
             )?;
             rcpt_ends.push(envelope.len());
         }
+        // RFC 5321 3.3: DATA needs at least one recipient, so an envelope without recipients has no
+        // DATA.
         if !recipients.is_empty() {
             envelope.extend_from_slice(b"data\r\n");
         }
@@ -212,7 +216,7 @@ impl Transaction {
             envelope_sent: 0,
             options,
             reader: ReplyReader::new(),
-            next: Next::Envelope(mail_end),
+            next: NextFlight::Envelope(mail_end),
             next_replies: 1,
             awaiting: 0,
             mail_reply: None,
@@ -220,162 +224,168 @@ impl Transaction {
             rcpt_replies: 0,
             data_reply: None,
             lone_dot: false,
-            finals: Vec::new(),
-            accepting: Vec::new(),
-            refused_last: Vec::new(),
+            final_replies: Vec::new(),
+            lmtp_replies: Vec::new(),
+            refused_after_body: Vec::new(),
             accepted: Vec::new(),
             refused: Vec::new(),
             write_failed: false,
             body_sent: false,
-            verdict: None,
+            end: None,
             close: false,
             reply: None,
         };
+        // RFC 2920 3.1: MAIL and RCPT may be written before the reply to MAIL.
         if !options.mail_alone && !options.sequential && !recipients.is_empty() {
             transaction.add_recipients(FIRST_FLIGHT_RECIPIENTS);
         }
         Ok(transaction)
     }
 
-    /// Takes the next flight; nothing while replies are awaited and when all is over.
+    /// Returns the next flight. Each flight is returned only once.
     pub fn data_to_send(&mut self) -> Flight<'_> {
         self.awaiting += std::mem::take(&mut self.next_replies);
-        match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing => Flight::Nothing,
-            Next::Envelope(end) => {
+        match std::mem::replace(&mut self.next, NextFlight::Nothing) {
+            NextFlight::Nothing => Flight::Nothing,
+            NextFlight::Envelope(end) => {
                 let start = std::mem::replace(&mut self.envelope_sent, end);
-                Flight::Octets(&self.envelope[start..end])
+                Flight::Bytes(&self.envelope[start..end])
             }
-            Next::Body => {
+            NextFlight::Body => {
                 self.body_sent = true;
                 Flight::Body
             }
-            Next::LoneDot => Flight::Octets(LONE_DOT),
+            NextFlight::LoneDot => Flight::Bytes(LONE_DOT),
         }
     }
 
-    /// Reads replies; returns how many octets were used: what is left was not awaited.
+    /// Reads replies and returns the number of bytes used.
+    ///
+    /// Unused bytes belong to no command of this transaction.
     pub fn receive_data(&mut self, data: &[u8]) -> usize {
         let used = self.reader.receive_data(data, self.awaiting);
         self.receive_replies();
         used
     }
 
-    /// The server has closed: whatever was not decided by a reply is lost.
+    /// Ends the transaction because the server closed the connection.
     pub fn receive_eof(&mut self) {
         self.reader.receive_eof();
         self.receive_replies();
-        self.end_of_stream(Verdict::Disconnected);
+        self.end_of_stream(TransactionEnd::Disconnected);
     }
 
-    /// What `data_to_send` gave last was not written in full.
+    /// Records that the last flight was not written completely.
     ///
-    /// Replies that are there may still be read, but no reply to the body can accept what the
-    /// server does not have.
+    /// Later replies may still refuse the message, but cannot accept it.
     pub fn write_failed(&mut self) {
         self.write_failed = true;
         self.body_sent = false;
     }
 
-    /// Replies that are due to what was written.
+    /// The number of awaited replies.
     #[must_use]
     pub fn awaiting(&self) -> usize {
         self.awaiting
     }
 
-    /// What became of the mail; `None` while that is open.
+    /// The end; `None` while the transaction is open.
     #[must_use]
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.verdict
+    pub fn end(&self) -> Option<TransactionEnd> {
+        self.end
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection must be closed.
     #[must_use]
     pub fn close(&self) -> bool {
         self.close
     }
 
-    /// The reply that decided; `None` where it was none.
+    /// The reply that explains the end; `None` if no single reply does.
     #[must_use]
     pub fn reply(&self) -> Option<&Reply> {
         self.reply.as_ref()
     }
 
-    /// The reader's word where the verdict is a fault.
+    /// The limit that a reply exceeded.
     #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn fault(&self) -> Option<ReplyFault> {
         self.reader.fault()
     }
 
-    /// The indices of the recipients that have the mail, or, before the verdict, are left.
+    /// The indices of the recipients that were accepted after RCPT. After the end, only the
+    /// recipients for which the message was accepted remain.
     #[must_use]
     pub fn accepted(&self) -> &[usize] {
         &self.accepted
     }
 
-    /// On LMTP, the reply by which each of `accepted` has the mail; else empty.
+    /// LMTP: the reply to the body for each recipient in `accepted`.
     #[must_use]
-    pub fn accepting(&self) -> &[Reply] {
-        &self.accepting
+    pub fn lmtp_replies(&self) -> &[Reply] {
+        &self.lmtp_replies
     }
 
-    /// On LMTP, those of `refused` that were accepted by RCPT and refused behind the body.
+    /// LMTP: the indices of the recipients that were accepted after RCPT but refused after the
+    /// body.
     #[must_use]
-    pub fn refused_last(&self) -> &[usize] {
-        &self.refused_last
+    pub fn refused_after_body(&self) -> &[usize] {
+        &self.refused_after_body
     }
 
-    /// Index and reply of the recipients refused so far.
+    /// The index and the reply of each recipient refused so far.
     #[must_use]
     pub fn refused(&self) -> &[(usize, Reply)] {
         &self.refused
     }
 
-    /// Whether the body was handed out and, as far as is known, written in full.
+    /// Whether the body was written. True after `Flight::Body` was returned, unless `write_failed`
+    /// was called.
     #[must_use]
     pub fn body_sent(&self) -> bool {
         self.body_sent
     }
 
-    /// Whether a lone dot ended the data mode for nobody.
+    /// Whether the transaction ends the data mode with a lone dot instead of a message.
     #[must_use]
-    pub fn is_data_mode_left(&self) -> bool {
+    pub fn has_left_data_mode(&self) -> bool {
         self.lone_dot
     }
 
     fn receive_replies(&mut self) {
-        // All are taken: what stands behind a reply that ended it all belongs to nothing.
+        // Replies after the end belong to no command, so they are dropped.
         let replies: Vec<Reply> = self.reader.events().collect();
         for reply in replies {
             self.receive_reply(reply);
-            if self.verdict.is_some() {
+            if self.end.is_some() {
                 return;
             }
         }
         if self.reader.fault().is_some() {
-            self.end_of_stream(Verdict::Fault);
+            self.end_of_stream(TransactionEnd::Fault);
         }
     }
 
-    /// Gives a reply that was read elsewhere to the oldest command that has none.
+    /// Matches a reply to the oldest command without a reply (RFC 2920 3.2).
     ///
-    /// For whoever reads the replies of several transactions off one stream; there has to be such
-    /// a command, which `awaiting` tells.
+    /// `awaiting` must not be 0.
     pub fn receive_reply(&mut self, reply: Reply) {
         self.awaiting = self.awaiting.saturating_sub(1);
         match self.phase() {
             Phase::Mail => self.receive_mail(reply),
             Phase::Rcpt => self.receive_rcpt(reply),
             Phase::Data => self.receive_data_reply(reply),
-            _ if self.lone_dot => self.end(self.refusal(), is_ending(&reply), None),
+            // A lone dot is sent only after refusals. They determine the transaction's result, and
+            // the reply to the lone dot does not change it.
+            _ if self.lone_dot => self.finish(self.refusal(), is_ending(&reply), None),
             _ => self.receive_final(reply),
         }
-        if self.verdict.is_none() && self.awaiting == 0 {
+        if self.end.is_none() && self.awaiting == 0 {
             self.next_flight();
         }
     }
 
-    /// The command that the next reply answers.
+    /// The command to which the next reply belongs.
     #[must_use]
     pub fn phase(&self) -> Phase {
         if self.mail_reply.is_none() {
@@ -391,9 +401,10 @@ impl Transaction {
 
     fn receive_mail(&mut self, reply: Reply) {
         let ending = is_ending(&reply);
+        // RFC 2920 3.1: all replies to the flight are read before a refusal ends the transaction.
         self.mail_reply = Some(reply);
         if ending {
-            self.end(Verdict::SenderRefused, true, None);
+            self.finish(TransactionEnd::SenderRefused, true, None);
         }
     }
 
@@ -401,6 +412,8 @@ impl Transaction {
         let (code, ending) = (reply.code, is_ending(&reply));
         let index = self.rcpt_replies;
         self.rcpt_replies += 1;
+        // RFC 5321 4.3.2: the codes for an accepted recipient are 250, and 251 for a forwarded
+        // recipient. smtplib accepts no other code.
         if code == 250 || code == 251 {
             self.accepted.push(index);
             return;
@@ -409,83 +422,101 @@ impl Transaction {
         if !ending {
             return;
         }
-        let verdict = if !self.mail_accepted() {
-            Verdict::SenderRefused
+        let end = if !self.mail_accepted() {
+            TransactionEnd::SenderRefused
         } else if code == SHUTDOWN || self.all_refused() {
-            Verdict::RecipientsRefused
+            TransactionEnd::RecipientsRefused
         } else {
-            Verdict::Disconnected
+            TransactionEnd::Disconnected
         };
-        self.end(verdict, true, None);
+        self.finish(end, true, None);
     }
 
     fn receive_data_reply(&mut self, reply: Reply) {
         self.data_reply = Some(reply.clone());
+        // RFC 5321 4.3.2: only 354 starts the data mode.
         if reply.code == 354 {
             return;
         }
+        // RFC 5321 3.3: DATA without an accepted sender and recipient is refused. The earlier
+        // refusal then determines the end, not the reply to DATA.
         let due = self.mail_accepted() && !self.accepted.is_empty();
-        let verdict = if due {
-            Verdict::DataRefused
+        let end = if due {
+            TransactionEnd::DataRefused
         } else {
             self.refusal()
         };
-        self.end(verdict, is_ending(&reply), Some(reply));
+        self.finish(end, is_ending(&reply), Some(reply));
     }
 
     fn receive_final(&mut self, reply: Reply) {
+        // If the body was not written completely, a 2yz does not accept the message.
         if accepts(&reply) && self.write_failed {
-            self.end(Verdict::Disconnected, true, None);
+            self.finish(TransactionEnd::Disconnected, true, None);
             return;
         }
-        self.finals.push(reply.clone());
+        self.final_replies.push(reply.clone());
         if !self.options.lmtp {
-            let verdict = if accepts(&reply) {
-                Verdict::Accepted
+            let end = if accepts(&reply) {
+                TransactionEnd::Accepted
             } else {
-                Verdict::DataRefused
+                TransactionEnd::DataRefused
             };
-            self.end(verdict, is_ending(&reply), Some(reply));
+            self.finish(end, is_ending(&reply), Some(reply));
             return;
         }
         let code = reply.code;
+        // RFC 5321 3.8: after a 421 the connection closes, so the 421 applies to all other
+        // recipients.
         if code == SHUTDOWN {
-            self.finals.resize(self.accepted.len(), reply);
+            self.final_replies.resize(self.accepted.len(), reply);
         }
-        if self.finals.len() == self.accepted.len() {
-            self.end_lmtp();
+        if self.final_replies.len() == self.accepted.len() {
+            self.finish_lmtp();
         } else if code == MALFORMED {
-            self.end(Verdict::Disconnected, true, None);
+            self.finish(TransactionEnd::Disconnected, true, None);
         }
     }
 
-    fn end_lmtp(&mut self) {
-        let close = self.finals.iter().any(is_ending);
-        match self.finals.iter().find(|reply| accepts(reply)).cloned() {
-            Some(accepting) => self.end(Verdict::Accepted, close, Some(accepting)),
-            None => self.end(Verdict::DataRefused, close, self.finals.first().cloned()),
+    fn finish_lmtp(&mut self) {
+        let close = self.final_replies.iter().any(is_ending);
+        match self
+            .final_replies
+            .iter()
+            .find(|reply| accepts(reply))
+            .cloned()
+        {
+            Some(accepting) => self.finish(TransactionEnd::Accepted, close, Some(accepting)),
+            None => self.finish(
+                TransactionEnd::DataRefused,
+                close,
+                self.final_replies.first().cloned(),
+            ),
         }
     }
 
     fn next_flight(&mut self) {
+        // A 354 must be handled first: the server may accept DATA although MAIL or every RCPT was
+        // refused (RFC 2920 3.1).
         if self.data_reply.is_some() {
             self.answer_data_mode();
         } else if !self.mail_accepted() {
-            self.end(Verdict::SenderRefused, false, None);
+            self.finish(TransactionEnd::SenderRefused, false, None);
         } else if self.rcpt_sent < self.rcpt_ends.len() {
             self.add_recipients(FLIGHT_RECIPIENTS);
         } else if self.accepted.is_empty() {
-            self.end(Verdict::RecipientsRefused, false, None);
+            self.finish(TransactionEnd::RecipientsRefused, false, None);
         } else {
-            self.next = Next::Envelope(self.envelope.len());
+            self.next = NextFlight::Envelope(self.envelope.len());
             self.next_replies = 1;
         }
     }
 
-    /// After 354: the body for those who are left, or a way out.
+    /// Chooses the flight after a 354, or ends the transaction.
     fn answer_data_mode(&mut self) {
         if !self.accepted.is_empty() && self.mail_accepted() {
-            self.next = Next::Body;
+            self.next = NextFlight::Body;
+            // RFC 2033 4.2: the server sends one reply to the body for each accepted RCPT.
             self.next_replies = if self.options.lmtp {
                 self.accepted.len()
             } else {
@@ -495,23 +526,28 @@ impl Transaction {
             || self.options.lmtp
             || self.refused.iter().any(|(_, reply)| !refuses(reply))
         {
-            // A lone dot would mail an empty body, to a recipient behind a refused sender or to
-            // one that got 252 or 999, say; on LMTP it would have no reply.
-            self.end(self.refusal(), true, None);
+            // A lone dot would submit an empty message if a recipient was accepted, or if a reply
+            // to RCPT was no clear refusal (such as 252). Over LMTP, the server sends no reply to a
+            // lone dot if no recipient was accepted (RFC 2033 4.2). In these cases the connection
+            // is closed.
+            self.finish(self.refusal(), true, None);
         } else {
+            // RFC 2920 3.1: "if the DATA command was accepted the client SMTP should send a single
+            // dot".
             self.lone_dot = true;
-            self.next = Next::LoneDot;
+            self.next = NextFlight::LoneDot;
             self.next_replies = 1;
         }
     }
 
-    /// Puts the next recipients on the flight, and DATA behind the last of them.
+    /// Adds the next recipients, and DATA after the last one.
     fn add_recipients(&mut self, limit: usize) {
         let limit = if self.options.sequential { 1 } else { limit };
         let total = self.rcpt_ends.len();
         let before = self.rcpt_sent;
         self.rcpt_sent = total.min(before + limit);
         self.next_replies += self.rcpt_sent - before;
+        // RFC 2920 3.1: DATA must be the last command of a group, so it follows the last RCPT.
         let end = if self.rcpt_sent == total && !self.options.data_alone && !self.options.sequential
         {
             self.next_replies += 1;
@@ -519,57 +555,60 @@ impl Transaction {
         } else {
             self.rcpt_ends[self.rcpt_sent - 1]
         };
-        self.next = Next::Envelope(end);
+        self.next = NextFlight::Envelope(end);
     }
 
-    fn end_of_stream(&mut self, undecided: Verdict) {
-        if self.verdict.is_some() {
+    fn end_of_stream(&mut self, undecided: TransactionEnd) {
+        if self.end.is_some() {
             return;
         }
-        let verdict = if self.mail_reply.is_some() && !self.mail_accepted() {
-            Verdict::SenderRefused
+        let end = if self.mail_reply.is_some() && !self.mail_accepted() {
+            TransactionEnd::SenderRefused
         } else if self.all_refused() {
-            Verdict::RecipientsRefused
+            TransactionEnd::RecipientsRefused
         } else {
             undecided
         };
-        self.end(verdict, true, None);
+        self.finish(end, true, None);
     }
 
-    fn end(&mut self, verdict: Verdict, close: bool, reply: Option<Reply>) {
-        self.verdict = Some(verdict);
+    fn finish(&mut self, end: TransactionEnd, close: bool, reply: Option<Reply>) {
+        self.end = Some(end);
         self.close = close || self.write_failed;
         self.awaiting = 0;
-        // A flight that nobody has taken yet must not leave after the verdict.
-        self.next = Next::Nothing;
+        // No flight may be written after the end.
+        self.next = NextFlight::Nothing;
         self.next_replies = 0;
-        self.reply = if verdict == Verdict::SenderRefused {
+        self.reply = if end == TransactionEnd::SenderRefused {
             self.mail_reply.clone()
         } else {
             reply
         };
-        if self.options.lmtp && !self.finals.is_empty() {
-            self.settle_lmtp_recipients();
-        } else if verdict != Verdict::Accepted {
+        if self.options.lmtp && !self.final_replies.is_empty() {
+            self.assign_lmtp_replies();
+        } else if end != TransactionEnd::Accepted {
             self.accepted.clear();
         }
     }
 
-    /// Each recipient that was left gets its own reply to the body; some may have none.
-    fn settle_lmtp_recipients(&mut self) {
+    /// Pairs each accepted recipient with its reply to the body, in order (RFC 2033 4.2).
+    ///
+    /// A recipient without a reply is neither in `accepted` nor in `refused`.
+    fn assign_lmtp_replies(&mut self) {
         let left = std::mem::take(&mut self.accepted);
-        for (index, reply) in left.into_iter().zip(&self.finals) {
+        for (index, reply) in left.into_iter().zip(&self.final_replies) {
             if accepts(reply) {
                 self.accepted.push(index);
-                self.accepting.push(reply.clone());
+                self.lmtp_replies.push(reply.clone());
             } else {
                 self.refused.push((index, reply.clone()));
-                self.refused_last.push(index);
+                self.refused_after_body.push(index);
             }
         }
         self.refused.sort_by_key(|(index, _)| *index);
     }
 
+    /// Whether MAIL was accepted. As in smtplib, only the code 250 accepts it (RFC 5321 4.3.2).
     fn mail_accepted(&self) -> bool {
         self.mail_reply
             .as_ref()
@@ -580,27 +619,29 @@ impl Transaction {
         !self.refused.is_empty() && self.refused.len() == self.rcpt_ends.len()
     }
 
-    /// The verdict where the body was never due.
-    fn refusal(&self) -> Verdict {
+    /// The end of a transaction whose body was never written, because MAIL or the recipients were
+    /// refused.
+    fn refusal(&self) -> TransactionEnd {
         if self.mail_accepted() {
-            Verdict::RecipientsRefused
+            TransactionEnd::RecipientsRefused
         } else {
-            Verdict::SenderRefused
+            TransactionEnd::SenderRefused
         }
     }
 }
 
-/// Whether nothing more can be said on the connection after it.
+/// Whether the connection must be closed after this reply.
 fn is_ending(reply: &Reply) -> bool {
     reply.code == SHUTDOWN || reply.code == MALFORMED
 }
 
-/// Whether a reply says no: a code beyond RFC 5321's may mean anything.
+/// Whether a reply is a refusal (RFC 5321 4.2.1). Other codes, such as 252 or 600, may or may not
+/// be refusals.
 fn refuses(reply: &Reply) -> bool {
     (400..=599).contains(&reply.code)
 }
 
-/// Whether a reply to the body says that the server has the mail: any 2yz does.
+/// Whether a reply to the body accepts the message: any 2yz (RFC 5321 4.2.5).
 fn accepts(reply: &Reply) -> bool {
     (200..=299).contains(&reply.code)
 }

@@ -1,14 +1,15 @@
-"""`rapidsmtp.aio` with smtplib's face: each coroutine is run to its end.
+"""`rapidsmtp.aio` with the blocking interface of smtplib: each call runs one coroutine.
 
-So the tests that lay smtplib and the drop-in beside each other judge the asyncio classes too. What
-is safer in them by default is switched off here: smtplib has none of it.
+Tests that compare smtplib with the drop-in use this module to test the asyncio classes too. The
+module switches off the secure defaults of these classes, because smtplib has no such defaults.
 """
 
 import asyncio
 import inspect
 from typing import Any
 
-from rapidsmtp import aio, authentication
+from rapidsmtp import aio
+from rapidsmtp._smtp import login
 from rapidsmtp.errors import SMTPConnectError
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
@@ -37,18 +38,21 @@ class _Blocking:
     def connect(self, *args: Any) -> Any:
         try:
             return self._run(self._client.connect(*args))
-        except SMTPConnectError as error:  # smtplib's returns it, and leaves the connection open
+        except SMTPConnectError as error:
+            # If the greeting is a refusal, smtplib returns it and leaves the connection open.
             return error.smtp_code, error.smtp_error
 
     def login(self, user: str, password: str, initial_response_ok: bool = True) -> Any:
-        # smtplib goes on after a 535.
-        steps = authentication.login(self._client, user, password, initial_response_ok)
-        return self._run(self._client._take(steps))
+        # After a 535, `aio.SMTP.login` stops, but smtplib tries the next mechanism. So this method
+        # runs the login of the drop-in.
+        steps = login.login(self._client, user, password, initial_response_ok)
+        return self._run(self._client._run(steps))
 
     def close(self) -> None:
         self._run(self._client.close())
 
-    def __enter__(self) -> Any:  # aio's would connect again
+    # `aio.SMTP.__aenter__` is not called, because it would connect again.
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *args: object) -> Any:

@@ -1,18 +1,27 @@
-"""The command line as a process of its own, and a scripted server to send to."""
+"""Helpers that run the command line in this process or in a new one, and a scripted relay."""
 
 import contextlib
 import json
+import logging
+import math
 import os
+import signal
+import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+from unittest import mock
 
+import processes
 import rapidsmtp
+from rapidsmtp import cli
 
 EML = (
     "From: news@example.com\nTo: {{ name }} <{{ email }}>\nBcc: hidden@example.com\n"
@@ -20,13 +29,16 @@ EML = (
     "List-Unsubscribe-Post: List-Unsubscribe=One-Click\n\nDear {{ name }}\n"
 )
 CSV = "id,name,email\n1,Anna,anna@example.com\n2,Bo,bo@example.com\n3,Cy,cy@example.com\n"
+SERVER_THREAD = "scripted relay"
+_threads: set[threading.Thread] = set()
+MAIN = "import sys; from rapidsmtp.cli import main; sys.exit(main())"
 ONCE = ("--connections", "1", "--max-attempts", "1")
 
-Script = Callable[["Relay", str], str | None]
+Script = Callable[["ScriptedRelay", str], str | None]
 
 
-def accept(relay: "Relay", line: str) -> str | None:
-    """The replies of a server that takes everything."""
+def accept(relay: "ScriptedRelay", line: str) -> str | None:
+    """Reply as a relay that accepts every message."""
     verb = line[:4].upper()
     return {
         "EHLO": relay.greeting,
@@ -37,8 +49,8 @@ def accept(relay: "Relay", line: str) -> str | None:
     }.get(verb, "250 ok")
 
 
-class Relay:
-    """A server that answers by a script: a reply, or None to close the connection."""
+class ScriptedRelay:
+    """A relay that sends the replies of a script, and disconnects if the script returns None."""
 
     def __init__(
         self, script: Script = accept, extensions: str = "", tls: ssl.SSLContext | None = None
@@ -59,7 +71,10 @@ class Relay:
         self.connection: socket.socket | None = None
         self.certificate: bytes | None = None
         self._tls = tls
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=target, args=arguments, name=SERVER_THREAD, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
@@ -74,12 +89,13 @@ class Relay:
                     continue
             self.connections += 1
             self.connection = connection
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        gone = contextlib.suppress(OSError)  # a client may leave when it likes
-        with gone, connection, connection.makefile("rwb", buffering=0) as file:
-            file.write(b"220 relay\r\n")
+        # A client may close the connection at any time. This is not an error.
+        lost = contextlib.suppress(OSError)
+        with lost, connection, connection.makefile("rb") as file:
+            connection.sendall(b"220 relay\r\n")
             body: list[str] | None = None
             for raw in file:
                 line = raw.decode().rstrip("\r\n")
@@ -94,31 +110,38 @@ class Relay:
                 if reply is None:
                     connection.shutdown(socket.SHUT_RDWR)
                     return
-                file.write(reply.encode() + b"\r\n")
-                taken = line.upper() == "DATA" and reply.startswith("354")
-                body = [] if taken else None
-
-    def hang_up(self) -> None:
-        """Close the connection under way."""
-        assert self.connection is not None
-        self.connection.shutdown(socket.SHUT_RDWR)
+                connection.sendall(reply.encode() + b"\r\n")
+                expects_body = line.upper() == "DATA" and reply.startswith("354")
+                body = [] if expects_body else None
 
     def close(self) -> None:
         self._socket.close()
 
 
-class Command:
-    """Runs `python -m rapidsmtp` in a directory with a template and a list."""
+Relays = Callable[..., ScriptedRelay]
+"""The type of the fixture `relays`: a function that starts a relay, with optional arguments."""
 
-    def __init__(self, directory: Path, half: str) -> None:
+
+class Command:
+    """The command `rapidsmtp`, in a directory with a template and a recipients list.
+
+    A call runs the command in this process. This is much faster than a new process. `start` and
+    `run` start a process, for tests of signals, pipes, closed streams and the interpreter's exit.
+
+    Attributes:
+        directory: The working directory of the command.
+        environment: The environment variables of the command.
+    """
+
+    def __init__(self, directory: Path, backend: str) -> None:
         self.directory = directory
         source = Path(rapidsmtp.__file__).resolve().parents[1]
         self.environment = {
             **{key: value for key, value in os.environ.items() if key != "RAPIDSMTP_PASSWORD"},
-            "RAPIDSMTP_CORE": half,
+            "RAPIDSMTP_CORE": backend,
             "PYTHONPATH": str(source),
         }
-        self.write("letter.eml", EML)
+        self.write("message.eml", EML)
         self.write("list.csv", CSV)
 
     def write(self, name: str, text: str | bytes) -> str:
@@ -126,9 +149,49 @@ class Command:
         (self.directory / name).write_bytes(data)
         return name
 
-    def start(self, *arguments: str, stdin: Any = subprocess.DEVNULL) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "rapidsmtp", *arguments],
+    def __call__(
+        self, *arguments: str, stdin: str = "", stderr: TextIO | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command in this process, and check that it does not change the process's state.
+
+        Args:
+            arguments: The command line.
+            stdin: The text of the standard input.
+            stderr: The stream that replaces the standard error. If it is None, a file replaces the
+                standard error.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            threads = set(threading.enumerate())
+            with (
+                contextlib.chdir(self.directory),
+                mock.patch.dict(os.environ, self.environment, clear=True),
+                _files_as_streams(Path(folder), stdin, stderr) as (output, errors),
+            ):
+                before = _process_state()
+                try:
+                    status: Any = cli.main(arguments)
+                except SystemExit as exit:  # --help, --version
+                    status = exit.code or 0
+                assert _process_state() == before
+            started = set(threading.enumerate()) - threads
+            _threads.update(each for each in started if each.name != SERVER_THREAD)
+            return subprocess.CompletedProcess(
+                arguments, status, output.read_text("utf-8"), errors.read_text("utf-8")
+            )
+
+    def start(
+        self, *arguments: str, stdin: Any = subprocess.DEVNULL, prepare: str = ""
+    ) -> "subprocess.Popen[str]":
+        """Start a command as a process.
+
+        Args:
+            arguments: The command line.
+            stdin: The standard input, as for `subprocess.Popen`.
+            prepare: Python code that the process executes before the command.
+        """
+        program = ["-c", f"{prepare}\n{MAIN}"] if prepare else ["-m", "rapidsmtp"]
+        return processes.start(
+            [sys.executable, *program, *arguments],
             cwd=self.directory,
             env=self.environment,
             stdin=stdin,
@@ -138,23 +201,82 @@ class Command:
             encoding="utf-8",
         )
 
-    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=120)
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command as a process, and wait for its end."""
+        with self.start(*arguments) as process:
+            output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
-    def send(self, url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        files = ("--template", "letter.eml", "--to", "list.csv")
-        # One connection and one attempt, for the tests' scripts count both.
-        return self("send", "--relay", url, *files, *ONCE, *arguments)
+    def send(self, url: str, *arguments: str, **streams: Any) -> "subprocess.CompletedProcess[str]":
+        """Run `send` in this process, with one connection and one attempt, as scripts expect."""
+        files = ("--template", "message.eml", "--to", "list.csv")
+        return self("send", "--relay", url, *files, *ONCE, *arguments, **streams)
 
     def report(self, url: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
+        """Run `send --json` in this process; return its exit status, report and standard error."""
         result = self.send(url, "--json", "--tag", "id", *arguments)
         return result.returncode, json.loads(result.stdout), result.stderr
 
 
+@contextlib.contextmanager
+def _files_as_streams(
+    folder: Path, stdin: str, stderr: TextIO | None
+) -> Iterator[tuple[Path, Path]]:
+    """Replace the standard streams with files, as a shell's redirection does."""
+    source, output, errors = (folder / name for name in ("stdin", "stdout", "stderr"))
+    source.write_text(stdin, "utf-8")
+    with (
+        source.open(encoding="utf-8") as stdin_stream,
+        output.open("w", encoding="utf-8") as stdout_stream,
+        errors.open("w", encoding="utf-8", buffering=1) as stderr_stream,
+        mock.patch.multiple(
+            sys, stdin=stdin_stream, stdout=stdout_stream, stderr=stderr or stderr_stream
+        ),
+    ):
+        yield output, errors
+
+
+def _process_state() -> dict[str, Any]:
+    """Return the state that a command must not change, because later tests share the process."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+    return {
+        "environment": dict(os.environ),
+        "directory": Path.cwd(),
+        "arguments": list(sys.argv),
+        "path": list(sys.path),
+        "handlers of signals": [signal.getsignal(each) for each in signals],
+        "logging": (logging.root.level, list(logging.root.handlers), logging.root.manager.disable),
+        "warnings": list(warnings.filters),
+        "smtplib": smtplib.SMTP,
+    }
+
+
+def wait_for_threads() -> None:
+    """Wait for the end of all threads that commands have started in this process."""
+    for thread in _threads:
+        thread.join(30)
+        assert not thread.is_alive(), thread
+    _threads.clear()
+
+
 def one_line(result: "subprocess.CompletedProcess[str]", expected: str) -> None:
+    """Check that a command reported wrong usage in one line on stderr."""
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("rapidsmtp: ") and expected in line
+
+
+def is_rate(rate: float, rate_error: float, count: float, seconds: float, error: float) -> bool:
+    """Return whether a rounded rate is a count divided by rounded seconds.
+
+    Args:
+        rate: The rate.
+        rate_error: The maximum rounding error of the rate.
+        count: The count.
+        seconds: The seconds.
+        error: The maximum rounding error of the seconds.
+    """
+    least = count / (seconds + error)
+    most = count / (seconds - error) if seconds > error else math.inf
+    return least - rate_error <= rate <= most + rate_error

@@ -1,4 +1,4 @@
-"""The same calls to smtplib and to a face of rapidsmtp, side by side."""
+"""Make the same calls to smtplib and to rapidsmtp, and compare the results."""
 
 import smtplib
 from collections.abc import Callable
@@ -27,11 +27,11 @@ STATE = (
 Scenario = Callable[["Session"], None]
 
 faces: list[Any] = [rapidsmtp]
-"""What is laid beside smtplib: the drop-in, unless a test puts another face there."""
+"""The modules compared with smtplib: the drop-in, unless a test replaces it."""
 
 
 class Session:
-    """Calls to one module's client, and what they came to."""
+    """Calls to the client of one module, and their results."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
@@ -48,7 +48,7 @@ class Session:
         try:
             outcome: tuple[Any, ...] = ("returned", function())
         except Exception as error:
-            outcome = ("raised", type(error), error.args, told_by(error))
+            outcome = ("raised", type(error), error.args, details_of(error))
         self.record.append((outcome, self._state()))
 
     def _make(self, kind: str, *args: Any, **named: Any) -> None:
@@ -57,13 +57,15 @@ class Session:
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self.client, name, "absent") for name in STATE}
-        if faces[0] is not rapidsmtp:  # streams of asyncio have no file, and LMTP a port of its own
+        # `aio.SMTP` has no `file`, and `aio.LMTP` has another default port, so these attributes are
+        # not compared.
+        if faces[0] is not rapidsmtp:
             state |= {"file": None, "default_port": None, "_host": None}
         return {**state, "sock": state["sock"] is None, "file": state["file"] is None}
 
 
-def told_by(error: Exception) -> dict[str, Any]:
-    """The attributes that smtplib's exceptions have; ours may have more."""
+def details_of(error: Exception) -> dict[str, Any]:
+    """Return the attributes of an exception, without those that only rapidsmtp has."""
     names = {"smtp_code", "smtp_error", "sender"}
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         names.add("recipients")
@@ -71,7 +73,7 @@ def told_by(error: Exception) -> dict[str, Any]:
 
 
 def compare(scenario: Scenario, wire: Callable[[], bytes] | None = None) -> list[Any]:
-    """Run a scenario with both modules; the record that they share."""
+    """Run a scenario with both modules, assert equal records, and return the record."""
     runs = []
     for module in (smtplib, faces[0]):
         session = Session(module)

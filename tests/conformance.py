@@ -1,10 +1,10 @@
-"""Run CPython's own tests of smtplib over a module that stands in smtplib's place.
+"""Run CPython's tests of smtplib with another module instead of smtplib.
 
-The tests are `test.test_smtplib` of the interpreter that runs this file: the specification of a
-drop-in, kept by others. They run in a process of their own, because the module is swapped before
-they are imported, and because a hang or a crash must cost one test and not the whole run.
+The tests are `test.test_smtplib` of the interpreter that runs this file. CPython maintains them, so
+they are the specification of a drop-in. They run in a separate process for two reasons: the module
+is replaced before they are imported, and a blocked or crashed test must not end the whole run.
 
-`run` is for `test_conformance.py`; executed as a script, this file is that process.
+`test_conformance.py` calls `run`, which executes this file as a script in that process.
 """
 
 import faulthandler
@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+import processes
+
 SECONDS_PER_TEST = 30
 SECONDS_PER_RUN = 240
 
@@ -31,13 +33,14 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class Setting:
-    """What stands in smtplib's place, and how.
+    """The choice of the module that replaces smtplib in a run, and of the way to replace it.
 
     Attributes:
-        module: the module's name; `smtplib` for the baseline.
-        core: the half of the core that it has to run on, or nothing for the baseline.
-        install: its `install()` is called, where otherwise the module itself takes the place.
-        pipelining: the test server offers PIPELINING (RFC 2920) in every reply to EHLO.
+        module: The name of the module. It is `smtplib` for the baseline.
+        core: The backend that the module must use. It is empty for the baseline.
+        install: Whether `install()` of the module is called. If false, the module itself replaces
+            smtplib.
+        pipelining: Whether every EHLO reply of the test server contains PIPELINING (RFC 2920).
     """
 
     module: str = "smtplib"
@@ -48,42 +51,43 @@ class Setting:
 
 @dataclass
 class Report:
-    """What a run has shown.
+    """The results of a run.
 
     Attributes:
-        outcomes: `passed`, `skipped` or the failure's text, by test id.
-        flights: how often the server received more than one command at once.
-        trouble: why the run ended early; empty where every test has an outcome.
+        outcomes: For each test id: `passed`, `skipped` or the text of the failure.
+        flights: The number of reads in which the server received more than one command.
+        abort_reason: The reason for an early end of the run. It is empty if every test has an
+            outcome.
     """
 
     outcomes: dict[str, str] = field(default_factory=dict)
     flights: int = 0
-    trouble: str = ""
+    abort_reason: str = ""
 
     def passed(self) -> set[str]:
-        """The ids of the tests that passed."""
+        """Return the ids of the tests that passed."""
         return {test for test, outcome in self.outcomes.items() if outcome == PASSED}
 
     def missed(self, baseline: "Report") -> dict[str, str]:
-        """The tests that passed in the baseline and did not pass here, each with its reason."""
+        """Return the tests that passed in the baseline but not in this run, with the reasons."""
         missed = sorted(baseline.passed() - self.passed())
-        told = {test: self.outcomes[test] for test in missed if test in self.outcomes}
-        if len(told) < len(missed):
-            told[f"{len(missed) - len(told)} tests"] = "they did not run"
-        return told
+        reasons = {test: self.outcomes[test] for test in missed if test in self.outcomes}
+        if len(reasons) < len(missed):
+            reasons[f"{len(missed) - len(reasons)} tests"] = "they did not run"
+        return reasons
 
 
-# The parent: it starts the processes and reads their logs.
+# The parent process starts the test processes and reads their logs.
 
 
 def run(setting: Setting, folder: Path, path: str = "", limit: float = SECONDS_PER_RUN) -> Report:
     """Run all tests of `test.test_smtplib` under a setting.
 
     Args:
-        setting: what to test.
-        folder: an empty folder for the logs.
-        path: where the module is found, if this interpreter has not installed it.
-        limit: seconds for the whole run.
+        setting: The module to test and the way to replace smtplib.
+        folder: An empty folder for the logs.
+        path: The folder of the module, if the module is not installed in this interpreter.
+        limit: The time limit of the whole run, in seconds.
     """
     report = Report()
     deadline = time.monotonic() + limit
@@ -95,11 +99,11 @@ def run(setting: Setting, folder: Path, path: str = "", limit: float = SECONDS_P
         if ended:
             return report
         if time.monotonic() >= deadline:
-            report.trouble = f"stopped after {limit} seconds"
+            report.abort_reason = f"stopped after {limit} seconds"
             return report
         if len(report.outcomes) == known:
             said = log.with_suffix(".txt").read_text(errors="replace").strip()
-            report.trouble = f"exit status {status}: {said[-800:]}"
+            report.abort_reason = f"exit status {status}: {said[-800:]}"
             return report
 
 
@@ -110,7 +114,7 @@ def _process(setting: Setting, log: Path, path: str, done: list[str], deadline: 
         environment["PYTHONPATH"] = path
     arguments = json.dumps({"setting": asdict(setting), "log": str(log), "done": done})
     with log.with_suffix(".txt").open("wb") as output:
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, __file__, arguments],
             cwd=log.parent,
             env=environment,
@@ -128,7 +132,7 @@ def _process(setting: Setting, log: Path, path: str, done: list[str], deadline: 
 
 
 def _read(log: Path, report: Report) -> bool:
-    """Take a process's log into the report, and say whether it came to its end."""
+    """Add the log of a process to the report, and return whether the process ran to its end."""
     running = ""
     ended = False
     for line in log.read_text().splitlines() if log.exists() else ():
@@ -146,11 +150,11 @@ def _read(log: Path, report: Report) -> bool:
     return ended
 
 
-# The process under test.
+# The test process.
 
 
 class Recorder(unittest.TestResult):
-    """Writes each start and each outcome at once, so that they survive a crash."""
+    """A test result that writes each start and each outcome at once, so that a crash loses none."""
 
     def __init__(self, log: TextIO) -> None:
         super().__init__()
@@ -177,27 +181,28 @@ class Recorder(unittest.TestResult):
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
         super().addError(test, err)
-        self.outcome = _told(err)
+        self.outcome = _error_line(err)
 
     def addFailure(self, test: unittest.TestCase, err: Any) -> None:
         super().addFailure(test, err)
-        self.outcome = _told(err)
+        self.outcome = _error_line(err)
 
     def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:
         super().addSubTest(test, subtest, err)
         if err is not None:
-            self.outcome = _told(err)
+            self.outcome = _error_line(err)
 
 
-def _told(err: Any) -> str:
+def _error_line(err: Any) -> str:
     return f"{err[0].__name__}: {str(err[1])[:500]}"
 
 
-def put_in_place(setting: Setting) -> None:
-    """Import the module under test and let `import smtplib` give it.
+def replace_smtplib(setting: Setting) -> None:
+    """Import the module under test and make `import smtplib` return it.
 
     Raises:
-        RuntimeError: the module runs on another half of the core, or did not install itself.
+        RuntimeError: The module uses another backend, or `install()` did not replace smtplib's
+            classes.
     """
     module = importlib.import_module(setting.module)
     if setting.core and module.implementation != setting.core:
@@ -213,8 +218,8 @@ def put_in_place(setting: Setting) -> None:
             raise RuntimeError(f"after install() smtplib.{name} is not {setting.module}'s")
 
 
-def offer_pipelining(tests: ModuleType) -> None:
-    """Add PIPELINING to what every channel of the test server answers to EHLO."""
+def add_pipelining(tests: ModuleType) -> None:
+    """Add PIPELINING to the EHLO reply of every channel class of the test server."""
     channels = [tests.smtpd.SMTPChannel]
     channels += [each for each in vars(tests).values() if _is_channel(each, channels[0])]
     for channel in channels:
@@ -243,7 +248,7 @@ def _with_pipelining(original: Callable[[Any, str], None]) -> Callable[[Any, str
 
 
 def count_flights(tests: ModuleType) -> Callable[[], int]:
-    """Count, from now on, how often the test server receives several commands at once."""
+    """Count the later reads that contain several commands, and return a function for the count."""
     channel = tests.smtpd.SMTPChannel
     original = channel.recv
     flights = 0
@@ -269,11 +274,11 @@ def each_test(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 def main(setting: Setting, log: Path, done: set[str]) -> None:
-    put_in_place(setting)
-    # `support.LOOPBACK_TIMEOUT` and the like are made for CPython's runner and serve here too.
+    replace_smtplib(setting)
+    # The tests use the time limits of `test.support`, such as `LOOPBACK_TIMEOUT`.
     tests = importlib.import_module("test.test_smtplib")
     if setting.pipelining:
-        offer_pipelining(tests)
+        add_pipelining(tests)
     flights = count_flights(tests)
     everything = each_test(unittest.defaultTestLoader.loadTestsFromModule(tests))
     suite = unittest.TestSuite(test for test in everything if test.id() not in done)

@@ -1,13 +1,13 @@
-"""Fixtures that every test shares; first of all, the halves of the core.
+"""Fixtures that all tests share, such as the backend under test.
 
-A test that asks for `core` runs once on each half, and so does a test of a face that asks for
-`half`. A missing compiled half is a failure, unless `--without-rust` says aloud that it is not
-wanted.
+A test with the fixture `core` or `backend` runs once on each backend. A missing compiled backend is
+a failure, unless the option `--without-rust` deselects its tests.
 """
 
 import importlib
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,17 +16,61 @@ import trustme
 import blocking
 import comparison
 import rapidsmtp
-from rapidsmtp import _core
+from rapidsmtp import _backend
 from real_servers import Exim, Postfix, RealServer, Unavailable
+
+# Tests whose result may depend on the interpreter, because they use its smtplib, email, asyncio,
+# logging or packaging, or its version of Django. `make test` runs the other tests on only one
+# interpreter. They test only rapidsmtp, and one abi3 file is the extension for all interpreters.
+DEPENDS_ON_INTERPRETER = {
+    "django_backend",
+    "test_aio_client.py",
+    "test_aio_sender.py",
+    "test_auth_objects.py",
+    "test_client_differential.py",
+    "test_client_replaced.py",
+    "test_client_sink.py",
+    "test_conformance.py",
+    "test_differences.py",
+    "test_import.py",
+    "test_installation.py",
+    "test_lmtp.py",
+    "test_logging.py",
+    "test_message.py",
+    "test_order_of_failures.py",
+    "test_outcome.py",
+    "test_packaging.py",
+    "test_pipelining.py",
+    "test_readme.py",
+    "test_security.py",
+    "test_sendmail_many.py",
+    "test_sender_life.py",
+    "test_telemetry.py",
+    "test_template.py",
+    "test_testing.py",
+    "test_to_bytes.py",
+}
+TESTS = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--without-rust", action="store_true", help="deselect the compiled half of every test"
+        "--without-rust", action="store_true", help="deselect the compiled backend of every test"
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rust: needs the compiled backend of the core")
+    config.addinivalue_line("markers", "interpreter: may depend on the interpreter")
+
+
+# This hook runs first, so that `-m interpreter` finds the marker.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        inside = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
+        if inside and inside[0] in DEPENDS_ON_INTERPRETER:
+            item.add_marker("interpreter")
     if not config.getoption("--without-rust"):
         return
     unwanted = [item for item in items if item.get_closest_marker("rust")]
@@ -34,34 +78,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in unwanted]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "rust: needs the compiled half of the core")
-
-
 @pytest.fixture(params=[pytest.param("rust", marks=pytest.mark.rust), "python"])
-def half(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of the half of the core that all of rapidsmtp uses during the test."""
-    before = _core.implementation
-    _core.use(request.param)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Select the backend that rapidsmtp uses during the test, and return its name."""
+    before = _backend.implementation
+    _backend.use(request.param)
     yield request.param
-    _core.use(before)
+    _backend.use(before)
 
 
 @pytest.fixture(params=["drop-in", "aio"])
 def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The face that `comparison.compare` lays beside smtplib during the test."""
+    """Select the client that `comparison.compare` compares with smtplib during the test."""
     ours = blocking if request.param == "aio" else rapidsmtp
     monkeypatch.setattr(comparison, "faces", [ours])
     return str(request.param)
 
 
 @pytest.fixture
-def core(half: str) -> ModuleType:
-    """The half of the core under test, as a module."""
-    return importlib.import_module("rapidsmtp._native" if half == "rust" else "rapidsmtp._pure")
+def fast_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the clock for backoff, rates and hold-offs of senders 50 times as fast as real time."""
+    monkeypatch.setattr("rapidsmtp._bulk.sender.CLOCK_SPEED", 50.0)
 
 
-# Throw-away certificates, and the real servers: for the files of tests that ask for them.
+@pytest.fixture
+def core(backend: str) -> ModuleType:
+    """Return the module of the backend under test."""
+    return importlib.import_module("rapidsmtp._native" if backend == "rust" else "rapidsmtp._pure")
+
+
+# Temporary certificates and real servers
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +124,7 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
 def real_server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    """Postfix or Exim, as Debian packs them; a skip says why one cannot be started."""
+    """Start Postfix or Exim from the system's packages, or skip the test with the reason."""
     try:
         server = request.param()
         server.start()

@@ -1,8 +1,8 @@
-"""Reads `tests/traces/*.smtp`, which cargo reads too: one transaction each.
+"""Reader of `tests/traces/*.smtp`; each file is one transaction, and cargo reads them too.
 
-Each line is a key and a value. First the envelope and how to begin; then what the client writes
-(`C:`, lines in a row are one flight), what the server answers (`S:`) and what happens (`E:`);
-then the verdict.
+Each line is a key and a value. The first lines are the envelope and the options. The next lines are
+the client's lines (`C:`, consecutive lines are one flight), the server's reply lines (`S:`) and
+events (`E:`). The last lines are the expected end of the transaction.
 """
 
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ PATHS = sorted((Path(__file__).parent / "traces").glob("*.smtp"))
 
 @dataclass
 class Trace:
-    """One transaction: `talk` holds flights of the client, lines of the server, and events."""
+    """One transaction. `talk` holds the client's flights, the server's lines and the events."""
 
     values: dict[str, str] = field(default_factory=dict)
     talk: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 def read(path: Path) -> Trace:
-    """Read a trace."""
+    """Parse a trace."""
     trace = Trace()
     talk = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,12 +1,13 @@
-"""Find the interpreters that the tests run on: every CPython from 3.11 up on this machine.
+"""Find the interpreters for the tests: each CPython from 3.11 on this machine.
 
-One is suitable if it runs, can make a virtual environment, and has CPython's own
-`test.test_smtplib` (distributions often leave it out), which the drop-in is judged by. Of each
-minor version the newest patch is taken. The paths go to standard output, one a line; what was
-taken or left, and why, to standard error. Where none has that test, the interpreter that runs
-this file is taken, so that all the other tests still run.
+An interpreter is suitable if it runs, can create a virtual environment, and has CPython's
+`test.test_smtplib`. The tests of the drop-in need that module, and distributions often omit it. The
+newest patch release of each minor version is chosen. The paths go to standard output, one on a
+line. The choices and their reasons go to standard error. If no interpreter has
+`test.test_smtplib`, the interpreter that runs this file is chosen, so that all other tests still
+run.
 
-This file also has to run on an old `python3`, so it keeps to what Python 3.7 understands.
+This file must also run on an old `python3`, so it uses the syntax of Python 3.7.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import NamedTuple
 OLDEST = (3, 11)
 SECONDS_TO_ANSWER = 20
 
-# Run by each candidate. A virtual environment answers with the interpreter that it was made of.
+# Each candidate runs this program. In a virtual environment, the program reports the interpreter
+# that created the environment.
 QUESTION = """
 import importlib, json, os, sys, sysconfig
 def lacks(name):
@@ -45,7 +47,7 @@ print(json.dumps({
 
 
 class Interpreter(NamedTuple):
-    """An interpreter that answered."""
+    """An interpreter that can run."""
 
     path: str
     version: tuple[int, ...]
@@ -61,21 +63,21 @@ class Interpreter(NamedTuple):
 
     @property
     def unusable(self) -> str:
-        """Why nothing of ours can be tested on it, or an empty string."""
+        """The reason why the interpreter is unsuitable for the tests; empty if it is suitable."""
         if self.name != "cpython":
             return f"it is {self.name}, not CPython"
         if self.minor < OLDEST:
             return "older than {}.{}".format(*OLDEST)
         if self.free_threaded:
-            return "free-threaded: the abi3 wheel does not fit it"
-        return f"it makes no virtual environment ({self.no_venv})" if self.no_venv else ""
+            return "free-threaded: the abi3 wheel does not support it"
+        return f"it cannot create a virtual environment ({self.no_venv})" if self.no_venv else ""
 
     def __str__(self) -> str:
         return "{} {}".format(".".join(map(str, self.version)), self.path)
 
 
 def candidates() -> Iterator[Path]:
-    """Every file on this machine that by its name and place may be a Python 3."""
+    """Yield each file on this machine whose name and folder may be those of a Python 3."""
     yield Path(sys.executable)
     home = Path("~").expanduser()
     managers = [Path(os.environ.get("PYENV_ROOT") or home / ".pyenv") / "versions"]
@@ -89,7 +91,7 @@ def candidates() -> Iterator[Path]:
 
 
 def ask(candidate: Path) -> Interpreter | None:
-    """What the candidate says of itself; None if it does not run (a shim with nothing behind)."""
+    """Run a candidate and return its properties, or None if it does not run (like some shims)."""
     if candidate.name.endswith("-config") or not os.access(str(candidate), os.X_OK):
         return None
     try:
@@ -101,19 +103,20 @@ def ask(candidate: Path) -> Interpreter | None:
             timeout=SECONDS_TO_ANSWER,
             check=True,
         )
-        said = json.loads(answer.stdout)
+        found = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    said["version"] = tuple(said["version"])
-    return Interpreter(**said)
+    found["version"] = tuple(found["version"])
+    return Interpreter(**found)
 
 
 def found() -> list[Interpreter]:
-    """Each interpreter on this machine once, however many names lead to it."""
+    """Return each interpreter on this machine once, even if it has several names."""
     by_path: dict[str, Interpreter] = {}
     asked: set[str] = set()
     for candidate in candidates():
-        # Links to one file are asked once; shims, and links of virtual environments, each.
+        # Skip a candidate that is a link to an interpreter that has already run. A shim is not a
+        # link to an interpreter, so it is not skipped.
         if str(candidate) in asked or os.path.realpath(str(candidate)) in by_path:
             continue
         asked.add(str(candidate))
@@ -124,7 +127,7 @@ def found() -> list[Interpreter]:
 
 
 def newest_of_each_minor(interpreters: list[Interpreter]) -> list[Interpreter]:
-    """The newest patch of each minor version, a final release before a release candidate."""
+    """Return the newest patch release of each minor version. A final release takes precedence."""
     newest: dict[tuple[int, ...], Interpreter] = {}
     for interpreter in sorted(interpreters, key=lambda each: (each.final, each.version)):
         newest[interpreter.minor] = interpreter
@@ -139,7 +142,7 @@ def main() -> int:
         if each.minor < OLDEST or each in chosen:
             continue
         reason = each.unusable or (each.no_tests and f"no test.test_smtplib ({each.no_tests})")
-        print(f"not tested on {each}: {reason or 'a newer patch is here'}", file=sys.stderr)
+        print(f"not tested on {each}: {reason or 'a newer patch exists'}", file=sys.stderr)
     if not chosen:
         own = ask(Path(sys.executable))
         if own is None or own.unusable:

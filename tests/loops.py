@@ -1,4 +1,4 @@
-"""The event loops that `rapidsmtp.aio` is tested on."""
+"""The event loops on which the tests run `rapidsmtp.aio`."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,11 +10,11 @@ SECONDS = 20
 
 
 def run_on(kind: str, main: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end, within a time limit.
+    """Run a coroutine within a time limit.
 
     Args:
         kind: `"asyncio"`, `"uvloop"`, or `"debug"` for asyncio's debug mode.
-        main: the coroutine.
+        main: The coroutine.
     """
 
     async def limited() -> Any:

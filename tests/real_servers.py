@@ -1,12 +1,10 @@
-"""Mail servers of the field, started for a test: Postfix and Exim, from the system's packages.
+"""Real mail servers for the tests: Postfix and Exim from the system's packages.
 
-Each runs on free ports of the loopback with a configuration of its own in a temporary folder, and
-is stopped by the process id that it was started with. One port for each way the server is to
-behave: plain, TLS from the first byte, two seconds of patience, refusals after DATA.
-A log comes from other processes, and late where the machine is busy: who wants to know what it
-says of a test has to wait until the server is done with the connections (`settled_log`).
-Both must be started as root, since they change to their own users; those users need no rights
-but in the temporary folder.
+Each server runs on free loopback ports, with its own configuration in a temporary folder. There is
+one port for each behaviour, such as TLS from the first byte, a time limit of two seconds, or
+refusals after DATA. The server's processes may write the log late. So a test calls `settled_log`,
+which waits until the log is complete. The servers must be started as root, because they change to
+their own users. These users need access only to the temporary folder.
 """
 
 import os
@@ -23,12 +21,12 @@ from typing import ClassVar
 
 import trustme
 
-PORTS = ("plain", "tls", "impatient", "no data", "no body", "harsh")
+PORTS = ("plain", "tls", "short timeout", "long error delay", "no data", "no body", "strict")
 SIZE_LIMIT = 30_000_000
-"""Octets of the largest message that either server takes."""
+"""The maximum size of a message that the servers accept, in bytes."""
 
 REFUSED = "refused"
-"""Local parts that begin with this are refused, in MAIL and in RCPT."""
+"""The servers refuse addresses that begin with this text, in MAIL and in RCPT."""
 
 
 COMPLAINT = re.compile(
@@ -36,30 +34,31 @@ COMPLAINT = re.compile(
     r"|too many|unexpected disconnection|lost while reading|bare ",
     re.IGNORECASE,
 )
-"""What a log says of a client without manners."""
+"""The log texts that report a protocol error of the client."""
 
 
 SETTLING = 10.0
-"""Seconds after which a connection is taken to be left open on purpose."""
+"""The maximum wait for the end of all connections, in seconds. Tests may keep a connection open."""
 
 
 class Unavailable(Exception):
-    """The server cannot be run here; the text says why."""
+    """The server cannot run on this machine. The exception's text is the reason."""
 
 
 class RealServer:
-    """A server that `start` runs and `close` ends.
+    """A server that `start` starts and `close` stops.
 
     Attributes:
-        ports: a port for each of `PORTS`.
-        authority: the certificate, in PEM, of who vouches for the server.
+        ports: The port number for each name in `PORTS`.
+        authority: The certificate of the server's authority, in PEM.
     """
 
     name: ClassVar[str]
     programs: ClassVar[tuple[str, ...]]
-    begun: ClassVar[re.Pattern[str]]
-    ended: ClassVar[re.Pattern[str]]
-    """The first and the last that is logged of a connection, with the client's port as group."""
+    connected: ClassVar[re.Pattern[str]]
+    disconnected: ClassVar[re.Pattern[str]]
+    """The patterns of the first and the last log line of a connection. The group is the client's
+    port."""
 
     def __init__(self) -> None:
         self.program = self._find()
@@ -69,7 +68,7 @@ class RealServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
-        self.folder.chmod(0o755)  # the server's own user must come through
+        self.folder.chmod(0o755)  # The server's own user needs access.
         authority = trustme.CA()
         self.authority = authority.cert_pem.bytes()
         certificate = authority.issue_cert("127.0.0.1", "localhost")
@@ -79,7 +78,7 @@ class RealServer:
         self.configure()
 
     def close(self) -> None:
-        """Stop, and leave nothing behind."""
+        """Stop the server and remove its folder."""
         self.stop()
         self._temporary.cleanup()
 
@@ -99,29 +98,31 @@ class RealServer:
         raise NotImplementedError
 
     def command(self) -> list[str]:
-        """The command that serves in the foreground."""
+        """Return the command that runs the server in the foreground."""
         raise NotImplementedError
 
     def messages(self) -> list[bytes]:
-        """The messages taken so far, with LF, in no order."""
+        """Return the messages accepted so far, with LF as line end, in any order."""
         raise NotImplementedError
 
     def deliveries(self) -> list[tuple[str, str, bytes]]:
-        """Sender, recipient and body (with LF) of each message and recipient taken so far.
+        """Return the sender, the recipient and the body (with LF) of each delivery so far.
 
-        Mail to example.com alone is sure to be among them.
+        The result contains every delivery to example.com. Deliveries to other domains may be
+        missing, because Postfix discards them.
         """
         raise NotImplementedError
 
     def log(self) -> str:
-        """All that the server has logged."""
+        """Return the whole log of the server."""
         files = sorted(self.folder.glob("log*"))
         return "".join(file.read_text(errors="replace") for file in files)
 
     def settled_log(self) -> str:
-        """The log, once it has the last word on each connection that was greeted before.
+        """Wait until the log of all earlier connections is complete, and return the log.
 
-        A connection of our own is the mark: its first line comes behind those of all others.
+        The method opens a new connection. It then waits until the log contains this connection and
+        the end of every connection.
         """
         with socket.create_connection(("127.0.0.1", self.ports["plain"]), SETTLING) as mark:
             port = str(mark.getsockname()[1])
@@ -132,8 +133,10 @@ class RealServer:
         while True:
             log = self.log()
             recent = log[self._started_at :]
-            begun, ended = (Counter(each.findall(recent)) for each in (self.begun, self.ended))
-            if (port in begun and not begun - ended) or time.monotonic() > deadline:
+            opened, ended = (
+                Counter(each.findall(recent)) for each in (self.connected, self.disconnected)
+            )
+            if (port in opened and not opened - ended) or time.monotonic() > deadline:
                 return log
             time.sleep(0.01)
 
@@ -148,8 +151,8 @@ class RealServer:
             while not _listens(port):
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
-                    said = (self.folder / "output").read_text() + self.log()
-                    raise Unavailable(f"{self.name} does not start here: {said[-500:]}")
+                    text = (self.folder / "output").read_text() + self.log()
+                    raise Unavailable(f"{self.name} does not start here: {text[-500:]}")
                 time.sleep(0.05)
 
     def stop(self) -> None:
@@ -164,12 +167,12 @@ class RealServer:
 
 
 class Postfix(RealServer):
-    """Postfix, with a master.cf of one smtpd for each port and a Maildir behind them."""
+    """Postfix. Its master.cf has one smtpd for each port, and it delivers mail to a Maildir."""
 
     name = "Postfix"
     programs = ("postfix",)
-    begun = re.compile(r": connect from \S+:(\d+)$", re.MULTILINE)
-    ended = re.compile(r": disconnect from \S+:(\d+) ")
+    connected = re.compile(r": connect from \S+:(\d+)$", re.MULTILINE)
+    disconnected = re.compile(r": disconnect from \S+:(\d+) ")
 
     @classmethod
     def runs(cls, program: str) -> bool:
@@ -184,7 +187,7 @@ class Postfix(RealServer):
         for each in (data, mail):
             shutil.chown(each, "postfix")
         access = self.settings / "access"
-        access.write_text(f"/^{REFUSED}/ 550 5.1.1 we do not like the name\n")
+        access.write_text(f"/^{REFUSED}/ 550 5.1.1 name refused\n")
         parameters = {
             "compatibility_level": "3.6",
             "queue_directory": queue,
@@ -200,7 +203,8 @@ class Postfix(RealServer):
             "message_size_limit": SIZE_LIMIT,
             "virtual_mailbox_limit": 0,
             "mailbox_size_limit": 0,
-            "smtpd_delay_reject": "no",  # a refused sender is refused in reply to MAIL
+            # With this value, Postfix refuses a sender in its reply to MAIL, not to RCPT.
+            "smtpd_delay_reject": "no",
             "smtpd_sender_restrictions": f"check_sender_access regexp:{access}",
             "smtpd_recipient_restrictions": f"check_recipient_access regexp:{access},"
             " permit_mynetworks, reject",
@@ -224,7 +228,7 @@ class Postfix(RealServer):
         (self.settings / "master.cf").write_text("\n".join(services) + "\n")
 
     def command(self) -> list[str]:
-        # start-fg, and the queue's folders made on the way.
+        # `start-fg` also creates the folders of the queue.
         return [self.program, "-c", str(self.settings), "start-fg"]
 
     def messages(self) -> list[bytes]:
@@ -264,21 +268,24 @@ _POSTFIX_SERVICES = {
 }
 _POSTFIX_PORTS: Mapping[str, Iterable[str]] = {
     "plain": ["smtpd_data_restrictions=reject_unauth_pipelining"],
+    # From the tenth error on this port, Postfix delays each reply by 60 seconds. So the duration of
+    # a test shows even a single delay.
+    "long error delay": ["smtpd_error_sleep_time=60s"],
     "tls": ["smtpd_tls_wrappermode=yes"],
-    "impatient": ["smtpd_timeout=2s"],
+    "short timeout": ["smtpd_timeout=2s"],
     "no data": ["smtpd_data_restrictions=reject"],
-    "no body": ["smtpd_end_of_data_restrictions=reject"],
-    "harsh": ["smtpd_hard_error_limit=5", "smtpd_error_sleep_time=0", "message_size_limit=100000"],
+    "no body": ["smtpd_end_of_data_restrictions=reject", "smtpd_error_sleep_time=60s"],
+    "strict": ["smtpd_hard_error_limit=5", "smtpd_error_sleep_time=0", "message_size_limit=100000"],
 }
 
 
 class Exim(RealServer):
-    """Exim's daemon, which leaves on its spool what it takes."""
+    """Exim's daemon, which keeps accepted messages in its spool."""
 
     name = "Exim"
     programs = ("exim4", "exim")
-    begun = re.compile(r" SMTP connection from \[\S+\]:(\d+) .*\(TCP/IP connection count")
-    ended = re.compile(
+    connected = re.compile(r" SMTP connection from \[\S+\]:(\d+) .*\(TCP/IP connection count")
+    disconnected = re.compile(
         r"(?:connection|call) from (?:.* )?\[[\d.]+\]:(\d+) I=.*"
         r"(?:lost|closed by|closed after|dropped|refused|timeout|handshake)"
     )
@@ -290,14 +297,14 @@ class Exim(RealServer):
     def configure(self) -> None:
         spool = self.folder / "spool"
         spool.mkdir()
-        said = subprocess.run(
+        output = subprocess.run(
             [self.program, "-C", "/dev/null", "-bP", "exim_user"],
             check=True,
             capture_output=True,
             text=True,
         )
-        shutil.chown(spool, said.stdout.split("=")[1].strip())
-        shutil.chown(self.folder, said.stdout.split("=")[1].strip())
+        shutil.chown(spool, output.stdout.split("=")[1].strip())
+        shutil.chown(self.folder, output.stdout.split("=")[1].strip())
         addresses = " ; ".join(f"[127.0.0.1]:{port}" for port in self.ports.values())
         text = _EXIM.format(
             addresses=addresses,
@@ -321,7 +328,8 @@ class Exim(RealServer):
         found = []
         for file in (self.folder / "spool" / "input").rglob("*-H"):
             lines = file.read_text().split("\n")
-            # The envelope's end: the tree of those that have it already, of which there are none.
+            # In this file, the line `XX` means that no recipient has the message yet. The next
+            # lines are the number of recipients and the recipients.
             count = lines.index("XX") + 1
             recipients = lines[count + 1 : count + 1 + int(lines[count])]
             content = file.with_name(file.name[:-1] + "D").read_bytes().partition(b"\n")[2]
@@ -337,7 +345,7 @@ primary_hostname = server.example
 pid_file_path =
 queue_only = true
 process_log_path = {spool}/process
-message_size_limit = ${{if eq{{$received_port}}{{{harsh}}}{{100000}}{{{size}}}}}
+message_size_limit = ${{if eq{{$received_port}}{{{strict}}}{{100000}}{{{size}}}}}
 write_rejectlog = false
 host_lookup =
 rfc1413_query_timeout = 0s
@@ -348,21 +356,21 @@ tls_advertise_hosts = *
 tls_certificate = {certificate}
 tls_privatekey = {certificate}
 tls_on_connect_ports = {tls}
-smtp_receive_timeout = ${{if eq{{$received_port}}{{{impatient}}}{{2s}}{{5m}}}}
+smtp_receive_timeout = ${{if eq{{$received_port}}{{{short_timeout}}}{{2s}}{{5m}}}}
 log_selector = +all
 acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
 acl_smtp_predata = predata
 acl_smtp_data = body
 smtp_max_unknown_commands = 3
-smtp_accept_max_per_connection = ${{if eq{{$received_port}}{{{harsh}}}{{5}}{{1000}}}}
+smtp_accept_max_per_connection = ${{if eq{{$received_port}}{{{strict}}}{{5}}{{1000}}}}
 begin acl
 mail:
-  deny message = we do not like the name
+  deny message = name refused
        senders = ^{refused}.*
   accept
 rcpt:
-  deny message = we do not like the name
+  deny message = name refused
        local_parts = ^{refused}.*
   accept
 predata:

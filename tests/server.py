@@ -1,7 +1,7 @@
-"""Servers for the tests of the faces: real sockets, a thread, and a record of every octet.
+"""Scripted servers with real sockets and threads, which record every byte that a client sends.
 
-`Server` runs a script on each connection. `Dialogue` is the usual script: an SMTP or LMTP server
-that answers by the book, but for the replies that the test gives it.
+`Server` runs a script on each connection. `SMTPScript` is the usual script: an SMTP or LMTP server
+that follows the RFCs, except for the replies that a test configures.
 """
 
 import contextlib
@@ -15,27 +15,31 @@ from functools import partial
 from types import TracebackType
 
 TIMEOUT = 5.0
-"""Seconds after which a test that waits has failed."""
+"""Seconds after which a waiting test fails."""
 
 PAUSE = 0.03
-"""Seconds without input after which a patient server takes the client to be waiting."""
+"""Seconds without input after which a client is assumed to wait for replies."""
 
 HANG_UP = b""
-"""In the place of a reply: close the connection."""
+"""A special reply: the server sends nothing and closes the connection."""
 
-Answer = bytes | Callable[[bytes], bytes]
+Reply = bytes | Callable[[bytes], bytes]
 
 
 class Raw(bytes):
-    """A reply that is sent as it is: without the line end that others get."""
+    """A reply that the server sends unchanged.
+
+    The server adds a line end to replies of other types.
+    """
 
 
 class Connection:
     """The server's side of one connection.
 
     Attributes:
-        received: every octet that the client sent, after decryption.
-        flights: the same, cut where the client had stopped to wait.
+        received: Every byte that the client sent, after decryption.
+        flights: The bytes of `received`, split where the client stopped and waited for replies.
+        over: The event that is set when the connection has ended.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -49,11 +53,11 @@ class Connection:
         self.sock.sendall(data)
 
     def line(self) -> bytes:
-        """The next line, without its line end; EOFError where there is none."""
+        """Return the next line without its line end, or raise EOFError at the end of the stream."""
         return self._until(b"\r\n")[:-2]
 
     def message(self) -> bytes:
-        """What follows a 354: dots doubled, end of data included."""
+        """Return the message after a 354, dot-stuffed and with its terminator."""
         while not self._unread.startswith(b".\r\n") and b"\r\n.\r\n" not in self._unread:
             self._read()
         if self._unread.startswith(b".\r\n"):
@@ -61,14 +65,14 @@ class Connection:
         return self._until(b"\r\n.\r\n")
 
     def rest(self) -> bytes:
-        """Everything up to the end of the stream."""
+        """Return the bytes up to the end of the stream."""
         with contextlib.suppress(EOFError):
             while True:
                 self._read()
         return self._take(len(self._unread))
 
     def is_quiet(self) -> bool:
-        """Whether all input was taken and no more comes."""
+        """Return whether all input has been read and no more arrives within `PAUSE` seconds."""
         if self._unread:
             return False
         pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
@@ -99,12 +103,12 @@ Script = Callable[[Connection], object]
 
 
 class Server:
-    """Runs a script on each connection, as long as the `with` block lasts.
+    """A server that runs a script on each connection, during a `with` block.
 
     Args:
-        script: called with each `Connection`, on a thread of its own.
-        tls: settings for a server that speaks TLS from the first byte.
-        path: a Unix socket instead of a TCP port.
+        script: The function that serves a `Connection`. Each call has its own thread.
+        tls: The TLS settings of a server with TLS from the first byte.
+        path: The path of a Unix socket, which replaces the TCP port.
     """
 
     def __init__(
@@ -113,7 +117,7 @@ class Server:
         self.connections: list[Connection] = []
         self._script = script
         self._tls = tls
-        self._faults: list[BaseException] = []
+        self._errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
         if path is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -141,11 +145,11 @@ class Server:
         for thread in self._threads:
             thread.join(TIMEOUT)
             assert not thread.is_alive()
-        if kind is None and self._faults:
-            raise self._faults[0]
+        if kind is None and self._errors:
+            raise self._errors[0]
 
     def wire(self, place: int = -1) -> bytes:
-        """Every octet of a connection that is over; the last one's where no other is meant."""
+        """Wait for the end of a connection (by default the last); return its received bytes."""
         connection = self.connections[place]
         assert connection.over.wait(TIMEOUT), "the connection is still open"
         return bytes(connection.received)
@@ -172,41 +176,44 @@ class Server:
                 connection.start_tls(self._tls)
             self._script(connection)
         except (EOFError, OSError):
-            pass  # the client has gone
-        except BaseException as fault:
-            self._faults.append(fault)
+            pass  # the client has closed the connection
+        except BaseException as error:
+            self._errors.append(error)
         finally:
             connection.sock.close()
             connection.over.set()
 
 
 @dataclass
-class Dialogue:
-    """A script: an SMTP server by the book.
+class SMTPScript:
+    """A script: an SMTP server that follows the RFCs.
 
     Attributes:
-        extensions: the lines of its reply to EHLO, after the first.
-        replies: replies by command in lower case, and for `greeting`, `message` (the end of
-            data) and `response` (a line of an AUTH exchange). A list is used up on each
-            connection, one a command, and the usual reply follows it; a function gets the line.
-        lmtp: whether it speaks LMTP: a reply to the message for each accepted recipient.
-        patient: whether it answers only when the client has stopped to wait; `flights` of the
-            connection then counts the round trips.
-        tls: what STARTTLS turns to.
+        extensions: The lines of the EHLO reply, after the first line.
+        replies: The replies by command in lower case, and for `greeting`, `message` (the
+            terminator) and `response` (a line of an AUTH exchange). The replies of a list are sent
+            one after the other on each connection, followed by the usual reply. A function is
+            called with the line and returns the reply.
+        lmtp: Whether the server uses LMTP. An LMTP server sends one reply to the message for each
+            accepted recipient.
+        waits_for_pause: Whether the server replies only when the client has stopped to wait for a
+            reply. With this setting, the length of `Connection.flights` is the number of round
+            trips.
+        tls: The TLS settings for STARTTLS.
     """
 
     extensions: Sequence[str] = ()
-    replies: Mapping[str, Answer | Sequence[Answer]] = field(default_factory=dict)
+    replies: Mapping[str, Reply | Sequence[Reply]] = field(default_factory=dict)
     lmtp: bool = False
-    patient: bool = False
+    waits_for_pause: bool = False
     tls: ssl.SSLContext | None = None
 
     def __call__(self, connection: Connection) -> None:
-        with contextlib.suppress(_HungUp):
+        with contextlib.suppress(_Closed):
             _Conversation(self, connection).run()
 
 
-class _HungUp(Exception):
+class _Closed(Exception):
     pass
 
 
@@ -230,24 +237,24 @@ _USUAL = {
 
 
 class _Conversation:
-    def __init__(self, dialogue: Dialogue, connection: Connection) -> None:
-        self._dialogue = dialogue
+    def __init__(self, script: SMTPScript, connection: Connection) -> None:
+        self._script = script
         self._connection = connection
         self._mail_open = False
         self._recipients = 0
         self._unsent = b""
         self._seen = 0
-        self._replies: dict[str, Answer | Iterator[Answer]] = {
+        self._replies: dict[str, Reply | Iterator[Reply]] = {
             command: answer if isinstance(answer, bytes) or callable(answer) else iter(answer)
-            for command, answer in dialogue.replies.items()
+            for command, answer in script.replies.items()
         }
 
     def run(self) -> None:
-        self._say("greeting", b"")
+        self._reply_to("greeting", b"")
         while True:
             line = self._connection.line()
             command = line[:8].split(b" ")[0].decode().lower()
-            code = self._say(command, line)
+            code = self._reply_to(command, line)
             if command in ("ehlo", "helo", "lhlo", "rset", "mail"):
                 self._mail_open = (command, code) == ("mail", b"250")
                 self._recipients = 0
@@ -255,29 +262,29 @@ class _Conversation:
                 self._recipients += code in (b"250", b"251")
             elif (command, code) == ("data", b"354"):
                 self._take_message()
-            elif (command, code) == ("starttls", b"220") and self._dialogue.tls:
+            elif (command, code) == ("starttls", b"220") and self._script.tls:
                 self._flush()
-                self._connection.start_tls(self._dialogue.tls)
+                self._connection.start_tls(self._script.tls)
             elif command == "quit":
                 self._flush()
-                raise _HungUp
+                raise _Closed
             while command == "auth" and code == b"334":
-                code = self._say("response", self._connection.line())
+                code = self._reply_to("response", self._connection.line())
 
     def _take_message(self) -> None:
         self._flush()
         self._mail_open = False
         message = self._connection.message()
-        for _ in range(self._recipients if self._dialogue.lmtp else 1):
-            self._say("message", message)
+        for _ in range(self._recipients if self._script.lmtp else 1):
+            self._reply_to("message", message)
 
-    def _say(self, command: str, line: bytes) -> bytes:
-        reply = self._reply(command, line)
+    def _reply_to(self, command: str, line: bytes) -> bytes:
+        reply = self._reply_text(command, line)
         self._unsent += reply if isinstance(reply, Raw) else reply + b"\r\n" if reply else b""
         if reply == HANG_UP or reply.startswith(b"421"):
             self._flush()
-            raise _HungUp
-        if not self._dialogue.patient or self._connection.is_quiet():
+            raise _Closed
+        if not self._script.waits_for_pause or self._connection.is_quiet():
             self._flush()
         return reply[:3]
 
@@ -289,7 +296,7 @@ class _Conversation:
         unsent, self._unsent = self._unsent, b""
         self._connection.send(unsent)
 
-    def _reply(self, command: str, line: bytes) -> bytes:
+    def _reply_text(self, command: str, line: bytes) -> bytes:
         if command == "rcpt" and not self._mail_open:
             return b"503 5.5.1 MAIL first"
         if command == "data" and not self._recipients and "data" not in self._replies:
@@ -302,8 +309,8 @@ class _Conversation:
         return answer(line) if callable(answer) else answer
 
     def _usual(self, command: str) -> bytes:
-        if command == ("lhlo" if self._dialogue.lmtp else "ehlo"):
-            lines = ["server.example", *self._dialogue.extensions]
+        if command == ("lhlo" if self._script.lmtp else "ehlo"):
+            lines = ["server.example", *self._script.extensions]
             return b"\r\n".join(
                 f"250{' ' if place == len(lines) else '-'}{line}".encode()
                 for place, line in enumerate(lines, 1)

@@ -1,12 +1,13 @@
-//! The vectors of `tests/vectors/template_text.json`, which pytest reads too: what Jinja2 prints is
-//! what Rust prints.
+//! Tests with the vectors of `tests/vectors/template_text.json`: Rust renders the same text as
+//! Jinja2. `tests/test_template_text.py` uses the same vectors.
 //!
-//! Integers beyond 64 bits, infinities and dicts (in their order) stand there under a name.
+//! In the file, an object with one marker key stands for a value that JSON cannot express: `$int`
+//! for an integer beyond 64 bits, `$float` for an infinity or NaN, and `$dict` for a dict.
 
 #![allow(clippy::unwrap_used)]
 
 use rapidsmtp::message::{
-    Kind,
+    TextKind,
     text::{Row, Text, Value},
 };
 use serde_json::Value as Json;
@@ -36,11 +37,11 @@ fn pair(json: &Json) -> (String, Value) {
     (json[0].as_str().unwrap().to_owned(), value(&json[1]))
 }
 
-fn kind(name: &str) -> Kind {
+fn kind(name: &str) -> TextKind {
     match name {
-        "text" => Kind::Text,
-        "html" => Kind::Html,
-        _ => Kind::Header,
+        "text" => TextKind::Text,
+        "html" => TextKind::Html,
+        _ => TextKind::Header,
     }
 }
 

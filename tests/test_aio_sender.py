@@ -1,6 +1,7 @@
-"""`aio.Sender`: what `Sender` does, without stopping the event loop and without losing an outcome.
+"""`aio.Sender`: it neither blocks the event loop nor loses an outcome.
 
-The policy is the blocking sender's and has its own tests; here is what asyncio adds.
+It sends messages in the same way as the blocking sender, which has separate tests. These tests
+cover only the parts that asyncio adds.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import functools
 import gc
 import inspect
 import itertools
-import subprocess
 import sys
 import textwrap
 import threading
@@ -21,19 +21,20 @@ from typing import Any
 
 import pytest
 
+import processes
 import rapidsmtp
 from loops import run_on
 from rapidsmtp import Message, RelayError, Status, aio
 from rapidsmtp.testing import Fault, Sink
 
-pytestmark = [pytest.mark.usefixtures("half"), pytest.mark.rust]
+pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.rust]
 DATA = b"Subject: x\r\n\r\nbody\r\n"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture(params=["asyncio", "uvloop", "debug"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine in each kind of loop."""
+    """Return a function that runs a coroutine, once for each kind of event loop."""
     return functools.partial(run_on, request.param)
 
 
@@ -42,7 +43,7 @@ def messages(count: int, start: int = 0) -> Iterator[Message]:
         yield Message("a@example.com", ["b@example.com"], DATA, tag=number)
 
 
-def test_outcomes_of_a_synchronous_iterable(run: Run) -> None:
+def test_a_synchronous_iterable_gives_an_outcome_for_each_message(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
             outcomes = [outcome async for outcome in sender.send(messages(1000))]
@@ -56,7 +57,7 @@ def test_outcomes_of_a_synchronous_iterable(run: Run) -> None:
         assert sink.counts["messages"] == 1000
 
 
-def test_outcomes_of_an_asynchronous_iterable(run: Run) -> None:
+def test_an_asynchronous_iterable_gives_an_outcome_for_each_message(run: Run) -> None:
     async def source() -> AsyncIterator[Message]:
         for number, message in enumerate(messages(3000)):
             if number % 500 == 0:
@@ -72,13 +73,14 @@ def test_outcomes_of_an_asynchronous_iterable(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_an_asynchronous_iterable_that_stalls_keeps_nothing_back(run: Run) -> None:
+def test_messages_are_sent_while_an_asynchronous_iterable_stalls(run: Run) -> None:
     async def main(url: str) -> None:
         accepted = asyncio.Event()
 
         async def source() -> AsyncIterator[Message]:
             yield from_one
-            await accepted.wait()  # comes only when the first one was sent
+            # This event is set only after the first message was sent.
+            await accepted.wait()
             yield from_two
 
         from_one, from_two = messages(2)
@@ -92,7 +94,7 @@ def test_an_asynchronous_iterable_that_stalls_keeps_nothing_back(run: Run) -> No
         assert sink.counts["messages"] == 2
 
 
-def test_backpressure(run: Run) -> None:
+def test_iterables_are_read_only_as_fast_as_messages_are_sent(run: Run) -> None:
     taken = itertools.count()
     ahead = []
 
@@ -113,12 +115,13 @@ def test_backpressure(run: Run) -> None:
 
     with Sink() as sink:
         run(main(sink.url))
-    # The queue, two batches that are ready, one that waits for its place and the one that is
-    # looked at: none has more than the queue holds.
+    # The sender may read as many elements ahead as five queues hold: the queue, two ready batches,
+    # one batch that waits for capacity and the batch in use. No batch has more messages than the
+    # queue.
     assert max(ahead) <= 5 * 50
 
 
-def test_a_slow_iterable_does_not_stop_the_loop() -> None:
+def test_a_slow_iterable_does_not_block_the_loop() -> None:
     def source() -> Iterator[Message]:
         for message in messages(3):
             time.sleep(0.2)
@@ -143,7 +146,7 @@ def test_a_slow_iterable_does_not_stop_the_loop() -> None:
         asyncio.run(main(sink.url))
 
 
-def test_submit_from_many_tasks(run: Run) -> None:
+def test_many_tasks_may_call_submit(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url, queue_size=20) as sender:
             async with asyncio.TaskGroup() as group:
@@ -156,7 +159,7 @@ def test_submit_from_many_tasks(run: Run) -> None:
         assert sink.counts["messages"] == 500
 
 
-def test_many_sends_at_once(run: Run) -> None:
+def test_many_calls_of_send_may_run_at_once(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
 
@@ -171,7 +174,7 @@ def test_many_sends_at_once(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_send_all(run: Run) -> None:
+def test_send_all_reports_all_outcomes(run: Run) -> None:
     async def source() -> AsyncIterator[Any]:
         for message in messages(100):
             yield message
@@ -188,45 +191,45 @@ def test_send_all(run: Run) -> None:
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "aclose"])
-def test_who_stops_asking_loses_no_outcome(run: Run, how: str) -> None:
-    """Outcomes that were seen and those of the last report are all of what the server has."""
+def test_no_outcome_is_lost_after_a_break_or_a_cancellation(run: Run, how: str) -> None:
+    """Each message that the server received has one outcome: yielded, or in the final report."""
 
     async def main(url: str) -> Counter[int]:
-        told: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         sender = aio.Sender(url, queue_size=200)
 
         async def consume() -> None:
             outcomes = sender.send(messages(100_000))
             async for outcome in outcomes:
-                told[outcome.tag] += 1
-                if len(told) == 300 and how == "break":
+                counts[outcome.tag] += 1
+                if len(counts) == 300 and how == "break":
                     break
-                if len(told) == 300 and how == "aclose":
+                if len(counts) == 300 and how == "aclose":
                     await outcomes.aclose()
             del outcomes
 
         task = asyncio.create_task(consume())
         if how == "cancel":
-            while len(told) < 300:
+            while len(counts) < 300:
                 await asyncio.sleep(0)
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         report = await sender.close()
-        seen = len(told)
+        received = len(counts)
         assert report.total == report.accepted
-        assert seen + report.total == sender.stats().accepted
-        told["total"] = seen + report.total
-        return told
+        assert received + report.total == sender.stats().accepted
+        counts["total"] = received + report.total
+        return counts
 
     with Sink(store=False) as sink:
-        told = run(main(sink.url))
-        total = told.pop("total")
+        counts = run(main(sink.url))
+        total = counts.pop("total")
         assert total == sink.counts["messages"] < 100_000
-        assert set(told.values()) == {1}
+        assert set(counts.values()) == {1}
 
 
-def test_who_was_cancelled_may_go_on(run: Run) -> None:
+def test_iterating_may_continue_after_a_cancellation(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
             outcomes = sender.send(messages(20))
@@ -241,7 +244,7 @@ def test_who_was_cancelled_may_go_on(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_a_cancelled_submit_is_told_by_close(run: Run) -> None:
+def test_close_reports_a_cancelled_submit(run: Run) -> None:
     async def main(url: str) -> None:
         sender = aio.Sender(url, queue_size=4, connections=1)
         tasks = [asyncio.create_task(sender.submit(each)) for each in messages(12)]
@@ -251,7 +254,7 @@ def test_a_cancelled_submit_is_told_by_close(run: Run) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         report = await sender.close()
         stats = sender.stats()
-        # Those that were still in line are told too.
+        # Messages that waited for capacity are reported too.
         late = report.counts[Status.NOT_ATTEMPTED]
         assert report.total == stats.taken == report.accepted + late == 12
         assert report.accepted >= 4
@@ -260,7 +263,7 @@ def test_a_cancelled_submit_is_told_by_close(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_what_the_iterable_raises_comes_last(run: Run) -> None:
+def test_an_exception_of_the_iterable_comes_after_the_outcomes(run: Run) -> None:
     def source() -> Iterator[Message]:
         yield from messages(10)
         raise LookupError("no more")
@@ -287,7 +290,7 @@ def test_what_the_iterable_raises_comes_last(run: Run) -> None:
 
 
 def test_each_element_of_an_asynchronous_iterable_has_one_outcome(run: Run) -> None:
-    """Also the one that was taken when the relay said no, and those that a cancellation met."""
+    """Each element that was read has one outcome, also after a rejection or a cancellation."""
     taken: Counter[int] = Counter()
 
     async def source() -> AsyncIterator[Message]:
@@ -298,18 +301,19 @@ def test_each_element_of_an_asynchronous_iterable_has_one_outcome(run: Run) -> N
     async def refused(url: str) -> None:
         taken.clear()
         async with aio.Sender(url, queue_size=5) as sender:
-            told: Counter[int] = Counter()
+            seen: Counter[int] = Counter()
             with pytest.raises(RelayError):
                 async for outcome in sender.send(source()):
-                    told[outcome.tag] += 1
-            assert told == taken
+                    seen[outcome.tag] += 1
+            assert seen == taken
 
     async def cancelled(url: str) -> None:
         taken.clear()
         sender = aio.Sender(url, queue_size=4, connections=1)
         others = [asyncio.create_task(sender.submit(each)) for each in messages(9, 20_000)]
         sending = asyncio.create_task(sender.send_all(source()))
-        await asyncio.sleep(0.1)  # the queue is full: the element in hand waits in line
+        # After this time the queue is full, so an element waits for capacity.
+        await asyncio.sleep(0.1)
         for task in (sending, *others):
             task.cancel()
         await asyncio.gather(sending, *others, return_exceptions=True)
@@ -322,7 +326,7 @@ def test_each_element_of_an_asynchronous_iterable_has_one_outcome(run: Run) -> N
         run(cancelled(sink.url))
 
 
-def test_a_relay_that_will_not_have_us(run: Run) -> None:
+def test_a_relay_that_rejects_the_session_raises(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
             statuses = []
@@ -339,7 +343,7 @@ def test_a_relay_that_will_not_have_us(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_a_closed_sender(run: Run) -> None:
+def test_a_closed_sender_refuses_messages(run: Run) -> None:
     async def main(url: str) -> None:
         sender = aio.Sender(url)
         assert repr(sender) == f"<aio.Sender {url}>"
@@ -356,7 +360,7 @@ def test_a_closed_sender(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_a_single_message_is_no_iterable(run: Run) -> None:
+def test_a_single_message_is_refused_as_an_iterable(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
             with pytest.raises(TypeError, match="send takes an iterable"):
@@ -368,7 +372,7 @@ def test_a_single_message_is_no_iterable(run: Run) -> None:
         run(main(sink.url))
 
 
-def test_one_loop_after_the_other() -> None:
+def test_a_sender_may_be_used_in_two_event_loops_in_turn() -> None:
     with Sink() as sink:
         sender = aio.Sender(sink.url)
 
@@ -382,13 +386,13 @@ def test_one_loop_after_the_other() -> None:
         assert sink.counts["messages"] == 8
 
 
-def test_the_settings_are_those_of_Sender() -> None:
+def test_the_settings_are_the_arguments_of_sender() -> None:
     ours = inspect.signature(rapidsmtp.Sender).parameters.values()
     named = {each.name for each in ours if each.kind is each.KEYWORD_ONLY}
-    assert set(aio.Settings.__annotations__) == named
+    assert set(aio.SenderSettings.__annotations__) == named
 
 
-def test_nothing_is_left_behind(run: Run) -> None:
+def test_no_thread_or_task_remains(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:
             async for _ in sender.send(messages(500)):
@@ -407,7 +411,7 @@ def test_nothing_is_left_behind(run: Run) -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_ends_it_with_all_accounted_for() -> None:
+def test_after_ctrl_c_every_message_has_an_outcome() -> None:
     program = """
         import asyncio, os, signal, sys, threading, time
         from rapidsmtp import Message, aio
@@ -438,7 +442,7 @@ def test_ctrl_c_ends_it_with_all_accounted_for() -> None:
             print("interrupted", time.monotonic() - start < 20)
     """
     with Sink(store=False) as sink:
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, "-c", textwrap.dedent(program), sink.url],
             capture_output=True,
             text=True,
@@ -447,6 +451,7 @@ def test_ctrl_c_ends_it_with_all_accounted_for() -> None:
         lines = done.stdout.split("\n")
         assert lines[1] == "interrupted True", done
         assert lines[0].startswith("True "), done
-        # What went out behind the last word is UNKNOWN, and may have been accepted.
+        # The server may have accepted more messages than the sender reports as accepted, because a
+        # message whose reply was not read is UNKNOWN.
         assert int(lines[0].split()[1]) <= sink.counts["messages"]
     assert done.stderr == ""

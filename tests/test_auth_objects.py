@@ -1,8 +1,8 @@
-"""The ready-made auth objects, through the standard library's own smtplib.
+"""The auth objects of `rapidsmtp.auth`, used with the standard library's smtplib.
 
-That client knows nothing of rapidsmtp, so what works here works in every program. The scripted
-server's side of SCRAM is written from RFC 5802 section 3 with hashlib alone, and shares no code
-with the core.
+smtplib is independent of rapidsmtp, so an object that works here works in other programs too. The
+server's side of SCRAM follows RFC 5802 section 3, uses only the standard library, and shares no
+code with the core.
 """
 
 import base64
@@ -32,15 +32,16 @@ from rapidsmtp import auth
 
 USER, PASSWORD = "José=,", "pässword"
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
-# The server's side of a mechanism: yields challenges, is sent responses, returns its verdict.
+# The server's side of a mechanism. The generator yields challenges, receives responses and returns
+# whether the login succeeded.
 Script = Generator[bytes, bytes, bool]
 Mechanism = Callable[[socket.socket], Script]
 
 
 class Server:
-    """One connection after another, each with EHLO, STARTTLS and AUTH by the given script."""
+    """A server for one connection at a time, with EHLO, STARTTLS, and AUTH by one mechanism."""
 
     def __init__(self, mechanism: Mechanism, tls: ssl.SSLContext | None = None) -> None:
         self.mechanism = mechanism
@@ -146,7 +147,10 @@ def refusal(initial: bytes, acknowledgement: bytes) -> Mechanism:
 def scram(
     algorithm: str, binding: Callable[[Any], tuple[str, bytes]] | None = None, lie: bytes = b""
 ) -> Mechanism:
-    """The server of RFC 5802; `lie` is put before its signature's octets."""
+    """Return the server's side of SCRAM (RFC 5802).
+
+    `lie` is inserted before the signature's bytes.
+    """
 
     def code(key: bytes, message: bytes) -> bytes:
         return hmac.new(key, message, algorithm).digest()
@@ -207,7 +211,9 @@ CASES: list[tuple[Callable[[], Any], Mechanism]] = [
 
 @pytest.mark.parametrize(("make", "mechanism"), CASES)
 @pytest.mark.parametrize("initial", [True, False])
-def test_each_mechanism(make: Callable[[], Any], mechanism: Mechanism, initial: bool) -> None:
+def test_each_mechanism_logs_in(
+    make: Callable[[], Any], mechanism: Mechanism, initial: bool
+) -> None:
     authobject = make()
     assert not authobject.complete or authobject.mechanism == "EXTERNAL"
     with connected(mechanism) as client:
@@ -217,7 +223,7 @@ def test_each_mechanism(make: Callable[[], Any], mechanism: Mechanism, initial: 
 
 
 @pytest.mark.parametrize(("make", "mechanism"), CASES)
-def test_each_serves_one_connection_after_another(
+def test_an_auth_object_can_be_used_on_several_connections(
     make: Callable[[], Any], mechanism: Mechanism
 ) -> None:
     authobject = make()
@@ -227,7 +233,7 @@ def test_each_serves_one_connection_after_another(
         assert authobject.complete is True
 
 
-def test_the_next_connection_begins_incomplete() -> None:
+def test_complete_is_false_at_the_start_of_the_next_exchange() -> None:
     authobject = auth.ScramSHA256(USER, PASSWORD)
     with connected(scram("sha256")) as client:
         client.auth(authobject.mechanism, authobject)
@@ -236,7 +242,7 @@ def test_the_next_connection_begins_incomplete() -> None:
     assert authobject() != first, "a nonce was used twice"
 
 
-def test_an_answer_in_ascii_is_a_plain_str() -> None:
+def test_a_response_in_ascii_is_a_plain_str() -> None:
     assert type(auth.Plain("tim", "secret")()) is str
     assert auth.Plain("tim", "secret")() == "\0tim\0secret"
     assert auth.CramMD5("tim", "secret")() is None
@@ -259,7 +265,7 @@ def test_a_refused_token_is_acknowledged(
     assert refused.value.smtp_code == 535
 
 
-def test_a_token_is_asked_for_each_time() -> None:
+def test_the_token_callable_is_called_for_each_exchange() -> None:
     tokens = iter(["first", "second"])
     authobject = auth.XOAuth2("tim", lambda: next(tokens))
     assert authobject() == "user=tim\1auth=Bearer first\1\1"
@@ -294,7 +300,7 @@ def test_the_wrong_password_is_refused_by_the_server() -> None:
     assert authobject.complete is False
 
 
-def test_a_server_that_does_not_know_the_password_is_not_believed() -> None:
+def test_a_server_that_does_not_know_the_password_is_rejected() -> None:
     authobject = auth.ScramSHA256(USER, PASSWORD)
     with connected(scram("sha256", lie=b"x")) as client:
         with pytest.raises(auth.PeerError, match=r"^the server's signature is wrong"):
@@ -303,7 +309,7 @@ def test_a_server_that_does_not_know_the_password_is_not_believed() -> None:
     assert authobject.complete is False
 
 
-def test_a_server_that_shows_no_signature_leaves_the_exchange_incomplete() -> None:
+def test_the_exchange_is_incomplete_without_the_servers_signature() -> None:
     def without_signature(connection: socket.socket) -> Script:
         script = scram("sha256")(connection)
         next(script)
@@ -316,7 +322,7 @@ def test_a_server_that_shows_no_signature_leaves_the_exchange_incomplete() -> No
     assert authobject.complete is False
 
 
-def test_what_the_caller_got_wrong_is_told_before_anything_is_sent() -> None:
+def test_wrong_arguments_raise_before_anything_is_sent() -> None:
     authobject = auth.Plain("", PASSWORD)
     with connected(login) as client:
         with pytest.raises(ValueError, match=r"^the user is empty$"):
@@ -327,12 +333,12 @@ def test_what_the_caller_got_wrong_is_told_before_anything_is_sent() -> None:
         )
 
 
-# A server that is not ours.
+# A server of another project: aiosmtpd
 
 
 @pytest.mark.parametrize("make", [auth.Plain, auth.Login])
 @pytest.mark.parametrize("initial", [True, False])
-def test_aiosmtpd(make: Callable[..., Any], initial: bool) -> None:
+def test_aiosmtpd_accepts_each_mechanism(make: Callable[..., Any], initial: bool) -> None:
     seen: list[Any] = []
 
     def authenticator(*arguments: Any) -> AuthResult:
@@ -363,7 +369,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# Secrets.
+# Secrets
 
 EVERY = [
     auth.Plain("tim", "hunter2"),
@@ -380,7 +386,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize("authobject", EVERY, ids=lambda o: o.mechanism)
-def test_secrets_are_in_no_repr_and_no_pickle(authobject: Any) -> None:
+def test_a_repr_or_a_pickle_contains_no_secret(authobject: Any) -> None:
     assert "hunter2" not in repr(authobject) + str(authobject)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError, match=r"^an auth object cannot be pickled"):
@@ -393,7 +399,7 @@ def test_every_class_is_public_and_tested() -> None:
     assert {type(authobject).__name__ for authobject in EVERY} == set(auth.__all__) - {"PeerError"}
 
 
-# Channel binding.
+# Channel binding
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +416,7 @@ def certificate(authority: trustme.CA) -> trustme.LeafCert:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("pass_socket", [True, False])
-def test_plus_is_bound_to_the_connection(
+def test_scram_plus_is_bound_to_the_connection(
     authority: trustme.CA,
     certificate: trustme.LeafCert,
     plus: Callable[..., Any],
@@ -444,15 +450,15 @@ def test_plus_is_bound_to_the_connection(
 
 
 @pytest.mark.parametrize("make", [auth.ScramSHA1Plus, auth.ScramSHA256Plus])
-def test_plus_without_tls_is_one_clear_error(make: Callable[..., Any]) -> None:
+def test_scram_plus_without_tls_raises_a_clear_error(make: Callable[..., Any]) -> None:
     with connected(login) as client:
         for connection in (client, client.sock, smtplib.SMTP(), None):
-            with pytest.raises(ValueError, match=r"^channel binding needs a connection that spe"):
+            with pytest.raises(ValueError, match=r"^channel binding needs a TLS connection"):
                 make(USER, PASSWORD, connection)()
 
 
 class Connection:
-    """Just enough of a TLS socket, for certificates that no TLS library would serve today."""
+    """A minimal TLS socket, for certificates that current TLS libraries refuse."""
 
     def __init__(self, certificate: bytes | None) -> None:
         self.certificate = certificate
@@ -474,13 +480,13 @@ def signed(key: Any, algorithm: Any, **options: Any) -> bytes:
     built = builder.not_valid_after(datetime(2040, 1, 1, tzinfo=UTC)).sign(
         key, algorithm, **options
     )
-    # The library that made it is the judge of what it is signed with.
+    # Check that the library used the requested algorithm.
     assert type(built.signature_hash_algorithm) is type(algorithm)
     return built.public_bytes(Encoding.DER)
 
 
 def bound_by(certificate: bytes | None) -> str:
-    """The channel binding in a client's first two messages, as base64 in the second."""
+    """Return the attribute `c=`, the channel binding, from the second message of a client."""
     authobject = auth.ScramSHA256Plus("tim", "secret", Connection(certificate))
     first = authobject()
     nonce = str(first).partition(",r=")[2]
@@ -494,14 +500,14 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
 
 @pytest.mark.parametrize("key", [RSA, CURVE], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("size", [224, 256, 384, 512])
-def test_the_end_point_is_hashed_as_its_certificate_was(key: Any, size: int) -> None:
+def test_the_end_point_hash_is_the_hash_of_the_certificates_signature(key: Any, size: int) -> None:
     certificate = signed(key, getattr(hashes, f"SHA{size}")())
     wanted = b"p=tls-server-end-point,," + hashlib.new(f"sha{size}", certificate).digest()
     assert bound_by(certificate) == "c=" + base64.b64encode(wanted).decode()
 
 
 @pytest.mark.parametrize("size", [224, 256, 384, 512])
-def test_the_end_point_of_an_rsassa_pss_certificate(size: int) -> None:
+def test_the_end_point_hash_of_an_rsassa_pss_certificate_is_used(size: int) -> None:
     algorithm = getattr(hashes, f"SHA{size}")()
     scheme = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH)
     certificate = signed(RSA, algorithm, rsa_padding=scheme)
@@ -510,8 +516,9 @@ def test_the_end_point_of_an_rsassa_pss_certificate(size: int) -> None:
 
 
 @pytest.mark.parametrize("oid", ["2a864886f70d010104", "2a864886f70d010105"], ids=["md5", "sha1"])
-def test_md5_and_sha1_count_as_sha256(oid: str) -> None:
-    # No library signs with these any more: the algorithm's name is changed in a signed one.
+def test_md5_and_sha1_are_replaced_by_sha256(oid: str) -> None:
+    # Current libraries do not sign with MD5 or SHA-1, so the test changes the algorithm's
+    # identifier in a certificate that was signed with SHA-256.
     old = bytes.fromhex("2a864886f70d01010b")
     certificate = signed(RSA, hashes.SHA256()).replace(old, bytes.fromhex(oid))
     wanted = b"p=tls-server-end-point,," + hashlib.sha256(certificate).digest()
@@ -526,13 +533,13 @@ def unhashed() -> bytes:
     "certificate",
     [None, b"", b"0", b"0\x82", b"0\x03\x02\x01\x01", b"garbage" * 9, unhashed()],
 )
-def test_a_certificate_without_a_hash_is_one_clear_error(certificate: bytes | None) -> None:
-    with pytest.raises(ValueError, match=r"^channel binding cannot be had from this connection"):
+def test_a_certificate_without_a_hash_raises_a_clear_error(certificate: bytes | None) -> None:
+    with pytest.raises(ValueError, match=r"^this connection has no channel binding"):
         bound_by(certificate)
 
 
-def test_a_certificate_cut_off_anywhere_is_one_clear_error() -> None:
+def test_a_truncated_certificate_raises_a_clear_error() -> None:
     certificate = signed(RSA, hashes.SHA256())
     for length in range(0, len(certificate), 7):
-        with pytest.raises(ValueError, match=r"^channel binding cannot be had"):
+        with pytest.raises(ValueError, match=r"^this connection has no channel binding"):
             bound_by(certificate[:length])

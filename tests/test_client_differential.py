@@ -1,6 +1,6 @@
-"""The same calls to smtplib and to rapidsmtp: results, exceptions, state and bytes are the same.
+"""The same calls give equal results, exceptions, state and bytes in smtplib and in rapidsmtp.
 
-What differs on purpose is in test_differences.py.
+The intended differences are in test_differences.py.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ import trustme
 
 import rapidsmtp
 from comparison import Scenario, Session, compare
-from postman import Postman
-from server import HANG_UP, TIMEOUT, Connection, Dialogue, Raw, Server
+from recording_server import RecordingServer
+from server import HANG_UP, TIMEOUT, Connection, Raw, Server, SMTPScript
 
 SENDER = "sender@example.com"
 PLAIN = b"Subject: x\r\n\r\nbody\r\n"
-pytestmark = pytest.mark.usefixtures("half", "face")
-# What asyncio words in its own way, or has not at all.
+pytestmark = pytest.mark.usefixtures("backend", "face")
+# A mark for tests of error texts that differ or are missing in asyncio. They use only the drop-in.
 drop_in = pytest.mark.parametrize("face", ["drop-in"], indirect=True)
 
 
@@ -52,16 +52,18 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-class Way:
+class Route:
     """A kind of server, and how to connect to it."""
 
-    def __init__(self, postman: Postman, kind: str, tls: ssl.SSLContext, starttls: bool) -> None:
-        self.postman, self.lmtp = postman, kind == "LMTP"
+    def __init__(
+        self, recorder: RecordingServer, kind: str, tls: ssl.SSLContext, starttls: bool
+    ) -> None:
+        self.recorder, self.lmtp = recorder, kind == "LMTP"
         self._kind, self._tls, self._starttls = kind, tls, starttls
 
     def connect(self, session: Session) -> None:
         named = {"context": self._tls} if self._kind == "SMTP_SSL" else {}
-        session.connect(self._kind, self.postman.host, self.postman.port, **named)
+        session.connect(self._kind, self.recorder.host, self.recorder.port, **named)
         if self._starttls:
             session.call("starttls", context=self._tls)
 
@@ -70,38 +72,39 @@ class Way:
             self.connect(session)
             scenario(session)
 
-        octets = self.postman.next_wire
-        # The connection's end is waited for in any case.
-        return compare(connected, octets if wire else lambda: octets() and b"")
+        recorded = self.recorder.next_wire
+        # `next_wire` also waits for the end of the connection, so it is called even if the bytes
+        # are not compared.
+        return compare(connected, recorded if wire else lambda: recorded() and b"")
 
 
-SMTP_WAYS = ["SMTP", "STARTTLS", "SMTP_SSL"]
-WAYS = [*SMTP_WAYS, "LMTP", "LMTP unix"]
+SMTP_ROUTES = ["SMTP", "STARTTLS", "SMTP_SSL"]
+ROUTES = [*SMTP_ROUTES, "LMTP", "LMTP unix"]
 
 
-@pytest.fixture(scope="module", params=[("PIPELINING",), ()], ids=["offered", "not offered"])
+@pytest.fixture(scope="module", params=[("PIPELINING",), ()], ids=["supported", "not supported"])
 def extensions(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=ROUTES)
 def way(
     request: pytest.FixtureRequest,
     extensions: Sequence[str],
     tmp_path_factory: pytest.TempPathFactory,
     server_tls: ssl.SSLContext,
     client_tls: ssl.SSLContext,
-) -> Iterator[Way]:
+) -> Iterator[Route]:
     kind, starttls = request.param.split(" ")[0], request.param == "STARTTLS"
     path = str(tmp_path_factory.mktemp("lmtp") / "socket") if "unix" in request.param else None
-    with Postman(
+    with RecordingServer(
         extensions,
         lmtp=kind == "LMTP",
         tls=server_tls if kind == "SMTP_SSL" else None,
         starttls=server_tls if starttls else None,
         path=path,
-    ) as postman:
-        yield Way(postman, "SMTP" if starttls else kind, client_tls, starttls)
+    ) as recorder:
+        yield Route(recorder, "SMTP" if starttls else kind, client_tls, starttls)
 
 
 MESSAGES = {
@@ -122,7 +125,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
-def test_messages(way: Way, message: Any) -> None:
+def test_a_message_is_sent_as_by_smtplib(way: Route, message: Any) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, ["one@example.com"], message)
         session.call("noop")
@@ -131,10 +134,10 @@ def test_messages(way: Way, message: Any) -> None:
     assert way.compare(scenario)[-1][0] == ("returned", (221, b"Bye"))
 
 
-# With LMTP smtplib reads one reply whatever the number of recipients: see test_differences.py.
-@pytest.mark.parametrize("way", SMTP_WAYS, indirect=True)
+# LMTP is not compared: smtplib reads one reply for all recipients (see test_differences.py).
+@pytest.mark.parametrize("way", SMTP_ROUTES, indirect=True)
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 50, 150])
-def test_numbers_of_recipients(way: Way, count: int) -> None:
+def test_any_number_of_recipients_is_sent_as_by_smtplib(way: Route, count: int) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, [f"to{n}@example.com" for n in range(count)], PLAIN)
         mixed = ["later@example.com", "to@example.com", *["refused@example.com"] * (count - 1)]
@@ -143,12 +146,15 @@ def test_numbers_of_recipients(way: Way, count: int) -> None:
         session.call("quit")
 
     way.compare(scenario)
-    sender, recipients, content = way.postman.handler.envelopes[-1]
+    sender, recipients, content = way.recorder.handler.envelopes[-1]
     assert (sender, recipients, content) == (SENDER, ["alone@example.com"], PLAIN)
 
 
-def test_refusals(way: Way) -> None:
-    """All but the octets: where a mail is refused, what was pipelined behind is on the wire."""
+def test_refusals_are_reported_as_by_smtplib(way: Route) -> None:
+    """The results and the exceptions are equal.
+
+    The bytes differ, because rapidsmtp may send pipelined commands before it reads a refusal.
+    """
 
     def scenario(session: Session) -> None:
         session.call("sendmail", "refused@example.com", ["one@example.com"], PLAIN)
@@ -164,11 +170,12 @@ def test_refusals(way: Way) -> None:
     assert kinds[:2] == [smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused]
 
 
-def test_options(way: Way) -> None:
+def test_options_are_sent_as_by_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         mail_options = ["BODY=8BITMIME", "SMTPUTF8"]
         session.call("sendmail", "jörg@example.com", ["zoë@example.com"], PLAIN, mail_options)
-        session.call("rset")  # smtplib leaves the encoding as it is
+        # `sendmail` of smtplib does not reset `command_encoding`, but `rset` does.
+        session.call("rset")
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN, (), ["NOTIFY=NEVER"])
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN, ["X-UNKNOWN=1"], ())
         session.call("noop")
@@ -184,7 +191,7 @@ def test_options(way: Way) -> None:
     way.compare(without_encoding(scenario), wire=False)
 
 
-def test_addresses(way: Way) -> None:
+def test_addresses_are_sent_as_by_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         for address in (
             "Name <one@example.com>",
@@ -205,8 +212,8 @@ def test_addresses(way: Way) -> None:
 
 
 @pytest.mark.parametrize("place", ["sender", "recipient", "option"])
-def test_what_cannot_be_encoded(way: Way, place: str) -> None:
-    """The error shows the command, as it would have been written."""
+def test_text_that_cannot_be_encoded_raises_as_in_smtplib(way: Route, place: str) -> None:
+    """Both modules raise the same `UnicodeEncodeError`, which contains the whole command."""
 
     def scenario(session: Session) -> None:
         given = {"sender": SENDER, "recipient": "one@example.com", "option": "BODY=8BITMIME"}
@@ -217,12 +224,13 @@ def test_what_cannot_be_encoded(way: Way, place: str) -> None:
             ("rcpt", (given["recipient"],)),
         ):
             session.call(method, *arguments)
-            session.call("rset")  # smtplib has begun a mail, where a recipient is the fault
+            # With an invalid recipient, smtplib fails after MAIL, so a transaction is open.
+            session.call("rset")
 
     way.compare(scenario, wire=False)
 
 
-def test_steps_by_hand(way: Way) -> None:
+def test_single_methods_work_as_in_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         session.call("ehlo", "other.example")
         session.call("has_extn", "Size")
@@ -250,7 +258,7 @@ def test_steps_by_hand(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", ["SMTP"], indirect=True)
-def test_a_local_host_name_may_be_anything_that_is_text_in_the_end(way: Way) -> None:
+def test_a_local_host_name_may_be_any_object_with_a_text(way: Route) -> None:
     def scenario(session: Session) -> None:
         session.call("ehlo", ipaddress.ip_address("127.0.0.1"))
         session.client.local_hostname = ipaddress.ip_address("127.0.0.1")
@@ -261,8 +269,9 @@ def test_a_local_host_name_may_be_anything_that_is_text_in_the_end(way: Way) -> 
     way.compare(scenario)
 
 
-@pytest.mark.parametrize("way", SMTP_WAYS, indirect=True)  # LMTP has no HELO
-def test_no_options_after_helo(way: Way) -> None:
+# LMTP is omitted, because it has no HELO.
+@pytest.mark.parametrize("way", SMTP_ROUTES, indirect=True)
+def test_after_helo_no_options_are_sent(way: Route) -> None:
     def scenario(session: Session) -> None:
         session.call("helo")
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN, ["SMTPUTF8"], ["NOTIFY=NEVER"])
@@ -271,18 +280,18 @@ def test_no_options_after_helo(way: Way) -> None:
     way.compare(scenario)
 
 
-def test_reconnecting(way: Way) -> None:
+def test_a_client_reconnects_as_in_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
         session.call("quit")
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
         session.call("close")
-        session.call("connect", way.postman.host, way.postman.port)
+        session.call("connect", way.recorder.host, way.recorder.port)
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
         session.call("quit")
 
     def both_wires() -> bytes:
-        return way.postman.next_wire() + way.postman.next_wire()
+        return way.recorder.next_wire() + way.recorder.next_wire()
 
     def connected(session: Session) -> None:
         way.connect(session)
@@ -291,7 +300,7 @@ def test_reconnecting(way: Way) -> None:
     compare(connected, both_wires)
 
 
-def test_a_context_manager(way: Way) -> None:
+def test_the_context_manager_works_as_in_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         def manage() -> Any:
             with session.client as client:
@@ -304,7 +313,7 @@ def test_a_context_manager(way: Way) -> None:
     way.compare(scenario)
 
 
-def letter(**fields: str) -> EmailMessage:
+def email_message(**fields: str) -> EmailMessage:
     message = EmailMessage()
     for name, value in fields.items():
         message[name.replace("_", "-")] = value
@@ -312,13 +321,13 @@ def letter(**fields: str) -> EmailMessage:
     return message
 
 
-LETTERS = {
-    "plain": letter(From="Me <me@example.com>", To="one@example.com", Subject="x"),
-    "sender": letter(
+EMAIL_MESSAGES = {
+    "plain": email_message(From="Me <me@example.com>", To="one@example.com", Subject="x"),
+    "sender": email_message(
         Sender="sender@example.com", From="a@example.com, b@example.com", To="c@e.org"
     ),
-    "bcc": letter(From=SENDER, Bcc="hidden@example.com", Subject="ünï"),
-    "resent": letter(
+    "bcc": email_message(From=SENDER, Bcc="hidden@example.com", Subject="ünï"),
+    "resent": email_message(
         From=SENDER,
         To="first@example.com",
         Resent_Date="Thu, 1 Jan 1970 17:42:00 +0000",
@@ -326,14 +335,14 @@ LETTERS = {
         Resent_Sender="sent@example.com",
         Resent_Bcc="holy@example.com",
     ),
-    "international": letter(From="jörg@example.com", To="zoë@example.com", Subject="ü"),
-    "nobody": letter(From=SENDER, Subject="x"),
-    "from nobody": letter(To="one@example.com"),
+    "international": email_message(From="jörg@example.com", To="zoë@example.com", Subject="ü"),
+    "no recipient": email_message(From=SENDER, Subject="x"),
+    "no sender": email_message(To="one@example.com"),
 }
 
 
-@pytest.mark.parametrize("message", LETTERS.values(), ids=LETTERS)
-def test_send_message(way: Way, message: EmailMessage) -> None:
+@pytest.mark.parametrize("message", EMAIL_MESSAGES.values(), ids=EMAIL_MESSAGES)
+def test_send_message_sends_as_by_smtplib(way: Route, message: EmailMessage) -> None:
     before = message.items(), message.get_content()
 
     def scenario(session: Session) -> None:
@@ -344,13 +353,13 @@ def test_send_message(way: Way, message: EmailMessage) -> None:
     assert (message.items(), message.get_content()) == before
 
 
-def test_send_message_with_addresses_of_its_own(way: Way) -> None:
-    twice = letter(From=SENDER, To="one@example.com")
+def test_send_message_uses_given_addresses_as_smtplib_does(way: Route) -> None:
+    twice = email_message(From=SENDER, To="one@example.com")
     twice["Resent-Date"] = "Thu, 1 Jan 1970 17:42:00 +0000"
     twice["Resent-Date"] = "Thu, 1 Jan 1970 17:43:00 +0000"
 
     def scenario(session: Session) -> None:
-        message = LETTERS["plain"]
+        message = EMAIL_MESSAGES["plain"]
         session.call("send_message", message, "other@example.com", ["to@example.com"])
         session.call("send_message", message, to_addrs="to@example.com", mail_options=["SMTPUTF8"])
         session.record[-1][1].pop("command_encoding")
@@ -362,7 +371,7 @@ def test_send_message_with_addresses_of_its_own(way: Way) -> None:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 @pytest.mark.parametrize("initial", [True, False])
-def test_auth(way: Way, mechanism: str, initial: bool) -> None:
+def test_auth_works_as_in_smtplib(way: Route, mechanism: str, initial: bool) -> None:
     def scenario(session: Session) -> None:
         session.call("ehlo")
         for password in ("wrong", "pass word"):
@@ -380,7 +389,7 @@ def test_auth(way: Way, mechanism: str, initial: bool) -> None:
 
 @pytest.mark.parametrize("initial", [True, False])
 @pytest.mark.parametrize("password", ["pass word", "wrong"])
-def test_login(way: Way, initial: bool, password: str) -> None:
+def test_login_works_as_in_smtplib(way: Route, initial: bool, password: str) -> None:
     def scenario(session: Session) -> None:
         session.call("login", "user", password, initial_response_ok=initial)
         session.call("login", "user", password, initial_response_ok=initial)
@@ -388,9 +397,9 @@ def test_login(way: Way, initial: bool, password: str) -> None:
     way.compare(scenario)
 
 
-def against(dialogue: Callable[[Connection], None], scenario: Scenario, wire: bool = True) -> Any:
-    """Compare before a scripted server; `scenario` finds a client that is connected."""
-    with Server(dialogue) as server:
+def against(script: Callable[[Connection], None], scenario: Scenario, wire: bool = True) -> Any:
+    """Compare both modules with a scripted server. `scenario` gets a connected client."""
+    with Server(script) as server:
 
         def connected(session: Session) -> None:
             session.connect("SMTP", server.host, server.port)
@@ -403,24 +412,24 @@ def against(dialogue: Callable[[Connection], None], scenario: Scenario, wire: bo
 CHALLENGE = b"334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+"
 
 
-def test_cram_md5() -> None:
+def test_cram_md5_equals_the_example_of_the_rfc() -> None:
     def scenario(session: Session) -> None:
         session.call("login", "tim", "tanstaaftanstaaf")
         session.call("quit")
 
-    with Server(Dialogue(["AUTH CRAM-MD5 PLAIN"], {"auth": CHALLENGE})) as server:
+    with Server(SMTPScript(["AUTH CRAM-MD5 PLAIN"], {"auth": CHALLENGE})) as server:
 
         def connected(session: Session) -> None:
             session.connect("SMTP", server.host, server.port)
             scenario(session)
 
         compare(connected, server.wire)
-        # The digest is that of RFC 2195's example.
+        # This is the digest of the example in RFC 2195 section 2.
         assert b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n" in server.wire()
 
 
 @pytest.mark.parametrize(
-    "offer",
+    "capabilities",
     [
         ["AUTH CRAM-MD5 PLAIN LOGIN"],
         ["AUTH=LOGIN", "AUTH PLAIN"],
@@ -432,10 +441,10 @@ def test_cram_md5() -> None:
     ],
 )
 @pytest.mark.parametrize("reply", [b"535 5.7.8 no", b"503 already", b"235 ok", b"454 later"])
-def test_login_tries_one_after_the_other(offer: list[str], reply: bytes) -> None:
+def test_login_tries_one_mechanism_after_the_other(capabilities: list[str], reply: bytes) -> None:
     replies = {"auth": [b"334 Pg==", reply, reply], "response": [b"535 5.7.8 no"] + [reply] * 5}
     against(
-        Dialogue(offer, replies),
+        SMTPScript(capabilities, replies),
         lambda session: session.call("login", "user", "password"),
     )
 
@@ -453,13 +462,14 @@ GREETINGS = [
 
 
 @pytest.mark.parametrize("greeting", GREETINGS)
-def test_greetings(greeting: bytes) -> None:
+def test_greetings_are_read_as_by_smtplib(greeting: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.send(
             greeting if isinstance(greeting, Raw) or not greeting else greeting + b"\r\n"
         )
         if greeting.startswith(b"220") and not isinstance(greeting, Raw):
-            connection.line()  # what is left unread would turn the end into a reset
+            # Read the EHLO, because unread bytes would turn the close into a reset.
+            connection.line()
 
     against(script, lambda session: session.call("noop"), wire=False)
 
@@ -480,14 +490,14 @@ EHLO_REPLIES = [
 
 @pytest.mark.parametrize("ehlo", EHLO_REPLIES)
 @pytest.mark.parametrize("helo", [b"250 hello", b"500 no", HANG_UP])
-def test_replies_to_ehlo(ehlo: bytes, helo: bytes) -> None:
+def test_replies_to_ehlo_are_read_as_by_smtplib(ehlo: bytes, helo: bytes) -> None:
     def scenario(session: Session) -> None:
         session.call("ehlo_or_helo_if_needed")
         session.call("sendmail", SENDER, "one@example.com", PLAIN, ["BODY=8BITMIME"])
         session.call("starttls")
         session.call("quit")
 
-    against(Dialogue((), {"ehlo": ehlo, "helo": helo}), scenario)
+    against(SMTPScript((), {"ehlo": ehlo, "helo": helo}), scenario)
 
 
 @pytest.mark.parametrize(
@@ -496,36 +506,38 @@ def test_replies_to_ehlo(ehlo: bytes, helo: bytes) -> None:
         (command, reply)
         for command in ("mail", "rcpt", "data", "message", "rset")
         for reply in (b"421 4.3.2 going", b"550-no\r\n550 and no", b"450 later", b"250", HANG_UP)
-        # A difference on purpose, as test_differences.py shows.
+        # A 421 to DATA is an intended difference: see test_differences.py.
         if (command, reply[:3]) != ("data", b"421")
     ],
 )
-def test_replies_to_the_steps_of_a_mail(command: str, reply: bytes) -> None:
+def test_replies_to_the_commands_of_a_transaction_are_read_as_by_smtplib(
+    command: str, reply: bytes
+) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, ["one@example.com", "two@example.com"], PLAIN)
         if command == "rset":
             session.call("rset")
 
     for extensions in ((), ("PIPELINING",)):
-        against(Dialogue(extensions, {command: reply}), scenario, wire=False)
+        against(SMTPScript(extensions, {command: reply}), scenario, wire=False)
 
 
-def test_starttls_refused_and_not_offered() -> None:
-    for dialogue in (
-        Dialogue(),
-        Dialogue(["STARTTLS"], {"starttls": b"454 4.7.0 not now"}),
-        Dialogue(["STARTTLS"], {"starttls": HANG_UP}),
+def test_a_refused_or_unsupported_starttls_raises_as_in_smtplib() -> None:
+    for script in (
+        SMTPScript(),
+        SMTPScript(["STARTTLS"], {"starttls": b"454 4.7.0 not now"}),
+        SMTPScript(["STARTTLS"], {"starttls": HANG_UP}),
     ):
 
         def scenario(session: Session) -> None:
             session.call("starttls")
             session.call("noop")
 
-        against(dialogue, scenario)
+        against(script, scenario)
 
 
 @drop_in
-def test_hosts_and_ports() -> None:
+def test_hosts_and_ports_are_parsed_as_by_smtplib() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port = listener.getsockname()[1]
 
@@ -552,8 +564,8 @@ def test_hosts_and_ports() -> None:
     compare(scenario)
 
 
-def test_a_port_in_the_host_name_and_a_source_address() -> None:
-    with Server(Dialogue()) as server:
+def test_a_port_in_the_host_name_and_a_source_address_work_as_in_smtplib() -> None:
+    with Server(SMTPScript()) as server:
 
         def scenario(session: Session) -> None:
             session.connect("SMTP", f"{server.host}:{server.port}")
@@ -568,7 +580,7 @@ def test_a_port_in_the_host_name_and_a_source_address() -> None:
         compare(scenario)
 
 
-def test_timeouts() -> None:
+def test_timeouts_work_as_in_smtplib() -> None:
     def silent(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.rest()
@@ -584,15 +596,15 @@ def test_timeouts() -> None:
     assert record[1][0][1] is smtplib.SMTPServerDisconnected
 
 
-def test_a_server_that_says_nothing_at_all() -> None:
+def test_a_server_that_closes_without_a_greeting_raises_as_in_smtplib() -> None:
     with Server(Connection.rest) as server:
         compare(lambda session: session.connect("SMTP", server.host, server.port, timeout=0.1))
 
 
 @drop_in
 @pytest.mark.parametrize("level", [1, 2])
-def test_debug_output(level: int) -> None:
-    """To the letter, but for the time of day."""
+def test_the_debug_output_equals_that_of_smtplib(level: int) -> None:
+    """The debug output of both modules is equal, except for the time of day."""
 
     def scenario(session: Session) -> None:
         output = io.StringIO()
@@ -603,7 +615,7 @@ def test_debug_output(level: int) -> None:
             client.set_debuglevel(level)
             session.call("connect", server.host, server.port)
             session.call("sendmail", SENDER, ["one@example.com", "two@example.com"], PLAIN)
-            session.call("send_message", LETTERS["plain"])
+            session.call("send_message", EMAIL_MESSAGES["plain"])
             session.call("sendmail", "refused@example.com", ["one@example.com"], "text")
             session.call("help", "x")
             session.call("vrfy", "one")
@@ -614,14 +626,14 @@ def test_debug_output(level: int) -> None:
         "rcpt": [b"550-no\r\n550 n\xf6", b"250 ok"],
         "mail": [b"250 ok", b"250 ok", b"550 no"],
     }
-    with Server(Dialogue(["PIPELINING", "SIZE 1000"], replies)) as server:
+    with Server(SMTPScript(["PIPELINING", "SIZE 1000"], replies)) as server:
         output = compare(scenario, server.wire)[-1]
     assert output.startswith("TIME connect: to" if level == 2 else "connect: to")
     assert "reply: b'550 n\\xf6\\r\\n'" in output
 
 
 @drop_in
-def test_debug_output_of_the_other_classes(
+def test_the_debug_output_of_the_other_classes_equals_that_of_smtplib(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, tmp_path: Path
 ) -> None:
     def scenario(session: Session) -> None:
@@ -640,10 +652,10 @@ def test_debug_output_of_the_other_classes(
         session.record.append(output.getvalue())
 
     path = str(tmp_path / "socket")
-    dialogue = Dialogue(["SIZE"])
+    script = SMTPScript(["SIZE"])
     with (
-        Server(dialogue, tls=server_tls) as secure,
-        Server(Dialogue(["SIZE"], lmtp=True), path=path) as local,
+        Server(script, tls=server_tls) as secure,
+        Server(SMTPScript(["SIZE"], lmtp=True), path=path) as local,
     ):
         compare(scenario)
 
@@ -670,7 +682,7 @@ if sys.version_info < (3, 12):
     @pytest.mark.parametrize("given", [("key", "certificate"), ("", "certificate"), ("key", "")])
     @pytest.mark.parametrize("with_context", [False, True])
     @pytest.mark.parametrize("kind", ["SMTP", "SMTP_SSL"])
-    def test_key_and_certificate_files(
+    def test_key_and_certificate_files_work_as_in_smtplib(
         authority: trustme.CA,
         server_tls: ssl.SSLContext,
         tmp_path: Path,
@@ -695,9 +707,9 @@ if sys.version_info < (3, 12):
                     session.connect("SMTP", server.host, server.port)
                     session.call("starttls", **named)
             session.record.append([(each.category, str(each.message)) for each in caught])
-            # Where the caller is shown, not a line of ours or of smtplib.
+            # The warning shows the line of the caller, not a line of rapidsmtp or smtplib.
             session.record.append([Path(each.filename).name for each in caught])
 
-        dialogue = Dialogue(["STARTTLS"], tls=server_tls)
-        with Server(dialogue, tls=server_tls if kind == "SMTP_SSL" else None) as server:
+        script = SMTPScript(["STARTTLS"], tls=server_tls)
+        with Server(script, tls=server_tls if kind == "SMTP_SSL" else None) as server:
             compare(scenario)

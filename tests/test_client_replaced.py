@@ -1,4 +1,4 @@
-"""What programs put in the place of our methods, sockets and modules is used, as by smtplib."""
+"""rapidsmtp, like smtplib, uses the methods, sockets and modules that a program replaces."""
 
 import io
 import smtplib
@@ -13,29 +13,31 @@ from unittest import mock
 import pytest
 
 import rapidsmtp
-from server import TIMEOUT, Dialogue, Server
+from server import TIMEOUT, Server, SMTPScript
 
 SENDER = "sender@example.com"
 RECIPIENTS = ["one@example.com", "two@example.com"]
 MESSAGE = b"Subject: x\r\n\r\n.body\r\n"
 METHODS = ["send", "data", "getreply", "putcmd", "docmd", "rcpt", "mail", "rset", "ehlo"]
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(scope="module", params=[("PIPELINING", "SIZE"), ("SIZE",)], ids=["offered", "not"])
+@pytest.fixture(
+    scope="module", params=[("PIPELINING", "SIZE"), ("SIZE",)], ids=["pipelining", "without"]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that refuses the second recipient, and of a third mail the message."""
+    """Start a server that refuses the second recipient and the third message."""
     replies = {
         "rcpt": [b"250 ok", b"550 no"],
         "message": [b"250 2.0.0 queued", b"554 5.6.0 no", b"250 2.0.0 queued"],
     }
-    with Server(Dialogue(request.param, replies)) as running:
+    with Server(SMTPScript(request.param, replies)) as running:
         yield running
 
 
 def spy(calls: list[Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that notes its arguments and goes on to the one before it."""
+    """Return a method that records its arguments and calls the original."""
 
     def method(self: Any, *args: Any, **named: Any) -> Any:
         calls.append((name, args, named))
@@ -75,8 +77,10 @@ def in_a_mixin(cls: type, names: list[str], calls: list[Any], _: Any) -> Callabl
 PLACES = [in_a_subclass, on_an_instance, on_the_class, in_a_mixin]
 
 
-def converse(module: ModuleType, server: Server, names: list[str], place: Any) -> list[Any]:
-    """The calls that replaced methods get in a session with two mails, one of them refused."""
+def calls_of_a_session(
+    module: ModuleType, server: Server, names: list[str], place: Any
+) -> list[Any]:
+    """Return the calls of replaced methods in a session with an accepted and a refused message."""
     calls: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         make = place(module.SMTP, names, calls, patch)
@@ -96,17 +100,17 @@ def converse(module: ModuleType, server: Server, names: list[str], place: Any) -
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_replaced_method_is_called_as_by_smtplib(server: Server, name: str, place: Any) -> None:
-    theirs = converse(smtplib, server, [name], place)
-    assert theirs, "the conversation does not use the method"
-    assert converse(rapidsmtp, server, [name], place) == theirs
+    theirs = calls_of_a_session(smtplib, server, [name], place)
+    assert theirs, "the session does not call the method"
+    assert calls_of_a_session(rapidsmtp, server, [name], place) == theirs
     ours, wire = server.wire(-1), server.wire(-2)
     assert ours == wire
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_replaced_methods_are_called_in_the_same_order(server: Server, place: Any) -> None:
-    theirs = converse(smtplib, server, METHODS, place)
-    assert converse(rapidsmtp, server, METHODS, place) == theirs
+    theirs = calls_of_a_session(smtplib, server, METHODS, place)
+    assert calls_of_a_session(rapidsmtp, server, METHODS, place) == theirs
 
 
 def connect(server: Server, cls: Any = None) -> Any:
@@ -126,13 +130,17 @@ def test_a_replaced_data_gets_the_message_as_the_caller_gave_it(server: Server) 
         refused = client.sendmail(SENDER, RECIPIENTS[0], message)
         assert refused.reply == (250, b"kept")
     with connect(server, Sub) as client:
-        client.sendmail(SENDER, RECIPIENTS[0], "text\n.")  # a str is encoded before, by smtplib too
+        # smtplib also encodes a str before it calls the replaced method.
+        client.sendmail(SENDER, RECIPIENTS[0], "text\n.")
     assert given[0] is message
     assert given[1] == b"text\r\n."
 
 
-def test_a_replaced_rcpt_judges_addresses_for_itself(server: Server) -> None:
-    """What our own rcpt would refuse is no matter if it is never asked."""
+def test_a_replaced_rcpt_gets_unchecked_addresses(server: Server) -> None:
+    """`sendmail` passes each recipient unchecked to a replaced `rcpt`.
+
+    In this test, each recipient is a tuple.
+    """
 
     class Sub(rapidsmtp.SMTP):
         def rcpt(self, recip: Any, options: Any = ()) -> tuple[int, bytes]:
@@ -143,7 +151,7 @@ def test_a_replaced_rcpt_judges_addresses_for_itself(server: Server) -> None:
     assert b"<one@example.com>" in server.wire()
 
 
-def test_a_replaced_getreply_has_the_last_word(server: Server) -> None:
+def test_the_reply_of_a_replaced_getreply_is_used(server: Server) -> None:
     class Deaf(rapidsmtp.SMTP):
         def getreply(self) -> tuple[int, bytes]:
             code, text = super().getreply()
@@ -153,7 +161,7 @@ def test_a_replaced_getreply_has_the_last_word(server: Server) -> None:
         assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
 
 
-def test_an_overridden_get_socket_and_close(server: Server) -> None:
+def test_an_overridden_get_socket_and_close_are_called(server: Server) -> None:
     calls: list[object] = []
 
     class Sub(rapidsmtp.SMTP):
@@ -171,7 +179,7 @@ def test_an_overridden_get_socket_and_close(server: Server) -> None:
     assert calls == [("no.such.host.example", 25, TIMEOUT), "close"]
 
 
-def test_an_overridden_close_is_called_on_the_fast_path() -> None:
+def test_an_overridden_close_is_called_with_pipelining() -> None:
     closed: list[bool] = []
 
     class Sub(rapidsmtp.SMTP):
@@ -179,15 +187,15 @@ def test_an_overridden_close_is_called_on_the_fast_path() -> None:
             closed.append(True)
             super().close()
 
-    with Server(Dialogue(("PIPELINING",), {"message": b"421 going"})) as server:
+    with Server(SMTPScript(("PIPELINING",), {"message": b"421 going"})) as server:
         client = connect(server, Sub)
         with pytest.raises(rapidsmtp.SMTPDataError):
             client.sendmail(SENDER, RECIPIENTS[0], MESSAGE)
     assert closed
 
 
-@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["ours", "theirs"])
-def test_a_socket_assigned_without_connect(server: Server, module: ModuleType) -> None:
+@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["rapidsmtp", "smtplib"])
+def test_a_socket_assigned_without_connect_is_used(server: Server, module: ModuleType) -> None:
     client = module.SMTP(local_hostname="client.example")
     client.sock = socket.create_connection((server.host, server.port), TIMEOUT)
     assert client.getreply() == (220, b"server.example ready")
@@ -197,8 +205,8 @@ def test_a_socket_assigned_without_connect(server: Server, module: ModuleType) -
 
 
 @pytest.mark.parametrize("attribute", ["helo_resp", "ehlo_resp"])
-@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["ours", "theirs"])
-def test_a_greeting_set_by_hand_is_not_repeated(
+@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["rapidsmtp", "smtplib"])
+def test_ehlo_is_not_sent_after_its_reply_was_assigned(
     server: Server, module: ModuleType, attribute: str
 ) -> None:
     with connect(server, module.SMTP) as client:
@@ -206,10 +214,10 @@ def test_a_greeting_set_by_hand_is_not_repeated(
         assert client.sendmail(SENDER, RECIPIENTS[0], MESSAGE, ["BODY=8BITMIME"]) == {}
     wire = server.wire()
     assert wire[:5].lower() == b"mail "
-    assert b"BODY" not in wire  # without an EHLO there are no options
+    assert b"BODY" not in wire  # Without EHLO no options are sent.
 
 
-def test_features_changed_by_hand_are_believed(server: Server) -> None:
+def test_assigned_capabilities_are_used(server: Server) -> None:
     with connect(server) as client:
         client.ehlo()
         client.esmtp_features["size"] = "1000"
@@ -219,7 +227,7 @@ def test_features_changed_by_hand_are_believed(server: Server) -> None:
 
 
 class AsciiOnly:
-    """All that smtplib asks of what an authobject returns."""
+    """An object with only `encode`. smtplib calls only this method of an auth object's result."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -229,15 +237,15 @@ class AsciiOnly:
         return self._text.encode(encoding)
 
 
-@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["ours", "theirs"])
-def test_authobjects_may_return_anything_that_encodes(module: ModuleType) -> None:
+@pytest.mark.parametrize("module", [rapidsmtp, smtplib], ids=["rapidsmtp", "smtplib"])
+def test_auth_objects_may_return_any_object_with_encode(module: ModuleType) -> None:
     challenges: list[object] = []
 
     def authobject(*challenge: bytes) -> AsciiOnly:
         challenges.extend(challenge)
         return AsciiOnly("answer" if challenge else "first")
 
-    with Server(Dialogue(["AUTH X-OWN"], {"auth": b"334 cXVlc3Rpb24="})) as server:
+    with Server(SMTPScript(["AUTH X-OWN"], {"auth": b"334 cXVlc3Rpb24="})) as server:
         with connect(server, module.SMTP) as client:
             client.ehlo()
             assert client.auth("x-own", authobject) == (235, b"2.7.0 welcome")
@@ -245,7 +253,7 @@ def test_authobjects_may_return_anything_that_encodes(module: ModuleType) -> Non
     assert challenges == [b"question"]
 
 
-def test_login_goes_through_replaced_auth_methods() -> None:
+def test_login_calls_replaced_auth_methods() -> None:
     calls: list[str] = []
 
     class Sub(rapidsmtp.SMTP):
@@ -257,14 +265,14 @@ def test_login_goes_through_replaced_auth_methods() -> None:
             calls.append("auth_plain")
             return "own"
 
-    with Server(Dialogue(["AUTH LOGIN PLAIN"])) as server:
+    with Server(SMTPScript(["AUTH LOGIN PLAIN"])) as server:
         with connect(server, Sub) as client:
             client.login("user", "password")
         assert b"AUTH PLAIN b3du\r\n" in server.wire()
     assert calls == ["PLAIN", "auth_plain"]
 
 
-def test_send_message_calls_sendmail_with_five_arguments_by_position(server: Server) -> None:
+def test_send_message_calls_sendmail_with_five_positional_arguments(server: Server) -> None:
     calls: list[tuple[Any, ...]] = []
 
     class Sub(rapidsmtp.SMTP):
@@ -280,7 +288,7 @@ def test_send_message_calls_sendmail_with_five_arguments_by_position(server: Ser
 
 
 class BareSocket:
-    """A socket with no more than the methods that smtplib uses; it lies about its descriptor."""
+    """A socket with only the methods that smtplib calls, and with an invalid file descriptor."""
 
     def __init__(self, replies: bytes) -> None:
         self.sent = b""
@@ -312,13 +320,14 @@ class BareSocket:
 
 
 @pytest.mark.parametrize("owner", [rapidsmtp, smtplib])
-@pytest.mark.parametrize("offer", [b"PIPELINING", b"SIZE"])
-def test_a_module_in_the_place_of_socket(
-    monkeypatch: pytest.MonkeyPatch, offer: bytes, owner: ModuleType
+@pytest.mark.parametrize("capability", [b"PIPELINING", b"SIZE"])
+def test_a_replaced_socket_module_is_used(
+    monkeypatch: pytest.MonkeyPatch, capability: bytes, owner: ModuleType
 ) -> None:
     bare = BareSocket(
-        b"220 ready\r\n250-server\r\n250 " + offer + b"\r\n250 ok\r\n250 ok\r\n354 go on\r\n"
-        b"250 queued\r\n221 bye"  # without a line end: the file says where it stops
+        b"220 ready\r\n250-server\r\n250 " + capability + b"\r\n250 ok\r\n250 ok\r\n354 go on\r\n"
+        # The last reply has no line end. The end of the file ends this reply.
+        b"250 queued\r\n221 bye"
     )
     module = mock.Mock(wraps=socket)
     module.create_connection = mock.Mock(return_value=bare)
@@ -336,7 +345,7 @@ def test_a_module_in_the_place_of_socket(
     assert bare.closed
 
 
-def test_cpythons_own_mock_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mock_socket_of_cpython_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     mock_socket = pytest.importorskip("test.mock_socket")
     monkeypatch.setattr(rapidsmtp, "socket", mock_socket)
     mock_socket.reply_with(b"220 Hola mundo")
@@ -347,14 +356,14 @@ def test_cpythons_own_mock_socket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("owner", [rapidsmtp, smtplib])
-def test_a_module_in_the_place_of_ssl(monkeypatch: pytest.MonkeyPatch, owner: ModuleType) -> None:
+def test_a_replaced_ssl_module_is_used(monkeypatch: pytest.MonkeyPatch, owner: ModuleType) -> None:
     module = mock.Mock(wraps=ssl)
     monkeypatch.setattr(owner, "ssl", module)
     module._create_stdlib_context = mock.Mock(return_value="settings")
     assert rapidsmtp.SMTP_SSL().context == "settings"
 
 
-def test_what_was_put_on_the_package_goes_before_smtplibs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_replaced_on_the_package_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = mock.Mock(wraps=socket), mock.Mock(wraps=socket)
     monkeypatch.setattr(rapidsmtp, "socket", ours)
     monkeypatch.setattr(smtplib, "socket", theirs)
@@ -363,7 +372,7 @@ def test_what_was_put_on_the_package_goes_before_smtplibs(monkeypatch: pytest.Mo
     assert rapidsmtp.SMTP().local_hostname == "ours.example"
 
 
-def test_a_replaced_look_up_of_the_hosts_name_is_asked_each_time() -> None:
+def test_a_replaced_host_name_lookup_is_called_each_time() -> None:
     with mock.patch("socket.getfqdn", side_effect=["one.example", "two.example"]):
         names = [rapidsmtp.SMTP().local_hostname for _ in range(2)]
     assert names == ["one.example", "two.example"]
@@ -374,11 +383,12 @@ def test_a_replaced_look_up_of_the_hosts_name_is_asked_each_time() -> None:
     ("name", "address", "greeting"),
     [
         ("my host.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
-        ("host", mock.Mock(), b"ehlo [127.0.0.1]\r\n"),  # a module that is a mock in everything
+        # A program may mock all functions of the socket module. Then the host's address is a mock.
+        ("host", mock.Mock(), b"ehlo [127.0.0.1]\r\n"),
     ],
 )
-def test_a_looked_up_name_that_ehlo_cannot_hold_is_left_out(
-    half: str, server: Server, name: str, address: Any, greeting: bytes
+def test_an_invalid_host_name_is_not_sent_in_ehlo(
+    backend: str, server: Server, name: str, address: Any, greeting: bytes
 ) -> None:
     with (
         mock.patch("socket.getfqdn", return_value=name),
@@ -390,19 +400,19 @@ def test_a_looked_up_name_that_ehlo_cannot_hold_is_left_out(
     assert server.wire() == greeting
 
 
-def test_the_modules_of_smtplib_are_names_of_ours() -> None:
+def test_the_modules_that_smtplib_imports_are_names_of_the_package() -> None:
     assert rapidsmtp.socket.error is OSError
     for name in vars(smtplib):
         assert hasattr(rapidsmtp, name), name
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_recipients_of_any_kind(way: str) -> None:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_recipients_may_be_any_iterable_of_str_subclasses(way: str) -> None:
     class Header(str):
-        """As email.headerregistry has them."""
+        """An address with an attribute, similar to `email.headerregistry.Address`."""
 
     address = Header("one@example.com")
-    with Server(Dialogue(("PIPELINING",), {"rcpt": [b"250 ok", b"550 no"]})) as server:
+    with Server(SMTPScript(("PIPELINING",), {"rcpt": [b"250 ok", b"550 no"]})) as server:
         client = rapidsmtp.SMTP(
             server.host, server.port, "client.example", TIMEOUT, pipelining=way == "pipelined"
         )

@@ -1,4 +1,4 @@
-"""The same calls to smtplib and to rapidsmtp before the sink, which is faulty to order."""
+"""The same calls of smtplib and rapidsmtp, to a test server with injected faults."""
 
 import smtplib
 import ssl
@@ -24,7 +24,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "late": {"delay": 0.02},
 }
 
-pytestmark = [pytest.mark.usefixtures("half", "face"), pytest.mark.rust]
+pytestmark = [pytest.mark.usefixtures("backend", "face"), pytest.mark.rust]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,10 @@ def connect(session: Session, way: tuple[str, Sink], context: ssl.SSLContext) ->
         session.call("starttls", context=context)
 
 
-def test_mails(way: tuple[str, Sink], client_tls: ssl.SSLContext) -> None:
-    count = 1 if way[0].startswith("LMTP") else 60  # of smtplib's LMTP: see test_differences.py
+def test_messages_are_sent_as_by_smtplib(way: tuple[str, Sink], client_tls: ssl.SSLContext) -> None:
+    # LMTP has one recipient, because smtplib reads only one reply to a message (see
+    # test_differences.py).
+    count = 1 if way[0].startswith("LMTP") else 60
 
     def scenario(session: Session) -> None:
         connect(session, way, client_tls)
@@ -92,10 +94,11 @@ def test_mails(way: tuple[str, Sink], client_tls: ssl.SSLContext) -> None:
 @pytest.mark.parametrize("mechanisms", ["PLAIN", "LOGIN", "CRAM-MD5", "CRAM-MD5 PLAIN LOGIN"])
 @pytest.mark.parametrize("password", ["right", "wrong"])
 @pytest.mark.parametrize("initial", [True, False])
-def test_login(mechanisms: str, password: str, initial: bool) -> None:
+def test_a_login_works_as_in_smtplib(mechanisms: str, password: str, initial: bool) -> None:
     def scenario(session: Session) -> None:
         session.connect("SMTP", sink.host, sink.port)
-        session.call("sendmail", SENDER, "one@example.com", MESSAGE)  # 530: AUTH first
+        # Before the login, the server replies 530 (authentication required).
+        session.call("sendmail", SENDER, "one@example.com", MESSAGE)
         session.call("login", "user", password, initial_response_ok=initial)
         session.call("sendmail", SENDER, "one@example.com", MESSAGE)
         session.call("quit")
@@ -106,8 +109,8 @@ def test_login(mechanisms: str, password: str, initial: bool) -> None:
 
 
 @pytest.mark.parametrize(("at", "commands"), [("mail", 8), ("rcpt", 11)])
-def test_refusals_in_a_row(at: str, commands: int) -> None:
-    """Servers count errors: from the second on, nothing is written behind what may be refused."""
+def test_commands_are_written_alone_after_a_refusal(at: str, commands: int) -> None:
+    """Servers count errors, so commands that may be refused are written alone after a refusal."""
     fault = Fault(at, reply="550 5.7.1 no", times=3)
     with (
         Sink(["PIPELINING"], faults=[fault], wire=True) as sink,
@@ -119,7 +122,8 @@ def test_refusals_in_a_row(at: str, commands: int) -> None:
         refused = sink.wire[-1].count(b"\r\n") - 1  # without EHLO
         assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
         assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
-    assert refused in (commands, commands - 1)  # the last RSET may not be recorded yet
+    # The sink may not have recorded the last RSET yet, so one command may be missing.
+    assert refused in (commands, commands - 1)
 
 
 @pytest.mark.parametrize("extensions", [["PIPELINING"], []], ids=["pipelining", "without"])
@@ -129,15 +133,22 @@ def test_refusals_in_a_row(at: str, commands: int) -> None:
         pytest.param(at, what, id=f"{at}-{name}")
         for at in ("connect", "ehlo", "mail", "rcpt", "data", "body", "quit")
         for name, what in FAULTS.items()
-        # smtplib sends no RSET after a refused DATA: see test_differences.py.
+        # A refused DATA is omitted, because smtplib sends no RSET after it (see
+        # test_differences.py).
         if at != "data" or "reply" not in what
     ],
 )
-def test_faults(extensions: list[str], at: str, what: dict[str, Any]) -> None:
-    """At the first of each: all but the octets, since more is on the wire when it pipelines."""
+def test_faults_are_reported_as_by_smtplib(
+    extensions: list[str], at: str, what: dict[str, Any]
+) -> None:
+    """The results and the exceptions are equal.
+
+    The bytes are not compared, because with pipelining the client sends more commands.
+    """
 
     def scenario(session: Session) -> None:
-        sink.reset()  # the faults are armed anew
+        # The reset activates the faults again for the second module.
+        sink.reset()
         session.connect("SMTP", sink.host, sink.port)
         if session.client is None:
             return

@@ -1,4 +1,4 @@
-"""vectors/composition.json: encoded words, folding and parameters, in both halves."""
+"""vectors/composition.json: encoded words, folding and parameters, in both backends."""
 
 import email
 import email.policy
@@ -14,7 +14,7 @@ from rapidsmtp import Message, Template
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "composition.json").read_text("utf-8"))
 STRICT = email.policy.default.clone(raise_on_defect=True)
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def parsed(message: Message) -> EmailMessage:
@@ -32,7 +32,7 @@ def template(**more: Any) -> Template:
 
 
 @pytest.mark.parametrize("vector", VECTORS["fields"], ids=lambda vector: vector["name"])
-def test_field(vector: dict[str, str]) -> None:
+def test_a_field_is_encoded_as_in_the_vectors(vector: dict[str, str]) -> None:
     if "error" in vector:
         with pytest.raises(ValueError, match=vector["error"]):
             template().render({"value": vector["value"]})
@@ -42,13 +42,14 @@ def test_field(vector: dict[str, str]) -> None:
     header = message.data.partition(b"\r\n\r\n")[0]
     words = header.replace(b"\r\n", b"").split()
     assert all(len(word) <= 75 for word in words if word.startswith(b"=?"))
-    # Folded at 78 wherever there is a blank to fold at.
+    # A line is folded at white space, so it may have more than 78 characters only if a word is
+    # long.
     folded = all(len(line) <= 78 for line in header.split(b"\r\n"))
     assert folded or max(map(len, vector["value"].split())) > 60
 
 
 @pytest.mark.parametrize("name", VECTORS["file_names"])
-def test_file_name(name: str, tmp_path: Path) -> None:
+def test_a_file_name_is_decoded_by_the_email_package(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"content")
     message = template(attachments=[tmp_path / name]).render({"value": "s"})
     (attachment,) = parsed(message).iter_attachments()

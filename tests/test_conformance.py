@@ -1,23 +1,23 @@
-"""CPython's own tests of smtplib, over the drop-in: what passes over smtplib passes over ours.
+"""CPython's tests of smtplib, run with the drop-in: tests that pass with smtplib must pass here.
 
-Each half of the core is put in smtplib's place twice over: as the module itself and by
-`install()`, and each of these with the test server as it is and with PIPELINING in its reply to
-EHLO. The baseline is smtplib itself under the same server. The tests are those of the interpreter
-that runs pytest.
+Each backend replaces smtplib in two ways: as a module and by `install()`. Each way runs with two
+servers: the test server unchanged, and the test server with PIPELINING in its EHLO reply. The
+baseline is smtplib itself with the same server. The tests are those of the interpreter that runs
+pytest.
 """
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import conformance
+import processes
 from conformance import Report, Setting
 
-# They compare the whole reply to EHLO, so over a server that offers more no client can pass them.
+# These tests compare the whole EHLO reply. No client passes them if the server adds a capability.
 FIXED_TO_THE_SERVER = {
     "test.test_smtplib.DebuggingServerTests.testELHO",
     "test.test_smtplib.SMTPSimTests.testEHLO",
@@ -32,20 +32,20 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as-it-is", "pipelining"])
 def pipelining(request: pytest.FixtureRequest) -> bool:
-    """Whether the test server offers PIPELINING."""
+    """Return whether the test server supports PIPELINING."""
     return bool(request.param)
 
 
 @pytest.fixture(scope="module")
 def baseline(pipelining: bool, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The run over smtplib itself."""
+    """Return the report of a run with smtplib itself."""
     setting = Setting(pipelining=pipelining)
     report = conformance.run(setting, tmp_path_factory.mktemp("baseline"))
-    assert report.trouble == ""
+    assert report.abort_reason == ""
     return report
 
 
-def test_the_baseline_is_whole(baseline: Report, pipelining: bool) -> None:
+def test_the_baseline_is_complete(baseline: Report, pipelining: bool) -> None:
     failed = {
         test: outcome
         for test, outcome in baseline.outcomes.items()
@@ -55,43 +55,44 @@ def test_the_baseline_is_whole(baseline: Report, pipelining: bool) -> None:
     assert len(baseline.passed()) > 60
 
 
-@pytest.mark.parametrize("half", [pytest.param("rust", marks=pytest.mark.rust), "python"])
+@pytest.mark.parametrize("backend", [pytest.param("rust", marks=pytest.mark.rust), "python"])
 @pytest.mark.parametrize("install", [False, True], ids=["as-module", "install"])
-def test_what_passes_over_smtplib_passes_over_rapidsmtp(
-    half: str, install: bool, pipelining: bool, baseline: Report, tmp_path: Path
+def test_tests_that_pass_with_smtplib_pass_with_rapidsmtp(
+    backend: str, install: bool, pipelining: bool, baseline: Report, tmp_path: Path
 ) -> None:
-    setting = Setting("rapidsmtp", core=half, install=install, pipelining=pipelining)
+    setting = Setting("rapidsmtp", core=backend, install=install, pipelining=pipelining)
     report = conformance.run(setting, tmp_path)
     missed = [f"{test}: {outcome}" for test, outcome in report.missed(baseline).items()]
-    if missed or report.trouble:
-        pytest.fail("\n  ".join([report.trouble, *missed]), pytrace=False)
-    # Where the server offers it, envelopes do go out in one flight; elsewhere never.
+    if missed or report.abort_reason:
+        pytest.fail("\n  ".join([report.abort_reason, *missed]), pytrace=False)
+    # If the server supports PIPELINING, some reads contain several commands. Otherwise no read
+    # does.
     assert (report.flights > 0) == pipelining
 
 
-# The judge is judged as well: a runner that lets everything pass would be worse than none.
+# Tests of the runner: a runner that reports every test as passed would hide all failures.
 
 
-def stand_in(folder: Path, name: str, body: str) -> Setting:
-    """Write a module that is smtplib but for `body`."""
+def replacement(folder: Path, name: str, body: str) -> Setting:
+    """Write a module that is smtplib with the changes in `body`."""
     copied = "{name: value for name, value in vars(smtplib).items() if name[:2] != '__'}"
     text = f"import os, smtplib, time\nglobals().update({copied})\n{body}\n"
     (folder / f"{name}.py").write_text(text)
     return Setting(name)
 
 
-def test_a_wrong_answer_is_seen(tmp_path: Path) -> None:
+def test_a_wrong_return_value_is_reported(tmp_path: Path) -> None:
     body = "class SMTP(SMTP):\n    def noop(self): return (251, super().noop()[1])"
-    report = conformance.run(stand_in(tmp_path, "wrong", body), tmp_path, path=str(tmp_path))
+    report = conformance.run(replacement(tmp_path, "wrong", body), tmp_path, path=str(tmp_path))
     noop = report.outcomes["test.test_smtplib.DebuggingServerTests.testNOOP"]
     assert noop.startswith("AssertionError")
     assert report.outcomes["test.test_smtplib.DebuggingServerTests.testRSET"] == conformance.PASSED
 
 
-def test_a_crash_costs_one_test(tmp_path: Path) -> None:
+def test_a_crash_fails_only_one_test(tmp_path: Path) -> None:
     body = "class SMTP(SMTP):\n    def vrfy(self, address): os._exit(3)"
-    report = conformance.run(stand_in(tmp_path, "crash", body), tmp_path, path=str(tmp_path))
-    assert report.trouble == ""
+    report = conformance.run(replacement(tmp_path, "crash", body), tmp_path, path=str(tmp_path))
+    assert report.abort_reason == ""
     crashed = {test for test, outcome in report.outcomes.items() if outcome == "it crashed or hung"}
     assert crashed == {
         "test.test_smtplib.DebuggingServerTests.testVRFY",
@@ -100,31 +101,31 @@ def test_a_crash_costs_one_test(tmp_path: Path) -> None:
     assert "test.test_smtplib.SMTPSimTests.test_with_statement" in report.outcomes
 
 
-def test_a_hang_ends_with_the_run(tmp_path: Path) -> None:
+def test_a_blocked_test_ends_at_the_time_limit_of_the_run(tmp_path: Path) -> None:
     body = "class SMTP(SMTP):\n    def __init__(self, *a, **k): time.sleep(60)"
-    setting = stand_in(tmp_path, "hang", body)
+    setting = replacement(tmp_path, "hang", body)
     report = conformance.run(setting, tmp_path, path=str(tmp_path), limit=3)
-    assert report.trouble == "stopped after 3 seconds"
+    assert report.abort_reason == "stopped after 3 seconds"
     assert "it crashed or hung" in report.outcomes.values()
 
 
-def test_a_module_on_the_other_half_is_refused(tmp_path: Path) -> None:
-    stand_in(tmp_path, "other", "implementation = 'python'")
+def test_a_module_on_the_other_backend_is_rejected(tmp_path: Path) -> None:
+    replacement(tmp_path, "other", "implementation = 'python'")
     report = conformance.run(Setting("other", core="rust"), tmp_path, path=str(tmp_path))
-    assert "it runs on python, not on rust" in report.trouble
+    assert "it runs on python, not on rust" in report.abort_reason
 
 
-def test_an_install_that_does_nothing_is_refused(tmp_path: Path) -> None:
-    stand_in(tmp_path, "idle", "class SMTP(SMTP): pass\ndef install(): pass")
+def test_an_install_without_effect_is_rejected(tmp_path: Path) -> None:
+    replacement(tmp_path, "idle", "class SMTP(SMTP): pass\ndef install(): pass")
     report = conformance.run(Setting("idle", install=True), tmp_path, path=str(tmp_path))
-    assert "after install() smtplib.SMTP is not idle's" in report.trouble
+    assert "after install() smtplib.SMTP is not idle's" in report.abort_reason
 
 
 GLUED = """
 import socket, threading, time
 import conformance
 from test import test_smtplib
-conformance.offer_pipelining(test_smtplib)
+conformance.add_pipelining(test_smtplib)
 flights = conformance.count_flights(test_smtplib)
 started, done = threading.Event(), threading.Event()
 for kind in (test_smtplib.SimSMTPServer, test_smtplib.smtpd.SMTPServer):
@@ -152,9 +153,9 @@ print(flights(), "flights")
 """
 
 
-def test_the_server_offers_pipelining_and_takes_commands_together() -> None:
+def test_the_server_supports_pipelining_and_receives_commands_together() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(conformance.__file__).parent)}
-    said = subprocess.run(
+    said = processes.run(
         [sys.executable, "-W", "ignore", "-c", GLUED],
         env=environment,
         capture_output=True,
@@ -164,5 +165,6 @@ def test_the_server_offers_pipelining_and_takes_commands_together() -> None:
     ).stdout.splitlines()
     assert said.count("250-PIPELINING") == 2
     assert said.count("250 250 501 354 250 221") == 2
-    # Seen twice each: the envelope, and nothing of the message (it comes in the state of DATA).
+    # Only flights of commands are counted. The message arrives in the DATA state, so it is not
+    # counted.
     assert said[-1] == "2 flights"

@@ -1,6 +1,6 @@
-"""DKIM signatures, judged by dkimpy and, where it is installed, by OpenDKIM.
+"""DKIM signatures, verified by dkimpy and by OpenDKIM (if installed).
 
-The judges get the message as a server would: line ends repaired, and one at the end.
+Both verifiers get the message as a server receives it, with correct line ends and a final line end.
 """
 
 import base64
@@ -9,7 +9,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -29,9 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import processes
 import rapidsmtp
-from rapidsmtp import DKIM, _core
-from rapidsmtp.dkim import join, sign
+from rapidsmtp import DKIM, _backend
+from rapidsmtp._compose.dkim import join, sign
 from rapidsmtp.testing import Sink
 
 pytestmark = pytest.mark.rust
@@ -79,46 +79,46 @@ def signer(key: str = "ed25519", **options: object) -> DKIM:
 
 
 def wire(message: bytes) -> bytes:
-    """What arrives."""
-    message = _core.repair(message)
+    """Return the message as a server receives it."""
+    message = _backend.repair(message)
     return message if message.endswith(b"\r\n") else message + b"\r\n"
 
 
 def verified(message: bytes) -> list[bool]:
-    """dkimpy's verdict on each signature."""
-    judge = dkimpy.DKIM(wire(message))
-    count = sum(name.lower() == b"dkim-signature" for name, _ in judge.headers)
+    """Return, for each signature, whether dkimpy verifies it."""
+    verifier = dkimpy.DKIM(wire(message))
+    count = sum(name.lower() == b"dkim-signature" for name, _ in verifier.headers)
 
-    def verdict(number: int) -> bool:
+    def verifies(number: int) -> bool:
         try:
-            return judge.verify(idx=number, dnsfunc=record)
+            return verifier.verify(idx=number, dnsfunc=record)
         except dkimpy.DKIMException:
             return False
 
-    return [verdict(number) for number in range(count)]
+    return [verifies(number) for number in range(count)]
 
 
 def tags(signed: bytes) -> dict[str, str]:
-    """The tags of the first signature, without white space."""
+    """Return the tags of the first signature, without white space."""
     field = re.match(rb"DKIM-Signature:(.*?)\r\n(?![ \t])", signed, re.DOTALL)
     assert field is not None
     text = re.sub(r"\s", "", field[1].decode("ascii"))
     return dict(tag.split("=", 1) for tag in text.split(";"))
 
 
-# What verifies.
+# Signatures that verify
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", KEYS)
-def test_it_verifies(key: str, form: str) -> None:
-    begun = int(time.time())
+def test_a_signature_verifies(key: str, form: str) -> None:
+    started = int(time.time())
     signed = signer(key, canonicalization=form).sign(MESSAGE)
     assert signed.endswith(b"\r\n" + MESSAGE)
     assert verified(signed) == [True]
     assert max(map(len, signed[: -len(MESSAGE)].split(b"\r\n"))) <= 78
     found = tags(signed)
-    assert begun <= int(found.pop("t")) <= time.time()
+    assert started <= int(found.pop("t")) <= time.time()
     assert base64.b64decode(found.pop("b"), validate=True)
     assert base64.b64decode(found.pop("bh"), validate=True)
     fields = "from subject to date message-id mime-version content-type list-unsubscribe"
@@ -128,7 +128,7 @@ def test_it_verifies(key: str, form: str) -> None:
     assert found == {"v": "1", "a": f"{key}-sha256", "c": form, "d": "example.com", "s": key}
 
 
-def test_several_at_once() -> None:
+def test_several_signatures_verify() -> None:
     both = [signer("rsa"), signer("ed25519", canonicalization="simple/simple")]
     signed = sign(MESSAGE, both)
     assert verified(signed) == [True, True]
@@ -136,18 +136,19 @@ def test_several_at_once() -> None:
     assert verified(signed[: -len(MESSAGE)] + MESSAGE.replace(b"it", b"that")) == [False, False]
 
 
-def test_none_at_all() -> None:
+def test_an_empty_list_of_signers_is_refused() -> None:
     assert "no DKIM" in refusal(lambda: sign(MESSAGE, []))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_verifies_behind_the_wire(form: str) -> None:
+def test_a_signature_verifies_after_the_transfer(form: str) -> None:
     broken = b".\rFrom\n" + MESSAGE.replace(b"  this", b"\n.this\r\r")[:-6] + b"\n no end"
     both = [signer(key, canonicalization=form) for key in KEYS]
     with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as client:
         for message in (MESSAGE, MESSAGE.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n" + broken):
             fields = join(both).sign(message, int(time.time()))
-            # The message as it is: its line ends are repaired on the way.
+            # The signed message has its original line ends. The client corrects them while it
+            # sends, and the signature must match the corrected message.
             client.sendmail("a@example.com", ["b@example.com"], fields + message)
         received = [message.data for message in sink.messages]
     assert [verified(data) for data in received] == [[True, True]] * 2
@@ -155,15 +156,15 @@ def test_it_verifies_behind_the_wire(form: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2048, 3072, 4096])
-def test_rsa_keys_of_each_size_and_form(size: int) -> None:
+def test_rsa_keys_of_each_size_and_form_are_accepted(size: int) -> None:
     key = RSA if size == 2048 else rsa.generate_private_key(65537, size)
     for encoding in (PEM, DER):
         for form in (PKCS1, PKCS8):
-            octets = key.private_bytes(encoding, form, PLAIN)
+            encoded = key.private_bytes(encoding, form, PLAIN)
             if encoding == DER:
-                assert DKIM("example.com", "rsa", octets).algorithm == "rsa-sha256"
-                octets = base64.encodebytes(octets)
-            one = DKIM("example.com", "rsa", octets.decode())
+                assert DKIM("example.com", "rsa", encoded).algorithm == "rsa-sha256"
+                encoded = base64.encodebytes(encoded)
+            one = DKIM("example.com", "rsa", encoded.decode())
             assert verified(one.sign(MESSAGE)) == [size == 2048]
 
 
@@ -178,29 +179,29 @@ def test_rsa_keys_of_each_size_and_form(size: int) -> None:
         SEED,
         ED25519.private_bytes(DER, PKCS8, PLAIN),
     ],
-    ids=["str", "PEM", "seed-str", "seed-bytes", "seed-and-public-key", "octets", "DER"],
+    ids=["str", "PEM", "seed-str", "seed-bytes", "seed-and-public-key", "bytes", "DER"],
 )
-def test_ed25519_keys_of_each_form(key: str | bytes, tmp_path: Path) -> None:
+def test_ed25519_keys_of_each_form_are_accepted(key: str | bytes, tmp_path: Path) -> None:
     assert verified(DKIM("example.com", "ed25519", key).sign(MESSAGE)) == [True]
     file = tmp_path / "key"
     file.write_bytes(key.encode() if isinstance(key, str) else key)
     assert verified(DKIM("example.com", "ed25519", file).sign(MESSAGE)) == [True]
 
 
-def test_expiry_and_identity() -> None:
+def test_the_expiry_and_the_identity_are_signed() -> None:
     one = signer(identity="News@Lists.example.com", expires=timedelta(days=7))
     signed = one.sign(MESSAGE)
     assert verified(signed) == [True]
     found = tags(signed)
     assert int(found["x"]) - int(found["t"]) == 7 * 86400
     assert found["i"] == "News@lists.example.com"
-    # dkimpy allows ten hours for clocks that are wrong.
+    # dkimpy tolerates a clock error of ten hours, so the signature is eleven hours old.
     native = signer(expires=60)._signer
     old = native.sign(MESSAGE, int(time.time()) - 11 * 3600)
     assert verified(old + MESSAGE) == [False]
 
 
-def test_international_domain() -> None:
+def test_an_international_domain_is_encoded() -> None:
     one = DKIM("Bücher.example", "ed25519", SEED, identity="@news.bücher.example")
     assert one.domain == "xn--bcher-kva.example"
     signed = one.sign(MESSAGE)
@@ -208,14 +209,14 @@ def test_international_domain() -> None:
     assert tags(signed)["i"] == "@news.xn--bcher-kva.example"
 
 
-def test_a_domain_as_long_as_they_get() -> None:
+def test_a_domain_of_the_maximum_length_is_accepted() -> None:
     domain = ".".join(["a" * 60] * 4) + ".example"
     signed = DKIM(domain, "ed25519", SEED).sign(MESSAGE)
     assert verified(signed) == [True]
     assert max(map(len, signed.split(b"\r\n"))) <= len(domain) + 5
 
 
-def test_chosen_headers() -> None:
+def test_only_the_chosen_header_fields_are_signed() -> None:
     signed = signer(headers=["From", "X-Own"]).sign(b"X-Own: 1\r\nX-Own: 2\r\n" + MESSAGE)
     assert tags(signed)["h"] == "from:from:x-own:x-own:x-own"
     assert verified(signed) == [True]
@@ -224,7 +225,7 @@ def test_chosen_headers() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_line_ends_count_as_they_will_be_sent(form: str) -> None:
+def test_line_ends_are_signed_as_they_are_sent(form: str) -> None:
     one = signer(canonicalization=form)
     for end in (b"\n", b"\r"):
         signed = one.sign(MESSAGE.replace(b"\r\n", end))
@@ -233,17 +234,17 @@ def test_line_ends_count_as_they_will_be_sent(form: str) -> None:
     now = int(time.time())
     broken = MESSAGE.replace(b"  this", b"\nthis\r\r")
     fields = one._signer.sign(broken, now)
-    assert fields == one._signer.sign(_core.repair(broken), now)
+    assert fields == one._signer.sign(_backend.repair(broken), now)
     assert verified(fields + broken) == [True]
     assert verified(one.sign(MESSAGE + b"no line end")) == [True]
 
 
-# What does not.
+# Signatures that do not verify
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", KEYS)
-def test_tampering_is_seen(key: str, form: str) -> None:
+def test_tampering_is_detected(key: str, form: str) -> None:
     signed = signer(key, canonicalization=form).sign(MESSAGE)
     for old, new in [
         (b"news@", b"evil@"),
@@ -265,17 +266,18 @@ def test_no_field_can_be_added(name: str) -> None:
     signed = signer().sign(MESSAGE)
     assert verified(field + signed) == [False]
     assert verified(signed.replace(b"MIME-Version", field + b"MIME-Version")) == [False]
-    # But what was there twice is signed twice.
+    # A message may have the field twice before it is signed, because the signature covers each
+    # occurrence.
     assert verified(signer().sign(field + MESSAGE)) == [True]
 
 
-def test_the_wrong_key_is_seen() -> None:
+def test_a_wrong_key_is_detected() -> None:
     other = ed25519.Ed25519PrivateKey.generate()
     key = other.private_bytes(PEM, PKCS8, PLAIN)
     assert verified(DKIM("example.com", "ed25519", key).sign(MESSAGE)) == [False]
 
 
-def test_white_space_may_change_where_relaxed_says_so() -> None:
+def test_relaxed_allows_changed_white_space() -> None:
     for form, allowed in (("relaxed/relaxed", True), ("simple/simple", False)):
         signed = signer(canonicalization=form).sign(MESSAGE)
         assert verified(signed.replace(b"Hello  you,\t", b"Hello you,")) == [allowed]
@@ -283,14 +285,14 @@ def test_white_space_may_change_where_relaxed_says_so() -> None:
         assert verified(signed + b"\r\n\r\n") == [True]
 
 
-# Any message.
+# Random messages
 
-# Without CR and LF, and without what else dkimpy's `strip` takes for white space.
-OCTETS = [bytes([octet]) for octet in range(256) if octet not in b"\r\n\x0b\x0c"]
+# All bytes except CR, LF and the other characters that dkimpy's `strip` removes as white space.
+BYTES = [bytes([number]) for number in range(256) if number not in b"\r\n\x0b\x0c"]
 pieces = st.one_of(
     st.sampled_from([b" ", b"  ", b"\t", b" \t ", b"\r\n ", b"\r\n\t", b"\r\n \t x"]),
     st.sampled_from([b"=?utf-8?q?=C3=A4?=", b":", b";", b"<a@example.com>"]),
-    st.sampled_from(OCTETS),
+    st.sampled_from(BYTES),
     st.text("abc ", max_size=30).map(str.encode),
 )
 values = st.lists(pieces, max_size=12).map(b"".join)
@@ -300,7 +302,7 @@ headers = st.lists(fields, max_size=8).map(lambda some: b"\r\n".join([*some, b"F
 texts = st.one_of(
     st.sampled_from([b"\r\n", b"\r\n\r\n", b" ", b"  ", b"\t", b" \r\n", b"\t \r\n ", b".\r\n"]),
     st.sampled_from([b"\r", b"\n", b"\r\r\n", b"\n\n"]),
-    st.sampled_from(OCTETS),
+    st.sampled_from(BYTES),
     st.text("abc ", max_size=90).map(str.encode),
     st.integers(1, 3000).map(lambda length: b"x" * length),
 )
@@ -328,13 +330,13 @@ def test_any_message_verifies(form: str, header: bytes, body: bytes) -> None:
         b"\r\n\r\n" + b"long " * 30000,
         b"\r\n\r\n" + bytes(range(256)) * 40,
     ],
-    ids=["header", "header-CRLF", "empty", "CRLFs", "blank", "blank-open", "long", "octets"],
+    ids=["header", "header-CRLF", "empty", "CRLFs", "blank", "blank-open", "long", "bytes"],
 )
-def test_bodies_at_the_edge(form: str, rest: bytes) -> None:
+def test_a_signature_of_an_unusual_body_verifies(form: str, rest: bytes) -> None:
     assert verified(signer(canonicalization=form).sign(b"From: a@example.com" + rest)) == [True]
 
 
-def test_a_body_that_comes_again() -> None:
+def test_a_repeated_body_is_signed_correctly() -> None:
     one = signer()
     bodies = [b"x" * 5000 + bytes([letter]) * 3 + b"y" * 5000 for letter in b"abcab"]
     for round in range(4):
@@ -345,7 +347,7 @@ def test_a_body_that_comes_again() -> None:
     assert tags(signed)["bh"] != tags(one.sign(b"From: a@example.com\r\n\r\n" + bodies[1]))["bh"]
 
 
-def test_many_threads() -> None:
+def test_many_threads_may_sign_at_once() -> None:
     both, wrong = [signer("rsa"), signer("ed25519")], []
 
     def work(number: int) -> None:
@@ -363,7 +365,7 @@ def test_many_threads() -> None:
     assert not wrong
 
 
-# What is refused, in one line that says why and shows no key.
+# Refusals: one line that contains the reason but not the key
 
 
 def refusal(make: Callable[[], object]) -> str:
@@ -379,7 +381,7 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "expected"),
     [
         (SMALL, "2048 bits"),
         (rsa.generate_private_key(3, 2048).private_bytes(PEM, PKCS1, PLAIN), "exponent of 65537"),
@@ -394,9 +396,7 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "damaged"),
         (b"no key at all", "neither PEM nor base64"),
         (base64.b64encode(b"x" * 31), "damaged"),
-        pytest.param(
-            base64.b64encode(SEED + SEED), "do not belong together", id="seed for public key"
-        ),
+        pytest.param(base64.b64encode(SEED + SEED), "do not match", id="seed for public key"),
         (b"", "damaged"),
         (bytes(100), "damaged"),
         ("/etc/dkim/example.key", "pathlib.Path"),
@@ -405,11 +405,11 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
         ("", "pathlib.Path"),
     ],
 )
-def test_keys_that_cannot_be_used(key: bytes | str, says: str) -> None:
-    assert says in refusal(lambda: DKIM("example.com", "s", key))
+def test_keys_that_cannot_be_used_are_refused(key: bytes | str, expected: str) -> None:
+    assert expected in refusal(lambda: DKIM("example.com", "s", key))
 
 
-def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_key_file_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DKIM("example.com", "s", tmp_path / "none")
 
@@ -447,14 +447,14 @@ def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
     ],
     ids=lambda options: " ".join(options),
 )
-def test_what_is_no_setting(options: dict[str, object]) -> None:
+def test_wrong_arguments_are_refused(options: dict[str, object]) -> None:
     refusal(
         lambda: DKIM(**{"domain": "example.com", "selector": "s", "private_key": SEED} | options)
     )
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "expected"),
     [
         (b"Subject: x\r\n\r\nFrom: a\r\n", "without From"),
         (b"\r\nFrom: a@example.com\r\n", "without From"),
@@ -464,17 +464,17 @@ def test_what_is_no_setting(options: dict[str, object]) -> None:
         (b" folded: x\r\nFrom: a@example.com\r\n\r\n", "header field 1"),
     ],
 )
-def test_messages_that_cannot_be_signed(message: bytes, says: str) -> None:
-    assert says in refusal(lambda: signer().sign(message))
+def test_messages_that_cannot_be_signed_are_refused(message: bytes, expected: str) -> None:
+    assert expected in refusal(lambda: signer().sign(message))
 
 
-def test_a_time_beyond_twelve_digits() -> None:
+def test_a_time_beyond_twelve_digits_is_refused() -> None:
     native = signer()._signer
     assert b" t=999999999999;" in native.sign(MESSAGE, 10**12 - 1)
     assert "twelve digits" in refusal(lambda: native.sign(MESSAGE, 10**12))
 
 
-def test_nothing_shows_the_key() -> None:
+def test_no_repr_or_pickle_contains_the_key() -> None:
     for key in KEYS:
         one = signer(key)
         assert repr(one).startswith(f"DKIM(domain='example.com', selector='{key}', ")
@@ -491,17 +491,17 @@ def test_nothing_shows_the_key() -> None:
             one.domain = "example.org"
 
 
-def test_it_says_where_the_compiled_half_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_core, "native", lambda name: None)
-    with pytest.raises(ImportError, match="DKIM needs the compiled half"):
+def test_the_error_names_the_missing_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "native", lambda name: None)
+    with pytest.raises(ImportError, match="DKIM needs the compiled backend"):
         signer()
 
 
-def test_it_is_there_beside_smtplibs_names() -> None:
+def test_the_class_is_exported() -> None:
     assert rapidsmtp.DKIM is DKIM and "DKIM" not in rapidsmtp.__all__
 
 
-# The judge of the mail servers.
+# Verification by OpenDKIM, which mail servers use
 
 OPENDKIM = shutil.which("opendkim") or shutil.which("opendkim", path="/usr/sbin:/usr/local/sbin")
 
@@ -515,16 +515,16 @@ def test_opendkim_agrees(form: str, tmp_path: Path) -> None:
     settings = tmp_path / "settings"
     settings.write_text(f"Mode v\nSyslog no\nTestPublicKeys {keys}\n")
 
-    def verdicts(message: bytes) -> list[str]:
+    def results(message: bytes) -> list[str]:
         file = tmp_path / "message"
         file.write_bytes(message)
         command = [str(OPENDKIM), "-x", str(settings), "-t", str(file), "-v", "-v"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=os.sep)
+        done = processes.run(command, capture_output=True, text=True, timeout=60, cwd=os.sep)
         return re.findall(r"dkim=(\w+)", done.stdout)
 
     both = [signer(key, canonicalization=form) for key in KEYS]
     signed = sign(MESSAGE, both)
-    assert verdicts(signed) == ["pass", "pass"]
-    assert verdicts(sign(b"From: a@example.com\r\n\r\n", both)) == ["pass", "pass"]
-    assert verdicts(signed.replace(b"this", b"that")) == ["fail", "fail"]
-    assert verdicts(b"From: evil@example.org\r\n" + signed) == ["fail", "fail"]
+    assert results(signed) == ["pass", "pass"]
+    assert results(sign(b"From: a@example.com\r\n\r\n", both)) == ["pass", "pass"]
+    assert results(signed.replace(b"this", b"that")) == ["fail", "fail"]
+    assert results(b"From: evil@example.org\r\n" + signed) == ["fail", "fail"]

@@ -1,4 +1,4 @@
-"""`install()`: smtplib's names are ours for the process; `uninstall()` gives all of it back."""
+"""`install()` replaces smtplib's classes for the process; `uninstall()` restores them."""
 
 import logging
 import logging.handlers
@@ -6,7 +6,6 @@ import os
 import smtplib
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -17,10 +16,12 @@ from unittest import mock
 import pytest
 import trustme
 
+import processes
 import rapidsmtp
-from server import TIMEOUT, Dialogue, Server
+from server import TIMEOUT, Server, SMTPScript
 
-# As a program has them that imported them before anybody called install().
+# The original classes of smtplib. They represent imports that a program executes before it calls
+# install().
 ImportedSMTP: Any = smtplib.SMTP
 ImportedSSL: Any = smtplib.SMTP_SSL
 ImportedLMTP: Any = smtplib.LMTP
@@ -28,14 +29,14 @@ CLASSES = (ImportedSMTP, ImportedSSL, ImportedLMTP)
 
 
 class Subclass(ImportedSMTP):  # type: ignore[misc]
-    """Made before install(), with a method of its own that the fast path need not know."""
+    """A class defined before install(), with a method that does not affect pipelining."""
 
     def greet(self) -> Any:
         return self.ehlo()[1]
 
 
 class ReplacingSubclass(ImportedSMTP):  # type: ignore[misc]
-    """Made before install(), with a method that the fast path would pass by."""
+    """A class defined before install(), with a replaced method that pipelining does not call."""
 
     def rcpt(self, recip: str, options: Any = ()) -> Any:
         self.named = [*getattr(self, "named", []), recip]
@@ -46,7 +47,7 @@ SENDER = "sender@example.com"
 RECIPIENTS = ["one@example.com", "two@example.com"]
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def snapshot() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(Dialogue(["PIPELINING"], patient=True)) as running:
+    with Server(SMTPScript(["PIPELINING"], waits_for_pause=True)) as running:
         yield running
 
 
@@ -74,7 +75,7 @@ def round_trips(server: Server) -> int:
 
 
 def send_by(cls: Any, server: Server, **arguments: Any) -> int:
-    """Send one mail to two recipients; how many round trips there were, EHLO and QUIT included."""
+    """Send one message to two recipients. Return the number of round trips, with EHLO and QUIT."""
     with cls(
         server.host, server.port, local_hostname="client.example", timeout=TIMEOUT, **arguments
     ) as client:
@@ -85,7 +86,7 @@ def send_by(cls: Any, server: Server, **arguments: Any) -> int:
 FAST, SLOW = 1 + 2 + 1, 1 + 5 + 1
 
 
-def test_the_names_are_ours_and_then_smtplibs_again() -> None:
+def test_install_replaces_the_names_and_uninstall_restores_them() -> None:
     before = snapshot()
     rapidsmtp.install()
     assert (smtplib.SMTP, smtplib.SMTP_SSL, smtplib.LMTP) == (
@@ -98,7 +99,7 @@ def test_the_names_are_ours_and_then_smtplibs_again() -> None:
     assert snapshot() == before
 
 
-def test_again_is_no_harm() -> None:
+def test_a_second_call_has_no_effect() -> None:
     before = snapshot()
     rapidsmtp.install()
     installed = snapshot()
@@ -122,7 +123,7 @@ def test_instances_keep_their_classes() -> None:
 
 
 @pytest.mark.parametrize("cls", [ImportedSMTP, Subclass])
-def test_classes_from_before_take_the_fast_path(server: Server, cls: Any) -> None:
+def test_classes_imported_before_install_use_pipelining(server: Server, cls: Any) -> None:
     assert send_by(cls, server) == SLOW
     rapidsmtp.install()
     assert send_by(cls, server) == FAST
@@ -131,7 +132,7 @@ def test_classes_from_before_take_the_fast_path(server: Server, cls: Any) -> Non
     assert send_by(cls, server) == SLOW
 
 
-def test_a_subclass_from_before_that_replaces_a_method(server: Server) -> None:
+def test_a_subclass_that_replaces_a_method_does_not_use_pipelining(server: Server) -> None:
     rapidsmtp.install()
     with ReplacingSubclass(server.host, server.port, "client.example", TIMEOUT) as client:
         assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
@@ -139,7 +140,7 @@ def test_a_subclass_from_before_that_replaces_a_method(server: Server) -> None:
     assert round_trips(server) == SLOW
 
 
-def test_a_subclass_made_while_installed_outlives_it(server: Server) -> None:
+def test_a_subclass_defined_while_installed_works_after_uninstall(server: Server) -> None:
     rapidsmtp.install()
 
     class Later(smtplib.SMTP):
@@ -150,11 +151,12 @@ def test_a_subclass_made_while_installed_outlives_it(server: Server) -> None:
 
     assert send_by(Later, server) == send_by(LaterStill, server) == FAST
     rapidsmtp.uninstall()
-    assert send_by(Later, server) == FAST  # it is a subclass of ours
+    # `Later` is a subclass of rapidsmtp's class, so uninstall() does not change it.
+    assert send_by(Later, server) == FAST
     assert send_by(LaterStill, server) == SLOW
 
 
-def test_an_instance_alive_during_install_and_after(server: Server) -> None:
+def test_an_instance_works_during_install_and_after_uninstall(server: Server) -> None:
     client = ImportedSMTP(server.host, server.port, "client.example", TIMEOUT)
     assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
     rapidsmtp.install()
@@ -167,15 +169,15 @@ def test_an_instance_alive_during_install_and_after(server: Server) -> None:
     assert client.quit()[0] == 221
 
 
-def test_arguments_of_ours_are_taken_by_classes_from_before(server: Server) -> None:
+def test_classes_imported_before_install_accept_the_arguments_of_rapidsmtp(server: Server) -> None:
     rapidsmtp.install()
     assert send_by(ImportedSMTP, server, pipelining=False) == SLOW
 
 
-def test_lmtp_from_before(tmp_path: Path) -> None:
+def test_an_lmtp_class_imported_before_install_reads_all_replies(tmp_path: Path) -> None:
     finals = [b"250 ok", b"450 later"] * 2
     path = str(tmp_path / "lmtp")
-    with Server(Dialogue(["PIPELINING"], {"message": finals}, lmtp=True), path=path) as server:
+    with Server(SMTPScript(["PIPELINING"], {"message": finals}, lmtp=True), path=path) as server:
         rapidsmtp.install()
         with ImportedLMTP(path, local_hostname="client.example", timeout=TIMEOUT) as client:
             refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
@@ -183,14 +185,14 @@ def test_lmtp_from_before(tmp_path: Path) -> None:
             assert client.noop()[0] == 250
         assert server.wire().startswith(b"lhlo ")
     with (
-        Server(Dialogue(["PIPELINING"], {"message": finals}, lmtp=True)) as server,
+        Server(SMTPScript(["PIPELINING"], {"message": finals}, lmtp=True)) as server,
         ImportedLMTP(server.host, server.port, "client.example", timeout=TIMEOUT) as client,
     ):
         assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == refused
 
 
 @pytest.mark.parametrize("name", ["send", "getreply", "rcpt", "sendmail", "close", "auth_plain"])
-def test_a_method_that_a_program_patched_before_is_left_alone(
+def test_a_method_patched_before_install_is_not_replaced(
     server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -234,10 +236,11 @@ def test_a_method_patched_while_installed_is_called(
 
 
 @pytest.mark.parametrize("cls", [rapidsmtp.SMTP_SSL, ImportedSSL])
-def test_smtps(server_tls: ssl.SSLContext, cls: Any) -> None:
-    with Server(Dialogue(["PIPELINING"], patient=True), tls=server_tls) as server:
+def test_install_can_verify_certificates_of_smtps(server_tls: ssl.SSLContext, cls: Any) -> None:
+    with Server(SMTPScript(["PIPELINING"], waits_for_pause=True), tls=server_tls) as server:
         rapidsmtp.install()
-        assert send_by(cls, server) == FAST  # no verification: smtplib's default
+        # Like smtplib, install() without arguments does not verify certificates.
+        assert send_by(cls, server) == FAST
         rapidsmtp.uninstall()
         rapidsmtp.install(verify=True)
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -248,7 +251,7 @@ def test_smtps(server_tls: ssl.SSLContext, cls: Any) -> None:
 
 
 def trusting_nothing() -> ssl.SSLContext:
-    """Settings that verify nothing: the caller's own are the caller's affair."""
+    """Return TLS settings without verification, as a caller may pass them."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -264,9 +267,9 @@ def start_tls(cls: Any, server: Server, **arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("cls", [rapidsmtp.SMTP, ImportedSMTP, Subclass])
-def test_starttls(server_tls: ssl.SSLContext, cls: Any) -> None:
+def test_install_can_verify_certificates_of_starttls(server_tls: ssl.SSLContext, cls: Any) -> None:
 
-    with Server(Dialogue(["STARTTLS"], tls=server_tls)) as server:
+    with Server(SMTPScript(["STARTTLS"], tls=server_tls)) as server:
         rapidsmtp.install()
         assert start_tls(cls, server)[0] == 220
         rapidsmtp.uninstall()
@@ -277,7 +280,7 @@ def test_starttls(server_tls: ssl.SSLContext, cls: Any) -> None:
 
 
 def test_verify_can_be_changed_by_another_install(server_tls: ssl.SSLContext) -> None:
-    with Server(Dialogue(), tls=server_tls) as server:
+    with Server(SMTPScript(), tls=server_tls) as server:
         rapidsmtp.install()
         rapidsmtp.install(verify=True)
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -286,7 +289,7 @@ def test_verify_can_be_changed_by_another_install(server_tls: ssl.SSLContext) ->
         ImportedSSL(server.host, server.port, timeout=TIMEOUT).close()
 
 
-def test_verified_by_a_trusted_authority(
+def test_a_certificate_of_a_trusted_authority_is_accepted(
     server_tls: ssl.SSLContext,
     authority: trustme.CA,
     tmp_path: Path,
@@ -296,13 +299,13 @@ def test_verified_by_a_trusted_authority(
     authority.cert_pem.write_to_path(str(path))
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     rapidsmtp.install(verify=True)
-    with Server(Dialogue(["PIPELINING"], patient=True), tls=server_tls) as server:
+    with Server(SMTPScript(["PIPELINING"], waits_for_pause=True), tls=server_tls) as server:
         assert send_by(ImportedSSL, server) == FAST
         with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
             ImportedSSL("localhost", server.port, timeout=TIMEOUT)
 
 
-def test_the_smtp_handler_of_logging(server: Server) -> None:
+def test_the_smtp_handler_of_logging_works(server: Server) -> None:
     rapidsmtp.install()
     handler = logging.handlers.SMTPHandler(
         (server.host, server.port), SENDER, RECIPIENTS, "trouble", timeout=TIMEOUT
@@ -314,7 +317,7 @@ def test_the_smtp_handler_of_logging(server: Server) -> None:
     assert round_trips(server) == FAST
 
 
-def test_send_message_by_a_class_from_before(server: Server) -> None:
+def test_send_message_of_a_class_imported_before_install_works(server: Server) -> None:
     message = EmailMessage()
     message["From"], message["To"], message["Bcc"] = SENDER, RECIPIENTS[0], RECIPIENTS[1]
     rapidsmtp.install()
@@ -324,7 +327,7 @@ def test_send_message_by_a_class_from_before(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["SMTP", "ImportedSMTP"])
-def test_a_proxy_in_the_place_of_smtplibs_socket_is_not_passed_by(
+def test_a_proxy_that_replaces_smtplibs_socket_is_used(
     server: Server, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     asked: list[Any] = []
@@ -347,20 +350,20 @@ PROGRAM = """
 from smtplib import SMTP
 import smtplib, sys
 assert SMTP is smtplib.SMTP, "a class of before"
-assert SMTP.__module__ == "rapidsmtp.client", SMTP.__module__
+assert SMTP.__module__ == "rapidsmtp", SMTP.__module__
 with SMTP(sys.argv[1], int(sys.argv[2]), "client.example", timeout=5) as client:
     print(client.sendmail("sender@example.com", ["one@example.com"], "body").reply.code)
 """
 
 
 @pytest.mark.parametrize("way", ["script", "module"])
-def test_a_program_run_by_rapidsmtp(server: Server, tmp_path: Path, way: str, half: str) -> None:
+def test_a_program_run_by_rapidsmtp(server: Server, tmp_path: Path, way: str, backend: str) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     program = ["program.py"] if way == "script" else ["-m", "program"]
-    run = subprocess.run(
+    run = processes.run(
         [sys.executable, "-m", "rapidsmtp", "run", *program, server.host, str(server.port)],
         cwd=tmp_path,
-        env={**environment(), "RAPIDSMTP_CORE": half},
+        env={**environment(), "RAPIDSMTP_CORE": backend},
         capture_output=True,
         text=True,
         timeout=20,
@@ -372,14 +375,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(rapidsmtp.__file__).parent.parent)}
 
 
-def test_another_install_leaves_verification_on(half: str) -> None:
-    from rapidsmtp import tls
+def test_another_install_leaves_verification_on(backend: str) -> None:
+    from rapidsmtp._smtp import contexts
 
     rapidsmtp.install(verify=True)
     try:
         rapidsmtp.install()
-        assert tls.verify_by_default
+        assert contexts.verify_by_default
         rapidsmtp.install(verify=False)
-        assert not tls.verify_by_default
+        assert not contexts.verify_by_default
     finally:
         rapidsmtp.uninstall()

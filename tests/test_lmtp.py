@@ -1,4 +1,4 @@
-"""LMTP (RFC 2033): one reply to the body for each recipient, on both ways through a mail."""
+"""LMTP (RFC 2033): each recipient has its own reply to the message, pipelined and sequential."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import rapidsmtp
-from server import HANG_UP, TIMEOUT, Dialogue, Raw, Server
+from server import HANG_UP, TIMEOUT, Raw, Server, SMTPScript
 
 ONE, TWO, THREE = RECIPIENTS = ["one@example.com", "two@example.com", "three@example.com"]
 SENDER = "sender@example.com"
@@ -15,23 +15,23 @@ OK = b"250 2.0.0 stored"
 FULL = b"452 4.2.2 mailbox full"
 NO = b"550 5.7.1 not this"
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "stepwise"])
+@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "sequential"])
 def extensions(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
 def server(extensions: tuple[str, ...], finals: list[bytes], **replies: Any) -> Server:
-    return Server(Dialogue(extensions, {"message": finals, **replies}, lmtp=True))
+    return Server(SMTPScript(extensions, {"message": finals, **replies}, lmtp=True))
 
 
 def connect(server: Server) -> rapidsmtp.LMTP:
     return rapidsmtp.LMTP(server.host, server.port, "client.example", timeout=TIMEOUT)
 
 
-def assert_in_step(client: rapidsmtp.LMTP) -> None:
+def assert_usable(client: rapidsmtp.LMTP) -> None:
     assert client.noop() == (250, b"2.0.0 nothing done")
 
 
@@ -42,11 +42,11 @@ def test_every_recipient_has_a_reply(extensions: tuple[str, ...]) -> None:
             assert refused == {}
             assert refused.accepted == RECIPIENTS
             assert refused.reply == (250, b"2.0.0 first")
-            assert_in_step(client)
+            assert_usable(client)
         assert lmtp.wire().startswith(b"lhlo client.example\r\n")
 
 
-def test_those_refused_after_the_body_join_those_refused_before(
+def test_recipients_refused_after_the_body_are_added_to_those_refused_before(
     extensions: tuple[str, ...],
 ) -> None:
     finals = [FULL, OK]
@@ -56,10 +56,10 @@ def test_those_refused_after_the_body_join_those_refused_before(
         assert refused == {ONE: (452, b"4.2.2 mailbox full"), TWO: (550, b"5.1.1 unknown")}
         assert refused.accepted == [THREE]
         assert refused.reply == (250, b"2.0.0 stored")
-        assert_in_step(client)
+        assert_usable(client)
 
 
-def test_all_refused_after_the_body(extensions: tuple[str, ...]) -> None:
+def test_a_message_that_all_recipients_refuse_raises(extensions: tuple[str, ...]) -> None:
     with server(extensions, [NO, FULL, NO]) as lmtp, connect(lmtp) as client:
         with pytest.raises(rapidsmtp.SMTPDataError) as caught:
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
@@ -69,10 +69,10 @@ def test_all_refused_after_the_body(extensions: tuple[str, ...]) -> None:
             TWO: (452, b"4.2.2 mailbox full"),
             THREE: (550, b"5.7.1 not this"),
         }
-        assert_in_step(client)
+        assert_usable(client)
 
 
-def test_421_speaks_for_those_behind_it(extensions: tuple[str, ...]) -> None:
+def test_a_421_applies_to_the_recipients_after_it(extensions: tuple[str, ...]) -> None:
     with server(extensions, [OK, b"421 4.3.2 going"]) as lmtp:
         client = connect(lmtp)
         refused = client.sendmail(SENDER, RECIPIENTS, MESSAGE)
@@ -81,7 +81,7 @@ def test_421_speaks_for_those_behind_it(extensions: tuple[str, ...]) -> None:
         assert client.sock is None
 
 
-def test_421_first_refuses_them_all(extensions: tuple[str, ...]) -> None:
+def test_a_421_as_the_first_reply_refuses_all_recipients(extensions: tuple[str, ...]) -> None:
     with server(extensions, [b"421 4.3.2 going"]) as lmtp:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPDataError) as caught:
@@ -92,20 +92,22 @@ def test_421_first_refuses_them_all(extensions: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["between", "within"])
-def test_the_connection_lost_between_the_replies(extensions: tuple[str, ...], torn: bool) -> None:
+def test_a_connection_lost_between_the_replies_is_reported(
+    extensions: tuple[str, ...], torn: bool
+) -> None:
     with server(extensions, [OK, NO, *[Raw(b"25")] * torn, HANG_UP]) as lmtp:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, [*RECIPIENTS, "four@example.com"], MESSAGE)
         assert vars(caught.value)["accepted"] == [ONE]
-        # A reply without a whole code counts as -1, as everywhere.
+        # A reply without a complete code counts as -1, as for every command.
         torn_reply = {THREE: (-1, b"")} if torn else {}
         assert vars(caught.value)["recipients"] == {TWO: (550, b"5.7.1 not this"), **torn_reply}
         assert vars(caught.value)["body_sent"] is True
         assert client.sock is None
 
 
-def test_the_connection_lost_before_the_body(extensions: tuple[str, ...]) -> None:
+def test_a_connection_lost_before_the_body_is_reported(extensions: tuple[str, ...]) -> None:
     with server(extensions, [], data=HANG_UP, rcpt=[b"250 ok", b"550 no"]) as lmtp:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
@@ -115,16 +117,18 @@ def test_the_connection_lost_before_the_body(extensions: tuple[str, ...]) -> Non
         assert vars(caught.value)["body_sent"] is False
 
 
-def test_nobody_left_on_lmtp_drops_the_socket_after_354() -> None:
+def test_lmtp_without_an_accepted_recipient_closes_after_354() -> None:
     with server(("PIPELINING",), [], rcpt=b"550 no", data=b"354 go on") as lmtp:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPRecipientsRefused):
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
-        assert client.sock is None  # a lone dot for nobody would have no reply
+        # RFC 2033 section 4.2: without an accepted recipient, the server sends no reply to a
+        # message. So the client closes the connection instead of sending a message.
+        assert client.sock is None
         assert lmtp.wire().endswith(b"data\r\n")
 
 
-def test_single_methods_stay_in_step(extensions: tuple[str, ...]) -> None:
+def test_single_methods_read_all_replies(extensions: tuple[str, ...]) -> None:
     rcpt = [b"250 ok", b"550 no", b"250 ok"]
     finals = [FULL, b"250 2.0.0 second"]
     with server(extensions, finals, rcpt=rcpt) as lmtp, connect(lmtp) as client:
@@ -133,32 +137,32 @@ def test_single_methods_stay_in_step(extensions: tuple[str, ...]) -> None:
         for recipient in RECIPIENTS:
             client.rcpt(recipient)
         assert client.data(MESSAGE) == (250, b"2.0.0 second")
-        assert_in_step(client)
+        assert_usable(client)
         client.mail(SENDER)
         client.rset()
         client.mail(SENDER)
         client.rcpt(ONE)
         assert client.data(MESSAGE) == (250, b"2.0.0 queued as 1234")
-        assert_in_step(client)
+        assert_usable(client)
 
 
-def test_the_next_mail_starts_afresh(extensions: tuple[str, ...]) -> None:
+def test_the_next_message_has_new_results(extensions: tuple[str, ...]) -> None:
     with server(extensions, []) as lmtp, connect(lmtp) as client:
         assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
         assert client.sendmail(SENDER, ONE, MESSAGE).accepted == [ONE]
-        assert_in_step(client)
+        assert_usable(client)
 
 
-def test_over_a_unix_socket(extensions: tuple[str, ...], tmp_path: Path) -> None:
+def test_lmtp_works_over_a_unix_socket(extensions: tuple[str, ...], tmp_path: Path) -> None:
     path = str(tmp_path / "lmtp")
-    with Server(Dialogue(extensions, lmtp=True), path=path) as lmtp:
+    with Server(SMTPScript(extensions, lmtp=True), path=path) as lmtp:
         with rapidsmtp.LMTP(path, local_hostname="client.example", timeout=TIMEOUT) as client:
             assert client.sendmail(SENDER, RECIPIENTS, MESSAGE).accepted == RECIPIENTS
         assert lmtp.wire().endswith(b"\r\nbody\r\n.\r\nQUIT\r\n")
 
 
-def test_the_count_of_recipients_ends_with_the_message(half: str) -> None:
-    with Server(Dialogue((), lmtp=True)) as server:
+def test_the_count_of_recipients_ends_with_the_message(backend: str) -> None:
+    with Server(SMTPScript((), lmtp=True)) as server:
         client = rapidsmtp.LMTP(server.host, server.port, timeout=TIMEOUT)
         client.sendmail("a@example.com", ["b@example.com", "c@example.com"], b"x\r\n")
         client.docmd("MAIL FROM:<a@example.com>")

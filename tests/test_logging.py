@@ -1,4 +1,4 @@
-"""`rapidsmtp.logging.SMTPHandler`: what is mailed, when, and that nobody waits for it."""
+"""`rapidsmtp.logging.SMTPHandler`: the content and the time of its mail; logging does not wait."""
 
 import email
 import email.policy
@@ -7,6 +7,7 @@ import logging
 import logging.config
 import logging.handlers
 import os
+import pickle
 import ssl
 import subprocess
 import sys
@@ -16,33 +17,35 @@ import time
 import weakref
 from collections.abc import Iterator
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from postman import Postman
+import processes
 from rapidsmtp import TLS
-from rapidsmtp.digest import Backlog, shortened
 from rapidsmtp.logging import SMTPHandler
+from rapidsmtp.logging.digest import PendingRecords, shortened
+from recording_server import RecordingServer
 from senders import wait_for, wires
-from server import Dialogue, Server
+from server import Server, SMTPScript
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 LONG = 3600.0
-"""An interval that no test lives to see the end of."""
+"""An interval in seconds that is longer than any test."""
 
 
 @pytest.fixture
-def postman() -> Iterator[Postman]:
-    with Postman() as postman:
-        yield postman
+def recorder() -> Iterator[RecordingServer]:
+    with RecordingServer() as recorder:
+        yield recorder
 
 
 @pytest.fixture
 def log(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
-    """A logger of this test's own; its handlers are closed at the end."""
+    """Return a logger for this test, and close its handlers at the end."""
     logger = logging.Logger(request.node.name)
     yield logger
     for handler in logger.handlers:
@@ -55,81 +58,88 @@ def handler_to(port: int, **options: Any) -> SMTPHandler:
     return SMTPHandler(mailhost, "app@example.com", ["ops@example.com"], "trouble", **options)
 
 
-def mails(postman: Postman) -> list[EmailMessage]:
-    contents = [content for _, _, content in postman.handler.envelopes]
+def mails(recorder: RecordingServer) -> list[EmailMessage]:
+    contents = [content for _, _, content in recorder.handler.envelopes]
     return [email.message_from_bytes(each, policy=email.policy.default) for each in contents]
 
 
-def texts(postman: Postman) -> list[str]:
-    return [each.get_content().replace("\r\n", "\n") for each in mails(postman)]
+def texts(recorder: RecordingServer) -> list[str]:
+    return [each.get_content().replace("\r\n", "\n") for each in mails(recorder)]
 
 
-def seen(server: Server) -> bytes:
+def received(server: Server) -> bytes:
     return b"".join(wires(server))
 
 
-def delivered(postman: Postman, count: int) -> list[EmailMessage]:
-    wait_for(lambda: len(postman.handler.envelopes) >= count)
-    return mails(postman)
+def delivered(recorder: RecordingServer, count: int) -> list[EmailMessage]:
+    wait_for(lambda: len(recorder.handler.envelopes) >= count)
+    return mails(recorder)
 
 
-# What a mail says
+# The content of a mail
 
 
-def test_the_first_record_goes_at_once(postman: Postman, log: logging.Logger) -> None:
-    log.addHandler(handler_to(postman.port))
+def test_the_first_record_is_mailed_at_once(recorder: RecordingServer, log: logging.Logger) -> None:
+    log.addHandler(handler_to(recorder.port))
     log.error("out of %s", "paper ä\u20ac")
-    (mail,) = delivered(postman, 1)
-    sender, recipients, _ = postman.handler.envelopes[0]
+    (mail,) = delivered(recorder, 1)
+    sender, recipients, _ = recorder.handler.envelopes[0]
     assert (sender, recipients) == ("app@example.com", ["ops@example.com"])
     assert (mail["From"], mail["To"]) == ("app@example.com", "ops@example.com")
     assert mail["Subject"] == "trouble" and mail["Auto-Submitted"] == "auto-generated"
     assert abs(mail["Date"].datetime.timestamp() - time.time()) < 600
     assert mail["Message-ID"].endswith("@example.com>")
     assert mail.get_content_charset() == "utf-8"
-    assert texts(postman) == ["out of paper ä\u20ac\n"]
-    assert postman.handler.envelopes[0][2].isascii()
+    assert texts(recorder) == ["out of paper ä\u20ac\n"]
+    assert recorder.handler.envelopes[0][2].isascii()
 
 
-def test_more_within_the_interval_are_a_digest(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port)
+def test_records_within_the_interval_are_mailed_as_a_digest(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    handler = handler_to(recorder.port)
     log.addHandler(handler)
     log.error("first")
-    delivered(postman, 1)
+    delivered(recorder, 1)
     for number in range(3):
         log.warning("number %d", number)
     handler.flush()
-    assert [each["Subject"] for each in mails(postman)] == ["trouble", "trouble (3 records)"]
-    heading, *records = texts(postman)[1].rstrip().split("\n\n")
+    assert [each["Subject"] for each in mails(recorder)] == ["trouble", "trouble (3 records)"]
+    heading, *records = texts(recorder)[1].rstrip().split("\n\n")
     assert heading.startswith("3 records, 20") and records == ["number 0", "number 1", "number 2"]
 
 
-def test_the_next_interval_begins_with_the_mail(postman: Postman, log: logging.Logger) -> None:
-    log.addHandler(handler_to(postman.port, interval=0.2))
+def test_the_next_interval_starts_with_the_mail(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    log.addHandler(handler_to(recorder.port, interval=0.2))
     log.error("first")
-    delivered(postman, 1)
+    delivered(recorder, 1)
     log.error("second")
     log.error("third")
-    delivered(postman, 2)
-    said = "".join(texts(postman))
-    assert said.index("first") < said.index("second") < said.index("third")
+    delivered(recorder, 2)
+    output = "".join(texts(recorder))
+    assert output.index("first") < output.index("second") < output.index("third")
     wait_for(lambda: not [each for each in threading.enumerate() if "logging" in each.name])
-    log.error("fourth")  # after a quiet interval the thread has ended
-    wait_for(lambda: "fourth" in "".join(texts(postman)))
+    # This record starts a new thread, because the first thread ended when no records were left.
+    log.error("fourth")
+    wait_for(lambda: "fourth" in "".join(texts(recorder)))
 
 
-def test_a_record_is_frozen_when_it_is_logged(postman: Postman, log: logging.Logger) -> None:
+def test_a_record_is_formatted_when_it_is_logged(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             threads.append(threading.current_thread())
             return super().format(record)
 
     threads: list[threading.Thread] = []
-    handler = handler_to(postman.port)
+    handler = handler_to(recorder.port)
     handler.setFormatter(Formatter("%(levelname)s %(message)s"))
     log.addHandler(handler)
     log.error("first")
-    delivered(postman, 1)
+    delivered(recorder, 1)
     things = ["a"]
     log.error("have %s", things)
     things.append("b")
@@ -138,80 +148,86 @@ def test_a_record_is_frozen_when_it_is_logged(postman: Postman, log: logging.Log
     except KeyError:
         log.exception("it broke")
     handler.flush()
-    text = texts(postman)[1]
+    text = texts(recorder)[1]
     assert "ERROR have ['a']\n" in text
     assert "ERROR it broke\nTraceback (most recent call last):\n" in text
     assert "KeyError: 'lost'" in text
     assert set(threads) == {threading.current_thread()}
 
 
-def test_the_subject_may_depend_on_the_record(postman: Postman, log: logging.Logger) -> None:
-    class Own(SMTPHandler):
+def test_the_subject_can_depend_on_the_record(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    class WithSubject(SMTPHandler):
         def getSubject(self, record: logging.LogRecord) -> str:
             return f"{record.levelname}: {record.getMessage()}"
 
-    handler = Own(("127.0.0.1", postman.port), "a@b", "c@d", "unused", interval=LONG)
+    handler = WithSubject(("127.0.0.1", recorder.port), "a@b", "c@d", "unused", interval=LONG)
     log.addHandler(handler)
     log.error("no\r\nBcc: evil@example.com\n\nbody \x00\u2028 Gr\u00fc\u00dfe")
-    delivered(postman, 1)
+    delivered(recorder, 1)
     log.warning("less")
-    log.critical("gravest")
+    log.critical("the gravest")
     log.error("middling " + "x" * 1000)
     handler.flush()
     log.error("y" * 1000)
     handler.flush()
-    first, digest, long = mails(postman)
+    first, digest, long = mails(recorder)
     assert first["Subject"] == "ERROR: no Bcc: evil@example.com body Gr\u00fc\u00dfe"
-    assert first["Bcc"] is None and postman.handler.envelopes[0][1] == ["c@d"]
-    assert digest["Subject"] == "CRITICAL: gravest (3 records)"
+    assert first["Bcc"] is None and recorder.handler.envelopes[0][1] == ["c@d"]
+    assert digest["Subject"] == "CRITICAL: the gravest (3 records)"
     assert len(long["Subject"]) < 250 and long["Subject"].endswith("y…")
 
 
-def test_odd_characters(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port)
+def test_control_characters_and_lone_surrogates_are_escaped(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    handler = handler_to(recorder.port)
     log.addHandler(handler)
     log.error("nul \x00 bell \x07 lone \udcff line\r\n.dot\rend " + "z" * 2000)
     handler.flush()
-    assert texts(postman) == [
+    assert texts(recorder) == [
         "nul \\x00 bell \\x07 lone \\udcff line\n.dot\nend " + "z" * 2000 + "\n"
     ]
 
 
-def test_what_does_not_fit_is_counted(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port, max_records=3)
+def test_records_that_do_not_fit_are_counted(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    handler = handler_to(recorder.port, max_records=3)
     log.addHandler(handler)
     log.error("first")
-    delivered(postman, 1)
+    delivered(recorder, 1)
     for number in range(10):
         log.error("number %d", number)
     handler.flush()
     log.error("after")
     handler.flush()
-    _, digest, last = mails(postman)
+    _, digest, last = mails(recorder)
     assert digest["Subject"] == "trouble (10 records)"
-    assert "7 of them are not in here: there was no room left" in texts(postman)[1]
-    assert "number 2" in texts(postman)[1] and "number 3" not in texts(postman)[1]
-    assert last["Subject"] == "trouble" and texts(postman)[2] == "after\n"
+    assert "7 of them are omitted: they exceed the size of one mail" in texts(recorder)[1]
+    assert "number 2" in texts(recorder)[1] and "number 3" not in texts(recorder)[1]
+    assert last["Subject"] == "trouble" and texts(recorder)[2] == "after\n"
 
 
 def test_the_length_is_bounded() -> None:
-    backlog = Backlog(100, 1000)
-    backlog.add("s", "a" * 600 + "b" * 600, 40, 0.0)
-    backlog.add("s", "more", 40, 0.0)
-    batch = backlog.take()
+    pending = PendingRecords(100, 1000)
+    pending.add("s", "a" * 600 + "b" * 600, 40, 0.0)
+    pending.add("s", "more", 40, 0.0)
+    batch = pending.take()
     assert batch is not None and batch.total == 2 and batch.dropped == 1
-    assert len(batch.entries[0].text) <= 1000 and not backlog and backlog.take() is None
-    backlog.add("s", "newer", 40, 0.0)
-    backlog.put_back(batch)
-    again = backlog.take()
-    assert again is not None and again.dropped == 1 + ("newer" not in again.entries[-1].text)
-    assert again.total == 3 and again.entries[0] is batch.entries[0]
+    assert len(batch.records[0].text) <= 1000 and not pending and pending.take() is None
+    pending.add("s", "newer", 40, 0.0)
+    pending.put_back(batch)
+    again = pending.take()
+    assert again is not None and again.dropped == 1 + ("newer" not in again.records[-1].text)
+    assert again.total == 3 and again.records[0] is batch.records[0]
     text = shortened("a" * 5000 + "end", 2000)
     assert text.startswith("aaa") and text.endswith("end") and len(text) <= 2000
-    assert "characters or more are left out here" in text and shortened("ab", 2) == "ab"
+    assert "characters are omitted here" in text and shortened("ab", 2) == "ab"
 
 
-# Nobody waits, nothing goes round
+# Logging does not wait, and records of rapidsmtp cause no loop
 
 
 def test_logging_does_not_wait(log: logging.Logger) -> None:
@@ -221,48 +237,50 @@ def test_logging_does_not_wait(log: logging.Logger) -> None:
         release.wait(20)
         return b"220 server.example"
 
-    with Server(Dialogue(replies={"greeting": greet})) as server:
+    with Server(SMTPScript(replies={"greeting": greet})) as server:
         handler = handler_to(server.port, flush_timeout=0.1, max_records=10)
         log.addHandler(handler)
         for number in range(1000):
             log.error("number %d", number)
         assert not release.is_set()
-        handler.flush()  # comes back, although nothing can have been sent
-        assert b"MAIL" not in seen(server)
+        handler.flush()  # The call returns although the relay has not sent its greeting.
+        assert b"MAIL" not in received(server)
         release.set()
         handler.flush_timeout = 20.0
         handler.flush()
-        assert b"number 0" in seen(server)
+        assert b"number 0" in received(server)
 
 
-def test_its_own_records_are_not_mailed(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port)
-    for name in ("rapidsmtp", "rapidsmtp.sender"):
+def test_records_of_rapidsmtp_are_not_mailed(
+    recorder: RecordingServer, log: logging.Logger
+) -> None:
+    handler = handler_to(recorder.port)
+    for name in ("rapidsmtp", "rapidsmtp._bulk.sender"):
         handler.handle(logging.makeLogRecord({"name": name, "msg": "round and round"}))
     handler.handle(logging.makeLogRecord({"name": "rapidsmtpx", "msg": "a program's"}))
     handler.close()
-    assert texts(postman) == ["a program's\n"]
+    assert texts(recorder) == ["a program's\n"]
 
 
-def test_what_the_sending_logs_is_not_mailed(
+def test_records_logged_while_sending_are_not_mailed(
     server_tls: ssl.SSLContext, authority: trustme.CA, log: logging.Logger
 ) -> None:
     def password() -> str:
         log.error("asking")
         return "pass word"
 
-    with Postman(starttls=server_tls) as postman:
+    with RecordingServer(starttls=server_tls) as recorder:
         tls = TLS(ca_file=authority.cert_pem.bytes())
-        handler = handler_to(postman.port, credentials=("user", password), tls=tls)
+        handler = handler_to(recorder.port, credentials=("user", password), tls=tls)
         log.addHandler(handler)
         log.error("first")
         handler.flush()
         handler.flush()
-        assert texts(postman) == ["first\n"]
+        assert texts(recorder) == ["first\n"]
 
 
-def test_from_many_threads(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port, interval=0.01, max_records=5000)
+def test_many_threads_log_at_once(recorder: RecordingServer, log: logging.Logger) -> None:
+    handler = handler_to(recorder.port, interval=0.01, max_records=5000)
     log.addHandler(handler)
 
     def write(thread: int) -> None:
@@ -275,28 +293,28 @@ def test_from_many_threads(postman: Postman, log: logging.Logger) -> None:
     for each in threads:
         each.join()
     handler.flush()
-    said = "".join(texts(postman))
+    output = "".join(texts(recorder))
     assert all(
-        said.count(f"<{thread}.{number}>") == 1 for thread in range(8) for number in range(100)
+        output.count(f"<{thread}.{number}>") == 1 for thread in range(8) for number in range(100)
     )
 
 
 # Failures
 
 
-def test_a_record_that_cannot_be_formatted(
-    postman: Postman, log: logging.Logger, capsys: pytest.CaptureFixture[str]
+def test_a_record_that_cannot_be_formatted_is_reported(
+    recorder: RecordingServer, log: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    handler = handler_to(postman.port)
+    handler = handler_to(recorder.port)
     log.addHandler(handler)
     log.error("%d", "no number")
     assert "--- Logging error ---" in capsys.readouterr().err
     log.error("fine")
     handler.flush()
-    assert texts(postman) == ["fine\n"]
+    assert texts(recorder) == ["fine\n"]
 
 
-def test_what_reached_nobody_is_tried_again(
+def test_a_mail_that_reached_no_recipient_is_sent_again(
     log: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refusals = 1
@@ -306,59 +324,63 @@ def test_what_reached_nobody_is_tried_again(
         refusals -= 1
         return b"554 5.3.2 not today" if refusals >= 0 else b"220 server.example"
 
-    with Server(Dialogue(replies={"greeting": greeting})) as server:
+    with Server(SMTPScript(replies={"greeting": greeting})) as server:
         handler = handler_to(server.port, interval=1.1)
         log.addHandler(handler)
         log.error("first")
         handler.flush()
         relay = f"127.0.0.1:{server.port}"
-        said = capsys.readouterr().err
-        assert said.startswith(f"rapidsmtp.logging: 1 record not mailed yet to {relay}: ")
-        assert "not today" in said and said.count("\n") == 1
+        output = capsys.readouterr().err
+        assert output.startswith(f"rapidsmtp.logging: 1 record not mailed yet to {relay}: ")
+        assert "not today" in output and output.count("\n") == 1
         log.error("second")
-        wait_for(lambda: b"second" in seen(server))
-        assert b"first" in seen(server)
+        wait_for(lambda: b"second" in received(server))
+        assert b"first" in received(server)
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_what_is_refused_is_told(log: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(Dialogue(replies={"message": b"554 5.7.1 spam"})) as server:
+def test_a_refused_mail_is_reported(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Server(SMTPScript(replies={"message": b"554 5.7.1 spam"})) as server:
         handler = handler_to(server.port)
         log.addHandler(handler)
         log.error("first")
         handler.close()
     relay = f"127.0.0.1:{server.port}"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"rapidsmtp.logging: a mail of 1 record is refused, {relay}: ")
+    assert line.startswith(f"rapidsmtp.logging: mail with 1 record to {relay} is refused: ")
     assert "5.7.1 spam" in line
 
 
-@pytest.mark.parametrize("aloud", [True, False])
-def test_what_is_lost_at_the_end_is_told(
-    aloud: bool,
+@pytest.mark.parametrize("raise_exceptions", [True, False])
+def test_lost_records_are_reported_unless_raiseExceptions_is_false(
+    raise_exceptions: bool,
     log: logging.Logger,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", aloud)
-    with Server(Dialogue(replies={"greeting": b"554 no"})) as server:
+    monkeypatch.setattr(logging, "raiseExceptions", raise_exceptions)
+    with Server(SMTPScript(replies={"greeting": b"554 no"})) as server:
         handler = handler_to(server.port)
         log.addHandler(handler)
         log.error("first")
         log.error("second")
         handler.close()
-    said = capsys.readouterr().err
-    assert ("2 records not mailed to" in said and "the handler was closed" in said) == aloud
-    assert bool(said) == aloud
+    output = capsys.readouterr().err
+    assert (
+        "2 records not mailed to" in output and "the handler was closed" in output
+    ) == raise_exceptions
+    assert bool(output) == raise_exceptions
 
 
-def test_a_closed_handler_begins_anew(postman: Postman, log: logging.Logger) -> None:
-    handler = handler_to(postman.port)
+def test_a_closed_handler_can_be_used_again(recorder: RecordingServer, log: logging.Logger) -> None:
+    handler = handler_to(recorder.port)
     log.addHandler(handler)
     for number in range(3):
         log.error("number %d", number)
         handler.close()
-    assert texts(postman) == ["number 0\n", "number 1\n", "number 2\n"]
+    assert texts(recorder) == ["number 0\n", "number 1\n", "number 2\n"]
     wait_for(lambda: not [each for each in threading.enumerate() if "logging" in each.name])
     weak = weakref.ref(handler)
     log.removeHandler(handler)
@@ -370,7 +392,7 @@ def test_a_closed_handler_begins_anew(postman: Postman, log: logging.Logger) -> 
 # Settings
 
 
-def test_it_is_the_standard_librarys_handler_with_more() -> None:
+def test_it_is_a_handler_of_the_standard_library() -> None:
     handler = SMTPHandler("relay.example", "a@b", "c@d", "s", ("user", "word"), (), 3.0)
     assert isinstance(handler, logging.handlers.SMTPHandler)
     assert (handler.mailhost, handler.mailport) == ("relay.example", None)
@@ -403,7 +425,7 @@ def test_it_is_the_standard_librarys_handler_with_more() -> None:
         ),
     ],
 )
-def test_urls(mailhost: Any, options: dict[str, Any], url: str) -> None:
+def test_the_arguments_give_the_url(mailhost: Any, options: dict[str, Any], url: str) -> None:
     assert SMTPHandler(mailhost, "a@b", "c@d", "s", **options)._url == url
 
 
@@ -412,14 +434,14 @@ def test_urls(mailhost: Any, options: dict[str, Any], url: str) -> None:
     [
         (
             ValueError,
-            "credentials, and others",
+            "credentials are given twice",
             {"mailhost": "smtp://u:p@h", "credentials": ("a", "b")},
         ),
         (ValueError, "smtp://, smtps:// or lmtp://", {"mailhost": "http://h"}),
         (ValueError, "a key needs a certificate", {"secure": ("key.pem",)}),
         (TypeError, r"tls=TLS\(", {"secure": (None, None, ssl.create_default_context())}),
-        (ValueError, "and others in tls", {"secure": ("k", "c"), "tls": TLS()}),
-        (ValueError, "cannot be below 0", {"interval": -1}),
+        (ValueError, "certificates are given twice", {"secure": ("k", "c"), "tls": TLS()}),
+        (ValueError, "must be 0 seconds or more", {"interval": -1}),
         (ValueError, "max_records is 0", {"max_records": 0}),
         (ValueError, "at least 1000", {"max_characters": 10}),
         (ValueError, "connect", {"timeout": -1}),
@@ -427,13 +449,13 @@ def test_urls(mailhost: Any, options: dict[str, Any], url: str) -> None:
         (ValueError, "linefeed", {"toaddrs": ["c@d\r\nBcc: e@f"]}),
     ],
 )
-def test_mistakes_show_up_at_once(error: type, text: str, change: dict[str, Any]) -> None:
+def test_wrong_settings_raise_at_once(error: type, text: str, change: dict[str, Any]) -> None:
     given = {"mailhost": "h", "fromaddr": "a@b", "toaddrs": "c@d", "subject": "s"} | change
     with pytest.raises(error, match=text):
         SMTPHandler(**given)
 
 
-def test_dict_config(postman: Postman) -> None:
+def test_dict_config_creates_the_handler(recorder: RecordingServer) -> None:
     config = {
         "version": 1,
         "disable_existing_loggers": False,
@@ -441,7 +463,7 @@ def test_dict_config(postman: Postman) -> None:
         "handlers": {
             "mail": {
                 "class": "rapidsmtp.logging.SMTPHandler",
-                "mailhost": ["127.0.0.1", postman.port],
+                "mailhost": ["127.0.0.1", recorder.port],
                 "fromaddr": "app@example.com",
                 "toaddrs": ["one@example.com", "Two <two@example.com>"],
                 "subject": "trouble",
@@ -455,15 +477,62 @@ def test_dict_config(postman: Postman) -> None:
     logging.config.dictConfig(config)
     logger = logging.getLogger("of.dict_config")
     try:
-        logger.warning("not grave enough")
-        logger.error("grave")
-        delivered(postman, 1)
+        logger.warning("below the level")
+        logger.error("an error")
+        delivered(recorder, 1)
     finally:
         for handler in logger.handlers.copy():
             handler.close()
             logger.removeHandler(handler)
-    assert texts(postman) == ["of.dict_config: grave\n"]
-    assert postman.handler.envelopes[0][1] == ["one@example.com", "two@example.com"]
+    assert texts(recorder) == ["of.dict_config: an error\n"]
+    assert recorder.handler.envelopes[0][1] == ["one@example.com", "two@example.com"]
+
+
+def test_file_config_creates_the_handler(recorder: RecordingServer, tmp_path: Path) -> None:
+    file = tmp_path / "logging.ini"
+    file.write_text(
+        textwrap.dedent(f"""
+            [loggers]
+            keys=root,mail
+            [handlers]
+            keys=mail
+            [formatters]
+            keys=
+            [logger_root]
+            handlers=
+            [logger_mail]
+            qualname=of.file_config
+            propagate=0
+            handlers=mail
+            [handler_mail]
+            class=rapidsmtp.logging.SMTPHandler
+            args=(("127.0.0.1", {recorder.port}), "app@example.com", ["ops@example.com"], "trouble")
+        """)
+    )
+    root = logging.getLogger()
+    before = root.handlers.copy(), root.level
+    logger = logging.getLogger("of.file_config")
+    try:
+        logging.config.fileConfig(file, disable_existing_loggers=False)
+        logger.error("an error")
+        delivered(recorder, 1)
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        for handler in logger.handlers.copy():
+            handler.close()
+            logger.removeHandler(handler)
+    assert texts(recorder) == ["an error\n"]
+
+
+def test_ext_config_finds_the_handler() -> None:
+    found = logging.config.BaseConfigurator({}).convert("ext://rapidsmtp.logging.SMTPHandler")
+    assert found is SMTPHandler
+
+
+def test_the_class_is_known_by_its_public_path() -> None:
+    assert SMTPHandler.__module__ == "rapidsmtp.logging"
+    assert pickle.loads(pickle.dumps(SMTPHandler)) is SMTPHandler
 
 
 def test_starttls_is_verified(
@@ -472,38 +541,40 @@ def test_starttls_is_verified(
     log: logging.Logger,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with Postman(starttls=server_tls) as postman:
+    with RecordingServer(starttls=server_tls) as recorder:
         for tls in (None, TLS(ca_file=authority.cert_pem.bytes())):
-            handler = handler_to(postman.port, secure=(), tls=tls)
+            handler = handler_to(recorder.port, secure=(), tls=tls)
             log.addHandler(handler)
             log.error("verified" if tls else "unverified")
             handler.close()
             log.removeHandler(handler)
-        assert texts(postman) == ["verified\n"]
+        assert texts(recorder) == ["verified\n"]
     assert "certificate" in capsys.readouterr().err
 
 
-def test_no_login_in_clear_text(log: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(Dialogue(("AUTH PLAIN",))) as server:
+def test_a_login_in_clear_text_is_refused(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Server(SMTPScript(("AUTH PLAIN",))) as server:
         handler = handler_to(server.port, credentials=("user", "pass word"))
         log.addHandler(handler)
         log.error("first")
         handler.close()
-        assert b"AUTH" not in seen(server) and b"MAIL" not in seen(server)
+        assert b"AUTH" not in received(server) and b"MAIL" not in received(server)
         handler = handler_to(
             server.port, credentials=("user", "pass word"), allow_plaintext_auth=True
         )
         handler.handle(logging.makeLogRecord({"msg": "second"}))
         handler.close()
-        assert b"AUTH PLAIN" in seen(server) and b"second" in seen(server)
+        assert b"AUTH PLAIN" in received(server) and b"second" in received(server)
     assert "STARTTLS" in capsys.readouterr().err
 
 
 # Processes
 
 
-def program(half: str, port: int, text: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that has a logger with a handler."""
+def program(backend: str, port: int, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with a logger that uses the handler."""
     opening = f"""
         import logging, os, sys, time
         from rapidsmtp.logging import SMTPHandler
@@ -511,9 +582,9 @@ def program(half: str, port: int, text: str) -> subprocess.CompletedProcess[str]
         handler = SMTPHandler(("127.0.0.1", {port}), "a@b", "c@d", "s", interval=3600)
         log.addHandler(handler)
     """
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(opening) + textwrap.dedent(text)],
-        env=os.environ | {"RAPIDSMTP_CORE": half},
+        env=os.environ | {"RAPIDSMTP_CORE": backend},
         capture_output=True,
         text=True,
         timeout=60,
@@ -521,10 +592,10 @@ def program(half: str, port: int, text: str) -> subprocess.CompletedProcess[str]
     return done
 
 
-def test_the_last_words_of_a_program(half: str, postman: Postman) -> None:
+def test_the_last_records_of_a_program_are_mailed(backend: str, recorder: RecordingServer) -> None:
     done = program(
-        half,
-        postman.port,
+        backend,
+        recorder.port,
         """
         log.error("first")
         log.error("second")
@@ -536,14 +607,14 @@ def test_the_last_words_of_a_program(half: str, postman: Postman) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (3, "")
-    said = "".join(texts(postman))
-    assert all(said.count(word) == 1 for word in ("first", "second", "ZeroDivisionError: "))
+    output = "".join(texts(recorder))
+    assert all(output.count(word) == 1 for word in ("first", "second", "ZeroDivisionError: "))
 
 
-def test_what_is_logged_at_exit(half: str, postman: Postman) -> None:
+def test_records_logged_at_exit_are_mailed(backend: str, recorder: RecordingServer) -> None:
     done = program(
-        half,
-        postman.port,
+        backend,
+        recorder.port,
         """
         import atexit
         log.error("first")
@@ -552,22 +623,22 @@ def test_what_is_logged_at_exit(half: str, postman: Postman) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert texts(postman) == ["first\n", "at exit\n"]
+    assert texts(recorder) == ["first\n", "at exit\n"]
 
 
-def test_a_relay_that_hangs_does_not_hold_the_program_up(half: str) -> None:
+def test_a_relay_that_hangs_does_not_delay_the_exit(backend: str) -> None:
     with Server(lambda connection: connection.rest()) as server:
-        done = program(half, server.port, "handler.flush_timeout = 0.5; log.error('first')")
+        done = program(backend, server.port, "handler.flush_timeout = 0.5; log.error('first')")
     assert done.returncode == 0
     assert done.stderr.startswith("rapidsmtp.logging: 1 record not mailed to 127.0.0.1:")
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_fork(half: str, postman: Postman) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_mails_its_records(backend: str, recorder: RecordingServer) -> None:
     done = program(
-        half,
-        postman.port,
+        backend,
+        recorder.port,
         """
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # fork, and threads
@@ -582,14 +653,14 @@ def test_fork(half: str, postman: Postman) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert texts(postman) == ["first\n", "child's 0\n", "child's 1\n", "parent's\n"]
+    assert texts(recorder) == ["first\n", "child's 0\n", "child's 1\n", "parent's\n"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_multiprocessing(half: str, postman: Postman) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_multiprocessing_child_mails_its_records(backend: str, recorder: RecordingServer) -> None:
     done = program(
-        half,
-        postman.port,
+        backend,
+        recorder.port,
         """
         import multiprocessing, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -602,16 +673,19 @@ def test_multiprocessing(half: str, postman: Postman) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    said = "".join(texts(postman))
-    assert (said.count("first"), said.count("second")) == (1, 1)
+    output = "".join(texts(recorder))
+    assert (output.count("first"), output.count("second")) == (1, 1)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_worker_of_celery(half: str, postman: Postman) -> None:
-    """It sends a signal and ends by `os._exit`, as Celery's own do after some tasks."""
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_celery_worker_mails_its_records(backend: str, recorder: RecordingServer) -> None:
+    """A worker process sends the mail of its records before it ends.
+
+    Celery's worker processes send a signal and end with `os._exit` after several tasks.
+    """
     done = program(
-        half,
-        postman.port,
+        backend,
+        recorder.port,
         """
         import types, warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # fork, and threads
@@ -633,5 +707,5 @@ def test_a_worker_of_celery(half: str, postman: Postman) -> None:
         """,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    said = "".join(texts(postman))
-    assert [said.count(each) for each in ("parent's", "first", "second")] == [1, 1, 1]
+    output = "".join(texts(recorder))
+    assert [output.count(each) for each in ("parent's", "first", "second")] == [1, 1, 1]

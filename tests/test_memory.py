@@ -1,32 +1,34 @@
-"""What a large attachment takes of memory: less than twice the message, the message itself apart.
+"""The memory for a large attachment: less than twice the message's size, plus the message itself.
 
-The compiled half's memory is invisible to `tracemalloc`, so a process of its own tells its peak.
+`tracemalloc` does not count the memory of the compiled backend, so a separate process reports its
+peak memory.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import processes
 import rapidsmtp
-from rapidsmtp import delivery, testing
+from rapidsmtp import testing
+from rapidsmtp._smtp import results
 
-pytestmark = pytest.mark.rust  # the sink is of the compiled half
+pytestmark = pytest.mark.rust  # The sink needs the compiled backend.
 
 PROGRAM = """
 import sys
 from email.message import EmailMessage
 import rapidsmtp
-from rapidsmtp import _core
+from rapidsmtp import _backend
 
-half, work, port = sys.argv[1:]
-_core.use(half)
+backend, work, port = sys.argv[1:]
+_backend.use(backend)
 message = EmailMessage()
 message["From"], message["To"], message["Subject"] = "a@example.com", "b@example.com", "large"
 message.set_content("text\\n.dot\\n" if work == "dots" else "text\\n")
 message.add_attachment(b"", "application", "octet-stream", filename="large")
-# What set_content needs to encode a real one would hide the rest.
+# Encoding a real attachment in set_content would need more memory than what is measured.
 message.get_payload(1).set_payload(("A" * 76 + "\\n") * (32_000_000 // 77))
 
 def memory(name):
@@ -37,7 +39,7 @@ client = None
 if work != "to_bytes" and work != "Sender":
     client = rapidsmtp.SMTP("127.0.0.1", int(port))
     client.ehlo()
-    client.pipelining = work != "stepwise"
+    client.pipelining = work != "sequential"
 sender = rapidsmtp.Sender(f"smtp://127.0.0.1:{port}") if work == "Sender" else None
 before = memory("VmRSS")
 if work == "to_bytes":
@@ -53,12 +55,12 @@ print((memory("VmHWM") - before) / 32_400_000)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
-@pytest.mark.parametrize("work", ["to_bytes", "pipelined", "dots", "stepwise", "Sender"])
-def test_the_peak_is_under_twice_the_message(half, work):
+@pytest.mark.parametrize("work", ["to_bytes", "pipelined", "dots", "sequential", "Sender"])
+def test_the_peak_is_under_twice_the_message(backend, work):
     with testing.Sink(store=False) as sink:
         port = sink.url.rsplit(":", 1)[1]
-        command = [sys.executable, "-P", "-c", PROGRAM, half, work, port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        command = [sys.executable, "-P", "-c", PROGRAM, backend, work, port]
+        done = processes.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.9
 
@@ -66,22 +68,22 @@ def test_the_peak_is_under_twice_the_message(half, work):
 @pytest.mark.parametrize(
     "message",
     [
-        b"." * (delivery.LARGE + 1),
-        b"\n." * delivery.LARGE,
-        b"x\r.\r" * delivery.LARGE,
-        b"x" * delivery.LARGE + b"\r\n.\r\n" + b"y" * delivery.LARGE + b"\n\n..\r",
-        b"." + b"z" * 2 * delivery.LARGE + b"\r\n",
+        b"." * (results.LARGE + 1),
+        b"\n." * results.LARGE,
+        b"x\r.\r" * results.LARGE,
+        b"x" * results.LARGE + b"\r\n.\r\n" + b"y" * results.LARGE + b"\n\n..\r",
+        b"." + b"z" * 2 * results.LARGE + b"\r\n",
     ],
     ids=["dots", "dotted-lines", "carriage-returns", "pieces", "one-line"],
 )
-def test_pieces_are_the_whole(core, half, message):
-    pieces = list(delivery.stuffed_pieces(message))
+def test_stuffed_pieces_equal_the_stuffed_message(core, backend, message):
+    pieces = list(results.stuffed_parts(message))
     body, size = core.stuff(message)
     assert b"".join(piece for piece, _ in pieces) == body
     assert sum(size for _, size in pieces) == size
 
 
-def test_a_large_message_arrives_whole(half):
+def test_a_large_message_arrives_unchanged(backend):
     lines = [b".", b"..x", b"", b"y" * 2_000_000, b"." * 5, b"end"]
     message = b"Subject: x\r\n\r\n" + b"\n".join(lines * 3)
     with testing.Sink() as sink:

@@ -1,4 +1,4 @@
-"""A template merged through a `Sender`: each row one outcome, whatever becomes of it."""
+"""A template merged through a `Sender`: each row always has one outcome."""
 
 import contextlib
 import email
@@ -16,17 +16,24 @@ from typing import Any
 
 import pytest
 
-from rapidsmtp import Message, Outcome, RelayError, Sender, Status, Template
+from rapidsmtp import (
+    Message,
+    Outcome,
+    RelayError,
+    Sender,
+    Status,
+    Template,
+)
 from senders import BACKOFF, LIMITS, wait_for
-from server import Dialogue, Server
+from server import Server, SMTPScript
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE 1000000")
 
 
 def serve(**replies: Any) -> Server:
-    return Server(Dialogue(EXTENSIONS, replies=replies))
+    return Server(SMTPScript(EXTENSIONS, replies=replies))
 
 
 @pytest.fixture
@@ -68,12 +75,13 @@ def test_each_row_is_sent_once(server: Server) -> None:
     assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
     wire = received(server)
     for number in range(300):
-        assert wire.count(b"<r%d@example.com>\r\n" % number) == 2  # RCPT, and the field To
+        # The address occurs twice: in RCPT and in the field To.
+        assert wire.count(b"<r%d@example.com>\r\n" % number) == 2
         assert wire.count(b"this is number %d." % number) == 1
         assert wire.count(b"this is number <b>%d</b>." % number) == 1
 
 
-def test_messages_go_out_in_the_order_of_their_rows(server: Server) -> None:
+def test_messages_are_sent_in_the_order_of_their_rows(server: Server) -> None:
     with sender_to(server, connections=1) as sender:
         sender.send_all(template().merge(rows(500)))
     wire = received(server)
@@ -81,11 +89,11 @@ def test_messages_go_out_in_the_order_of_their_rows(server: Server) -> None:
     assert places == sorted(places)
 
 
-def test_an_outcome_knows_its_message(server: Server) -> None:
+def test_an_outcome_contains_its_message(server: Server) -> None:
     with sender_to(server) as sender:
         (outcome,) = sender.send(template().merge(rows(1), tag="id"))
     assert outcome.message is not None and outcome.message is outcome.message
-    # The very one that was sent: Date and Message-ID, too.
+    # The outcome contains the message that was sent, with its Date and Message-ID.
     assert outcome.message.data in received(server)
     assert outcome.message.sender == "news@example.com" and outcome.message.tag == 0
     assert list(outcome.recipients) == ["r0@example.com"]
@@ -116,11 +124,11 @@ BOTTOMLESS: dict[str, Any] = {"id": 5, "email": "a@x.org"}
 BOTTOMLESS["name"] = BOTTOMLESS
 
 BROKEN: list[tuple[Any, str]] = [
-    ({"id": 1, "name": "A"}, "no field 'email'"),
+    ({"id": 1, "name": "A"}, "the field 'email' is missing"),
     ({"id": 2, "name": "", "email": "a@x.org"}, "the field 'name' is empty"),
     ({"id": 3, "name": "A", "email": "nobody"}, "'nobody' is not an address"),
     ({"id": 4, "name": "A\nBcc: all@x.org", "email": "a@x.org"}, "a line break"),
-    ({"name": "A", "email": "a@x.org"}, "no field 'id', which is the tag"),
+    ({"name": "A", "email": "a@x.org"}, "the tag field 'id' is missing"),
     ("a string", "a row must be a mapping, not str"),
     (None, "a row must be a mapping, not NoneType"),
     ({"id": 6, "name": Unspeakable(), "email": "a@x.org"}, "RuntimeError: a detached instance"),
@@ -130,7 +138,9 @@ BROKEN: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("bad", "reason"), BROKEN)
-def test_a_bad_row_is_invalid_and_the_others_go(server: Server, bad: Any, reason: str) -> None:
+def test_a_bad_row_is_invalid_and_the_others_are_sent(
+    server: Server, bad: Any, reason: str
+) -> None:
     given = [*rows(3), bad, *rows(3)]
     with sender_to(server) as sender:
         outcomes = list(sender.send(template().merge(given, tag="id")))
@@ -144,13 +154,13 @@ def test_a_bad_row_is_invalid_and_the_others_go(server: Server, bad: Any, reason
     assert pickle.loads(pickle.dumps(invalid)) == invalid
 
 
-def test_what_no_text_asks_for_is_not_looked_at() -> None:
+def test_a_column_that_no_text_uses_is_not_read() -> None:
     row = {**rows(1)[0], "more": Unspeakable(), "itself": BOTTOMLESS}
     (message,) = template().merge([row])
     assert isinstance(message, Message)
 
 
-def test_rows_of_a_database_are_rows(server: Server) -> None:
+def test_rows_of_a_database_are_accepted(server: Server) -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.row_factory = sqlite3.Row
         database.execute("create table members (id, name, email)")
@@ -164,14 +174,14 @@ def test_rows_of_a_database_are_rows(server: Server) -> None:
         assert rendered.recipients == template().render(rows(2)[1]).recipients
 
 
-def test_what_merge_gives_is_the_same_without_a_sender() -> None:
+def test_merge_yields_the_same_without_a_sender() -> None:
     given = [*rows(2), BROKEN[0][0], *rows(1)]
     merged = list(template().merge(given, tag="id"))
     assert [type(each) for each in merged] == [Message, Message, Outcome, Message]
     assert [each.tag for each in merged] == [0, 1, 1, 0]
 
 
-def test_rows_are_taken_no_further_than_the_queue(server: Server) -> None:
+def test_rows_are_read_at_most_one_queue_ahead(server: Server) -> None:
     taken = 0
 
     def lazily() -> Iterator[dict[str, Any]]:
@@ -188,7 +198,7 @@ def test_rows_are_taken_no_further_than_the_queue(server: Server) -> None:
     assert seen == taken == 2000
 
 
-def test_what_the_rows_raise_comes_after_their_outcomes(server: Server) -> None:
+def test_an_exception_of_the_rows_is_raised_after_their_outcomes(server: Server) -> None:
     def breaking() -> Iterator[dict[str, Any]]:
         yield from rows(20)
         raise LookupError("the database is gone")
@@ -200,7 +210,7 @@ def test_what_the_rows_raise_comes_after_their_outcomes(server: Server) -> None:
     assert [each.status for each in outcomes] == [Status.ACCEPTED] * 20
 
 
-def test_a_stalled_source_holds_nothing_back(server: Server) -> None:
+def test_rows_before_a_stall_are_sent(server: Server) -> None:
     go_on = threading.Event()
 
     def stalling() -> Iterator[dict[str, Any]]:
@@ -214,7 +224,7 @@ def test_a_stalled_source_holds_nothing_back(server: Server) -> None:
     assert go_on.is_set()
 
 
-def test_a_row_of_several_recipients_with_different_fates() -> None:
+def test_the_recipients_of_a_row_may_have_different_results() -> None:
     several = Template.compose(
         sender="a@x.org",
         to="{% for each in emails %}{{ each }}, {% endfor %}",
@@ -234,8 +244,8 @@ def test_a_row_of_several_recipients_with_different_fates() -> None:
     }
 
 
-def test_a_dead_relay_is_told_with_the_recipients() -> None:
-    with Server(Dialogue(EXTENSIONS)) as closed:
+def test_a_dead_relay_is_reported_with_the_recipients() -> None:
+    with Server(SMTPScript(EXTENSIONS)) as closed:
         pass
     taken = []
 
@@ -255,25 +265,25 @@ def test_a_dead_relay_is_told_with_the_recipients() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, None])
-def test_closed_in_the_midst_every_row_has_its_outcome(
+def test_every_row_that_was_read_has_an_outcome_after_close(
     server: Server, timeout: float | None
 ) -> None:
     sender = sender_to(server)
     sending = sender.send(template().merge(rows(3000), tag="id"))
-    told = list(itertools.islice(sending, 5))
+    outcomes = list(itertools.islice(sending, 5))
     report = sender.close(timeout)
-    # It may have taken all of them before.
+    # `sending` raises an error if `close` ended it before the sender had read all rows.
     with contextlib.suppress(RuntimeError):
-        told += sending
-    tags = [outcome.tag for outcome in told]
+        outcomes += sending
+    tags = [outcome.tag for outcome in outcomes]
     assert len(tags) == len(set(tags))
     wire = received(server)
-    for outcome in [*told, *report.not_accepted]:
+    for outcome in [*outcomes, *report.not_accepted]:
         count = wire.count(b"this is number <b>%d</b>." % outcome.tag)
         assert count == (outcome.status is Status.ACCEPTED)
 
 
-def test_break_sends_what_was_taken(server: Server) -> None:
+def test_rows_read_before_a_break_are_sent(server: Server) -> None:
     taken = []
 
     def noted() -> Iterator[dict[str, Any]]:
@@ -290,7 +300,7 @@ def test_break_sends_what_was_taken(server: Server) -> None:
     assert all(wire.count(b"this is number <b>%d</b>." % number) == 1 for number in taken)
 
 
-# Lists
+# Recipients lists
 
 
 def write_list(path: Path, count: int, encoding: str = "utf-8") -> None:
@@ -300,7 +310,9 @@ def write_list(path: Path, count: int, encoding: str = "utf-8") -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
-def test_merge_csv(server: Server, tmp_path: Path, encoding: str) -> None:
+def test_each_row_of_a_recipients_list_is_sent(
+    server: Server, tmp_path: Path, encoding: str
+) -> None:
     path = tmp_path / "list.csv"
     write_list(path, 100, encoding)
     options = {} if encoding.startswith("utf-8") else {"encoding": encoding}
@@ -315,25 +327,27 @@ def test_merge_csv(server: Server, tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig"])
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, encoding: str) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "list.csv"
     path.write_text("name,email,id\nÄnne,a@x.org,1\n", encoding="utf-8-sig")
     (message,) = template().merge_csv(path, encoding=encoding, tag="name")
     assert isinstance(message, Message) and message.tag == "Änne"
 
 
-def test_a_bad_line_of_a_list_is_invalid(server: Server, tmp_path: Path) -> None:
+def test_a_bad_row_of_a_recipients_list_is_invalid(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("id,name,email\n1,A,a@x.org\n2,,b@x.org\n\n3,C,nobody\n4,D,d@x.org\n")
     with sender_to(server) as sender:
         outcomes = list(sender.send(template().merge_csv(path, tag="id")))
-    told = {outcome.tag: (outcome.status, outcome.reason) for outcome in outcomes}
-    assert told["1"][0] is told["4"][0] is Status.ACCEPTED
-    assert told["2"][0] is told["3"][0] is Status.INVALID
-    assert "the field 'name' is empty" in told["2"][1] and "'nobody'" in told["3"][1]
+    found = {outcome.tag: (outcome.status, outcome.reason) for outcome in outcomes}
+    assert found["1"][0] is found["4"][0] is Status.ACCEPTED
+    assert found["2"][0] is found["3"][0] is Status.INVALID
+    assert "the field 'name' is empty" in found["2"][1] and "'nobody'" in found["3"][1]
 
 
-def test_a_broken_list_is_known_before_anything_is_sent(server: Server, tmp_path: Path) -> None:
+def test_a_malformed_recipients_list_is_refused_before_sending_starts(
+    server: Server, tmp_path: Path
+) -> None:
     path = tmp_path / "list.csv"
     path.write_text("id,name,email\n1,A,a@x.org\n2,B\n")
     match = r"list.csv, line 3: no cell for the column 'email'"
@@ -342,7 +356,7 @@ def test_a_broken_list_is_known_before_anything_is_sent(server: Server, tmp_path
     assert not server.connections
 
 
-def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
+def test_many_rows_need_no_more_memory_than_few(server: Server) -> None:
     long = "x" * 70 + "\n"
     wide = Template.compose(
         sender="a@x.org", to="{{ email }}", subject="s", text="{{ name }}\n" + long * 500
@@ -364,10 +378,12 @@ def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
                     each.received.clear()
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sent == {Status.ACCEPTED: 1800}
-    assert after - before < 48 * 1024  # KiB; the messages have 54 MB
+    # The values are in KiB. The messages have 54 MB in total, so they cannot all be in memory.
+    assert after - before < 48 * 1024
 
 
-@pytest.mark.rust  # the sink, and the mode
+# The sink and these modes need the compiled backend.
+@pytest.mark.rust
 @pytest.mark.parametrize("pipelining", ["stream", "window"])
 @pytest.mark.parametrize(
     "text", ["Dear {{ name }}\n", ".{{ name }}\n..\n", "no line end {{ name }}"]
@@ -375,7 +391,7 @@ def test_many_rows_take_no_more_memory_than_some(server: Server) -> None:
 def test_an_attachment_is_whole_for_every_recipient(
     tmp_path: Path, pipelining: str, text: str
 ) -> None:
-    """A large one is in memory once, and sent from there, with the texts around it."""
+    """Each recipient gets the whole attachment, although all messages share one copy in memory."""
     from rapidsmtp.testing import Sink
 
     path = tmp_path / "agenda.bin"

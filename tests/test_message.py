@@ -1,4 +1,4 @@
-"""message.py: the envelope and the bytes are those of smtplib's own send_message."""
+"""`envelope.py` gives the envelope and the bytes of smtplib's `send_message`."""
 
 import dataclasses
 import email
@@ -13,11 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from rapidsmtp.message import Message, _addresses, envelope, flatten
+from rapidsmtp._compose.envelope import _addresses, envelope, flatten
+from rapidsmtp._models.message import Message
 
 
 class Oracle(smtplib.SMTP):
-    """smtplib, with nothing behind it: it keeps what would have been sent."""
+    """A client of smtplib without a connection. It stores the arguments of `sendmail`."""
 
     def __init__(self) -> None:
         super().__init__(local_hostname="localhost")
@@ -84,7 +85,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("make", MESSAGES.values(), ids=MESSAGES.keys())
-def test_same_as_smtplib(make: Any) -> None:
+def test_the_envelope_and_the_bytes_equal_those_of_smtplib(make: Any) -> None:
     message = make()
     oracle = Oracle()
     oracle.send_message(make())
@@ -96,7 +97,8 @@ def test_same_as_smtplib(make: Any) -> None:
     assert message.items() == before
     if any(boundaries) or not message.is_multipart():
         assert ours == data
-    else:  # each run makes a boundary of its own
+    # Each function generates its own random boundary, so only the lengths are equal.
+    else:
         assert len(ours) == len(data)
 
 
@@ -111,12 +113,12 @@ def test_flatten_is_identical_with_a_boundary() -> None:
     assert message["Bcc"] == "hidden@example.com"
 
 
-def test_given_addresses_are_passed_on() -> None:
+def test_given_addresses_are_used() -> None:
     message = eml("From: a@x.org\nTo: b@x.org\n\nx")
     assert envelope(message, "s@x.org", "one@x.org") == ("s@x.org", "one@x.org")
 
 
-def test_two_resent_blocks() -> None:
+def test_two_resent_blocks_are_refused() -> None:
     message = eml("Resent-Date: 1\nResent-Date: 2\nFrom: a@x.org\n\nx")
     with pytest.raises(ValueError, match="more than one 'Resent-' header block"):
         envelope(message)
@@ -137,7 +139,7 @@ def test_message_is_frozen_and_takes_buffers() -> None:
 
 
 @pytest.mark.parametrize("data", ["text", 12, None])
-def test_message_takes_no_other_data(data: Any) -> None:
+def test_message_refuses_other_data(data: Any) -> None:
     with pytest.raises(TypeError):
         Message("a@x.org", ["b@x.org"], data)
 
@@ -175,7 +177,7 @@ def test_addresses_are_those_of_getaddresses(fields: list[str]) -> None:
     assert _addresses(fields) == [address for _, address in email.utils.getaddresses(fields)]
 
 
-def test_plain_addresses_of_headers() -> None:
+def test_plain_addresses_of_headers_are_read() -> None:
     message = EmailMessage()
     message["To"] = "Ada Lovelace <ada@example.org>, bob@example.org"
     assert _addresses([message["To"]]) == ["ada@example.org", "bob@example.org"]

@@ -1,8 +1,7 @@
-"""Pipelining must not change what a mail comes to: the same replies, the same result.
+"""Pipelining must not change the result of a message: equal replies give equal results.
 
-A scripted server answers each command by a plan: whatever is asked of it, the reply to a given
-command is the same. Each plan is run through the pipelined way and through the stepwise one, and
-the results, the state of the client and what the server was left with must be equal.
+A scripted server has one reply for each command of a plan. Each plan runs with pipelining and
+sequentially. The results, the state of the client and the messages at the server must be equal.
 """
 
 import io
@@ -47,27 +46,30 @@ class Plan:
     rcpt: tuple[bytes, ...]
     data: bytes
     body: tuple[bytes, ...]
-    """The reply to the body; on LMTP one for each recipient, by its place."""
+    """The replies to the message; on LMTP one for each recipient, by index."""
     empty: bytes = NO
-    """The reply to a lone dot for nobody."""
+    """The reply to an empty message without recipients."""
     rset: bytes = OK
     chunks: tuple[int, ...] = (65536,)
-    """How many octets each read of the client gets, over and over."""
+    """The maximum numbers of bytes that the client's reads return, repeated cyclically."""
     lmtp: bool = False
 
 
 @dataclass
 class Server(io.RawIOBase):
-    """Socket, raw file and server in one: it answers while it is written to."""
+    """One object that is the client's socket, its raw file and the server.
+
+    The server replies while the client writes.
+    """
 
     plan: Plan
     output: bytearray = field(default_factory=bytearray)
     ended: bool = False
     accepted: list[int] = field(default_factory=list)
     delivered: list[tuple[list[int], bytes]] = field(default_factory=list)
-    lone_dots: int = 0
+    lone_terminators: int = 0
     positive: bool = False
-    """Whether any RCPT was answered with 2yz: then a lone dot may mail an empty body."""
+    """Whether any RCPT got a 2yz. If so, a terminator alone could send an empty message."""
     mail_accepted: bool = False
     recipients: int = 0
     _input: bytearray = field(default_factory=bytearray)
@@ -120,10 +122,10 @@ class Server(io.RawIOBase):
             return False
         command = bytes(self._input[:end])
         del self._input[: end + 2]
-        self._answer(command)
+        self._execute(command)
         return True
 
-    def _answer(self, command: bytes) -> None:
+    def _execute(self, command: bytes) -> None:
         verb = command[:4].lower()
         if verb == b"mail":
             self.mail_accepted = self.plan.mail.startswith(b"250")
@@ -146,7 +148,7 @@ class Server(io.RawIOBase):
     def _end_data(self, body: bytes) -> None:
         self._in_data = False
         if not body and not (self.accepted and self.mail_accepted):
-            self.lone_dots += 1
+            self.lone_terminators += 1
             self._reply(self.plan.empty)
             return
         replies = [self.plan.body[each] for each in self.accepted]
@@ -163,17 +165,17 @@ class Server(io.RawIOBase):
         if self.ended:
             return
         self.output += reply
-        # After 421, or where a line has no end, nothing more comes.
+        # After a 421 or a line without a line end, the server sends no more replies.
         self.ended = reply == EOF or reply.startswith(b"421") or not reply.endswith(b"\n")
 
 
 def run(plan: Plan, pipelining: bool) -> tuple[object, ...]:
-    """What the client makes of a plan: its result, its state, and the server's record."""
+    """Return the result of a plan, the state of the client and the record of the server."""
     server = Server(plan)
     client = (rapidsmtp.LMTP if plan.lmtp else rapidsmtp.SMTP)(
         pipelining=pipelining, local_hostname="client.example"
     )
-    client.sock = client._greeted = server
+    client.sock = client._protocol.greeted_on = server
     client.ehlo_resp = b"server.example\nPIPELINING"
     client.does_esmtp = True
     client.esmtp_features = {"pipelining": ""}
@@ -183,9 +185,10 @@ def run(plan: Plan, pipelining: bool) -> tuple[object, ...]:
         result: tuple[object, ...] = (dict(refused), refused.reply, refused.accepted)
     except rapidsmtp.SMTPException as error:
         result = (type(error), error.args, vars(error))
-    # A lone dot has no place in the stepwise run, and an empty mail in neither.
+    # No run sends an empty message, and only a pipelined run may send a terminator without a
+    # message.
     assert all(body for _, body in server.delivered)
-    assert server.lone_dots == 0 or (pipelining and not server.positive)
+    assert server.lone_terminators == 0 or (pipelining and not server.positive)
     if client.sock is not None:
         assert not client.file or not server.output, "replies were left unread"
         assert not server._in_data, "the server still waits for a message"
@@ -194,16 +197,19 @@ def run(plan: Plan, pipelining: bool) -> tuple[object, ...]:
 
 def assert_equal(plan: Plan) -> None:
     *pipelined, closed, delivered = run(plan, pipelining=True)
-    *stepwise, closed_too, delivered_too = run(plan, pipelining=False)
-    assert pipelined == stepwise
+    *sequential, closed_too, delivered_too = run(plan, pipelining=False)
+    assert pipelined == sequential
     assert delivered == delivered_too
-    # Replies that the stepwise run never asks for may be reason enough to close.
+    # The pipelined run may close the connection because of replies to commands that the sequential
+    # run does not send.
     assert closed or not closed_too
 
 
 @pytest.mark.parametrize("lmtp", [False, True], ids=["smtp", "lmtp"])
 @pytest.mark.parametrize("mail", REPLIES)
-def test_every_vector_of_one_recipient(half: str, mail: bytes, lmtp: bool) -> None:
+def test_pipelining_changes_no_result_with_one_recipient(
+    backend: str, mail: bytes, lmtp: bool
+) -> None:
     for rcpt, data, body in itertools.product(REPLIES, repeat=3):
         if body == OK or (mail == OK and rcpt == OK and data == GO_ON):
             assert_equal(Plan(mail, (rcpt,), data, (body,), lmtp=lmtp))
@@ -211,7 +217,9 @@ def test_every_vector_of_one_recipient(half: str, mail: bytes, lmtp: bool) -> No
 
 @pytest.mark.parametrize("lmtp", [False, True], ids=["smtp", "lmtp"])
 @pytest.mark.parametrize("data", REPLIES)
-def test_every_vector_of_two_recipients(half: str, data: bytes, lmtp: bool) -> None:
+def test_pipelining_changes_no_result_with_two_recipients(
+    backend: str, data: bytes, lmtp: bool
+) -> None:
     for first, second in itertools.product(REPLIES, repeat=2):
         for bodies in itertools.product((OK, NO, GOING, EOF, GARBAGE), repeat=2):
             if lmtp or bodies[1] == OK:
@@ -220,7 +228,9 @@ def test_every_vector_of_two_recipients(half: str, data: bytes, lmtp: bool) -> N
 
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("place", [*range(12), 107, 108, 109])
-def test_one_fault_among_many_recipients(half: str, reply: bytes, place: int) -> None:
+def test_pipelining_changes_no_result_with_one_bad_reply_of_many(
+    backend: str, reply: bytes, place: int
+) -> None:
     count = 12 if place < 12 else 110
     rcpt = [OK] * count
     rcpt[place] = reply
@@ -232,8 +242,8 @@ def test_one_fault_among_many_recipients(half: str, reply: bytes, place: int) ->
 
 @pytest.mark.parametrize("empty", REPLIES)
 @pytest.mark.parametrize("count", [1, 3, 9])
-def test_a_lone_dot_ends_the_data_mode_when_nobody_is_left(
-    half: str, empty: bytes, count: int
+def test_a_terminator_alone_ends_data_when_no_recipient_is_left(
+    backend: str, empty: bytes, count: int
 ) -> None:
     plan = Plan(OK, (NO,) * count, GO_ON, (OK,) * count, empty=empty)
     refusal, _, _, closed, delivered = run(plan, pipelining=True)
@@ -243,7 +253,7 @@ def test_a_lone_dot_ends_the_data_mode_when_nobody_is_left(
     assert closed == (malformed or empty in (GOING, EOF) or not empty.endswith(b"\n"))
 
 
-def test_a_recipient_accepted_behind_a_refused_sender_gets_no_empty_mail(half: str) -> None:
+def test_a_recipient_accepted_after_a_refused_sender_gets_no_empty_message(backend: str) -> None:
     plan = Plan(NO, (OK,), GO_ON, (OK,))
     refusal, _, _, closed, delivered = run(plan, pipelining=True)
     assert refusal is rapidsmtp.SMTPSenderRefused
@@ -275,5 +285,5 @@ def plans(draw: st.DrawFn) -> Plan:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(plan=plans())
-def test_any_plan_in_any_chunks(half: str, plan: Plan) -> None:
+def test_pipelining_changes_no_result_of_a_random_plan(backend: str, plan: Plan) -> None:
     assert_equal(plan)

@@ -1,11 +1,11 @@
-"""`Outcome.raise_for_status`: each status as the exception that `sendmail` would have raised."""
+"""`Outcome.raise_for_status`: each status raises the exception that `sendmail` would raise."""
 
 import smtplib
 
 import pytest
 
-from rapidsmtp.message import Message
-from rapidsmtp.outcome import Outcome, RecipientResult, Status
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.outcome import Outcome, RecipientResult, Status
 
 REFUSED = RecipientResult(Status.REFUSED, 550, "5.1.1", "5.1.1 unknown")
 DEFERRED = RecipientResult(Status.DEFERRED, 451, "4.3.0", "4.3.0 later")
@@ -32,7 +32,9 @@ def test_accepted_raises_nothing() -> None:
 @pytest.mark.parametrize(
     ("status", "result"), [(Status.REFUSED, REFUSED), (Status.DEFERRED, DEFERRED)]
 )
-def test_refused_and_deferred_by_phase(status: Status, result: RecipientResult) -> None:
+def test_the_phase_gives_the_exception_of_a_refusal(
+    status: Status, result: RecipientResult
+) -> None:
     reply = (result.code, result.text.encode())
     error = raised(outcome(status, "rcpt", result))
     assert isinstance(error, smtplib.SMTPRecipientsRefused)
@@ -46,7 +48,7 @@ def test_refused_and_deferred_by_phase(status: Status, result: RecipientResult) 
         assert (error.smtp_code, error.smtp_error) == reply
 
 
-def test_partial_names_those_that_were_not_accepted() -> None:
+def test_partial_names_the_recipients_that_were_not_accepted() -> None:
     error = raised(outcome(Status.PARTIAL, "body", ACCEPTED, REFUSED, DEFERRED))
     assert isinstance(error, smtplib.SMTPRecipientsRefused)
     assert error.recipients == {
@@ -55,19 +57,19 @@ def test_partial_names_those_that_were_not_accepted() -> None:
     }
 
 
-def test_unknown_is_a_lost_connection() -> None:
+def test_an_unknown_outcome_raises_a_lost_connection() -> None:
     error = raised(outcome(Status.UNKNOWN, "body", ACCEPTED, UNKNOWN, reason="was lost"))
     assert isinstance(error, smtplib.SMTPServerDisconnected) and str(error) == "was lost"
 
 
 @pytest.mark.parametrize("status", [Status.INVALID, Status.NOT_ATTEMPTED])
-def test_what_never_went_out_says_why(status: Status) -> None:
+def test_the_exception_of_an_unsent_message_contains_the_reason(status: Status) -> None:
     result = RecipientResult(status, None, None, "not an address")
     error = raised(outcome(status, "build", result, reason="not an address"))
     assert type(error) is smtplib.SMTPException and str(error) == "not an address"
 
 
-def test_every_status_is_told() -> None:
+def test_every_status_raises() -> None:
     for status in Status:
         if status is not Status.ACCEPTED:
             assert str(raised(outcome(status, "build", reason="why"))) == "why"

@@ -1,4 +1,4 @@
-"""The fast path (RFC 2920): what travels together, and what a client leaves to the next reader."""
+"""`sendmail` with pipelining (RFC 2920): the flights, and the unread bytes of the file."""
 
 import signal
 import smtplib
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import rapidsmtp
-from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
+from server import HANG_UP, TIMEOUT, Connection, Server, SMTPScript
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 PIPELINING = ("PIPELINING",)
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 _audited: list[tuple[object, bytes]] | None = None
 
@@ -28,12 +28,13 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
         _audited.append((args[0], bytes(args[1])))
 
 
-sys.addaudithook(_note)  # for good: an audit hook cannot be removed
+# An audit hook cannot be removed, so one hook serves all tests.
+sys.addaudithook(_note)
 
 
 @pytest.fixture
 def audited() -> Iterator[list[tuple[object, bytes]]]:
-    """The `smtplib.send` events of the test."""
+    """Record the `smtplib.send` events of the test."""
     global _audited
     _audited = []
     yield _audited
@@ -64,23 +65,28 @@ def verbs(flight: bytes) -> list[str]:
         (250, [["mail"] + ["rcpt"] * 8, ["rcpt"] * 100, ["rcpt"] * 100, ["rcpt"] * 42 + ["data"]]),
     ],
 )
-def test_flights(audited: list[tuple[object, bytes]], count: int, flights: list[list[str]]) -> None:
-    with Server(Dialogue(PIPELINING, patient=True)) as server:
+def test_a_message_has_the_expected_flights(
+    audited: list[tuple[object, bytes]], count: int, flights: list[list[str]]
+) -> None:
+    with Server(SMTPScript(PIPELINING, waits_for_pause=True)) as server:
         with connect(server) as client:
             client.ehlo()
             audited.clear()
             assert client.sendmail(SENDER, recipients(count), MESSAGE) == {}
             events = list(audited)
         server.wire()
-        seen = server.connections[0].flights[1:-1]  # between EHLO and QUIT
+        # These are the flights between EHLO and QUIT.
+        seen = server.connections[0].flights[1:-1]
     assert [verbs(flight) for flight in seen[:-1]] == flights
     assert seen[-1] == MESSAGE + b".\r\n"
-    # One event a write, with what is written.
+    # Each write raises one audit event with the written bytes.
     assert events == [(client, flight) for flight in seen]
 
 
-def test_without_pipelining_every_command_waits(audited: list[tuple[object, bytes]]) -> None:
-    with Server(Dialogue(("SIZE",), patient=True)) as server:
+def test_without_pipelining_each_command_waits_for_its_reply(
+    audited: list[tuple[object, bytes]],
+) -> None:
+    with Server(SMTPScript(("SIZE",), waits_for_pause=True)) as server:
         with connect(server) as client:
             client.ehlo()
             audited.clear()
@@ -96,8 +102,8 @@ def test_without_pipelining_every_command_waits(audited: list[tuple[object, byte
 
 
 @pytest.mark.parametrize("switch", ["argument", "debuglevel", "attribute"])
-def test_the_fast_path_can_be_switched_off(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(Dialogue(PIPELINING, patient=True)) as server:
+def test_pipelining_can_be_switched_off(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(SMTPScript(PIPELINING, waits_for_pause=True)) as server:
         with connect(server, **{"pipelining": False} if switch == "argument" else {}) as client:
             if switch == "debuglevel":
                 client.set_debuglevel(1)
@@ -112,10 +118,10 @@ def test_the_fast_path_can_be_switched_off(switch: str, capsys: pytest.CaptureFi
     ("limit", "alone"),
     [("SIZE 10", True), ("SIZE 1000", False), ("SIZE 0", False), ("SIZE", False)],
 )
-def test_mail_goes_alone_when_the_message_is_too_large(limit: str, alone: bool) -> None:
+def test_mail_is_sent_alone_if_the_message_is_too_large(limit: str, alone: bool) -> None:
     refusal = b"552 5.3.4 too large" if alone else b"250 ok"
-    dialogue = Dialogue(("PIPELINING", limit), {"mail": refusal}, patient=True)
-    with Server(dialogue) as server:
+    script = SMTPScript(("PIPELINING", limit), {"mail": refusal}, waits_for_pause=True)
+    with Server(script) as server:
         with connect(server) as client:
             if alone:
                 with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
@@ -129,8 +135,8 @@ def test_mail_goes_alone_when_the_message_is_too_large(limit: str, alone: bool) 
     assert b"size=%d\r\n" % len(MESSAGE) in first
 
 
-def test_a_size_limit_that_the_server_does_not_mean() -> None:
-    with Server(Dialogue(("PIPELINING", "SIZE 10"), patient=True)) as server:
+def test_a_message_over_an_unenforced_size_limit_is_sent() -> None:
+    with Server(SMTPScript(("PIPELINING", "SIZE 10"), waits_for_pause=True)) as server:
         with connect(server) as client:
             assert client.sendmail(SENDER, recipients(2), MESSAGE) == {}
         server.wire()
@@ -138,9 +144,9 @@ def test_a_size_limit_that_the_server_does_not_mean() -> None:
     assert [verbs(flight) for flight in flights[:-1]] == [["mail"], ["rcpt", "rcpt", "data"]]
 
 
-def test_a_reply_that_nobody_awaited_stays_for_the_next_reader() -> None:
-    dialogue = Dialogue(PIPELINING, {"message": b"250 2.0.0 queued\r\n421 4.3.2 going"})
-    with Server(dialogue) as server:
+def test_an_unexpected_reply_stays_in_the_file() -> None:
+    script = SMTPScript(PIPELINING, {"message": b"250 2.0.0 queued\r\n421 4.3.2 going"})
+    with Server(script) as server:
         client = connect(server)
         refused = client.sendmail(SENDER, recipients(1), MESSAGE)
         assert refused.reply == (250, b"2.0.0 queued")
@@ -148,9 +154,9 @@ def test_a_reply_that_nobody_awaited_stays_for_the_next_reader() -> None:
         client.close()
 
 
-def test_a_surplus_reply_is_the_next_mails_trouble_and_not_this_ones() -> None:
-    dialogue = Dialogue(PIPELINING, {"message": [b"250 2.0.0 queued\r\n421 4.3.2 going"]})
-    with Server(dialogue) as server:
+def test_a_surplus_reply_affects_only_the_next_message() -> None:
+    script = SMTPScript(PIPELINING, {"message": [b"250 2.0.0 queued\r\n421 4.3.2 going"]})
+    with Server(script) as server:
         client = connect(server)
         assert client.sendmail(SENDER, recipients(1), MESSAGE) == {}
         with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
@@ -160,7 +166,7 @@ def test_a_surplus_reply_is_the_next_mails_trouble_and_not_this_ones() -> None:
 
 
 class BrokenAfter:
-    """A genuine socket on which writing fails after so many times."""
+    """A real socket whose writes fail after a given number of successful writes."""
 
     def __init__(
         self, sock: socket.socket, writes: int, fault: BaseException | None = None
@@ -180,10 +186,10 @@ class BrokenAfter:
 
 
 def break_writes(client: rapidsmtp.SMTP, after: int) -> None:
-    client.sock = client._greeted = BrokenAfter(client.sock, after)
+    client.sock = client._protocol.greeted_on = BrokenAfter(client.sock, after)
 
 
-def test_a_failed_write_gives_the_result_of_a_421_that_was_there() -> None:
+def test_a_421_that_arrived_before_a_failed_write_is_reported() -> None:
     def script(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.line()
@@ -195,7 +201,7 @@ def test_a_failed_write_gives_the_result_of_a_421_that_was_there() -> None:
         client = connect(server)
         client.ehlo()
         client.noop()
-        server.wire()  # over: the 421 has been written
+        server.wire()  # The script has ended, so the 421 has been written.
         break_writes(client, 0)
         with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
@@ -203,9 +209,9 @@ def test_a_failed_write_gives_the_result_of_a_421_that_was_there() -> None:
         assert client.sock is None
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_a_failed_write_without_a_word(way: str) -> None:
-    with Server(Dialogue(PIPELINING)) as server:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_a_failed_write_without_a_reply_is_a_lost_connection(way: str) -> None:
+    with Server(SMTPScript(PIPELINING)) as server:
         client = connect(server, pipelining=way == "pipelined")
         client.ehlo()
         break_writes(client, 0)
@@ -216,9 +222,9 @@ def test_a_failed_write_without_a_word(way: str) -> None:
         assert client.sock is None
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_a_body_that_could_not_be_written_was_not_sent(way: str) -> None:
-    with Server(Dialogue(PIPELINING)) as server:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_a_body_that_cannot_be_written_is_not_sent(way: str) -> None:
+    with Server(SMTPScript(PIPELINING)) as server:
         client = connect(server, pipelining=way == "pipelined")
         client.ehlo()
         break_writes(client, 1 if way == "pipelined" else 3)
@@ -228,20 +234,23 @@ def test_a_body_that_could_not_be_written_was_not_sent(way: str) -> None:
         assert client.sock is None
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_a_body_without_a_reply_may_have_been_taken(way: str) -> None:
-    with Server(Dialogue(PIPELINING, {"message": HANG_UP})) as server:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_a_body_without_a_reply_may_have_been_accepted(way: str) -> None:
+    with Server(SMTPScript(PIPELINING, {"message": HANG_UP})) as server:
         client = connect(server, pipelining=way == "pipelined")
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
         assert vars(caught.value)["body_sent"] is True
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
 @pytest.mark.parametrize("mail", [b"250 ok", b"550 no"])
-def test_command_encoding_is_that_of_one_mail(way: str, mail: bytes) -> None:
-    """smtplib leaves it at utf-8 after a mail with SMTPUTF8 that was accepted."""
-    with Server(Dialogue(("PIPELINING", "SMTPUTF8"), {"mail": [mail]})) as server:
+def test_command_encoding_lasts_for_one_message(way: str, mail: bytes) -> None:
+    """The client resets `command_encoding` after each message.
+
+    smtplib does not reset it after an accepted message with SMTPUTF8.
+    """
+    with Server(SMTPScript(("PIPELINING", "SMTPUTF8"), {"mail": [mail]})) as server:
         with connect(server, pipelining=way == "pipelined") as client:
             try:
                 client.sendmail("jörg@example.com", recipients(1), MESSAGE, ["SMTPUTF8"])
@@ -254,9 +263,9 @@ def test_command_encoding_is_that_of_one_mail(way: str, mail: bytes) -> None:
     assert wire.count("<jörg@example.com>".encode()) == 1
 
 
-def test_another_connection_may_offer_less() -> None:
-    """What one server offered is not believed of the next, if nobody said EHLO to it."""
-    with Server(Dialogue(PIPELINING, patient=True)) as server:
+def test_another_connection_may_have_fewer_capabilities() -> None:
+    """The client does not use the capabilities of one server on the next connection."""
+    with Server(SMTPScript(PIPELINING, waits_for_pause=True)) as server:
         client = connect(server)
         client.ehlo()
         client.close()
@@ -271,15 +280,15 @@ def test_another_connection_may_offer_less() -> None:
         ]
 
 
-def test_replies_torn_anywhere() -> None:
+def test_replies_may_be_split_at_any_byte() -> None:
     def script(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.line()
         connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
         for _ in range(4):
             connection.line()
-        for octet in b"250 ok\r\n550-no\r\n550 one\r\n250 ok\r\n354 go on\r\n":
-            connection.send(bytes([octet]))
+        for byte in b"250 ok\r\n550-no\r\n550 one\r\n250 ok\r\n354 go on\r\n":
+            connection.send(bytes([byte]))
         connection.message()
         connection.send(b"250 2.0.0 queued\r\n")
 
@@ -292,32 +301,36 @@ def test_replies_torn_anywhere() -> None:
         client.close()
 
 
-def test_a_server_that_answers_before_it_reads_on() -> None:
-    """A thousand recipients and long replies: neither side may wait to write for the other."""
+def test_a_server_that_replies_before_it_reads_does_not_block_the_client() -> None:
+    """The client and the server do not both block in a write, although the replies are long."""
     long_reply = b"\r\n".join([b"250-" + b"x" * 500] * 3 + [b"250 ok"])
-    with Server(Dialogue(PIPELINING, {"rcpt": long_reply})) as server:
+    with Server(SMTPScript(PIPELINING, {"rcpt": long_reply})) as server:
         with connect(server) as client:
             assert client.sendmail(SENDER, recipients(1000), MESSAGE) == {}
         assert server.wire().count(b"rcpt") == 1000
 
 
 class Interrupted(BaseException):
-    """As Ctrl-C, or the time limit of a task queue, comes: anywhere."""
+    """An exception that any line may raise, such as Ctrl-C or the time limit of a task queue."""
 
 
 @pytest.mark.parametrize("phase", ["waiting for replies", "before the body"])
-def test_an_interrupted_mail_drops_the_socket(phase: str) -> None:
-    """Else the next command would become the body of this mail, or take its replies."""
+def test_an_interrupted_message_closes_the_connection(phase: str) -> None:
+    """An exception during a message closes the connection.
+
+    On an open connection, the server could read the next command as part of the message, or the
+    client could read an earlier reply as the reply to the next command.
+    """
 
     def interrupt(*_: object) -> None:
         raise Interrupted
 
     replies = {"data": b"354 go on" if phase == "before the body" else slow}
-    with Server(Dialogue(PIPELINING, replies)) as server:
+    with Server(SMTPScript(PIPELINING, replies)) as server:
         client = connect(server)
         client.ehlo()
         if phase == "before the body":
-            client.sock = client._greeted = BrokenAfter(client.sock, 1, Interrupted())
+            client.sock = client._protocol.greeted_on = BrokenAfter(client.sock, 1, Interrupted())
             with pytest.raises(Interrupted):
                 client.sendmail(SENDER, recipients(2), MESSAGE)
         else:
@@ -339,14 +352,15 @@ def slow(line: bytes) -> bytes:
     return b"354 go on"
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
 def test_options_may_be_any_iterable(way: str) -> None:
     def options() -> Iterator[Any]:
         yield iter(["BODY=8BITMIME", "SMTPUTF8"])
-        yield None  # smtplib takes that for no options of RCPT
+        # For smtplib, this value means that RCPT has no options.
+        yield None
 
     extensions = ("PIPELINING", "SIZE", "SMTPUTF8", "DSN")
-    with Server(Dialogue(extensions)) as server:
+    with Server(SMTPScript(extensions)) as server:
         with connect(server, pipelining=way == "pipelined") as client:
             client.sendmail("jörg@example.com", recipients(2), MESSAGE, *options())
             message = EmailMessage()
@@ -358,11 +372,11 @@ def test_options_may_be_any_iterable(way: str) -> None:
 
 
 @pytest.mark.parametrize("debuglevel", [0, 1])
-def test_audit_events_of_a_step_by_step_mail_are_smtplibs(
+def test_audit_events_without_pipelining_are_those_of_smtplib(
     audited: list[tuple[object, bytes]], debuglevel: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard: list[list[bytes]] = []
-    with Server(Dialogue(("SIZE",))) as server:
+    events: list[list[bytes]] = []
+    with Server(SMTPScript(("SIZE",))) as server:
         for module in (smtplib, rapidsmtp):
             audited.clear()
             client = module.SMTP(local_hostname="client.example", timeout=TIMEOUT)
@@ -371,22 +385,22 @@ def test_audit_events_of_a_step_by_step_mail_are_smtplibs(
             client.sendmail(SENDER, recipients(2), MESSAGE)
             client.quit()
             assert {each for each, _ in audited} == {client}
-            heard.append([data for _, data in audited])
-            assert b"".join(heard[-1]) == server.wire()
-    assert heard[0] == heard[1]
+            events.append([data for _, data in audited])
+            assert b"".join(events[-1]) == server.wire()
+    assert events[0] == events[1]
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_options_of_rcpt_may_be_an_iterator(half: str, way: str) -> None:
-    with Server(Dialogue(("PIPELINING", "DSN"))) as server:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_options_of_rcpt_may_be_an_iterator(backend: str, way: str) -> None:
+    with Server(SMTPScript(("PIPELINING", "DSN"))) as server:
         with connect(server, pipelining=way == "pipelined") as client:
             client.sendmail(SENDER, recipients(2), MESSAGE, (), iter(["NOTIFY=NEVER"]))
         assert server.wire().count(b"> NOTIFY=NEVER\r\n") == 2
 
 
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_nothing_is_written_of_what_is_no_message(half: str, way: str) -> None:
-    with Server(Dialogue(("PIPELINING", "SIZE"))) as server:
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_nothing_is_written_if_the_message_has_a_wrong_type(backend: str, way: str) -> None:
+    with Server(SMTPScript(("PIPELINING", "SIZE"))) as server:
         client = connect(server, pipelining=way == "pipelined")
         with pytest.raises(TypeError):
             client.sendmail(SENDER, recipients(1), [b"x"])
@@ -395,10 +409,10 @@ def test_nothing_is_written_of_what_is_no_message(half: str, way: str) -> None:
         assert server.wire().lower().count(b"mail from:") == 1
 
 
-def test_an_interrupted_body_closes_step_by_step_too(
-    half: str, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_sequential_message_closes_the_connection(
+    backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Server(Dialogue(())) as server:
+    with Server(SMTPScript(())) as server:
         client = connect(server)
         send = client.send
 
@@ -413,7 +427,7 @@ def test_an_interrupted_body_closes_step_by_step_too(
         assert client.sock is None
 
 
-def test_a_connection_that_was_never_there_tells_the_fates(half: str) -> None:
+def test_the_exception_without_a_connection_has_body_sent(backend: str) -> None:
     with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
         rapidsmtp.SMTP().sendmail(SENDER, recipients(1), MESSAGE)
     error: Any = caught.value
@@ -423,11 +437,11 @@ def test_a_connection_that_was_never_there_tells_the_fates(half: str) -> None:
 @pytest.mark.parametrize(
     ("failure", "body_sent"), [(TimeoutError("a signal's"), True), (BrokenPipeError(), False)]
 )
-@pytest.mark.parametrize("way", ["pipelined", "stepwise"])
-def test_a_write_that_fails_after_all_of_it(
-    half: str, way: str, failure: OSError, body_sent: bool
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+def test_a_write_that_fails_after_the_last_byte_may_have_sent_the_body(
+    backend: str, way: str, failure: OSError, body_sent: bool
 ) -> None:
-    with Server(Dialogue(("PIPELINING",), replies={"message": [HANG_UP]})) as server:
+    with Server(SMTPScript(("PIPELINING",), replies={"message": [HANG_UP]})) as server:
         client = connect(server, pipelining=way == "pipelined")
         client.ehlo()
         genuine = client.sock
@@ -441,7 +455,7 @@ def test_a_write_that_fails_after_all_of_it(
                 if data.endswith(b"\r\n.\r\n"):
                     raise failure
 
-        client.sock = client._greeted = Sock()
+        client.sock = client._protocol.greeted_on = Sock()
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
         assert vars(caught.value)["body_sent"] is body_sent

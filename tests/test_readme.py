@@ -1,11 +1,11 @@
-"""The examples of the README are run as they stand, and have to deliver what they say.
+"""Run the code blocks of the README and of docs/pages/, and check the delivered messages.
 
-Each block runs in a process of its own. Its relay, `relay.example`, is a sink here: port 587 is one
-that wants TLS and a password, as the relays of the examples do, and `smtp://relay.example` one that
-takes mail from everybody. `EXAMPLES` says what else a block is given and who must have got mail
-after it; a block that is not in it fails, and so does one that is not there any more. What is not
-to be run stands behind a comment in the README with the reason. The scripts in examples/ are run
-too, and the blocks of the other pages are compiled.
+Each block runs unchanged in its own process. A sink replaces its relay, `relay.example`. Port 587
+requires TLS and a password, as in the examples, and `smtp://relay.example` accepts mail without a
+login. `EXAMPLES` lists the requirements of each block and the recipients that must receive mail.
+The tests fail for a block without an entry in `EXAMPLES`, and for an entry without a block. A block
+that cannot run has a comment above it with the reason. The scripts in examples/ run too, and the
+blocks of the other pages are compiled.
 """
 
 import ast
@@ -24,15 +24,18 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+import processes
 from rapidsmtp.testing import Sink
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
 SCRIPTS = ROOT / "examples"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?^```(python|sh)\n(.*?)^```$", re.M | re.S)
+GUIDES = ROOT / "docs" / "pages"
+PAGES = [ROOT / "README.md", *sorted(GUIDES.rglob("*.md"))]
+ALL_PAGES = sorted({*PAGES, *ROOT.glob("*.md")})
+BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
 
-# The sink is the compiled half's; the examples themselves run on both.
+# These tests need the sink, which is part of the compiled backend. The examples themselves run on
+# both backends.
 pytestmark = pytest.mark.rust
 
 SUBSCRIBERS = ["ada@example.com", "bob@example.org", "eve@example.net"]
@@ -57,53 +60,65 @@ SOME = -1
 
 @dataclass(frozen=True)
 class Example:
-    """What a block needs and what it must do.
+    """The requirements and the expected effects of a block.
 
     Attributes:
-        recipients: Who must have got mail, in any order; a name may be there more than once.
-        says: A part of what it prints.
-        logins: How many connections must have logged in; a `Sender` opens as many as it likes.
-        after: Blocks of the README, by name, that come before it in its process.
-        before: What a program has beside it, in front.
-        behind: The same, behind it.
-        by_pytest: Whether it is a file of tests.
+        recipients: The addresses that must receive mail, in any order. An address may occur more
+            than once.
+        prints: A text that the output must contain.
+        logins: The number of connections that must log in. A `Sender` chooses its number of
+            connections, so the value for a block with a `Sender` is `SOME`.
+        blocks_before: The names of the blocks of the same language that run earlier in the same
+            process.
+        code_before: The code of the surrounding program before the block.
+        code_after: The code of the surrounding program after the block.
+        by_pytest: Whether the block is a test file.
     """
 
     recipients: tuple[str, ...] = ()
-    says: str = ""
+    prints: str = ""
     logins: int = 0
-    after: tuple[str, ...] = ()
-    before: str = ""
-    behind: str = ""
+    blocks_before: tuple[str, ...] = ()
+    code_before: str = ""
+    code_after: str = ""
     by_pytest: bool = False
 
 
+THREE = ("a@example.org", "b@example.org", "c@example.org")
 EXAMPLES = {
-    "Swap it in 1": Example(("you@example.org",), "['you@example.org']", logins=1),
-    "Log in 1": Example(logins=2),
-    "A newsletter 1": Example(tuple(SUBSCRIBERS)),
-    "A newsletter 2": Example(),
-    "Without a line of Python 1": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
-    "Without a line of Python 2": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
-    "Many messages 1": Example(("a@example.org", "b@example.org", "c@example.org"), logins=SOME),
-    "asyncio 1": Example(("you@example.org",) * 2, "queued", logins=2),
-    "asyncio 2": Example(
-        ("a@example.org", "b@example.org", "c@example.org", "you@example.org"), logins=SOME
-    ),
-    "Django 1": Example(("you@example.org",), logins=1, behind=DJANGO + SEND_BY_DJANGO),
-    "Django 3": Example(
+    "README 1": Example(("you@example.org",), logins=1),
+    "README 2": Example(tuple(SUBSCRIBERS), logins=SOME),
+    "README 3": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
+    "how-to/asyncio 1": Example(("you@example.org",) * 2, "queued", logins=2),
+    "how-to/asyncio 2": Example((*THREE, "you@example.org"), logins=SOME),
+    "how-to/command-line 1": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
+    "how-to/command-line 2": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
+    "how-to/django 1": Example(("you@example.org",), logins=1, code_after=DJANGO + SEND_BY_DJANGO),
+    "how-to/django 3": Example(
         ("you@example.org",),
         "you@example.org accepted 2",
         logins=1,
-        after=("Django 1",),
-        before=DJANGO,
-        behind=SEND_BY_DJANGO,
+        blocks_before=("how-to/django 1",),
+        code_before=DJANGO,
+        code_after=SEND_BY_DJANGO,
     ),
-    "Logging 1": Example(says="['app: trouble', 'app: trouble (3 records)']"),
-    "In your tests 1": Example(says="1 passed", by_pytest=True),
-    "In your tests 2": Example(says="1 passed", by_pytest=True),
-    "In your tests 3": Example(says="Later 1"),
-    "Telemetry 1": Example(),
+    "how-to/log-in 1": Example(logins=2),
+    "how-to/logging 1": Example(prints="['app: trouble', 'app: trouble (3 records)']"),
+    "how-to/many-messages 1": Example(THREE, logins=SOME),
+    "how-to/migrate 1": Example(),
+    "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),
+    "how-to/newsletter 2": Example(),
+    "how-to/replace-smtplib 1": Example(("you@example.org",), "['you@example.org']", logins=1),
+    "how-to/telemetry 1": Example(),
+    "how-to/testing 1": Example(prints="1 passed", by_pytest=True),
+    "how-to/testing 2": Example(prints="1 passed", by_pytest=True),
+    "how-to/testing 3": Example(prints="Later 1"),
+    "tutorial 2": Example(("you@example.org",), "{} 250 ['you@example.org']"),
+    "tutorial 3": Example(THREE, "a@example.org accepted"),
+    "tutorial 4": Example(),
+    "tutorial 5": Example(
+        ("ada@example.com", "bob@example.org"), "accepted", blocks_before=("tutorial 4",)
+    ),
 }
 
 
@@ -116,58 +131,70 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of code of a page, named by their heading and counted under it."""
-    text = page.read_text(encoding="utf-8")
-    heading, numbers = "", dict[str, int]()
-    for match in BLOCK.finditer(text):
-        (*_, heading) = re.findall(r"^#+ (.*)$", text[: match.start()], re.MULTILINE)
-        numbers[heading] = numbers.get(heading, 0) + 1
-        yield Block(f"{heading} {numbers[heading]}", match[2], match[3], match[1] or "")
+    """Yield the code blocks of a page, named by page and number. `text` blocks are output."""
+    name = page.relative_to(GUIDES if GUIDES in page.parents else ROOT).with_suffix("").as_posix()
+    number = 0
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if match[2] != "text":
+            number += 1
+            yield Block(f"{name} {number}", match[2], match[3], match[1] or "")
 
 
-ALL = {each.name: each for each in blocks(README)}
+ALL = {each.name: each for page in PAGES for each in blocks(page)}
 RUN = [each for each in ALL.values() if not each.reason]
-NOT_RUN = ["Try it in a clone 1", "Django 2"]
+NOT_RUN = [
+    "README 4",
+    "README 5",
+    "how-to/django 2",
+    "how-to/measure 1",
+    "how-to/migrate 2",
+    "how-to/migrate 3",
+    "tutorial 1",
+]
 
 
-def test_every_block_is_run_or_says_why_not() -> None:
+def test_every_block_runs_or_has_a_reason_not_to_run() -> None:
     assert [each.name for each in RUN] == list(EXAMPLES)
     assert [each.name for each in ALL.values() if each.reason] == NOT_RUN
+    assert {each.language for each in ALL.values()} == {"python", "sh"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with the files that the examples name, and the relay that they name."""
+    """A folder with the files of the examples, and the relays of the examples."""
 
     folder: Path
-    half: str
+    backend: str
     submission: Sink
     open_relay: Sink
 
-    def told(self, text: str) -> str:
-        """An example with this relay in the place of its own."""
+    def adapted(self, text: str) -> str:
+        """Return the text of an example, with the addresses of this object's relays."""
         port = self.submission.port
+        host, open_port = self.open_relay.host, self.open_relay.port
         for theirs, ours in (
             ('"relay.example", 587', f'"127.0.0.1", {port}'),
             ('"relay.example", port=587', f'"127.0.0.1", port={port}'),
             ('"relay.example", 587, True', f'"127.0.0.1", {port}, True'),
             ("@relay.example:587", f"@127.0.0.1:{port}"),
             ('"smtp://relay.example"', f'"{self.open_relay.url}"'),
+            ("smtp://localhost:2525", self.open_relay.url),
+            ('"localhost", 2525', f'"{host}", {open_port}'),
         ):
             text = text.replace(theirs, ours)
-        assert "relay.example" not in text
+        assert "relay.example" not in text and "2525" not in text
         return text
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         folder = Path(sys.executable).parent
         environment = os.environ | {
-            "RAPIDSMTP_CORE": self.half,
+            "RAPIDSMTP_CORE": self.backend,
             "RAPIDSMTP_PASSWORD": "secret",
             "SSL_CERT_FILE": str(self.folder / "authority.pem"),
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
             "PYTHONWARNINGS": "error::ResourceWarning",
         }
-        return subprocess.run(
+        return processes.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120
         )
 
@@ -178,7 +205,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Path:
-    """The files that the examples name."""
+    """Create the files that the examples name."""
     folder = tmp_path_factory.mktemp("readme")
     authority.cert_pem.write_to_path(folder / "authority.pem")
     shutil.copy(SCRIPTS / "newsletter.eml", folder)
@@ -198,7 +225,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Pa
 
 @pytest.fixture
 def place(
-    files: Path, half: str, authority: trustme.CA, server_tls: ssl.SSLContext, tmp_path: Path
+    files: Path, backend: str, authority: trustme.CA, server_tls: ssl.SSLContext, tmp_path: Path
 ) -> Iterator[Place]:
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     server = authority.issue_cert("127.0.0.1")
@@ -211,31 +238,32 @@ def place(
         ) as submission,
         Sink() as open_relay,
     ):
-        yield Place(tmp_path, half, submission, open_relay)
+        yield Place(tmp_path, backend, submission, open_relay)
 
 
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
-def test_the_examples_do_what_they_say(block: Block, place: Place) -> None:
+def test_the_examples_send_the_expected_messages(block: Block, place: Place) -> None:
     example = EXAMPLES[block.name]
-    parts = [*(ALL[name].text for name in example.after), example.before, block.text]
+    before = [ALL[name].text for name in example.blocks_before]
+    text = "\n".join([*before, example.code_before, block.text, example.code_after])
     file = place.folder / f"test_it.{'py' if block.language == 'python' else 'sh'}"
-    file.write_text(place.told("\n".join([*parts, example.behind])), encoding="utf-8")
+    file.write_text(place.adapted(text), encoding="utf-8")
     if example.by_pytest:
         done = place.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file)
     elif block.language == "python":
         done = place.run(sys.executable, "-P", file)
     else:
         done = place.run("sh", "-e", file)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert example.says in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert example.prints in output
     assert place.delivered() == sorted(example.recipients)
     logins = place.submission.counts["authentications"]
     assert logins == example.logins or (example.logins == SOME and logins > 0)
 
 
 @pytest.mark.parametrize("name", ["drop_in.py", "invitations.py", "preview.py"])
-def test_the_scripts_run(name: str, place: Place) -> None:
+def test_the_scripts_of_the_examples_run(name: str, place: Place) -> None:
     where = [place.open_relay.host, str(place.open_relay.port)] if name != "preview.py" else []
     done = place.run(sys.executable, "-P", SCRIPTS / name, *where)
     assert done.returncode == 0, done.stderr
@@ -248,7 +276,7 @@ def test_the_scripts_run(name: str, place: Place) -> None:
     assert done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_blocks_of_all_pages_can_be_compiled(page: Path) -> None:
     for block in blocks(page):
         if block.language == "python":

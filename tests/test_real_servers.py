@@ -1,7 +1,8 @@
-"""The same calls to smtplib and to rapidsmtp before Postfix and Exim, where they are installed.
+"""The same calls of smtplib and rapidsmtp with Postfix and Exim, if these are installed.
 
-What they return and raise is compared, and what the servers got; and after each test the server's
-log must hold no complaint about the client's manners (RFC 2920 3.1: the groups' order and ends).
+The tests compare the results and exceptions of the calls, and the messages at the servers. After
+each test the server's log must contain no complaint about the client (RFC 2920 3.1: the order of
+pipelined commands).
 """
 
 import re
@@ -17,17 +18,17 @@ import pytest
 
 import rapidsmtp
 from comparison import Scenario, Session, compare
-from rapidsmtp import _core
+from rapidsmtp import _backend
 from real_servers import COMPLAINT, RealServer
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\n.body\r\n..\r\nend\r\n"
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture
 def server(real_server: RealServer) -> Iterator[RealServer]:
-    """The server, whose log must hold no complaint when the test is over."""
+    """Return the server, and check at the end of the test that its log contains no complaint."""
     before = len(real_server.settled_log())
     yield real_server
     complaints = [
@@ -37,7 +38,7 @@ def server(real_server: RealServer) -> Iterator[RealServer]:
 
 
 def connected(server: RealServer, port: str, scenario: Scenario) -> Scenario:
-    """A scenario between connecting and QUIT."""
+    """Return a scenario that connects, runs the given scenario, and sends QUIT."""
 
     def run(session: Session) -> None:
         session.connect("SMTP", "127.0.0.1", server.ports[port])
@@ -52,7 +53,7 @@ def outcomes(record: list[Any]) -> list[Any]:
 
 
 def addresses(count: int, refused: tuple[int, ...] = ()) -> list[str]:
-    """Recipients whose mail goes nowhere; those at the given places are refused."""
+    """Return recipients whose mail is discarded. Those at the places in `refused` are refused."""
     return [
         f"{'refused' if place in refused else 'to'}{place}@discard.example"
         for place in range(count)
@@ -60,7 +61,7 @@ def addresses(count: int, refused: tuple[int, ...] = ()) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 50, 150, 1000])
-def test_recipients(server: RealServer, count: int) -> None:
+def test_recipients_are_refused_as_with_smtplib(server: RealServer, count: int) -> None:
     refused = {place for place in (0, 7, 8, 120, count - 1) if 0 < place < count or count > 1}
     recipients = addresses(count, tuple(refused))
 
@@ -73,7 +74,7 @@ def test_recipients(server: RealServer, count: int) -> None:
     assert record[2] == ("returned", {})
 
 
-def test_all_recipients_refused(server: RealServer) -> None:
+def test_a_message_without_an_accepted_recipient_raises_as_with_smtplib(server: RealServer) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, addresses(3, (0, 1, 2)), MESSAGE)
         session.call("sendmail", SENDER, addresses(3), MESSAGE)
@@ -83,44 +84,50 @@ def test_all_recipients_refused(server: RealServer) -> None:
     assert record[2] == ("returned", {})
 
 
-def test_hard_error_limit(real_server: RealServer) -> None:
-    """Postfix says 421 in the middle of the recipients, behind more of them."""
+def test_the_hard_error_limit_is_reported_as_with_smtplib(real_server: RealServer) -> None:
+    """Both modules report the refused recipients and the 421 in the same way.
+
+    Postfix replies 421 to one RCPT although rapidsmtp has already sent more RCPT commands.
+    """
 
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, addresses(40, tuple(range(3, 30))), MESSAGE)
         session.call("noop")
 
-    record = outcomes(compare(connected(real_server, "harsh", scenario)))
+    record = outcomes(compare(connected(real_server, "strict", scenario)))
     if real_server.name == "Postfix":
         assert record[1][1] is smtplib.SMTPRecipientsRefused
 
 
 @pytest.mark.parametrize("count", [1, 50])
-def test_sender_refused(server: RealServer, count: int) -> None:
-    """Postfix punishes the tenth error and each after it with a second's sleep."""
+def test_a_refused_sender_is_reported_as_with_smtplib(server: RealServer, count: int) -> None:
+    """A refused sender causes no delayed reply.
+
+    From the tenth error on, Postfix delays each reply by 60 seconds.
+    """
 
     def scenario(session: Session) -> None:
         session.call("sendmail", "refused@example.com", addresses(count), MESSAGE)
         session.call("sendmail", SENDER, addresses(count), MESSAGE)
 
     start = time.monotonic()
-    record = outcomes(compare(connected(server, "plain", scenario)))
-    assert time.monotonic() - start < 3
+    record = outcomes(compare(connected(server, "long error delay", scenario)))
+    assert time.monotonic() - start < 50
     assert record[1][1] is smtplib.SMTPSenderRefused
     assert record[2] == ("returned", {})
 
 
-def test_larger_than_size(server: RealServer) -> None:
+def test_a_message_over_the_size_limit_is_reported_as_with_smtplib(server: RealServer) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, addresses(50), MESSAGE + b"x" * 100_000)
         session.call("sendmail", SENDER, addresses(50), MESSAGE)
 
-    record = outcomes(compare(connected(server, "harsh", scenario)))
+    record = outcomes(compare(connected(server, "strict", scenario)))
     assert record[1][1] is smtplib.SMTPSenderRefused
     assert record[2] == ("returned", {})
 
 
-def test_smtputf8(server: RealServer) -> None:
+def test_smtputf8_works_as_with_smtplib(server: RealServer) -> None:
     message = EmailMessage()
     message["From"], message["To"] = "Jürgen <jürgen@example.com>", "zoë@discard.example"
     message["Subject"] = "größer"
@@ -132,7 +139,8 @@ def test_smtputf8(server: RealServer) -> None:
         session.call("sendmail", "jürgen@example.com", ["zoë@discard.example"], MESSAGE, utf8)
         session.call("sendmail", "jürgen@example.com", ["zoë@discard.example"], MESSAGE)
 
-    # smtplib's command_encoding stays utf-8 after the first: hence without the state.
+    # smtplib keeps the command_encoding utf-8 after the first call, so each call gets its own
+    # client.
     record = outcomes(
         compare_one_by_one(server, scenario, calls=3),
     )
@@ -140,7 +148,7 @@ def test_smtputf8(server: RealServer) -> None:
 
 
 def compare_one_by_one(server: RealServer, scenario: Scenario, calls: int) -> list[Any]:
-    """Each call of a scenario on a connection of its own; the outcomes alone are compared."""
+    """Make each call of a scenario on its own connection, and compare only the outcomes."""
     runs: list[list[Any]] = []
     for module in (smtplib, rapidsmtp):
         record = []
@@ -156,7 +164,7 @@ def compare_one_by_one(server: RealServer, scenario: Scenario, calls: int) -> li
 
 
 class _Single(Session):
-    """A session that makes one of the calls alone."""
+    """A session that makes only one of a scenario's calls."""
 
     def __init__(self, module: Any, wanted: int) -> None:
         super().__init__(module)
@@ -169,7 +177,7 @@ class _Single(Session):
 
 
 @pytest.mark.parametrize("kind", ["STARTTLS", "SMTP_SSL"])
-def test_tls(server: RealServer, kind: str) -> None:
+def test_tls_works_as_with_smtplib(server: RealServer, kind: str) -> None:
     context = ssl.create_default_context(cafile=str(server.certificate))
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
@@ -187,7 +195,7 @@ def test_tls(server: RealServer, kind: str) -> None:
     compare(scenario)
 
 
-def test_200_mails_on_a_connection(server: RealServer) -> None:
+def test_a_connection_can_send_200_messages(server: RealServer) -> None:
     def scenario(session: Session) -> None:
         for _ in range(200):
             session.call("sendmail", SENDER, addresses(2), MESSAGE)
@@ -196,14 +204,17 @@ def test_200_mails_on_a_connection(server: RealServer) -> None:
     assert record[1:-1] == [("returned", {})] * 200
 
 
-def test_connection_with_a_limit_of_messages(real_server: RealServer) -> None:
-    """Exim says 421 to the sixth MAIL; Postfix knows no such limit."""
+def test_a_limit_of_messages_is_reported_as_with_smtplib(real_server: RealServer) -> None:
+    """Both modules report the 421 that Exim sends to the sixth MAIL.
+
+    Postfix has no such limit.
+    """
 
     def scenario(session: Session) -> None:
         for _ in range(7):
             session.call("sendmail", SENDER, addresses(3), MESSAGE)
 
-    compare(connected(real_server, "harsh", scenario))
+    compare(connected(real_server, "strict", scenario))
 
 
 MESSAGES = {
@@ -220,7 +231,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_messages(server: RealServer, name: str) -> None:
+def test_a_message_arrives_as_with_smtplib(server: RealServer, name: str) -> None:
     message = MESSAGES[name]
     received = []
 
@@ -241,12 +252,12 @@ def test_messages(server: RealServer, name: str) -> None:
 
 
 def text_of(message: bytes) -> bytes:
-    """A message without the header fields that the server has put on it."""
+    """Return a message without the header fields that the server added."""
     return re.sub(rb"(?m)\A(?:[\w-]+: .*\n(?:[ \t].*\n)*)*", b"", message)
 
 
-def test_bare_line_ends(server: RealServer) -> None:
-    """smtplib lets them out; ours become CRLF, and no server can be led to see an end of data."""
+def test_bare_line_ends_arrive_as_crlf(server: RealServer) -> None:
+    """rapidsmtp writes CRLF for bare line ends, so that no server reads a false terminator."""
     known = Counter(server.messages())
     with rapidsmtp.SMTP("127.0.0.1", server.ports["plain"]) as client:
         client.sendmail(
@@ -261,22 +272,28 @@ def test_bare_line_ends(server: RealServer) -> None:
 
 
 @pytest.mark.parametrize("port", ["no data", "no body"])
-def test_message_refused(server: RealServer, port: str) -> None:
+def test_a_refused_message_is_reported_as_with_smtplib(server: RealServer, port: str) -> None:
     def scenario(session: Session) -> None:
         session.call("sendmail", SENDER, addresses(9, (1,)), MESSAGE)
 
     record = outcomes(compare(connected(server, port, scenario)))
     assert record[1][1] is smtplib.SMTPDataError
     with rapidsmtp.SMTP("127.0.0.1", server.ports[port]) as client:
-        for _ in range(3):  # the connection stays of use
+        # The connection can be used again after each refusal.
+        for _ in range(3):
             with pytest.raises(smtplib.SMTPDataError):
                 client.sendmail(SENDER, addresses(9, (1,)), MESSAGE)
 
 
 @pytest.mark.parametrize("refused", ["sender", "recipients", "body"])
-def test_many_refused(real_server: RealServer, refused: str) -> None:
-    """Servers count errors: each refused mail may cost no more of them than with smtplib."""
-    port = real_server.ports["no body" if refused == "body" else "plain"]
+def test_refused_messages_cause_no_more_errors_than_with_smtplib(
+    real_server: RealServer, refused: str
+) -> None:
+    """Refused messages cause neither delayed replies nor a closed connection.
+
+    After too many errors, servers delay their replies or close the connection.
+    """
+    port = real_server.ports["no body" if refused == "body" else "long error delay"]
     start = time.monotonic()
 
     def scenario(session: Session) -> None:
@@ -289,14 +306,17 @@ def test_many_refused(real_server: RealServer, refused: str) -> None:
         session.call("quit")
 
     compare(scenario)
-    assert time.monotonic() - start < 1.5  # Postfix sleeps a second from the tenth error on
+    # From the tenth error on, Postfix delays each reply by 60 seconds. No reply was delayed.
+    assert time.monotonic() - start < 50
 
 
-def test_idle(real_server: RealServer) -> None:
-    """The server has said 421 and closed while nobody was looking."""
-    half = _core.implementation
+def test_a_connection_closed_while_idle_is_reported_as_with_smtplib(
+    real_server: RealServer,
+) -> None:
+    """The server sends 421 and closes the connection while the connection is idle."""
+    backend = _backend.implementation
     clients = [
-        module.SMTP("127.0.0.1", real_server.ports["impatient"], "client.example")
+        module.SMTP("127.0.0.1", real_server.ports["short timeout"], "client.example")
         for module in (smtplib, rapidsmtp, rapidsmtp)
     ]
     for client in clients:
@@ -307,14 +327,14 @@ def test_idle(real_server: RealServer) -> None:
         with pytest.raises(smtplib.SMTPException) as caught:
             client.sendmail(SENDER, addresses(recipients), MESSAGE)
         seen.append((type(caught.value), caught.value.args, client.sock is None))
-        assert client.connect("127.0.0.1", real_server.ports["impatient"])[0] == 220
+        assert client.connect("127.0.0.1", real_server.ports["short timeout"])[0] == 220
         client.ehlo()
         assert client.sendmail(SENDER, addresses(recipients), MESSAGE) == {}
         client.quit()
-    assert seen[0] == seen[1] == seen[2], half
+    assert seen[0] == seen[1] == seen[2], backend
 
 
-def test_restart(real_server: RealServer) -> None:
+def test_a_restart_of_the_server_is_reported_as_with_smtplib(real_server: RealServer) -> None:
     clients = [
         module.SMTP("127.0.0.1", real_server.ports["plain"], "client.example")
         for module in (smtplib, rapidsmtp, rapidsmtp)

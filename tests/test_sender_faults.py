@@ -1,4 +1,4 @@
-"""Relays that will not have us, and relays with limits: `Sender` against scripted servers."""
+"""Relays that reject the session, and relays with limits: `Sender` with scripted servers."""
 
 import socket
 import ssl
@@ -24,9 +24,9 @@ from senders import (
     sender_to,
     wires,
 )
-from server import HANG_UP, TIMEOUT, Answer, Connection, Dialogue, Server
+from server import HANG_UP, TIMEOUT, Connection, Reply, Server, SMTPScript
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 OK = b"250 2.0.0 ok"
 PIPELINING = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
@@ -44,17 +44,19 @@ def trusting(authority: trustme.CA) -> TLS:
     return TLS(ca_file=authority.cert_pem.bytes())
 
 
-def serve(replies: Mapping[str, Any] | None = None, *offers: str, **settings: Any) -> Server:
+def serve(replies: Mapping[str, Any] | None = None, *capabilities: str, **settings: Any) -> Server:
     socket_settings = {key: settings.pop(key) for key in ("path",) if key in settings}
-    return Server(Dialogue(offers or PIPELINING, replies or {}, **settings), **socket_settings)
+    return Server(
+        SMTPScript(capabilities or PIPELINING, replies or {}, **settings), **socket_settings
+    )
 
 
-# The relay will not have us: one clear error, after the outcomes, and no storm
+# The relay rejects the session: one clear error follows the outcomes, and connections are few
 
 
 def assert_stops(sender: Any, *words: str, code: int | None = None) -> None:
     outcomes, error = send_and_stop(sender, messages(30))
-    assert outcomes, "what was taken has outcomes before the error"
+    assert outcomes, "the messages that were read have outcomes before the error"
     for outcome in outcomes:
         assert outcome.status is Status.NOT_ATTEMPTED
         assert [result.status for result in outcome.recipients.values()] == [outcome.status]
@@ -66,13 +68,13 @@ def assert_stops(sender: Any, *words: str, code: int | None = None) -> None:
     assert (error.reply and error.reply[0]) == code
 
 
-def test_a_dead_relay() -> None:
+def test_an_unreachable_relay_stops_the_sender() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
     assert_stops(sender_to(port), str(port))
 
 
-def test_a_name_that_does_not_resolve() -> None:
+def test_a_name_that_does_not_resolve_stops_the_sender() -> None:
     from rapidsmtp import Sender
     from senders import LIMITS
 
@@ -80,7 +82,7 @@ def test_a_name_that_does_not_resolve() -> None:
     assert_stops(Sender(f"smtp://{name}", timeouts=LIMITS, local_hostname="client.example"), name)
 
 
-def test_a_wrong_password_is_tried_once_in_all() -> None:
+def test_a_wrong_password_is_tried_once_by_all_connections() -> None:
     with serve({"auth": b"535 5.7.8 who?"}, *PIPELINING, "AUTH CRAM-MD5 PLAIN LOGIN") as server:
         sender = sender_to(server, login="user:wrong@", query="?starttls=off")
         sender.close()
@@ -93,7 +95,7 @@ def test_a_wrong_password_is_tried_once_in_all() -> None:
         assert len(server.connections) <= 4
 
 
-def test_a_wrong_password_stays_wrong() -> None:
+def test_the_stop_after_a_wrong_password_is_permanent() -> None:
     with serve({"auth": b"535 5.7.8 who?"}, *PIPELINING, "AUTH PLAIN LOGIN") as server:
         sender = sender_to(
             server, login="user:wrong@", query="?starttls=off", allow_plaintext_auth=True
@@ -102,75 +104,76 @@ def test_a_wrong_password_stays_wrong() -> None:
             for _ in range(2):
                 with pytest.raises(Exception, match="535"):
                     list(sender.send(messages(5)))
-                time.sleep(1.1)  # a stop that passes would be forgotten by now
+                # A temporary stop would end within this time, but this stop is permanent.
+                time.sleep(1.1)
             with pytest.raises(Exception, match="535"):
                 sender.submit(message()).result(TIMEOUT)
         assert commands(server, b"AUTH") == 1
 
 
-def test_a_certificate_of_a_stranger(server_tls: ssl.SSLContext) -> None:
-    with Server(Dialogue(PIPELINING), tls=server_tls) as server:
+def test_a_certificate_of_an_unknown_authority_stops_the_sender(server_tls: ssl.SSLContext) -> None:
+    with Server(SMTPScript(PIPELINING), tls=server_tls) as server:
         assert_stops(sender_to(server, "smtps"), "certificate")
         assert wires(server).count(b"") == len(server.connections) <= 4
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_a_certificate_of_another_host(
+def test_a_certificate_of_another_host_stops_the_sender(
     scheme: str, server_tls: ssl.SSLContext, authority: trustme.CA
 ) -> None:
     tls = TLS(ca_file=authority.cert_pem.bytes(), server_hostname="other.example")
-    dialogue = Dialogue([*PIPELINING, "STARTTLS"], tls=server_tls)
-    with Server(dialogue, tls=server_tls if scheme == "smtps" else None) as server:
+    script = SMTPScript([*PIPELINING, "STARTTLS"], tls=server_tls)
+    with Server(script, tls=server_tls if scheme == "smtps" else None) as server:
         query = "?starttls=required" if scheme == "smtp" else ""
         assert_stops(sender_to(server, scheme, tls=tls, query=query), "certificate")
         assert commands(server, b"MAIL") == 0
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
-def test_530_to_mail(pipelining: str) -> None:
+def test_a_530_to_mail_stops_the_sender(pipelining: str) -> None:
     with serve({"mail": b"530 5.7.0 Authentication required"}) as server:
         assert_stops(sender_to(server, pipelining=pipelining), "530", code=530)
         assert commands(server, b"MAIL") <= len(server.connections) <= 4
 
 
-def test_554_in_the_greeting() -> None:
+def test_a_554_in_the_greeting_stops_the_sender() -> None:
     with serve({"greeting": b"554 5.7.1 not you"}) as server:
         assert_stops(sender_to(server), "554", code=554)
         assert len(server.connections) <= 4
 
 
-def test_421_in_the_greeting_is_tried_a_few_times() -> None:
+def test_a_421_in_the_greeting_is_retried_a_few_times() -> None:
     with serve({"greeting": b"421 4.3.2 too busy"}) as server:
         assert_stops(sender_to(server, max_attempts=3), "421", code=421)
         assert len(server.connections) <= 3 + 4
 
 
-def test_starttls_that_is_not_offered() -> None:
+def test_an_unsupported_starttls_stops_the_sender() -> None:
     with serve() as server:
         assert_stops(sender_to(server, query="?starttls=required"), "STARTTLS")
         assert commands(server, b"MAIL") == 0
 
 
-def test_starttls_that_is_refused(server_tls: ssl.SSLContext, trusting: TLS) -> None:
+def test_a_refused_starttls_stops_the_sender(server_tls: ssl.SSLContext, trusting: TLS) -> None:
     with serve({"starttls": b"502 5.5.1 no"}, *PIPELINING, "STARTTLS") as server:
         assert_stops(sender_to(server, query="?starttls=required", tls=trusting), "502", code=502)
         assert commands(server, b"MAIL") == 0
 
 
-def test_no_login_in_clear_text() -> None:
+def test_a_login_in_clear_text_is_refused() -> None:
     with serve({}, *PIPELINING, "AUTH PLAIN LOGIN CRAM-MD5") as server:
         assert_stops(sender_to(server, login="user:secret@", query="?starttls=off"))
         assert commands(server, b"AUTH") == 0
 
 
-def test_no_mechanism_that_we_know() -> None:
+def test_a_relay_without_a_known_mechanism_stops_the_sender() -> None:
     with serve({}, *PIPELINING, "AUTH GSSAPI") as server:
         options = {"login": "user:secret@", "query": "?starttls=off", "allow_plaintext_auth": True}
         assert_stops(sender_to(server, **options), "AUTH")
         assert commands(server, b"AUTH") == 0
 
 
-def test_the_relay_has_enough_in_the_middle() -> None:
+def test_a_rejection_after_some_messages_stops_the_sender() -> None:
     answers = [OK] * 5 + [b"530 5.7.0 no more"]
     with serve({"mail": answers}) as server:
         outcomes, error = send_and_stop(sender_to(server, connections=1), messages(20))
@@ -179,7 +182,7 @@ def test_the_relay_has_enough_in_the_middle() -> None:
         assert error.reply is not None and error.reply[0] == 530
 
 
-# The relay has limits: all is delivered all the same
+# The relay has limits: all messages are delivered
 
 
 @pytest.mark.parametrize(
@@ -189,29 +192,33 @@ def test_the_relay_has_enough_in_the_middle() -> None:
 )
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
 def test_a_number_of_messages_on_a_connection_is_learned(pipelining: str, end: bytes) -> None:
-    # With off and stream alike: on each connection three mails pass.
+    # The relay accepts three messages on each connection.
     with serve({"mail": [OK, OK, OK, end]}) as server:
         sender = sender_to(server, connections=1, pipelining=pipelining)
         outcomes = send(sender, messages(24))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert {outcome.attempts for outcome in outcomes} == {1}
-        assert sender.stats().governor.messages_per_connection == 3
-        assert commands(server, b"MAIL") <= 24 + 3, "it learned, and asked no more"
+        assert sender.stats().relay_limits.messages_per_connection == 3
+        assert commands(server, b"MAIL") <= 24 + 3, "the limit is learned and stays in use"
 
 
-def test_one_goodbye_is_no_limit_of_messages() -> None:
-    """A relay that is restarted says 421 in the midst of its work, once."""
+def test_one_421_does_not_set_a_limit_of_messages() -> None:
+    """The relay restarts after one message, and replies 421 to the second MAIL.
+
+    The sender must not take this as a limit of messages for each connection.
+    """
     mails = iter([OK, b"421 4.3.0 restarting"])
     with serve({"mail": lambda _: next(mails, OK)}) as server:
         sender = sender_to(server, connections=1)
         outcomes = send(sender, messages(20))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert len(server.connections) == 2
-        assert sender.stats().governor.messages_per_connection is None
+        assert sender.stats().relay_limits.messages_per_connection is None
 
 
-def test_a_connection_that_carried_nothing_is_not_full() -> None:
-    """It is the sender who has sent too many: no other connection fares better."""
+@pytest.mark.usefixtures("fast_clock")
+def test_a_limit_without_an_accepted_message_is_not_a_limit_of_the_connection() -> None:
+    """The relay limits the whole account, so the sender must not open new connections."""
     with serve({"mail": lambda _: b"550 5.4.5 daily message limit exceeded"}) as server:
         outcomes = send(sender_to(server, connections=1), messages(20))
         assert {outcome.status for outcome in outcomes} == {Status.REFUSED}
@@ -222,10 +229,10 @@ def test_a_connection_that_carried_nothing_is_not_full() -> None:
         outcomes = send(sender, messages(3))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert len(server.connections) == 1
-        assert sender.stats().governor.rate is not None
+        assert sender.stats().relay_limits.rate is not None
 
 
-def test_a_full_mailbox_is_neither_a_full_connection_nor_a_limit_of_recipients() -> None:
+def test_a_full_mailbox_sets_no_limit_of_messages_or_recipients() -> None:
     inbox = Inbox(
         lambda _, address: {
             "r0@example.com": b"450 4.2.2 too many messages in this mailbox",
@@ -240,16 +247,19 @@ def test_a_full_mailbox_is_neither_a_full_connection_nor_a_limit_of_recipients()
             statuses = [result.status for result in outcome.recipients.values()]
             later, taken = Status.DEFERRED, Status.ACCEPTED
             assert statuses == [later, taken, later, taken, taken]
-        governor = sender.stats().governor
-        assert governor.messages_per_connection is None
-        assert governor.recipients_per_message is None
+        relay_limits = sender.stats().relay_limits
+        assert relay_limits.messages_per_connection is None
+        assert relay_limits.recipients_per_message is None
         assert len(server.connections) == 1
     assert [len(each) for each in inbox.mails] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("pipelining", ["auto", "transaction"])
-def test_pipelining_that_is_offered_and_not_there(pipelining: str) -> None:
-    """A server that throws away what came together with a command: one step down."""
+def test_pipelining_is_disabled_if_it_does_not_work(pipelining: str) -> None:
+    """The sender stops using PIPELINING if the server loses pipelined commands.
+
+    The server drops the bytes that follow a command in the same read.
+    """
 
     def forgetful(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
@@ -267,13 +277,13 @@ def test_pipelining_that_is_offered_and_not_there(pipelining: str) -> None:
         outcomes = send(sender, messages(20))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert {outcome.attempts for outcome in outcomes} == {1}
-        assert sender.stats().governor.pipelining == "off"
-        assert len(server.connections) == 3, "two to be sure, and it is remembered"
+        assert sender.stats().relay_limits.pipelining == "off"
+        assert len(server.connections) == 3, "two connections to detect it, one without"
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
-def test_a_relay_that_never_says_what_became_of_a_message(pipelining: str) -> None:
-    """It is not fed a million messages of which nobody knows."""
+def test_a_relay_that_never_sends_the_final_reply_stops_the_sender(pipelining: str) -> None:
+    """The sender stops, so that only a few messages have an unknown outcome."""
     with serve({"message": HANG_UP}) as server:
         sender = sender_to(server, connections=1, pipelining=pipelining)
         outcomes, _ = send_and_stop(sender, messages(30))
@@ -283,8 +293,11 @@ def test_a_relay_that_never_says_what_became_of_a_message(pipelining: str) -> No
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction"])
-def test_a_doubtful_recipient_on_lmtp(pipelining: str) -> None:
-    """Whether it is taken decides whose replies come behind the message: it is not sent."""
+def test_an_invalid_rcpt_reply_over_lmtp_ends_the_connection(pipelining: str) -> None:
+    """The message is sent on a new connection after an invalid reply to RCPT.
+
+    On the old connection, the client would not know the number of replies to the message.
+    """
     doubts = iter([OK, b"999 beyond", OK])
     finals = iter([b"250 2.0.0 for r0", b"250 2.0.0 for r1", b"250 2.0.0 for r2"])
     replies = {"rcpt": lambda _: next(doubts, OK), "message": lambda _: next(finals, OK)}
@@ -297,19 +310,20 @@ def test_a_doubtful_recipient_on_lmtp(pipelining: str) -> None:
         assert len(server.connections) == 2
 
 
-def test_throttling_slows_down_and_all_is_delivered() -> None:
+@pytest.mark.usefixtures("fast_clock")
+def test_throttling_lowers_the_rate_and_all_messages_are_delivered() -> None:
     throttled = iter([b"454 4.7.0 Throttling failure: Maximum sending rate exceeded."] * 2)
     with serve({"message": lambda _: next(throttled, OK)}) as server:
         sender = sender_to(server, connections=1, max_attempts=1)
-        start = time.monotonic()
         outcomes = send(sender, messages(4))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
-        assert time.monotonic() - start >= 1, "slower means a pause"
-        assert sender.stats().governor.rate is not None
+        # `seconds` is measured on the engine's clock, which is faster than real time in this test.
+        assert max(outcome.seconds for outcome in outcomes) >= 1, "a lower rate means a pause"
+        assert sender.stats().relay_limits.rate is not None
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
-def test_452_in_the_middle_of_the_recipients(pipelining: str) -> None:
+def test_recipients_after_a_452_are_sent_in_another_transaction(pipelining: str) -> None:
     most = 3
     inbox = Inbox(lambda taken, _: b"452 4.5.3 too many" if len(taken) >= most else OK)
     with serve(inbox.replies) as server:
@@ -318,18 +332,18 @@ def test_452_in_the_middle_of_the_recipients(pipelining: str) -> None:
         [outcome] = send(sender, [Message("s@example.com", recipients, CONTENT)])
         assert outcome.status is Status.ACCEPTED, outcome
         assert list(outcome.recipients) == recipients
-        assert sender.stats().governor.recipients_per_message == most
+        assert sender.stats().relay_limits.recipients_per_message == most
     assert sorted(address for each in inbox.mails for address in each) == sorted(recipients)
 
 
-def test_greylisting() -> None:
+def test_a_greylisted_recipient_is_retried() -> None:
     tried: Counter[str] = Counter()
 
-    def answer(_: list[str], address: str) -> bytes:
+    def choose_reply(_: list[str], address: str) -> bytes:
         tried[address] += 1
         return b"450 4.2.0 greylisted" if tried[address] == 1 and "grey" in address else OK
 
-    inbox = Inbox(answer)
+    inbox = Inbox(choose_reply)
     with serve(inbox.replies) as server:
         given = [Message("s@example.com", ["a@example.com", "grey@example.com"], CONTENT)]
         [outcome] = send(sender_to(server, connections=1), given)
@@ -338,7 +352,7 @@ def test_greylisting() -> None:
     assert outcome.attempts == 2
 
 
-def test_deferred_to_the_end() -> None:
+def test_a_message_is_deferred_after_the_last_attempt() -> None:
     with serve({"rcpt": b"450 4.2.0 later"}) as server:
         [outcome] = send(sender_to(server, connections=1, max_attempts=3), [message()])
         assert (outcome.status, outcome.attempts) == (Status.DEFERRED, 3)
@@ -346,17 +360,18 @@ def test_deferred_to_the_end() -> None:
 
 
 class Inbox:
-    """Replies of a `Dialogue` on one connection, and the recipients of each mail.
+    """The replies of an `SMTPScript` on one connection, and the recipients of each transaction.
 
     Args:
-        answer: given the recipients so far and another one, the reply.
+        choose_reply: A function that gets the earlier recipients and the next recipient, and
+            returns the reply to the RCPT of the next recipient.
     """
 
-    def __init__(self, answer: Callable[[list[str], str], bytes]) -> None:
+    def __init__(self, choose_reply: Callable[[list[str], str], bytes]) -> None:
         self.mails: list[list[str]] = []
-        self._answer = answer
+        self._choose_reply = choose_reply
         self._taken: list[str] = []
-        self.replies: dict[str, Answer] = {
+        self.replies: dict[str, Reply] = {
             "mail": self._mail,
             "rcpt": self._rcpt,
             "message": self._message,
@@ -368,7 +383,7 @@ class Inbox:
 
     def _rcpt(self, line: bytes) -> bytes:
         address = line.decode().partition("<")[2].partition(">")[0]
-        reply = self._answer(self._taken, address)
+        reply = self._choose_reply(self._taken, address)
         if reply == OK:
             self._taken.append(address)
         return reply
@@ -379,16 +394,16 @@ class Inbox:
 
 
 @pytest.mark.parametrize(
-    ("offer", "options", "sizes"),
+    ("capability", "options", "sizes"),
     [
         ("X-NOTHING", {"max_recipients": 2}, [1, 2, 2]),
         ("LIMITS RCPTMAX=2", {}, [1, 2, 2]),
         ("LIMITS MAILMAX=10 RCPTMAX=4", {"max_recipients": 3}, [2, 3]),
     ],
 )
-def test_recipients_are_split(offer: str, options: dict[str, int], sizes: list[int]) -> None:
+def test_recipients_are_split(capability: str, options: dict[str, int], sizes: list[int]) -> None:
     inbox = Inbox(lambda _taken, _address: OK)
-    with serve(inbox.replies, *PIPELINING, offer) as server:
+    with serve(inbox.replies, *PIPELINING, capability) as server:
         recipients = [f"r{number}@example.com" for number in range(5)]
         given = [Message("s@example.com", recipients, CONTENT)]
         [outcome] = send(sender_to(server, connections=1, **options), given)
@@ -397,7 +412,7 @@ def test_recipients_are_split(offer: str, options: dict[str, int], sizes: list[i
     assert sorted(address for each in inbox.mails for address in each) == recipients
 
 
-def test_a_limit_of_domains() -> None:
+def test_a_limit_of_domains_splits_the_recipients() -> None:
     inbox = Inbox(lambda _taken, _address: OK)
     with serve(inbox.replies, *PIPELINING, "LIMITS RCPTDOMAINMAX=1") as server:
         recipients = ["a@one.example", "b@two.example", "c@one.example"]
@@ -409,17 +424,17 @@ def test_a_limit_of_domains() -> None:
     assert sorted(address for each in inbox.mails for address in each) == sorted(recipients)
 
 
-def test_a_limit_of_messages_is_obeyed_from_the_start() -> None:
+def test_an_advertised_limit_of_messages_is_used_from_the_start() -> None:
     with serve({}, *PIPELINING, "LIMITS MAILMAX=2") as server:
         outcomes = send(sender_to(server, connections=1), messages(6))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert [wire.upper().count(b"\r\nMAIL FROM") for wire in wires(server)] == [2, 2, 2]
 
 
-# What is offered, and what is not
+# Capabilities
 
 
-def test_size() -> None:
+def test_the_size_is_sent_and_limited() -> None:
     with serve({}, *PIPELINING, "SIZE 100") as server:
         given = [message(0), message(1, b"x" * 101 + b"\r\n"), message(2, b"a\nb\n.\n")]
         outcomes = {outcome.message: outcome for outcome in send(sender_to(server), given)}
@@ -427,7 +442,7 @@ def test_size() -> None:
         assert outcomes[given[0]].status is outcomes[given[2]].status is Status.ACCEPTED
         wire = b"".join(wires(server)).lower()
         assert b"<s0@example.com> size=%d" % len(CONTENT) in wire
-        assert b"<s2@example.com> size=9" in wire, "repaired, not yet stuffed"
+        assert b"<s2@example.com> size=9" in wire, "before dot-stuffing"
         assert b"<s1@example.com>" not in wire
 
 
@@ -436,7 +451,7 @@ DSN: dict[str, Any] = {"mail_options": ("RET=HDRS", "ENVID=x"), "rcpt_options": 
 
 
 @pytest.mark.parametrize(
-    ("offer", "given", "written"),
+    ("capability", "given", "written"),
     [
         ("8BITMIME", message(0, EIGHT_BIT), b" BODY=8BITMIME\r\n"),
         ("SMTPUTF8", message(mail_options=("SMTPUTF8",)), b" SMTPUTF8\r\n"),
@@ -449,11 +464,13 @@ DSN: dict[str, Any] = {"mail_options": ("RET=HDRS", "ENVID=x"), "rcpt_options": 
         ),
     ],
 )
-def test_what_must_be_offered(offer: str, given: Message, written: bytes) -> None:
-    with serve({}, "PIPELINING", offer) as server:
+def test_a_message_is_invalid_without_the_capability_that_it_needs(
+    capability: str, given: Message, written: bytes
+) -> None:
+    with serve({}, "PIPELINING", capability) as server:
         [outcome] = send(sender_to(server), [given])
         assert outcome.status is Status.ACCEPTED, outcome
-        # Upper case alone differs between Pythons.
+        # The commands may differ in upper and lower case, so the test ignores case.
         wire = b"".join(wires(server)).decode().upper().encode()
         assert written.upper() in wire
     with serve({}, "PIPELINING") as server:
@@ -475,15 +492,15 @@ def test_lmtp_has_a_reply_for_each_recipient() -> None:
             key=lambda outcome: len(outcome.recipients),
             reverse=True,
         )
-        assert second.status is Status.ACCEPTED, "no reply is left over for the next"
+        assert second.status is Status.ACCEPTED, "no reply remains for the next message"
     assert first.status is Status.PARTIAL
-    told = [(result.status, result.code) for result in first.recipients.values()]
-    assert told == [(Status.ACCEPTED, 250), (Status.REFUSED, 552), (Status.ACCEPTED, 250)]
+    results = [(result.status, result.code) for result in first.recipients.values()]
+    assert results == [(Status.ACCEPTED, 250), (Status.REFUSED, 552), (Status.ACCEPTED, 250)]
     texts = [result.text for result in first.recipients.values()]
     assert ["queued as A" in texts[0], "full" in texts[1], "queued as C" in texts[2]] == [True] * 3
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_lmtp_works_over_a_unix_socket(tmp_path: Path) -> None:
     from rapidsmtp import Sender
 
     path = str(tmp_path / "lmtp")
@@ -493,10 +510,10 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         assert commands(server, b"LHLO") >= 1
 
 
-# Rate, and connections that rest
+# Rate, and idle connections
 
 
-def test_the_rate_holds_over_all_connections() -> None:
+def test_all_connections_share_the_rate() -> None:
     rate, count = 40.0, 24
     times: list[float] = []
     lock = threading.Lock()
@@ -516,11 +533,11 @@ def test_the_rate_holds_over_all_connections() -> None:
         for last in range(first + 1, count):
             allowed = rate * (times[last] - times[first] + 0.03) + burst + 1
             assert last - first + 1 <= allowed, f"{last - first + 1} where {allowed:.1f} may be"
-    assert times[-1] - times[0] < 3 * count / rate, "and it is made use of"
+    assert times[-1] - times[0] < 3 * count / rate, "the sender must use the permitted rate"
 
 
 def first_connection(first: Callable[[Connection], object]) -> Callable[[Connection], object]:
-    """A script: something of its own on the first connection, the usual one on all others."""
+    """Return a script that calls `first` on the first connection, and an `SMTPScript` on others."""
     lock = threading.Lock()
     seen: list[Connection] = []
 
@@ -528,13 +545,13 @@ def first_connection(first: Callable[[Connection], object]) -> Callable[[Connect
         with lock:
             seen.append(connection)
             is_first = len(seen) == 1
-        (first if is_first else Dialogue(PIPELINING))(connection)
+        (first if is_first else SMTPScript(PIPELINING))(connection)
 
     return script
 
 
 def one_mail(connection: Connection) -> None:
-    """Take one mail by the book."""
+    """Accept one message as RFC 5321 specifies."""
     connection.send(b"220 ready\r\n")
     connection.line()
     connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
@@ -546,7 +563,7 @@ def one_mail(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("words", [b"", b"421 4.4.2 idle for too long\r\n", b"250 2.0.0 what?\r\n"])
-def test_a_connection_that_ended_while_it_rested(words: bytes) -> None:
+def test_a_connection_that_was_lost_while_idle_is_replaced(words: bytes) -> None:
     ended = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -566,15 +583,15 @@ def test_a_connection_that_ended_while_it_rested(words: bytes) -> None:
         time.sleep(0.05)
         second = sender.submit(message(2)).result(TIMEOUT)
         assert (second.status, second.attempts) == (Status.ACCEPTED, 1)
-        assert b"s2@" not in server.wire(0), "a connection that spoke unasked is not used again"
+        assert b"s2@" not in server.wire(0), "this connection had an unexpected reply"
 
 
-# A relay that lets us in and throws us out again
+# A relay that accepts the session and closes it at once
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_a_relay_that_hangs_up_at_each_mail_is_left_alone_soon(attempts: int) -> None:
-    with Server(Dialogue(("PIPELINING",), {"mail": HANG_UP})) as server:
+def test_a_relay_that_closes_at_each_mail_soon_stops_the_sender(attempts: int) -> None:
+    with Server(SMTPScript(("PIPELINING",), {"mail": HANG_UP})) as server:
         sender = sender_to(server, connections=2, max_attempts=attempts)
         outcomes, error = send_and_stop(sender, messages(50))
         assert {each.status for each in outcomes} == {Status.NOT_ATTEMPTED}
@@ -583,9 +600,9 @@ def test_a_relay_that_hangs_up_at_each_mail_is_left_alone_soon(attempts: int) ->
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_a_login_that_is_refused_for_now_has_so_many_attempts(attempts: int) -> None:
+def test_a_login_refused_temporarily_is_retried_a_few_times(attempts: int) -> None:
     auth = {"auth": b"454 4.7.0 later"}
-    with Server(Dialogue(("PIPELINING", "AUTH PLAIN"), auth)) as server:
+    with Server(SMTPScript(("PIPELINING", "AUTH PLAIN"), auth)) as server:
         login = {"login": "u:p@", "query": "?starttls=off", "allow_plaintext_auth": True}
         outcomes, error = send_and_stop(
             sender_to(server, max_attempts=attempts, **login), messages(3)
@@ -596,8 +613,8 @@ def test_a_login_that_is_refused_for_now_has_so_many_attempts(attempts: int) -> 
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
-def test_what_stood_behind_a_refusal_is_no_second_attempt(pipelining: str) -> None:
-    """Each message is named once, and what was not written yet waits for another turn for free."""
+def test_messages_after_a_refused_recipient_have_one_attempt(pipelining: str) -> None:
+    """Each message is attempted once. The wait for another connection is not an attempt."""
 
     def rcpt(line: bytes) -> bytes:
         number = int(line.split(b"<r")[1].split(b"@")[0])

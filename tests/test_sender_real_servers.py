@@ -1,8 +1,8 @@
-"""Sender before Postfix and Exim: outcomes are true, envelopes keep their bodies, no complaints.
+"""`Sender` with Postfix and Exim: the outcomes are correct, and the servers log no complaints.
 
-What the servers have taken is compared with the outcomes, recipient by recipient; and after each
-run the log must hold no complaint about the client's manners. Each message has its own sender and
-body, so that a pipeline that slips by one shows.
+The tests compare the accepted messages with the outcomes, recipient by recipient. The server's log
+must contain no complaint about the client. Each message has a unique sender and body, so that the
+tests detect a reply or a body that belongs to another message.
 """
 
 import time
@@ -11,12 +11,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from rapidsmtp import TLS, Message, Outcome, Sender, Status
+from rapidsmtp import (
+    TLS,
+    Message,
+    Outcome,
+    Sender,
+    Status,
+)
 from real_servers import COMPLAINT, RealServer
 
 COUNT = 210
-PATIENCE = 30.0
-"""How long a server may take to deliver all of it, in seconds."""
+DELIVERY_SECONDS = 30.0
+"""The time limit for the delivery of all messages, in seconds."""
 
 LINES = b"A line of the newsletter, as long as the lines of newsletters are: seventy-six.\r\n" * 470
 MODES = ("off", "transaction", "stream", "window")
@@ -24,7 +30,7 @@ MODES = ("off", "transaction", "stream", "window")
 
 @dataclass(frozen=True)
 class Expected:
-    """What has to become of a message."""
+    """The expected outcome of a message."""
 
     status: Status
     phase: str
@@ -32,12 +38,12 @@ class Expected:
 
 
 @pytest.fixture
-def taken(real_server: RealServer) -> list[tuple[str, str, bytes]]:
+def delivered_before(real_server: RealServer) -> list[tuple[str, str, bytes]]:
     return real_server.deliveries()
 
 
 def body_of(number: int) -> bytes:
-    """Dots where they hurt, with and without a final line end; each fifth has 38 KB."""
+    """Return a body with dots at line starts. Every second body has no final line end."""
     body = b"message %d\r\n.\r\n..\r\n.x\r\n\r\n" % number
     if number % 5 == 0:
         body += b"." + LINES
@@ -45,7 +51,7 @@ def body_of(number: int) -> bytes:
 
 
 def message_of(number: int) -> tuple[Message, Expected]:
-    """One of seven kinds, in turn."""
+    """Return a message of one of seven kinds, and its expected outcome."""
     kind = number % 7
     sender = f"{'refused' if kind == 3 else 'sender'}{number}@example.com"
     recipients = [f"to{number}@example.com"]
@@ -64,7 +70,7 @@ def message_of(number: int) -> tuple[Message, Expected]:
     return Message(sender, recipients, content, tag=number), expected
 
 
-def judge(outcome: Outcome, expected: Expected) -> None:
+def check(outcome: Outcome, expected: Expected) -> None:
     assert outcome.status is expected.status, outcome
     if expected.status is not Status.PARTIAL:
         assert outcome.phase == expected.phase
@@ -79,22 +85,22 @@ def judge(outcome: Outcome, expected: Expected) -> None:
     assert outcome.attempts == 1
 
 
-def wait_for(real_server: RealServer, wanted: Counter, before: Counter) -> Counter:
-    """What has been delivered since, once that is as much as is wanted."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(real_server: RealServer, expected: Counter, before: Counter) -> Counter:
+    """Wait until all expected deliveries are complete, and return the new deliveries."""
+    deadline = time.monotonic() + DELIVERY_SECONDS
     while True:
         new = Counter(real_server.deliveries()) - before
-        if new.total() >= wanted.total() or time.monotonic() > deadline:
+        if new.total() >= expected.total() or time.monotonic() > deadline:
             return new
         time.sleep(0.1)
 
 
 @pytest.mark.parametrize("starttls", ["off", "required"], ids=["TCP", "STARTTLS"])
 @pytest.mark.parametrize("mode", MODES)
-def test_outcomes_are_what_the_server_has(half, real_server, taken, mode, starttls):
-    if half == "python" and mode in ("stream", "window"):
-        pytest.skip("the pure half takes transaction for it")
-    before, log_before = Counter(taken), len(real_server.settled_log())
+def test_outcomes_match_the_deliveries(backend, real_server, delivered_before, mode, starttls):
+    if backend == "python" and mode in ("stream", "window"):
+        pytest.skip("the pure-Python backend treats this mode as transaction")
+    before, log_before = Counter(delivered_before), len(real_server.settled_log())
     messages, expected = zip(*map(message_of, range(COUNT)), strict=True)
     url = f"smtp://127.0.0.1:{real_server.ports['plain']}?starttls={starttls}"
     tls = TLS(ca_file=real_server.authority)
@@ -102,10 +108,10 @@ def test_outcomes_are_what_the_server_has(half, real_server, taken, mode, startt
         outcomes = {outcome.tag: outcome for outcome in sender.send(messages)}
         stats = sender.stats()
 
-    assert stats.governor.pipelining == mode
+    assert stats.relay_limits.pipelining == mode
     assert len(outcomes) == COUNT
     for number, one in enumerate(expected):
-        judge(outcomes[number], one)
+        check(outcomes[number], one)
     accepted = Counter(
         (message.sender, address, body_of(message.tag).replace(b"\r\n", b"\n").rstrip(b"\n"))
         for message in messages
@@ -113,7 +119,7 @@ def test_outcomes_are_what_the_server_has(half, real_server, taken, mode, startt
         if result.status is Status.ACCEPTED
     )
     new = wait_for(real_server, accepted, before)
-    # The line end that the transfer adds to a body without one is none of its own.
+    # SMTP adds a line end to a body that has no final line end.
     delivered = Counter((sender, to, body.rstrip(b"\n")) for sender, to, body in new.elements())
     assert delivered == accepted
     log = real_server.settled_log()[log_before:].splitlines()

@@ -1,4 +1,4 @@
-"""Section 5 of the protocol's page: each item that concerns the engine, by its number."""
+"""The security rules of the engine, one section for each rule; see also SECURITY.md."""
 
 import base64
 import ssl
@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 import trustme
 
-from rapidsmtp import TLS, Message, Outcome, Status, Timeouts
+from rapidsmtp import (
+    TLS,
+    Message,
+    Outcome,
+    Status,
+    Timeouts,
+)
 from senders import CONTENT, commands, message, messages, send, send_and_stop, sender_to, wires
-from server import TIMEOUT, Connection, Dialogue, Raw, Server
+from server import TIMEOUT, Connection, Raw, Server, SMTPScript
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 OK = b"250 2.0.0 ok"
 SECRET = "a-very-secret-word"
@@ -30,18 +36,22 @@ def trusting(authority: trustme.CA) -> TLS:
     return TLS(ca_file=authority.cert_pem.bytes())
 
 
-def first(script: Callable[[Connection], object], *offers: str) -> Callable[[Connection], object]:
-    """A script of its own for the first connection, the usual one for all others."""
-    begun: list[Connection] = []
+def first(
+    script: Callable[[Connection], object], *capabilities: str
+) -> Callable[[Connection], object]:
+    """Return a script that uses `script` on the first connection, and `SMTPScript` on others."""
+    connections: list[Connection] = []
 
     def either(connection: Connection) -> None:
-        begun.append(connection)
-        (script if begun[0] is connection else Dialogue(offers or ("PIPELINING",)))(connection)
+        connections.append(connection)
+        (script if connections[0] is connection else SMTPScript(capabilities or ("PIPELINING",)))(
+            connection
+        )
 
     return either
 
 
-# 1, 2: nothing is smuggled through an envelope
+# An envelope and a host name cannot add a command or a parameter
 
 ENVELOPES = [
     Message("s@example.com\r\nRSET", ["r@example.com"], CONTENT),
@@ -60,11 +70,12 @@ def accepted(outcomes: list[Outcome]) -> list[Message | None]:
 
 
 @pytest.mark.parametrize("given", ENVELOPES)
-def test_1_2_controls_and_parameters(given: Message) -> None:
-    with Server(Dialogue(["PIPELINING", "DSN"])) as server:
+def test_control_characters_and_parameters_in_an_envelope_are_not_sent(given: Message) -> None:
+    with Server(SMTPScript(["PIPELINING", "DSN"])) as server:
         outcomes = send(sender_to(server, connections=1), [given, message(7)])
         assert {outcome.status for outcome in outcomes} <= {Status.INVALID, Status.ACCEPTED}
-        # Pythons before 3.13 read the address out of some of these; its tail is dropped then.
+        # Python before 3.13 finds an address in some of these texts and drops the other characters,
+        # so the message may be sent.
         sent = len(accepted(outcomes))
         assert sent == 1 or not any(control in str(given) for control in ("\\r", "\\n", "\\x"))
         assert commands(server, b"MAIL") == commands(server, b"RCPT") == sent
@@ -74,17 +85,17 @@ def test_1_2_controls_and_parameters(given: Message) -> None:
 
 
 @pytest.mark.parametrize("name", ["x\r\nRSET", "x y", ""])
-def test_2_the_name_in_ehlo(name: str) -> None:
+def test_an_invalid_name_for_ehlo_is_refused(name: str) -> None:
     with pytest.raises(ValueError):
         sender_to(9, local_hostname=name).close()
 
 
-# 3: no password in clear text
+# No password is sent in clear text
 
 
 @pytest.mark.parametrize("query", ["", "?starttls=required", "?starttls=opportunistic"])
-def test_3_no_login_without_tls(query: str) -> None:
-    with Server(Dialogue(["PIPELINING", "AUTH PLAIN LOGIN CRAM-MD5"])) as server:
+def test_a_login_without_tls_is_refused(query: str) -> None:
+    with Server(SMTPScript(["PIPELINING", "AUTH PLAIN LOGIN CRAM-MD5"])) as server:
         sender = sender_to(server, login=f"user:{SECRET}@", query=query)
         outcomes, error = send_and_stop(sender, messages(3))
         assert {outcome.status for outcome in outcomes} == {Status.NOT_ATTEMPTED}
@@ -92,13 +103,13 @@ def test_3_no_login_without_tls(query: str) -> None:
         assert commands(server, b"AUTH") == commands(server, b"MAIL") == 0
 
 
-# 4, 5: STARTTLS
+# Bytes and capabilities from before the TLS handshake are discarded (RFC 3207 sections 4.2 and 6)
 
 INJECTION = b"250-server.example\r\n250 AUTH PLAIN\r\n"
 
 
 @pytest.mark.parametrize("pause", [0, 0.05], ids=["with the 220", "a moment later"])
-def test_4_clear_text_behind_the_220(
+def test_clear_text_after_the_220_is_not_read_as_a_reply(
     pause: float, server_tls: ssl.SSLContext, trusting: TLS
 ) -> None:
     def script(connection: Connection) -> None:
@@ -122,13 +133,13 @@ def test_4_clear_text_behind_the_220(
             assert b"AUTH" not in wire and b"MAIL" not in wire.upper()
 
 
-def test_5_capabilities_are_forgotten_after_tls(server_tls: ssl.SSLContext, trusting: TLS) -> None:
+def test_capabilities_are_discarded_after_tls(server_tls: ssl.SSLContext, trusting: TLS) -> None:
     hello = [
         b"250-server.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-DSN\r\n250 STARTTLS",
         b"250 server.example",
     ]
-    dialogue = Dialogue(replies={"ehlo": hello}, patient=True, tls=server_tls)
-    with Server(dialogue) as server:
+    script = SMTPScript(replies={"ehlo": hello}, waits_for_pause=True, tls=server_tls)
+    with Server(script) as server:
         sender = sender_to(server, tls=trusting, query="?starttls=required", connections=1)
         given = [message(1), message(2, b"\xc3\xa4\r\n"), message(3, mail_options=["RET=FULL"])]
         statuses = {each.message: each.status for each in send(sender, given)}
@@ -138,45 +149,47 @@ def test_5_capabilities_are_forgotten_after_tls(server_tls: ssl.SSLContext, trus
             Status.INVALID,
         ]
         for flight in server.connections[0].flights:
-            assert flight == CONTENT + b".\r\n" or flight.count(b"\r\n") == 1, "no pipelining"
+            assert flight == CONTENT + b".\r\n" or flight.count(b"\r\n") == 1, (
+                "the client must not use pipelining"
+            )
 
 
-def test_5_a_definite_no_is_the_end() -> None:
-    dialogue = Dialogue(["AUTH CRAM-MD5 SCRAM-SHA-256 PLAIN LOGIN"], {"auth": b"535 5.7.8 no"})
-    with Server(dialogue) as server:
+def test_a_refused_starttls_ends_the_session() -> None:
+    script = SMTPScript(["AUTH CRAM-MD5 SCRAM-SHA-256 PLAIN LOGIN"], {"auth": b"535 5.7.8 no"})
+    with Server(script) as server:
         send_and_stop(sender_to(server, **LOGIN), messages(3))
         assert commands(server, b"AUTH") == 1
 
 
-# 6: certificates
+# Certificates are verified
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_6_certificates_are_verified(scheme: str, server_tls: ssl.SSLContext) -> None:
-    dialogue = Dialogue(["STARTTLS"], tls=server_tls)
-    with Server(dialogue, tls=server_tls if scheme == "smtps" else None) as server:
+def test_certificates_are_verified(scheme: str, server_tls: ssl.SSLContext) -> None:
+    script = SMTPScript(["STARTTLS"], tls=server_tls)
+    with Server(script, tls=server_tls if scheme == "smtps" else None) as server:
         query = "?starttls=required" if scheme == "smtp" else ""
         send_and_stop(sender_to(server, scheme, query=query), messages(3))
         assert commands(server, b"MAIL") == 0
-    with Server(dialogue, tls=server_tls if scheme == "smtps" else None) as server:
+    with Server(script, tls=server_tls if scheme == "smtps" else None) as server:
         sender = sender_to(server, scheme, query=query, tls=TLS(verify=False))
         assert [each.status for each in send(sender, [message()])] == [Status.ACCEPTED]
 
 
-# 7, 8: the body
+# A body contains no bare line end and no terminator
 
 SMUGGLED = b"a\n.\nMAIL FROM:<evil@example.com>\r.\rb\r\n.\r\nQUIT\r\n.x\r\n.."
 
 
 @pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
-def test_7_8_line_ends_and_the_end_of_data(pipelining: str) -> None:
+def test_a_body_has_correct_line_ends_and_one_terminator(pipelining: str) -> None:
     bodies: list[bytes] = []
 
     def keep(body: bytes) -> bytes:
         bodies.append(body)
         return OK
 
-    with Server(Dialogue(["PIPELINING"], {"message": keep})) as server:
+    with Server(SMTPScript(["PIPELINING"], {"message": keep})) as server:
         sender = sender_to(server, connections=1, pipelining=pipelining)
         outcomes = send(sender, [message(1, SMUGGLED), message(2)])
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
@@ -185,7 +198,7 @@ def test_7_8_line_ends_and_the_end_of_data(pipelining: str) -> None:
     assert sorted(bodies) == sorted([mended, CONTENT + b".\r\n"])
 
 
-# 10: limits of replies
+# Replies have a maximum size and a time limit
 
 LONG = b"250-" + b"x" * 500 + b"\r\n"
 
@@ -193,10 +206,10 @@ LONG = b"250-" + b"x" * 500 + b"\r\n"
 @pytest.mark.parametrize(
     "reply",
     [LONG * 600 + OK, LONG * 140 + OK, b"250 " + b"x" * 100_000, b"250-ok\r\n550 no", b"what?"],
-    ids=["lines", "octets", "a line", "disagreeing", "no code"],
+    ids=["lines", "size", "a line", "disagreeing", "no code"],
 )
-def test_10_a_reply_beyond_all_limits_ends_the_connection(reply: bytes) -> None:
-    script = first(Dialogue(["PIPELINING"], {"mail": reply}))
+def test_a_reply_beyond_the_limits_ends_the_connection(reply: bytes) -> None:
+    script = first(SMTPScript(["PIPELINING"], {"mail": reply}))
     with Server(script) as server:
         [outcome] = send(sender_to(server, connections=1), [message()])
         assert (outcome.status, outcome.attempts) == (Status.ACCEPTED, 1)
@@ -204,29 +217,30 @@ def test_10_a_reply_beyond_all_limits_ends_the_connection(reply: bytes) -> None:
         assert b"\r\n.\r\n" not in server.wire(0)
 
 
-def test_10_a_reply_that_never_ends_in_time() -> None:
+def test_a_reply_that_takes_too_long_ends_the_connection() -> None:
     def dribble(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.line()
         connection.send(b"250-server.example\r\n250 PIPELINING\r\n")
         connection.line()
-        for _ in range(200):
+        while True:
             connection.send(b"2")
-            time.sleep(0.05)  # often enough for a limit of silence
+            # The bytes arrive so often that a time limit for silence would never expire.
+            time.sleep(0.05)
 
     with Server(first(dribble)) as server:
         start = time.monotonic()
         sender = sender_to(server, connections=1, timeouts=Timeouts(mail=0.4, quit=0.2))
         [outcome] = send(sender, [message()])
         assert outcome.status is Status.ACCEPTED
-        assert 0.4 <= time.monotonic() - start < 3
+        assert 0.4 <= time.monotonic() - start < 30
         assert len(server.connections) == 2
 
 
-# 11: what nobody asked for
+# A connection with an unexpected or late reply is not used again
 
 
-def test_11_no_connection_is_used_again_after_a_time_limit() -> None:
+def test_no_connection_is_used_again_after_a_time_limit() -> None:
     def late(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.line()
@@ -244,9 +258,12 @@ def test_11_no_connection_is_used_again_after_a_time_limit() -> None:
         assert b"DATA" not in server.wire(0).upper()
 
 
-def test_11_a_reply_too_many_ends_the_connection() -> None:
-    """Two replies to one RCPT: with off there is nothing that the second could belong to."""
-    script = first(Dialogue([], {"message": Raw(OK + b"\r\n" + OK + b"\r\n")}))
+def test_an_unexpected_reply_ends_the_connection() -> None:
+    """A connection with an unexpected reply is not used again.
+
+    The relay sends two replies to one message, so no command belongs to the second reply.
+    """
+    script = first(SMTPScript([], {"message": Raw(OK + b"\r\n" + OK + b"\r\n")}))
     with Server(script) as server:
         sender = sender_to(server, connections=1, pipelining="off")
         with sender:
@@ -256,64 +273,65 @@ def test_11_a_reply_too_many_ends_the_connection() -> None:
         assert b"<s2@" not in server.wire(0) and b"<s2@" in server.wire(1)
 
 
-# 12: AUTH
+# AUTH has a maximum number of rounds, and valid challenges of limited length
 
 
-def test_12_five_rounds() -> None:
+def test_an_exchange_ends_after_five_rounds() -> None:
     challenge = b"334 " + base64.b64encode(b"more")
-    dialogue = Dialogue(["AUTH LOGIN"], {"auth": challenge, "response": challenge})
-    with Server(dialogue) as server:
+    script = SMTPScript(["AUTH LOGIN"], {"auth": challenge, "response": challenge})
+    with Server(script) as server:
         outcomes, _ = send_and_stop(sender_to(server, **LOGIN), messages(3))
         assert {outcome.status for outcome in outcomes} == {Status.NOT_ATTEMPTED}
         [wire] = wires(server)
         assert wire.count(b"\r\n") <= 1 + 1 + 5 + 1, "EHLO, AUTH, five responses, QUIT"
 
 
-def test_12_a_challenge_that_is_no_base64() -> None:
-    with Server(Dialogue(["AUTH CRAM-MD5"], {"auth": b"334 not base64!"})) as server:
+def test_a_challenge_that_is_not_base64_is_refused() -> None:
+    with Server(SMTPScript(["AUTH CRAM-MD5"], {"auth": b"334 not base64!"})) as server:
         _, error = send_and_stop(sender_to(server, **LOGIN), messages(3))
         assert error.args
         assert commands(server, b"MAIL") == 0
 
 
-@pytest.mark.parametrize(("octets", "taken"), [(9 * 1024 - 12, True), (40 * 1024, False)])
-def test_12_long_challenges(octets: int, taken: bool) -> None:
-    challenge = b"334 " + base64.b64encode(b"x" * octets)
-    with Server(Dialogue(["AUTH CRAM-MD5"], {"auth": challenge})) as server:
+@pytest.mark.parametrize(("size", "is_accepted"), [(9 * 1024 - 12, True), (40 * 1024, False)])
+def test_the_length_of_a_challenge_is_limited(size: int, is_accepted: bool) -> None:
+    challenge = b"334 " + base64.b64encode(b"x" * size)
+    with Server(SMTPScript(["AUTH CRAM-MD5"], {"auth": challenge})) as server:
         sender = sender_to(server, **LOGIN)
-        if taken:
+        if is_accepted:
             assert [each.status for each in send(sender, [message()])] == [Status.ACCEPTED]
         else:
             send_and_stop(sender, messages(3))
             assert commands(server, b"MAIL") == 0
 
 
-# 14, 15: what must not be seen
+# Traces and errors contain no secret
 
 
 @pytest.mark.parametrize("mechanism", ["plain", "login", "cram-md5"])
 @pytest.mark.parametrize("reply", [b"235 2.7.0 welcome", b"535 5.7.8 no"], ids=["yes", "no"])
-def test_15_secrets_are_in_no_trace_and_no_error(mechanism: str, reply: bytes) -> None:
+def test_traces_and_errors_contain_no_secret(mechanism: str, reply: bytes) -> None:
     challenge = b"334 " + base64.b64encode(b"<1.2@server.example>")
     auth = [reply] if mechanism == "plain" else [challenge]
     responses = [challenge, reply] if mechanism == "login" else [reply]
     if mechanism == "login":
-        responses = [reply]  # the user's name comes with the command
-    offers = [f"AUTH {mechanism.upper()}"]
+        # The command AUTH LOGIN contains the user name, so only one response follows.
+        responses = [reply]
+    capabilities = [f"AUTH {mechanism.upper()}"]
     trace: list[str] = []
-    with Server(Dialogue(offers, {"auth": auth, "response": responses})) as server:
+    with Server(SMTPScript(capabilities, {"auth": auth, "response": responses})) as server:
         sender = sender_to(server, **LOGIN, trace=trace.append)
-        told = [repr(sender), repr(sender.stats())]
+        visible = [repr(sender), repr(sender.stats())]
         if reply.startswith(b"235"):
             outcomes = send(sender, messages(2))
         else:
             outcomes, error = send_and_stop(sender, messages(2))
-            told += [str(error), repr(error), repr(vars(error))]
-        told += map(repr, outcomes)
+            visible += [str(error), repr(error), repr(vars(error))]
+        visible += map(repr, outcomes)
         wire = b"".join(wires(server))
     assert any(f"AUTH {mechanism.upper()}" in line for line in trace)
     assert any("***" in line for line in trace)
-    assert not any("octets" not in line and "Subject" in line for line in trace)
+    assert not any("bytes" not in line and "Subject" in line for line in trace)
     secrets = [SECRET.encode(), base64.b64encode(SECRET.encode())]
     responses_sent = [
         word
@@ -324,4 +342,4 @@ def test_15_secrets_are_in_no_trace_and_no_error(mechanism: str, reply: bytes) -
     assert responses_sent
     for secret in [*secrets, *responses_sent]:
         shown = secret.decode()
-        assert not any(shown in line for line in [*told, *trace]), shown
+        assert not any(shown in line for line in [*visible, *trace]), shown

@@ -1,4 +1,4 @@
-"""`SMTP.sendmail_many`: many mails over one connection, one outcome each, whatever happens."""
+"""`SMTP.sendmail_many`: many messages over one connection, each with one outcome."""
 
 from email.message import EmailMessage
 from typing import Any
@@ -7,22 +7,22 @@ import pytest
 
 import rapidsmtp
 from rapidsmtp import Message, Outcome, Status
-from server import HANG_UP, Dialogue, Server
+from server import HANG_UP, Server, SMTPScript
 
-pytestmark = pytest.mark.usefixtures("half")
+pytestmark = pytest.mark.usefixtures("backend")
 
 MESSAGES = [
     Message("s@example.com", [f"r{number}@example.com"], b"x", tag=number) for number in range(5)
 ]
 
 
-@pytest.fixture(params=[True, False], ids=["pipelined", "step by step"])
+@pytest.fixture(params=[True, False], ids=["pipelined", "sequential"])
 def extensions(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return ("PIPELINING",) if request.param else ()
 
 
 def sent(messages: Any, extensions: tuple[str, ...], **replies: Any) -> list[Outcome]:
-    with Server(Dialogue(extensions, replies=replies)) as server:
+    with Server(SMTPScript(extensions, replies=replies)) as server:
         with rapidsmtp.SMTP(server.host, server.port) as client:
             outcomes = client.sendmail_many(messages)
         assert len(server.connections) == 1
@@ -33,7 +33,7 @@ def statuses(outcomes: list[Outcome]) -> list[str]:
     return [outcome.status.name for outcome in outcomes]
 
 
-def test_in_their_order(extensions: tuple[str, ...]) -> None:
+def test_outcomes_are_in_the_order_of_the_messages(extensions: tuple[str, ...]) -> None:
     outcomes = sent(iter(MESSAGES), extensions)
     assert [outcome.tag for outcome in outcomes] == [0, 1, 2, 3, 4]
     for outcome in outcomes:
@@ -44,7 +44,9 @@ def test_in_their_order(extensions: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("at", "phase"), [("mail", "mail"), ("rcpt", "rcpt"), ("data", "data"), ("message", "data")]
 )
-def test_it_goes_on_after_a_refusal(extensions: tuple[str, ...], at: str, phase: str) -> None:
+def test_a_refusal_does_not_stop_the_next_message(
+    extensions: tuple[str, ...], at: str, phase: str
+) -> None:
     usual = b"354 go on" if at == "data" else b"250 ok"
     replies = [usual, b"550 5.7.1 no", b"450 4.2.1 later", usual]
     outcomes = sent(MESSAGES[:4], extensions, **{at: replies})
@@ -53,14 +55,16 @@ def test_it_goes_on_after_a_refusal(extensions: tuple[str, ...], at: str, phase:
     assert outcomes[1].recipients["r1@example.com"].enhanced_status == "5.7.1"
 
 
-def test_recipients_that_differ(extensions: tuple[str, ...]) -> None:
+def test_recipients_may_have_different_results(extensions: tuple[str, ...]) -> None:
     message = ("a@example.com", ["b@example.com", "c@example.com"], b"x")
     (outcome,) = sent([message], extensions, rcpt=[b"250 ok", b"550 no"])
     assert outcome.status is Status.PARTIAL
     assert [each.status.name for each in outcome.recipients.values()] == ["ACCEPTED", "REFUSED"]
 
 
-def test_lost_after_the_body(extensions: tuple[str, ...]) -> None:
+def test_a_connection_lost_after_the_body_leaves_the_message_unknown(
+    extensions: tuple[str, ...],
+) -> None:
     outcomes = sent(MESSAGES, extensions, message=[b"250 ok", HANG_UP])
     expected = ["ACCEPTED", "UNKNOWN", "NOT_ATTEMPTED", "NOT_ATTEMPTED", "NOT_ATTEMPTED"]
     assert statuses(outcomes) == expected
@@ -68,13 +72,15 @@ def test_lost_after_the_body(extensions: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("at", ["mail", "rcpt", "data"])
-def test_lost_before_the_body(extensions: tuple[str, ...], at: str) -> None:
+def test_a_connection_lost_before_the_body_leaves_the_message_unsent(
+    extensions: tuple[str, ...], at: str
+) -> None:
     usual = b"354 go on" if at == "data" else b"250 ok"
     outcomes = sent(MESSAGES[:3], extensions, **{at: [usual, HANG_UP]})
     assert statuses(outcomes) == ["ACCEPTED", "NOT_ATTEMPTED", "NOT_ATTEMPTED"]
 
 
-def test_a_421_ends_it(extensions: tuple[str, ...]) -> None:
+def test_after_a_421_no_message_is_attempted(extensions: tuple[str, ...]) -> None:
     message = ("a@example.com", ["b@example.com", "c@example.com", "d@example.com"], b"x")
     outcomes = sent([message, MESSAGES[0]], extensions, rcpt=[b"250 ok", b"421 4.3.2 bye"])
     assert outcomes[1].status is Status.NOT_ATTEMPTED
@@ -83,13 +89,13 @@ def test_a_421_ends_it(extensions: tuple[str, ...]) -> None:
     assert Status.ACCEPTED not in {each.status for each in outcomes[0].recipients.values()}
 
 
-def test_bad_elements(extensions: tuple[str, ...]) -> None:
+def test_invalid_elements_have_invalid_outcomes(extensions: tuple[str, ...]) -> None:
     email = EmailMessage()
     email["From"], email["To"] = "a@example.com", "b@example.com"
     eight_bit = Message("a@example.com", ["b@example.com"], b"x", mail_options=["BODY=8BITMIME"])
     international = Message("a@example.com", ["b@example.com"], b"x", mail_options=["SMTPUTF8"])
     smuggled = Message("a@example.com", ["b@example.com>\r\nDATA"], b"x")
-    passed = Outcome("row", None, Status.INVALID, phase="build", reason="no field")
+    passed = Outcome("row", None, Status.INVALID, phase="build", reason="the field is missing")
     outcomes = sent(
         [7, email, eight_bit, international, smuggled, passed, *MESSAGES[:1]], extensions
     )
@@ -97,15 +103,15 @@ def test_bad_elements(extensions: tuple[str, ...]) -> None:
     assert all(each.reason for each in outcomes if each.status is Status.INVALID)
 
 
-def test_not_connected() -> None:
+def test_a_client_without_a_connection_raises() -> None:
     outcomes = rapidsmtp.SMTP().sendmail_many(MESSAGES[:2])
     assert statuses(outcomes) == ["NOT_ATTEMPTED"] * 2
 
 
-def test_lmtp(extensions: tuple[str, ...]) -> None:
-    dialogue = Dialogue(extensions, replies={"message": [b"250 ok", b"550 5.2.2 full"]}, lmtp=True)
+def test_lmtp_recipients_may_have_different_results(extensions: tuple[str, ...]) -> None:
+    script = SMTPScript(extensions, replies={"message": [b"250 ok", b"550 5.2.2 full"]}, lmtp=True)
     message = ("a@example.com", ["b@example.com", "c@example.com"], b"x")
-    with Server(dialogue) as server, rapidsmtp.LMTP(server.host, server.port) as client:
+    with Server(script) as server, rapidsmtp.LMTP(server.host, server.port) as client:
         (outcome,) = client.sendmail_many([message])
     assert outcome.status is Status.PARTIAL
     assert outcome.recipients["c@example.com"].code == 550

@@ -1,4 +1,4 @@
-"""A sender's settings: checked where they stand."""
+"""The settings of a sender are checked when they are created."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rapidsmtp import TLS, Backoff, Sender, Timeouts
-from rapidsmtp.settings import messages_a_second
+from rapidsmtp._models.settings import messages_per_second
 
 PEM = b"-----BEGIN CERTIFICATE-----\n"
 KEY = b"-----BEGIN PRIVATE KEY-----\ngeheim\n"
@@ -17,17 +17,17 @@ KEY = b"-----BEGIN PRIVATE KEY-----\ngeheim\n"
     ("rate", "a_second"),
     [(5, 5), (0.5, 0.5), ("600/min", 10), ("10/s", 10), ("1800/h", 0.5), (" 1.5 / sec ", 1.5)],
 )
-def test_rates(rate: float | str, a_second: float) -> None:
-    assert messages_a_second(rate) == a_second
-    assert messages_a_second(None) is None
+def test_rates_are_converted_to_messages_a_second(rate: float | str, a_second: float) -> None:
+    assert messages_per_second(rate) == a_second
+    assert messages_per_second(None) is None
 
 
 @pytest.mark.parametrize(
     "rate", ["", "10", "10/day", "-1/s", "0/s", "1e9/s", 0, -1, math.nan, math.inf, "\u0661/s"]
 )
-def test_no_rates(rate: Any) -> None:
+def test_wrong_rates_are_refused(rate: Any) -> None:
     with pytest.raises(ValueError, match="rate"):
-        messages_a_second(rate)
+        messages_per_second(rate)
     with pytest.raises(ValueError, match="rate"):
         Sender("smtp://mx.example", rate=rate)
 
@@ -47,19 +47,19 @@ def test_no_rates(rate: Any) -> None:
         ({"tls": TLS(ca_file=b"junk")}, "ca_file: not PEM"),
     ],
 )
-def test_wrong_settings(half: str, settings: dict[str, Any], fault: str) -> None:
+def test_wrong_settings_are_refused(backend: str, settings: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         Sender("smtp://mx.example", **settings)
 
 
 @pytest.mark.parametrize("name", ["connections", "queue_size", "rate"])
-def test_wrong_types(half: str, name: str) -> None:
+def test_wrong_types_are_refused(backend: str, name: str) -> None:
     settings: dict[str, Any] = {name: True}
     with pytest.raises(TypeError, match=name):
         Sender("smtp://mx.example", **settings)
 
 
-def test_times() -> None:
+def test_time_limits_are_positive_numbers() -> None:
     assert Timeouts(body=1).by_name()["body"] == 1
     assert list(Timeouts().by_name()) == [
         *("connect", "tls", "greeting", "command", "mail", "rcpt"),
@@ -75,11 +75,11 @@ def test_times() -> None:
         Timeouts().mail = 7  # type: ignore[misc]
 
 
-def test_tls(tmp_path: Path) -> None:
+def test_tls_settings_accept_files_and_bytes(tmp_path: Path) -> None:
     file = tmp_path / "own.pem"
     file.write_bytes(PEM + KEY)
-    told = TLS(certificate=file, ca_file=PEM, server_hostname="mx.example").for_engine()
-    assert told["certificate"] == told["key"] == PEM + KEY and told["ca"] == PEM
+    tls = TLS(certificate=file, ca_file=PEM, server_hostname="mx.example").for_engine()
+    assert tls["certificate"] == tls["key"] == PEM + KEY and tls["ca"] == PEM
     assert TLS(certificate=str(file), key=KEY).for_engine()["key"] == KEY
     assert TLS().for_engine()["ca"] is None and TLS().verify
     assert "geheim" not in repr(TLS(certificate=PEM + KEY, key=KEY))

@@ -2,7 +2,6 @@
 
 import asyncio
 import smtplib
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,16 +14,24 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+import processes
 import rapidsmtp
-from rapidsmtp import Message, RelayError, Sender, aio, client, telemetry
+from rapidsmtp import (
+    Message,
+    RelayError,
+    Sender,
+    aio,
+    telemetry,
+)
+from rapidsmtp._smtp import client
 from rapidsmtp.testing import Fault, Sink
 
-pytestmark = [pytest.mark.usefixtures("half"), pytest.mark.rust]
+pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.rust]
 MAIL = ("secret@example.com", ["hidden@example.com"], b"Subject: private\r\n\r\n")
 
 
 class Observed:
-    """What was seen."""
+    """The recorded spans and metrics."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -71,7 +78,7 @@ def base(sink: Sink) -> dict[str, Any]:
     }
 
 
-def test_a_mail_of_the_drop_in(observed: Observed) -> None:
+def test_a_message_of_the_drop_in_has_a_span(observed: Observed) -> None:
     with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as smtp:
         with observed.tracer.start_as_current_span("job") as job:
             smtp.sendmail(*MAIL)
@@ -86,7 +93,7 @@ def test_a_mail_of_the_drop_in(observed: Observed) -> None:
         assert attributes == base(sink) and point.count == 1 and 0 < point.sum < 10
 
 
-def test_a_refusal_and_no_personal_data(observed: Observed) -> None:
+def test_a_refusal_is_recorded_without_personal_data(observed: Observed) -> None:
     with (
         Sink(faults=[Fault("rcpt", reply="550 5.1.1 <hidden@example.com> unknown")]) as sink,
         rapidsmtp.SMTP(sink.host, sink.port) as smtp,
@@ -102,7 +109,7 @@ def test_a_refusal_and_no_personal_data(observed: Observed) -> None:
     assert attributes["error.type"] == "SMTPRecipientsRefused"
 
 
-def test_aio(observed: Observed) -> None:
+def test_asyncio_classes_have_spans(observed: Observed) -> None:
     async def main(sink: Sink) -> None:
         async with aio.SMTP(sink.host, sink.port) as smtp:
             await smtp.sendmail(*MAIL)
@@ -121,7 +128,7 @@ def test_aio(observed: Observed) -> None:
     assert len(inside) == 2 and {span.parent.span_id for span in inside} == {job.context.span_id}
 
 
-def test_one_span_for_many_messages(observed: Observed) -> None:
+def test_many_messages_have_one_span(observed: Observed) -> None:
     messages = [Message("a@x.org", [f"{n}@x.org"], b"x", tag=n) for n in range(300)]
     faults = [Fault("rcpt", address="7@x.org", reply="550 no")]
     with Sink(faults=faults) as sink, Sender(sink.url) as sender:
@@ -143,7 +150,7 @@ def test_one_span_for_many_messages(observed: Observed) -> None:
         assert observed.points("rapidsmtp.sender.connections")
 
 
-def test_a_relay_that_will_not_have_us(observed: Observed) -> None:
+def test_a_relay_that_rejects_the_session_is_an_error(observed: Observed) -> None:
     with (
         Sink(faults=[Fault("mail", reply="530 5.7.0 log in")]) as sink,
         Sender(sink.url) as sender,
@@ -155,7 +162,7 @@ def test_a_relay_that_will_not_have_us(observed: Observed) -> None:
     assert span.attributes["rapidsmtp.not_attempted"] == 1
 
 
-def test_who_stops_asking_is_no_failure(observed: Observed) -> None:
+def test_a_break_is_not_a_failure(observed: Observed) -> None:
     with Sink() as sink, Sender(sink.url) as sender:
         for _ in sender.send(MAIL for _ in range(5)):
             break
@@ -163,24 +170,25 @@ def test_who_stops_asking_is_no_failure(observed: Observed) -> None:
     assert "error.type" not in span.attributes
 
 
-def test_it_is_asked_for_and_ends(observed: Observed) -> None:
-    telemetry.instrument()  # again: no harm, and nothing twice
+def test_instrument_and_uninstrument_can_be_called_twice(observed: Observed) -> None:
+    # The fixture has already called `instrument`. This second call must not duplicate spans.
+    telemetry.instrument()
     with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as smtp:
         smtp.sendmail(*MAIL)
         telemetry.uninstrument()
         telemetry.uninstrument()
         smtp.sendmail(*MAIL)
     assert len(observed.spans) == 1
-    assert client.SMTP.sendmail.__module__ == "rapidsmtp.client"
+    assert client.SMTP.sendmail.__module__ == "rapidsmtp._smtp.client"
     assert not hasattr(client.SMTP.sendmail, "__wrapped__")
 
 
-def test_without_the_package() -> None:
+def test_without_opentelemetry_the_error_names_the_package() -> None:
     program = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from rapidsmtp import telemetry\n"
         "try: telemetry.instrument()\n"
         "except ImportError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "pip install rapidsmtp[telemetry]" in done.stdout, done

@@ -1,16 +1,20 @@
-"""The language of a template's texts, as Jinja2 has it: the vectors that Rust is held to."""
+"""The texts of a template equal those of Jinja2; the Rust tests use the same vectors."""
 
 from typing import Any
 
 import pytest
 
 from core_vectors import rows
-from rapidsmtp._encode import RowError
-from rapidsmtp._jinja import Text
+from rapidsmtp._compose.encode import RowError
+from rapidsmtp._compose.pure_text import Text
 
 
 def value(vector: Any) -> Any:
-    """What a vector stands for: JSON has no large integers, no infinity and no order of keys."""
+    """Return the value of a vector.
+
+    An object with one key stands for a value that JSON cannot express: a large integer, an
+    infinity, or a dict with an order of keys.
+    """
     if isinstance(vector, list):
         return [value(item) for item in vector]
     if not isinstance(vector, dict):
@@ -31,7 +35,7 @@ ROW = {name: value(field) for name, field in rows("template_text", "rows")[0].it
 @pytest.mark.parametrize(
     "vector", rows("template_text", "texts"), ids=lambda vector: ascii(vector["source"])
 )
-def test_text(vector: dict[str, Any]) -> None:
+def test_a_text_is_rendered_as_in_the_vectors(vector: dict[str, Any]) -> None:
     def render() -> str:
         text = Text(vector["source"], vector["kind"], "place")
         assert sorted(text.required) == vector["required"]

@@ -1,4 +1,4 @@
-"""The messages of a sink as `email.message` objects, the wait for them, and the fixture."""
+"""The messages of a sink as `email.message` objects, `wait_for`, and the pytest fixture."""
 
 import copy
 import email
@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+import processes
 import rapidsmtp
 from rapidsmtp.testing import ReceivedMessage, Sink
 
 NOTE = b"From: a@b\r\nSubject: h\xc3\xa9llo\r\n\r\nbody\r\n"
 
 
-def letter() -> EmailMessage:
+def newsletter() -> EmailMessage:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "a@example.com", "b@example.com", "Grüße"
     message.set_content("text ä\n")
@@ -40,9 +41,9 @@ def received(data: bytes = NOTE, **envelope: object) -> ReceivedMessage:
 
 
 @pytest.mark.rust
-def test_a_message_is_an_email_message(half: str) -> None:
+def test_a_message_is_an_email_message(backend: str) -> None:
     with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as client:
-        client.send_message(letter())
+        client.send_message(newsletter())
         (message,) = sink.messages
     assert isinstance(message, EmailMessage) and isinstance(message, ReceivedMessage)
     assert message["Subject"] == "Grüße" and "To" in message
@@ -58,7 +59,7 @@ def test_a_message_is_an_email_message(half: str) -> None:
     assert message.items() == parsed.items() and message.policy == parsed.policy
 
 
-def test_nothing_is_parsed_before_it_is_asked_for() -> None:
+def test_the_data_is_parsed_on_first_access() -> None:
     message = received()
     known = set(vars(message))
     assert message.data == NOTE and message == received() and repr(message) and hash(message)
@@ -68,7 +69,7 @@ def test_nothing_is_parsed_before_it_is_asked_for() -> None:
     assert set(vars(message)) > known
 
 
-def test_what_is_set_first_stays() -> None:
+def test_an_attribute_that_was_set_remains() -> None:
     message = received()
     message.preamble = "mine"
     message.set_payload("mine too")
@@ -76,7 +77,7 @@ def test_what_is_set_first_stays() -> None:
     assert message.get_content() == "mine too"
 
 
-def test_an_unknown_attribute_is_none() -> None:
+def test_an_unknown_attribute_is_an_error() -> None:
     with pytest.raises(AttributeError, match="'ReceivedMessage' object has no attribute 'subject'"):
         received().subject  # noqa: B018
     assert not hasattr(ReceivedMessage.__new__(ReceivedMessage), "_headers")
@@ -86,8 +87,8 @@ def test_an_unknown_attribute_is_none() -> None:
 @pytest.mark.parametrize(
     "again", [copy.copy, copy.deepcopy, lambda message: pickle.loads(pickle.dumps(message))]
 )
-def test_copies(again: object, looked_at: bool) -> None:
-    message = received(bytes(letter()), mail_options=["SIZE=1"], user="me", tls=True)
+def test_copies_are_equal_and_independent(again: object, looked_at: bool) -> None:
+    message = received(bytes(newsletter()), mail_options=["SIZE=1"], user="me", tls=True)
     if looked_at:
         assert message["Subject"] == "Grüße"
     other = again(message)  # type: ignore[operator]
@@ -98,18 +99,18 @@ def test_copies(again: object, looked_at: bool) -> None:
     assert message["Subject"] == "Grüße"
 
 
-def test_equality_is_of_envelope_and_data() -> None:
+def test_equal_messages_have_equal_envelopes_and_data() -> None:
     assert received() == received() and received() != received(tls=True)
     assert received() != received(NOTE + b"more\r\n") and received() != received(recipients=["e@f"])
     assert received() != email.message_from_bytes(NOTE) and len({received(), received()}) == 1
 
 
-def test_its_repr_is_short() -> None:
+def test_the_repr_is_short() -> None:
     message = received(NOTE * 100, recipients=["c@d", "e@f"])
     assert repr(message) == f"<ReceivedMessage from <a@b> to c@d, e@f, {len(NOTE) * 100} bytes>"
 
 
-def test_it_can_be_changed_as_any_other() -> None:
+def test_a_message_can_be_changed() -> None:
     data = b"Subject: x\r\nContent-Type: text/plain\r\n\r\nbody\r\n"
     message = received(data)
     message.replace_header("Subject", "y")
@@ -120,7 +121,7 @@ def test_it_can_be_changed_as_any_other() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"no header", b"\xff\x00: \x80\r\n\r\n\xff"])
-def test_no_data_is_too_odd(data: bytes) -> None:
+def test_any_data_can_be_parsed(data: bytes) -> None:
     message = received(data)
     assert message["Subject"] is None
     assert (
@@ -129,20 +130,20 @@ def test_no_data_is_too_odd(data: bytes) -> None:
 
 
 @pytest.mark.rust
-def test_it_can_be_sent_on(half: str) -> None:
+def test_a_message_can_be_sent_again(backend: str) -> None:
     with Sink() as sink, Sink() as next_sink:
         with rapidsmtp.Sender(sink.url) as sender:
-            sender.send_all([letter()])
+            sender.send_all([newsletter()])
         with rapidsmtp.Sender(next_sink.url) as sender:
             assert sender.send_all(sink.messages).accepted == 1
         assert next_sink.messages[0].items() == sink.messages[0].items()
 
 
-# The list of messages, and the wait for it
+# The list of messages
 
 
 @pytest.mark.rust
-def test_messages_are_made_once() -> None:
+def test_messages_are_created_once() -> None:
     with Sink() as sink, smtplib.SMTP(sink.host, sink.port) as client:
         client.sendmail("a@b", "c@d", NOTE)
         first = sink.messages
@@ -154,7 +155,7 @@ def test_messages_are_made_once() -> None:
 
 
 @pytest.mark.rust
-def test_waiting_for_a_program_in_the_background() -> None:
+def test_wait_for_returns_the_messages_of_a_background_thread() -> None:
     def program() -> None:
         for number in range(3):
             with smtplib.SMTP(sink.host, sink.port) as client:
@@ -170,15 +171,15 @@ def test_waiting_for_a_program_in_the_background() -> None:
         ]
         thread.join()
         assert sink.wait_for(2, timeout=0) == sink.messages
-        with pytest.raises(TimeoutError, match=r"3 of 4 messages came within 0.01 .*to r2@d"):
+        with pytest.raises(TimeoutError, match=r"3 of 4 messages arrived within 0.01 .*to r2@d"):
             sink.wait_for(4, timeout=0.01)
 
 
-# The fixture, which comes by the entry point
+# The fixture that pytest finds through the entry point
 
 
 @pytest.mark.rust
-def test_the_fixture_is_here(smtp_sink: Sink) -> None:
+def test_the_fixture_is_available(smtp_sink: Sink) -> None:
     assert smtp_sink.messages == [] and smtp_sink.counts["connections"] == 0
 
 
@@ -228,14 +229,14 @@ USERS_TESTS = """
 def users_run(
     folder: Path, text: str, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a user's test file in a process of its own, with this plugin and no other."""
+    """Run a user's test file in a separate process, with this plugin only."""
     (folder / "test_users.py").write_text(textwrap.dedent(text))
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
     command += [*arguments, "test_users.py"]
     if "-p" not in arguments:
         command += ["-p", "_rapidsmtp_pytest"]
-    return subprocess.run(
+    return processes.run(
         command,
         cwd=folder,
         env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
@@ -246,13 +247,13 @@ def users_run(
 
 
 @pytest.mark.rust
-def test_the_fixture_in_a_users_tests(tmp_path: Path) -> None:
+def test_the_fixture_works_in_a_users_tests(tmp_path: Path) -> None:
     done = users_run(tmp_path, USERS_TESTS)
     assert "5 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "the marker smtp_sink takes keywords alone" in done.stdout
+    assert "the marker smtp_sink takes keyword arguments only" in done.stdout
 
 
-def test_without_the_compiled_half_it_says_so(tmp_path: Path) -> None:
+def test_the_fixture_fails_without_the_compiled_backend(tmp_path: Path) -> None:
     text = """
         import sys
         sys.modules["rapidsmtp._native"] = None  # to import it is a ModuleNotFoundError
@@ -262,11 +263,13 @@ def test_without_the_compiled_half_it_says_so(tmp_path: Path) -> None:
     """
     done = users_run(tmp_path, text)
     assert "1 error" in done.stdout, done.stdout + done.stderr
-    line = "smtp_sink needs the compiled half of rapidsmtp, and only the pure half is installed"
+    line = (
+        "smtp_sink needs the compiled backend of rapidsmtp; only the pure-Python one is installed"
+    )
     assert line in done.stdout and "Traceback" not in done.stdout
 
 
-def test_the_plugin_leaves_the_package_alone(tmp_path: Path) -> None:
+def test_the_plugin_does_not_load_the_package(tmp_path: Path) -> None:
     text = """
         import sys
 
@@ -279,17 +282,15 @@ def test_the_plugin_leaves_the_package_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimized", [[], ["-OO"]], ids=["as it is", "no docstrings"])
-def test_a_suite_that_is_run_over_the_drop_in_has_no_warning(
-    tmp_path: Path, optimized: list[str]
-) -> None:
-    """Not even that the package was there before pytest could rewrite it."""
+def test_a_suite_over_the_drop_in_has_no_warning(tmp_path: Path, optimized: list[str]) -> None:
+    """pytest gives no warning that rapidsmtp was imported before assertion rewriting."""
     (tmp_path / "test_mail.py").write_text(
         "def test_it():\n    import smtplib\n\n"
         "    if not smtplib.SMTP.__module__.startswith('rapidsmtp'):\n        raise ValueError\n"
     )
     warned = "error::pytest.PytestAssertRewriteWarning"
     command = [*optimized, "-m", "rapidsmtp", "run", "-m", "pytest", "-W", warned]
-    run = subprocess.run(
+    run = processes.run(
         [sys.executable, *command, "-p", "no:cacheprovider"],
         cwd=tmp_path,
         capture_output=True,

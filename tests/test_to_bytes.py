@@ -1,7 +1,7 @@
-"""`to_bytes` against `email.generator`: the same octets and exceptions, the same message after.
+"""`to_bytes` and `email.generator` give the same bytes, exceptions and message state.
 
-Boundaries are random, so both are run from the same seed; what the generator leaves behind in the
-message (boundaries, for the most part) is compared as well.
+Boundaries are random, so both functions run with the same seed. The generator changes the message,
+mostly by storing boundaries. The tests compare these changes too.
 """
 
 import email
@@ -13,7 +13,6 @@ import io
 import itertools
 import os
 import random
-import subprocess
 import sys
 from email import charset
 from email.header import Header
@@ -28,9 +27,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-import rapidsmtp
-from rapidsmtp import flatten as module
+import processes
 from rapidsmtp import to_bytes
+from rapidsmtp._compose import to_bytes as module
+from rapidsmtp._compose.envelope import flatten
 
 EXAMPLES = int(os.environ.get("TO_BYTES_EXAMPLES", "80"))
 LONG = EXAMPLES > 1000
@@ -71,7 +71,7 @@ def tried(write, message, policy):
 
 
 def left(message):
-    """All that can be seen of a message."""
+    """Return the visible state of a message."""
     if not isinstance(message, email.message.Message):
         return message
     headers = [(name, str(value), type(value).__name__) for name, value in message._headers]
@@ -81,7 +81,7 @@ def left(message):
 
 
 def check(make, policy=None):
-    """The same of both; and then of both again, when boundaries and all are there."""
+    """Compare both functions on new messages, and again after boundaries have been generated."""
     theirs, ours = make(), make()
     for _ in range(2):
         assert tried(to_bytes, ours, policy) == tried(generated, theirs, policy)
@@ -93,7 +93,7 @@ def walked(message, policy=None):
     return module._walked(message, policy) is not None
 
 
-# Messages as they are found
+# Messages of CPython's tests
 
 
 def data_files():
@@ -102,22 +102,22 @@ def data_files():
     return sorted(path for folder in folders for path in folder.glob("*.txt"))
 
 
-def test_cpythons_messages_are_there():
+def test_cpythons_messages_are_found():
     assert len(data_files()) > 40
 
 
 @pytest.mark.parametrize("path", data_files(), ids=lambda path: path.stem)
-def test_cpythons_messages(half, path):
-    octets = path.read_bytes()
+def test_cpythons_messages_are_written_as_by_the_generator(backend, path):
+    written = path.read_bytes()
     readings = (email.policy.compat32, email.policy.default)
     pairs = itertools.product(
         readings, POLICIES if LONG else ("own", "SMTP", "compat32-40", "7bit")
     )
     for reading, policy in pairs:
-        check(lambda: email.message_from_bytes(octets, policy=reading), POLICIES[policy])  # noqa: B023
+        check(lambda: email.message_from_bytes(written, policy=reading), POLICIES[policy])  # noqa: B023
 
 
-# Messages as programs make them
+# Messages of programs
 
 
 def newsletter():
@@ -169,46 +169,50 @@ def signed():
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("make", [newsletter, compat32_newsletter, signed])
-def test_what_programs_make(half, make, policy):
+def test_messages_of_programs_are_written_as_by_the_generator(backend, make, policy):
     check(make, policy)
     parsed = generated(make())
     check(lambda: email.message_from_bytes(parsed, policy=email.policy.default), policy)
 
 
 @pytest.mark.parametrize("make", [newsletter, compat32_newsletter, signed])
-def test_the_plain_cases_take_the_short_way(half, make):
-    """Or else the other tests would compare the generator with itself."""
+def test_common_messages_take_the_fast_path(backend, make):
+    """`to_bytes` writes common messages by its own code, without the generator.
+
+    Otherwise the other tests would compare the generator with itself.
+    """
     assert walked(make())
     assert walked(email.message_from_bytes(generated(make())), email.policy.compat32)
     assert walked(email.message_from_bytes(generated(make()), policy=email.policy.SMTP))
 
 
 @pytest.mark.parametrize("reading", [None, email.policy.SMTP, email.policy.compat32])
-def test_plain_fields_are_not_left_to_email(half, reading):
+def test_common_fields_take_the_fast_path(backend, reading):
     message = newsletter()
     if reading:
         message = email.message_from_bytes(generated(message), policy=reading)
     fields = module.Fields(message.policy.clone(linesep="\r\n"), module.source_of(message.policy))
     left = {name for name, value in message._headers if fields._folded(name, value) is None}
-    if half == "rust":
-        # As it was read, Subject has nothing on its first line.
+    if backend == "rust":
+        # In the parsed message, the first line of Subject is empty, so only the generator writes
+        # Subject.
         assert left == ({"Subject"} if reading else set())
     else:
         assert left <= {"Subject", "Content-Type"}
 
 
-def test_the_own_policy_is_not_the_given_one(half):
+def test_the_message_policy_differs_from_a_given_policy(backend):
     message = email.message.EmailMessage()
     message.set_content("From here\n")
     assert b"\r\n>From here" in to_bytes(message)
     assert b"\r\nFrom here" in to_bytes(message, policy=message.policy)
 
 
-def test_a_made_boundary_stays_in_the_message(half):
+def test_a_generated_boundary_stays_in_the_message(backend):
     message = newsletter()
-    octets = to_bytes(message)
-    assert to_bytes(message) == octets == generated(message)
-    assert f'boundary="{message.get_boundary()}"'.encode() in octets
+    written = to_bytes(message)
+    assert to_bytes(message) == written == generated(message)
+    assert f'boundary="{message.get_boundary()}"'.encode() in written
     header = message["Content-Type"]
     again = type(message).policy if hasattr(type(message), "policy") else message.policy
     parsed = again.header_factory("Content-Type", str(header))
@@ -217,15 +221,17 @@ def test_a_made_boundary_stays_in_the_message(half):
 
 
 @pytest.mark.parametrize("kind", [compat32_newsletter, newsletter])
-def test_a_boundary_that_occurs_in_a_part(half, kind):
+def test_a_boundary_that_occurs_in_a_part_is_not_used(backend, kind):
     random.seed(20)
     boundary = email.generator._make_boundary()
 
     def make():
         message = kind()
-        # Without a line end, or the generator itself does not see it: its `$` wants an LF.
+        # The text has no final line end, because the generator searches for the boundary with `$`,
+        # which does not match before CRLF.
         part = MIMEText(f"--{boundary}\n--{boundary}")
-        # Deep inside: it is the innermost multipart that draws the seed's first number.
+        # The generator draws the boundary of the innermost multipart first, so the part with this
+        # boundary must be in the innermost multipart.
         inner = message.get_payload(0)
         if kind is newsletter:
             inner = inner.get_payload(1)
@@ -236,7 +242,7 @@ def test_a_boundary_that_occurs_in_a_part(half, kind):
     assert f'boundary="{boundary}.0"'.encode() in tried(to_bytes, make(), None)
 
 
-# Cases that the generator has to be asked about
+# Cases that only the generator handles
 
 
 class Shouting(email.message.EmailMessage):
@@ -324,7 +330,7 @@ def injected(name="X-A", value="a\r\nBcc: b@example.com"):
 REGISTRY = HeaderRegistry()
 REGISTRY.map_to_type("subject", Injecting)
 
-ODD = {
+UNUSUAL = {
     "subclass": of_class(Shouting),
     "own-headers": of_class(OwnHeaders),
     "policy-subclass": with_policy(Reversed()),
@@ -336,7 +342,7 @@ ODD = {
     "deep": deep,
     "no-payload": with_payload(None),
     "number": with_payload(5),
-    "octets": with_payload(b"octets"),
+    "written": with_payload(b"written"),
     "list-of-text": with_payload(["a", "b"], "multipart/mixed"),
     "empty-multipart": with_payload([], "multipart/mixed"),
     "none-multipart": with_payload(None, "multipart/mixed"),
@@ -373,17 +379,17 @@ ODD = {
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
-def test_odd_messages(half, make, policy):
+@pytest.mark.parametrize("make", UNUSUAL.values(), ids=UNUSUAL)
+def test_unusual_messages_are_written_as_by_the_generator(backend, make, policy):
     check(make, policy)
 
 
-def test_a_message_within_itself(half):
+def test_a_message_within_itself_raises(backend):
     assert tried(to_bytes, endless(), None)[0] is RecursionError
 
 
-def test_what_is_no_message(half):
-    for thing in (None, "text", b"octets", 5, []):
+def test_other_objects_are_refused(backend):
+    for thing in (None, "text", b"written", 5, []):
         assert tried(to_bytes, thing, None) == tried(generated, thing, None)
     for policy in (5, "x", object()):
         assert tried(to_bytes, newsletter(), policy) == tried(generated, newsletter(), policy)
@@ -392,7 +398,7 @@ def test_what_is_no_message(half):
 @pytest.mark.parametrize(
     "name", ["_write_lines", "_handle_text", "_write_headers", "_make_boundary", "_handle_image"]
 )
-def test_a_changed_generator_is_used(half, monkeypatch, name):
+def test_a_changed_generator_is_used(backend, monkeypatch, name):
     def changed(*arguments):
         raise KeyError(name)
 
@@ -401,13 +407,13 @@ def test_a_changed_generator_is_used(half, monkeypatch, name):
     assert tried(to_bytes, newsletter(), None) == (KeyError, repr(name))
 
 
-def test_a_changed_message_class_is_used(half, monkeypatch):
+def test_a_changed_message_class_is_used(backend, monkeypatch):
     monkeypatch.setattr(email.message.Message, "get_content_maintype", lambda self: "x")
     assert not walked(newsletter())
     check(newsletter)
 
 
-def test_a_generator_that_was_changed_before_is_used():
+def test_a_generator_that_was_changed_before_the_import_is_used():
     program = (
         "import email.generator as g, email.message as m\n"
         "def changed(self, lines): self.write('changed')\n"
@@ -416,27 +422,30 @@ def test_a_generator_that_was_changed_before_is_used():
         "message = m.EmailMessage(); message.set_content('text')\n"
         "assert to_bytes(message).endswith(b'changed')"
     )
-    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60)
+    processes.run([sys.executable, "-P", "-c", program], check=True, timeout=60)
 
 
-def test_a_changed_charset_is_used(half):
-    """Django does this: quoted-printable for UTF-8, and no base64."""
+def test_a_changed_charset_is_used(backend):
+    """`to_bytes` uses the body encoding of a changed charset.
+
+    Django, for example, changes the charset UTF-8 from base64 to quoted-printable.
+    """
     utf8 = charset.Charset("utf-8")
     utf8.body_encoding = charset.QP
     check(lambda: MIMEText("für\n.\n" * 200, "plain", utf8))
 
 
-def test_flatten_leaves_the_message_as_it_is(half):
+def test_flatten_does_not_change_the_message(backend):
     message = newsletter()
     message["Bcc"] = "hidden@example.com"
     random.seed(20)
-    octets = rapidsmtp.message.flatten(message)
-    assert b"hidden" not in octets
+    written = flatten(message)
+    assert b"hidden" not in written
     assert message["Bcc"] == "hidden@example.com"
     assert message.get_boundary() is None
 
 
-# Messages as nobody makes them
+# Random messages
 
 LETTERS = some.sampled_from(
     'aaabcXYZ 019.:;,<>@()"\\=?_-\t\n\r\0\x0b\x1c\x85äß漢🙂\u2028\udc80\udcff'
@@ -581,7 +590,7 @@ def add(message, name, value):
     try:
         message[name] = value
     except Exception:
-        # What a policy does not take is put there past it.
+        # A field that the policy refuses is set without the policy.
         message._headers.append((name, value))
 
 
@@ -606,17 +615,17 @@ BUILDING = some.sampled_from([email.policy.compat32, email.policy.default, email
 
 @PROFILE
 @given(tree=TREES, building=BUILDING, policy=some.sampled_from([*POLICIES.values()]))
-def test_any_tree(half, tree, building, policy):
+def test_a_random_tree_is_written_as_by_the_generator(backend, tree, building, policy):
     check(lambda: built(tree, building), policy)
 
 
 @PROFILE
 @given(tree=TREES, building=BUILDING, policy=some.sampled_from([*POLICIES.values()]))
-def test_any_tree_as_it_is_parsed(half, tree, building, policy):
-    octets = tried(generated, built(tree, email.policy.compat32), None)
-    if isinstance(octets, bytes):
-        octets = octets.replace(b"\r\n", b"\n") if tree[0] == "leaf" else octets
-        check(lambda: email.message_from_bytes(octets, policy=building), policy)
+def test_a_parsed_random_tree_is_written_as_by_the_generator(backend, tree, building, policy):
+    written = tried(generated, built(tree, email.policy.compat32), None)
+    if isinstance(written, bytes):
+        written = written.replace(b"\r\n", b"\n") if tree[0] == "leaf" else written
+        check(lambda: email.message_from_bytes(written, policy=building), policy)
 
 
 @PROFILE
@@ -624,12 +633,12 @@ def test_any_tree_as_it_is_parsed(half, tree, building, policy):
     headers=HEADERS,
     text=some.text(some.characters(exclude_categories=["Cs"]), max_size=300),
     html=some.one_of(some.none(), TEXTS),
-    octets=some.one_of(some.none(), some.binary(max_size=300)),
+    written=some.one_of(some.none(), some.binary(max_size=300)),
     filename=VALUES,
     policy=some.sampled_from([*POLICIES.values()]),
 )
-def test_anything_that_email_messages_are_given(
-    half, headers, text, html, octets, filename, policy
+def test_a_message_changed_by_any_method_is_written_as_by_the_generator(
+    backend, headers, text, html, written, filename, policy
 ):
     def make():
         message = email.message.EmailMessage()
@@ -638,8 +647,8 @@ def test_anything_that_email_messages_are_given(
         message.set_content(text)
         if html is not None:
             message.add_alternative(html.encode(errors="replace").decode(), subtype="html")
-        if octets is not None:
-            message.add_attachment(octets, "application", "pdf", filename=filename or None)
+        if written is not None:
+            message.add_attachment(written, "application", "pdf", filename=filename or None)
         return message
 
     try:
@@ -655,7 +664,7 @@ def test_anything_that_email_messages_are_given(
     value=some.one_of(VALUES, some.text(LETTERS, max_size=200)),
     policy=some.sampled_from([policy for policy in POLICIES.values() if policy]),
 )
-def test_any_field(half, name, value, policy):
+def test_a_random_field_is_folded_as_by_the_policy(backend, name, value, policy):
     policy = policy.clone(linesep="\r\n")
     fields = module.Fields(policy, module.source_of(policy))
     parsed = tried(lambda value, policy: policy.header_factory(name, value), value, policy)

@@ -1,8 +1,9 @@
-//! The traces of `tests/traces/*.smtp`, which pytest reads too: one transaction each.
+//! Tests with the traces of `tests/traces/*.smtp`, one transaction per file. pytest uses the same
+//! files.
 //!
-//! Each line is a key and a value. First the envelope and how to begin; then what the client
-//! writes (`C:`, lines in a row are one flight), what the server answers (`S:`) and what happens
-//! (`E:`); then the verdict.
+//! Each line is a key and a value. The first lines give the envelope and the options. The next
+//! lines are those of the client (`C:`; consecutive lines are one flight), the replies of the
+//! server (`S:`) and other events (`E:`). The last lines give the end of the transaction.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,15 +11,15 @@ use std::collections::HashMap;
 use std::fs;
 
 use rapidsmtp::command::Style;
-use rapidsmtp::reply::Fault;
-use rapidsmtp::transaction::{Flight, Options, Transaction, Verdict};
+use rapidsmtp::reply::ReplyFault;
+use rapidsmtp::transaction::{Flight, Transaction, TransactionEnd, TransactionOptions};
 
 const BODY: &str = "body\r\n.\r\n";
 
 #[derive(Default)]
 struct Trace {
     values: HashMap<String, String>,
-    talk: Vec<(char, String)>,
+    steps: Vec<(char, String)>,
 }
 
 impl Trace {
@@ -27,26 +28,26 @@ impl Trace {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (key, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
-            match (key, trace.talk.last_mut()) {
+            match (key, trace.steps.last_mut()) {
                 ("C", Some(('C', flight))) => *flight += &format!("{value}\r\n"),
-                ("C", _) => trace.talk.push(('C', format!("{value}\r\n"))),
-                ("S", _) => trace.talk.push(('S', format!("{value}\r\n"))),
-                ("E", _) => trace.talk.push(('E', value.to_owned())),
+                ("C", _) => trace.steps.push(('C', format!("{value}\r\n"))),
+                ("S", _) => trace.steps.push(('S', format!("{value}\r\n"))),
+                ("E", _) => trace.steps.push(('E', value.to_owned())),
                 _ => drop(trace.values.insert(key.to_owned(), value.to_owned())),
             }
         }
         trace
     }
 
-    fn words(&self, key: &str) -> Vec<&str> {
+    fn items(&self, key: &str) -> Vec<&str> {
         self.values
             .get(key)
             .map_or_else(Vec::new, |value| value.split_whitespace().collect())
     }
 
     fn begin(&self) -> Transaction {
-        let is_set = |option| self.words("options").contains(&option);
-        let options = Options {
+        let is_set = |option| self.items("options").contains(&option);
+        let options = TransactionOptions {
             style: Style {
                 utf8: is_set("utf8"),
                 lower_case: is_set("lower_case"),
@@ -58,23 +59,20 @@ impl Trace {
         };
         Transaction::new(
             &self.values["sender"],
-            &self.words("recipients"),
-            &self.words("mail parameters"),
-            &self.words("rcpt parameters"),
+            &self.items("recipients"),
+            &self.items("mail parameters"),
+            &self.items("rcpt parameters"),
             options,
         )
         .unwrap()
     }
 
     fn play(&self, transaction: &mut Transaction, size: usize) {
-        for (key, value) in &self.talk {
+        for (key, value) in &self.steps {
             match (key, value.as_str()) {
                 ('C', BODY) => assert_eq!(transaction.data_to_send(), Flight::Body),
                 ('C', flight) => {
-                    assert_eq!(
-                        transaction.data_to_send(),
-                        Flight::Octets(flight.as_bytes())
-                    );
+                    assert_eq!(transaction.data_to_send(), Flight::Bytes(flight.as_bytes()));
                 }
                 ('S', line) => line.as_bytes().chunks(size).for_each(|chunk| {
                     transaction.receive_data(chunk);
@@ -88,24 +86,24 @@ impl Trace {
         }
     }
 
-    fn judge(&self, transaction: &mut Transaction) {
+    fn check(&self, transaction: &mut Transaction) {
         let value = |key| self.values.get(key).map(String::as_str);
         let is_yes = |key| value(key) == Some("yes");
-        assert_eq!(transaction.verdict().map(Verdict::text), value("verdict"));
+        assert_eq!(transaction.end().map(TransactionEnd::text), value("end"));
         assert_eq!(transaction.close(), is_yes("close"));
         assert_eq!(transaction.body_sent(), is_yes("body sent"));
-        assert_eq!(transaction.fault().map(Fault::text), value("fault"));
+        assert_eq!(transaction.fault().map(ReplyFault::text), value("fault"));
         let accepted: Vec<_> = transaction
             .accepted()
             .iter()
             .map(usize::to_string)
             .collect();
-        assert_eq!(accepted, self.words("accepted"));
+        assert_eq!(accepted, self.items("accepted"));
         let refused = transaction.refused().iter();
         let refused: Vec<_> = refused
             .map(|(index, reply)| format!("{index}={}", reply.code))
             .collect();
-        assert_eq!(refused, self.words("refused"));
+        assert_eq!(refused, self.items("refused"));
         let reply = transaction
             .reply()
             .map(|reply| format!("{} {}", reply.code, String::from_utf8_lossy(&reply.text)));
@@ -126,7 +124,7 @@ fn traces() {
         for size in [1, 7, 10_000] {
             let mut transaction = trace.begin();
             trace.play(&mut transaction, size);
-            trace.judge(&mut transaction);
+            trace.check(&mut transaction);
         }
         played += 1;
     }

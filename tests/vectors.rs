@@ -1,4 +1,5 @@
-//! The vectors of `tests/vectors/*.json`, which pytest reads too. Octets stand as Latin-1 there.
+//! Tests with the vectors of `tests/vectors/*.json`. pytest uses the same files. The files hold
+//! bytes as Latin-1 text.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +18,7 @@ fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field].as_str().unwrap()
 }
 
-fn octets(value: &Value) -> Vec<u8> {
+fn bytes(value: &Value) -> Vec<u8> {
     let characters = value.as_str().unwrap().chars();
     characters
         .map(|character| u8::try_from(character).unwrap())
@@ -25,10 +26,7 @@ fn octets(value: &Value) -> Vec<u8> {
 }
 
 fn reply_of(row: &Value) -> (i16, Vec<u8>) {
-    (
-        row[0].as_i64().unwrap().try_into().unwrap(),
-        octets(&row[1]),
-    )
+    (row[0].as_i64().unwrap().try_into().unwrap(), bytes(&row[1]))
 }
 
 fn error_of(row: &Value) -> Result<(), Error> {
@@ -40,7 +38,7 @@ fn error_of(row: &Value) -> Result<(), Error> {
 #[test]
 fn streams_of_replies() {
     for row in rows("reply", "streams") {
-        let stream = octets(&row["stream"]);
+        let stream = bytes(&row["stream"]);
         for size in [1, 3, stream.len().max(1)] {
             let mut reader = reply::ReplyReader::new();
             for chunk in stream.chunks(size) {
@@ -60,7 +58,7 @@ fn streams_of_replies() {
             assert_eq!(replies, expected, "{row}");
             assert_eq!(reader.broken(), row["broken"].as_bool().unwrap(), "{row}");
             assert_eq!(
-                reader.fault().map(reply::Fault::text),
+                reader.fault().map(reply::ReplyFault::text),
                 row["fault"].as_str(),
                 "{row}"
             );
@@ -71,7 +69,7 @@ fn streams_of_replies() {
 #[test]
 fn single_lines() {
     for row in rows("reply", "lines") {
-        let line = octets(&row["line"]);
+        let line = bytes(&row["line"]);
         let parsed = reply::parse_line(&line).map(|(code, text)| (code, text.to_vec()));
         let expected = row["reply"].is_array().then(|| reply_of(&row["reply"]));
         assert_eq!(parsed, expected, "{row}");
@@ -81,7 +79,7 @@ fn single_lines() {
 #[test]
 fn enhanced_statuses() {
     for row in rows("reply", "enhanced_status") {
-        let text = octets(&row["text"]);
+        let text = bytes(&row["text"]);
         let status = reply::enhanced_status(row["code"].as_i64().unwrap(), &text);
         assert_eq!(status, row["status"].as_str(), "{row}");
     }
@@ -90,7 +88,7 @@ fn enhanced_statuses() {
 #[test]
 fn capabilities() {
     for row in rows("capability", "ehlo") {
-        let features = capability::parse_ehlo(&octets(&row["text"]));
+        let features = capability::parse_ehlo(&bytes(&row["text"]));
         let expected: Vec<(String, String)> =
             serde_json::from_value(row["features"].clone()).unwrap();
         assert_eq!(features, expected, "{row}");
@@ -160,7 +158,7 @@ fn paths_in_commands() {
             if row["wire"].is_null() {
                 vec![]
             } else {
-                octets(&row["wire"])
+                bytes(&row["wire"])
             }
         );
     }
@@ -170,8 +168,8 @@ fn paths_in_commands() {
 fn messages() {
     for row in rows("stuffing", "messages") {
         let mut wire = Vec::new();
-        let size = stuffing::stuff(&octets(&row["message"]), &mut wire);
-        assert_eq!(wire, octets(&row["wire"]), "{row}");
+        let size = stuffing::stuff(&bytes(&row["message"]), &mut wire);
+        assert_eq!(wire, bytes(&row["wire"]), "{row}");
         assert_eq!(size as u64, row["size"].as_u64().unwrap(), "{row}");
     }
 }
@@ -182,7 +180,7 @@ fn diagnoses() {
         let phase = diagnosis::Phase::from_name(text(&row, "phase")).unwrap();
         let code = row["code"].as_i64().unwrap();
         let enhanced_status = row["enhanced_status"].as_str();
-        let blame = diagnosis::diagnose(phase, code, &octets(&row["text"]), enhanced_status);
+        let blame = diagnosis::diagnose(phase, code, &bytes(&row["text"]), enhanced_status);
         assert_eq!(blame.text(), text(&row, "blame"), "{row}");
     }
     assert!(diagnosis::Phase::from_name("quit").is_err());

@@ -1,4 +1,5 @@
-//! Plain addresses are what the naive way calls plain, and no path that passes ends before its end.
+//! Checks that `plain_path` gives the same result as a naive check. Also checks that each path that
+//! `check_path` accepts contains no `<` or `>` outside quotes, except the pair around the address.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
-//! A stream of replies reads the same in one piece, cut in two, and octet by octet; single lines
-//! read as the naive way reads them.
+//! Checks that `ReplyReader` returns the same replies for a stream that it receives as a whole, in
+//! two pieces, or byte by byte. Also checks that `parse_line` gives the same result as a naive
+//! parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,7 +18,7 @@ fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Reply>, bool) {
 fn naive(line: &str) -> (i16, String) {
     let code = line
         .get(..3)
-        .filter(|code| code.bytes().all(|octet| octet.is_ascii_digit()));
+        .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
     let text = line
         .get(4..)
         .unwrap_or("")

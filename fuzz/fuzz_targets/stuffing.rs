@@ -1,4 +1,4 @@
-//! The scan in blocks does what the naive way does, octet for octet.
+//! Checks that the scan in blocks gives the same bytes as a naive implementation of dot-stuffing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,13 +16,13 @@ fn naive(data: &[u8]) -> (Vec<u8>, usize) {
     } else {
         "\r\n.\r\n"
     };
-    // Every character stands for one octet.
-    let octets = stuffed
+    // `text` has one character for each byte, so each character is converted back to one byte.
+    let bytes = stuffed
         .chars()
         .skip(1)
         .chain(end.chars())
         .map(|character| character as u8);
-    (octets.collect(), repaired.chars().count())
+    (bytes.collect(), repaired.chars().count())
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,13 +1,15 @@
-"""smtplib at the speed of the wire: `import rapidsmtp as smtplib`, and nothing else changes.
+"""A faster smtplib: use `import rapidsmtp as smtplib` and change nothing else.
 
-All of smtplib's names are here, private ones too where programs and tests reach for them: the
-classes are ours, the exceptions and functions are smtplib's own.
+This package has all names of smtplib, including the private names, because some programs and tests
+use private names. The classes SMTP, SMTP_SSL and LMTP are new implementations. The exceptions and
+functions are smtplib's own objects.
 """
 
 import smtplib as _smtplib
 import socket as socket
 import ssl as ssl
 import sys as sys
+from importlib import import_module as _import_module
 from smtplib import CRLF as CRLF
 from smtplib import LMTP_PORT as LMTP_PORT
 from smtplib import OLDSTYLE_AUTH as OLDSTYLE_AUTH
@@ -16,14 +18,14 @@ from smtplib import SMTP_SSL_PORT as SMTP_SSL_PORT
 from smtplib import bCRLF as bCRLF
 from smtplib import quoteaddr as quoteaddr
 from smtplib import quotedata as quotedata
+from typing import TYPE_CHECKING
 
-from rapidsmtp._core import implementation as implementation
-from rapidsmtp.client import LMTP as LMTP
-from rapidsmtp.client import SMTP as SMTP
-from rapidsmtp.client import SMTP_SSL as SMTP_SSL
-from rapidsmtp.delivery import Refused as Refused
-from rapidsmtp.delivery import Reply as Reply
-from rapidsmtp.dkim import DKIM as DKIM
+from rapidsmtp._backend import implementation as implementation
+from rapidsmtp._smtp.client import LMTP as LMTP
+from rapidsmtp._smtp.client import SMTP as SMTP
+from rapidsmtp._smtp.client import SMTP_SSL as SMTP_SSL
+from rapidsmtp._smtp.results import Refused as Refused
+from rapidsmtp._smtp.results import Reply as Reply
 from rapidsmtp.errors import RelayError as RelayError
 from rapidsmtp.errors import SMTPAuthenticationError as SMTPAuthenticationError
 from rapidsmtp.errors import SMTPConnectError as SMTPConnectError
@@ -35,33 +37,75 @@ from rapidsmtp.errors import SMTPRecipientsRefused as SMTPRecipientsRefused
 from rapidsmtp.errors import SMTPResponseException as SMTPResponseException
 from rapidsmtp.errors import SMTPSenderRefused as SMTPSenderRefused
 from rapidsmtp.errors import SMTPServerDisconnected as SMTPServerDisconnected
-from rapidsmtp.flatten import to_bytes as to_bytes
-from rapidsmtp.installation import install as install
-from rapidsmtp.installation import uninstall as uninstall
-from rapidsmtp.message import Message as Message
-from rapidsmtp.outcome import Outcome as Outcome
-from rapidsmtp.outcome import RecipientResult as RecipientResult
-from rapidsmtp.outcome import Status as Status
-from rapidsmtp.report import Report as Report
-from rapidsmtp.report import Stats as Stats
-from rapidsmtp.sender import Sender as Sender
-from rapidsmtp.settings import TLS as TLS
-from rapidsmtp.settings import Backoff as Backoff
-from rapidsmtp.settings import Timeouts as Timeouts
-from rapidsmtp.template import Template as Template
+
+if TYPE_CHECKING:
+    from rapidsmtp._bulk.sender import Sender as Sender
+    from rapidsmtp._compose.dkim import DKIM as DKIM
+    from rapidsmtp._compose.template import Template as Template
+    from rapidsmtp._compose.to_bytes import to_bytes as to_bytes
+    from rapidsmtp._models.message import Message as Message
+    from rapidsmtp._models.outcome import Outcome as Outcome
+    from rapidsmtp._models.outcome import RecipientResult as RecipientResult
+    from rapidsmtp._models.outcome import Status as Status
+    from rapidsmtp._models.report import RelayLimits as RelayLimits
+    from rapidsmtp._models.report import Report as Report
+    from rapidsmtp._models.report import Stats as Stats
+    from rapidsmtp._models.settings import TLS as TLS
+    from rapidsmtp._models.settings import Backoff as Backoff
+    from rapidsmtp._models.settings import Timeouts as Timeouts
+    from rapidsmtp._smtp.install import install as install
+    from rapidsmtp._smtp.install import uninstall as uninstall
+else:
+    # The drop-in classes are imported at once, and all other names on first use (PEP 562). So
+    # importing rapidsmtp takes little longer than importing smtplib.
+    _ON_FIRST_USE = {
+        "Sender": "rapidsmtp._bulk.sender",
+        "DKIM": "rapidsmtp._compose.dkim",
+        "Template": "rapidsmtp._compose.template",
+        "to_bytes": "rapidsmtp._compose.to_bytes",
+        "Message": "rapidsmtp._models.message",
+        "Outcome": "rapidsmtp._models.outcome",
+        "RecipientResult": "rapidsmtp._models.outcome",
+        "Status": "rapidsmtp._models.outcome",
+        "RelayLimits": "rapidsmtp._models.report",
+        "Report": "rapidsmtp._models.report",
+        "Stats": "rapidsmtp._models.report",
+        "TLS": "rapidsmtp._models.settings",
+        "Backoff": "rapidsmtp._models.settings",
+        "Timeouts": "rapidsmtp._models.settings",
+        "install": "rapidsmtp._smtp.install",
+        "uninstall": "rapidsmtp._smtp.install",
+    }
+
+    def __getattr__(name):
+        module = _ON_FIRST_USE.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_import_module(module), name)
+        # Another thread may have set the name in the meantime. `setdefault` keeps the value of that
+        # thread, so that all threads get the same object.
+        return globals().setdefault(name, value)
+
+    def __dir__():
+        return sorted({*globals(), *_ON_FIRST_USE})
+
 
 __version__ = "0.1.0"
 
-# The private names, and the modules that smtplib imports, differ from one Python to the next.
+# The private names, and the modules that smtplib imports, differ between Python versions. So this
+# loop copies all remaining names from smtplib, and there is no fixed list of them.
 for _name, _value in vars(_smtplib).items():
     if not _name.startswith("__"):
         globals().setdefault(_name, _value)
 
-# pytest rewrites the asserts of whatever brings a plugin along, and warns where that was imported
-# before, by `rapidsmtp run -m pytest` say: an error in many a suite. This tells it not to.
+# pytest rewrites the asserts of a package that has a pytest plugin. If the package is already
+# imported, as in `rapidsmtp run -m pytest`, pytest prints a warning instead. Some test suites turn
+# this warning into an error. The word PYTEST_DONT_REWRITE in the docstring disables the rewriting
+# and the warning.
 __doc__ = f"{__doc__ or ''}\nPYTEST_DONT_REWRITE\n"
 
-# smtplib's own, so that `from rapidsmtp import *` brings what `from smtplib import *` does.
+# The same names as in smtplib's `__all__`, so that `from rapidsmtp import *` and `from smtplib
+# import *` define the same names.
 __all__ = [
     "SMTP",
     "SMTP_SSL",

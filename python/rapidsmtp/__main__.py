@@ -1,4 +1,4 @@
-"""`python -m rapidsmtp` is the command `rapidsmtp`."""
+"""The entry point of `python -m rapidsmtp`, which runs the command `rapidsmtp`."""
 
 import sys
 

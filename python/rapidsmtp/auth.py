@@ -1,22 +1,22 @@
-"""Ready-made auth objects for `SMTP.auth`, smtplib's own included.
+"""Auth objects for `SMTP.auth` of rapidsmtp and of smtplib.
 
     client.auth(authobject.mechanism, authobject)
 
-Each class is one mechanism; the protocol is in the core, and here is what the core does not
-touch: random nonces, passwords and tokens that are asked for when they are needed, and the TLS
-connection that the -PLUS mechanisms bind to.
+Each class implements one SASL mechanism. The protocol core computes the responses. This module
+provides the inputs that the core cannot create: random nonces, passwords and tokens from a
+callable, and the channel binding of the TLS connection for the -PLUS mechanisms.
 
-An object may be used for one connection after another: the call without a challenge starts it
-anew. It is not for two connections at once. `complete` says whether the server has shown all that
-it owes: rapidsmtp's own classes look at it, but smtplib's do not, so after SCRAM through them look
-at it before anything is believed.
+An auth object may be used for several connections, one after the other. A call without a challenge
+starts a new exchange. With SCRAM, the server must prove that it knows the password. `complete` is
+true after this proof. The clients of rapidsmtp check `complete`, but the clients of smtplib do not.
+So after a SCRAM login with smtplib, check `complete` before you trust the server.
 """
 
 import secrets
 from collections.abc import Callable
 from typing import NoReturn, Protocol, overload, runtime_checkable
 
-from rapidsmtp import _core
+from rapidsmtp import _backend
 
 __all__ = [
     "CramMD5",
@@ -32,23 +32,28 @@ __all__ = [
     "XOAuth2",
 ]
 
-# One class for both halves, so it may be bound before a half is chosen.
-PeerError = _core.PeerError
+# Both backends raise the same class. So this alias stays valid if another backend is selected
+# later.
+PeerError = _backend.PeerError
 
 Secret = str | Callable[[], str]
 
 
 @runtime_checkable
 class _TLSConnection(Protocol):
-    """What `ssl.SSLSocket` and `ssl.SSLObject` have in common that is needed here."""
+    """The methods of `ssl.SSLSocket` and `ssl.SSLObject` that channel binding needs."""
 
     def version(self) -> str | None: ...
     def getpeercert(self, binary_form: bool = ...) -> object: ...
     def get_channel_binding(self, cb_type: str = ...) -> bytes | None: ...
 
 
-class _Octets(str):
-    """A response beyond ASCII: smtplib calls `.encode("ascii")` on it, and gets UTF-8."""
+class Utf8Response(str):
+    """A response that is not ASCII.
+
+    smtplib encodes a response with `.encode("ascii")`. This method of the class returns UTF-8 for
+    every encoding, so that smtplib can send the response.
+    """
 
     __slots__ = ()
 
@@ -57,16 +62,16 @@ class _Octets(str):
 
 
 class _AuthObject:
-    """What all mechanisms share.
+    """The base class of all mechanisms.
 
     Attributes:
-        mechanism: The SASL name, the first argument of `SMTP.auth`.
+        mechanism: The SASL name of the mechanism. It is the first argument of `SMTP.auth`.
     """
 
     mechanism: str
 
     def __init__(self) -> None:
-        self._exchange: _core.Exchange | None = None
+        self._exchange: _backend.Exchange | None = None
 
     @overload
     def __call__(self, challenge: None = None) -> str | None: ...
@@ -74,35 +79,41 @@ class _AuthObject:
     def __call__(self, challenge: bytes) -> str: ...
 
     def __call__(self, challenge: bytes | None = None) -> str | None:
-        """Answer the server.
+        """Return the response to a challenge of the server.
 
         Args:
-            challenge: The decoded challenge; `None` starts anew and asks for the initial response.
+            challenge: The decoded challenge. `None` starts a new exchange and requests the initial
+                response.
 
         Returns:
-            The response, not yet base64; `None` if there is no initial response.
+            The response, before base64 encoding; `None` if the mechanism has no initial response.
 
         Raises:
-            ValueError: What the object was made of breaks the mechanism's rules.
-            PeerError: The server broke them; cancel the exchange and trust nothing.
+            ValueError: An argument of the constructor is invalid for the mechanism.
+            PeerError: The server's challenge violates the mechanism's rules. The caller must cancel
+                the exchange.
         """
         if challenge is None or self._exchange is None:
             self._exchange = self._begin()
         response = self._exchange.respond(challenge)
         if challenge is None and not response:
-            # An initial response of no octets is written "=" (RFC 4954 section 4), which smtplib
-            # cannot say: without one, the server asks for it, and gets the empty line.
+            # RFC 4954 section 4: a client must send an empty initial response as "=". smtplib
+            # cannot send "=". So this object returns no initial response. The server then requests
+            # the response, and the client sends an empty line.
             self._exchange = self._begin()
             return None
         text = (response or b"").decode()
-        return text if text.isascii() else _Octets(text)
+        return text if text.isascii() else Utf8Response(text)
 
     @property
     def complete(self) -> bool:
-        """Whether the server has shown all that it owes; a 235 before that is not to be trusted."""
+        """Whether the server has proved all that the mechanism requires.
+
+        If `complete` is false after the reply 235 (login accepted), do not trust the server.
+        """
         return self._exchange is not None and self._exchange.complete
 
-    def _begin(self) -> _core.Exchange:
+    def _begin(self) -> _backend.Exchange:
         raise NotImplementedError
 
     def __reduce__(self) -> NoReturn:
@@ -110,11 +121,11 @@ class _AuthObject:
 
 
 class _Password(_AuthObject):
-    """A mechanism of a user and a password.
+    """The base class of mechanisms with a user name and a password.
 
     Args:
-        user: The name to log in with.
-        password: The password, or a callable that gives it at the start of each exchange.
+        user: The user name.
+        password: The password, or a callable that returns it at the start of each exchange.
     """
 
     def __init__(self, user: str, password: Secret) -> None:
@@ -124,12 +135,14 @@ class _Password(_AuthObject):
 
 
 class Plain(_Password):
-    """PLAIN (RFC 4616): user and password in one response, in clear; for TLS only.
+    """PLAIN (RFC 4616): user name and password in one response, in clear text.
+
+    Use this mechanism only with TLS.
 
     Args:
-        user: The name to log in with.
-        password: The password, or a callable that gives it at the start of each exchange.
-        authzid: The name to act as, where that is another.
+        user: The user name.
+        password: The password, or a callable that returns it at the start of each exchange.
+        authzid: The identity to act as. If empty, the client acts as `user`.
     """
 
     mechanism = "PLAIN"
@@ -138,34 +151,40 @@ class Plain(_Password):
         super().__init__(user, password)
         self._authzid = authzid
 
-    def _begin(self) -> _core.Exchange:
-        return _core.Plain(self._user, _reveal(self._password), self._authzid)
+    def _begin(self) -> _backend.Exchange:
+        return _backend.Plain(self._user, _reveal(self._password), self._authzid)
 
 
 class Login(_Password):
-    """LOGIN (draft-murchison-sasl-login): user and password in two responses; for TLS only."""
+    """LOGIN (draft-murchison-sasl-login): user name and password in two responses, in clear text.
+
+    Use this mechanism only with TLS.
+    """
 
     mechanism = "LOGIN"
 
-    def _begin(self) -> _core.Exchange:
-        return _core.Login(self._user, _reveal(self._password))
+    def _begin(self) -> _backend.Exchange:
+        return _backend.Login(self._user, _reveal(self._password))
 
 
 class CramMD5(_Password):
-    """CRAM-MD5 (RFC 2195): a keyed digest, by an old hash, and the server proves nothing."""
+    """CRAM-MD5 (RFC 2195): a keyed digest with the outdated hash MD5.
+
+    The server does not prove its identity.
+    """
 
     mechanism = "CRAM-MD5"
 
-    def _begin(self) -> _core.Exchange:
-        return _core.CramMd5(self._user, _reveal(self._password))
+    def _begin(self) -> _backend.Exchange:
+        return _backend.CramMd5(self._user, _reveal(self._password))
 
 
 class XOAuth2(_AuthObject):
-    """XOAUTH2, as Google and Microsoft use it: a bearer token.
+    """XOAUTH2, the bearer token mechanism of Google and Microsoft.
 
     Args:
-        user: The mailbox's address.
-        token: The access token, or a callable that gives a fresh one for each exchange.
+        user: The address of the mailbox.
+        token: The access token, or a callable that returns a token for each exchange.
     """
 
     mechanism = "XOAUTH2"
@@ -175,18 +194,18 @@ class XOAuth2(_AuthObject):
         self._user = user
         self._token = token
 
-    def _begin(self) -> _core.Exchange:
-        return _core.XOAuth2(self._user, _reveal(self._token))
+    def _begin(self) -> _backend.Exchange:
+        return _backend.XOAuth2(self._user, _reveal(self._token))
 
 
 class OAuthBearer(_AuthObject):
     """OAUTHBEARER (RFC 7628): a bearer token.
 
     Args:
-        user: The name to act as; may be empty.
-        token: The access token, or a callable that gives a fresh one for each exchange.
-        host: The server's name as the client knows it, where the server wants to hear it.
-        port: The server's port, likewise.
+        user: The identity to act as; may be empty.
+        token: The access token, or a callable that returns a token for each exchange.
+        host: The name of the server, if the server requires it in the response; else empty.
+        port: The port of the server, if the server requires it in the response; else 0.
     """
 
     mechanism = "OAUTHBEARER"
@@ -195,52 +214,61 @@ class OAuthBearer(_AuthObject):
         super().__init__()
         self._user = user
         self._token = token
-        self._place = host, port
+        self._server = host, port
 
-    def _begin(self) -> _core.Exchange:
-        return _core.OAuthBearer(self._user, _reveal(self._token), *self._place)
+    def _begin(self) -> _backend.Exchange:
+        return _backend.OAuthBearer(self._user, _reveal(self._token), *self._server)
 
 
 class External(_AuthObject):
-    """EXTERNAL (RFC 4422 appendix A): the server knows the client by its TLS certificate.
+    """EXTERNAL (RFC 4422 appendix A): the client's TLS certificate identifies the client.
 
     Args:
-        authzid: The name to act as, where that is another.
+        authzid: The identity to act as; empty for the identity in the certificate.
     """
 
     mechanism = "EXTERNAL"
-    complete = True  # the server has nothing to prove, and may ask for nothing at all
+    # EXTERNAL requires no proof of the server, so `complete` is always true. The exchange's own
+    # `complete` would stay false if the server accepted AUTH without a challenge.
+    complete = True
 
     def __init__(self, authzid: str = "") -> None:
         super().__init__()
         self._authzid = authzid
 
-    def _begin(self) -> _core.Exchange:
-        return _core.External(self._authzid)
+    def _begin(self) -> _backend.Exchange:
+        return _backend.External(self._authzid)
 
 
 class _Scram(_Password):
     _algorithm: str
 
-    def _begin(self) -> _core.Exchange:
-        # 24 octets: more than the 18 that RFC 7677's own example has.
+    def _begin(self) -> _backend.Exchange:
+        # RFC 5802 section 5.1 requires a new random nonce for each exchange. 24 random bytes make a
+        # repeated nonce improbable.
         nonce = secrets.token_urlsafe(24)
         password = _reveal(self._password)
-        return _core.Scram(self._user, password, self._algorithm, nonce, self._binding())
+        return _backend.Scram(self._user, password, self._algorithm, nonce, self._binding())
 
     def _binding(self) -> tuple[str, bytes] | None:
         return None
 
 
 class ScramSHA1(_Scram):
-    """SCRAM-SHA-1 (RFC 5802): neither side shows the password, and both prove that they know it."""
+    """SCRAM-SHA-1 (RFC 5802): a challenge-response mechanism with mutual authentication.
+
+    Client and server prove to each other that they have the credentials. The password is not sent.
+    """
 
     mechanism = "SCRAM-SHA-1"
     _algorithm = "sha1"
 
 
 class ScramSHA256(_Scram):
-    """SCRAM-SHA-256 (RFC 7677): neither side shows the password, both prove that they know it."""
+    """SCRAM-SHA-256 (RFC 7677): a challenge-response mechanism with mutual authentication.
+
+    Client and server prove to each other that they have the credentials. The password is not sent.
+    """
 
     mechanism = "SCRAM-SHA-256"
     _algorithm = "sha256"
@@ -256,15 +284,17 @@ class _ScramPlus(_Scram):
 
 
 class ScramSHA1Plus(_ScramPlus):
-    """SCRAM-SHA-1-PLUS (RFC 5802): SCRAM that holds on this one TLS connection only.
+    """SCRAM-SHA-1-PLUS (RFC 5802): SCRAM bound to one TLS connection.
 
-    It is bound by `tls-unique` up to TLS 1.2, and by `tls-server-end-point` (RFC 5929) on TLS 1.3,
-    for which Python's ssl offers no binding of its own.
+    The channel binding is `tls-unique` up to TLS 1.2 and `tls-server-end-point` with TLS 1.3 (RFC
+    5929). The binding for TLS 1.3 in RFC 9266, `tls-exporter`, is not used, because Python's ssl
+    module does not support it.
 
     Args:
-        user: The name to log in with.
-        password: The password, or a callable that gives it at the start of each exchange.
-        connection: The client, or its TLS socket; by the time of `auth` it must speak TLS.
+        user: The user name.
+        password: The password, or a callable that returns it at the start of each exchange.
+        connection: The client, or its TLS socket. The connection must use TLS when `auth` is
+            called.
     """
 
     mechanism = "SCRAM-SHA-1-PLUS"
@@ -272,15 +302,17 @@ class ScramSHA1Plus(_ScramPlus):
 
 
 class ScramSHA256Plus(_ScramPlus):
-    """SCRAM-SHA-256-PLUS (RFC 7677): SCRAM that holds on this one TLS connection only.
+    """SCRAM-SHA-256-PLUS (RFC 7677): SCRAM bound to one TLS connection.
 
-    It is bound by `tls-unique` up to TLS 1.2, and by `tls-server-end-point` (RFC 5929) on TLS 1.3,
-    for which Python's ssl offers no binding of its own.
+    The channel binding is `tls-unique` up to TLS 1.2 and `tls-server-end-point` with TLS 1.3 (RFC
+    5929). The binding for TLS 1.3 in RFC 9266, `tls-exporter`, is not used, because Python's ssl
+    module does not support it.
 
     Args:
-        user: The name to log in with.
-        password: The password, or a callable that gives it at the start of each exchange.
-        connection: The client, or its TLS socket; by the time of `auth` it must speak TLS.
+        user: The user name.
+        password: The password, or a callable that returns it at the start of each exchange.
+        connection: The client, or its TLS socket. The connection must use TLS when `auth` is
+            called.
     """
 
     mechanism = "SCRAM-SHA-256-PLUS"
@@ -292,24 +324,25 @@ def _reveal(secret: Secret) -> str:
 
 
 def _channel_binding(connection: object) -> tuple[str, bytes]:
-    """The name and the data that tell this TLS connection from any other (RFC 5929)."""
+    """Return the name and the data of the channel binding of a TLS connection (RFC 5929)."""
     version = connection.version() if isinstance(connection, _TLSConnection) else None
     if not isinstance(connection, _TLSConnection) or version is None:
-        raise ValueError("channel binding needs a connection that speaks TLS: call starttls first")
+        raise ValueError("channel binding needs a TLS connection: call starttls first")
     if version != "TLSv1.3":
-        # Undefined for TLS 1.3 (RFC 9266 section 3), whatever OpenSSL may answer.
+        # RFC 9266 section 3: tls-unique is not defined for TLS 1.3. The version is checked here,
+        # because OpenSSL may return data for a TLS 1.3 connection too.
         unique = _tls_unique(connection)
         if unique:
             return "tls-unique", unique
     certificate = connection.getpeercert(binary_form=True)
-    digest = _core.certificate_digest(certificate) if isinstance(certificate, bytes) else None
+    digest = _backend.certificate_digest(certificate) if isinstance(certificate, bytes) else None
     if digest is None:
-        raise ValueError("channel binding cannot be had from this connection: use plain SCRAM")
+        raise ValueError("this connection has no channel binding: use SCRAM without -PLUS")
     return "tls-server-end-point", digest
 
 
 def _tls_unique(connection: _TLSConnection) -> bytes | None:
     try:
         return connection.get_channel_binding("tls-unique")
-    except ValueError:  # the TLS library was built without it
+    except ValueError:  # the TLS library does not support tls-unique
         return None

@@ -1,7 +1,4 @@
-"""The exceptions: smtplib's own classes, so that every `except` written for them still catches.
-
-Ours are below them.
-"""
+"""The exceptions: smtplib's classes, so that existing `except` clauses work, and two new ones."""
 
 from smtplib import SMTPAuthenticationError as SMTPAuthenticationError
 from smtplib import SMTPConnectError as SMTPConnectError
@@ -15,11 +12,19 @@ from smtplib import SMTPSenderRefused as SMTPSenderRefused
 from smtplib import SMTPServerDisconnected as SMTPServerDisconnected
 
 
+class PeerError(Exception):
+    """The server broke a rule of the protocol, so sending or the login cannot continue.
+
+    The compiled and the pure-Python backend raise this exception, so its class is defined in
+    neither of them.
+    """
+
+
 class RelayError(SMTPException):
-    """The relay cannot be reached or will not have us: no message is to blame.
+    """The relay cannot be reached or rejected the session. The failure concerns every message.
 
     Attributes:
-        reply: What it said (code, text), or None where nothing was said.
+        reply: The relay's reply as (code, text); None if no reply caused the exception.
     """
 
     def __init__(self, message: str, reply: tuple[int, bytes] | None = None) -> None:
@@ -30,6 +35,9 @@ class RelayError(SMTPException):
         return str(self.args[0])
 
 
+RelayError.__module__ = "rapidsmtp"
+
+
 def line_of(error: BaseException | None) -> str:
-    """An exception's text in one line; its class where it has none."""
+    """Return the text of an exception in one line, or the name of its class if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,12 +1,13 @@
-"""Spans and metrics of OpenTelemetry, for programs that ask for them.
+"""OpenTelemetry spans and metrics, for programs that call `instrument`.
 
-`instrument` puts itself around what sends: `SMTP.sendmail` of the drop-in and of `rapidsmtp.aio`,
-and `Sender`'s `send`, `send_all` and `submit`. Who does not call it pays nothing. The names are
-those of the semantic conventions for messaging; no attribute holds an address, a subject or a
-server's text, which may hold either.
+`instrument` wraps the methods that send: `SMTP.sendmail` of the drop-in and of `rapidsmtp.aio`,
+and `send`, `send_all` and `submit` of `Sender`. A program that does not call `instrument` has no
+overhead. The names of spans and metrics follow OpenTelemetry's semantic conventions for messaging.
+No attribute contains an address or a subject. No attribute contains the text of a reply either,
+because a reply may quote an address or a subject.
 
-    spans     `send HOST`, of kind CLIENT: one a mail, one a `submit`, and one a call of `send` or
-              `send_all`, with the number of its messages
+    spans     `send HOST`, of kind CLIENT: one for each call of `sendmail` and `submit`, and one
+              for each call of `send` and `send_all`, with the number of messages of the call
     metrics   `messaging.client.operation.duration` (s), `messaging.client.sent.messages`,
               `rapidsmtp.sender.messages` by state, `rapidsmtp.sender.connections`
 """
@@ -19,9 +20,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rapidsmtp import aio, client, process
-from rapidsmtp.outcome import Outcome, Status
-from rapidsmtp.sender import Sender
+from rapidsmtp import aio
+from rapidsmtp._bulk import lifecycle
+from rapidsmtp._bulk.lifecycle import OpenSender
+from rapidsmtp._bulk.sender_core import SenderCore
+from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp._smtp import client
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
@@ -29,28 +33,28 @@ if TYPE_CHECKING:
 
 __all__ = ["instrument", "uninstrument"]
 
-# The boundaries that the conventions advise, in seconds.
+# The bucket boundaries, in seconds, that the semantic conventions recommend.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _STATES = ("queued", "in_flight", "waiting")
 
-_before: list[tuple[type, str, Any]] = []
-"""What was changed: a class, a method's name, and the method; empty while not instrumented."""
+_originals: list[tuple[type, str, Any]] = []
+"""The wrapped methods as (class, name, original method); empty while not instrumented."""
 
 
 def instrument(
     tracer_provider: "TracerProvider | None" = None,
     meter_provider: "MeterProvider | None" = None,
 ) -> None:
-    """Make spans and metrics of what is sent from now on; again is no harm.
+    """Record spans and metrics of all messages sent after this call. A second call has no effect.
 
     Args:
-        tracer_provider: Where spans go; the process's own where it is None.
-        meter_provider: Where metrics go, likewise.
+        tracer_provider: The provider for spans; None for the global one.
+        meter_provider: The provider for metrics; None for the global one.
 
     Raises:
         ImportError: `opentelemetry-api` is not installed.
     """
-    if _before:
+    if _originals:
         return
     try:
         from opentelemetry import metrics, trace
@@ -62,27 +66,27 @@ def instrument(
         trace.get_tracer("rapidsmtp", tracer_provider=tracer_provider),
         metrics.get_meter("rapidsmtp", meter_provider=meter_provider),
     )
-    _change(client.SMTP, "sendmail", observer.blocking)
-    _change(aio.SMTP, "sendmail", observer.asynchronous)
-    _change(Sender, "_rounds", observer.many)
-    _change(Sender, "_submit", observer.one)
+    _wrap(client.SMTP, "sendmail", observer.blocking_sendmail)
+    _wrap(aio.SMTP, "sendmail", observer.async_sendmail)
+    _wrap(SenderCore, "send_batches", observer.send_batches)
+    _wrap(SenderCore, "submit", observer.submit)
 
 
 def uninstrument() -> None:
-    """Stop it."""
-    while _before:
-        owner, name, method = _before.pop()
+    """Stop recording, and restore the wrapped methods."""
+    while _originals:
+        owner, name, method = _originals.pop()
         setattr(owner, name, method)
 
 
-def _change(owner: type, name: str, around: Callable[[Any], Any]) -> None:
+def _wrap(owner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
     method = vars(owner)[name]
-    _before.append((owner, name, method))
-    setattr(owner, name, functools.wraps(method)(around(method)))
+    _originals.append((owner, name, method))
+    setattr(owner, name, functools.wraps(method)(wrapper(method)))
 
 
 class _Operation:
-    """One span, and what it adds to the metrics when it ends."""
+    """One span, and the values that are added to the metrics when the span ends."""
 
     def __init__(self, observer: "_Observer", attributes: dict[str, Any], start: float) -> None:
         self._observer = observer
@@ -93,21 +97,32 @@ class _Operation:
         name = f"send {attributes.get('messaging.destination.name', '')}".strip()
         self.span: Span = observer.span(name, attributes, start)
 
-    def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Count outcomes."""
+    def count(self, status: str, messages: int = 1) -> None:
+        """Count messages with a status."""
+        self._statuses[status] += messages
+
+    def count_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """Count outcomes by their status."""
         self._statuses.update(each.status.name.lower() for each in outcomes)
 
     def fail(self, error: BaseException) -> None:
-        """Note why it ends; the name alone, since texts hold addresses."""
+        """Record the class of an exception.
+
+        The text of the exception is not recorded, because the text may contain addresses.
+        """
         self._error = type(error).__qualname__
 
     def end(self, batch: bool = False) -> None:
-        """End the span, and count."""
+        """End the span and update the metrics.
+
+        Args:
+            batch: Whether the span covers a call of `send` or `send_all` instead of one message.
+        """
         from opentelemetry.trace import StatusCode
 
         accepted = Status.ACCEPTED.name.lower()
-        faults = [each for each in self._statuses if each != accepted]
-        error = self._error or (faults[0] if len(faults) == 1 and not batch else "")
+        failures = [each for each in self._statuses if each != accepted]
+        error = self._error or (failures[0] if len(failures) == 1 and not batch else "")
         if batch:
             self.span.set_attribute("messaging.batch.message_count", self._statuses.total())
             for status, count in self._statuses.items():
@@ -117,15 +132,15 @@ class _Operation:
             self.span.set_status(StatusCode.ERROR)
         self.span.end()
         for status, count in self._statuses.items():
-            fault = {} if status == accepted else {"error.type": self._error or status}
-            self._observer.sent.add(count, {**self._attributes, **fault})
-        fault = {"error.type": error} if error else {}
+            error_type = {} if status == accepted else {"error.type": self._error or status}
+            self._observer.sent.add(count, {**self._attributes, **error_type})
+        error_type = {"error.type": error} if error else {}
         seconds = time.monotonic() - self._start
-        self._observer.duration.record(seconds, {**self._attributes, **fault})
+        self._observer.duration.record(seconds, {**self._attributes, **error_type})
 
 
 class _Observer:
-    """What is put around the methods that send."""
+    """The OpenTelemetry instruments, and the wrappers for the methods that send."""
 
     def __init__(self, tracer: "Tracer", meter: "Meter") -> None:
         self._tracer = tracer
@@ -138,81 +153,88 @@ class _Observer:
         self.sent = meter.create_counter(
             "messaging.client.sent.messages",
             unit="{message}",
-            description="Messages that were sent, or could not be.",
+            description="Messages that were sent or failed.",
         )
         meter.create_observable_up_down_counter(
             "rapidsmtp.sender.messages",
             [self._observe_messages],
             unit="{message}",
-            description="Messages that a Sender has taken and that have no outcome yet, by state.",
+            description="Messages without an outcome in a Sender, by state.",
         )
         meter.create_observable_up_down_counter(
             "rapidsmtp.sender.connections",
             [self._observe_connections],
             unit="{connection}",
-            description="Connections of a Sender that are open.",
+            description="Open connections of a Sender.",
         )
 
     def span(self, name: str, attributes: dict[str, Any], start: float) -> "Span":
-        """Begin a span, a child of the one that is current."""
+        """Start a span as a child of the current span.
+
+        Args:
+            name: The span's name.
+            attributes: The span's attributes.
+            start: The time when the span started, by `time.monotonic`, in seconds.
+        """
         from opentelemetry.trace import SpanKind
 
-        begun = time.time_ns() - int((time.monotonic() - start) * 1e9)
+        start_time = time.time_ns() - int((time.monotonic() - start) * 1e9)
         return self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=begun
+            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=start_time
         )
 
-    def blocking(self, sendmail: Any) -> Any:
-        """Around the drop-in's `sendmail`."""
+    def blocking_sendmail(self, sendmail: Any) -> Any:
+        """Wrap `sendmail` of the drop-in."""
 
         def observed(client: Any, *args: Any, **named: Any) -> Any:
-            with self._mail(client):
+            with self._observed_message(client):
                 return sendmail(client, *args, **named)
 
         return observed
 
-    def asynchronous(self, sendmail: Callable[..., Awaitable[Any]]) -> Any:
-        """Around that of `rapidsmtp.aio`."""
+    def async_sendmail(self, sendmail: Callable[..., Awaitable[Any]]) -> Any:
+        """Wrap `sendmail` of `rapidsmtp.aio`."""
 
         async def observed(client: Any, *args: Any, **named: Any) -> Any:
-            with self._mail(client):
+            with self._observed_message(client):
                 return await sendmail(client, *args, **named)
 
         return observed
 
-    def many(self, rounds: Callable[..., Generator[deque[Outcome], None, None]]) -> Any:
-        """Around one call of a Sender's `send` or `send_all`."""
+    def send_batches(self, method: Callable[..., Generator[deque[Outcome], None, None]]) -> Any:
+        """Wrap `send_batches`. The methods `send` and `send_all` of `Sender` call it."""
 
-        def observed(sender: Sender, messages: Any) -> Generator[deque[Outcome], None, None]:
+        def observed(sender: SenderCore, messages: Any) -> Generator[deque[Outcome], None, None]:
             operation = _Operation(self, _attributes_of(sender), time.monotonic())
-            inner = rounds(sender, messages)
+            batches = method(sender, messages)
             try:
-                for told in inner:
-                    operation.tell(told)
-                    yield told
+                for batch in batches:
+                    operation.count_outcomes(batch)
+                    yield batch
             except GeneratorExit:
                 raise
             except BaseException as error:
                 operation.fail(error)
                 raise
             finally:
-                inner.close()
+                batches.close()
                 operation.end(batch=True)
 
         return observed
 
-    def one(self, submit: Callable[..., "Future[Outcome] | None"]) -> Any:
-        """Around one submitted message."""
+    def submit(self, method: Callable[..., "Future[Outcome] | None"]) -> Any:
+        """Wrap `submit` of a sender."""
 
-        def observed(sender: Sender, message: Any, wait: bool) -> "Future[Outcome] | None":
+        def observed(sender: SenderCore, message: Any, wait: bool) -> "Future[Outcome] | None":
             start = time.monotonic()
-            future = submit(sender, message, wait)
-            if future is None:  # it will be submitted again
+            future = method(sender, message, wait)
+            # The queue is full. The caller submits the message again later.
+            if future is None:
                 return None
             operation = _Operation(self, _attributes_of(sender), start)
 
             def end(future: "Future[Outcome]") -> None:
-                operation.tell([future.result()])
+                operation.count_outcomes([future.result()])
                 operation.end()
 
             future.add_done_callback(end)
@@ -221,7 +243,7 @@ class _Observer:
         return observed
 
     @contextmanager
-    def _mail(self, client: Any) -> Generator[None, None, None]:
+    def _observed_message(self, client: Any) -> Generator[None, None, None]:
         from opentelemetry import trace
 
         operation = _Operation(self, _attributes(*_peer_of(client)), time.monotonic())
@@ -232,17 +254,17 @@ class _Observer:
                 yield
         except BaseException as error:
             operation.fail(error)
-            operation._statuses["refused"] += 1
+            operation.count("refused")
             raise
         else:
-            operation._statuses["accepted"] += 1
+            operation.count("accepted")
         finally:
             operation.end()
 
     def _observe_messages(self, _: "CallbackOptions") -> "Iterable[Observation]":
         from opentelemetry.metrics import Observation
 
-        for sender in process.senders() if _before else ():
+        for sender in lifecycle.senders() if _originals else ():
             stats, attributes = sender.stats(), _attributes_of(sender)
             for state in _STATES:
                 yield Observation(getattr(stats, state), {**attributes, "state": state})
@@ -250,7 +272,7 @@ class _Observer:
     def _observe_connections(self, _: "CallbackOptions") -> "Iterable[Observation]":
         from opentelemetry.metrics import Observation
 
-        for sender in process.senders() if _before else ():
+        for sender in lifecycle.senders() if _originals else ():
             yield Observation(sender.stats().connections, _attributes_of(sender))
 
 
@@ -261,16 +283,17 @@ def _attributes(host: str, port: int | None) -> dict[str, Any]:
         "messaging.operation.type": "send",
     }
     if host:
-        # Where a broker has no queues, the destination's name is the broker's: the span's name
-        # is made of it.
+        # In the semantic conventions, the destination is usually a named queue. SMTP has no named
+        # queues, so the relay's name is used instead. The relay's name is also part of the span's
+        # name.
         attributes["messaging.destination.name"] = attributes["server.address"] = host
     if port:
         attributes["server.port"] = port
     return attributes
 
 
-def _attributes_of(sender: Sender) -> dict[str, Any]:
-    relay = sender._relay
+def _attributes_of(sender: OpenSender) -> dict[str, Any]:
+    relay = sender.relay
     return _attributes(relay.host or relay.path, relay.port if relay.host else None)
 
 

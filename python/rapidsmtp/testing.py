@@ -1,8 +1,9 @@
-"""A real SMTP server in the process, for tests, the demo and benchmarks.
+"""A real SMTP server inside the process, for tests, the demo and benchmarks.
 
-`Sink` takes mail over SMTP (RFC 5321) or LMTP (RFC 2033), keeps it for inspection, delivers it
-nowhere, and misbehaves where a `Fault` tells it to. It runs on threads of the compiled half that
-never touch Python, so that a program under test may block as it likes.
+`Sink` accepts messages over SMTP (RFC 5321) or LMTP (RFC 2033) and keeps them for inspection. It
+delivers no message. A `Fault` is a wrong or late reply of the sink, or a closed connection. The
+sink runs on threads of the compiled backend that never call Python. So the sink also replies while
+the program under test blocks.
 
     with Sink(faults=[Fault("rcpt", occurrence=3, reply="450 4.2.1 later")]) as sink:
         client = smtplib.SMTP(sink.host, sink.port)
@@ -22,38 +23,45 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from rapidsmtp import _core
+from rapidsmtp import _backend
 
 __all__ = ["Fault", "ReceivedMessage", "Sink"]
 
-# Seconds between two looks of `Sink.wait_for`.
-_LOOK = 0.005
+# The time between two checks of `Sink.wait_for`, in seconds.
+_CHECK_INTERVAL = 0.005
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that a sink does wrong, or slowly.
+    """A wrong or late reply of a sink, or a connection that the sink closes.
 
-    The command belongs to the transaction that its connection's last MAIL began, until that has
-    ended; any other command belongs to the transaction that would begin next. The first fault of
-    the list that fits a command strikes.
+    The attribute `message` counts transactions. MAIL starts a transaction, and the following
+    commands on the connection belong to the transaction until it ends. A command outside a
+    transaction belongs to the next transaction. If several faults match a command, the sink applies
+    the first of them, in the order of its argument `faults`.
 
     Attributes:
-        at: Where: `connect` (the greeting), `ehlo` (LHLO too), `helo`, `starttls`, `auth`, `mail`,
-            `rcpt`, `data`, `body` (the final reply; LMTP has one for each recipient), `bdat`,
-            `rset`, `noop`, `vrfy`, `expn`, `help`, `quit`, or `unknown` for any other command.
-        message: Only in this transaction, counted from 1 over the sink's life.
-        occurrence: Only at this occurrence: of `rcpt`, `data`, `body` and `bdat` inside the
-            transaction, of `connect` over the sink's life, of all others over the connection's.
-        address: Only for this sender (`mail`), this recipient (`rcpt`, and `body` over LMTP), or
-            an envelope that has it (`data`, `bdat`, and `body` over SMTP).
-        times: How often it strikes; `None` for always.
-        reply: What is said instead. A `str` gets its final CRLF where that is missing; `bytes` go
-            out as they are. After a 2yz (354 for `data`) the command is executed all the same,
-            after anything else it is not.
-        close: Whether the connection ends there, after the reply if there is one: `orderly`, or
-            by a TCP `reset`.
-        delay: Seconds to wait first. A delay alone leaves the rest to the sink.
+        at: The command: `connect` (the greeting), `ehlo` (LHLO too), `helo`, `starttls`, `auth`,
+            `mail`, `rcpt`, `data`, `body` (the final reply; LMTP has one for each recipient),
+            `bdat`, `rset`, `noop`, `vrfy`, `expn`, `help`, `quit`, or `unknown` for any other
+            command.
+        message: The number of the transaction, counted from 1 since the start of the sink or the
+            last `reset`; `None` means every transaction.
+        occurrence: The number of the command among the commands of its kind, counted from 1; `None`
+            means every command. `rcpt`, `data`, `body` and `bdat` are counted in the transaction,
+            `connect` since the start of the sink or the last `reset`, and all other commands on the
+            connection.
+        address: The address that must match: the sender (`mail`), the recipient (`rcpt`, and `body`
+            over LMTP), or one of the envelope's addresses (`data`, `bdat`, and `body` over SMTP);
+            `None` means every address.
+        times: The maximum number of commands to which the fault is applied; `None` for no limit.
+        reply: The reply to send instead of the sink's own reply. A `str` gets a final CRLF if it
+            has none. `bytes` are sent unchanged. The sink executes the command only if this reply
+            is 2yz (354 for `data`).
+        close: The way to close the connection after the reply: `orderly`, or with a TCP `reset`.
+            `None` keeps the connection open.
+        delay: The delay before the reply, in seconds. If only `delay` is set, the sink sends its
+            own reply after the delay.
     """
 
     at: str
@@ -73,20 +81,20 @@ class Fault:
 
 
 class ReceivedMessage(EmailMessage):
-    """A message as a sink accepted it: an `email.message.EmailMessage` that knows its envelope.
+    """A message that a sink accepted: an `email.message.EmailMessage` with its envelope.
 
-    `message["Subject"]`, `get_body()`, `iter_attachments()` and all else read what `data` says, by
-    `email.policy.default`; it is parsed when that is first asked for. Two are equal when their
-    envelopes and their data are.
+    `message["Subject"]`, `get_body()`, `iter_attachments()` and all other methods read `data`. The
+    first of these calls parses `data` with `email.policy.default`. Two messages are equal if all
+    attributes in the following list are equal.
 
     Attributes:
         sender: The reverse path without its brackets; empty for a bounce.
-        recipients: The recipients that were accepted, in their order.
-        mail_options: The parameters of MAIL, as they were written.
+        recipients: The accepted recipients, in the order of their RCPT commands.
+        mail_options: The parameters of MAIL, as the client sent them.
         rcpt_options: The parameters of each recipient's RCPT.
-        data: The content, without the dots that the transfer added.
-        user: Who was authenticated.
-        tls: Whether it came through TLS.
+        data: The content, without dot-stuffing.
+        user: The user who logged in, or `None`.
+        tls: Whether the connection was encrypted.
     """
 
     sender: str
@@ -109,8 +117,10 @@ class ReceivedMessage(EmailMessage):
         user: str | None = None,
         tls: bool = False,
     ) -> None:
-        # A test may take hundreds of thousands and look at none: EmailMessage's own attributes
-        # come with `__getattr__`. A policy comes from the inherited methods that make new parts.
+        # A test may receive hundreds of thousands of messages and read none of them. So the
+        # attributes of EmailMessage are set on first access. Only methods of EmailMessage pass a
+        # policy, when they create a new part of a message. A part is not parsed, so its attributes
+        # are set here.
         if policy is not None:
             super().__init__(policy)
         self.sender = sender
@@ -124,12 +134,12 @@ class ReceivedMessage(EmailMessage):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Called for an attribute that has no value yet: parse the data for all of them."""
+            """Parse the data. Python calls this method only for an attribute without a value."""
             if name not in _PARSED or "data" not in vars(self):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             content = self.data.replace(b"\r\n", b"\n")
             parsed = email.message_from_bytes(content, policy=email.policy.default)
-            # What was set before anything was read stays.
+            # An attribute that the program has set keeps its value.
             vars(self).update(vars(parsed) | vars(self))
             return vars(self)[name]
 
@@ -157,37 +167,42 @@ class ReceivedMessage(EmailMessage):
         return f"<ReceivedMessage from <{self.sender}> to {recipients}, {len(self.data)} bytes>"
 
 
-# What an EmailMessage keeps in itself differs from one Python to the next.
+# The attributes that parsing sets. They differ between Python versions, so they are read from an
+# object.
 _PARSED = frozenset(vars(EmailMessage()))
 
 
 class Sink:
-    """An SMTP or LMTP server that runs until it is closed; a context manager.
+    """An SMTP or LMTP server that runs until it is closed. It is a context manager.
 
     Args:
-        extensions: The lines of the EHLO reply, such as `"SIZE 1000"`; what is not in them is not
-            accepted either. `None` is PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES,
-            CHUNKING and DSN. STARTTLS and AUTH come by themselves with `tls` and `credentials`;
-            an AUTH line of yours limits the mechanisms.
-        latency: Seconds that every byte takes, each way; a round trip takes twice that.
-        faults: What goes wrong.
-        lmtp: LMTP in the place of SMTP.
+        extensions: The capabilities in the EHLO reply, such as `"SIZE 1000"`. The sink rejects the
+            use of any other capability. `None` means PIPELINING, SIZE, 8BITMIME, SMTPUTF8,
+            ENHANCEDSTATUSCODES, CHUNKING and DSN. STARTTLS and AUTH are added for `tls` and
+            `credentials`. An entry such as `"AUTH PLAIN"` limits the login to the listed
+            mechanisms.
+        latency: The delay in each direction, in seconds. A round trip takes twice this time.
+        faults: The faults to inject.
+        lmtp: Whether to use LMTP instead of SMTP.
         host: The address to listen on.
-        port: The port to listen on; 0 for any free one.
-        path: A unix socket to listen on, in the place of host and port; removed at the end.
-        tls: `"starttls"` or `"implicit"`; both need a certificate.
+        port: The port to listen on; 0 for any free port.
+        path: The path of a Unix socket to listen on, instead of host and port. `close` removes the
+            socket.
+        tls: `"starttls"` or `"implicit"`, which both need a certificate; `None` for no TLS.
         certificate: The certificate chain in PEM: a path, or the `bytes` themselves.
-        key: The private key likewise; `None` where it is in the certificate's PEM.
-        credentials: Passwords, or tokens, of users. Where there are any, MAIL needs AUTH first.
-        store: Keep the accepted messages.
-        wire: Keep the bytes that each client sent (inside TLS, where there is TLS).
-        threads: How many threads serve connections. They inherit the CPUs of the thread that
-            makes the sink: pin that for a moment to pin them.
+        key: The private key in PEM: a path, or the `bytes` themselves. `None` if `certificate` also
+            contains the key.
+        credentials: The password or token of each user. With at least one user, the sink accepts
+            MAIL only after a login.
+        store: Whether to keep the accepted messages.
+        wire: Whether to keep the bytes that each client sent. With TLS, the bytes are decrypted.
+        threads: The number of threads that serve connections. These threads inherit the CPU
+            affinity of the thread that creates the sink.
 
     Raises:
-        RuntimeError: the compiled half of rapidsmtp is not installed.
-        ValueError: a setting is not a setting.
-        OSError: the socket cannot be opened.
+        RuntimeError: The compiled backend of rapidsmtp is not installed.
+        ValueError: A setting is wrong.
+        OSError: The socket cannot be opened.
     """
 
     def __init__(
@@ -208,13 +223,14 @@ class Sink:
         wire: bool = False,
         threads: int = 1,
     ) -> None:
-        native: type[_core.Sink] | None = _core.native("Sink")
+        native: type[_backend.Sink] | None = _backend.native("Sink")
         if native is None:
             raise RuntimeError(
-                "Sink needs the compiled half of rapidsmtp, and only the pure half is installed"
+                "Sink needs the compiled backend of rapidsmtp; only the pure-Python one is "
+                "installed"
             )
         if threads < 1:
-            raise ValueError(f"threads is {threads}: a sink needs at least one")
+            raise ValueError(f"threads is {threads}: it must be at least 1")
         self._native = native(
             host=host,
             port=port,
@@ -241,7 +257,7 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """Where the sink is, as the URL that a sender takes."""
+        """The sink's URL, for a sender."""
         if self.path is not None:
             return f"{self._scheme}://{quote(str(Path(self.path).absolute()))}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -249,62 +265,67 @@ class Sink:
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """The messages that were accepted so far, in their order; empty with `store=False`.
+        """The messages accepted so far, in the order of acceptance; empty with `store=False`.
 
-        The list is a new one each time, the messages are the same ones.
+        Each access returns a new list. The message objects in the lists are the same.
         """
         with self._lock:
             self._messages += map(_received, self._native.messages(len(self._messages)))
             return self._messages.copy()
 
     def wait_for(self, count: int = 1, timeout: float = 5.0) -> list[ReceivedMessage]:
-        """Wait until so many messages were accepted: for programs that send in the background.
+        """Wait for a number of messages from a program that sends in the background.
 
         Args:
-            count: How many, counted from the start or the last `reset`.
-            timeout: Seconds to wait.
+            count: The number of messages to wait for, counted since the start or the last `reset`.
+            timeout: The maximum wait, in seconds.
 
         Returns:
-            `messages`, which may be more by then.
+            All messages so far. There may be more than `count`.
 
         Raises:
-            TimeoutError: There were fewer; the text says what there was.
+            TimeoutError: Fewer messages arrived in time. The error text lists the messages that
+                arrived.
         """
         deadline = time.monotonic() + timeout
         while (accepted := self.counts["messages"]) < count:
             if time.monotonic() >= deadline:
                 raise TimeoutError(
-                    f"{accepted} of {count} messages came within {timeout:g} seconds: "
+                    f"{accepted} of {count} messages arrived within {timeout:g} seconds: "
                     f"{self.messages}"
                 )
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_INTERVAL)
         return self.messages
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was counted so far.
+        """The counters so far.
 
-        `connections`, `tls_handshakes`, `authentications`, `transactions` (begun), `messages` and
-        `recipients` (accepted), `bytes` (from clients), `body_bytes`, `bare_cr`, `bare_lf` and
-        `eight_bit` (in message content), `flights` (reads that brought something), `writes`
-        (batches of replies), `faults` (that struck), and each command by its verb in lower case,
-        `unknown` for those that are none.
+        The names are `connections`, `tls_handshakes`, `authentications`, `transactions` (started),
+        `messages` and `recipients` (accepted), `bytes` (from clients), `body_bytes`, `bare_cr`,
+        `bare_lf` and `eight_bit` (in message content), `flights` (reads that returned bytes),
+        `writes` (batches of replies) and `faults` (applied). The sink also counts each command
+        under its verb in lower case, and any other line under `unknown`.
         """
         return self._native.counts()
 
     @property
     def wire(self) -> list[bytes]:
-        """The bytes that each connection's client has sent so far; empty without `wire=True`."""
+        """The bytes that the client of each connection sent so far; empty without `wire=True`."""
         return self._native.wire()
 
     def reset(self) -> None:
-        """Forget what was seen and arm the faults anew; connections stay open."""
+        """Clear the messages, the counters and the recorded bytes.
+
+        The sink counts transactions, connections and the uses of each fault (`times`) from the
+        start again. Open connections stay open.
+        """
         with self._lock:
             self._native.reset()
             self._messages.clear()
 
     def close(self) -> None:
-        """End all connections and the threads; what was seen can still be read."""
+        """Close all connections and end the threads. Messages and counters stay readable."""
         self._native.close()
 
     def __enter__(self) -> "Sink":

@@ -1,4 +1,4 @@
-//! SASLprep (RFC 4013), so that two ways to type a name or a password are one.
+//! SASLprep (RFC 4013): different encodings of the same name or password give the same text.
 
 use stringprep::tables;
 use unicode_normalization::UnicodeNormalization as _;
@@ -6,21 +6,25 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{misuse, refuse_nul};
 use crate::error::Error;
 
-/// How RFC 5802 prepares a text.
+/// The kind of preparation (RFC 5802 section 5.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The user: code points that Unicode 3.2 did not assign may stand in it.
+    /// A query, used for the user. It may contain code points that Unicode 3.2 does not assign.
     Query,
-    /// The password: they may not.
+    /// A stored string, used for the password. It must not contain code points that Unicode 3.2
+    /// does not assign.
     Stored,
 }
 
-/// The prepared text; `what` names it in the error.
+/// Prepares a text. `what` is the name of the text in an error. The error never quotes the text,
+/// because it may be a password.
 pub(super) fn prepare(what: &str, text: &str, kind: Kind) -> Result<String, Error> {
     refuse_nul(what, text)?;
-    if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+    // Fast path: SASLprep does not change printable ASCII.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Ok(text.to_owned());
     }
+    // RFC 4013 section 2.1: non-ASCII spaces become SPACE, and some characters are removed.
     let space = |c| {
         if tables::non_ascii_space_character(c) {
             ' '
@@ -33,6 +37,7 @@ pub(super) fn prepare(what: &str, text: &str, kind: Kind) -> Result<String, Erro
         .map(space)
         .filter(|&c| !tables::commonly_mapped_to_nothing(c));
     let prepared = normalise(mapped);
+    // RFC 4013 sections 2.3 to 2.5: check for prohibited, bidirectional and unassigned characters.
     if prepared.contains(is_prohibited)
         || (kind == Kind::Stored && prepared.contains(tables::unassigned_code_point))
         || !is_one_way(&prepared)
@@ -43,6 +48,7 @@ pub(super) fn prepare(what: &str, text: &str, kind: Kind) -> Result<String, Erro
     Ok(prepared)
 }
 
+/// Whether RFC 4013 section 2.3 prohibits a character. The tables are in the order of the RFC.
 fn is_prohibited(c: char) -> bool {
     tables::non_ascii_space_character(c)
         || tables::ascii_control_character(c)
@@ -55,10 +61,13 @@ fn is_prohibited(c: char) -> bool {
         || tables::tagging_character(c)
 }
 
-/// NFKC of Unicode 3.2, which knows nothing of a code point that it did not assign.
+/// Applies NFKC of Unicode 3.2 (RFC 4013 section 2.2). A code point that Unicode 3.2 does not
+/// assign stays unchanged.
 ///
-/// Such a one neither changes nor joins its neighbours, so it parts the text into runs; and what
-/// was assigned has kept its normal form since, but for the five ideographs of Corrigendum 4.
+/// In Unicode 3.2 an unassigned code point does not combine with its neighbours. So the runs of
+/// text before it and after it are normalised separately. The crate `unicode_normalization` uses a
+/// newer Unicode version. In that version the code points that Unicode 3.2 assigns have the same
+/// normal form, except five ideographs that Corrigendum 4 changed.
 fn normalise(text: impl Iterator<Item = char>) -> String {
     let (mut done, mut run) = (String::new(), String::new());
     for c in text {
@@ -85,7 +94,9 @@ fn before_corrigendum_4(c: char) -> char {
     }
 }
 
-/// RFC 3454 section 6: text from right to left is so throughout, and at both ends.
+/// Whether a text follows RFC 3454 section 6 (bidirectional text). A text with right-to-left
+/// characters must contain no left-to-right character, and must begin and end with a right-to-left
+/// character.
 fn is_one_way(text: &str) -> bool {
     let leftward = |c| tables::bidi_r_or_al(c) && !tables::unassigned_code_point(c);
     if !text.contains(leftward) {
@@ -94,7 +105,8 @@ fn is_one_way(text: &str) -> bool {
     text.starts_with(leftward) && text.ends_with(leftward) && !text.contains(is_rightward)
 }
 
-/// Table D.2. The crate asks today's Unicode, which has since changed its mind on these.
+/// Whether table D.2 of RFC 3454 contains a character. The crate `stringprep` uses a newer Unicode
+/// version. In that version the characters of the first three arms belong to other classes.
 fn is_rightward(c: char) -> bool {
     match c {
         '\u{0CBF}' | '\u{0CC6}' | '\u{1734}' | '\u{2132}' => false,

@@ -1,4 +1,5 @@
-//! The vectors that the twin reads too, and what only Rust can see.
+//! Tests with the vectors that the Python tests also use, and tests of details of the compiled
+//! backend.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,8 +7,9 @@ use serde_json::Value;
 
 use super::*;
 
-/// The octets that a vector writes as text, as base64, or as a text and how often it is repeated.
-fn octets(value: &Value) -> Vec<u8> {
+/// Returns the bytes of a vector. The vector gives them as text, as base64, or as a text with a
+/// number of repetitions.
+fn bytes(value: &Value) -> Vec<u8> {
     if let Some(text) = value.as_str() {
         return text.as_bytes().to_vec();
     }
@@ -37,7 +39,7 @@ fn exchange(class: &str, arguments: &Value) -> Result<Exchange, Error> {
         "External" => Exchange::new(External::new(text("authzid"))?),
         "Scram" => {
             let binding = arguments.get("channel_binding");
-            let binding = binding.map(|pair| (pair[0].as_str().unwrap(), octets(&pair[1])));
+            let binding = binding.map(|pair| (pair[0].as_str().unwrap(), bytes(&pair[1])));
             let binding = binding
                 .as_ref()
                 .map(|(name, data)| (*name, data.as_slice()));
@@ -65,14 +67,14 @@ fn check(vector: &Value) {
     assert_eq!(None, expected(vector), "{about}");
     assert_eq!(exchange.name(), vector["name"], "{about}");
     for step in vector["steps"].as_array().unwrap() {
-        let challenge = (!step["challenge"].is_null()).then(|| octets(&step["challenge"]));
+        let challenge = (!step["challenge"].is_null()).then(|| bytes(&step["challenge"]));
         match (exchange.respond(challenge.as_deref()), expected(step)) {
             (Err(error), wanted) => assert_eq!(Some(error), wanted, "{about}"),
             (Ok(response), wanted) => {
                 assert_eq!(None, wanted, "{about}");
-                let answer = &step["response"];
-                let answer = (!answer.is_null()).then(|| octets(answer));
-                assert_eq!(response, answer, "{about}");
+                let wanted = &step["response"];
+                let wanted = (!wanted.is_null()).then(|| bytes(wanted));
+                assert_eq!(response, wanted, "{about}");
             }
         }
     }
@@ -87,10 +89,12 @@ fn vectors() {
     vectors.iter().for_each(check);
 }
 
-/// The tables stand on two crates that follow today's Unicode; here are the code points on which
-/// today's Unicode and 3.2 disagree, each between two letters that are read from right to left.
+/// SASLprep uses the classes of Unicode 3.2, although the tables come from a crate that uses a
+/// newer Unicode version. The test checks the code points whose class differs between the two
+/// versions. It places each of these code points between two right-to-left letters, where a
+/// left-to-right character is prohibited.
 #[test]
-fn saslprep_is_of_unicode_3_2() {
+fn saslprep_follows_unicode_3_2() {
     let prepared = |c: char| {
         let text = format!("\u{5d0}{c}\u{5d0}");
         saslprep::prepare("user", &text, saslprep::Kind::Query).ok()

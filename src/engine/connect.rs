@@ -1,9 +1,10 @@
-//! The way to the relay: names, addresses, and the race between them.
+//! Connecting to the relay: name resolution, and attempts at several addresses.
 //!
-//! A host with several addresses is tried at all of them, the families in turn, each a little after
-//! the one before it, and the first to answer is taken (Happy Eyeballs, RFC 8305 sections 4 and 5).
-//! Its sections 2 and 3 have nothing to do here: `getaddrinfo` returns both families together, and
-//! sorted.
+//! If a host has several addresses, the attempts for them start one after the other, with a short
+//! delay between two starts. The address families alternate, and the first connection that succeeds
+//! is used (Happy Eyeballs, RFC 8305 4 and 5). RFC 8305 2 and 3 (separate look-ups for the
+//! families, and sorting) do not apply, because `getaddrinfo` returns the addresses of both
+//! families together and sorted.
 
 mod error;
 #[cfg(test)]
@@ -19,22 +20,24 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::error::Failure;
-pub use self::error::{ConnectError, ConnectFault};
+use self::error::ConnectFailure;
+pub(super) use self::error::system_text;
+pub use self::error::{ConnectError, ConnectErrorKind};
 use super::socket::Socket;
 
-/// How long an address has before the next one is tried as well (RFC 8305 section 8).
+/// The time from the start of one attempt to the start of the next attempt (RFC 8305 8).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// How many addresses are tried: with more than that, a time limit would pass in staggering.
+/// The maximum number of addresses that are tried. Further addresses are ignored, because their
+/// attempts would not start within a usual time limit.
 const ADDRESSES: usize = 32;
 
-/// Where a relay is.
+/// The address of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// On TCP: a name or an address (in brackets or bare), and a port.
+    /// A TCP address: a host name or an IP address (with or without brackets), and a port.
     Tcp(String, u16),
-    /// On a unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -50,25 +53,28 @@ impl fmt::Display for Target {
     }
 }
 
-/// How to get there.
+/// The settings for connecting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectSettings {
-    /// The local host ("" is any) and port (0 is any) to come from.
+    /// The local host ("" for any) and port (0 for any) to bind sockets to; `None` to bind no
+    /// socket.
     pub source: Option<(String, u16)>,
-    /// How long the whole may take, the name's resolution included.
+    /// The time limit for connecting, including name resolution.
     pub limit: Duration,
 }
 
-/// Connects, and turns off Nagle's algorithm: what is written is a whole flight.
+/// Connects to `target`, and disables Nagle's algorithm (RFC 896), because every write is a whole
+/// flight of commands.
 ///
-/// The resolution runs in the runtime's blocking pool and cannot be cut short; a runtime that is
-/// dropped waits for it unless it is shut down in the background.
+/// Name resolution runs in the runtime's blocking pool and cannot be cancelled. So dropping a
+/// runtime waits for the end of name resolution. `shutdown_background` does not wait.
 ///
 /// # Errors
 ///
-/// [`ConnectError`] with the most telling of all failures.
+/// [`ConnectError`] with the most informative of all failures.
 pub async fn connect(target: &Target, settings: &ConnectSettings) -> Result<Socket, ConnectError> {
-    // Outside of the future, so that it outlives the time limit.
+    // `failure` is declared outside of the future, so that it is available after the time limit has
+    // cancelled the future.
     let mut failure = None;
     match timeout(settings.limit, attempt(target, settings, &mut failure)).await {
         Ok(result) => result,
@@ -79,7 +85,7 @@ pub async fn connect(target: &Target, settings: &ConnectSettings) -> Result<Sock
 async fn attempt(
     target: &Target,
     settings: &ConnectSettings,
-    failure: &mut Option<Failure>,
+    failure: &mut Option<ConnectFailure>,
 ) -> Result<Socket, ConnectError> {
     let (host, port) = match target {
         Target::Unix(path) => return connect_unix(target, path).await,
@@ -127,7 +133,8 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The addresses to come from, for each family at most the first one is used.
+/// Returns the addresses to bind sockets to. `of_family` uses only the first address of each
+/// family.
 async fn source_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if host.is_empty() {
         return Ok(vec![
@@ -138,8 +145,8 @@ async fn source_addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> 
     resolve(host, port).await
 }
 
-/// The families in turn, beginning with that of the first address, each in its own order and each
-/// address once.
+/// Sorts addresses so that the families alternate, starting with the family of the first address
+/// (RFC 8305 4). Each family keeps its order, and each address occurs once.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -160,12 +167,13 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Starts an attempt each [`STAGGER`], or as soon as one has failed; the first connection is taken,
-/// and all other attempts end with it. None where all failed; `failure` is the most telling so far.
+/// Starts the attempts one after the other. The next attempt starts after the time [`STAGGER`], or
+/// as soon as an attempt has failed. Returns the first connection and cancels all other attempts.
+/// Returns `None` if all attempts failed. `failure` receives the most informative failure.
 async fn race(
     addresses: Vec<SocketAddr>,
     sources: Option<&[SocketAddr]>,
-    failure: &mut Option<Failure>,
+    failure: &mut Option<ConnectFailure>,
 ) -> Option<TcpStream> {
     let mut attempts = JoinSet::new();
     let mut waiting = addresses.into_iter().peekable();
@@ -183,12 +191,12 @@ async fn race(
             }
         };
         match ended {
-            // None is under way; the loop goes on where one is to be started still.
+            // All attempts failed: no attempt is running, and no address is left.
             None if waiting.peek().is_none() => return None,
-            // An attempt that panicked or was cancelled says nothing.
+            // A task that panicked or was cancelled has no failure to report.
             None | Some(Err(_)) => {}
             Some(Ok((_, Ok(stream)))) => return Some(stream),
-            Some(Ok((address, Err(error)))) => Failure::new(address, error).note(failure),
+            Some(Ok((address, Err(error)))) => ConnectFailure::new(address, error).keep_in(failure),
         }
     }
 }
@@ -198,7 +206,8 @@ fn of_family(sources: &[SocketAddr], address: SocketAddr) -> Option<SocketAddr> 
     sources.find(|source| source.is_ipv6() == address.is_ipv6())
 }
 
-/// `source` is none where none is asked for, and holds none where the family has none.
+/// Connects to one address. `source` is `None` if no source address is configured. It is
+/// `Some(None)` if no source address has the family of `address`.
 async fn connect_tcp(
     address: SocketAddr,
     source: Option<Option<SocketAddr>>,
@@ -213,8 +222,9 @@ async fn connect_tcp(
         None => {}
         Some(None) => return Err(io::ErrorKind::NetworkUnreachable.into()),
         Some(Some(source)) => {
-            // A given port is free again at once when the connection before has ended. Elsewhere
-            // the option means something else.
+            // This option allows binding a configured port while an earlier connection is in
+            // TIME-WAIT. On systems other than Unix, the option has another meaning, so it is not
+            // set.
             #[cfg(unix)]
             socket.set_reuseaddr(source.port() != 0)?;
             socket.bind(source)?;

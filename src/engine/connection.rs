@@ -1,18 +1,43 @@
-//! One connection: a session's octets through a transport, until one of them is at its end.
+//! One connection: a task that moves the bytes of a session through a transport, until the session
+//! or the transport ends.
 //!
-//! A turn takes messages, writes, reads and takes note of what was decided; it waits only when
-//! none of that is possible. So replies are read while a message is written, and a connection that
-//! was left alone has its 421 or its end read before the next message is begun on it.
+//! # Theory of operation
+//!
+//! A [`Session`] implements SMTP and uses no socket. A [`Transport`] implements sockets and TLS,
+//! without SMTP. The pool holds the messages. This task moves bytes and messages between the three:
+//!
+//! ```text
+//!     pool ── next_message ──► begin ──► session ── slices ──► poll_send ──► transport
+//!     pool ◄── settle ── take_events ◄── session ◄─ receive_data ◄─ poll_read ◄──┘
+//! ```
+//!
+//! A turn of the loop processes events, starts messages, writes and reads. The task waits only when
+//! none of these is possible. So the task reads replies while it writes a message. Otherwise a
+//! deadlock is possible, because a server may stop reading until the client has read its replies
+//! (RFC 2920 3.1).
+//!
+//! # Guarantees
+//!
+//! - Each job returns to the pool exactly once. `in_flight` holds the jobs in the order in which
+//!   the session finishes them, oldest first. A job enters `in_flight` before any byte of it is
+//!   written. `end` and `end_after_panic` return the remaining jobs.
+//! - An idle connection is checked before the next message starts. If the relay has sent a 421 or
+//!   has closed the connection, the message stays in the queue, and no attempt is counted.
+//! - After the connection is lost, the session receives the number of bytes that the relay cannot
+//!   have read. A message is sent again if the relay cannot have read its terminator. Otherwise the
+//!   outcome of the message is unknown, because the terminator transfers the responsibility for the
+//!   message to the relay (RFC 5321 4.1.1.4).
+//! - Every wait has a deadline (RFC 5321 4.5.3.2). The deadline for a reply applies to the whole
+//!   reply, so a server cannot extend the deadline by sending single bytes.
 
-mod fault;
 mod opening;
+mod panic;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,91 +46,109 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::futures::Notified;
 use tokio::time::{Sleep, sleep_until};
 
-use self::fault::caught;
 use self::opening::{open, secure};
-use super::connect::Target;
-use super::door::Request;
+use self::panic::caught;
+use super::busy_poll::PollHistory;
+use super::connect::{Target, system_text};
+use super::failure::{ConnectionFailure, FailureKind};
 use super::job::Job;
-use super::lookout::Patience;
-use super::pool::{Failure, FailureKind, Pool, Turn};
-use super::transport::{Look, Transport};
+use super::pool::{NextMessage, Pool};
+use super::queue::Request;
+use super::transport::{Available, Transport};
+use crate::auth::{MechanismRow, Secret};
 use crate::certificate::certificate_digest;
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
-use crate::reply::Reply;
-use crate::session::{Cause, Closed, Envelope, Event, Fate, Mode, Options, Secret, Session};
+use crate::outcome::MessageOutcome;
+use crate::session::{Cause, Closed, Envelope, Event, Mode, Session, SessionOptions};
 
-/// How much one read may bring: the replies to a large window.
+/// The maximum number of bytes in one read. One read is enough for the replies to the messages of a
+/// large window.
 const READ_SIZE: usize = 64 * 1024;
 
-/// A connection that ends after so long a rest says nothing about how many messages it takes.
-const REST: Duration = Duration::from_secs(1);
+/// The maximum number of slices in one write.
+const SLICES: usize = 64;
 
-/// Opens a connection and sends over it until it is at its end.
+/// The minimum idle time after which the end of a connection counts as an idle timeout of the
+/// relay. After a shorter idle time, the relay may have ended the connection because of the number
+/// of messages.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// Opens a connection, and sends messages until the connection ends.
 pub(super) async fn run(pool: Rc<Pool>, number: u64) {
     let opened = caught(open(&pool, number)).await;
-    match opened.unwrap_or_else(|fault| Err(Failure::internal(&fault))) {
+    match opened.unwrap_or_else(|panic| Err(ConnectionFailure::internal(&panic))) {
         Ok(Some(transport)) => {
             let mut connection = Connection::new(&pool, number, transport);
             match caught(connection.drive()).await {
                 Ok(closed) => connection.end(&closed),
-                Err(fault) => connection.abandon(&fault),
+                Err(panic) => connection.end_after_panic(&panic),
             }
         }
-        Ok(None) => pool.renewed(),
+        Ok(None) => pool.connection_renewed(),
         Err(failure) => {
             trace(&pool, number, [failure.text.clone()]);
-            pool.failed(&failure);
+            pool.connection_failed(&failure);
         }
     }
-    pool.flush();
+    // Deliver the outcomes now, without a wait for a full batch, because there may be no further
+    // outcome.
+    pool.deliver();
 }
 
 fn trace(pool: &Pool, number: u64, lines: impl IntoIterator<Item = String>) {
     if pool.settings.trace {
         let lines = lines.into_iter().map(|line| format!("[{number}] {line}"));
-        pool.door.request(lines.map(Request::Trace));
+        pool.queue.request(lines.map(Request::Trace));
     }
 }
 
 struct Connection<'a> {
     pool: &'a Pool,
     number: u64,
+    /// The transport; `None` during a TLS handshake and after a failed handshake.
     transport: Option<Transport>,
     session: Session,
-    /// The messages in flight, oldest first, as the session settles them.
-    jobs: VecDeque<Job>,
+    /// The messages in flight, oldest first.
+    in_flight: VecDeque<Job>,
     buffer: Vec<u8>,
-    opened: bool,
-    born: Instant,
-    decided: usize,
-    /// Whether the relay takes no more messages on it.
+    /// Whether the connection became ready for mail. The pool counts such connections as open.
+    ready: bool,
+    connected_at: Instant,
+    /// The number of messages that the connection carried.
+    carried: usize,
+    /// Whether the relay accepts no further message on this connection.
     full: bool,
-    /// When the last message came back.
-    worked: Instant,
-    /// Whether nothing was to be done on it for a while before its end.
-    rested: bool,
+    last_outcome_at: Instant,
+    /// Whether the connection was idle for `IDLE_TIME` or longer when it ended.
+    ended_idle: bool,
     descriptor: Option<i32>,
-    /// Since when the next reply is awaited, or there is nothing to do.
-    since: Instant,
-    answered: u64,
-    patience: Patience,
-    /// When there is a token for the next message.
+    /// The time at which the current wait started. Deadlines are counted from this time.
+    waiting_since: Instant,
+    replies_read: u64,
+    poll_history: PollHistory,
+    /// The time at which the rate allows the next message; `None` if no message waits for the rate.
     token_at: Option<Instant>,
-    counted: u64,
-    broken: Option<String>,
-    /// Whether the password could not be had: there may be one the next time.
-    passwordless: bool,
-    /// Whether something was read since the last write, which would have acknowledged it.
+    counted_bytes: u64,
+    /// The error of the socket. It is kept until all bytes that arrived before the error are read.
+    socket_error: Option<String>,
+    /// Whether reading the password failed. This failure is not permanent: the next login may
+    /// succeed.
+    password_failed: bool,
+    /// Whether no write followed the last read. In that case, no segment has acknowledged the bytes
+    /// read, so `quick_ack` has to do this.
     unacknowledged: bool,
-    /// Whether the pool knows that it can take a message at once.
-    free: bool,
+    /// Whether the pool counts this connection as idle.
+    counted_idle: bool,
 }
 
 impl<'a> Connection<'a> {
     fn new(pool: &'a Pool, number: u64, transport: Transport) -> Self {
         let descriptor = transport.descriptor();
         if let Some(descriptor) = descriptor {
-            pool.door.descriptor(descriptor, true);
+            // The queue records the descriptor, so that the child of a fork can close its copy of
+            // the socket. With an open copy, the relay would not see the end of the stream when
+            // this process closes the socket.
+            pool.queue.set_descriptor(descriptor, true);
         }
         let now = Instant::now();
         Self {
@@ -113,24 +156,24 @@ impl<'a> Connection<'a> {
             number,
             session: Session::new(options(pool, &transport)),
             transport: Some(transport),
-            jobs: VecDeque::new(),
+            in_flight: VecDeque::new(),
             buffer: vec![0; READ_SIZE],
-            opened: false,
-            born: now,
-            decided: 0,
+            ready: false,
+            connected_at: now,
+            carried: 0,
             full: false,
-            worked: now,
-            rested: false,
+            last_outcome_at: now,
+            ended_idle: false,
             descriptor,
-            since: now,
-            answered: 0,
-            patience: Patience::new(),
+            waiting_since: now,
+            replies_read: 0,
+            poll_history: PollHistory::new(),
             token_at: None,
-            counted: 0,
-            broken: None,
-            passwordless: false,
+            counted_bytes: 0,
+            socket_error: None,
+            password_failed: false,
             unacknowledged: false,
-            free: false,
+            counted_idle: false,
         }
     }
 
@@ -138,22 +181,26 @@ impl<'a> Connection<'a> {
         let mut sleep = Box::pin(sleep_until(Instant::now().into()));
         let pool = self.pool;
         loop {
+            // Events are processed first, so that after a refusal the prepared messages are
+            // withdrawn before they are written.
             if let Some(closed) = self.take_events().await {
                 return closed;
             }
-            self.fill();
-            self.tell_whether_free();
+            self.begin_messages();
+            self.update_idle();
             self.session.advance();
-            self.note();
+            self.report_progress();
             if self.session.has_event() {
                 continue;
             }
+            // `work` receives only the notifications that come after its creation. So `work` must
+            // exist before `turn` runs.
             let mut work = pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
         }
     }
 
-    /// Writes and reads until nothing is possible; ready as soon as something was.
+    /// Writes and reads as much as possible. `Ready` means that the loop has to run again.
     fn turn(
         &mut self,
         context: &mut Context<'_>,
@@ -161,41 +208,49 @@ impl<'a> Connection<'a> {
         sleep: Pin<&mut Sleep>,
     ) -> Poll<()> {
         if self.pool.cut.get() {
-            self.lose("the sender was closed");
+            self.connection_lost("the sender was closed");
             return Poll::Ready(());
         }
         let written = self.write(context);
         let read = self.read(context);
-        // What was ready may leave now.
+        // The reply just read may allow the session to write a prepared message. Writing here,
+        // before the events of the reply are processed, saves one turn of the loop.
         let written = written | (read && self.write(context));
-        if written | read || self.broken.is_some() {
-            self.finish_if_broken(read);
+        if written | read || self.socket_error.is_some() {
+            self.read_rest_after_error(read);
             return Poll::Ready(());
         }
-        // Ready even where it changes nothing: it has to be registered anew.
+        // This poll consumes the notification, so the loop has to run again and create a new
+        // `work`.
         if work.poll(context).is_ready() {
             return Poll::Ready(());
         }
-        if self.session.awaits().is_some() && !self.session.wants_write() {
-            self.patience.waits(&self.pool.lookout, self.since);
+        if self.session.awaited_phase().is_some() && !self.session.wants_write() {
+            self.poll_history
+                .awaits_reply(&self.pool.busy_poll, self.waiting_since);
         }
         self.sleep(context, sleep)
     }
 
+    /// Waits until the deadline. Replies arrive far more often than deadlines pass. So a later
+    /// deadline does not reset the timer at once, but only when the timer fires.
     fn sleep(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         loop {
-            let (deadline, reason) = self.deadline();
+            let (deadline, purpose) = self.deadline();
             let now = Instant::now();
             if now >= deadline {
-                match reason {
+                match purpose {
                     Deadline::Token => return Poll::Ready(()),
-                    Deadline::Rest => self.session.quit(),
-                    Deadline::Write => self.lose("the relay took no more octets in time"),
+                    Deadline::Idle => self.session.quit(),
+                    Deadline::Write => {
+                        self.connection_lost("the relay accepted no more bytes in time");
+                    }
                     Deadline::Reply(limit) => {
-                        self.lose(&format!("no reply in {} seconds", limit.as_secs_f64()));
+                        let seconds = limit.as_secs_f64();
+                        self.connection_lost(&format!("no reply in {seconds} seconds"));
                     }
                 }
-                self.since = now;
+                self.waiting_since = now;
                 return Poll::Ready(());
             }
             let set: Instant = sleep.deadline().into();
@@ -208,67 +263,77 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// What is waited for, and how long.
+    /// Returns the next deadline and its purpose.
     fn deadline(&self) -> (Instant, Deadline) {
         let timeouts = &self.pool.settings.timeouts;
+        let since = self.waiting_since;
+        // RFC 5321 4.5.3.2.5: the time limit applies to each block of data, not to the whole
+        // message.
         if self.session.wants_write() {
-            return (self.since + timeouts.block, Deadline::Write);
+            return (since + timeouts.block, Deadline::Write);
         }
+        // No message depends on the reply to QUIT, so QUIT has a short time limit.
         if self.session.is_quitting() {
-            return (self.since + timeouts.quit, Deadline::Reply(timeouts.quit));
+            return (since + timeouts.quit, Deadline::Reply(timeouts.quit));
         }
-        let waited = match self.session.awaits() {
+        let (deadline, purpose) = match self.session.awaited_phase() {
+            // RFC 5321 4.5.3.2.1 to 4.5.3.2.6: each command has its own time limit.
             Some(phase) => {
                 let limit = timeouts.reply(phase);
-                (self.since + limit, Deadline::Reply(limit))
+                (since + limit, Deadline::Reply(limit))
             }
             None => {
-                let age = self.born + timeouts.age;
-                ((self.since + timeouts.idle).min(age), Deadline::Rest)
+                let age = self.connected_at + timeouts.age;
+                ((since + timeouts.idle).min(age), Deadline::Idle)
             }
         };
         match self.token_at {
-            Some(token_at) if token_at < waited.0 && self.session.room(false) > 0 => {
+            Some(token_at) if token_at < deadline && self.session.capacity(false) > 0 => {
                 (token_at, Deadline::Token)
             }
-            _ => waited,
+            _ => (deadline, purpose),
         }
     }
 
+    /// Writes as many bytes as the transport accepts. Returns whether it accepted any bytes.
     fn write(&mut self, context: &mut Context<'_>) -> bool {
         let Some(transport) = &mut self.transport else {
             return false;
         };
         let mut progress = false;
-        while self.broken.is_none() && self.session.wants_write() {
-            let mut pieces = Vec::with_capacity(64);
-            self.session.slices(&mut pieces);
-            let slices: Vec<IoSlice<'_>> = pieces.into_iter().map(IoSlice::new).collect();
+        while self.socket_error.is_none() && self.session.wants_write() {
+            let mut slices = Vec::with_capacity(SLICES);
+            self.session.slices(&mut slices);
+            let slices: Vec<IoSlice<'_>> = slices.into_iter().map(IoSlice::new).collect();
             match transport.poll_send(context, &slices) {
                 Poll::Ready(Ok(count)) => {
                     self.session.sent(count);
+                    // The segments of this write also acknowledge the bytes read before (RFC 9293
+                    // 3.8.6.3).
                     self.unacknowledged = false;
                     progress = true;
                 }
-                Poll::Ready(Err(error)) => self.broken = Some(error.to_string()),
+                Poll::Ready(Err(error)) => self.socket_error = Some(system_text(&error)),
                 Poll::Pending => break,
             }
         }
+        // TLS queues records until the socket accepts them, so the rest of them is written here.
         if let Poll::Ready(Err(error)) = transport.poll_flush(context) {
-            self.broken.get_or_insert(error.to_string());
+            self.socket_error.get_or_insert(system_text(&error));
         }
         if progress {
-            self.since = Instant::now();
+            self.waiting_since = Instant::now();
         }
         progress
     }
 
+    /// Reads the bytes that have arrived. Returns whether any bytes have arrived.
     fn read(&mut self, context: &mut Context<'_>) -> bool {
         let mut progress = false;
         while let Some(transport) = &mut self.transport {
             match transport.poll_read(context, &mut self.buffer) {
                 Poll::Ready(Ok(0)) => {
-                    self.broken
+                    self.socket_error
                         .get_or_insert("the relay closed the connection".to_owned());
                     break;
                 }
@@ -276,18 +341,19 @@ impl<'a> Connection<'a> {
                     self.session.receive_data(&self.buffer[..count]);
                     self.unacknowledged = true;
                     progress = true;
-                    // A full buffer may not be all; but what was decided is told first.
+                    // After a full buffer, more bytes may be waiting.
                     if count < self.buffer.len() {
                         break;
                     }
                 }
                 Poll::Ready(Err(error)) => {
-                    self.broken.get_or_insert(error.to_string());
+                    self.socket_error.get_or_insert(system_text(&error));
                     break;
                 }
                 Poll::Pending => {
-                    // A relay may hold the rest of its replies back until it is told that the
-                    // first have come (RFC 896).
+                    // RFC 896 (Nagle): a relay may hold back replies until the client acknowledges
+                    // earlier replies. The kernel delays acknowledgements by about 40 ms, unless
+                    // `quick_ack` is called.
                     if std::mem::take(&mut self.unacknowledged) {
                         transport.quick_ack();
                     }
@@ -295,119 +361,135 @@ impl<'a> Connection<'a> {
                 }
             }
         }
-        if self.session.answered() != self.answered {
+        if self.session.replies_read() != self.replies_read {
+            // At least one whole reply arrived. The next reply has a new time limit (RFC 5321
+            // 4.5.3.2).
             let now = Instant::now();
-            self.answered = self.session.answered();
-            self.patience.answered(now - self.since);
-            self.since = now;
+            self.replies_read = self.session.replies_read();
+            self.poll_history.reply_came(now - self.waiting_since);
+            self.waiting_since = now;
         }
         progress
     }
 
-    /// After a failed write what has arrived is read first: a 421 is often there, and what the
-    /// runtime knows of the socket may be older than that.
-    fn finish_if_broken(&mut self, read: bool) {
-        if read || self.broken.is_none() {
+    /// After an error of the socket, reads the bytes that arrived before the error. A relay that
+    /// ends a session sends the reason (421, RFC 5321 3.8) before it closes the connection. A write
+    /// may fail before this reply is read.
+    fn read_rest_after_error(&mut self, read: bool) {
+        if read || self.socket_error.is_none() {
             return;
         }
-        while let Some(Look::Data(data)) = self.transport.as_mut().map(Transport::look) {
+        while let Some(Available::Data(data)) =
+            self.transport.as_mut().map(Transport::read_available)
+        {
             self.session.receive_data(&data);
         }
-        if let Some(reason) = self.broken.take() {
-            self.lose(&reason);
+        if let Some(reason) = self.socket_error.take() {
+            self.connection_lost(&reason);
         }
     }
 
-    fn lose(&mut self, reason: &str) {
-        let withheld = self.transport.as_ref().map_or(0, |transport| {
+    /// Ends the session after the loss of the connection. The session needs the number of bytes
+    /// that the relay cannot have read. These are the bytes that the transport has accepted but not
+    /// settled (see [`Transport::settled`]).
+    fn connection_lost(&mut self, reason: &str) {
+        let unsent = self.transport.as_ref().map_or(0, |transport| {
             transport.accepted().saturating_sub(transport.settled())
         });
-        self.session.lose(reason, withheld);
+        self.session.connection_lost(reason, unsent);
     }
 
-    /// Begins as many messages as there is room for.
-    fn fill(&mut self) {
+    /// Starts as many messages as the session and the rate allow. Sends QUIT if no more messages
+    /// will follow.
+    fn begin_messages(&mut self) {
         self.token_at = None;
         if self.pool.is_ending() {
             self.retract();
         }
         let was_idle = self.session.is_idle();
-        if self.full || self.session.is_spent() || self.is_old() {
+        if self.full || self.session.is_exhausted() || self.is_old() {
+            // Messages in flight are finished before QUIT.
             if was_idle {
                 self.session.quit();
             }
             return;
         }
-        if was_idle && self.pool.has_ready() && !self.is_fit() {
+        if was_idle && self.pool.has_ready() && !self.is_alive() {
             return;
         }
-        let now = Instant::now();
-        let spare = self.patience.is_near() && self.pool.has_plenty(now);
-        while self.session.room(spare) > 0 {
-            match self.pool.next_turn(now) {
-                Turn::Job(job) => self.begin(*job, now),
-                Turn::At(later) => {
-                    self.token_at = Some(later);
+        let real = Instant::now();
+        let now = self.pool.clock.at(real);
+        let spare = self.poll_history.is_near() && self.pool.may_prepare(now);
+        while self.session.capacity(spare) > 0 {
+            match self.pool.next_message(now) {
+                NextMessage::Job(job) => self.begin(*job, now),
+                NextMessage::NotBefore(later) => {
+                    self.token_at = Some(real + self.pool.clock.real(later - now));
                     break;
                 }
-                Turn::None => break,
+                NextMessage::None => break,
             }
         }
         if was_idle && !self.session.is_idle() {
-            self.since = now;
+            self.waiting_since = real;
         }
         if self.pool.is_done() {
             self.session.quit();
         }
     }
 
-    /// A connection without a message takes the next one, so that none is opened for it.
-    fn tell_whether_free(&mut self) {
-        let free = self.session.is_idle();
-        if free != self.free {
-            self.free = free;
-            self.pool.free(free);
+    /// Reports to the pool whether this connection is idle. An idle connection sends the next
+    /// message, so the pool opens no new connection for that message.
+    fn update_idle(&mut self) {
+        let idle = self.session.is_idle();
+        if idle != self.counted_idle {
+            self.counted_idle = idle;
+            self.pool.set_idle(idle);
         }
     }
 
-    /// Whether a connection that was left alone can be used again: neither its end nor a 421 is
-    /// there. What the runtime knows of a socket is as old as its last pause, hence this look.
-    fn is_fit(&mut self) -> bool {
-        match self.transport.as_mut().map(Transport::look) {
-            Some(Look::Quiet) => true,
-            Some(Look::Data(data)) => {
+    /// Whether an idle connection can be used again, because neither a 421 nor the end of the
+    /// stream has arrived. This method reads from the kernel, because the runtime has only the
+    /// state of its last poll.
+    fn is_alive(&mut self) -> bool {
+        match self.transport.as_mut().map(Transport::read_available) {
+            Some(Available::Nothing) => true,
+            Some(Available::Data(data)) => {
                 self.session.receive_data(&data);
                 false
             }
-            Some(Look::Closed) | None => {
-                self.lose("the relay closed the connection");
+            Some(Available::Closed) | None => {
+                self.connection_lost("the relay closed the connection");
                 false
             }
         }
     }
 
     fn is_old(&self) -> bool {
-        self.born.elapsed() >= self.pool.settings.timeouts.age
+        self.connected_at.elapsed() >= self.pool.settings.timeouts.age
     }
 
     fn begin(&mut self, job: Job, now: Instant) {
-        // Before anything else: what is here has an outcome, whatever happens.
-        self.jobs.push_back(job);
-        let Some(job) = self.jobs.back_mut() else {
+        // The job is stored before any code that could panic, because a job in `in_flight` gets its
+        // outcome even after a panic.
+        self.in_flight.push_back(job);
+        let Some(job) = self.in_flight.back_mut() else {
             return;
         };
         #[cfg(test)]
-        super::rehearsal::panic_at(&self.pool.settings, "begin");
-        let limits = self.session.offer().limits;
+        super::test_support::panic_at(&self.pool.settings, "begin");
+        // RFC 9422 4.2, 4.3: a relay may announce a maximum number of recipients and of their
+        // domains.
+        let limits = self.session.capabilities().limits;
         let limit = limits.rcpt_max.unwrap_or(usize::MAX);
         job.begin(
             now,
-            self.pool.recipients().min(limit),
+            self.pool.max_recipients().min(limit),
             limits.rcpt_domain_max,
         );
         let survey = job.survey();
         let message = job.message();
-        let begun = self.session.begin(&Envelope {
+        let started = self.session.begin(&Envelope {
             sender: &message.sender,
             recipients: &job.paths(),
             mail_options: &message.mail_options,
@@ -415,41 +497,30 @@ impl<'a> Connection<'a> {
             content: &message.content,
             survey,
         });
-        if let Err(reason) = begun
-            && let Some(job) = self.jobs.pop_back()
+        // An error means that the message cannot be sent to this relay, for example because the
+        // relay lacks a capability. No byte of the message was written, so the connection can send
+        // the next message.
+        if let Err(reason) = started
+            && let Some(job) = self.in_flight.pop_back()
         {
-            self.pool.refuse(job, &reason, now);
+            self.pool.reject(job, &reason, now);
         }
     }
 
-    /// Takes note of what the session says; its end, if it is there.
+    /// Processes the events of the session. Returns the end of the session, if it has ended.
     async fn take_events(&mut self) -> Option<Closed> {
-        let resting = self.jobs.is_empty();
+        let no_message = self.in_flight.is_empty();
         while let Some(event) = self.session.next_event() {
             match event {
                 Event::Secure => self.secure().await,
                 Event::Authenticate(mechanism) => self.authenticate(mechanism).await,
                 Event::Ready => {
-                    self.opened = true;
-                    self.pool.opened(self.session.mode());
+                    self.ready = true;
+                    self.pool.connection_ready(self.session.mode());
                 }
-                Event::Settled(fate) => {
-                    if let Some(job) = self.jobs.pop_front() {
-                        self.worked = Instant::now();
-                        let accepted = matches!(fate, Fate::Accepted(_));
-                        let dealt_with = fate.is_dealt_with();
-                        let used = self.decided > 0;
-                        let full = self.pool.settle(job, fate, used, Instant::now());
-                        self.decided += usize::from(dealt_with && !full);
-                        self.full |= full;
-                        // Behind a refusal less is written ahead.
-                        if self.full || !accepted {
-                            self.retract();
-                        }
-                    }
-                }
+                Event::Finished(outcome) => self.finish_oldest(outcome),
                 Event::Closed(closed) => {
-                    self.rested = resting && self.worked.elapsed() >= REST;
+                    self.ended_idle = no_message && self.last_outcome_at.elapsed() >= IDLE_TIME;
                     return Some(closed);
                 }
             }
@@ -457,15 +528,37 @@ impl<'a> Connection<'a> {
         None
     }
 
-    /// What was begun and is not written yet is not for this connection any more.
+    /// Returns the oldest message in flight to the pool, with its outcome.
+    fn finish_oldest(&mut self, outcome: MessageOutcome) {
+        let Some(job) = self.in_flight.pop_front() else {
+            return;
+        };
+        let real = Instant::now();
+        self.last_outcome_at = real;
+        let accepted = outcome.is_accepted();
+        let counts = outcome.counts_for_connection();
+        let now = self.pool.clock.at(real);
+        let full = self.pool.settle(job, outcome, self.carried > 0, now);
+        self.carried += usize::from(counts && !full);
+        self.full |= full;
+        // After a refusal, the session waits for more replies before it writes (see `session`). So
+        // the prepared messages return to the pool, because another connection may send them
+        // sooner.
+        if self.full || !accepted {
+            self.retract();
+        }
+    }
+
+    /// Returns the prepared messages to the pool. No byte of a prepared message was written.
     fn retract(&mut self) {
         for _ in 0..self.session.retract() {
-            if let Some(job) = self.jobs.pop_back() {
+            if let Some(job) = self.in_flight.pop_back() {
                 self.pool.put_back(job);
             }
         }
     }
 
+    /// Performs the TLS handshake of STARTTLS (RFC 3207).
     async fn secure(&mut self) {
         let Some(transport) = self.transport.take() else {
             return;
@@ -476,8 +569,8 @@ impl<'a> Connection<'a> {
                 if self.pool.is_done() {
                     self.session.quit();
                 }
-                self.session.secured();
-                self.since = Instant::now();
+                self.session.tls_established();
+                self.waiting_since = Instant::now();
             }
             Ok(None) => {
                 self.session.quit();
@@ -485,21 +578,23 @@ impl<'a> Connection<'a> {
             }
             Err(failure) => self
                 .session
-                .fail(failure.kind == FailureKind::ForGood, &failure.text),
+                .fail(failure.kind == FailureKind::Permanent, &failure.text),
         }
     }
 
-    async fn authenticate(&mut self, mechanism: &str) {
+    /// Answers the session's request for a password (RFC 4954).
+    async fn authenticate(&mut self, mechanism: &MechanismRow) {
         let password = match self.pool.password().await {
             Ok(password) => password,
             Err(_) if self.pool.is_done() => return self.session.quit(),
             Err(reason) => {
-                self.passwordless = true;
-                return self.session.fail(true, &format!("no password: {reason}"));
+                self.password_failed = true;
+                let text = format!("reading the password failed: {reason}");
+                return self.session.fail(true, &text);
             }
         };
         let Some(nonce) = self.pool.nonce() else {
-            return self.session.fail(false, "the system has no random octets");
+            return self.session.fail(false, "the system gave no random bytes");
         };
         let binding = self.channel_binding(mechanism);
         let settings = &self.pool.settings;
@@ -512,15 +607,16 @@ impl<'a> Connection<'a> {
             host: &settings.host,
             port: settings.port,
         };
-        // Where it fails the session is over and says so.
+        // An error ends the session. The session reports the error as the reason for its end.
         let _ = self.session.authenticate(&secret);
-        self.since = Instant::now();
+        self.waiting_since = Instant::now();
     }
 
-    /// What a -PLUS mechanism binds to: `tls-exporter` (RFC 9266) on TLS 1.3. Servers that speak
-    /// TLS 1.2 are older than that, and know the certificate's digest (RFC 5929).
-    fn channel_binding(&self, mechanism: &str) -> Option<(&'static str, Vec<u8>)> {
-        if !mechanism.ends_with("-PLUS") {
+    /// Returns the channel binding for a -PLUS mechanism (RFC 5802 6). With TLS 1.3, this is
+    /// `tls-exporter` (RFC 9266). With TLS 1.2, this is the digest of the certificate (RFC 5929 4),
+    /// because most servers without TLS 1.3 are older than RFC 9266.
+    fn channel_binding(&self, mechanism: &MechanismRow) -> Option<(&'static str, Vec<u8>)> {
+        if !mechanism.needs_channel_binding {
             return None;
         }
         let transport = self.transport.as_ref()?;
@@ -533,89 +629,104 @@ impl<'a> Connection<'a> {
             .map(|data| ("tls-exporter", data))
     }
 
-    /// Tells what was traced, counted and decided.
-    fn note(&mut self) {
+    /// Reports the trace, the counters and the outcomes.
+    fn report_progress(&mut self) {
         #[cfg(test)]
-        if self.session.awaits() == Some(Phase::Body) && !self.session.wants_write() {
-            super::rehearsal::panic_at(&self.pool.settings, "body");
+        if self.session.awaited_phase() == Some(Phase::Body) && !self.session.wants_write() {
+            super::test_support::panic_at(&self.pool.settings, "body");
         }
         let lines = self.session.take_trace();
         if !lines.is_empty() {
             trace(self.pool, self.number, lines);
         }
         let sent = self.session.total_sent();
-        self.pool.count_bytes(sent - self.counted);
-        self.counted = sent;
-        self.pool.flush_if_due();
+        self.pool.count_bytes(sent - self.counted_bytes);
+        self.counted_bytes = sent;
+        self.pool.deliver_if_due();
     }
 
+    /// Reports the end of the session to the pool.
     fn end(mut self, closed: &Closed) {
-        while let Some(job) = self.jobs.pop_back() {
+        // The session has finished all messages except those of which no byte was written. These
+        // messages return to the front of the queue.
+        while let Some(job) = self.in_flight.pop_back() {
             self.pool.put_back(job);
         }
-        self.note();
-        self.leave_the_pool();
+        self.report_progress();
+        self.leave_pool();
         if let Some(transport) = self.transport.take() {
             transport.shutdown();
         }
         let discards = self.session.discards();
         if let Some(discards) = discards {
-            self.pool.learn_discards(discards);
+            self.pool.set_discards(discards);
         }
         let mut failure = failure_of(self.pool, closed, discards);
-        if let Some(failure) = failure.as_mut().filter(|_| self.passwordless) {
+        if let Some(failure) = failure.as_mut().filter(|_| self.password_failed) {
             failure.kind = FailureKind::Refused;
         }
-        if self.opened {
-            let ended = failure.as_ref().filter(|_| !self.rested);
-            // A 421 without such words may mean a restart: it takes a second one to believe it.
+        if self.ready {
+            // RFC 5321 3.8: a relay may close a connection that was idle for too long. This is not
+            // a failure.
+            let failure = failure.as_ref().filter(|_| !self.ended_idle);
+            // A 421 without a stated limit may mean a restart of the relay. The rate controller
+            // assumes a limit only if a second connection ends after the same number of messages.
             let full = match closed.cause {
-                Cause::Refused => is_full(closed) && !self.rested,
+                Cause::Refused => says_connection_full(closed) && !self.ended_idle,
                 _ => self.full,
             };
+            let exhausted = self.session.is_exhausted();
             self.pool
-                .closed(self.decided, ended, full, self.session.is_spent());
+                .connection_closed(self.carried, failure, full, exhausted);
         } else if let Some(failure) = failure {
-            self.pool.failed(&failure);
+            self.pool.connection_failed(&failure);
         } else {
-            self.pool.renewed();
+            self.pool.connection_renewed();
         }
     }
 
-    fn leave_the_pool(&mut self) {
-        if std::mem::take(&mut self.free) {
-            self.pool.free(false);
+    fn leave_pool(&mut self) {
+        if std::mem::take(&mut self.counted_idle) {
+            self.pool.set_idle(false);
         }
+        // The descriptor is removed before the socket is closed, because the system may reuse a
+        // closed descriptor at once.
         if let Some(descriptor) = self.descriptor {
-            self.pool.door.descriptor(descriptor, false);
+            self.pool.queue.set_descriptor(descriptor, false);
         }
     }
 }
 
-/// What a deadline is for.
+/// The purpose of a deadline.
 enum Deadline {
-    /// There is a token for the next message.
+    /// The time at which the rate allows the next message.
     Token,
-    /// A connection without work.
-    Rest,
-    /// The network, to take the next octets.
+    /// The end of the maximum idle time or of the maximum age.
+    Idle,
+    /// The time limit for the relay to accept more bytes.
     Write,
-    /// A whole reply, that has so long.
+    /// The time limit for the whole reply. The error text contains the duration.
     Reply(Duration),
 }
 
-fn options(pool: &Pool, transport: &Transport) -> Options {
+/// Returns the options of a new session, from the settings and from the results of earlier
+/// connections.
+fn options(pool: &Pool, transport: &Transport) -> SessionOptions {
     let settings = &pool.settings;
     let discards = pool.discards();
     let mode = match discards {
-        _ if pool.is_sequential() => Mode::Off,
+        _ if pool.is_pipelining_disabled() => Mode::Off,
+        // Window mode writes a chunk before the relay can refuse the BDAT. A server that does not
+        // discard the chunk of a refused BDAT would read the chunk as commands. So window mode is
+        // not used with such a server.
         Some(false) => settings.mode.min(Mode::Stream),
         _ => settings.mode,
     };
-    Options {
+    SessionOptions {
         lmtp: settings.lmtp,
         local_hostname: settings.local_hostname.clone(),
         starttls: settings.starttls,
+        // A Unix socket does not use a network, so a login needs no TLS.
         secured: transport.is_secured() || matches!(settings.target, Target::Unix(_)),
         credentials: settings.credentials.clone(),
         allow_plaintext_auth: settings.allow_plaintext_auth,
@@ -628,46 +739,47 @@ fn options(pool: &Pool, transport: &Transport) -> Options {
     }
 }
 
-/// What the end of a session means; `None` where it was in order.
-fn failure_of(pool: &Pool, closed: &Closed, discards: Option<bool>) -> Option<Failure> {
+/// Returns the failure that caused the end of a session; `None` after an orderly end or a failed
+/// discard test.
+fn failure_of(pool: &Pool, closed: &Closed, discards: Option<bool>) -> Option<ConnectionFailure> {
     let relay = &pool.settings.target;
     let phase = closed.phase.unwrap_or(Phase::Connect);
     let kind = match &closed.cause {
         Cause::Quit => return None,
-        // The relay is fine, and the next connection knows better.
+        // The discard test failed. This is not a failure of the relay, because the next connection
+        // does not use window mode.
         Cause::Fault(_) if discards == Some(false) && phase == Phase::Rset => return None,
-        Cause::Unusable(_) => FailureKind::ForGood,
-        Cause::Fault(_) | Cause::Lost(_) => FailureKind::Passing,
+        Cause::Unusable(_) => FailureKind::Permanent,
+        Cause::Fault(_) | Cause::Lost(_) => FailureKind::Temporary,
         Cause::Refused => match &closed.reply {
             Some(reply) => {
                 let enhanced = reply.enhanced_status();
                 match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
-                    Blame::Relay if phase == Phase::Auth => FailureKind::ForGood,
+                    // RFC 4954 6: the credentials are wrong. The failure is permanent, because
+                    // another login with the same credentials may lock the account.
+                    Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
                     Blame::Relay => FailureKind::Refused,
-                    _ => FailureKind::Passing,
+                    _ => FailureKind::Temporary,
                 }
             }
-            None => FailureKind::Passing,
+            None => FailureKind::Temporary,
         },
     };
-    let text = match phase {
-        Phase::Auth if closed.cause == Cause::Refused => {
-            format!("{relay} refused the login: {}", closed.reason())
-        }
-        _ if closed.cause == Cause::Refused => {
-            format!("{relay} would not have us: {}", closed.reason())
-        }
-        _ => format!("{relay}: {}", closed.reason()),
+    let reason = closed.reason();
+    let text = match (&closed.cause, phase) {
+        (Cause::Refused, Phase::Auth) => format!("relay {relay} refused the login: {reason}"),
+        (Cause::Refused, _) => format!("relay {relay} rejected the session: {reason}"),
+        _ => format!("relay {relay}: {reason}"),
     };
-    Some(Failure {
+    Some(ConnectionFailure {
         text,
         reply: closed.reply.clone(),
         kind,
     })
 }
 
-/// Whether the relay said that the connection had its share of messages.
-fn is_full(closed: &Closed) -> bool {
-    let says_so = |reply: &Arc<Reply>| says_full(&reply.text);
-    closed.cause == Cause::Refused && closed.reply.as_ref().is_some_and(says_so)
+/// Whether the relay stated that the connection had carried its maximum number of messages.
+fn says_connection_full(closed: &Closed) -> bool {
+    let reply = closed.reply.as_ref();
+    closed.cause == Cause::Refused && reply.is_some_and(|reply| says_full(&reply.text))
 }

@@ -1,323 +1,282 @@
-//! One message's way to its outcome: which recipients are next, what a reply makes of them, and
-//! when it is over.
+//! One message until its final outcome: the recipients of the next transaction, and the effect of
+//! the replies on each recipient.
 //!
 //! ```text
-//!     the last word on a recipient     it is
-//!     2yz to the body                  accepted
-//!     5yz                              refused
-//!     4yz                              tried again after a while, up to `max_attempts` times; then deferred
-//!     4yz that says "slower"           the same, but the first ten times cost no attempt
-//!     not executed                     tried again at once; the first three times cost no attempt
-//!     452 behind accepted recipients   sent in a transaction of its own, at no cost
-//!     nothing, and the body is out     unknown, unless the caller wants it sent again
+//!     the reply for a recipient         result
+//!     2yz to the body                   accepted
+//!     5yz                               refused
+//!     4yz                               retried after a backoff; deferred after `max_attempts`
+//!     4yz that asks for a lower rate    retried; the first ten times are free
+//!     none, and not executed            retried at once; the first three times are free
+//!     452 after accepted recipients     sent in a further transaction; this is free
+//!     none after the terminator         unknown; retried only if the caller sets `resend_unknown`
 //! ```
 //!
-//! What is tried again is a recipient, never a message: those that have it, or may have it, are
-//! not named again.
+//! "Free" means that no attempt is counted.
+//!
+//! The engine retries recipients, never whole messages. A message is not sent again to a recipient
+//! that has received it. It is not sent again to a recipient that may have received it, unless the
+//! caller sets `resend_unknown`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::composer::Ahead;
+use super::queue::OutboxId;
+use super::render::RenderPermit;
 use super::settings::Backoff;
 use crate::content::{Content, Survey};
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
-use crate::outcome::{Status, message_status, recipient_status};
+use crate::outcome::{
+    MessageOutcome, RecipientOutcome, RecipientOutcomes, Status, recipient_status,
+};
 use crate::reply::Reply;
-use crate::session::{Fate, Word, shown};
 
-/// How often a message goes back to the queue, through its connection's fault, at no cost.
+/// The maximum number of free returns to the queue (no attempt is counted). A message returns to
+/// the queue if its transaction was not executed. The return is free, because its cause is usually
+/// a lost connection and not the message.
 const FREE_RETURNS: u32 = 3;
-/// How often it does so because the pace was too fast.
-const FREE_SLOWS: u32 = 10;
+/// The maximum number of free retries (no attempt is counted) after replies that ask for a lower
+/// rate.
+const FREE_SLOWDOWNS: u32 = 10;
 
-/// A message as the engine takes it.
+/// A message to send.
 pub struct Message {
-    /// Whom to tell.
-    pub channel: u64,
-    /// What the caller knows it by.
+    /// The outbox for the outcome.
+    pub outbox: OutboxId,
+    /// The caller's identifier of this message.
     pub token: u64,
     /// The reverse path in angle brackets.
     pub sender: Box<str>,
-    /// The forward paths, likewise; at least one.
+    /// The forward paths in angle brackets, at least one.
     pub recipients: Vec<Box<str>>,
-    /// ESMTP parameters of MAIL.
+    /// The ESMTP parameters of MAIL.
     pub mail_options: Vec<String>,
-    /// ESMTP parameters of each RCPT.
+    /// The ESMTP parameters of each RCPT.
     pub rcpt_options: Vec<String>,
-    /// The content; it goes back with the outcome, to be dropped by whoever made it.
+    /// The content. The engine returns the content with the outcome, so that a thread of the caller
+    /// drops the content and not the engine thread.
     pub content: Content,
-    /// Octets of the content.
+    /// The size of the content, in bytes.
     pub size: usize,
-    /// That it was written ahead, and is not begun.
-    pub ahead: Option<Ahead>,
+    /// The permit that counts this message against the render-ahead limit. It is released when
+    /// sending starts.
+    pub permit: Option<RenderPermit>,
 }
 
-/// What became of a recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Result {
-    /// Its fate.
-    pub status: Status,
-    /// Where it was decided.
-    pub phase: &'static str,
-    /// The reply that decided.
-    pub reply: Option<Arc<Reply>>,
-    /// The reason where no reply did.
-    pub reason: String,
-}
-
-impl Result {
-    fn replied(status: Status, phase: &'static str, reply: &Arc<Reply>) -> Self {
-        Self {
-            status,
-            phase,
-            reply: Some(Arc::clone(reply)),
-            reason: String::new(),
-        }
-    }
-
-    fn silent(status: Status, phase: &'static str, reason: &str) -> Self {
-        Self {
-            status,
-            phase,
-            reply: None,
-            reason: reason.to_owned(),
-        }
-    }
-
-    /// The words for it: the reply's, or the reason.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match &self.reply {
-            Some(reply) => shown(&reply.text),
-            None => self.reason.clone(),
-        }
-    }
-}
-
-/// The results of a message's recipients.
-#[derive(Debug)]
-pub enum Results {
-    /// The same for all of them.
-    Same(Result),
-    /// One each, in their order.
-    Each(Vec<Result>),
-}
-
-/// A message's outcome.
-pub struct Decided {
-    /// Whom to tell.
-    pub channel: u64,
-    /// What the caller knows it by.
+/// A message with its final outcome.
+pub struct FinishedMessage {
+    /// The outbox for the outcome.
+    pub outbox: OutboxId,
+    /// The caller's identifier of this message.
     pub token: u64,
-    /// The forward paths, as they were given.
+    /// The forward paths, as submitted.
     pub recipients: Vec<Box<str>>,
-    /// The whole message's status.
-    pub status: Status,
-    /// Its recipients'.
-    pub results: Results,
-    /// The reply to the body.
-    pub reply: Option<Arc<Reply>>,
-    /// Where it was decided.
-    pub phase: &'static str,
-    /// How often it was tried.
+    /// The final outcome, over all attempts.
+    pub outcome: MessageOutcome,
+    /// The number of attempts.
     pub attempts: u32,
-    /// From the first attempt to the end.
+    /// The time from the start of the first attempt to the outcome.
     pub time: Duration,
-    /// Octets of its content.
+    /// The size of the content, in bytes.
     pub size: usize,
-    /// The content, on its way back; `None` where it never got in.
+    /// The content, returned to the caller; `None` if the engine did not receive the content.
     pub content: Option<Content>,
 }
 
-impl Decided {
-    /// A message that did not get in.
+impl FinishedMessage {
+    /// Creates the outcome of a message that did not enter the queue. Either the message could not
+    /// be built (`Invalid`), or the engine accepts no more messages.
     #[must_use]
-    pub fn outside(
-        channel: u64,
+    pub fn unsent(
+        outbox: OutboxId,
         token: u64,
         recipients: Vec<Box<str>>,
         status: Status,
         reason: &str,
     ) -> Self {
-        let phase = match status {
-            Status::Invalid => "build",
-            _ => "connect",
-        };
+        let phase = (status != Status::Invalid).then_some(Phase::Connect);
+        let outcome = RecipientOutcome::without_reply(status, phase, reason.to_owned());
         Self {
-            channel,
+            outbox,
             token,
             recipients,
-            status,
-            results: Results::Same(Result::silent(status, phase, reason)),
-            reply: None,
-            phase,
+            outcome: MessageOutcome::same(outcome),
             attempts: 0,
             time: Duration::ZERO,
             size: 0,
             content: None,
         }
     }
+
+    /// The status of the message as a whole.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.outcome.status()
+    }
 }
 
-/// What the pool has to do besides.
+/// An action of the pool after an attempt, in addition to the next step of the job.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Advice {
-    /// Go slower.
-    Slower,
-    /// This connection takes no more messages.
-    ConnectionFull,
-    /// Stop: no message will fare better.
+pub enum PoolAction {
+    /// Lower the rate.
+    SlowDown,
+    /// Start no more messages on this connection.
+    CloseConnection,
+    /// Stop the engine, because the relay would refuse every message.
     Stop(Arc<Reply>),
-    /// So many recipients are taken in one transaction.
-    Recipients(usize),
+    /// Limit the number of recipients in one transaction to this number.
+    LimitRecipients(usize),
 }
 
-/// What is to be done with a job.
-pub enum Next {
-    /// It is over.
-    Decided(Decided),
-    /// It goes to the front of the queue.
-    Now(Job),
-    /// It waits so long.
-    Later(Job, Duration),
+/// The next step of a job after an attempt.
+pub enum NextStep {
+    /// The outcome of the message is final.
+    Finished(FinishedMessage),
+    /// The job returns to the front of the queue.
+    RetryNow(Job),
+    /// The job returns to the queue after this time.
+    RetryLater(Job, Duration),
 }
 
-/// What a job needs to know to decide.
+/// The settings that control the retries.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy {
-    /// Attempts at most.
+pub struct RetryPolicy {
+    /// The maximum number of attempts.
     pub max_attempts: u32,
-    /// The waits between them.
+    /// The waits between attempts.
     pub backoff: Backoff,
-    /// Whether what is unknown is sent again.
+    /// Whether the message is sent again to a recipient with an unknown outcome.
     pub resend_unknown: bool,
-    /// Whether the connection had carried anything before: one that had not is not full, whatever
-    /// the relay says.
+    /// Whether the connection carried a message before this one. Without an earlier message, the
+    /// connection cannot have reached a limit, even if the reply states a limit.
     pub used: bool,
 }
 
-/// A message on its way.
+/// A message without a final outcome, with the state of each recipient.
 pub struct Job {
     message: Message,
-    /// What the content was found to be, once it was looked through.
+    /// The result of the content scan; `None` before the scan.
     survey: Option<Survey>,
-    /// What is decided of each recipient; empty while that is nothing.
-    results: Vec<Option<Result>>,
-    /// Recipients that are to be named next, in their order.
+    /// The final outcome of each recipient. The vector is empty until the first outcome is final.
+    outcomes: Vec<Option<RecipientOutcome>>,
+    /// The recipients of the next transactions, in order. A recipient is an index into the
+    /// recipients of the message.
     pending: Vec<usize>,
-    /// Recipients of the transaction in flight.
+    /// The recipients of the transaction in flight.
     current: Vec<usize>,
-    /// Recipients that are tried again after a while, each with what it is if that is not to be.
-    deferred: Vec<(usize, Result)>,
-    /// What earlier attempts made of those that are tried again.
-    earlier: Vec<(usize, Result)>,
+    /// The recipients to retry later, each with the outcome to report if no retry happens.
+    deferred: Vec<(usize, RecipientOutcome)>,
+    /// The outcomes of earlier attempts for the recipients that are being retried.
+    earlier: Vec<(usize, RecipientOutcome)>,
     attempts: u32,
     returns: u32,
-    slows: u32,
-    begun: Option<Instant>,
+    slowdowns: u32,
+    started_at: Option<Instant>,
     reply: Option<Arc<Reply>>,
 }
 
-/// What stays of a message that a fault of our own has swallowed.
-pub struct Lost {
-    channel: u64,
+/// The data that is necessary to report a message if a bug loses the message itself.
+pub struct LostMessage {
+    outbox: OutboxId,
     token: u64,
     recipients: usize,
     size: usize,
 }
 
-impl Lost {
-    /// Its outcome: nobody can say.
+impl LostMessage {
+    /// Returns the outcome of the lost message: unknown for all recipients.
     #[must_use]
-    pub fn decided(self) -> Decided {
+    pub fn finish(self) -> FinishedMessage {
         let unnamed = vec![Box::from(""); self.recipients];
-        let reason = "internal fault: what became of it was lost";
-        Decided {
+        let reason = "internal error: the outcome of the message was lost";
+        FinishedMessage {
             size: self.size,
-            ..Decided::outside(self.channel, self.token, unnamed, Status::Unknown, reason)
+            ..FinishedMessage::unsent(self.outbox, self.token, unnamed, Status::Unknown, reason)
         }
     }
 }
 
-/// What a transaction left to do.
+/// The results of one attempt, except the final outcomes of recipients.
 #[derive(Default)]
-struct Round {
-    /// Recipients that the server took before it said that there were too many.
-    left: usize,
-    /// How many there were when it said so first.
+struct AttemptResults {
+    /// The number of recipients that were not refused at RCPT.
+    not_refused: usize,
+    /// The value of `not_refused` at the first "too many recipients" reply; `None` without such a
+    /// reply.
     limit: Option<usize>,
-    /// Those that were too many.
-    rest: Vec<usize>,
-    /// Those for which it was not executed, each with what it is if it is not sent again.
-    back: Vec<(usize, Result)>,
-    /// Those that were too fast, likewise.
-    slow: Vec<(usize, Result)>,
-    advice: Vec<Advice>,
+    /// The recipients that were refused as "too many recipients".
+    too_many: Vec<usize>,
+    /// The recipients for which the transaction was not executed, each with the outcome to report
+    /// if no retry happens.
+    returned: Vec<(usize, RecipientOutcome)>,
+    /// The recipients refused because of the rate, each with the outcome to report if no retry
+    /// happens.
+    slowed: Vec<(usize, RecipientOutcome)>,
+    actions: Vec<PoolAction>,
 }
 
-impl Round {
-    fn advise(&mut self, advice: Advice) {
-        if !self.advice.contains(&advice) {
-            self.advice.push(advice);
+impl AttemptResults {
+    fn request(&mut self, action: PoolAction) {
+        if !self.actions.contains(&action) {
+            self.actions.push(action);
         }
     }
 }
 
 impl Job {
-    /// A message that has just come in.
+    /// Creates a job for a new message. All recipients are pending.
     #[must_use]
     pub fn new(message: Message) -> Self {
         Self {
             pending: (0..message.recipients.len()).collect(),
             message,
             survey: None,
-            results: Vec::new(),
+            outcomes: Vec::new(),
             current: Vec::new(),
             deferred: Vec::new(),
             earlier: Vec::new(),
             attempts: 0,
             returns: 0,
-            slows: 0,
-            begun: None,
+            slowdowns: 0,
+            started_at: None,
             reply: None,
         }
     }
 
-    /// The message.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// Whether its content was looked through.
+    /// Whether the content was scanned.
     #[must_use]
     pub fn is_surveyed(&self) -> bool {
         self.survey.is_some()
     }
 
-    /// What its content was found to be; it is looked through once.
+    /// Returns the result of the content scan. The first call scans the content.
     pub fn survey(&mut self) -> Survey {
         let content = &self.message.content;
         *self.survey.get_or_insert_with(|| content.survey())
     }
 
-    /// What is needed to tell of it, should it get lost.
+    /// Returns the data that is necessary to report the message if a bug loses it.
     #[must_use]
-    pub fn lost(&self) -> Lost {
-        Lost {
-            channel: self.message.channel,
+    pub fn to_lost(&self) -> LostMessage {
+        LostMessage {
+            outbox: self.message.outbox,
             token: self.message.token,
             recipients: self.message.recipients.len(),
             size: self.message.size,
         }
     }
 
-    /// Takes the recipients of the next transaction: at most `limit` of them, of at most `domains`
-    /// domains (RFC 9422).
+    /// Chooses the recipients of the next transaction. `limit` is the maximum number of recipients.
+    /// `domains` is the maximum number of different domains (RFC 9422 4.3).
     pub fn begin(&mut self, now: Instant, limit: usize, domains: Option<usize>) {
-        self.begun.get_or_insert(now);
-        self.message.ahead = None;
+        self.started_at.get_or_insert(now);
+        self.message.permit = None;
         if self.pending.is_empty() {
             self.pending = self.deferred.iter().map(|(index, _)| *index).collect();
             self.pending.sort_unstable();
@@ -331,14 +290,14 @@ impl Job {
         self.current = std::mem::replace(&mut self.pending, rest);
     }
 
-    /// The paths of the transaction in flight.
+    /// Returns the paths of the recipients of the transaction in flight.
     #[must_use]
     pub fn paths(&self) -> Vec<&str> {
         let path = |index: &usize| &*self.message.recipients[*index];
         self.current.iter().map(path).collect()
     }
 
-    /// The transaction was never written: its recipients are as they were.
+    /// Undoes `begin`. The caller must ensure that no byte of the transaction was written.
     #[must_use]
     pub fn put_back(mut self) -> Self {
         self.pending.append(&mut self.current);
@@ -346,182 +305,187 @@ impl Job {
         self
     }
 
-    /// The transaction cannot be offered to this relay.
+    /// Finishes the recipients of the transaction as invalid, because the relay lacks a capability
+    /// that the message needs.
     #[must_use]
-    pub fn refuse(
+    pub fn reject(
         mut self,
         reason: &str,
         now: Instant,
         random: impl FnOnce() -> f64,
-        policy: &Policy,
-    ) -> Next {
+        policy: &RetryPolicy,
+    ) -> NextStep {
+        let phase = Some(Phase::Mail);
+        let invalid = RecipientOutcome::without_reply(Status::Invalid, phase, reason.to_owned());
         for index in std::mem::take(&mut self.current) {
-            self.decide(index, Result::silent(Status::Invalid, "mail", reason));
+            self.finish_recipient(index, invalid.clone());
         }
-        self.go_on(Round::default(), now, random, policy)
+        self.next_step(AttemptResults::default(), now, random, policy)
     }
 
-    /// What the server made of the transaction in flight; `random` gives a number from 0 to 1.
+    /// Applies the outcome of the transaction in flight. `random` returns a number from 0 to 1.
     #[must_use]
     pub fn settle(
         mut self,
-        fate: Fate,
+        outcome: MessageOutcome,
         now: Instant,
         random: impl FnOnce() -> f64,
-        policy: &Policy,
-    ) -> (Next, Vec<Advice>) {
+        policy: &RetryPolicy,
+    ) -> (NextStep, Vec<PoolAction>) {
         let current = std::mem::take(&mut self.current);
-        let (words, reply) = match fate {
-            Fate::Accepted(reply) => {
-                let reply = Arc::new(reply);
-                if current.len() == self.message.recipients.len() {
-                    let accepted = Result::replied(Status::Accepted, "body", &reply);
-                    self.attempts += 1;
-                    self.reply = Some(reply);
-                    return (
-                        Next::Decided(self.end(Results::Same(accepted), now)),
-                        Vec::new(),
-                    );
-                }
-                (
-                    vec![Word::Accepted(Arc::clone(&reply)); current.len()],
-                    Some(reply),
-                )
-            }
-            Fate::Words { words, reply } => (words, reply),
-        };
-        self.reply = reply.or(self.reply);
-        let mut round = Round::default();
-        for (index, word) in current.into_iter().zip(words) {
-            self.hear(index, word, &mut round, policy);
+        if outcome.is_accepted() && current.len() == self.message.recipients.len() {
+            // The common case: all recipients are accepted in one transaction. It needs no
+            // allocation for each recipient.
+            self.attempts += 1;
+            self.reply = outcome.reply;
+            return (
+                NextStep::Finished(self.finish(outcome.recipients, now)),
+                Vec::new(),
+            );
         }
-        // A full mailbox gets 452 too: where the relay took another one behind it, it did not count.
-        if let Some(limit) = round.limit.filter(|limit| *limit == round.left) {
-            round.advise(Advice::Recipients(limit));
+        self.reply = outcome.reply.or(self.reply);
+        let mut results = AttemptResults::default();
+        for (position, index) in current.into_iter().enumerate() {
+            let recipient = outcome.recipients.get(position).clone();
+            self.record(index, recipient, &mut results, policy);
         }
-        let advice = std::mem::take(&mut round.advice);
-        (self.go_on(round, now, random, policy), advice)
+        // 452 may also mean a full mailbox. If the relay accepted a further recipient after the
+        // 452, this 452 did not mean a limit.
+        if let Some(limit) = results.limit.filter(|limit| *limit == results.not_refused) {
+            results.request(PoolAction::LimitRecipients(limit));
+        }
+        let actions = std::mem::take(&mut results.actions);
+        (self.next_step(results, now, random, policy), actions)
     }
 
-    /// Nothing more will be tried.
+    /// Finishes the message without a further attempt. `reason` is reported for the recipients that
+    /// were never attempted.
     #[must_use]
-    pub fn give_up(mut self, reason: &str, now: Instant) -> Decided {
-        for (index, result) in std::mem::take(&mut self.deferred) {
-            self.decide(index, result);
+    pub fn give_up(mut self, reason: &str, now: Instant) -> FinishedMessage {
+        for (index, outcome) in std::mem::take(&mut self.deferred) {
+            self.finish_recipient(index, outcome);
         }
-        for (index, result) in std::mem::take(&mut self.earlier).into_iter().rev() {
-            if self.results.get(index).is_none_or(Option::is_none) {
-                self.decide(index, result);
+        for (index, outcome) in std::mem::take(&mut self.earlier).into_iter().rev() {
+            if self.outcomes.get(index).is_none_or(Option::is_none) {
+                self.finish_recipient(index, outcome);
             }
         }
-        let unsent = Result::silent(Status::NotAttempted, "connect", reason);
-        if self.results.is_empty() {
-            return self.end(Results::Same(unsent), now);
+        let phase = Some(Phase::Connect);
+        let unsent =
+            RecipientOutcome::without_reply(Status::NotAttempted, phase, reason.to_owned());
+        if self.outcomes.is_empty() {
+            return self.finish(RecipientOutcomes::Same(unsent), now);
         }
-        let results = std::mem::take(&mut self.results);
-        let results = results
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let outcomes = outcomes
             .into_iter()
-            .map(|result| result.unwrap_or_else(|| unsent.clone()));
-        let results = results.collect();
-        self.end(Results::Each(results), now)
+            .map(|outcome| outcome.unwrap_or_else(|| unsent.clone()))
+            .collect();
+        self.finish(RecipientOutcomes::Each(outcomes), now)
     }
 
-    fn hear(&mut self, index: usize, word: Word, round: &mut Round, policy: &Policy) {
-        let refused_at_rcpt = matches!(word, Word::Refused(Phase::Rcpt, _));
-        match word {
-            Word::Accepted(reply) => {
-                self.decide(index, Result::replied(Status::Accepted, "body", &reply));
-            }
-            Word::Returned(reply) => round.back.push((index, not_executed(reply.as_ref()))),
-            Word::Unknown(reason) => {
-                let lost = format!("the connection was lost before the final reply: {reason}");
-                let unknown = Result::silent(Status::Unknown, "body", &lost);
-                if policy.resend_unknown {
-                    self.deferred.push((index, unknown));
-                } else {
-                    self.decide(index, unknown);
-                }
-            }
-            Word::Refused(phase, reply) => {
-                self.hear_refusal(index, phase, &reply, round, policy);
-            }
-        }
-        round.left += usize::from(!refused_at_rcpt);
-    }
-
-    fn hear_refusal(
+    fn record(
         &mut self,
         index: usize,
-        phase: Phase,
-        reply: &Arc<Reply>,
-        round: &mut Round,
-        policy: &Policy,
+        outcome: RecipientOutcome,
+        results: &mut AttemptResults,
+        policy: &RetryPolicy,
     ) {
-        let enhanced = reply.enhanced_status();
-        // A full mailbox gets 452 too, and says so.
-        let too_many = match enhanced {
+        let refused =
+            outcome.status != Status::Accepted && outcome.reply.is_some() && !outcome.not_executed;
+        let refused_at_rcpt = refused && outcome.phase == Some(Phase::Rcpt);
+        if refused {
+            self.record_refusal(index, outcome, results, policy);
+        } else if outcome.not_executed {
+            results.returned.push((index, outcome));
+        } else if outcome.status == Status::Unknown && policy.resend_unknown {
+            self.deferred.push((index, outcome));
+        } else {
+            self.finish_recipient(index, outcome);
+        }
+        results.not_refused += usize::from(!refused_at_rcpt);
+    }
+
+    fn record_refusal(
+        &mut self,
+        index: usize,
+        outcome: RecipientOutcome,
+        results: &mut AttemptResults,
+        policy: &RetryPolicy,
+    ) {
+        let (Some(phase), Some(reply)) = (outcome.phase, &outcome.reply) else {
+            // This case does not occur: `record` has checked that there is a reply, and every reply
+            // has a phase.
+            return self.finish_recipient(index, outcome);
+        };
+        // RFC 5321 4.5.3.1.10: 452 means "too many recipients". A full mailbox gets 452 as well,
+        // but with its own enhanced status code (4.2.2, RFC 3463 3.3).
+        let too_many = match reply.enhanced_status() {
             Some(status) => matches!(status, "4.5.3" | "4.3.1" | "4.5.0"),
             None => reply.code == 452,
         };
-        if phase == Phase::Rcpt && too_many && round.left > 0 {
-            round.limit.get_or_insert(round.left);
-            round.rest.push(index);
+        if phase == Phase::Rcpt && too_many && results.not_refused > 0 {
+            results.limit.get_or_insert(results.not_refused);
+            results.too_many.push(index);
             return;
         }
-        let status = recipient_status(reply.code.into());
-        let result = Result::replied(status, phase_name(phase), reply);
         match blame(phase, reply, policy) {
             Blame::Relay => {
-                round.advise(Advice::Stop(Arc::clone(reply)));
+                results.request(PoolAction::Stop(Arc::clone(reply)));
                 let status = Status::NotAttempted;
-                self.decide(index, Result { status, ..result });
+                self.finish_recipient(index, RecipientOutcome { status, ..outcome });
             }
             Blame::Connection => {
-                round.advise(Advice::ConnectionFull);
-                round.back.push((index, result));
+                results.request(PoolAction::CloseConnection);
+                results.returned.push((index, outcome));
             }
             Blame::Slower => {
-                round.advise(Advice::Slower);
-                round.slow.push((index, result));
+                results.request(PoolAction::SlowDown);
+                results.slowed.push((index, outcome));
             }
-            Blame::Recipient | Blame::Message if status == Status::Deferred => {
-                self.deferred.push((index, result));
+            Blame::Recipient | Blame::Message if outcome.status == Status::Deferred => {
+                self.deferred.push((index, outcome));
             }
-            Blame::Recipient | Blame::Message => self.decide(index, result),
+            Blame::Recipient | Blame::Message => self.finish_recipient(index, outcome),
         }
     }
 
-    fn go_on(
+    fn next_step(
         mut self,
-        round: Round,
+        results: AttemptResults,
         now: Instant,
         random: impl FnOnce() -> f64,
-        policy: &Policy,
-    ) -> Next {
-        self.pending.extend(round.rest);
-        self.slows += u32::from(!round.slow.is_empty());
-        if self.slows <= FREE_SLOWS {
-            self.pending
-                .extend(round.slow.into_iter().map(|(index, _)| index));
+        policy: &RetryPolicy,
+    ) -> NextStep {
+        self.pending.extend(results.too_many);
+        self.slowdowns += u32::from(!results.slowed.is_empty());
+        if self.slowdowns <= FREE_SLOWDOWNS {
+            let slowed = results.slowed.into_iter();
+            self.pending.extend(slowed.map(|(index, _)| index));
         } else {
-            self.deferred.extend(round.slow);
+            self.deferred.extend(results.slowed);
         }
-        let counted = self.go_back(round.back, policy);
+        let counted = self.take_returned(results.returned, policy);
         if !self.pending.is_empty() {
             self.pending.sort_unstable();
-            return Next::Now(self);
+            return NextStep::RetryNow(self);
         }
         self.attempts += u32::from(!counted);
         if !self.deferred.is_empty() && self.attempts < policy.max_attempts {
             let delay = policy.backoff.delay(self.attempts, random());
-            return Next::Later(self, delay);
+            return NextStep::RetryLater(self, delay);
         }
-        Next::Decided(self.give_up("", now))
+        NextStep::Finished(self.give_up("", now))
     }
 
-    /// Says whether that was counted as an attempt.
-    fn go_back(&mut self, back: Vec<(usize, Result)>, policy: &Policy) -> bool {
-        if back.is_empty() {
+    /// Makes the returned recipients pending again, as long as attempts are left. Returns whether
+    /// this return counted as an attempt.
+    fn take_returned(
+        &mut self,
+        returned: Vec<(usize, RecipientOutcome)>,
+        policy: &RetryPolicy,
+    ) -> bool {
+        if returned.is_empty() {
             return false;
         }
         self.returns += 1;
@@ -529,58 +493,52 @@ impl Job {
         self.attempts += u32::from(counted);
         if self.attempts < policy.max_attempts {
             self.pending
-                .extend(back.into_iter().map(|(index, _)| index));
+                .extend(returned.into_iter().map(|(index, _)| index));
         } else {
-            for (index, result) in back {
-                self.decide(index, result);
+            for (index, outcome) in returned {
+                self.finish_recipient(index, outcome);
             }
         }
         counted
     }
 
-    fn decide(&mut self, index: usize, result: Result) {
-        if self.results.is_empty() {
-            self.results.resize(self.message.recipients.len(), None);
+    fn finish_recipient(&mut self, index: usize, outcome: RecipientOutcome) {
+        if self.outcomes.is_empty() {
+            self.outcomes.resize(self.message.recipients.len(), None);
         }
-        // What may have been delivered once is not undone by a later refusal.
-        let doubt = self
+        // An earlier attempt with an unknown outcome may have delivered the message. So a later
+        // refusal does not replace that outcome.
+        let unknown = self
             .earlier
             .iter()
-            .find(|(earlier, result)| *earlier == index && result.status == Status::Unknown);
-        self.results[index] = Some(match doubt {
-            Some((_, unknown)) if result.status != Status::Accepted => unknown.clone(),
-            _ => result,
+            .find(|(earlier, outcome)| *earlier == index && outcome.status == Status::Unknown);
+        self.outcomes[index] = Some(match unknown {
+            Some((_, unknown)) if outcome.status != Status::Accepted => unknown.clone(),
+            _ => outcome,
         });
     }
 
-    fn end(self, results: Results, now: Instant) -> Decided {
-        let (status, phase) = match &results {
-            Results::Same(result) => (result.status, result.phase),
-            Results::Each(each) => {
-                let statuses: Vec<Status> = each.iter().map(|result| result.status).collect();
-                let first = each.iter().find(|result| result.status != Status::Accepted);
-                // A message has at least one recipient.
-                let status = message_status(&statuses).unwrap_or(Status::NotAttempted);
-                (status, first.map_or("body", |result| result.phase))
-            }
-        };
-        let begun = self.begun;
-        Decided {
-            channel: self.message.channel,
+    fn finish(self, recipients: RecipientOutcomes, now: Instant) -> FinishedMessage {
+        let started_at = self.started_at;
+        FinishedMessage {
+            outbox: self.message.outbox,
             token: self.message.token,
             recipients: self.message.recipients,
-            status,
-            results,
-            reply: self.reply,
-            phase,
+            outcome: MessageOutcome {
+                recipients,
+                reply: self.reply,
+            },
             attempts: self.attempts,
-            time: begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun)),
+            time: started_at.map_or(Duration::ZERO, |started_at| {
+                now.saturating_duration_since(started_at)
+            }),
             size: self.message.size,
             content: Some(self.message.content),
         }
     }
 
-    /// How many of the pending recipients, from the front, are within so many domains.
+    /// Returns the number of recipients at the start of `pending` that together have no more than
+    /// `domains` different domains.
     fn within_domains(&self, domains: usize) -> usize {
         let mut seen: Vec<&str> = Vec::with_capacity(domains);
         for (count, index) in self.pending.iter().enumerate() {
@@ -598,9 +556,11 @@ impl Job {
     }
 }
 
-/// Whom a refusal concerns. It is the sender who has sent too many messages where the connection has
-/// carried none; a 421 has ended it all the same.
-fn blame(phase: Phase, reply: &Reply, policy: &Policy) -> Blame {
+/// Returns the cause of a refusal. If the connection carried no earlier message, a reply "too many
+/// messages" cannot mean a limit of the connection. A 4yz with this text asks for a lower rate, and
+/// a 5yz with this text refuses the message. The exception is the code 421, which always concerns
+/// the connection, because the relay ends the connection after it.
+fn blame(phase: Phase, reply: &Reply, policy: &RetryPolicy) -> Blame {
     let code = reply.code.into();
     match diagnose(phase, code, &reply.text, reply.enhanced_status()) {
         Blame::Connection if !policy.used && code != 421 && says_full(&reply.text) => {
@@ -610,34 +570,6 @@ fn blame(phase: Phase, reply: &Reply, policy: &Policy) -> Blame {
             }
         }
         blame => blame,
-    }
-}
-
-fn not_executed(reply: Option<&Arc<Reply>>) -> Result {
-    match reply {
-        Some(reply) => {
-            let status = match recipient_status(reply.code.into()) {
-                status @ (Status::Deferred | Status::Refused) => status,
-                _ => Status::NotAttempted,
-            };
-            Result::replied(status, "connect", reply)
-        }
-        None => {
-            let reason = "the connection was lost again and again before the message was sent";
-            Result::silent(Status::NotAttempted, "connect", reason)
-        }
-    }
-}
-
-/// The name of a phase, as outcomes tell it.
-#[must_use]
-pub fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Mail => "mail",
-        Phase::Rcpt => "rcpt",
-        Phase::Data => "data",
-        Phase::Body => "body",
-        _ => "connect",
     }
 }
 

@@ -1,38 +1,42 @@
-//! The engine: connections to a relay, many at once, on one thread.
+//! The engine: one thread that sends messages to one relay over several connections.
 //!
 //! ```text
-//!     outside         Engine ── door: messages in, outcomes out, in batches
-//!                                 │
-//!     the thread      pool: what waits, what is believed (governor), who connects
-//!                      ├── connection: a session's octets through a transport
-//!                      └── …
+//!     callers         Engine ── queue: messages in, outcomes out, in batches
+//!                       │         ▲
+//!     render workers    │         └── render: renders pending messages
+//!                       │
+//!     engine thread   pool: waiting messages, learned limits, number of connections
+//!                       ├── connection: moves the bytes of a session through a transport
+//!                       └── …
 //! ```
 //!
-//! - [`door`] is all that the thread shares with others; [`settings`] what it was told.
-//! - [`composer`] writes what comes in as a draft, on threads of its own.
-//! - [`list`] reads the recipients of a merge from their file.
-//! - [`lookout`] keeps the thread from a rest that would cost more than the reply it waits for.
-//! - [`job`] is one message's way to its outcome; [`governor`] what the relay is believed to take.
-//! - [`socket`] is what the kernel gives, TCP or unix; [`connect`] finds the way to the relay.
-//! - [`tls`] holds what TLS needs; [`transport`] carries octets over either, and knows exactly how
-//!   many of them have left.
+//! - [`queue`] is the only data that the engine thread shares with other threads. [`settings`]
+//!   holds the settings of the engine.
+//! - [`render`] renders pending messages on other threads.
+//! - [`job`] is one message until its final outcome. [`rate_controller`] limits the rate. [`clock`]
+//!   is the clock of the pool.
+//! - [`busy_poll`] polls the sockets for a short time before the thread blocks.
+//! - [`socket`] is a TCP or Unix socket. [`connect`] connects a socket to the relay.
+//! - [`tls`] is the TLS configuration. [`transport`] sends and receives bytes with or without TLS,
+//!   and counts exactly the bytes sent.
 //!
-//! One thread is enough: most of what a message costs is the kernel's, and nothing on the thread
-//! needs a lock.
+//! One thread is enough, because the kernel does most of the work for a message. The data that only
+//! this thread uses needs no lock.
 
-pub mod composer;
+mod busy_poll;
+mod clock;
 pub mod connect;
 mod connection;
-pub mod door;
-pub mod governor;
+mod failure;
 pub mod job;
-pub mod list;
-mod lookout;
 mod pool;
-#[cfg(test)]
-mod rehearsal;
+pub mod queue;
+pub mod rate_controller;
+pub mod render;
 pub mod settings;
 pub mod socket;
+#[cfg(test)]
+mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -47,105 +51,113 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use self::composer::Composers;
-use self::door::{Closing, Door};
 use self::pool::Pool;
-use self::settings::Settings;
+use self::queue::{Closing, EngineQueue};
+use self::render::RenderWorkers;
+use self::settings::EngineSettings;
 
-/// How long those in flight are waited for at least when what waits is given up.
-const LEAST_GRACE: Duration = Duration::from_millis(200);
+/// The minimum time that a closed engine waits for the replies to messages in flight. The outcome
+/// of a message is unknown if its reply does not arrive in this time.
+const MIN_GRACE: Duration = Duration::from_millis(200);
 
 /// A running engine.
 pub struct Engine {
-    door: Arc<Door>,
-    composers: Composers,
+    queue: Arc<EngineQueue>,
+    render_workers: RenderWorkers,
     process: u32,
 }
 
 impl Engine {
-    /// Starts the thread; connections are made when there is something to send.
+    /// Starts the engine thread. The thread opens connections when there is a message to send.
     ///
     /// # Errors
     ///
-    /// Those of the runtime and of the thread.
-    pub fn start(settings: Settings) -> io::Result<Self> {
-        let door = Arc::new(Door::new(settings.queue_size, settings.queue_bytes));
+    /// An `io::Error` if the runtime or the thread cannot be started.
+    pub fn start(settings: EngineSettings) -> io::Result<Self> {
+        let queue = Arc::new(EngineQueue::new(settings.queue_size, settings.queue_bytes));
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()?;
-        let inside = Arc::clone(&door);
+        let shared = Arc::clone(&queue);
         thread::Builder::new()
             .name("rapidsmtp".to_owned())
             .spawn(move || {
-                let ending = Ending(Arc::clone(&inside));
-                let pool = Rc::new(Pool::new(settings, inside));
+                let end = EndGuard(Arc::clone(&shared));
+                let pool = Rc::new(Pool::new(settings, shared));
                 LocalSet::new().block_on(&runtime, pool.run());
-                // A name that is being resolved is not waited for.
+                // This call does not wait for name resolution, which cannot be cancelled.
                 runtime.shutdown_background();
-                drop(ending);
+                drop(end);
             })?;
         Ok(Self {
-            door,
-            composers: Composers::default(),
+            queue,
+            render_workers: RenderWorkers::default(),
             process: std::process::id(),
         })
     }
 
-    /// Where messages go in and outcomes come out.
+    /// The queue, for messages and outcomes.
     #[must_use]
-    pub fn door(&self) -> &Arc<Door> {
-        &self.door
+    pub fn queue(&self) -> &Arc<EngineQueue> {
+        &self.queue
     }
 
-    /// Makes sure that drafts are written.
+    /// Starts the render workers, if they are not running.
     ///
     /// # Errors
     ///
-    /// There is no thread to be had.
-    pub fn compose(&self) -> io::Result<()> {
-        self.composers.start(&self.door)
+    /// An `io::Error` if no thread can be started.
+    pub fn start_rendering(&self) -> io::Result<()> {
+        self.render_workers.start(&self.queue)
     }
 
-    /// Says that all has to end, if it has not.
+    /// Asks the engine to end. May be called several times; the earliest times apply.
     ///
-    /// With a `limit`, what waits is given up after that time, or at once if it is not to be
-    /// `drained`, and what is in flight a little later, or after that time.
+    /// Without a `limit`, the engine ends when every message has its outcome.
+    ///
+    /// With a `limit` and `drained`, the engine continues to send for the time `limit`. Then it
+    /// gives up the messages that are not in flight. After a further `MIN_GRACE`, it cuts off the
+    /// messages in flight.
+    ///
+    /// With a `limit` and without `drained`, the engine immediately gives up the messages that are
+    /// not in flight. It cuts off the messages in flight after the time `limit`, or after
+    /// `MIN_GRACE` if that is longer.
     pub fn close(&self, limit: Option<Duration>, drained: bool) {
         let now = Instant::now();
-        self.door.close(match limit {
+        self.queue.close(match limit {
             None => Closing::WhenDone,
             Some(limit) if drained => Closing::At {
                 give_up: now + limit,
-                cut: now + limit + LEAST_GRACE,
+                cut: now + limit + MIN_GRACE,
             },
             Some(limit) => Closing::At {
                 give_up: now,
-                cut: now + limit.max(LEAST_GRACE),
+                cut: now + limit.max(MIN_GRACE),
             },
         });
     }
 
-    /// Whether this process is the one that started the thread; after a fork there is none.
+    /// Whether the engine thread belongs to this process. The child of a fork has no such thread.
     #[must_use]
-    pub fn is_here(&self) -> bool {
+    pub fn is_in_this_process(&self) -> bool {
         self.process == std::process::id()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.is_here() {
+        if self.is_in_this_process() {
             self.close(Some(Duration::ZERO), false);
         }
     }
 }
 
-/// Tells the door about the end of the thread, also where it panicked.
-struct Ending(Arc<Door>);
+/// Reports the end of the engine thread to the queue, also after a panic.
+struct EndGuard(Arc<EngineQueue>);
 
-impl Drop for Ending {
+impl Drop for EndGuard {
     fn drop(&mut self) {
-        self.0.ended();
+        self.0.end();
     }
 }

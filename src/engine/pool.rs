@@ -1,18 +1,40 @@
-//! The pool: the messages that wait, what is believed of the relay, and how many connections there
-//! are to be. Everything here lives on the engine's one thread.
+//! The connection pool: the waiting messages, the limits learned from the relay, and the number of
+//! connections. Only the engine thread uses the pool, so the pool needs no lock.
 //!
-//! The first connection has to be ready before a second one is opened, so that a wrong password is
-//! tried once and a relay that is down is asked once. What a failure to connect means depends on
-//! what else works:
+//! # Theory of operation
 //!
 //! ```text
-//!     failure                                         meaning
-//!     a wrong password, a certificate, no TLS         stop, for good
-//!     5yz before any mail; no password to be had      stop
-//!     no connection at all, and there never was one   stop
-//!     anything, while another connection is open      fewer connections
-//!     anything else                                   again after a while; stop after a few times
+//!     inbox ──► ready ──► a connection ──► finished ──► outboxes
+//!                 ▲            │
+//!                 │            ├── RetryNow, put back (front of the queue)
+//!                 └─ waiting ◄─┴── RetryLater (until its backoff is over)
 //! ```
+//!
+//! The pool opens a connection for each ready message that no idle or opening connection will send,
+//! as far as the rate controller allows. The first connection has to become ready before the pool
+//! opens a second one. So the pool tries a wrong password only once (providers lock accounts after
+//! several failures), and contacts an unreachable relay only once.
+//!
+//! The effect of a failed connection depends on whether other connections work:
+//!
+//! ```text
+//!     failure                                            effect
+//!     wrong password, untrusted certificate, no TLS      permanent stop
+//!     any other, while another connection is open        fewer connections
+//!     5yz before any message; no password from caller    stop
+//!     relay unreachable, and no earlier connection       stop
+//!     any other                                          backoff; a stop after `max_attempts`
+//! ```
+//!
+//! After a stop, every message is finished without a further attempt, until the caller restarts the
+//! engine.
+//!
+//! # Guarantees
+//!
+//! - `in_flight` counts the jobs that connections hold. Each of these jobs returns by `settle`,
+//!   `reject` or `put_back`, even after a panic. So the pool ends only when no message is left.
+//! - No borrow of `state` is held across an `await` or across a call of a method that borrows
+//!   `state`. So no borrow can fail.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,202 +48,195 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::rustls::crypto::{SecureRandom, aws_lc_rs};
 
+use super::busy_poll::BusyPoll;
+use super::clock::Clock;
 use super::connection;
-use super::door::{CLOSED, Closing, Door, Request, Stop};
-use super::governor::Governor;
-use super::job::{Advice, Decided, Job, Next, Policy};
-use super::lookout::Lookout;
-use super::settings::Settings;
-use crate::outcome::Status;
-use crate::reply::Reply;
-use crate::session::{Fate, Mode, shown};
+use super::failure::{ConnectionFailure, FailureKind};
+use super::job::{FinishedMessage, Job, NextStep, PoolAction, RetryPolicy};
+use super::queue::{CLOSED, Closing, EngineQueue, Request, Stop};
+use super::rate_controller::RateController;
+use super::settings::EngineSettings;
+use crate::outcome::{MessageOutcome, Status};
+use crate::session::Mode;
 
-/// Connections in a row that brought nothing, after which there will be no more.
-const FRUITLESS: u32 = 10;
+/// The number of consecutive connections that became ready and carried no message, after which the
+/// engine stops.
+const MAX_FRUITLESS: u32 = 10;
 
-/// And after which PIPELINING is not believed in, if it never worked: servers that throw away what
-/// came with a command offer it all the same.
-const DOUBTFUL: u32 = 2;
+/// The number of consecutive connections that became ready and carried no message, after which
+/// PIPELINING is disabled if it has never worked. Some servers announce PIPELINING, but discard a
+/// command that arrives together with another command.
+const PIPELINING_FAILURES: u32 = 2;
 
-/// Outcomes that are handed out together while there is more to send: to wake whoever waits for
-/// them costs more than to send a message.
+/// The number of outcomes that are delivered together while more messages are ready to send. Waking
+/// the caller costs more than sending a message.
 const BATCH: usize = 128;
-/// How long they may be kept for that.
+/// The maximum time that an outcome waits for further outcomes before its delivery.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 
-/// A message's turn.
-pub(super) enum Turn {
-    /// This one.
+/// The maximum time between two turns of the loop. It limits the effect of a lost notification.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The time between two checks whether the caller has answered a request for a password. The
+/// interval adds little to the wait, because a callback that fetches a token usually takes longer.
+const PASSWORD_TICK: Duration = Duration::from_millis(5);
+
+/// The result of [`Pool::next_message`].
+pub(super) enum NextMessage {
+    /// The message to send.
     Job(Box<Job>),
-    /// Not before then.
-    At(Instant),
-    /// There is none.
+    /// The time before which the rate allows no message.
+    NotBefore(Instant),
+    /// No message is ready.
     None,
 }
 
-/// Why there is no connection, or no longer.
-pub(super) struct Failure {
-    /// One line.
-    pub(super) text: String,
-    /// The reply that said so.
-    pub(super) reply: Option<Arc<Reply>>,
-    /// What it means.
-    pub(super) kind: FailureKind,
-}
-
-impl Failure {
-    /// One of our own making: a panic.
-    pub(super) fn internal(fault: &str) -> Self {
-        Self {
-            text: format!("internal fault: {fault}"),
-            reply: None,
-            kind: FailureKind::Passing,
-        }
-    }
-}
-
-/// What a failure to get a connection ready means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
-    /// Nothing will help.
-    ForGood,
-    /// The relay said no.
-    Refused,
-    /// There is no connection.
-    Unreachable,
-    /// It may be better soon.
-    Passing,
-}
-
-/// What all connections share.
+/// The data that all connections share.
 pub(super) struct Pool {
-    pub(super) settings: Settings,
-    pub(super) door: Arc<Door>,
-    /// There is something to send.
+    pub(super) settings: EngineSettings,
+    pub(super) queue: Arc<EngineQueue>,
+    /// Notifies the connections that a message may be ready or that they may have to quit.
     pub(super) work: Notify,
-    /// Set when all has to end.
+    /// Whether all connections have to end at once.
     pub(super) cut: Cell<bool>,
-    pub(super) lookout: Lookout,
-    state: RefCell<State>,
+    pub(super) busy_poll: BusyPoll,
+    pub(super) clock: Clock,
+    state: RefCell<PoolState>,
     random: &'static dyn SecureRandom,
 }
 
-struct State {
-    governor: Governor,
+struct PoolState {
+    rate_controller: RateController,
+    /// The messages to send now, in order.
     ready: VecDeque<Job>,
+    /// The messages to retry later, by the time at which they become ready. The number makes each
+    /// key unique.
     waiting: BTreeMap<(Instant, u64), Job>,
     in_flight: usize,
-    decided: Vec<Decided>,
-    /// Connections that are being opened, and those that are ready.
+    /// The outcomes that are not delivered yet.
+    finished: Vec<FinishedMessage>,
+    /// The number of connections that are not ready yet.
     opening: usize,
+    /// The number of connections that are ready for mail.
     open: usize,
-    /// Of those that are ready, how many have no message.
-    free: usize,
-    ever: u64,
+    /// The number of open connections without a message.
+    idle: usize,
+    /// The number of connections that became ready since the start.
+    connected: u64,
+    /// The number of consecutive connections that did not become ready.
     failures: u32,
-    /// Connections in a row that were ready and lost before anything was decided on them.
+    /// The number of consecutive connections that became ready and carried no message.
     fruitless: u32,
-    /// Whether something was decided on a connection that did not wait for each reply.
-    pipelined: bool,
-    /// Whether PIPELINING, though offered, is not used.
-    sequential: bool,
+    /// Whether a message was sent on a connection that used PIPELINING.
+    pipelining_worked: bool,
+    /// Whether PIPELINING is disabled, even if the relay announces it.
+    pipelining_disabled: bool,
+    /// The end of the backoff after a failed connection. The pool opens no connection before this
+    /// time.
     not_before: Option<Instant>,
     stop: Option<Stop>,
-    /// Whether no message is begun any more.
-    ending: bool,
-    /// Whether the relay discards the chunk of a refused BDAT.
+    /// Whether the deadline `give_up` has passed. After this deadline, the pool starts no message.
+    gave_up: bool,
+    /// Whether the relay discards the chunk of a refused BDAT; `None` before the discard test.
     discards: Option<bool>,
-    recipients: Option<usize>,
+    /// The learned maximum number of recipients per transaction.
+    max_recipients: Option<usize>,
     mode: Option<Mode>,
     retried: u64,
     bytes: u64,
-    number: u64,
-    /// When what was decided is handed out at the latest.
-    hand_out_at: Option<Instant>,
+    /// The last number given to a connection or to a key of `waiting`.
+    last_number: u64,
+    /// The latest time at which the outcomes in `finished` are delivered.
+    deliver_at: Option<Instant>,
 }
 
 impl Pool {
-    pub(super) fn new(settings: Settings, door: Arc<Door>) -> Self {
+    pub(super) fn new(settings: EngineSettings, queue: Arc<EngineQueue>) -> Self {
+        let connections = settings.connections.max(1);
         Self {
-            state: RefCell::new(State {
-                governor: Governor::new(settings.rate, settings.connections.max(1)),
+            state: RefCell::new(PoolState {
+                rate_controller: RateController::new(settings.rate, connections),
                 ready: VecDeque::new(),
                 waiting: BTreeMap::new(),
                 in_flight: 0,
-                decided: Vec::new(),
+                finished: Vec::new(),
                 opening: 0,
                 open: 0,
-                free: 0,
-                ever: 0,
+                idle: 0,
+                connected: 0,
                 failures: 0,
                 fruitless: 0,
-                pipelined: false,
-                sequential: false,
+                pipelining_worked: false,
+                pipelining_disabled: false,
                 not_before: None,
                 stop: None,
-                ending: false,
+                gave_up: false,
                 discards: None,
-                recipients: None,
+                max_recipients: None,
                 mode: None,
                 retried: 0,
                 bytes: 0,
-                number: 0,
-                hand_out_at: None,
+                last_number: 0,
+                deliver_at: None,
             }),
+            clock: Clock::new(settings.clock_speed),
             settings,
-            door,
+            queue,
             work: Notify::new(),
             cut: Cell::new(false),
-            lookout: Lookout::new(),
+            busy_poll: BusyPoll::new(),
             random: aws_lc_rs::default_provider().secure_random,
         }
     }
 
-    /// Runs until the door says that all has to end and all has ended.
+    /// Runs until the queue is closing and every message has its outcome.
     pub(super) async fn run(self: Rc<Self>) {
         let pool = Rc::clone(&self);
-        spawn_local(async move { pool.lookout.run(|| pool.look_ahead()).await });
+        spawn_local(async move { pool.busy_poll.run(|| pool.survey_next()).await });
         loop {
-            self.take_in();
-            let closing = self.door.closing();
-            self.drain(closing);
+            self.take_messages();
+            let closing = self.queue.closing();
+            self.apply_closing(closing);
             self.open_connections();
-            self.flush_if_due();
-            if closing != Closing::No && self.is_over() {
+            self.deliver_if_due();
+            if closing != Closing::No && self.is_finished() {
                 return;
             }
             self.wait(closing).await;
         }
     }
 
+    /// Waits for a notification or for the earliest timer.
     async fn wait(&self, closing: Closing) {
-        let now = Instant::now();
-        let mut soonest = now + Duration::from_secs(1);
+        let now = self.clock.now();
+        let mut longest = TICK;
         {
             let mut state = self.state.borrow_mut();
-            let token = match state.governor.token_due(now) {
+            let token = match state.rate_controller.check_token(now) {
                 Err(moment) if !state.ready.is_empty() => Some(moment),
                 _ => None,
             };
-            let ends = match closing {
-                Closing::At { give_up, cut } => [Some(give_up), Some(cut)],
-                _ => [None, None],
-            };
             let due = state.waiting.keys().next().map(|(due, _)| *due);
-            let moments = [due, state.not_before, state.hand_out_at, token]
-                .into_iter()
-                .chain(ends);
-            for moment in moments.flatten().filter(|moment| *moment > now) {
-                soonest = soonest.min(moment);
+            let moments = [due, state.not_before, state.deliver_at, token];
+            // The loop has already handled the moments that have passed. A wait for such a moment
+            // would end at once, so the loop would run without a pause.
+            for moment in moments.into_iter().flatten().filter(|moment| *moment > now) {
+                longest = longest.min(self.clock.real(moment - now));
             }
         }
-        // No answer is one more turn.
-        let _ = timeout(soonest - now, self.door.engine.notified()).await;
+        if let Closing::At { give_up, cut } = closing {
+            let now = Instant::now();
+            for moment in [give_up, cut].into_iter().filter(|moment| *moment > now) {
+                longest = longest.min(moment - now);
+            }
+        }
+        // A timeout and a notification have the same effect: the loop runs once more.
+        let _ = timeout(longest, self.queue.engine.notified()).await;
     }
 
-    /// Takes in what has come, and what has waited long enough.
-    fn take_in(&self) {
-        let now = Instant::now();
+    /// Moves the messages of the inbox and the messages whose backoff is over to `ready`.
+    fn take_messages(&self) {
+        let now = self.clock.now();
         let mut state = self.state.borrow_mut();
         while let Some(entry) = state.waiting.first_entry()
             && entry.key().0 <= now
@@ -229,56 +244,61 @@ impl Pool {
             let job = entry.remove();
             state.ready.push_back(job);
         }
-        self.fetch(&mut state);
+        self.take_inbox(&mut state);
         if !state.ready.is_empty() {
             self.work.notify_waiters();
         }
     }
 
-    fn fetch(&self, state: &mut State) {
-        state
-            .ready
-            .extend(self.door.take_in().into_iter().map(Job::new));
-        if state.stop.is_some() && self.door.stopped().is_none() {
+    fn take_inbox(&self, state: &mut PoolState) {
+        let messages = self.queue.take_inbox();
+        state.ready.extend(messages.into_iter().map(Job::new));
+        if state.stop.is_some() && self.queue.stopped().is_none() {
+            // The caller restarted the engine, so the failures before the stop no longer count.
             state.stop = None;
             state.failures = 0;
             state.fruitless = 0;
-            state.sequential = false;
+            state.pipelining_disabled = false;
             state.not_before = None;
         }
         if let Some(stop) = &state.stop {
             let text = stop.text.clone();
-            state.give_up(&text, Instant::now());
+            state.give_up(&text, self.clock.now());
         }
     }
 
     fn open_connections(self: &Rc<Self>) {
-        let now = Instant::now();
+        let now = self.clock.now();
         loop {
             let mut state = self.state.borrow_mut();
-            let allowed = state.governor.connections(now);
-            let there = state.open + state.opening;
+            let allowed = state.rate_controller.allowed_connections(now);
+            let existing = state.open + state.opening;
+            // The first connection shows whether the relay accepts the session. Further connections
+            // are opened after the first connection is ready.
             let proven = state.open > 0 || state.opening == 0;
-            let early = state.not_before.is_some_and(|not_before| now < not_before);
-            let wanted = state.ready.len() > state.opening + state.free && !state.ending;
-            if !wanted || !proven || early || there >= allowed || state.stop.is_some() {
+            let in_backoff = state.not_before.is_some_and(|not_before| now < not_before);
+            // Each idle or opening connection will send one of the ready messages. A new connection
+            // is only useful for a further message.
+            let wanted = state.ready.len() > state.opening + state.idle && !state.gave_up;
+            if !wanted || !proven || in_backoff || existing >= allowed || state.stop.is_some() {
                 return;
             }
-            if state.governor.token_due(now).is_err() {
-                // It would only wait, and be closed for that before its time has come.
+            if state.rate_controller.check_token(now).is_err() {
+                // A connection opened now would wait for the rate limit, and the relay might close
+                // it as idle.
                 return;
             }
             state.not_before = None;
             state.opening += 1;
-            state.number += 1;
-            let number = state.number;
+            state.last_number += 1;
+            let number = state.last_number;
             drop(state);
             spawn_local(connection::run(Rc::clone(self), number));
         }
     }
 
-    /// Brings things to their end in time.
-    fn drain(&self, closing: Closing) {
+    /// Gives up the messages and cuts the connections when the deadlines of `closing` have passed.
+    fn apply_closing(&self, closing: Closing) {
         if closing == Closing::No {
             return;
         }
@@ -286,73 +306,82 @@ impl Pool {
         if let Closing::At { give_up, cut } = closing {
             if now >= give_up {
                 let mut state = self.state.borrow_mut();
-                state.ending = true;
-                state.give_up(CLOSED, now);
+                state.gave_up = true;
+                state.give_up(CLOSED, self.clock.now());
                 drop(state);
-                self.door.wake_composers();
+                // The render workers wake up and finish all messages that are not rendered yet,
+                // with the status "not attempted".
+                self.queue.wake_render_workers();
             }
             if now >= cut {
                 self.cut.set(true);
             }
         }
-        // Idle connections say goodbye.
+        // This notification makes idle connections quit.
         self.work.notify_waiters();
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether every message has its outcome and every connection has ended. The pool does not wait
+    /// for connections that were cut, because a relay that does not reply must not delay the end.
+    fn is_finished(&self) -> bool {
         let state = self.state.borrow();
-        let at_rest = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
-        let all_left = state.open + state.opening == 0;
-        at_rest && self.door.is_composed() && (all_left || self.cut.get())
+        let no_message = state.ready.is_empty() && state.waiting.is_empty() && state.in_flight == 0;
+        let no_connection = state.open + state.opening == 0;
+        no_message && self.queue.is_empty() && (no_connection || self.cut.get())
     }
 
-    // What a connection asks for and tells
+    // For connections
 
-    /// Whether a connection that has nothing to do ought to end.
+    /// Whether a connection without a message has to quit, because no further message will come.
     pub(super) fn is_done(&self) -> bool {
         let state = self.state.borrow();
         let more = !state.ready.is_empty() || !state.waiting.is_empty();
-        let closing = || self.door.closing() != Closing::No && self.door.is_composed();
-        state.stop.is_some() || state.ending || (!more && closing())
+        let closing = || self.queue.closing() != Closing::No && self.queue.is_empty();
+        state.stop.is_some() || state.gave_up || (!more && closing())
     }
 
-    /// Whether a message waits for a connection.
+    /// Whether a message is ready.
     pub(super) fn has_ready(&self) -> bool {
         let mut state = self.state.borrow_mut();
         if state.ready.is_empty() {
-            self.fetch(&mut state);
+            // Read the inbox here, so that the connection does not wait for the loop of the pool.
+            self.take_inbox(&mut state);
         }
-        !state.ready.is_empty() && !state.ending
+        !state.ready.is_empty() && !state.gave_up
     }
 
-    /// Whether a connection may make a message ready that it cannot write yet: others have enough,
-    /// and there is no pace to keep.
-    pub(super) fn has_plenty(&self, now: Instant) -> bool {
+    /// Whether a connection may prepare a message that it cannot write yet. This is not allowed if
+    /// another connection could send the message now. It is not allowed with a rate limit either,
+    /// because the message would use a token long before it is sent.
+    pub(super) fn may_prepare(&self, now: Instant) -> bool {
         let state = self.state.borrow();
-        state.ready.len() > 2 * self.settings.connections && state.governor.rate(now).is_none()
+        let enough_for_all = state.ready.len() > 2 * self.settings.connections;
+        enough_for_all && state.rate_controller.rate(now).is_none()
     }
 
-    /// The next message, with a token for it.
-    pub(super) fn next_turn(&self, now: Instant) -> Turn {
+    /// Removes and returns the next message. With a rate limit, the message uses one token of the
+    /// rate controller.
+    pub(super) fn next_message(&self, now: Instant) -> NextMessage {
         if !self.has_ready() {
-            return Turn::None;
+            return NextMessage::None;
         }
         let mut state = self.state.borrow_mut();
-        if let Err(later) = state.governor.take_token(now) {
-            return Turn::At(later);
+        if let Err(later) = state.rate_controller.take_token(now) {
+            return NextMessage::NotBefore(later);
         }
         match state.ready.pop_front() {
             Some(job) => {
                 state.in_flight += 1;
-                Turn::Job(Box::new(job))
+                NextMessage::Job(Box::new(job))
             }
-            None => Turn::None,
+            None => NextMessage::None,
         }
     }
 
-    /// Looks through one of the messages whose turn is next, so that it can leave as soon as there
-    /// is an answer.
-    fn look_ahead(&self) {
+    /// Scans the content of one message that will be sent soon. Busy polling calls this method
+    /// while a connection waits for a reply. The message can then be written as soon as the reply
+    /// has arrived.
+    fn survey_next(&self) {
         let mut state = self.state.borrow_mut();
         let connections = state.open;
         let mut next = state.ready.iter_mut().take(connections);
@@ -361,302 +390,341 @@ impl Pool {
         }
     }
 
-    /// The most recipients of one transaction, as far as is known.
-    pub(super) fn recipients(&self) -> usize {
-        let learned = self.state.borrow().recipients.unwrap_or(usize::MAX);
+    /// Returns the maximum number of recipients per transaction, from the settings and from 452
+    /// replies.
+    pub(super) fn max_recipients(&self) -> usize {
+        let learned = self.state.borrow().max_recipients.unwrap_or(usize::MAX);
         self.settings.max_recipients.min(learned)
     }
 
-    /// The most messages of one connection, as far as is known.
+    /// Returns the maximum number of messages per connection, from the settings and from the rate
+    /// controller.
     pub(super) fn messages_per_connection(&self) -> Option<usize> {
         self.state.borrow().messages_per_connection(&self.settings)
     }
 
-    /// Whether PIPELINING is not to be used, since nothing ever came of it.
-    pub(super) fn is_sequential(&self) -> bool {
-        self.state.borrow().sequential
+    /// Whether PIPELINING is disabled, even if the relay announces it.
+    pub(super) fn is_pipelining_disabled(&self) -> bool {
+        self.state.borrow().pipelining_disabled
     }
 
-    /// Whether the relay is known to discard the chunk of a refused BDAT.
+    /// Whether the relay discards the chunk of a refused BDAT; `None` before the discard test.
     pub(super) fn discards(&self) -> Option<bool> {
         self.state.borrow().discards
     }
 
-    /// What the discard test brought.
-    pub(super) fn learn_discards(&self, discards: bool) {
+    /// Records whether the relay discards the chunk of a refused BDAT.
+    pub(super) fn set_discards(&self, discards: bool) {
         self.state.borrow_mut().discards = Some(discards);
     }
 
-    /// A message came back from a connection, which was of use before or not; says whether that one
-    /// takes no more of them.
-    pub(super) fn settle(&self, job: Job, fate: Fate, used: bool, now: Instant) -> bool {
-        let policy = Policy {
+    /// Takes back a message from a connection, with the outcome of its transaction. `used` states
+    /// whether the connection carried a message before. Returns whether the relay accepts no
+    /// further message on the connection.
+    pub(super) fn settle(
+        &self,
+        job: Job,
+        outcome: MessageOutcome,
+        used: bool,
+        now: Instant,
+    ) -> bool {
+        let policy = RetryPolicy {
             used,
             ..self.policy()
         };
-        let lost = job.lost();
+        let lost = job.to_lost();
         let settled = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            super::rehearsal::panic_at(&self.settings, "settle");
-            job.settle(fate, now, || self.random(), &policy)
+            super::test_support::panic_at(&self.settings, "settle");
+            job.settle(outcome, now, || self.random(), &policy)
         }));
-        let (next, advice) =
-            settled.unwrap_or_else(|_| (Next::Decided(lost.decided()), Vec::new()));
-        let mut full = false;
-        self.go_on(next, now);
-        for advice in advice {
-            match advice {
-                Advice::Slower => self.state.borrow_mut().governor.slower(now),
-                Advice::ConnectionFull => full = true,
-                Advice::Recipients(number) => {
-                    self.state.borrow_mut().recipients = Some(number);
+        // After a panic, a recipient may have received the message. So the message is reported as
+        // unknown and not sent again.
+        let (next, actions) =
+            settled.unwrap_or_else(|_| (NextStep::Finished(lost.finish()), Vec::new()));
+        let mut close_connection = false;
+        self.apply(next, now);
+        for action in actions {
+            match action {
+                PoolAction::SlowDown => {
+                    self.state.borrow_mut().rate_controller.decrease(now);
                 }
-                Advice::Stop(reply) => self.stop(&Failure {
-                    text: format!(
-                        "{} would not have us: {} {}",
-                        self.settings.target,
-                        reply.code,
-                        shown(&reply.text)
-                    ),
-                    reply: Some(reply),
-                    kind: FailureKind::Refused,
-                }),
+                PoolAction::CloseConnection => close_connection = true,
+                PoolAction::LimitRecipients(number) => {
+                    self.state.borrow_mut().max_recipients = Some(number);
+                }
+                PoolAction::Stop(reply) => {
+                    let relay = &self.settings.target;
+                    let kind = FailureKind::Refused;
+                    self.stop(&ConnectionFailure::rejected(relay, reply, kind));
+                }
             }
         }
-        full
+        close_connection
     }
 
-    /// A message cannot be offered to this relay.
-    pub(super) fn refuse(&self, job: Job, reason: &str, now: Instant) {
-        let next = job.refuse(reason, now, || self.random(), &self.policy());
-        self.go_on(next, now);
+    /// Takes back a message that cannot be sent to this relay, because the relay lacks a
+    /// capability.
+    pub(super) fn reject(&self, job: Job, reason: &str, now: Instant) {
+        let next = job.reject(reason, now, || self.random(), &self.policy());
+        self.apply(next, now);
     }
 
-    /// A message of which nothing was written.
+    /// Takes back a message of which no byte was written. The message returns to the front of the
+    /// queue.
     pub(super) fn put_back(&self, job: Job) {
         let mut state = self.state.borrow_mut();
         state.in_flight -= 1;
         state.ready.push_front(job.put_back());
         self.work.notify_waiters();
-        self.look_again(&mut state, Instant::now());
+        self.after_return(&mut state, self.clock.now());
     }
 
-    /// Whether nothing more is to be begun.
+    /// Whether the pool starts no more messages.
     pub(super) fn is_ending(&self) -> bool {
         let state = self.state.borrow();
-        state.stop.is_some() || state.ending
+        state.stop.is_some() || state.gave_up
     }
 
-    fn go_on(&self, next: Next, now: Instant) {
+    fn apply(&self, next: NextStep, now: Instant) {
         let mut state = self.state.borrow_mut();
         state.in_flight -= 1;
         match next {
-            Next::Decided(decided) => {
-                if decided.status == Status::Accepted {
-                    state.governor.accepted(now, 1);
+            NextStep::Finished(finished) => {
+                if finished.status() == Status::Accepted {
+                    state.rate_controller.accepted(now, 1);
                 }
-                state.decided.push(decided);
+                state.finished.push(finished);
                 return;
             }
-            Next::Now(job) => {
+            NextStep::RetryNow(job) => {
                 state.retried += 1;
+                // The job is placed before newer messages, because its recipients have waited
+                // longer.
                 state.ready.push_front(job);
                 self.work.notify_waiters();
             }
-            Next::Later(job, delay) => {
+            NextStep::RetryLater(job, delay) => {
                 state.retried += 1;
-                state.number += 1;
-                let key = (now + delay, state.number);
+                state.last_number += 1;
+                let key = (now + delay, state.last_number);
                 state.waiting.insert(key, job);
             }
         }
-        self.look_again(&mut state, now);
+        self.after_return(&mut state, now);
     }
 
-    /// Messages wait again, unless there is nothing to wait for.
-    fn look_again(&self, state: &mut State, now: Instant) {
+    /// Gives up the messages that returned to the queue, if the engine sends no more messages.
+    fn after_return(&self, state: &mut PoolState, now: Instant) {
         if let Some(stop) = &state.stop {
             let text = stop.text.clone();
             state.give_up(&text, now);
-        } else if state.ending {
+        } else if state.gave_up {
             state.give_up(CLOSED, now);
         }
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// A connection is ready.
-    pub(super) fn opened(&self, mode: Mode) {
+    /// Records that a connection became ready for mail.
+    pub(super) fn connection_ready(&self, mode: Mode) {
         let mut state = self.state.borrow_mut();
         state.opening -= 1;
         state.open += 1;
-        state.ever += 1;
+        state.connected += 1;
         state.mode = Some(mode);
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// A connection that is ready can take a message at once, or no longer.
-    pub(super) fn free(&self, free: bool) {
+    /// Records that an open connection became idle or is no longer idle.
+    pub(super) fn set_idle(&self, idle: bool) {
         let mut state = self.state.borrow_mut();
-        if free {
-            state.free += 1;
+        if idle {
+            state.idle += 1;
         } else {
-            state.free -= 1;
+            state.idle -= 1;
         }
     }
 
-    /// A connection did not get ready.
-    pub(super) fn failed(&self, failure: &Failure) {
-        let now = Instant::now();
+    /// Records that a connection did not become ready. The table at the head of this file lists the
+    /// effects.
+    pub(super) fn connection_failed(&self, failure: &ConnectionFailure) {
+        let now = self.clock.now();
         let mut state = self.state.borrow_mut();
         state.opening -= 1;
         let stop = match failure.kind {
-            FailureKind::ForGood => true,
+            FailureKind::Permanent => true,
             _ if state.open > 0 => {
                 let open = state.open;
-                state.governor.connection_refused(now, open);
+                state.rate_controller.connection_refused(now, open);
                 false
             }
             FailureKind::Refused => true,
-            FailureKind::Unreachable if state.ever == 0 => true,
-            FailureKind::Unreachable | FailureKind::Passing => self.fail_again(&mut state, now),
+            // If the relay was never reached, the settings are probably wrong, so the engine stops.
+            FailureKind::Unreachable if state.connected == 0 => true,
+            FailureKind::Unreachable | FailureKind::Temporary => {
+                self.count_failure(&mut state, now)
+            }
         };
         drop(state);
         if stop {
             self.stop(failure);
         }
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// A connection ended before any mail for a reason that the next one knows of.
-    pub(super) fn renewed(&self) {
+    /// Records that a connection ended before it became ready, and that this is not a failure.
+    /// Either no message needed the connection, or the discard test failed.
+    pub(super) fn connection_renewed(&self) {
         self.state.borrow_mut().opening -= 1;
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// One failure more in a row; says whether that is one too many.
-    fn fail_again(&self, state: &mut State, now: Instant) -> bool {
+    /// Counts a failure and starts a backoff. Returns whether `max_attempts` consecutive failures
+    /// occurred.
+    fn count_failure(&self, state: &mut PoolState, now: Instant) -> bool {
         state.failures += 1;
         let delay = self.settings.backoff.delay(state.failures, self.random());
         state.not_before = Some(now + delay);
         state.failures >= self.settings.max_attempts
     }
 
-    /// A connection that was ready is at its end, after so many messages were decided on it.
-    pub(super) fn closed(&self, decided: usize, ended: Option<&Failure>, told: bool, spent: bool) {
-        let now = Instant::now();
+    /// Records the end of a connection that was ready.
+    ///
+    /// - `messages`: the number of messages that the connection carried.
+    /// - `failure`: the reason for the end; `None` if the engine ended the connection, or if the
+    ///   relay closed an idle connection.
+    /// - `full`: whether the relay stated that the connection had carried its maximum number of
+    ///   messages.
+    /// - `exhausted`: whether the connection carried the maximum number of messages that the engine
+    ///   sends on one connection.
+    pub(super) fn connection_closed(
+        &self,
+        messages: usize,
+        failure: Option<&ConnectionFailure>,
+        full: bool,
+        exhausted: bool,
+    ) {
+        let now = self.clock.now();
         let mut state = self.state.borrow_mut();
         state.open -= 1;
-        if decided > 0 {
+        if messages > 0 {
             state.failures = 0;
             state.fruitless = 0;
-            state.pipelined |= state.mode > Some(Mode::Off);
+            state.pipelining_worked |= state.mode > Some(Mode::Off);
         }
         let mut stop = false;
-        match ended {
-            _ if told && decided > 0 => state.governor.connection_ended(decided, true),
-            _ if told => stop = self.be_fruitless(&mut state, now),
-            Some(_) if decided > 0 => state.governor.connection_ended(decided, false),
+        match failure {
+            _ if full && messages > 0 => state.rate_controller.connection_ended(messages, true),
+            _ if full => stop = self.count_fruitless(&mut state, now),
+            Some(_) if messages > 0 => state.rate_controller.connection_ended(messages, false),
             Some(failure) => {
-                stop = self.be_fruitless(&mut state, now);
-                let wordless = failure.reply.is_none() && !state.pipelined;
-                state.sequential |= wordless && state.fruitless >= DOUBTFUL;
+                stop = self.count_fruitless(&mut state, now);
+                // A server that discards pipelined commands sends no reply to them. So PIPELINING
+                // may be the cause of failures without a reply.
+                let no_reply = failure.reply.is_none() && !state.pipelining_worked;
+                state.pipelining_disabled |= no_reply && state.fruitless >= PIPELINING_FAILURES;
             }
-            None if spent => state.governor.connection_filled(),
+            None if exhausted => state.rate_controller.connection_filled(),
             None => {}
         }
         drop(state);
-        if let Some(failure) = ended.filter(|_| stop) {
+        if let Some(failure) = failure.filter(|_| stop) {
             self.stop(failure);
         }
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// The relay lets us in and throws us out again: not faster and faster, and not for ever.
-    fn be_fruitless(&self, state: &mut State, now: Instant) -> bool {
+    /// Counts a connection that became ready and carried no message. While other connections are
+    /// open, such a connection only lowers the maximum number of connections. Otherwise the backoff
+    /// grows with the number of such connections in succession. Returns whether this number has
+    /// reached `MAX_FRUITLESS`.
+    fn count_fruitless(&self, state: &mut PoolState, now: Instant) -> bool {
         state.fruitless += 1;
         if state.open > 0 {
             let open = state.open;
-            state.governor.connection_refused(now, open);
+            state.rate_controller.connection_refused(now, open);
             return false;
         }
         if state.fruitless < 2 {
+            // A restart of the relay may cause one such connection, so the first one starts no
+            // backoff.
             return false;
         }
         let failures = state.fruitless - 1;
         let delay = self.settings.backoff.delay(failures, self.random());
         state.not_before = Some(now + delay);
-        state.fruitless >= FRUITLESS
+        state.fruitless >= MAX_FRUITLESS
     }
 
-    /// Nothing more is sent.
-    fn stop(&self, failure: &Failure) {
+    /// Stops sending messages until the caller restarts the engine.
+    fn stop(&self, failure: &ConnectionFailure) {
         let stop = Stop {
             text: failure.text.clone(),
             reply: failure
                 .reply
                 .as_ref()
                 .map(|reply| (reply.code, reply.text.clone())),
-            for_good: failure.kind == FailureKind::ForGood,
+            permanent: failure.kind == FailureKind::Permanent,
         };
-        self.door.stop(stop.clone());
+        self.queue.stop(stop.clone());
         let mut state = self.state.borrow_mut();
         state.stop.get_or_insert(stop);
         drop(state);
-        self.take_in();
-        // Idle connections say goodbye.
+        self.take_messages();
+        // This notification makes idle connections quit.
         self.work.notify_waiters();
-        self.door.engine.notify_one();
+        self.queue.engine.notify_one();
     }
 
-    /// The password for a login.
+    /// Returns the password for a login: the configured password, or the caller's answer to a
+    /// request.
     pub(super) async fn password(&self) -> Result<String, String> {
         if let Some(password) = &self.settings.password {
             return Ok(password.clone());
         }
-        self.door.request([Request::Password]);
+        self.queue.request([Request::Password]);
         let deadline = Instant::now() + self.settings.timeouts.command;
         loop {
-            if let Some(answer) = self.door.take_password() {
+            if let Some(answer) = self.queue.take_password() {
                 return answer;
             }
             let (done, late) = (self.is_done(), Instant::now() >= deadline);
             if done || late {
-                self.door.give_up_password();
-                let reason = if done {
-                    CLOSED
-                } else {
-                    "nobody gave it in time"
-                };
+                // A late answer must not be used for the next login.
+                self.queue.cancel_password();
+                let reason = if done { CLOSED } else { "no answer in time" };
                 return Err(reason.to_owned());
             }
-            // The door wakes whoever opens connections; a token takes a while anyway.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // The notification for an answer wakes the pool, not this task. So this task checks for
+            // the answer at intervals.
+            tokio::time::sleep(PASSWORD_TICK).await;
         }
     }
 
-    /// Octets that were handed to the network.
+    /// Counts bytes that were handed to the network.
     pub(super) fn count_bytes(&self, bytes: u64) {
         self.state.borrow_mut().bytes += bytes;
     }
 
-    /// From 0 to 1.
+    /// Returns a random number from 0 to 1.
     pub(super) fn random(&self) -> f64 {
-        let mut octets = [0; 4];
-        // Without randomness the longest wait is the polite one.
-        match self.random.fill(&mut octets) {
-            Ok(()) => f64::from(u32::from_le_bytes(octets)) / f64::from(u32::MAX),
+        let mut bytes = [0; 4];
+        match self.random.fill(&mut bytes) {
+            Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+            // The number scales the wait before a retry. Without random bytes, the wait has its
+            // maximum length.
             Err(_) => 1.0,
         }
     }
 
-    /// Octets that nobody can guess.
+    /// Returns random bytes for a nonce; `None` if the system provides no random bytes.
     pub(super) fn nonce(&self) -> Option<[u8; 24]> {
-        let mut octets = [0; 24];
-        self.random.fill(&mut octets).ok().map(|()| octets)
+        let mut bytes = [0; 24];
+        self.random.fill(&mut bytes).ok().map(|()| bytes)
     }
 
-    fn policy(&self) -> Policy {
-        Policy {
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
             max_attempts: self.settings.max_attempts.max(1),
             backoff: self.settings.backoff,
             resend_unknown: self.settings.resend_unknown,
@@ -664,17 +732,18 @@ impl Pool {
         }
     }
 
-    /// Tells the door, unless it is better to wait until there is more to be told.
-    pub(super) fn flush_if_due(&self) {
+    /// Delivers the outcomes. If fewer than `BATCH` messages are finished and more messages are
+    /// ready, delays the delivery by up to `BATCH_TIME`.
+    pub(super) fn deliver_if_due(&self) {
         let mut state = self.state.borrow_mut();
-        let number = state.decided.len();
+        let number = state.finished.len();
         if number > 0 && number < BATCH && !state.ready.is_empty() {
-            let now = Instant::now();
-            match state.hand_out_at {
+            let now = self.clock.now();
+            match state.deliver_at {
                 None => {
-                    state.hand_out_at = Some(now + BATCH_TIME);
-                    // Nobody else might look at the clock.
-                    self.door.engine.notify_one();
+                    state.deliver_at = Some(now + BATCH_TIME);
+                    // This notification makes the pool set its timer.
+                    self.queue.engine.notify_one();
                     return;
                 }
                 Some(due) if now < due => return,
@@ -682,46 +751,46 @@ impl Pool {
             }
         }
         drop(state);
-        self.flush();
+        self.deliver();
     }
 
-    /// Tells the door what was decided, and what is believed.
-    pub(super) fn flush(&self) {
-        let now = Instant::now();
+    /// Delivers the outcomes and updates the counters.
+    pub(super) fn deliver(&self) {
+        let now = self.clock.now();
         let mut state = self.state.borrow_mut();
-        state.hand_out_at = None;
-        let decided = std::mem::take(&mut state.decided);
+        state.deliver_at = None;
+        let finished = std::mem::take(&mut state.finished);
         let state = &mut *state;
-        self.door.hand_out(decided, |stats| {
+        self.queue.deliver(finished, |stats| {
             stats.queued = state.ready.len();
             stats.in_flight = state.in_flight;
             stats.waiting = state.waiting.len();
             stats.retried = state.retried;
-            stats.per_second = state.governor.per_second(now);
+            stats.per_second = state.rate_controller.per_second(now);
             stats.bytes = state.bytes;
             stats.connections = state.open;
-            stats.connected = state.ever;
-            stats.rate = state.governor.rate(now);
-            stats.allowed_connections = state.governor.connections(now);
+            stats.connected = state.connected;
+            stats.rate = state.rate_controller.rate(now);
+            stats.allowed_connections = state.rate_controller.allowed_connections(now);
             stats.messages_per_connection = state.messages_per_connection(&self.settings);
-            stats.recipients_per_message = state.recipients;
+            stats.recipients_per_message = state.max_recipients;
             stats.mode = state.mode;
         });
     }
 }
 
-impl State {
-    fn messages_per_connection(&self, settings: &Settings) -> Option<usize> {
-        let learned = self.governor.messages_per_connection();
+impl PoolState {
+    fn messages_per_connection(&self, settings: &EngineSettings) -> Option<usize> {
+        let learned = self.rate_controller.messages_per_connection();
         let limits = [learned, settings.max_messages_per_connection];
         limits.into_iter().flatten().min()
     }
 
-    /// All that waits is over.
+    /// Finishes all messages that no connection holds, without a further attempt.
     fn give_up(&mut self, reason: &str, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_values();
         for job in self.ready.drain(..).chain(waiting) {
-            self.decided.push(job.give_up(reason, now));
+            self.finished.push(job.give_up(reason, now));
         }
     }
 }

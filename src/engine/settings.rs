@@ -1,4 +1,4 @@
-//! What a sender is told once, at its start.
+//! The settings of an engine.
 
 use std::time::Duration;
 
@@ -7,75 +7,80 @@ use super::tls::TlsClient;
 use crate::diagnosis::Phase;
 use crate::session::{Credentials, Mode, StartTls};
 
-/// How to send, and where to.
-pub struct Settings {
-    /// Where the relay is.
+/// The settings of an engine. They do not change while the engine runs.
+pub struct EngineSettings {
+    /// The address of the relay.
     pub target: Target,
-    /// How to get there.
+    /// The settings for connecting.
     pub connect: ConnectSettings,
-    /// The name that the certificate has to have.
+    /// The name that the relay's certificate must contain.
     pub host: String,
-    /// The port, for OAUTHBEARER.
+    /// The port that OAUTHBEARER sends to the relay (RFC 7628).
     pub port: u16,
-    /// LMTP in the place of SMTP.
+    /// Whether to use LMTP (RFC 2033) instead of SMTP.
     pub lmtp: bool,
-    /// TLS from the first octet on.
+    /// Whether TLS starts with the first byte (RFC 8314 3.3).
     pub implicit_tls: bool,
-    /// When to use STARTTLS.
+    /// The policy for STARTTLS.
     pub starttls: StartTls,
-    /// What TLS needs, where it may be used.
+    /// The TLS client.
     pub tls: TlsClient,
-    /// The name for EHLO.
+    /// The client's host name in EHLO.
     pub local_hostname: String,
-    /// Who logs in, if anybody.
+    /// The user and the mechanism for a login; `None` for no login.
     pub credentials: Option<Credentials>,
-    /// The password; `None` to ask for one at each login.
+    /// The password; `None` to request the password at each login.
     pub password: Option<String>,
-    /// Whether to log in although somebody can listen.
+    /// Whether a login over a connection without encryption is allowed.
     pub allow_plaintext_auth: bool,
-    /// Connections at most.
+    /// The maximum number of connections.
     pub connections: usize,
-    /// How far to run ahead of the replies, where the relay lets us.
+    /// The pipelining mode to use if the relay supports pipelining.
     pub mode: Mode,
-    /// Messages in flight on a connection in window mode.
+    /// The maximum number of messages in flight on a connection in window mode.
     pub window: usize,
-    /// Octets of contents in flight on a connection in window mode.
+    /// The maximum total size of the contents in flight on a connection in window mode, in bytes.
     pub window_bytes: usize,
-    /// Messages a second, over all connections.
+    /// The maximum rate over all connections, in messages per second; `None` for no limit.
     pub rate: Option<f64>,
-    /// Messages on one connection.
+    /// The maximum number of messages per connection; `None` for no limit.
     pub max_messages_per_connection: Option<usize>,
-    /// Recipients of one transaction.
+    /// The maximum number of recipients per transaction.
     pub max_recipients: usize,
-    /// How often a message is tried that is refused for now.
+    /// The maximum number of attempts for a recipient that is refused temporarily.
     pub max_attempts: u32,
-    /// How long to wait before it is tried again.
+    /// The waits between attempts.
     pub backoff: Backoff,
-    /// Whether to send again what may have been delivered.
+    /// Whether to send a message again if it may have been delivered.
     pub resend_unknown: bool,
-    /// How long to wait for what.
+    /// The time limits.
     pub timeouts: Timeouts,
-    /// Messages that were taken and are not decided.
+    /// The maximum number of messages without an outcome.
     pub queue_size: usize,
-    /// Octets of their contents.
+    /// The maximum total size of the contents of messages without an outcome, in bytes.
     pub queue_bytes: usize,
-    /// Whether to keep lines for a trace.
+    /// Whether to report a trace of commands and replies.
     pub trace: bool,
+    /// The speed of the pool's clock; 1 is real time. Tests use a higher speed to shorten waits.
+    pub clock_speed: f64,
 }
 
-/// Exponential backoff with full jitter: a random part of `base * factor^n`, at most `maximum`.
+/// Exponential backoff with full jitter. After `n` consecutive failures, the longest possible wait
+/// is `base * factor^(n - 1)`, limited to `maximum`. The actual wait is a random part of this
+/// longest wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// Seconds.
+    /// The longest possible wait after the first failure, in seconds.
     pub base: f64,
-    /// By how much each wait is longer than the one before.
+    /// The factor by which the longest possible wait grows with each further failure.
     pub factor: f64,
-    /// Seconds.
+    /// The maximum length of any wait, in seconds.
     pub maximum: f64,
 }
 
 impl Backoff {
-    /// How long to wait after the failure number `failures`, counted from 1; `random` is from 0 to 1.
+    /// Returns the wait after `failures` consecutive failures (1 or more). `random` is the random
+    /// part of the longest possible wait, from 0 to 1.
     #[must_use]
     pub fn delay(&self, failures: u32, random: f64) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
@@ -84,35 +89,36 @@ impl Backoff {
     }
 }
 
-/// The deadlines of RFC 5321 4.5.3.2, each for a whole reply, and those of the pool.
+/// The time limits. Each limit for a reply (RFC 5321 4.5.3.2) applies to the whole reply, not to
+/// each read.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// TLS's handshake.
+    /// The limit for a TLS handshake.
     pub tls: Duration,
-    /// The greeting.
+    /// The limit for the greeting.
     pub greeting: Duration,
-    /// EHLO, STARTTLS, AUTH, RSET.
+    /// The limit for the replies to EHLO, STARTTLS, AUTH and RSET.
     pub command: Duration,
-    /// MAIL.
+    /// The limit for the reply to MAIL.
     pub mail: Duration,
-    /// RCPT.
+    /// The limit for the reply to RCPT.
     pub rcpt: Duration,
-    /// DATA, until the 354.
+    /// The limit for the reply to DATA.
     pub data: Duration,
-    /// The network, to take the next octets.
+    /// The limit for a write: the maximum time during which the relay accepts no bytes.
     pub block: Duration,
-    /// The reply to the message.
+    /// The limit for the reply to the body.
     pub body: Duration,
-    /// QUIT.
+    /// The limit for the reply to QUIT.
     pub quit: Duration,
-    /// How long a connection is kept without work.
+    /// The maximum time that a connection stays open without a message.
     pub idle: Duration,
-    /// How old a connection may grow.
+    /// The maximum age of a connection.
     pub age: Duration,
 }
 
 impl Timeouts {
-    /// The deadline of the reply to a command.
+    /// Returns the time limit for the reply in the phase `phase`.
     #[must_use]
     pub fn reply(&self, phase: Phase) -> Duration {
         match phase {

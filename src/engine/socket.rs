@@ -1,7 +1,7 @@
-//! A connected socket, TCP or unix, with the few things that the engine asks of the kernel itself.
+//! A connected socket, TCP or Unix, with the few calls that bypass the runtime.
 //!
-//! Beside the polled half there are calls that go to the kernel at once: the runtime's knowledge of
-//! what can be read is as old as its last pause, which is too old for a look before reuse.
+//! Before a connection is reused, the engine checks whether the relay has closed it. The runtime's
+//! own state of the socket dates from the last poll, so it is too old for this check.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -17,15 +17,15 @@ use tokio::net::UnixStream;
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// Over TCP.
+    /// A TCP socket.
     Tcp(TcpStream),
-    /// Over a unix socket.
+    /// A Unix socket.
     #[cfg(unix)]
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// The descriptor, where the system has them.
+    /// Returns the descriptor, on systems that have descriptors.
     #[must_use]
     pub fn descriptor(&self) -> Option<i32> {
         #[cfg(unix)]
@@ -40,37 +40,39 @@ impl Socket {
         None
     }
 
-    /// Asks the kernel to acknowledge what comes next at once; it forgets this by itself, so it is
-    /// asked again before each read that waits. Nothing but on TCP under Linux.
+    /// Sets the option `TCP_QUICKACK`, so that the kernel acknowledges the next segment at once.
+    /// The kernel resets this option by itself, so the caller sets it again before each read that
+    /// waits. The option has an effect only on TCP under Linux.
     pub fn quick_ack(&self) {
         #[cfg(target_os = "linux")]
         if let Self::Tcp(stream) = self {
-            // It fails only on a connection that is gone, which the next read tells better.
+            // This call fails only if the connection is lost. The error is ignored, because the
+            // next read reports the loss.
             let _ = SockRef::from(stream).set_tcp_quickack(true);
         }
     }
 
-    /// Reads what is there now, past the runtime.
+    /// Reads the bytes that have arrived, without the runtime.
     ///
     /// # Errors
     ///
-    /// Those of the socket; `WouldBlock` where nothing is there.
+    /// An error of the socket; `WouldBlock` if no byte has arrived.
     pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self.reference()).read(buffer)
     }
 
-    /// Writes what the kernel takes now, past the runtime.
+    /// Writes as many bytes as the kernel accepts now, without the runtime.
     ///
     /// # Errors
     ///
-    /// Those of the socket; `WouldBlock` where it takes nothing.
+    /// An error of the socket; `WouldBlock` if the kernel accepts no byte.
     pub fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         (&*self.reference()).write_vectored(slices)
     }
 
-    /// Tells the other side that no more comes.
-    pub fn end(&self) {
-        // It fails only on a connection that is gone already.
+    /// Sends the end of the stream.
+    pub fn shutdown_write(&self) {
+        // This call fails only if the connection is lost, so the error is ignored.
         let _ = self.reference().shutdown(Shutdown::Write);
     }
 
@@ -101,12 +103,12 @@ impl AsyncWrite for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        octets: &[u8],
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A whole engine, before a server of a few lines; what happens when it falls over its own feet.
+//! Tests of a complete engine that sends to a small server, and of panics in the engine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::connect::{ConnectSettings, Target};
-use super::job::{Decided, Message};
-use super::settings::{Backoff, Settings, Timeouts};
+use super::job::{FinishedMessage, Message};
+use super::settings::{Backoff, EngineSettings, Timeouts};
 use super::tls::{TlsClient, TlsSettings};
 use crate::content::Content;
 use crate::outcome::Status;
 use crate::session::{Mode, StartTls};
 
-/// Accepts everything; gives the port, and the count of the bodies that it took.
+/// Starts a server that accepts all messages. Returns the port of the server and the counter of the
+/// bodies that it accepted.
 fn relay() -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -48,7 +49,7 @@ fn converse(mut stream: TcpStream, bodies: &AtomicUsize) -> Option<()> {
         in_body = line == "data";
         let reply: &[u8] = match line.split(' ').next() {
             Some("ehlo") => b"250-relay\r\n250 PIPELINING\r\n",
-            Some("data") => b"354 go on\r\n",
+            Some("data") => b"354 send the message\r\n",
             Some("quit") => b"221 bye\r\n",
             _ => b"250 ok\r\n",
         };
@@ -57,9 +58,9 @@ fn converse(mut stream: TcpStream, bodies: &AtomicUsize) -> Option<()> {
     Some(())
 }
 
-fn settings(port: u16, name: &str) -> Settings {
+fn settings(port: u16, name: &str) -> EngineSettings {
     let limit = Duration::from_secs(5);
-    Settings {
+    EngineSettings {
         target: Target::Tcp("127.0.0.1".to_owned(), port),
         connect: ConnectSettings {
             source: None,
@@ -109,74 +110,79 @@ fn settings(port: u16, name: &str) -> Settings {
         queue_size: 100,
         queue_bytes: 1 << 20,
         trace: false,
+        clock_speed: 1.0,
     }
 }
 
-/// Sends so many messages with an engine of that name, and ends it.
-fn send(name: &str, count: u64) -> (Vec<Decided>, usize) {
+/// Sends `count` messages with an engine whose local host name is `name` (see `panic_at`), and
+/// closes the engine. Returns the outcomes, and the number of bodies that the server accepted.
+fn send(name: &str, count: u64) -> (Vec<FinishedMessage>, usize) {
     let (port, bodies) = relay();
     let engine = Engine::start(settings(port, name)).unwrap();
-    let door = engine.door();
-    let channel = door.channel();
+    let queue = engine.queue();
+    let outbox = queue.open_outbox();
     let messages = (0..count).map(|token| Message {
-        channel,
+        outbox,
         token,
         sender: "<a@example.com>".into(),
         recipients: vec!["<b@example.com>".into(), "<c@example.com>".into()],
         mail_options: Vec::new(),
         rcpt_options: Vec::new(),
-        content: Content::given(b"hello\r\n"),
+        content: Content::from_bytes(b"hello\r\n"),
         size: 7,
-        ahead: None,
+        permit: None,
     });
-    door.put(channel, messages.collect(), Vec::new(), Vec::new());
+    queue.submit(outbox, messages.collect(), Vec::new(), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(20);
-    let mut decided = Vec::new();
-    while door.undecided(channel) > 0 {
-        assert!(Instant::now() < deadline, "not all have an outcome");
-        decided.extend(door.take(channel, 100, deadline));
+    let mut finished = Vec::new();
+    while queue.pending(outbox) > 0 {
+        assert!(Instant::now() < deadline, "timed out");
+        finished.extend(queue.take(outbox, 100, deadline));
     }
     engine.close(None, true);
-    assert!(door.wait_for_end(deadline), "the engine does not end");
-    let mut tokens: Vec<_> = decided.iter().map(|each| each.token).collect();
+    assert!(queue.wait_for_end(deadline), "the engine does not end");
+    let mut tokens: Vec<_> = finished.iter().map(|each| each.token).collect();
     tokens.sort_unstable();
     assert_eq!(tokens, (0..count).collect::<Vec<_>>());
-    (decided, bodies.load(Ordering::SeqCst))
+    (finished, bodies.load(Ordering::SeqCst))
 }
 
-fn statuses(decided: &[Decided], status: Status) -> usize {
-    decided.iter().filter(|each| each.status == status).count()
+fn count(finished: &[FinishedMessage], status: Status) -> usize {
+    finished
+        .iter()
+        .filter(|each| each.status() == status)
+        .count()
 }
 
 #[test]
-fn all_is_well_without_a_panic() {
-    let (decided, bodies) = send("client.example", 20);
-    assert_eq!(statuses(&decided, Status::Accepted), 20);
+fn every_message_is_accepted_without_a_panic() {
+    let (finished, bodies) = send("client.example", 20);
+    assert_eq!(count(&finished, Status::Accepted), 20);
     assert_eq!(bodies, 20);
 }
 
 #[test]
-fn a_panic_before_anything_was_written_sends_nothing() {
+fn messages_are_not_attempted_after_a_panic_before_the_first_write() {
     for place in ["panic-at-open", "panic-at-begin"] {
-        let (decided, bodies) = send(place, 20);
-        assert_eq!(statuses(&decided, Status::NotAttempted), 20, "{place}");
+        let (finished, bodies) = send(place, 20);
+        assert_eq!(count(&finished, Status::NotAttempted), 20, "{place}");
         assert_eq!(bodies, 0, "{place}");
     }
 }
 
 #[test]
-fn a_panic_behind_the_terminator_leaves_messages_unknown_and_never_sends_them_twice() {
-    let (decided, bodies) = send("panic-at-body", 20);
-    let unknown = statuses(&decided, Status::Unknown);
-    let unsent = statuses(&decided, Status::NotAttempted);
+fn messages_are_unknown_and_not_sent_twice_after_a_panic_after_the_terminator() {
+    let (finished, bodies) = send("panic-at-body", 20);
+    let unknown = count(&finished, Status::Unknown);
+    let unsent = count(&finished, Status::NotAttempted);
     assert_eq!(unknown + unsent, 20);
     assert!(unknown > 0 && bodies <= unknown, "{bodies} of {unknown}");
 }
 
 #[test]
-fn a_panic_over_an_outcome_leaves_it_unknown() {
-    let (decided, bodies) = send("panic-at-settle", 20);
-    assert_eq!(statuses(&decided, Status::Unknown), 20);
+fn the_outcome_is_unknown_after_a_panic_while_it_is_settled() {
+    let (finished, bodies) = send("panic-at-settle", 20);
+    assert_eq!(count(&finished, Status::Unknown), 20);
     assert_eq!(bodies, 20);
-    assert!(decided.iter().all(|each| each.recipients.len() == 2));
+    assert!(finished.iter().all(|each| each.recipients.len() == 2));
 }

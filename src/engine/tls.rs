@@ -1,9 +1,10 @@
-//! What TLS needs, read once and shared by all connections: trust, our own certificate, sessions.
+//! The TLS configuration that all connections share: trusted certificates, the client certificate,
+//! and TLS sessions.
 //!
-//! Certificates and host names are verified unless the caller says otherwise (RFC 8314 section 3,
-//! RFC 9325). Sessions are kept, so that each further connection saves the certificates and, with
-//! TLS 1.3, offers a ticket (RFC 8446 section 2.2). The system's CA certificates are read when the
-//! first connection needs them and not before.
+//! Certificates and host names are verified unless the caller disables verification (RFC 8314 3,
+//! RFC 9325 3). TLS sessions are kept. A further connection resumes a session, so its handshake
+//! contains no certificates (RFC 8446 2.2). The system's CA certificates are read when the first
+//! connection needs them.
 
 mod error;
 #[cfg(test)]
@@ -21,12 +22,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, NamedGroup, SupportedProtocolVersion, version};
 
 pub use self::error::{TlsError, TlsSettingsError};
-use self::verifier::{Anyone, Trusting};
+use self::verifier::{NoVerifier, TrustVerifier};
 
-/// Both of the versions that are spoken, the better one first.
-const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+/// The supported TLS versions, in descending order.
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
-/// The lowest version of TLS that will do.
+/// A version of TLS that can be required as the minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
@@ -36,20 +37,21 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// What the caller says about TLS; files by their contents, in PEM.
+/// The caller's TLS settings. Certificates and keys are the contents of PEM files.
 #[derive(Clone)]
 pub struct TlsSettings {
-    /// Whether the relay's certificate and name are verified.
+    /// Whether the relay's certificate and host name are verified.
     pub verify: bool,
-    /// The certificates to trust; none: the system's.
+    /// The certificates to trust; `None` for the system's CA certificates.
     pub ca: Option<Vec<u8>>,
-    /// Our own certificate and its chain.
+    /// The client certificate and its chain.
     pub certificate: Option<Vec<u8>>,
-    /// Its private key; none: it stands beside the certificate.
+    /// The private key of the client certificate; `None` if `certificate` contains the key.
     pub key: Option<Vec<u8>>,
-    /// The name (or address) that the certificate must carry; none: the host's.
+    /// The host name (or IP address) that the certificate must contain; `None` for the relay's host
+    /// name.
     pub server_hostname: Option<String>,
-    /// The lowest version.
+    /// The minimum version of TLS.
     pub minimum: TlsVersion,
 }
 
@@ -68,7 +70,7 @@ impl Default for TlsSettings {
 
 impl fmt::Debug for TlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key is left out: it is a secret.
+        // The key is omitted, because it is a secret.
         formatter
             .debug_struct("TlsSettings")
             .field("verify", &self.verify)
@@ -78,31 +80,32 @@ impl fmt::Debug for TlsSettings {
     }
 }
 
-/// The client's side of TLS for any number of connections.
+/// The TLS client of all connections.
 pub struct TlsClient {
     provider: Arc<CryptoProvider>,
     verify: bool,
     ca: Option<Vec<CertificateDer<'static>>>,
-    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    client_certificate: Option<ClientCertificate>,
     server_name: Option<ServerName<'static>>,
     minimum: TlsVersion,
     config: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsClient {
-    /// Reads the settings; all but the system's certificates, which are read when they are needed.
+    /// Creates a client from the settings. The system's CA certificates are not read here, but in
+    /// [`Self::config`].
     ///
     /// # Errors
     ///
-    /// Those of the settings: no PEM, nothing in it, a key that does not match its certificate, a
-    /// name that is none.
+    /// If a text is not PEM or contains no certificate or key, if the key does not match the
+    /// certificate, or if `server_hostname` is not a host name.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsSettingsError> {
         let server_name = settings.server_hostname.as_deref().map(parse_name);
         let client = Self {
             provider: Arc::new(provider()),
             verify: settings.verify,
             ca: settings.ca.as_deref().map(read_ca).transpose()?,
-            own: read_own(settings)?,
+            client_certificate: read_client_certificate(settings)?,
             server_name: server_name.transpose()?,
             minimum: settings.minimum,
             config: OnceLock::new(),
@@ -110,32 +113,34 @@ impl TlsClient {
         if client.ca.is_some() || !client.verify {
             client.config()?;
         } else {
-            // Says now whether the key matches.
-            client.build(Arc::new(Anyone::new(&client.provider)))?;
+            // Without verification, the build needs no CA certificates. It still checks that the
+            // key matches the client certificate. The built configuration is discarded.
+            client.build(Arc::new(NoVerifier::new(&client.provider)))?;
         }
         Ok(client)
     }
 
-    /// The configuration that all connections share. The first call may read the system's
-    /// certificates, which takes some milliseconds; it may be made ahead, from any thread.
+    /// Returns the configuration for rustls. The first call may read the system's certificates.
+    /// This takes several milliseconds, so another thread can make the first call in advance.
     ///
     /// # Errors
     ///
-    /// [`TlsSettingsError::SystemRoots`] where there are none.
+    /// [`TlsSettingsError::SystemRoots`] if the system has no CA certificates.
     pub fn config(&self) -> Result<Arc<ClientConfig>, TlsSettingsError> {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
         let config = self.build(self.verifier()?)?;
-        // Another thread may have been faster: then its sessions are the ones.
+        // If another thread has stored its configuration in the meantime, that configuration is
+        // used, with its TLS sessions.
         Ok(Arc::clone(self.config.get_or_init(|| Arc::new(config))))
     }
 
-    /// The name that the certificate of `host` must carry.
+    /// Returns the name that the certificate of `host` must contain.
     ///
     /// # Errors
     ///
-    /// [`TlsSettingsError::ServerName`] where it can stand in no certificate.
+    /// [`TlsSettingsError::ServerName`] if no certificate can contain this name.
     pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsSettingsError> {
         match &self.server_name {
             Some(name) => Ok(name.clone()),
@@ -145,13 +150,12 @@ impl TlsClient {
 
     fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsSettingsError> {
         if !self.verify {
-            return Ok(Arc::new(Anyone::new(&self.provider)));
+            return Ok(Arc::new(NoVerifier::new(&self.provider)));
         }
         Ok(Arc::new(match &self.ca {
-            Some(ca) => {
-                Trusting::new(ca.clone(), &self.provider).map_err(TlsSettingsError::Authority)?
-            }
-            None => Trusting::new(system_roots()?, &self.provider)
+            Some(ca) => TrustVerifier::new(ca.clone(), &self.provider)
+                .map_err(TlsSettingsError::Authority)?,
+            None => TrustVerifier::new(system_roots()?, &self.provider)
                 .map_err(TlsSettingsError::SystemRoots)?,
         }))
     }
@@ -161,15 +165,15 @@ impl TlsClient {
         verifier: Arc<dyn ServerCertVerifier>,
     ) -> Result<ClientConfig, TlsSettingsError> {
         let versions = match self.minimum {
-            TlsVersion::Tls12 => &BOTH[..],
-            TlsVersion::Tls13 => &BOTH[..1],
+            TlsVersion::Tls12 => &VERSIONS[..],
+            TlsVersion::Tls13 => &VERSIONS[..1],
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(versions)
             .map_err(|error| TlsSettingsError::Certificate(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let Some((chain, key)) = &self.own else {
+        let Some((chain, key)) = &self.client_certificate else {
             return Ok(builder.with_no_client_auth());
         };
         builder
@@ -184,8 +188,10 @@ impl TlsClient {
     }
 }
 
-/// aws-lc without the hybrid group, which stands last there and has no share in the first flight: a
-/// server that prefers it, as OpenSSL 3.5 does, would ask for one, at the price of a round trip.
+/// Returns the cryptography provider aws-lc without its hybrid key exchange group. rustls would
+/// support this group, but send no key share for it in the first flight. A server that prefers the
+/// group, such as OpenSSL 3.5, would then request the key share with a HelloRetryRequest (RFC 8446
+/// 4.1.4). This would cost a round trip.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider
@@ -207,9 +213,9 @@ impl fmt::Debug for TlsClient {
 fn read_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| pem_words(&error))?;
+        .map_err(|error| pem_text(&error))?;
     if chain.is_empty() {
-        return Err("no certificate in PEM is in it".to_owned());
+        return Err("it contains no certificate in PEM".to_owned());
     }
     Ok(chain)
 }
@@ -218,14 +224,17 @@ fn read_ca(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSettingsError
     read_chain(text).map_err(TlsSettingsError::Authority)
 }
 
-type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// The chain of the client certificate, and its private key.
+type ClientCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn read_own(settings: &TlsSettings) -> Result<Option<Own>, TlsSettingsError> {
+fn read_client_certificate(
+    settings: &TlsSettings,
+) -> Result<Option<ClientCertificate>, TlsSettingsError> {
     let Some(certificate) = &settings.certificate else {
         return match &settings.key {
             None => Ok(None),
             Some(_) => Err(TlsSettingsError::Key(
-                "there is no certificate to it".to_owned(),
+                "the certificate of this key is missing".to_owned(),
             )),
         };
     };
@@ -236,8 +245,8 @@ fn read_own(settings: &TlsSettings) -> Result<Option<Own>, TlsSettingsError> {
             pem::Error::NoItemsFound if is_encrypted(text) => {
                 "it is encrypted; give it without a passphrase".to_owned()
             }
-            pem::Error::NoItemsFound => "no private key in PEM is in it".to_owned(),
-            error => pem_words(&error),
+            pem::Error::NoItemsFound => "it contains no private key in PEM".to_owned(),
+            error => pem_text(&error),
         })
     })?;
     Ok(Some((chain, key)))
@@ -248,11 +257,14 @@ fn is_encrypted(text: &[u8]) -> bool {
     text.windows(MARK.len()).any(|window| window == MARK)
 }
 
-fn pem_words(error: &pem::Error) -> String {
-    // The error of a line shows the line as numbers, and the line may be of a key.
+fn pem_text(error: &pem::Error) -> String {
+    // The library's error text is not used: it contains bytes of the line, and these may be part of
+    // a private key.
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section in PEM has no end".to_owned(),
-        pem::Error::IllegalSectionStart { .. } => "a section in PEM begins wrongly".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => {
+            "a section in PEM has an invalid begin line".to_owned()
+        }
         pem::Error::Base64Decode(_) => "a section in PEM is not base64".to_owned(),
         _ => "it is not PEM".to_owned(),
     }
@@ -263,7 +275,7 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, TlsSettingsError> {
     if found.certs.is_empty() {
         let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
         return Err(TlsSettingsError::SystemRoots(if errors.is_empty() {
-            "there are none".to_owned()
+            "the system has none".to_owned()
         } else {
             errors.join("; ")
         }));
@@ -271,7 +283,7 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, TlsSettingsError> {
     Ok(found.certs)
 }
 
-/// A host as a certificate may name it: brackets, zone and the root's dot are not part of that.
+/// Returns the host in the form of the names in certificates: without brackets, zone and final dot.
 fn parse_name(host: &str) -> Result<ServerName<'static>, TlsSettingsError> {
     let bare = host
         .strip_prefix('[')

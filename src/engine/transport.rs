@@ -1,22 +1,25 @@
-//! Octets to the relay and back, over TCP, a unix socket or TLS, and the truth about what has left.
+//! The transport: sends and receives bytes over TCP, a Unix socket or TLS, with exact counts of the
+//! bytes sent.
 //!
-//! A message whose terminator may have reached the relay may have been accepted by it, so when a
-//! connection is lost the engine must know what it handed to the kernel. Three counts of plaintext
-//! octets tell, each over the whole life of the connection and each at least as large as the one
-//! after it:
+//! If the terminator of a message may have reached the relay, the relay may have accepted the
+//! message. So after a lost connection, the engine needs the number of bytes handed to the kernel.
+//! There are three counts of plaintext bytes since the start of the connection. Each count is at
+//! least as large as the next one:
 //!
-//! - [`Transport::accepted`]: taken from the caller by [`Transport::poll_send`].
-//! - [`Transport::possible`]: the same, less what lies in TLS records of which no octet was handed
-//!   to the kernel.
-//! - [`Transport::settled`]: octets of the stream that were handed to the kernel, all of them; in
-//!   TLS those of records whose last octet was handed over. A record opens only as a whole (its
-//!   authentication tag stands at its end), so no octet behind this count can have been understood
-//!   by the relay.
+//! - [`Transport::accepted`]: the bytes that [`Transport::poll_send`] accepted from the caller.
+//! - [`Transport::possible`]: the accepted bytes, without the TLS records of which the kernel has
+//!   received no byte.
+//! - [`Transport::settled`]: the bytes that the relay can read. Without TLS, these are the bytes
+//!   handed to the kernel. With TLS, these are the bytes in records that were handed to the kernel
+//!   completely. A record can be decrypted only as a whole, because its authentication tag is at
+//!   its end (RFC 8446 5.2). So the relay cannot have read any byte beyond this count.
 //!
-//! In clear the three are one. After an error all of them stay true; the connection is then dropped.
+//! Without TLS, the three counts are equal. After an error, the counts remain valid, but the caller
+//! must drop the transport.
 //!
-//! Reading and writing go on at the same time: all methods are polled from one task, in any order,
-//! and each registers that task for what it waits for.
+//! Reading and writing are independent. One task calls all poll methods, in any order. A method
+//! that returns `Pending` has registered this task with the socket, so the runtime wakes the task
+//! later.
 
 mod adapter;
 mod secured;
@@ -34,18 +37,19 @@ use self::secured::Secured;
 use super::socket::Socket;
 use super::tls::{TlsClient, TlsError};
 
-/// How much a look takes at most: a 421 is far smaller, and whatever else comes ends the
-/// connection.
-const LOOK_SIZE: usize = 4096;
+/// The maximum number of bytes that one call of `read_available` returns. The only expected data on
+/// an idle connection is a 421 reply. A 421 is far smaller than this size, and any other data ends
+/// the connection.
+const AVAILABLE_SIZE: usize = 4096;
 
-/// What a connection that nobody reads has in store.
+/// The result of [`Transport::read_available`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
-    /// Nothing: it is as it was left.
-    Quiet,
-    /// These octets came unasked.
+pub enum Available {
+    /// No data. The connection is open.
+    Nothing,
+    /// The bytes that have arrived.
     Data(Vec<u8>),
-    /// It is at its end, or broken.
+    /// The end of the stream, or an error.
     Closed,
 }
 
@@ -62,7 +66,7 @@ enum Layer {
 }
 
 impl Transport {
-    /// A connection in clear text.
+    /// Creates a transport without TLS.
     #[must_use]
     pub fn new(socket: Socket) -> Self {
         Self {
@@ -70,18 +74,20 @@ impl Transport {
         }
     }
 
-    /// Begins TLS: at once for implicit TLS, or behind the reply to STARTTLS, when the caller must
-    /// have made sure that nothing came behind that reply (RFC 3207 section 6).
+    /// Performs a TLS handshake: at once for implicit TLS, or after the reply to STARTTLS. RFC 3207
+    /// 6: the caller must refuse bytes that arrived between that reply and the handshake, because
+    /// an attacker may have injected them.
     ///
-    /// The counts go on where they stand; the handshake is not in them. There is no time limit:
-    /// dropping the future closes the connection.
+    /// The counts of bytes continue from their values before the handshake and do not include the
+    /// handshake. The handshake has no time limit. If the caller drops the future, the connection
+    /// is closed.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Untrusted`] where the certificate is not good enough; the others as they say.
+    /// [`TlsError::Untrusted`] for a certificate that is not trusted, or another [`TlsError`].
     pub async fn secure(self, client: &TlsClient, host: &str) -> Result<Self, TlsError> {
         let Layer::Plain { socket, sent } = self.layer else {
-            return Err(TlsError::failed(host, "TLS has begun already"));
+            return Err(TlsError::failed(host, "TLS is in use already"));
         };
         let name = client.server_name(host)?;
         let connector = TlsConnector::from(client.config()?);
@@ -95,12 +101,14 @@ impl Transport {
         })
     }
 
-    /// Reads what has come; 0 is the end, also where TLS was ended without its farewell (a reply
-    /// tells by itself whether it is whole). `buffer` must not be empty.
+    /// Reads bytes into `buffer`, which must not be empty. The result 0 means the end of the
+    /// stream. The end of a TLS stream without close_notify also gives 0. RFC 8446 6.1 requires
+    /// close_notify, so that a truncated stream is detected. Here, the syntax of a reply shows
+    /// whether the reply is complete.
     ///
     /// # Errors
     ///
-    /// Those of the socket; `InvalidData` with a [`TlsError`] inside where TLS broke.
+    /// An error of the socket; `InvalidData` that contains a [`TlsError`] for an error of TLS.
     pub fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -112,13 +120,14 @@ impl Transport {
         }
     }
 
-    /// Takes octets from the front of `slices` and says how many, at least one where there are any:
-    /// in clear what one vectored write handed over, in TLS up to 64 KiB, which may wait here for
-    /// [`Self::poll_flush`].
+    /// Accepts bytes from the front of `slices` and returns their number. The number is 0 only if
+    /// `slices` contains no byte. Without TLS, the accepted bytes are those of one vectored write.
+    /// With TLS, one call accepts up to about 64 KiB, and a part of these bytes may stay in a queue
+    /// until [`Self::poll_flush`].
     ///
     /// # Errors
     ///
-    /// Those of the socket and of TLS; the counts tell what had left before.
+    /// An error of the socket or of TLS. The counts include the bytes sent before the error.
     pub fn poll_send(
         &mut self,
         context: &mut Context<'_>,
@@ -141,11 +150,12 @@ impl Transport {
         }
     }
 
-    /// Ready when all that was accepted is handed to the kernel; in clear always.
+    /// Hands all accepted bytes to the kernel. Without TLS, no bytes are queued, so the result is
+    /// always `Ready`.
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// An error of the socket.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.layer {
             Layer::Plain { .. } => Poll::Ready(Ok(())),
@@ -153,7 +163,7 @@ impl Transport {
         }
     }
 
-    /// How many octets were taken from the caller.
+    /// Returns the number of bytes accepted from the caller.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         match &self.layer {
@@ -162,7 +172,8 @@ impl Transport {
         }
     }
 
-    /// How many octets of them may be on their way, be it in a part of their record.
+    /// Returns the number of bytes in TLS records that the kernel has received completely or
+    /// partly.
     #[must_use]
     pub fn possible(&self) -> u64 {
         match &self.layer {
@@ -171,8 +182,8 @@ impl Transport {
         }
     }
 
-    /// How many octets of them were handed to the kernel in such a way that the relay can read
-    /// them. This is the count that decides whether a terminator has left.
+    /// Returns the number of bytes that the relay can read. If this count does not include the
+    /// terminator of a message, the relay cannot have accepted the message.
     #[must_use]
     pub fn settled(&self) -> u64 {
         match &self.layer {
@@ -181,19 +192,20 @@ impl Transport {
         }
     }
 
-    /// Whether TLS protects it.
+    /// Whether the connection is encrypted.
     #[must_use]
     pub fn is_secured(&self) -> bool {
         matches!(self.layer, Layer::Secured(_))
     }
 
-    /// Whether TLS took up an earlier session instead of a whole handshake.
+    /// Whether TLS resumed an earlier session.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         matches!(&self.layer, Layer::Secured(secured) if secured.is_resumed())
     }
 
-    /// The relay's certificate in DER, for the channel binding `tls-server-end-point` (RFC 5929).
+    /// Returns the relay's certificate in DER, for the channel binding `tls-server-end-point` (RFC
+    /// 5929).
     #[must_use]
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         match &self.layer {
@@ -202,14 +214,15 @@ impl Transport {
         }
     }
 
-    /// Whether TLS 1.3 is spoken.
+    /// Whether the connection uses TLS 1.3.
     #[must_use]
     pub fn is_tls13(&self) -> bool {
         matches!(&self.layer, Layer::Secured(secured) if secured.is_tls13())
     }
 
-    /// Octets that only the two ends of this TLS session know (RFC 5705, RFC 8446 section 7.5), with
-    /// an empty context, as the channel binding `tls-exporter` wants them (RFC 9266).
+    /// Returns bytes that only the two ends of this TLS session can compute (RFC 5705, RFC 8446
+    /// 7.5), for the channel binding `tls-exporter` (RFC 9266). RFC 9266: the context value is
+    /// empty.
     #[must_use]
     pub fn export_keying_material(&self, label: &[u8], length: usize) -> Option<Vec<u8>> {
         match &self.layer {
@@ -218,41 +231,42 @@ impl Transport {
         }
     }
 
-    /// Asks for an acknowledgement without delay of what comes next (Linux, TCP); cheap enough for
-    /// each read that waits.
+    /// Makes the kernel acknowledge the next segment without delay (TCP on Linux). This call is
+    /// fast enough to be made before each read that waits.
     pub fn quick_ack(&self) {
         self.socket().quick_ack();
     }
 
-    /// What has come while nobody read, seen without waiting. TLS's own messages (tickets, new
-    /// keys) are taken in and are nothing to see.
-    pub fn look(&mut self) -> Look {
+    /// Reads the bytes that have arrived, without waiting. TLS messages without data (tickets, key
+    /// updates) are processed, but not returned.
+    pub fn read_available(&mut self) -> Available {
         match &mut self.layer {
-            Layer::Secured(secured) => secured.look(),
+            Layer::Secured(secured) => secured.read_available(),
             Layer::Plain { socket, .. } => {
-                let mut buffer = [0; LOOK_SIZE];
+                let mut buffer = [0; AVAILABLE_SIZE];
                 match socket.read_now(&mut buffer) {
-                    Ok(0) => Look::Closed,
-                    Ok(count) => Look::Data(buffer[..count].to_vec()),
-                    Err(error) if is_temporary(&error) => Look::Quiet,
-                    Err(_) => Look::Closed,
+                    Ok(0) => Available::Closed,
+                    Ok(count) => Available::Data(buffer[..count].to_vec()),
+                    Err(error) if is_temporary(&error) => Available::Nothing,
+                    Err(_) => Available::Closed,
                 }
             }
         }
     }
 
-    /// The descriptor of the socket, where the system has them.
+    /// Returns the descriptor of the socket, on systems that have descriptors.
     #[must_use]
     pub fn descriptor(&self) -> Option<i32> {
         self.socket().descriptor()
     }
 
-    /// Ends it in good order and without waiting: TLS says farewell where the kernel takes it at
-    /// once. What was accepted and not handed over does not leave any more. What has come must have
-    /// been read before: a socket that is closed with octets unread resets the connection.
+    /// Closes the connection without waiting. With TLS, close_notify is sent only if the kernel
+    /// accepts it at once. Accepted bytes that the kernel does not have are discarded. Before this
+    /// call, the caller must read all bytes that have arrived. Otherwise the close resets the
+    /// connection, and the relay may lose bytes that the client has sent (RFC 1122 4.2.2.13).
     pub fn shutdown(self) {
         match self.layer {
-            Layer::Plain { socket, .. } => socket.end(),
+            Layer::Plain { socket, .. } => socket.shutdown_write(),
             Layer::Secured(secured) => secured.shutdown(),
         }
     }

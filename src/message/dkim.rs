@@ -1,9 +1,9 @@
-//! DKIM: signatures that vouch for a message in the name of a domain (RFC 6376, 8301, 8463).
+//! DKIM: signatures by which a domain takes responsibility for a message (RFC 6376, 8301, 8463).
 //!
-//! A signature holds for what is on the wire, and so it is made over that: where a line end is a
-//! CR or an LF alone, the message is signed as `stuffing` will send it, with CRLF. What is signed
-//! of the header is named once more than it occurs, so that nobody adds another From to a message
-//! that stays valid (section 8.15).
+//! A signature covers the bytes on the wire. `stuffing` replaces a single CR or LF with CRLF before
+//! the message is sent, so the signature covers CRLF, too. In a signature, the name of each signed
+//! header field is listed once more than the field occurs in the message. So the signature becomes
+//! invalid if an attacker adds another From (RFC 6376 section 8.15).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,26 +19,27 @@ mod field;
 mod key;
 mod name;
 
-pub use canonical::{Canonicalization, Hash};
+pub use canonical::{Canonicalization, Sha256Hash};
 
 use cache::BodyHashes;
-use field::{Field, Folded};
+use field::{FoldedHeader, HeaderLine};
 use key::PrivateKey;
 
-/// The name of the field that is put in front.
+/// The name of the header field with the signature.
 const NAME: &str = "DKIM-Signature";
 
-/// The last second that the tags `t` and `x` can hold: twelve digits (section 3.5).
+/// The maximum value of the tags `t` and `x`: twelve digits (RFC 6376 section 3.5).
 const LAST_SECOND: u64 = 999_999_999_999;
 
-/// What a mail reader shows first. No relay adds it, so its absence is signed as well.
+/// Header fields that mail readers show. If one of them is absent, its name is signed nevertheless,
+/// so that an attacker cannot add the field. This is safe, because relays do not add these fields.
 const SIGNED_IF_ABSENT: &[&str] = &["from", "subject", "to", "cc", "reply-to"];
 
-/// Why a key, or what it is to sign as, cannot be used. It shows nothing of the key.
+/// The reason why a key or an option is invalid. The text contains no part of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError(String);
 
-/// Why a message cannot be signed.
+/// The reason why a message cannot be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignError(String);
 
@@ -69,28 +70,29 @@ impl fmt::Display for SignError {
 impl std::error::Error for KeyError {}
 impl std::error::Error for SignError {}
 
-/// How a signature is made, beside its domain, selector and key.
+/// The options of a signature. Domain, selector and key are given separately.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Of the header fields.
+pub struct DkimOptions {
+    /// The canonicalization of the header fields.
     pub header: Canonicalization,
-    /// Of the body.
+    /// The canonicalization of the body.
     pub body: Canonicalization,
-    /// The header fields to sign where they occur, From among them; `None` for the usual ones.
+    /// The names of the header fields to sign, including From. `None` means the default fields.
     pub headers: Option<Vec<String>>,
-    /// The user or agent for whom is signed (the tag `i`): `news@example.com`, `@example.com`.
+    /// The user or agent on whose behalf the domain signs (the tag `i`), such as `news@example.com`
+    /// or `@example.com`.
     pub identity: Option<String>,
-    /// Seconds that the signature is good for; `None` for ever.
+    /// The lifetime of the signature, in seconds (the tag `x`). `None` means no expiry.
     pub expires: Option<u64>,
 }
 
-/// Signs messages, with one key or with several at once. Safe to use from many threads.
+/// Signs messages with one or several keys. Several threads can use a signer at once.
 pub struct Signer {
     signatures: Vec<Arc<Signature>>,
     bodies: BodyHashes,
 }
 
-/// One signature that a [`Signer`] makes.
+/// One signature of a [`Signer`].
 #[derive(Debug)]
 pub struct Signature {
     domain: String,
@@ -103,25 +105,27 @@ pub struct Signature {
     expires: Option<u64>,
 }
 
-/// The hashes of a body, as a [`Signer`]'s signatures need them.
+/// The hashes of one body: one for each body canonicalization in the signatures of a [`Signer`].
 #[derive(Clone, Copy, Debug)]
 pub struct HashedBody {
-    simple: Option<Hash>,
-    relaxed: Option<Hash>,
+    simple: Option<Sha256Hash>,
+    relaxed: Option<Sha256Hash>,
 }
 
 impl Signer {
-    /// A signer with one key: PEM (PKCS#8, or PKCS#1 for RSA), base64 or octets (an Ed25519 seed,
-    /// or what is in the PEM).
+    /// Creates a signer with one key.
+    ///
+    /// The key is in PEM (PKCS#8, or PKCS#1 for RSA). An Ed25519 seed or the DER content of a PEM
+    /// is accepted too, as bytes or in base64.
     ///
     /// # Errors
     ///
-    /// Where the key cannot be read or is smaller than 2048 bits, or a name is none.
+    /// If the key cannot be read, if an RSA key is too small or too large, or if a name is invalid.
     pub fn new(
         domain: &str,
         selector: &str,
         private_key: &[u8],
-        options: &Options,
+        options: &DkimOptions,
     ) -> Result<Self, KeyError> {
         let domain = name::domain(domain)?;
         let identity = options.identity.as_deref();
@@ -144,7 +148,8 @@ impl Signer {
         Ok(Self::of(vec![Arc::new(signature)]))
     }
 
-    /// A signer that makes the signatures of all of these, hashing the body once.
+    /// Creates a signer with the signatures of all `signers`. The new signer hashes each body once
+    /// for each canonicalization.
     #[must_use]
     pub fn join<'a>(signers: impl IntoIterator<Item = &'a Self>) -> Self {
         let all = signers
@@ -160,41 +165,44 @@ impl Signer {
         }
     }
 
-    /// What it makes, in the order in which the fields stand in front of the message.
+    /// The signatures, in the order of their `DKIM-Signature` fields in the message.
     pub fn signatures(&self) -> impl Iterator<Item = &Signature> {
         self.signatures.iter().map(|signature| &**signature)
     }
 
-    /// Appends the `DKIM-Signature` fields that belong in front of a message.
+    /// Appends the `DKIM-Signature` fields that must precede the message.
     ///
-    /// `time` is now, in seconds since 1970. A body that came before is not hashed again. Line
-    /// ends that are not CRLF count as the CRLF that will be sent.
+    /// `time` is the current time in seconds since 1970. The hash of a repeated body comes from a
+    /// cache. A single CR or LF is signed as CRLF, because the client sends CRLF instead.
     ///
     /// # Errors
     ///
-    /// Where the header is none, or has no From; `out` is as before.
+    /// If the header is invalid or has no From. After an error, `out` is unchanged.
     pub fn sign(&self, message: &[u8], time: u64, out: &mut Vec<u8>) -> Result<(), SignError> {
         let message = stuffing::repair(message);
-        let (fields, body) = field::take_apart(&message)?;
+        let (fields, body) = field::split(&message)?;
         let body = &message[body..];
         let hashed = self.hash_with(|form| self.bodies.hash(body, form));
         self.append(&fields, &hashed, time, out)
     }
 
-    /// The hashes of a body that many messages have, for [`Signer::sign_header`].
+    /// Hashes a body that many messages share, for [`Signer::sign_header`].
     #[must_use]
     pub fn hash_body(&self, body: &[u8]) -> HashedBody {
         let body = stuffing::repair(body);
         self.hash_with(|form| canonical::body_hash(&body, form))
     }
 
-    /// As [`Signer::sign`], for a message whose body is hashed already.
+    /// Appends the `DKIM-Signature` fields, as [`Signer::sign`] does, for a message with a hashed
+    /// body.
     ///
-    /// `header` may have its empty line or not; `body` comes from this signer's `hash_body`.
+    /// `header` may include the empty line after the header. `body` must be a result of this
+    /// signer's `hash_body`.
     ///
     /// # Errors
     ///
-    /// As `sign`, and where `body` comes from a signer that canonicalises otherwise.
+    /// The errors of `sign`, and an error if `body` comes from a signer with another
+    /// canonicalization.
     pub fn sign_header(
         &self,
         header: &[u8],
@@ -203,25 +211,25 @@ impl Signer {
         out: &mut Vec<u8>,
     ) -> Result<(), SignError> {
         let header = stuffing::repair(header);
-        let (fields, _) = field::take_apart(&header)?;
+        let (fields, _) = field::split(&header)?;
         self.append(&fields, body, time, out)
     }
 
-    fn hash_with(&self, hash: impl Fn(Canonicalization) -> Hash) -> HashedBody {
-        let wanted = |form| {
+    fn hash_with(&self, hash: impl Fn(Canonicalization) -> Sha256Hash) -> HashedBody {
+        let hash_if_used = |form| {
             self.signatures()
-                .any(|own| own.body == form)
+                .any(|signature| signature.body == form)
                 .then(|| hash(form))
         };
         HashedBody {
-            simple: wanted(Canonicalization::Simple),
-            relaxed: wanted(Canonicalization::Relaxed),
+            simple: hash_if_used(Canonicalization::Simple),
+            relaxed: hash_if_used(Canonicalization::Relaxed),
         }
     }
 
     fn append(
         &self,
-        fields: &[Field<'_>],
+        fields: &[HeaderLine<'_>],
         body: &HashedBody,
         time: u64,
         out: &mut Vec<u8>,
@@ -235,7 +243,7 @@ impl Signer {
         let before = out.len();
         let result = self
             .signatures()
-            .try_for_each(|own| own.append(fields, body, time, out));
+            .try_for_each(|signature| signature.append(fields, body, time, out));
         if result.is_err() {
             out.truncate(before);
         }
@@ -250,29 +258,29 @@ impl fmt::Debug for Signer {
 }
 
 impl HashedBody {
-    fn of(&self, form: Canonicalization) -> Result<Hash, SignError> {
+    fn of(&self, form: Canonicalization) -> Result<Sha256Hash, SignError> {
         let hash = match form {
             Canonicalization::Simple => self.simple,
             Canonicalization::Relaxed => self.relaxed,
         };
-        hash.ok_or_else(|| SignError::new("the body was hashed by another signer"))
+        hash.ok_or_else(|| SignError::new("the body was hashed with another canonicalization"))
     }
 }
 
 impl Signature {
-    /// The domain that vouches (the tag `d`), as A-labels.
+    /// The signing domain (the tag `d`), as A-labels.
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// Where below the domain the public key is (the tag `s`).
+    /// The selector: the name of the public key below the domain (the tag `s`).
     #[must_use]
     pub fn selector(&self) -> &str {
         &self.selector
     }
 
-    /// `rsa-sha256` or `ed25519-sha256` (the tag `a`).
+    /// The algorithm (the tag `a`): `rsa-sha256` or `ed25519-sha256`.
     #[must_use]
     pub fn algorithm(&self) -> &'static str {
         self.key.algorithm()
@@ -280,7 +288,7 @@ impl Signature {
 
     fn append(
         &self,
-        fields: &[Field<'_>],
+        fields: &[HeaderLine<'_>],
         body: &HashedBody,
         time: u64,
         out: &mut Vec<u8>,
@@ -289,13 +297,13 @@ impl Signature {
         let mut header = Vec::with_capacity(4096);
         let names = self.select(fields, &mut header);
         let start = out.len();
-        let mut field = Folded::new(NAME, out);
+        let mut field = FoldedHeader::new(NAME, out);
         self.write_tags(&mut field, time)?;
         let last = names.len() - 1;
-        for (place, name) in names.iter().enumerate() {
-            match place {
+        for (index, name) in names.iter().enumerate() {
+            match index {
                 0 => field.word(&format!("h={name}{}", if last == 0 { ";" } else { ":" })),
-                _ => field.rest(&format!("{name}{}", if place == last { ";" } else { ":" })),
+                _ => field.joined_word(&format!("{name}{}", if index == last { ";" } else { ":" })),
             }
         }
         field.word(&format!("bh={};", STANDARD.encode(hash)));
@@ -307,14 +315,16 @@ impl Signature {
         Ok(())
     }
 
-    /// Writes the canonical form of what is signed of the header, and gives the names of it.
-    fn select(&self, fields: &[Field<'_>], out: &mut Vec<u8>) -> Vec<&str> {
+    /// Appends the canonical form of the signed header fields to `out` and returns their names.
+    fn select(&self, fields: &[HeaderLine<'_>], out: &mut Vec<u8>) -> Vec<&str> {
         let mut names = Vec::with_capacity(2 * self.headers.len());
         for name in &self.headers {
-            let is_meant = |field: &&Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
+            let has_name =
+                |field: &&HeaderLine<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
             let mut is_signed = SIGNED_IF_ABSENT.contains(&name.as_str());
-            // Where a name occurs more than once, the last is the first (section 5.4.2).
-            for field in fields.iter().rev().filter(is_meant) {
+            // RFC 6376 section 5.4.2: fields of the same name are signed from the last to the
+            // first.
+            for field in fields.iter().rev().filter(has_name) {
                 canonical::write_field(field.whole, field.name, self.header, out);
                 out.extend_from_slice(b"\r\n");
                 names.push(name.as_str());
@@ -327,10 +337,12 @@ impl Signature {
         names
     }
 
-    fn write_tags(&self, field: &mut Folded<'_>, time: u64) -> Result<(), SignError> {
+    fn write_tags(&self, field: &mut FoldedHeader<'_>, time: u64) -> Result<(), SignError> {
         let expiry = self.expires.map(|seconds| time.saturating_add(seconds));
         if expiry.unwrap_or(time) > LAST_SECOND {
-            return Err(SignError::new("the time has more than twelve digits"));
+            return Err(SignError::new(
+                "the time or the expiry has more than twelve digits",
+            ));
         }
         field.word("v=1;");
         field.word(&format!("a={};", self.algorithm()));
@@ -359,13 +371,13 @@ mod tests {
 
     use super::*;
 
-    /// The key of RFC 8463 appendix A, and its public half.
+    /// The private and public key of RFC 8463 appendix A.
     const SEED: &[u8] = b"nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
     const MESSAGE: &[u8] = b"From: a@example.com\r\nTo: b@example.com\r\n\r\nHi.\r\n";
     const NOW: u64 = 1_790_000_000;
 
-    fn signer(options: &Options) -> Signer {
+    fn signer(options: &DkimOptions) -> Signer {
         Signer::new("example.com", "s1", SEED, options).unwrap()
     }
 
@@ -376,14 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_8463() {
+    fn the_body_hash_is_that_of_rfc_8463() {
         let message = "From: Joe SixPack <joe@football.example.com>\r\n\
             To: Suzie Q <suzie@shopping.example.net>\r\n\
             Subject: Is dinner ready?\r\n\
             Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)\r\n\
             Message-ID: <20030712040037.46341.5F8J@football.example.com>\r\n\r\n\
             Hi.\r\n\r\nWe lost the game.  Are you hungry yet?\r\n\r\nJoe.\r\n";
-        let field = signed(&signer(&Options::default()), message.as_bytes());
+        let field = signed(&signer(&DkimOptions::default()), message.as_bytes());
         assert!(
             field.contains("bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;"),
             "{field}"
@@ -391,10 +403,10 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_is_that_of_the_canonical_header() {
-        let options = Options {
+    fn the_signature_covers_the_canonical_header() {
+        let options = DkimOptions {
             headers: Some(vec!["From".to_owned()]),
-            ..Options::default()
+            ..DkimOptions::default()
         };
         let field = signed(&signer(&options), MESSAGE).replace("\r\n ", " ");
         let (head, signature) = field.trim_end().rsplit_once("b=").unwrap();
@@ -408,11 +420,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hashed_body_serves_many_headers() {
+    fn a_body_hash_can_be_used_for_many_headers() {
         for body in [Canonicalization::Simple, Canonicalization::Relaxed] {
-            let options = Options {
+            let options = DkimOptions {
                 body,
-                ..Options::default()
+                ..DkimOptions::default()
             };
             let signer = signer(&options);
             let hashed = signer.hash_body(b"Hi.\n\n");
@@ -427,10 +439,10 @@ mod tests {
                 .unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), signed(&signer, MESSAGE));
         }
-        let hashed = signer(&Options::default()).hash_body(b"");
-        let simple = Options {
+        let hashed = signer(&DkimOptions::default()).hash_body(b"");
+        let simple = DkimOptions {
             body: Canonicalization::Simple,
-            ..Options::default()
+            ..DkimOptions::default()
         };
         let mut out = b"as before".to_vec();
         assert!(
@@ -442,12 +454,12 @@ mod tests {
     }
 
     #[test]
-    fn several_signatures_stand_one_behind_the_other() {
-        let options = Options {
+    fn a_joined_signer_writes_all_signatures() {
+        let options = DkimOptions {
             header: Canonicalization::Simple,
-            ..Options::default()
+            ..DkimOptions::default()
         };
-        let both = [signer(&Options::default()), signer(&options)];
+        let both = [signer(&DkimOptions::default()), signer(&options)];
         let joined = signed(&Signer::join(&both), MESSAGE);
         assert_eq!(
             joined,
@@ -456,8 +468,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_shows_the_key() {
-        let text = format!("{:?}", signer(&Options::default()));
+    fn debug_does_not_show_the_key() {
+        let text = format!("{:?}", signer(&DkimOptions::default()));
         assert!(text.contains("key: ed25519-sha256"), "{text}");
         assert!(
             !text.contains("nWGx") && !text.contains("157, 97"),
@@ -466,15 +478,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_signed_is_told() {
-        let expires = Options {
+    fn invalid_messages_are_refused() {
+        let expires = DkimOptions {
             expires: Some(u64::MAX),
-            ..Options::default()
+            ..DkimOptions::default()
         };
         for (signer, message) in [
-            (signer(&Options::default()), b"To: a\r\n\r\n".as_slice()),
-            (signer(&Options::default()), b"\r\nFrom: a\r\n"),
-            (signer(&Options::default()), b"no field\r\nFrom: a\r\n"),
+            (signer(&DkimOptions::default()), b"To: a\r\n\r\n".as_slice()),
+            (signer(&DkimOptions::default()), b"\r\nFrom: a\r\n"),
+            (signer(&DkimOptions::default()), b"no field\r\nFrom: a\r\n"),
             (signer(&expires), MESSAGE),
         ] {
             let mut out = b"as before".to_vec();
@@ -484,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shared_between_threads() {
+    fn a_signer_can_be_shared_between_threads() {
         fn shared<T: Send + Sync>() {}
         shared::<Signer>();
     }

@@ -1,6 +1,8 @@
-//! Text bodies in bytes that every relay takes: ASCII, lines of at most 998, CRLF.
+//! Encodes text bodies so that every relay accepts them: as ASCII, with CRLF line ends and a
+//! maximum line length of 998 bytes.
 //!
-//! RFC 5322 section 2.1.1 (998 octets a line), RFC 2045 section 6 (quoted-printable, base64).
+//! RFC 5322 section 2.1.1 limits a line to 998 bytes. RFC 2045 section 6 defines quoted-printable
+//! and base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,26 +10,29 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use std::borrow::Cow;
 
-/// RFC 5322 section 2.1.1, without the CRLF.
+/// The maximum length of a line, in bytes, without its CRLF (RFC 5322 section 2.1.1).
 pub const MAXIMUM_LINE: usize = 998;
 
-/// RFC 2045 section 6.7 (5): with the `=` of a soft line break.
+/// The maximum length of a line in quoted-printable, in bytes, including the `=` of a soft line
+/// break (RFC 2045 section 6.7, rule 5).
 const QUOTED_LINE: usize = 76;
 
-/// RFC 2045 section 6.8: 57 octets make a line of 76.
-const BASE64_OCTETS: usize = 57;
+/// The number of bytes that one line of base64 encodes. 57 bytes give 76 characters (RFC 2045
+/// section 6.8).
+const BASE64_INPUT: usize = 57;
 
-/// Octets that stand for themselves in quoted-printable, where they are not at the end of a line.
+/// A table that marks the bytes that quoted-printable writes unchanged, except at the end of a
+/// line.
 const LITERAL: [bool; 256] = literal();
 
-/// How a body is written (RFC 2045 section 6.1).
+/// The transfer encoding of a body (RFC 2045 section 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferEncoding {
-    /// As it is.
+    /// 7bit: the text is unchanged.
     SevenBit,
-    /// For text that is mostly ASCII.
+    /// quoted-printable: for text that is mostly ASCII.
     QuotedPrintable,
-    /// For all other text.
+    /// base64: for text that is mostly not ASCII, and for text that contains a boundary.
     Base64,
 }
 
@@ -43,7 +48,7 @@ impl TransferEncoding {
     }
 }
 
-/// Whole lines that are the same in every body, encoded once.
+/// A constant stretch: complete lines that are the same in every body. They are encoded only once.
 pub struct Stretch {
     text: String,
     seven_bit: Option<Vec<u8>>,
@@ -51,7 +56,7 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// Lines with LF line ends, the last one, too.
+    /// Encodes lines with LF line ends. The last line must also end with LF.
     #[must_use]
     pub fn new(lines: &str) -> Self {
         let (mut plain, mut quoted) = (Vec::new(), Vec::new());
@@ -65,18 +70,19 @@ impl Stretch {
     }
 }
 
-/// A body: a text, and the stretches that stand in it.
-pub struct Body<'a> {
+/// A body: the rendered text, and the constant stretches between its lines.
+pub struct TextBody<'a> {
     /// The text without the stretches.
     pub text: &'a str,
-    /// Where in it each of them belongs: at the beginnings of lines, in order.
+    /// The position of each stretch in `text`, in order. Each position is the start of a line.
     pub gaps: &'a [usize],
-    /// As many as there are gaps.
+    /// The stretches, one for each gap.
     pub stretches: &'a [Stretch],
 }
 
-impl Body<'_> {
-    /// The texts before each stretch, each with the stretch, and the text behind the last one.
+impl TextBody<'_> {
+    /// Returns pairs: a section of the text, and the stretch after this section. The last pair has
+    /// no stretch.
     fn pieces(&self) -> impl Iterator<Item = (Cow<'_, str>, Option<&Stretch>)> {
         let starts = [0].into_iter().chain(self.gaps.iter().copied());
         let ends = self.gaps.iter().copied().chain([self.text.len()]);
@@ -104,7 +110,7 @@ impl Body<'_> {
         }
     }
 
-    /// The whole text with LF line ends.
+    /// Returns the complete text, including the stretches, with LF line ends.
     fn whole(&self) -> String {
         let mut whole = String::new();
         for (text, stretch) in self.pieces() {
@@ -122,11 +128,16 @@ impl Body<'_> {
     }
 }
 
-/// Writes a text body in seven bits, with CRLF line ends.
+/// Encodes a text body as ASCII with CRLF line ends.
 ///
-/// `boundaries` are those of the multiparts around it, with their two dashes: no line of the body
-/// may be taken for one of them, whatever a merge field holds.
-pub fn encode_text(body: &Body<'_>, boundaries: &[Vec<u8>], out: &mut Vec<u8>) -> TransferEncoding {
+/// `boundaries` are the boundaries of the enclosing multiparts, each with the two dashes before it.
+/// The encoded body contains no boundary, regardless of the values of merge fields. So a value
+/// cannot end the MIME part.
+pub fn encode_text(
+    body: &TextBody<'_>,
+    boundaries: &[Vec<u8>],
+    out: &mut Vec<u8>,
+) -> TransferEncoding {
     let start = out.len();
     let encoding = if body.seven_bit(out) {
         TransferEncoding::SevenBit
@@ -135,8 +146,10 @@ pub fn encode_text(body: &Body<'_>, boundaries: &[Vec<u8>], out: &mut Vec<u8>) -
         body.quoted_printable(out);
         TransferEncoding::QuotedPrintable
     };
-    // Base64 takes 4 octets for 3 and a line end for 57, which is less for most scripts but Latin,
-    // and there is no dash in it; a short text is better read by people.
+    // Use base64 if quoted-printable is longer, as for most scripts other than Latin. In base64, 3
+    // bytes of text need 4 bytes, and each 57 bytes need a line end. A short text stays in
+    // quoted-printable, because people can read quoted-printable. Also use base64 if the encoded
+    // text contains a boundary. A boundary begins with two dashes, and base64 has no dashes.
     let encoded = &out[start..];
     let longer = encoding == TransferEncoding::QuotedPrintable && {
         let written = encoded.len() - memchr_iter(b'\n', encoded).count();
@@ -151,7 +164,7 @@ pub fn encode_text(body: &Body<'_>, boundaries: &[Vec<u8>], out: &mut Vec<u8>) -
     encoding
 }
 
-/// The text with LF for each line end.
+/// Replaces each line end with LF.
 fn with_line_feeds(text: &str) -> Cow<'_, str> {
     match memchr(b'\r', text.as_bytes()) {
         None => Cow::Borrowed(text),
@@ -159,7 +172,8 @@ fn with_line_feeds(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Copies it with CRLF; says whether it needs no encoding, else what was copied is of no use.
+/// Copies a text to `out` with CRLF line ends. Returns false if the text needs an encoding. In this
+/// case, `out` may contain a part of the copy, and the caller must remove this part.
 fn seven_bit(data: &[u8], out: &mut Vec<u8>) -> bool {
     if !data.is_ascii() || memchr(0, data).is_some() {
         return false;
@@ -178,7 +192,7 @@ fn seven_bit(data: &[u8], out: &mut Vec<u8>) -> bool {
     data.len() - start <= MAXIMUM_LINE
 }
 
-/// Quoted-printable (RFC 2045 section 6.7) of a text with LF line ends.
+/// Encodes a text with LF line ends in quoted-printable (RFC 2045 section 6.7).
 fn quoted_printable(data: &[u8], out: &mut Vec<u8>) {
     out.reserve(data.len() + data.len() / 4);
     let mut start = 0;
@@ -190,12 +204,12 @@ fn quoted_printable(data: &[u8], out: &mut Vec<u8>) {
     quote_line(&data[start..], out);
 }
 
-/// Whether a line can stand as it is, which most lines can.
+/// Whether a line needs no encoding. Most lines need none.
 fn is_literal(line: &[u8]) -> bool {
     let fits = line.len() <= QUOTED_LINE && !matches!(line, b"." | [.., b' ' | b'\t']);
-    // Without a way out of the loop, so that it runs over many octets at once.
-    let literal = |octet: u8| (octet.wrapping_sub(b' ') < 95 && octet != b'=') | (octet == b'\t');
-    fits && line.iter().fold(true, |all, octet| all & literal(*octet))
+    // The loop has no early exit, so that the compiler can vectorise it.
+    let literal = |byte: u8| (byte.wrapping_sub(b' ') < 95 && byte != b'=') | (byte == b'\t');
+    fits && line.iter().fold(true, |all, byte| all & literal(*byte))
 }
 
 fn quote_line(line: &[u8], out: &mut Vec<u8>) {
@@ -205,33 +219,38 @@ fn quote_line(line: &[u8], out: &mut Vec<u8>) {
     }
     let mut column = 0;
     let mut rest = line;
-    while let Some(octet) = rest.first() {
+    while let Some(byte) = rest.first() {
         let is_last = rest.len() == 1;
-        // White space at the end of a line may be lost, and a dot alone in a line has a meaning.
-        let hidden = is_last && (matches!(octet, b' ' | b'\t') || (*octet == b'.' && column == 0));
-        if hidden || !LITERAL[usize::from(*octet)] {
+        // Escape white space at the end of a line, because it may be lost in transport (RFC 2045
+        // section 6.7, rule 3). Escape a single dot, because the line would be the terminator of
+        // DATA (RFC 5321 section 4.5.2).
+        let needs_escape =
+            is_last && (matches!(byte, b' ' | b'\t') || (*byte == b'.' && column == 0));
+        if needs_escape || !LITERAL[usize::from(*byte)] {
             if column + 3 > QUOTED_LINE - usize::from(!is_last) {
                 out.extend_from_slice(b"=\r\n");
                 column = 0;
             }
-            push_hex(b'=', *octet, out);
+            push_hex(b'=', *byte, out);
             column += 3;
             rest = &rest[1..];
             continue;
         }
-        // The last place of a line is for the `=` of a soft line break, or for its last octet.
-        let room = QUOTED_LINE - 1 - column;
-        if room == 0 && !is_last {
+        // The last column is reserved for the `=` of a soft line break, or for the last byte of the
+        // line.
+        let capacity = QUOTED_LINE - 1 - column;
+        if capacity == 0 && !is_last {
             out.extend_from_slice(b"=\r\n");
             column = 0;
             continue;
         }
-        let room = room.max(1).min(rest.len());
-        let run = rest[..room]
+        let capacity = capacity.max(1).min(rest.len());
+        let run = rest[..capacity]
             .iter()
             .position(|each| !LITERAL[usize::from(*each)]);
-        let mut run = run.unwrap_or(room);
-        // What ends the line is looked at by itself.
+        let mut run = run.unwrap_or(capacity);
+        // The last byte of the line is not part of the run. The next iteration escapes the byte if
+        // it is white space.
         if run == rest.len() && run > 1 {
             run -= 1;
         }
@@ -241,27 +260,27 @@ fn quote_line(line: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// An octet as `=3D`.
-pub(super) fn push_hex(sign: u8, octet: u8, out: &mut Vec<u8>) {
+/// Appends a byte as `sign` and two hexadecimal digits, such as `=3D`.
+pub(super) fn push_hex(sign: u8, byte: u8, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |value: u8| DIGITS[usize::from(value & 15)];
-    out.extend_from_slice(&[sign, digit(octet >> 4), digit(octet)]);
+    out.extend_from_slice(&[sign, digit(byte >> 4), digit(byte)]);
 }
 
-/// Base64 (RFC 2045 section 6.8) of a text, whose line ends become CRLF.
+/// Encodes a text in base64 (RFC 2045 section 6.8), with CRLF line ends.
 fn base64(data: &[u8], out: &mut Vec<u8>) {
     let mut canonical = Vec::with_capacity(data.len() + data.len() / 32);
-    for (number, line) in data.split(|octet| *octet == b'\n').enumerate() {
+    for (number, line) in data.split(|byte| *byte == b'\n').enumerate() {
         if number > 0 {
             canonical.extend_from_slice(b"\r\n");
         }
         canonical.extend_from_slice(line);
     }
     let mut line = [0; QUOTED_LINE];
-    out.reserve(canonical.len() * 4 / 3 + canonical.len() / BASE64_OCTETS * 2 + QUOTED_LINE);
-    for octets in canonical.chunks(BASE64_OCTETS) {
-        // A line of 57 octets fits exactly: this cannot fail.
-        let length = STANDARD.encode_slice(octets, &mut line).unwrap_or(0);
+    out.reserve(canonical.len() * 4 / 3 + canonical.len() / BASE64_INPUT * 2 + QUOTED_LINE);
+    for bytes in canonical.chunks(BASE64_INPUT) {
+        // The encoded form of 57 bytes fills the buffer exactly, so the call cannot fail.
+        let length = STANDARD.encode_slice(bytes, &mut line).unwrap_or(0);
         out.extend_from_slice(&line[..length]);
         out.extend_from_slice(b"\r\n");
     }
@@ -269,10 +288,10 @@ fn base64(data: &[u8], out: &mut Vec<u8>) {
 
 const fn literal() -> [bool; 256] {
     let mut table = [false; 256];
-    let mut octet = b' ';
-    while octet <= b'~' {
-        table[octet as usize] = octet != b'=';
-        octet += 1;
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] = byte != b'=';
+        byte += 1;
     }
     table[b'\t' as usize] = true;
     table
@@ -284,7 +303,7 @@ mod tests {
 
     fn encoded(text: &str) -> (String, &'static str) {
         let mut out = Vec::new();
-        let body = Body {
+        let body = TextBody {
             text,
             gaps: &[],
             stretches: &[],
@@ -293,26 +312,26 @@ mod tests {
         (String::from_utf8(out).unwrap(), encoding.as_str())
     }
 
-    /// The naive decoder of quoted-printable.
+    /// A naive decoder of quoted-printable.
     fn decoded(body: &str) -> String {
         let body = body.replace("=\r\n", "").replace("\r\n", "\n");
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let mut rest = body.as_bytes();
         while let Some((first, more)) = rest.split_first() {
             if *first == b'=' {
                 let digits = std::str::from_utf8(&more[..2]).unwrap();
-                octets.push(u8::from_str_radix(digits, 16).unwrap());
+                bytes.push(u8::from_str_radix(digits, 16).unwrap());
                 rest = &more[2..];
             } else {
-                octets.push(*first);
+                bytes.push(*first);
                 rest = more;
             }
         }
-        String::from_utf8(octets).unwrap()
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn each_text_has_its_encoding() {
+    fn the_encoding_depends_on_the_text() {
         let foreign = "京都へようこそ\n".repeat(5);
         let long = "x".repeat(999);
         let longest = "x".repeat(998);
@@ -335,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_printable_can_be_read_back() {
+    fn quoted_printable_can_be_decoded() {
         let pieces = [
             "ü",
             "=",
@@ -371,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_change_nothing() {
+    fn stretches_do_not_change_the_result() {
         let stretches = [
             "plain\n.\nlines \n",
             "größer = ü\n",
@@ -382,10 +401,10 @@ mod tests {
         let texts = ["a\r\n", "ü\n", "", "京都京都京都京都\rb\n", "\0\n"];
         for stretch in stretches {
             for before in texts {
-                for behind in texts {
-                    let text = format!("{before}{behind}end");
+                for after in texts {
+                    let text = format!("{before}{after}end");
                     let gaps = [before.len()];
-                    let body = Body {
+                    let body = TextBody {
                         text: &text,
                         gaps: &gaps,
                         stretches: &[Stretch::new(stretch)],
@@ -393,7 +412,7 @@ mod tests {
                     let mut out = Vec::new();
                     let encoding = encode_text(&body, &[b"--known".to_vec()], &mut out);
                     let out = String::from_utf8(out).unwrap();
-                    let whole = format!("{before}{stretch}{behind}end");
+                    let whole = format!("{before}{stretch}{after}end");
                     assert_eq!((out, encoding.as_str()), encoded(&whole), "{whole:?}");
                 }
             }
@@ -401,12 +420,12 @@ mod tests {
     }
 
     #[test]
-    fn base64_has_short_lines() {
+    fn base64_lines_have_at_most_76_bytes() {
         let text = "京都".repeat(400);
         let (body, encoding) = encoded(&text);
         assert_eq!(encoding, "base64");
         assert!(body.split("\r\n").all(|line| line.len() <= 76));
-        let octets = STANDARD.decode(body.replace("\r\n", "")).unwrap();
-        assert_eq!(octets, text.as_bytes());
+        let bytes = STANDARD.decode(body.replace("\r\n", "")).unwrap();
+        assert_eq!(bytes, text.as_bytes());
     }
 }

@@ -1,70 +1,73 @@
-//! Header fields folded as Python's `email` folds them, in the common case; `None` in all others.
+//! Folds header fields as Python's `email` does, in the common cases. In all other cases the result
+//! is `None`, and the caller uses `email`.
 //!
-//! `email` folds through a tree of objects, which takes it ten to forty microseconds a field. Of
-//! nearly every field the result can be told from its text: it is printable ASCII, so nothing is
-//! encoded, and it fits in one line, or breaks in one of a few plain ways. Only these are done
-//! here. "Fits" is counted in characters without the line end (RFC 5322 section 2.1.1).
+//! For each field, `email` builds a tree of objects. This takes 10 to 40 µs. Nearly every field is
+//! simple: its text is printable ASCII, so nothing is encoded. The text fits in one line, or one of
+//! a few rules determines the line breaks. This module handles only simple fields. Lengths are in
+//! characters, without the line end (RFC 5322 section 2.1.1).
 
-/// Where a field's value comes from, and so which of `email`'s ways of folding it takes.
+/// The origin of a field's value. `email` has different folding rules for each origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The text of a parsed value (`email.headerregistry`).
     Parsed,
-    /// The same of Content-Type and the like, whose parameters are folded by their own rules.
+    /// The text of a parsed value with parameters, such as Content-Type. Parameters have their own
+    /// folding rules.
     Parameters,
-    /// Lines as they were read, under `email.policy.EmailPolicy`.
+    /// Unparsed lines of a message that was read with `email.policy.EmailPolicy`.
     Lines,
-    /// Text under the policy `compat32`, folded by `email.header.Header`.
+    /// Text under the policy `compat32`. `email.header.Header` folds such text.
     Compat32,
 }
 
-/// Folds a field; the result ends with CRLF.
+/// Folds a field. The result ends with CRLF. It is `None` if the field is not simple.
 ///
-/// `limit` is the policy's greatest length of a line.
+/// `limit` is the maximum line length of the policy, in characters.
 #[must_use]
-pub fn fold(name: &str, value: &str, limit: usize, source: Source) -> Option<Vec<u8>> {
-    let plain_name = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic());
+pub fn fold(name: &str, value: &str, limit: usize, source: ValueSource) -> Option<Vec<u8>> {
+    let plain_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     if !plain_name || value.is_empty() {
         return None;
     }
     let head = name.len() + 2;
     if value.bytes().all(is_plain) {
-        if source == Source::Compat32 && !ends_are_graphic(value) {
+        if source == ValueSource::Compat32 && !ends_are_graphic(value) {
             return None;
         }
         if head + value.len() <= limit {
             return Some(field(name, " ", &[value]));
         }
         return match source {
-            Source::Parsed if value.len() < limit => Some(field(name, "\r\n ", &[value])),
-            Source::Parameters => fold_parameters(name, value, limit),
-            Source::Compat32 => fold_words(name, &[value], limit),
-            Source::Parsed | Source::Lines => None,
+            ValueSource::Parsed if value.len() < limit => Some(field(name, "\r\n ", &[value])),
+            ValueSource::Parameters => fold_parameters(name, value, limit),
+            ValueSource::Compat32 => fold_words(name, &[value], limit),
+            ValueSource::Parsed | ValueSource::Lines => None,
         };
     }
     let lines = source_lines(value)?;
     match source {
-        Source::Parsed | Source::Parameters => None,
-        Source::Lines => {
+        ValueSource::Parsed | ValueSource::Parameters => None,
+        ValueSource::Lines => {
             let fit = head + lines[0].len() <= limit;
             let all_fit = fit && lines[1..].iter().all(|line| line.len() <= limit);
             all_fit.then(|| field(name, " ", &lines))
         }
-        Source::Compat32 => fold_words(name, &lines, limit),
+        ValueSource::Compat32 => fold_words(name, &lines, limit),
     }
 }
 
-fn is_plain(octet: u8) -> bool {
-    matches!(octet, b' '..=b'~' | b'\t')
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\t')
 }
 
 fn ends_are_graphic(line: &str) -> bool {
-    let graphic = |octet: &u8| octet.is_ascii_graphic();
-    let octets = line.as_bytes();
-    octets.first().is_some_and(graphic) && octets.last().is_some_and(graphic)
+    let graphic = |byte: &u8| byte.is_ascii_graphic();
+    let bytes = line.as_bytes();
+    bytes.first().is_some_and(graphic) && bytes.last().is_some_and(graphic)
 }
 
-/// A value's lines, if each is plain and each but the first begins with white space and has more.
+/// Splits a value into lines. Returns `None` unless each line is plain and each line except the
+/// first begins with white space and text.
 fn source_lines(value: &str) -> Option<Vec<&str>> {
     let mut lines: Vec<&str> = value.split('\n').collect();
     let last = lines.len() - 1;
@@ -98,18 +101,18 @@ fn field(name: &str, gap: &str, lines: &[&str]) -> Vec<u8> {
     out
 }
 
-/// `value; name="text"; …` as `email` writes it of a parsed Content-Type: each parameter stays on
-/// the line where there is room, and begins a new one where there is none.
+/// Folds `value; name="text"; …` as `email` folds a parsed Content-Type. A parameter that does not
+/// fit in the line starts a new line.
 fn fold_parameters(name: &str, value: &str, limit: usize) -> Option<Vec<u8>> {
     let (kind, mut rest) = value.split_once(';')?;
     let head = name.len() + 2 + kind.len() + 1;
-    if head > limit || !kind.bytes().all(|octet| is_token(octet) || octet == b'/') {
+    if head > limit || !kind.bytes().all(|byte| is_token(byte) || byte == b'/') {
         return None;
     }
     let mut lines = vec![format!("{kind};")];
     let mut used = head;
     loop {
-        let (parameter, behind) = split_parameter(rest)?;
+        let (parameter, rest_after) = split_parameter(rest)?;
         if used + parameter.len() + 1 < limit {
             used += parameter.len() + 1;
             let line = lines.last_mut()?;
@@ -121,10 +124,10 @@ fn fold_parameters(name: &str, value: &str, limit: usize) -> Option<Vec<u8>> {
         } else {
             return None;
         }
-        if behind.is_empty() {
+        if rest_after.is_empty() {
             break;
         }
-        rest = behind.strip_prefix(';')?;
+        rest = rest_after.strip_prefix(';')?;
         lines.last_mut()?.push(';');
         used += 1;
     }
@@ -132,7 +135,7 @@ fn fold_parameters(name: &str, value: &str, limit: usize) -> Option<Vec<u8>> {
     Some(field(name, " ", &lines))
 }
 
-/// ` name="text"` and what is behind it; a quoted pair is left to `email`.
+/// Splits off ` name="text"`. Returns `None` if the text contains a quoted pair.
 fn split_parameter(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix(' ')?;
     let (attribute, quoted) = text.split_once("=\"")?;
@@ -144,22 +147,24 @@ fn split_parameter(text: &str) -> Option<(&str, &str)> {
     Some(text.split_at(attribute.len() + 2 + content + 1))
 }
 
-/// A token of RFC 2045 without the letters that RFC 2231 gives a meaning to.
-fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$&+-.^_`{|}~".contains(&octet)
+/// Whether the byte is allowed in a token (RFC 2045) and is not one of the special characters of
+/// RFC 2231 (`*`, `'` and `%`).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$&+-.^_`{|}~".contains(&byte)
 }
 
-/// A word with the white space before it.
+/// A word, and the white space before the word.
 #[derive(Clone, Copy)]
-struct Word<'a> {
+struct FoldWord<'a> {
     space: &'a str,
     text: &'a str,
 }
 
-/// How `email.header.Header` folds ASCII: words fill a line; one too many, and the line breaks
-/// behind its last ';', else its last ',', else at its last blank, else at its last tab.
+/// Folds ASCII as `email.header.Header` does. Words are added to a line until the line is too long.
+/// Then the line breaks after its last ';'. Without a ';', it breaks after its last ','. Without a
+/// ',', it breaks at its last space. Without a space, it breaks at its last tab.
 fn fold_words(name: &str, lines: &[&str], limit: usize) -> Option<Vec<u8>> {
-    let mut folded = Words {
+    let mut folded = WordFolder {
         done: Vec::new(),
         line: Vec::new(),
         head: name.len() + 2,
@@ -175,16 +180,17 @@ fn fold_words(name: &str, lines: &[&str], limit: usize) -> Option<Vec<u8>> {
     Some(field(name, " ", &lines))
 }
 
-struct Words<'a> {
+struct WordFolder<'a> {
     done: Vec<String>,
-    line: Vec<Word<'a>>,
-    /// What the name takes of the first line.
+    line: Vec<FoldWord<'a>>,
+    /// The length of the text before the first word, in characters: the name, the colon and a
+    /// space. It is 0 after the first line.
     head: usize,
     limit: usize,
 }
 
-impl<'a> Words<'a> {
-    fn push(&mut self, word: Word<'a>) {
+impl<'a> WordFolder<'a> {
+    fn push(&mut self, word: FoldWord<'a>) {
         self.line.push(word);
         if self.length() <= self.limit {
             return;
@@ -194,7 +200,9 @@ impl<'a> Words<'a> {
             self.end_line();
             self.line = remainder;
         } else if self.head > 0 {
-            // The name stands alone on its line; a blank is what follows it in any case.
+            // The line cannot break before this word, because it is the first one. So the first
+            // line contains only the name, and the word moves to the next line. A continuation line
+            // must start with white space.
             self.line.pop();
             let line = self.take_line();
             self.done.push(line);
@@ -203,7 +211,7 @@ impl<'a> Words<'a> {
             } else {
                 word.space
             };
-            self.line.push(Word { space, ..word });
+            self.line.push(FoldWord { space, ..word });
         }
     }
 
@@ -242,13 +250,13 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The words of a line that ends with one.
-fn words(mut line: &str) -> impl Iterator<Item = Word<'_>> {
+/// Splits a line into words. White space at the end of the line is lost.
+fn words(mut line: &str) -> impl Iterator<Item = FoldWord<'_>> {
     std::iter::from_fn(move || {
         let begin = line.find(|letter| !matches!(letter, ' ' | '\t'))?;
-        let behind = line[begin..].find([' ', '\t']);
-        let end = behind.map_or(line.len(), |length| begin + length);
-        let word = Word {
+        let word_length = line[begin..].find([' ', '\t']);
+        let end = word_length.map_or(line.len(), |length| begin + length);
+        let word = FoldWord {
             space: &line[..begin],
             text: &line[begin..end],
         };
@@ -261,17 +269,17 @@ fn words(mut line: &str) -> impl Iterator<Item = Word<'_>> {
 mod tests {
     use super::*;
 
-    fn folded(name: &str, value: &str, source: Source) -> Option<String> {
+    fn folded(name: &str, value: &str, source: ValueSource) -> Option<String> {
         fold(name, value, 78, source).map(|field| String::from_utf8(field).unwrap())
     }
 
     #[test]
-    fn what_fits_stands_on_one_line() {
+    fn a_field_that_fits_is_one_line() {
         for source in [
-            Source::Parsed,
-            Source::Parameters,
-            Source::Lines,
-            Source::Compat32,
+            ValueSource::Parsed,
+            ValueSource::Parameters,
+            ValueSource::Lines,
+            ValueSource::Compat32,
         ] {
             let field = folded("Subject", "a b\tc", source);
             assert_eq!(field.as_deref(), Some("Subject: a b\tc\r\n"));
@@ -282,59 +290,69 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_is_left_to_email() {
+    fn other_values_are_left_to_email() {
         for value in ["", "é", "a\u{7f}", "a\rb", "a\nb", "a\n", "a\n \n b", "\0"] {
-            for source in [Source::Parsed, Source::Lines, Source::Compat32] {
+            for source in [
+                ValueSource::Parsed,
+                ValueSource::Lines,
+                ValueSource::Compat32,
+            ] {
                 assert_eq!(folded("Subject", value, source), None, "{value:?}");
             }
         }
-        assert_eq!(folded("Sub ject", "a", Source::Parsed), None);
-        assert_eq!(folded("", "a", Source::Parsed), None);
-        assert_eq!(folded("A", "a ", Source::Compat32), None);
+        assert_eq!(folded("Sub ject", "a", ValueSource::Parsed), None);
+        assert_eq!(folded("", "a", ValueSource::Parsed), None);
+        assert_eq!(folded("A", "a ", ValueSource::Compat32), None);
     }
 
     #[test]
-    fn a_parsed_value_may_have_its_own_line() {
+    fn a_long_parsed_value_starts_on_the_next_line() {
         let long = "x".repeat(77);
-        let field = folded("Subject", &long, Source::Parsed);
+        let field = folded("Subject", &long, ValueSource::Parsed);
         assert_eq!(field, Some(format!("Subject:\r\n {long}\r\n")));
-        assert_eq!(folded("Subject", &"x".repeat(78), Source::Parsed), None);
+        assert_eq!(
+            folded("Subject", &"x".repeat(78), ValueSource::Parsed),
+            None
+        );
     }
 
     #[test]
-    fn parameters() {
+    fn parameters_are_folded() {
         let boundary = "=".repeat(40);
         let field = folded(
             "Content-Type",
             &format!("multipart/mixed; type=\"a/b\"; boundary=\"{boundary}\"; a=\"b\""),
-            Source::Parameters,
+            ValueSource::Parameters,
         );
         let expected = format!(
             "Content-Type: multipart/mixed; type=\"a/b\";\r\n boundary=\"{boundary}\"; a=\"b\"\r\n"
         );
         assert_eq!(field, Some(expected));
         let quoted = format!("multipart/mixed; a=\"\\\"\"; boundary=\"{boundary}{boundary}\"");
-        assert_eq!(folded("Content-Type", &quoted, Source::Parameters), None);
+        assert_eq!(
+            folded("Content-Type", &quoted, ValueSource::Parameters),
+            None
+        );
     }
 
     #[test]
-    fn lines_keep_their_ends() {
-        let field = folded("A", "b\r\n\tc\n  d", Source::Lines);
+    fn unparsed_lines_are_not_refolded() {
+        let field = folded("A", "b\r\n\tc\n  d", ValueSource::Lines);
         assert_eq!(field.as_deref(), Some("A: b\r\n\tc\r\n  d\r\n"));
         let long = format!("b\n {}", "x".repeat(78));
-        assert_eq!(folded("A", &long, Source::Lines), None);
+        assert_eq!(folded("A", &long, ValueSource::Lines), None);
     }
 
     #[test]
-    fn compat32_prefers_semicolons() {
+    fn compat32_breaks_after_semicolons() {
         let boundary = "=".repeat(40);
         let value = format!("multipart/alternative; boundary=\"{boundary}\"; a");
-        let field = folded("Content-Type", &value, Source::Compat32);
+        let field = folded("Content-Type", &value, ValueSource::Compat32);
         let expected =
             format!("Content-Type: multipart/alternative;\r\n boundary=\"{boundary}\"; a\r\n");
         assert_eq!(field, Some(expected));
         let token = "x".repeat(100);
-        let field = folded("Subject", &token, Source::Compat32);
+        let field = folded("Subject", &token, ValueSource::Compat32);
         assert_eq!(field, Some(format!("Subject: \r\n {token}\r\n")));
     }
 }

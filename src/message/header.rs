@@ -1,26 +1,31 @@
-//! Header fields in ASCII: folded, and in encoded words where they have more.
+//! Encodes header fields as ASCII. Long fields are folded. Characters beyond ASCII become encoded
+//! words.
 //!
-//! RFC 5322 section 2.2.3 (folding; 78 octets a line preferred, 998 at most), RFC 2047 (encoded
-//! words). A value out of a merge field arrives between [`FIELD_BEGINS`] and [`FIELD_ENDS`]: it is
-//! text and never syntax, and a line break in it is refused, not repaired.
+//! RFC 5322 sections 2.1.1 and 2.2.3 define folding. The preferred maximum length of a line is 78
+//! bytes, and the absolute maximum is 998 bytes. RFC 2047 defines encoded words. The value of a
+//! merge field is enclosed in [`FIELD_START`] and [`FIELD_END`], so that it is parsed as text and
+//! never as syntax. A line break in a value is an error, because it could start another header
+//! field.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::encode::{MAXIMUM_LINE, push_hex};
 use super::text::quoted;
-use super::{FIELD_BEGINS, FIELD_ENDS, RowError};
+use super::{FIELD_END, FIELD_START, RowError};
 
-/// RFC 5322 section 2.1.1, without the CRLF.
+/// The preferred maximum length of a line, in bytes, without the CRLF (RFC 5322 section 2.1.1).
 pub(super) const PREFERRED_LINE: usize = 78;
 
-/// A word is twice as long where all of it is escaped, and the header's name may stand before it.
+/// The maximum length of an unencoded word, in bytes. The word must fit in a line even if escaping
+/// doubles its length and the name of the header precedes it.
 pub(super) const LONGEST_WORD: usize = MAXIMUM_LINE / 2 - 32;
 
-/// RFC 2047 section 2: an encoded word has 75 characters at most, a line of them 76.
+/// The maximum length of an encoded word, in characters (RFC 2047 section 2).
 const WORD: usize = 75;
 
-/// Values made of tokens: an encoded word has no meaning in them (RFC 2047 section 5).
+/// Headers whose value consists of tokens. RFC 2047 section 5: encoded words are not allowed in
+/// these headers.
 const TOKENS: [&str; 13] = [
     "auto-submitted",
     "date",
@@ -36,7 +41,9 @@ const TOKENS: [&str; 13] = [
     "return-path",
     "list-unsubscribe-post",
 ];
-/// RFC 2369: addresses in angle brackets with commas between them, which no field may add.
+/// Headers with a list of URLs in angle brackets, separated by commas (RFC 2369), and
+/// List-Unsubscribe-Post (RFC 8058). The value of a merge field must not contain characters that
+/// end a URL.
 const URL_LISTS: [&str; 7] = [
     "list-archive",
     "list-help",
@@ -47,11 +54,11 @@ const URL_LISTS: [&str; 7] = [
     "list-unsubscribe-post",
 ];
 
-/// Writes a field of text or tokens, with its CRLF.
+/// Appends a header field of text or tokens, with its CRLF.
 ///
 /// # Errors
 ///
-/// A line break or another control character is in it, or it cannot be encoded.
+/// If the value contains a line break or another control character, or cannot be encoded.
 pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), RowError> {
     refuse_controls(value, name)?;
     let lower = name.to_ascii_lowercase();
@@ -73,12 +80,13 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     }
     if is_tokens {
         return Err(RowError::new(format!(
-            "header {name}: it takes ASCII in words of at most {MAXIMUM_LINE} bytes"
+            "header {name}: only ASCII words of at most {MAXIMUM_LINE} bytes are allowed"
         )));
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    // RFC 2919 section 2: a phrase, and the identifier by which readers sort their mail.
+    // RFC 2919 section 2: the value is a phrase and the identifier. The identifier must not be
+    // encoded, because mail filters compare it.
     let identified = (lower == "list-id")
         .then(|| value.rsplit_once(" <"))
         .flatten()
@@ -96,11 +104,12 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// Refuses C0 but for the tab, DEL, and whatever Python or Unicode takes for the end of a line.
+/// Refuses DEL, the C0 control characters except tab, and all characters that are line separators
+/// in Python or Unicode.
 ///
 /// # Errors
 ///
-/// There is one.
+/// If the value contains such a character.
 pub fn refuse_controls(value: &str, name: &str) -> Result<(), RowError> {
     let is_control = |character: char| match character {
         '\t' => false,
@@ -109,38 +118,38 @@ pub fn refuse_controls(value: &str, name: &str) -> Result<(), RowError> {
     };
     if value.contains(is_control) {
         return Err(RowError::new(format!(
-            "header {name}: a line break or control character in a field"
+            "header {name}: the value contains a line break or control character"
         )));
     }
     Ok(())
 }
 
-/// A merge field in a list of URLs can neither end its URL nor begin another one.
+/// Refuses a merge field with a character that would end the URL or start another URL.
 fn refuse_url_syntax(value: &str, name: &str) -> Result<(), RowError> {
-    let fields = value.split(FIELD_BEGINS).skip(1);
-    for field in fields.filter_map(|field| field.split(FIELD_ENDS).next()) {
+    let fields = value.split(FIELD_START).skip(1);
+    for field in fields.filter_map(|field| field.split(FIELD_END).next()) {
         let is_syntax = |each: char| is_white(each) || matches!(each, '<' | '>' | ',' | '"' | '\\');
         if field.contains(is_syntax) {
             let field = quoted(field);
             return Err(RowError::new(format!(
-                "header {name}: {field} cannot stand in a URL, |urlencode it"
+                "header {name}: {field} is not valid in a URL; use |urlencode"
             )));
         }
     }
     Ok(())
 }
 
-/// White space as Python's `str.isspace` has it.
+/// Whether Python's `str.isspace` is true for the character.
 pub(super) fn is_white(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\x1c'..='\x1f')
 }
 
-/// The value without the marks of its fields.
+/// Removes [`FIELD_START`] and [`FIELD_END`] from a value.
 pub(super) fn without_marks(value: &str) -> String {
-    value.replace([FIELD_BEGINS, FIELD_ENDS], "")
+    value.replace([FIELD_START, FIELD_END], "")
 }
 
-/// Breaks a field before white space, never straight after its name.
+/// Folds a field before white space, but never directly after its name.
 fn fold(name: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.push(b':');
@@ -149,7 +158,7 @@ fn fold(name: &str, value: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(value.as_bytes());
         return;
     }
-    // The blank behind the name belongs to the first word.
+    // The first word always stays in the line of the name.
     out.push(b' ');
     let mut column = name.len() + 2;
     for (number, word) in words(value).enumerate() {
@@ -162,7 +171,8 @@ fn fold(name: &str, value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Words, each with the white space before it; there is none at the end.
+/// Splits a value into words. Each word includes the white space before it. The value must not end
+/// in white space.
 fn words(value: &str) -> impl Iterator<Item = &str> {
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -175,13 +185,15 @@ fn words(value: &str) -> impl Iterator<Item = &str> {
 }
 
 fn longest_line(folded: &[u8]) -> usize {
-    let lines = folded.split(|octet| *octet == b'\n');
+    let lines = folded.split(|byte| *byte == b'\n');
     lines.map(<[u8]>::len).max().unwrap_or(0)
 }
 
-/// Writes a text in encoded words (RFC 2047), folded; `column` octets are in the line already.
+/// Appends a text as folded encoded words (RFC 2047). The current line already contains `column`
+/// bytes.
 ///
-/// No character is split over two words, and of the two encodings the shorter one is taken.
+/// No character is split across two words. Of the encodings Q and B, the function uses the one with
+/// the shorter result.
 pub(super) fn encode_words(text: &str, column: usize, out: &mut Vec<u8>) {
     let quoted_length: usize = text.chars().map(quoted_length).sum();
     let encoding = if text.len().div_ceil(3) * 4 < quoted_length {
@@ -189,40 +201,43 @@ pub(super) fn encode_words(text: &str, column: usize, out: &mut Vec<u8>) {
     } else {
         WordEncoding::Quoted
     };
-    let mut room = WORD.saturating_sub(column + FRAME).max(LEAST_ROOM);
+    let mut capacity = WORD.saturating_sub(column + FRAME).max(MINIMUM_CAPACITY);
     let mut rest = text;
     loop {
-        let (word, more) = rest.split_at(encoding.fitting(rest, room));
+        let (word, more) = rest.split_at(encoding.fitting(rest, capacity));
         encoding.write(word, out);
         if more.is_empty() {
             return;
         }
         out.extend_from_slice(b"\r\n ");
         rest = more;
-        room = WORD - FRAME;
+        capacity = WORD - FRAME;
     }
 }
 
-/// What stands around the text of an encoded word: `=?utf-8?q?` and `?=`.
+/// The number of characters of an encoded word without its text: `=?utf-8?q?` and `?=`.
 const FRAME: usize = 12;
-/// Behind a long name, too, a word begins in the same line; a character takes 12 at most.
-const LEAST_ROOM: usize = 24;
+/// The minimum capacity for text in the first encoded word, in characters. The first word is in the
+/// line of the name, even if the name is long. The capacity is enough for at least one character,
+/// because the Q encoding of a character is not longer than 12 characters.
+const MINIMUM_CAPACITY: usize = 24;
 
 #[derive(Debug, Clone, Copy)]
 enum WordEncoding {
-    /// RFC 2047 section 4.2.
+    /// The Q encoding (RFC 2047 section 4.2).
     Quoted,
-    /// RFC 2047 section 4.1.
+    /// The B encoding (RFC 2047 section 4.1).
     Base64,
 }
 
 impl WordEncoding {
-    /// How many octets of the text, in whole characters, fit into so much room.
-    fn fitting(self, text: &str, room: usize) -> usize {
+    /// Returns the length, in bytes, of the longest prefix of `text` whose encoding fits in
+    /// `capacity` characters. The prefix consists of whole characters.
+    fn fitting(self, text: &str, capacity: usize) -> usize {
         match self {
             Self::Base64 => {
-                let octets = (room / 4 * 3).min(text.len());
-                let mut places = (0..=octets).rev();
+                let bytes = (capacity / 4 * 3).min(text.len());
+                let mut places = (0..=bytes).rev();
                 places
                     .find(|place| text.is_char_boundary(*place))
                     .unwrap_or(0)
@@ -231,7 +246,7 @@ impl WordEncoding {
                 let mut used = 0;
                 let fits = |(_, character): &(usize, char)| {
                     used += quoted_length(*character);
-                    used > room
+                    used > capacity
                 };
                 let beyond = text.char_indices().find(fits);
                 beyond.map_or(text.len(), |(place, _)| place)
@@ -247,11 +262,11 @@ impl WordEncoding {
             }
             Self::Quoted => {
                 out.extend_from_slice(b"=?utf-8?q?");
-                for octet in text.bytes() {
-                    match octet {
+                for byte in text.bytes() {
+                    match byte {
                         b' ' => out.push(b'_'),
-                        _ if is_literal(octet) => out.push(octet),
-                        _ => push_hex(b'=', octet, out),
+                        _ if is_literal(byte) => out.push(byte),
+                        _ => push_hex(b'=', byte, out),
                     }
                 }
             }
@@ -260,17 +275,17 @@ impl WordEncoding {
     }
 }
 
-/// What a character takes in the Q encoding.
+/// Returns the length of a character in the Q encoding.
 fn quoted_length(character: char) -> usize {
     match u8::try_from(character) {
-        Ok(octet) if octet == b' ' || is_literal(octet) => 1,
+        Ok(byte) if byte == b' ' || is_literal(byte) => 1,
         _ => 3 * character.len_utf8(),
     }
 }
 
-/// Whether an octet may stand for itself in a phrase (RFC 2047 section 5 (3)).
-fn is_literal(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'!' | b'*' | b'+' | b'-' | b'/')
+/// Whether a byte may be written unencoded in a phrase (RFC 2047 section 5, rule 3).
+fn is_literal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'!' | b'*' | b'+' | b'-' | b'/')
 }
 
 #[cfg(test)]
@@ -279,43 +294,43 @@ mod tests {
 
     fn written(name: &str, value: &str) -> Result<String, String> {
         let mut out = Vec::new();
-        let told = encode_header(name, value, &mut out);
-        told.map_err(|error| error.to_string())?;
+        let result = encode_header(name, value, &mut out);
+        result.map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
 
-    /// The naive reader of encoded words, in one line.
+    /// A naive decoder of encoded words.
     fn read(field: &str) -> String {
         let value = field.split_once(": ").unwrap().1.trim_end();
         let value = value.replace("\r\n ", " ");
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         for (number, part) in value.split("=?utf-8?").enumerate() {
-            let Some((word, behind)) = part.split_once("?=").filter(|_| number > 0) else {
-                octets.extend_from_slice(part.as_bytes());
+            let Some((word, after)) = part.split_once("?=").filter(|_| number > 0) else {
+                bytes.extend_from_slice(part.as_bytes());
                 continue;
             };
             let (encoding, text) = word.split_once('?').unwrap();
             if encoding == "b" {
-                octets.extend(STANDARD.decode(text).unwrap());
+                bytes.extend(STANDARD.decode(text).unwrap());
             } else {
                 let mut rest = text.replace('_', " ").into_bytes().into_iter();
-                while let Some(octet) = rest.next() {
-                    if octet == b'=' {
+                while let Some(byte) = rest.next() {
+                    if byte == b'=' {
                         let digits = [rest.next().unwrap(), rest.next().unwrap()];
                         let digits = std::str::from_utf8(&digits).unwrap();
-                        octets.push(u8::from_str_radix(digits, 16).unwrap());
+                        bytes.push(u8::from_str_radix(digits, 16).unwrap());
                     } else {
-                        octets.push(octet);
+                        bytes.push(byte);
                     }
                 }
             }
-            octets.extend_from_slice(behind.trim().as_bytes());
+            bytes.extend_from_slice(after.trim().as_bytes());
         }
-        String::from_utf8(octets).unwrap()
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn plain_values_stay_as_they_are() {
+    fn plain_values_are_not_changed() {
         assert_eq!(written("Subject", "Hello").unwrap(), "Subject: Hello\r\n");
         assert_eq!(written("Subject", "").unwrap(), "Subject: \r\n");
         let long = "word ".repeat(40);
@@ -332,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_values_are_encoded_words() {
+    fn values_beyond_ascii_become_encoded_words() {
         let texts = [
             "é",
             "Grüße an alle",
@@ -357,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identifier_of_a_list_is_never_encoded() {
+    fn the_identifier_of_list_id_is_not_encoded() {
         assert_eq!(
             written("List-Id", "Größe <news.x.org>").unwrap(),
             "List-Id: =?utf-8?b?R3LDtsOfZQ==?=\r\n <news.x.org>\r\n"
@@ -370,20 +385,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_said() {
-        let control = "header X: a line break or control character in a field";
+    fn invalid_values_are_refused() {
+        let control = "header X: the value contains a line break or control character";
         for value in ["a\nb", "a\rb", "a\0b", "a\u{2028}b", "\u{85}"] {
             assert_eq!(written("X", value).unwrap_err(), control);
         }
-        let tokens = "header Message-ID: it takes ASCII in words of at most 998 bytes";
+        let tokens = "header Message-ID: only ASCII words of at most 998 bytes are allowed";
         assert_eq!(written("Message-ID", "<é@x>").unwrap_err(), tokens);
         assert_eq!(written("Message-ID", &"x".repeat(999)).unwrap_err(), tokens);
-        let url = format!("<https://x.org/{FIELD_BEGINS}a b{FIELD_ENDS}>");
+        let url = format!("<https://x.org/{FIELD_START}a b{FIELD_END}>");
         assert_eq!(
             written("List-Unsubscribe", &url).unwrap_err(),
-            "header List-Unsubscribe: 'a b' cannot stand in a URL, |urlencode it"
+            "header List-Unsubscribe: 'a b' is not valid in a URL; use |urlencode"
         );
-        let good = format!("<https://x.org/{FIELD_BEGINS}ab{FIELD_ENDS}>");
+        let good = format!("<https://x.org/{FIELD_START}ab{FIELD_END}>");
         assert_eq!(
             written("List-Unsubscribe", &good).unwrap(),
             "List-Unsubscribe: <https://x.org/ab>\r\n"

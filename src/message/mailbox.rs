@@ -1,38 +1,39 @@
-//! Lists of addresses in a header (RFC 5322 section 3.4), with merge fields in them.
+//! Address lists in header fields (RFC 5322 section 3.4), with merge fields in them.
 //!
-//! What a merge field holds is one word, whatever characters are in it: a comma, a bracket or a
-//! quote in somebody's name cannot add a recipient.
+//! The value of a merge field is always parsed as text and never as syntax. So a comma, a bracket
+//! or a quote in the value cannot add a recipient.
 
 use std::mem;
 
 use super::header::{LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls};
 use super::text::quoted;
-use super::{FIELD_BEGINS, FIELD_ENDS, RowError};
+use super::{FIELD_END, FIELD_START, RowError};
 
-/// RFC 5321 section 4.5.3.1.3: a path has 256 octets, two of them the angle brackets.
+/// The maximum length of an address, in bytes. RFC 5321 section 4.5.3.1.3: the maximum length of a
+/// path is 256 bytes, including the angle brackets.
 const MAXIMUM_ADDRESS: usize = 254;
 
-/// A display name, "" for none, and an address with an ASCII domain.
+/// An address with its display name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
-    /// The display name.
+    /// The display name. It may be empty.
     pub name: String,
-    /// The address.
+    /// The address. Its domain is ASCII.
     pub address: String,
 }
 
-/// Reads a rendered list of addresses.
+/// Parses a rendered address list.
 ///
 /// # Errors
 ///
-/// A line break is in it, or something that is no address.
+/// If the value contains a line break or an invalid address.
 pub fn parse_mailboxes(value: &str, header: &str) -> Result<Vec<Mailbox>, RowError> {
     refuse_controls(value, header)?;
-    let mut parser = Parser {
+    let mut parser = MailboxParser {
         header,
         mailboxes: Vec::new(),
         fields: 0,
-        entry: Entry::default(),
+        entry: MailboxEntry::default(),
     };
     for character in value.chars() {
         parser.feed(character)?;
@@ -41,9 +42,10 @@ pub fn parse_mailboxes(value: &str, header: &str) -> Result<Vec<Mailbox>, RowErr
     Ok(parser.mailboxes)
 }
 
-/// Writes a field of addresses with its CRLF, one line for as many as fit.
+/// Appends a header field of addresses with its CRLF. Each line contains as many addresses as fit
+/// in the preferred length.
 ///
-/// An address with a local part beyond ASCII stays as it is, in UTF-8 (RFC 6532).
+/// An address with a local part beyond ASCII is written in UTF-8 (RFC 6532).
 pub fn encode_addresses(header: &str, mailboxes: &[Mailbox], out: &mut Vec<u8>) {
     out.extend_from_slice(header.as_bytes());
     out.push(b':');
@@ -58,9 +60,9 @@ pub fn encode_addresses(header: &str, mailboxes: &[Mailbox], out: &mut Vec<u8>) 
             out.extend_from_slice(b"\r\n");
             column = 0;
         }
-        // Only what has more than a line is broken between its words.
-        for (place, word) in words.iter().enumerate() {
-            if place > 0 && column + 1 + word.len() > PREFERRED_LINE {
+        // A mailbox is folded between its words only if the mailbox is longer than a line.
+        for (index, word) in words.iter().enumerate() {
+            if index > 0 && column + 1 + word.len() > PREFERRED_LINE {
                 out.extend_from_slice(b"\r\n");
                 column = 0;
             }
@@ -72,36 +74,38 @@ pub fn encode_addresses(header: &str, mailboxes: &[Mailbox], out: &mut Vec<u8>) 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Checks an address and writes its domain in A-labels (RFC 5890, UTS 46).
+/// Checks an address and returns it with its domain as A-labels (RFC 5890, UTS 46).
 ///
 /// # Errors
 ///
-/// It is not one that can be sent to.
+/// If the address is invalid.
 pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
-    let fault = || {
+    let error = || {
         RowError::new(format!(
             "header {header}: {} is not an address",
             quoted(address)
         ))
     };
-    let (local_part, domain) = address.rsplit_once('@').ok_or_else(fault)?;
+    let (local_part, domain) = address.rsplit_once('@').ok_or_else(error)?;
     if !is_local_part(local_part) {
-        return Err(fault());
+        return Err(error());
     }
     let checked = if domain.is_ascii() {
         address.to_owned()
     } else {
-        let domain = idna::domain_to_ascii(domain).map_err(|_| fault())?;
+        let domain = idna::domain_to_ascii(domain).map_err(|_| error())?;
         format!("{local_part}@{domain}")
     };
     if !is_domain(&checked[local_part.len() + 1..]) || checked.len() > MAXIMUM_ADDRESS {
-        return Err(fault());
+        return Err(error());
     }
     Ok(checked)
 }
 
 impl Mailbox {
-    /// What it is written in, without the blanks between; `column` is where it begins.
+    /// Splits the encoded mailbox into words, without the spaces between them. `column` is the
+    /// number of bytes before the first mailbox: the name of the header, a colon and a space. The
+    /// first encoded word must fit in the line after these bytes.
     fn words(&self, column: usize) -> Vec<String> {
         let address = header_address(&self.address);
         if self.name.is_empty() {
@@ -113,7 +117,7 @@ impl Mailbox {
     }
 }
 
-/// A display name: as it is, in quotes, or in encoded words.
+/// Encodes a display name: unchanged, quoted, or in encoded words.
 fn phrase(name: &str, column: usize) -> Vec<String> {
     if name.split(' ').all(is_plain) {
         if !name.contains(|each| "()<>[]:;@\\,.\"".contains(each)) {
@@ -127,8 +131,9 @@ fn phrase(name: &str, column: usize) -> Vec<String> {
     if whole.len() == 1 || name.is_ascii() {
         return whole;
     }
-    // Python's parser, and not it alone, reads a blank between two encoded words of a phrase, where
-    // there is none (RFC 2047 section 6.2): what can do without them does.
+    // RFC 2047 section 6.2: white space between two encoded words is not part of the text. But some
+    // parsers, such as Python's, keep this white space in a phrase. So words that need no encoding
+    // are not encoded, to keep adjacent encoded words rare.
     let mut words = Vec::new();
     let mut run = String::new();
     for word in name.split(' ') {
@@ -144,7 +149,8 @@ fn phrase(name: &str, column: usize) -> Vec<String> {
     words
 }
 
-/// Whether a word needs no encoding: it is ASCII, fits into a line and looks like no encoded word.
+/// Whether a word needs no encoding. Such a word is ASCII, fits in a line and does not contain the
+/// start of an encoded word.
 fn is_plain(word: &str) -> bool {
     word.is_ascii() && !word.contains("=?") && word.len() < LONGEST_WORD
 }
@@ -158,13 +164,14 @@ fn encoded(text: &str, column: usize) -> Vec<String> {
     words.split_whitespace().map(str::to_owned).collect()
 }
 
-/// An atom's character (RFC 5322 section 3.2.3).
-fn is_atom(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet)
+/// Whether the byte is allowed in an atom (RFC 5322 section 3.2.3).
+fn is_atom(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
-/// An address as a header has it: dots where an atom has none stand in quotes there (RFC 5322
-/// section 3.2.3), though servers take them without.
+/// Returns the address as it is written in a header: a local part with misplaced dots is quoted, as
+/// RFC 5322 section 3.2.3 requires. The envelope contains the address without these quotes, because
+/// servers accept it.
 fn header_address(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((local_part, domain))
@@ -176,23 +183,24 @@ fn header_address(address: &str) -> String {
     }
 }
 
-/// One pass over the characters.
-struct Parser<'a> {
+/// Parses an address list in one pass over its characters.
+struct MailboxParser<'a> {
     header: &'a str,
     mailboxes: Vec<Mailbox>,
-    /// Merge fields that are open.
+    /// The number of merge fields that contain the current character.
     fields: usize,
-    entry: Entry,
+    entry: MailboxEntry,
 }
 
-/// What stands between two commas.
+/// The parsed text between two commas.
 #[derive(Default)]
-struct Entry {
-    /// The text before an angle bracket, without its quotes.
+struct MailboxEntry {
+    /// The text before an angle bracket, without quotes.
     phrase: String,
-    /// The same as it is written: the address where no angle bracket follows.
+    /// The text before an angle bracket, with quotes. If no angle bracket follows, this is the
+    /// address.
     bare: String,
-    /// The text within angle brackets, once there are any.
+    /// The text in angle brackets; `None` without angle brackets.
     angle: Option<String>,
     in_angle: bool,
     in_quotes: bool,
@@ -200,12 +208,12 @@ struct Entry {
     comments: usize,
 }
 
-impl Parser<'_> {
+impl MailboxParser<'_> {
     fn feed(&mut self, character: char) -> Result<(), RowError> {
         let entry = &mut self.entry;
         match character {
-            FIELD_BEGINS => self.fields += 1,
-            FIELD_ENDS => self.fields = self.fields.saturating_sub(1),
+            FIELD_START => self.fields += 1,
+            FIELD_END => self.fields = self.fields.saturating_sub(1),
             _ if self.fields > 0 || entry.escaped => {
                 entry.escaped = false;
                 return self.text(Some(character), character);
@@ -226,7 +234,8 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Adds a character: `shown` to a display name, `literal` where it may be an address.
+    /// Adds one character: `shown` to the display name, and `literal` to the address. `shown` is
+    /// `None` for a quote and for the backslash of an escape.
     fn text(&mut self, shown: Option<char>, literal: char) -> Result<(), RowError> {
         let entry = &mut self.entry;
         if entry.comments > 0 {
@@ -234,9 +243,10 @@ impl Parser<'_> {
         }
         match &mut entry.angle {
             Some(angle) if entry.in_angle => angle.push(literal),
-            // A second address, most likely: nobody may be lost without a word.
+            // A character after the closing bracket probably starts a second address. Without an
+            // error, the recipient with this address would be lost.
             Some(_) if !is_white(literal) => {
-                return Err(self.fault("a comma is missing behind an address"));
+                return Err(self.error("a comma is missing after an address"));
             }
             Some(_) => {}
             None => {
@@ -257,8 +267,8 @@ impl Parser<'_> {
             '>' if entry.in_angle => entry.in_angle = false,
             _ if entry.in_angle => return self.text(Some(character), character),
             ',' | ';' => return self.end(),
-            // What stood before it was the name of a group.
-            ':' if entry.angle.is_none() => *entry = Entry::default(),
+            // The text before the colon is the name of a group and is discarded.
+            ':' if entry.angle.is_none() => *entry = MailboxEntry::default(),
             _ => return self.text(Some(character), character),
         }
         Ok(())
@@ -267,9 +277,10 @@ impl Parser<'_> {
     fn end(&mut self) -> Result<(), RowError> {
         let entry = mem::take(&mut self.entry);
         if entry.in_angle || entry.in_quotes || entry.comments > 0 {
-            return Err(self.fault("a bracket or a quote is left open"));
+            return Err(self.error("a bracket or quote is not closed"));
         }
-        // No-break and ideographic spaces are somebody's own.
+        // Only spaces and tabs separate words. Other spaces, such as no-break and ideographic
+        // spaces, are part of the name.
         let phrase = entry.phrase.split([' ', '\t']);
         let phrase = phrase.filter(|word| !word.is_empty());
         let phrase = phrase.collect::<Vec<_>>().join(" ");
@@ -284,12 +295,13 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn fault(&self, what: &str) -> RowError {
+    fn error(&self, what: &str) -> RowError {
         RowError::new(format!("header {}: {what}", self.header))
     }
 }
 
-/// An atom with dots anywhere, or a quoted string (RFC 5321 section 4.1.2).
+/// Whether the text is an atom, with dots at any place, or a quoted string (RFC 5321 section
+/// 4.1.2).
 fn is_local_part(text: &str) -> bool {
     let Some(quoted) = text.strip_prefix('"') else {
         let is_special = |each: char| is_white(each) || "()<>[]:;@\\,\"".contains(each);
@@ -297,21 +309,21 @@ fn is_local_part(text: &str) -> bool {
     };
     let mut escaped = false;
     let mut ends = None;
-    for (place, character) in quoted.char_indices() {
+    for (index, character) in quoted.char_indices() {
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => {
-                ends = Some(place);
+                ends = Some(index);
                 break;
             }
             _ => {}
         }
     }
-    ends.is_some_and(|place| place + 1 == quoted.len())
+    ends.is_some_and(|index| index + 1 == quoted.len())
 }
 
-/// Names with dots between them, or an address literal (RFC 5321 section 4.1.2 and 4.1.3).
+/// Whether the text is a domain name or an address literal (RFC 5321 sections 4.1.2 and 4.1.3).
 fn is_domain(text: &str) -> bool {
     let is_name = |each: u8| each.is_ascii_alphanumeric() || matches!(each, b'_' | b'-');
     if let Some(literal) = text.strip_prefix('[') {
@@ -329,7 +341,7 @@ mod tests {
     use crate::message::encode::MAXIMUM_LINE;
 
     fn field(text: &str) -> String {
-        format!("{FIELD_BEGINS}{text}{FIELD_ENDS}")
+        format!("{FIELD_START}{text}{FIELD_END}")
     }
 
     fn parsed(value: &str) -> Result<Vec<(String, String)>, String> {
@@ -343,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_found() {
+    fn addresses_are_parsed() {
         assert_eq!(parsed("a@x.org"), one("", "a@x.org"));
         assert_eq!(parsed("  Ann  B <a@x.org> , "), one("Ann B", "a@x.org"));
         assert_eq!(
@@ -364,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_that_are_no_blanks_are_kept() {
+    fn no_break_and_ideographic_spaces_are_kept() {
         let name = "山田\u{3000}太郎\u{a0}x";
         assert_eq!(
             parsed(&format!("{}  y <a@x.org>", field(name))),
@@ -373,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_of_no_atom_are_quoted_in_a_header() {
+    fn misplaced_dots_are_quoted_in_a_header() {
         for (address, shown) in [
             ("a..b@x.org", "\"a..b\"@x.org"),
             (".a@x.org", "\".a\"@x.org"),
@@ -390,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_one_word() {
+    fn a_merge_field_is_one_word() {
         let name = field("B, Ann <x@y> \"(:;");
         let value = format!("{name} <{}>", field("a@x.org"));
         assert_eq!(parsed(&value), one("B, Ann <x@y> \"(:;", "a@x.org"));
@@ -399,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_said() {
+    fn invalid_addresses_are_refused() {
         let cases = [
             ("nobody", "header To: 'nobody' is not an address"),
             ("Ann", "header To: 'Ann' is not an address"),
@@ -408,14 +420,14 @@ mod tests {
             ("a@b..c", "header To: 'a@b..c' is not an address"),
             (
                 "<a@x> b@y",
-                "header To: a comma is missing behind an address",
+                "header To: a comma is missing after an address",
             ),
-            ("<a@x", "header To: a bracket or a quote is left open"),
-            ("\"a@x", "header To: a bracket or a quote is left open"),
-            ("(a@x", "header To: a bracket or a quote is left open"),
+            ("<a@x", "header To: a bracket or quote is not closed"),
+            ("\"a@x", "header To: a bracket or quote is not closed"),
+            ("(a@x", "header To: a bracket or quote is not closed"),
             (
                 "a@x\n",
-                "header To: a line break or control character in a field",
+                "header To: the value contains a line break or control character",
             ),
         ];
         for (value, text) in cases {
@@ -426,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_written_so_that_they_are_read_again() {
+    fn display_names_are_encoded() {
         let write = |names: &[&str]| {
             let mailboxes: Vec<_> = names
                 .iter()

@@ -1,6 +1,7 @@
-//! A message composed once and merged for each row: texts, header fields, structure, signature.
+//! Message templates: a message is composed once and rendered for each row of a recipients list.
 //!
-//! Nothing here knows the time or makes an identifier: both are given.
+//! The caller provides the time and the identifiers. This module reads no clock and generates no
+//! random numbers.
 
 pub mod dkim;
 pub mod encode;
@@ -15,29 +16,31 @@ use std::fmt;
 pub mod flatten;
 pub mod fold;
 
-/// What a merge field says inside of a header's value stands between this character and
-/// [`FIELD_ENDS`], so that it is text and never syntax. Unicode keeps both for private use.
-pub const FIELD_BEGINS: char = '\u{f8f0}';
-/// The end of what [`FIELD_BEGINS`] begins.
-pub const FIELD_ENDS: char = '\u{f8f1}';
+/// The character before the text of each merge field in a header value. The text between this
+/// character and [`FIELD_END`] is parsed as text and never as syntax. Both characters are
+/// private-use characters of Unicode.
+pub const FIELD_START: char = '\u{f8f0}';
+/// The character after the text of each merge field in a header value.
+pub const FIELD_END: char = '\u{f8f1}';
 
-/// How a text is written: what is escaped in it, and whether its fields are marked.
+/// The kind of a text. It determines how the values of merge fields are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// As it is.
+pub enum TextKind {
+    /// Values are written unchanged.
     Text,
-    /// Fields are escaped for HTML, as MarkupSafe does.
+    /// Values are escaped for HTML, as MarkupSafe does.
     Html,
-    /// Fields are marked by [`FIELD_BEGINS`] and [`FIELD_ENDS`].
+    /// Values are enclosed in [`FIELD_START`] and [`FIELD_END`].
     Header,
 }
 
-/// Why a row cannot become a message, in one line for whoever looks after the list.
+/// The reason why a row cannot be rendered, in one line for the person who edits the recipients
+/// list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError(String);
 
 impl RowError {
-    /// An error with this text.
+    /// Creates an error with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -1,104 +1,110 @@
-//! One message, compiled: what never changes is bytes, the rest is rendered for each row.
+//! A compiled message. Constant parts are encoded once. All other parts are rendered for each row.
 //!
 //! ```text
 //!     header fields   constant: encoded once        with merge fields: rendered, checked, folded
-//!     the body        delimiters, attachments,      texts with merge fields: rendered, encoded
+//!     body            delimiters, attachments,      texts with merge fields: rendered, encoded
 //!                     constant texts: encoded once
-//!     made here       Date, Message-ID where the template has none; MIME-Version; DKIM-Signature
+//!     generated       Date and Message-ID if the template has none; MIME-Version; DKIM-Signature
 //! ```
 //!
-//! A message is taken apart by the Python face, once; see `python/rapidsmtp/_skeleton.py`.
+//! Python splits the message into these parts (`python/rapidsmtp/_compose/parts.py`).
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::dkim::Signer;
-use super::encode::{Body, Stretch, TransferEncoding, encode_text};
+use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
 use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
 use super::text::{Columns, Row, Text, Value};
-use super::{Kind, RowError};
-use crate::content::{self, Clean};
+use super::{RowError, TextKind};
+use crate::content::{CleanBytes, ContentPart, SharedBytes};
 
-/// What never changes and has so many octets is shared by all messages rather than copied to each.
-const SHARED: usize = 16 * 1024;
+/// The minimum length, in bytes, of a constant part that all messages share without a copy. A
+/// shorter part is copied into each message.
+const SHARED_SIZE: usize = 16 * 1024;
 
-/// Room for the header, beside what is known of a message's size.
-const HEADER: usize = 2048;
+/// The initial capacity for the header of a message, in bytes.
+const HEADER_SIZE: usize = 2048;
 
-/// Why something is no template, in one line.
+/// The reason why a message is not a valid template, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateError(pub String);
 
-/// A piece of what stands behind the message's own header fields.
-pub enum Part {
-    /// It is the same for every row.
+/// One of the consecutive sections of a message after its non-MIME header fields. The first section
+/// starts with the first MIME header field, such as Content-Type.
+pub enum PartSource {
+    /// Bytes that are the same for every row.
     Bytes(Vec<u8>),
-    /// A text; its Content-Transfer-Encoding and the end of its header are written with it.
+    /// A text. Rendering writes the fields Content-Type and Content-Transfer-Encoding, and the
+    /// encoded text.
     Text {
         /// The value of its Content-Type.
         content_type: String,
-        /// What is rendered.
+        /// The template source.
         source: String,
-        /// `Text` or `Html`.
-        kind: Kind,
-        /// What errors call it.
+        /// The kind of the text: `Text` or `Html`.
+        kind: TextKind,
+        /// The name of this text in error messages.
         place: String,
-        /// Those of the multiparts around it, each with its two dashes.
+        /// The boundaries of the enclosing multiparts, each with its two dashes.
         boundaries: Vec<Vec<u8>>,
     },
 }
 
 /// A compiled message.
 pub struct Template {
-    fields: Vec<Field>,
-    pieces: Vec<Piece>,
-    /// Whether the envelope is that of a resent message (RFC 5322 section 3.6.6).
+    fields: Vec<HeaderField>,
+    parts: Vec<TemplatePart>,
+    /// Whether the message is resent (RFC 5322 section 3.6.6). For a resent message, the envelope
+    /// comes from the `Resent-` fields.
     resent: bool,
     has_date: bool,
     has_message_id: bool,
     eight_bit: bool,
     required: BTreeSet<String>,
-    /// The names of all fields that something is made of, in order, and the same for the rows.
+    /// The sorted names of all merge fields that the message uses.
     used: Vec<String>,
+    /// The columns of the rows: the names in `used`, in the same order.
     columns: Arc<Columns>,
     signer: Option<Arc<Signer>>,
     size: usize,
 }
 
-struct Field {
+struct HeaderField {
     name: String,
-    role: Role,
+    role: HeaderRole,
     text: Text,
-    constant: Option<Written>,
+    constant: Option<EncodedHeader>,
 }
 
-/// A written field, and the addresses in it.
+/// An encoded header field and its addresses.
 #[derive(Clone)]
-struct Written {
+struct EncodedHeader {
     line: Vec<u8>,
     mailboxes: Vec<Mailbox>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum HeaderRole {
     From,
     Sender,
     To,
     Cc,
-    /// For the envelope alone.
+    /// A field that is used only for the envelope. It is not written into the message.
     Bcc,
-    /// Bcc of the other header: the resent one, or the one that was resent.
+    /// A Bcc field that is used neither for the envelope nor in the message: `Bcc` of a resent
+    /// message, or `Resent-Bcc` of a message that is not resent.
     Hidden,
-    /// Addresses that are none of the envelope's.
+    /// A field of addresses that is not used for the envelope.
     Mentioned,
     Unstructured,
 }
 
-enum Piece {
+enum TemplatePart {
     Bytes(Vec<u8>),
-    Shared(Clean),
+    Shared(CleanBytes),
     Text(Box<BodyText>),
 }
 
@@ -106,64 +112,65 @@ enum Piece {
 struct BodyText {
     content_type: String,
     text: Text,
-    /// Its constant lines.
+    /// The constant lines, encoded once.
     stretches: Vec<Stretch>,
     boundaries: Vec<Vec<u8>>,
-    /// How the first row's was written.
-    first: OnceLock<TransferEncoding>,
+    /// The transfer encoding of the first rendered row. `write` uses it as a guess for all rows.
+    first_encoding: OnceLock<TransferEncoding>,
 }
 
-/// What a message is told of the world.
+/// The values that the caller generates for one message.
 #[derive(Debug, Clone)]
 pub struct Stamp {
-    /// The value of its Date.
+    /// The value of Date.
     pub date: Box<str>,
-    /// What stands before the `@` of its Message-ID; no other message has it.
+    /// The unique part of Message-ID before the `@`.
     pub id: Box<str>,
-    /// Seconds since 1970, for its signature.
+    /// The time of the signature, in seconds since 1970.
     pub time: u64,
 }
 
-/// A message that was written.
-pub struct Rendered {
-    /// The envelope's sender.
+/// A rendered message with its envelope.
+pub struct RenderedRow {
+    /// The sender of the envelope.
     pub sender: String,
-    /// The envelope's recipients, each once.
+    /// The recipients of the envelope, each once.
     pub recipients: Vec<String>,
-    /// ESMTP parameters of MAIL.
+    /// The ESMTP parameters of MAIL.
     pub mail_options: Vec<String>,
-    /// Header and body with CRLF line ends, in order.
-    pub pieces: Vec<content::Piece>,
+    /// The header and the body with CRLF line ends, in order.
+    pub parts: Vec<ContentPart>,
 }
 
-/// A row on its way to a message.
-pub struct Draft {
-    /// What it is merged with.
+/// A row that waits to be rendered.
+pub struct MergeRow {
+    /// The template that renders the row.
     pub template: Arc<Template>,
-    /// Its values.
+    /// The values of the merge fields.
     pub row: Row,
-    /// What is made for it alone.
+    /// The generated values of the message.
     pub stamp: Stamp,
 }
 
-impl Draft {
-    /// Writes the message.
+impl MergeRow {
+    /// Renders the message.
     ///
     /// # Errors
     ///
-    /// The row lacks something, or has something that cannot stand where it is used.
-    pub fn render(&self) -> Result<Rendered, RowError> {
+    /// If a merge field is missing or empty, or if its value is not allowed at its place in the
+    /// message.
+    pub fn render(&self) -> Result<RenderedRow, RowError> {
         self.template.render(&self.row, &self.stamp)
     }
 
-    /// The sender and the recipients alone.
+    /// Renders only the header and returns the sender and the recipients.
     ///
     /// # Errors
     ///
-    /// As of `render`, for the header.
+    /// The errors of [`MergeRow::render`] that concern the header.
     pub fn envelope(&self) -> Result<(String, Vec<String>), RowError> {
-        let written = self.template.header(&self.row)?;
-        self.template.envelope(&written)
+        let encoded = self.template.header(&self.row)?;
+        self.template.envelope(&encoded)
     }
 }
 
@@ -172,16 +179,17 @@ impl Template {
     ///
     /// # Arguments
     ///
-    /// - `fields`: names and values of the message's own header, in order, decoded and unfolded.
-    /// - `parts`: what follows them, from the first MIME field on.
-    /// - `signer`: who signs it.
+    /// - `fields`: the names and values of the header fields that are not MIME fields, in order,
+    ///   decoded and unfolded.
+    /// - `parts`: the sections after these fields, from the first MIME header field on.
+    /// - `signer`: adds a DKIM signature to each message.
     ///
     /// # Errors
     ///
-    /// Something in it is not a template.
+    /// If a header field or a text is not a valid template.
     pub fn new(
         fields: Vec<(String, String)>,
-        parts: Vec<Part>,
+        parts: Vec<PartSource>,
         signer: Option<Arc<Signer>>,
     ) -> Result<Self, TemplateError> {
         let has = |name: &str| {
@@ -195,13 +203,13 @@ impl Template {
             has_date: has("date"),
             has_message_id: has("message-id"),
             fields: Vec::new(),
-            pieces: Vec::new(),
+            parts: Vec::new(),
             eight_bit: false,
             required: BTreeSet::new(),
             used: Vec::new(),
             columns: Arc::default(),
             signer,
-            size: HEADER,
+            size: HEADER_SIZE,
         };
         for (name, value) in fields {
             template.add_field(name, &value)?;
@@ -216,19 +224,20 @@ impl Template {
         Ok(template)
     }
 
-    /// The fields that a row must have.
+    /// The merge fields that a row must have.
     #[must_use]
     pub fn required(&self) -> &BTreeSet<String> {
         &self.required
     }
 
-    /// The names of all fields that something is made of.
+    /// The names of all merge fields that the message uses.
     #[must_use]
     pub fn fields(&self) -> &[String] {
         &self.used
     }
 
-    /// A row of the values of these fields, in their order; `None` for one that is not there.
+    /// Creates a row from the values of [`Template::fields`], in order. `None` means that the field
+    /// is missing.
     #[must_use]
     pub fn row(&self, values: Vec<Option<Value>>) -> Row {
         let values = self.used.iter().zip(values);
@@ -236,72 +245,73 @@ impl Template {
         Row::of_table(Arc::clone(&self.columns), values.collect())
     }
 
-    /// Writes the message for one row.
+    /// Renders the message for one row.
     ///
     /// # Errors
     ///
-    /// The row lacks something, or has something that cannot stand where it is used.
-    pub fn render(&self, row: &Row, stamp: &Stamp) -> Result<Rendered, RowError> {
-        let written = self.header(row)?;
-        let (sender, recipients) = self.envelope(&written)?;
+    /// If a merge field is missing or empty, or if its value is not allowed at its place in the
+    /// message.
+    pub fn render(&self, row: &Row, stamp: &Stamp) -> Result<RenderedRow, RowError> {
+        let encoded = self.header(row)?;
+        let (sender, recipients) = self.envelope(&encoded)?;
         let mut data = Vec::with_capacity(self.size);
-        for field in &written {
+        for field in &encoded {
             data.extend_from_slice(&field.line);
         }
-        self.add_made_fields(&sender, stamp, &mut data);
+        self.add_generated_fields(&sender, stamp, &mut data);
         let mut text = String::new();
-        let mut pieces = Vec::with_capacity(1);
-        for piece in &self.pieces {
-            match piece {
-                Piece::Bytes(bytes) => data.extend_from_slice(bytes),
-                Piece::Shared(clean) => {
-                    pieces.push(content::Piece::Own(std::mem::take(&mut data)));
-                    pieces.push(content::Piece::Shared(clean.clone()));
+        let mut parts = Vec::with_capacity(1);
+        for part in &self.parts {
+            match part {
+                TemplatePart::Bytes(bytes) => data.extend_from_slice(bytes),
+                TemplatePart::Shared(clean) => {
+                    parts.push(ContentPart::Own(std::mem::take(&mut data)));
+                    parts.push(ContentPart::Shared(clean.clone()));
                 }
-                Piece::Text(each) => each.write(row, &mut text, &mut data)?,
+                TemplatePart::Text(each) => each.write(row, &mut text, &mut data)?,
             }
         }
-        let last = pieces.last().map_or(&[][..], AsRef::as_ref);
+        let last = parts.last().map_or(&[][..], AsRef::as_ref);
         if !(if data.is_empty() { last } else { &data }).ends_with(b"\r\n") {
             data.extend_from_slice(b"\r\n");
         }
-        pieces.push(content::Piece::Own(data));
-        Ok(Rendered {
-            mail_options: self.mail_options(&written),
-            pieces: self.signed(pieces, stamp.time)?,
+        parts.push(ContentPart::Own(data));
+        Ok(RenderedRow {
+            mail_options: self.mail_options(&encoded),
+            parts: self.sign(parts, stamp.time)?,
             sender,
             recipients,
         })
     }
 
-    /// Makes what is large and never changes one for all messages. A signature has to see them
-    /// whole.
+    /// Shares large constant parts between all messages. Signed messages share no parts, because
+    /// the signer needs the whole message in one buffer.
     fn share(&mut self) {
         if self.signer.is_some() {
             return;
         }
-        for piece in &mut self.pieces {
-            if let Piece::Bytes(bytes) = piece
-                && bytes.len() >= SHARED
+        for part in &mut self.parts {
+            if let TemplatePart::Bytes(bytes) = part
+                && bytes.len() >= SHARED_SIZE
             {
-                let octets: Arc<Vec<u8>> = Arc::new(std::mem::take(bytes));
-                match Clean::new(Arc::clone(&octets) as content::Octets) {
+                let shared_bytes: Arc<Vec<u8>> = Arc::new(std::mem::take(bytes));
+                match CleanBytes::new(Arc::clone(&shared_bytes) as SharedBytes) {
                     Some(clean) => {
-                        self.size -= octets.len();
-                        *piece = Piece::Shared(clean);
+                        self.size -= shared_bytes.len();
+                        *part = TemplatePart::Shared(clean);
                     }
-                    None => *bytes = Arc::unwrap_or_clone(octets),
+                    None => *bytes = Arc::unwrap_or_clone(shared_bytes),
                 }
             }
         }
     }
 
     fn add_field(&mut self, name: String, value: &str) -> Result<(), TemplateError> {
-        let text = Text::compile(value, Kind::Header, &format!("header {name}"))
+        let text = Text::compile(value, TextKind::Header, &format!("header {name}"))
             .map_err(|error| TemplateError(error.to_string()))?;
-        self.take_names(&text);
-        let mut field = Field {
-            role: Role::of(&name, self.resent),
+        self.collect_names(&text);
+        let mut field = HeaderField {
+            role: HeaderRole::of(&name, self.resent),
             name,
             text,
             constant: None,
@@ -313,10 +323,10 @@ impl Template {
         Ok(())
     }
 
-    fn add_part(&mut self, part: Part) -> Result<(), TemplateError> {
+    fn add_part(&mut self, part: PartSource) -> Result<(), TemplateError> {
         let bytes = match part {
-            Part::Bytes(bytes) => bytes,
-            Part::Text {
+            PartSource::Bytes(bytes) => bytes,
+            PartSource::Text {
                 content_type,
                 source,
                 kind,
@@ -325,17 +335,17 @@ impl Template {
             } => {
                 let text = Text::compile(&source, kind, &place)
                     .map_err(|error| TemplateError(error.to_string()))?;
-                self.take_names(&text);
+                self.collect_names(&text);
                 let text = Box::new(BodyText {
                     content_type,
                     stretches: text.stretches().map(Stretch::new).collect(),
                     text,
                     boundaries,
-                    first: OnceLock::new(),
+                    first_encoding: OnceLock::new(),
                 });
                 if text.text.constant().is_none() {
                     self.size += source.len() + source.len() / 8;
-                    self.pieces.push(Piece::Text(text));
+                    self.parts.push(TemplatePart::Text(text));
                     return Ok(());
                 }
                 let mut bytes = Vec::new();
@@ -345,55 +355,64 @@ impl Template {
         };
         self.size += bytes.len();
         self.eight_bit |= !bytes.is_ascii();
-        match self.pieces.last_mut() {
-            Some(Piece::Bytes(before)) => before.extend_from_slice(&bytes),
-            _ => self.pieces.push(Piece::Bytes(bytes)),
+        match self.parts.last_mut() {
+            Some(TemplatePart::Bytes(before)) => before.extend_from_slice(&bytes),
+            _ => self.parts.push(TemplatePart::Bytes(bytes)),
         }
         Ok(())
     }
 
-    fn take_names(&mut self, text: &Text) {
+    fn collect_names(&mut self, text: &Text) {
         self.required.extend(text.required().iter().cloned());
         self.used.extend(text.fields().iter().cloned());
     }
 
-    fn header(&self, row: &Row) -> Result<Vec<Cow<'_, Written>>, RowError> {
+    fn header(&self, row: &Row) -> Result<Vec<Cow<'_, EncodedHeader>>, RowError> {
         let fields = self.fields.iter();
         fields
             .map(|field| match &field.constant {
-                Some(written) => Ok(Cow::Borrowed(written)),
+                Some(encoded) => Ok(Cow::Borrowed(encoded)),
                 None => field.write(row).map(Cow::Owned),
             })
             .collect()
     }
 
-    /// The sender: that of Sender, or else the first of From. The recipients: those of To, Cc and
-    /// Bcc, in this order, each once.
-    fn envelope(&self, written: &[Cow<'_, Written>]) -> Result<(String, Vec<String>), RowError> {
-        let of = |role: Role| {
-            let fields = self.fields.iter().zip(written);
+    /// Returns the sender and the recipients. The sender is the address in the field Sender.
+    /// Without this field, it is the first address in From. The recipients are the addresses of To,
+    /// Cc and Bcc, in this order, each once.
+    fn envelope(
+        &self,
+        encoded: &[Cow<'_, EncodedHeader>],
+    ) -> Result<(String, Vec<String>), RowError> {
+        let of = |role: HeaderRole| {
+            let fields = self.fields.iter().zip(encoded);
             fields
                 .filter(move |(field, _)| field.role == role)
-                .flat_map(|(_, written)| &written.mailboxes)
+                .flat_map(|(_, encoded)| &encoded.mailboxes)
         };
-        let sender = of(Role::Sender)
-            .chain(of(Role::From))
+        let sender = of(HeaderRole::Sender)
+            .chain(of(HeaderRole::From))
             .next()
-            .ok_or_else(|| RowError::new("no sender"))?;
+            .ok_or_else(|| RowError::new("the message has no sender: From is empty"))?;
         let mut seen = HashSet::new();
-        let named = of(Role::To).chain(of(Role::Cc)).chain(of(Role::Bcc));
+        let named = of(HeaderRole::To)
+            .chain(of(HeaderRole::Cc))
+            .chain(of(HeaderRole::Bcc));
         let recipients: Vec<String> = named
             .filter(|mailbox| seen.insert(&*mailbox.address))
             .map(|mailbox| mailbox.address.clone())
             .collect();
         if recipients.is_empty() {
-            return Err(RowError::new("no recipient"));
+            return Err(RowError::new(
+                "the message has no recipient: To, Cc and Bcc are empty",
+            ));
         }
         Ok((sender.address.clone(), recipients))
     }
 
-    /// Date, Message-ID and MIME-Version (RFC 5322 section 3.6, RFC 2045 section 4).
-    fn add_made_fields(&self, sender: &str, stamp: &Stamp, data: &mut Vec<u8>) {
+    /// Appends Date and Message-ID, if the template has none, and MIME-Version (RFC 5322 section
+    /// 3.6, RFC 2045 section 4).
+    fn add_generated_fields(&self, sender: &str, stamp: &Stamp, data: &mut Vec<u8>) {
         if !self.has_date {
             data.extend_from_slice(format!("Date: {}\r\n", stamp.date).as_bytes());
         }
@@ -407,8 +426,8 @@ impl Template {
         data.extend_from_slice(b"MIME-Version: 1.0\r\n");
     }
 
-    fn mail_options(&self, written: &[Cow<'_, Written>]) -> Vec<String> {
-        let mut mailboxes = written.iter().flat_map(|written| &written.mailboxes);
+    fn mail_options(&self, encoded: &[Cow<'_, EncodedHeader>]) -> Vec<String> {
+        let mut mailboxes = encoded.iter().flat_map(|encoded| &encoded.mailboxes);
         let international = mailboxes.any(|mailbox| !mailbox.address.is_ascii());
         let options = [
             (international, "SMTPUTF8"),
@@ -418,22 +437,19 @@ impl Template {
         options.map(|(_, option)| option.to_owned()).collect()
     }
 
-    /// Signed last, over exactly what is sent.
-    fn signed(
-        &self,
-        pieces: Vec<content::Piece>,
-        time: u64,
-    ) -> Result<Vec<content::Piece>, RowError> {
+    /// Signs the message, if the template has a signer. Signing is the last step of rendering, so
+    /// that the signature covers exactly the bytes that are sent.
+    fn sign(&self, parts: Vec<ContentPart>, time: u64) -> Result<Vec<ContentPart>, RowError> {
         let Some(signer) = &self.signer else {
-            return Ok(pieces);
+            return Ok(parts);
         };
-        let data = content::Piece::joined(pieces);
-        let mut signed = Vec::with_capacity(data.len() + HEADER);
+        let data = ContentPart::joined(parts);
+        let mut signed = Vec::with_capacity(data.len() + HEADER_SIZE);
         signer
             .sign(&data, time, &mut signed)
             .map_err(|error| RowError::new(error.to_string()))?;
         signed.extend_from_slice(&data);
-        Ok(vec![content::Piece::Own(signed)])
+        Ok(vec![ContentPart::Own(signed)])
     }
 }
 
@@ -443,20 +459,20 @@ impl From<RowError> for TemplateError {
     }
 }
 
-impl Role {
+impl HeaderRole {
     fn of(name: &str, resent: bool) -> Self {
         let lower = name.to_ascii_lowercase();
         let (in_resent, bare) = match lower.strip_prefix("resent-") {
             Some(bare) => (true, bare),
             None => (false, &*lower),
         };
-        let ours = in_resent == resent;
+        let in_envelope = in_resent == resent;
         match bare {
-            "from" if ours => Self::From,
-            "sender" if ours => Self::Sender,
-            "to" if ours => Self::To,
-            "cc" if ours => Self::Cc,
-            "bcc" if ours => Self::Bcc,
+            "from" if in_envelope => Self::From,
+            "sender" if in_envelope => Self::Sender,
+            "to" if in_envelope => Self::To,
+            "cc" if in_envelope => Self::Cc,
+            "bcc" if in_envelope => Self::Bcc,
             "bcc" => Self::Hidden,
             "from" | "sender" | "to" | "cc" | "reply-to" => Self::Mentioned,
             _ => Self::Unstructured,
@@ -464,35 +480,37 @@ impl Role {
     }
 }
 
-impl Field {
-    fn write(&self, row: &Row) -> Result<Written, RowError> {
+impl HeaderField {
+    fn write(&self, row: &Row) -> Result<EncodedHeader, RowError> {
         let mut value = String::new();
         self.text.render(row, &mut value)?;
         let mut line = Vec::new();
-        if self.role == Role::Unstructured {
+        if self.role == HeaderRole::Unstructured {
             encode_header(&self.name, &value, &mut line)?;
-            return Ok(Written {
+            return Ok(EncodedHeader {
                 line,
                 mailboxes: Vec::new(),
             });
         }
         let mailboxes = parse_mailboxes(&value, &self.name)?;
-        let hidden = matches!(self.role, Role::Bcc | Role::Hidden);
-        // An address field may stay away from a message, but cannot be there and be empty.
+        let hidden = matches!(self.role, HeaderRole::Bcc | HeaderRole::Hidden);
+        // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So a field
+        // without addresses is not written.
         if !hidden && !mailboxes.is_empty() {
             encode_addresses(&self.name, &mailboxes, &mut line);
         }
-        Ok(Written { line, mailboxes })
+        Ok(EncodedHeader { line, mailboxes })
     }
 }
 
 impl BodyText {
-    /// Writes the end of its header, and its body; `text` is a buffer that is used again.
+    /// Appends Content-Type, Content-Transfer-Encoding and the body. `text` is a buffer that all
+    /// texts of a message share.
     fn write(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
         text.clear();
         let mut gaps = Vec::with_capacity(self.stretches.len());
         self.text.render_around(row, text, &mut gaps)?;
-        let body = Body {
+        let body = TextBody {
             text,
             gaps: &gaps,
             stretches: &self.stretches,
@@ -501,10 +519,11 @@ impl BodyText {
         data.extend_from_slice(b"Content-Type: ");
         data.extend_from_slice(self.content_type.as_bytes());
         data.extend_from_slice(b"\r\nContent-Transfer-Encoding: ");
-        // Its name stands before the body and is known behind it: most rows have the encoding of
-        // the first.
+        // The name of the encoding precedes the body, but is known only after the body is encoded.
+        // Most rows have the encoding of the first row, so that name is written first. If the row
+        // has another encoding, the name is replaced afterwards.
         let name = data.len();
-        let guess = *self.first.get_or_init(|| encode(&mut Vec::new()));
+        let guess = *self.first_encoding.get_or_init(|| encode(&mut Vec::new()));
         data.extend_from_slice(guess.as_str().as_bytes());
         data.extend_from_slice(b"\r\n\r\n");
         let encoding = encode(data);

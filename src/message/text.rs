@@ -1,28 +1,31 @@
-//! One piece of text with merge fields: the part of Jinja2 that a template may use, in Rust.
+//! Renders one text with merge fields, in a subset of Jinja2.
 //!
-//! A newsletter needs variables, if, for, set and a handful of filters. All else (macros, imports,
-//! calls, other filters) is refused when the text is compiled, so that one template means the same
-//! here and in `python/rapidsmtp/_jinja.py`, which is Jinja2 itself; and so that a template that
-//! somebody sent in can do nothing but write text. What is printed is equal byte for byte
-//! (`tests/vectors/template_text.json`): numbers, lists and None look as in Python, HTML is escaped
-//! as MarkupSafe does it.
+//! A newsletter needs variables, `if`, `for`, `set` and some filters. Everything else (macros,
+//! imports, calls, other filters) is refused when the text is compiled. So an untrusted template
+//! can only write text. The pure-Python backend (`python/rapidsmtp/_compose/pure_text.py`) uses
+//! Jinja2 itself. Both backends give the same bytes (`tests/vectors/template_text.json`). Numbers,
+//! lists and None are printed as in Python. Values in HTML are escaped as MarkupSafe does.
 //!
-//! Why this stands on no engine: minijinja's values print and compute differently (floats, `//`,
-//! `%`, big integers, what is escaped), and its tree no longer tells a tuple from a list. Its
-//! parser refuses what Jinja2 takes (`+1`, `a, b`), reads escapes in strings in its own way, and
-//! calls itself for each `elif` without a bound, so that a long template from outside would end
-//! the process. What would be left of it is less than what has to be put around it.
+//! The crate minijinja is not used, for these reasons:
+//!
+//! - Its values are printed and computed differently from Python's (floats, `//`, `%`, big
+//!   integers, escaping).
+//! - Its syntax tree does not distinguish a tuple from a list.
+//! - Its parser refuses valid Jinja2 (`+1`, `a, b`), and its escapes in strings differ from
+//!   Jinja2's.
+//! - Its parser recurses for each `elif` without a limit. So a long untrusted template could
+//!   overflow the stack.
 //!
 //! | file | what it does |
 //! | --- | --- |
 //! | `lexer`, `literal` | tokens |
-//! | `parser`, `expression`, `syntax` | the tree; what is beyond the subset ends here |
-//! | `check` | the checks around all that is written, and which fields are required |
-//! | `scope` | where each name's value is kept |
-//! | `render` | fills in a row |
+//! | `parser`, `expression`, `syntax` | the syntax tree; refuses everything outside the subset |
+//! | `check` | the checks of outputs, and the required fields |
+//! | `scope` | the slot of each name |
+//! | `render` | renders a row |
 //! | `value`, `number`, `operator`, `item`, `percent`, `display` | Python's values |
 //! | `filter`, `casing`, `rounding` | the filters |
-//! | `budget` | what one rendering may cost |
+//! | `budget` | the limits of one rendering |
 
 mod budget;
 mod casing;
@@ -54,15 +57,16 @@ use std::slice;
 use self::render::Renderer;
 use self::scope::Scope;
 use self::syntax::Statement;
-use super::{Kind, RowError};
+use super::{RowError, TextKind};
 
 pub use self::row::{Columns, Row};
 pub use self::value::{Dict, Sequence, Value};
 
-/// Octets from which on constant lines are worth to be kept apart.
+/// The minimum length, in bytes, of a constant stretch that is encoded once. Shorter constant text
+/// is encoded again for each row.
 const STRETCH: usize = 256;
 
-/// Why a text is no template, in one line: "header Subject, line 3: …".
+/// The reason why a text is not a valid template, in one line: "header Subject, line 3: …".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextError {
     place: String,
@@ -93,41 +97,43 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
-/// A text in quotes, as Python's `repr` writes it: both halves say the same of a row.
+/// Quotes a text like Python's `repr`, so that both backends give the same error messages.
 pub(super) fn quoted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 2);
     display::quote(text, &mut shown);
     shown
 }
 
-/// One compiled piece of text: a header's value or a body.
+/// A compiled text: the value of a header, or a body.
 #[derive(Debug)]
 pub struct Text {
-    kind: Kind,
+    kind: TextKind,
     place: String,
     statements: Vec<Statement>,
     scope: Scope,
     constant: Option<String>,
     required: BTreeSet<String>,
-    /// The length of what is text in any case.
+    /// The total length of the constant text, in bytes.
     length: usize,
-    /// The constant lines that are worth to be written once: statement, and where in its text.
+    /// The constant stretches, which are encoded once. Each stretch is the index of a statement and
+    /// a range in the statement's text.
     stretches: Vec<(usize, Range<usize>)>,
 }
 
 impl Text {
-    /// Compile Jinja2's syntax. `place` is what errors call this text, such as "header Subject".
+    /// Compiles a template source. `place` is the name of the text in error messages, such as
+    /// "header Subject".
     ///
     /// # Errors
-    /// The syntax is wrong or goes beyond the subset.
-    pub fn compile(source: &str, kind: Kind, place: &str) -> Result<Self, TextError> {
+    /// If the template has a syntax error, or uses syntax outside the subset.
+    pub fn compile(source: &str, kind: TextKind, place: &str) -> Result<Self, TextError> {
         Self::compiled(source, kind, place).map_err(|error| TextError {
             place: place.to_owned(),
             ..error
         })
     }
 
-    fn compiled(source: &str, kind: Kind, place: &str) -> Result<Self, TextError> {
+    fn compiled(source: &str, kind: TextKind, place: &str) -> Result<Self, TextError> {
         let source = lexer::normalize(source);
         let mut statements = parser::parse(lexer::tokenize(&source)?)?;
         let mut required = BTreeSet::new();
@@ -157,25 +163,25 @@ impl Text {
         })
     }
 
-    /// The text itself where nothing in it depends on the row.
+    /// The rendered text, if all rows give the same text; otherwise `None`.
     #[must_use]
     pub fn constant(&self) -> Option<&str> {
         self.constant.as_deref()
     }
 
-    /// The fields that are read from a row, somewhere.
+    /// The names of the fields that the text reads from a row.
     #[must_use]
     pub fn fields(&self) -> &BTreeSet<String> {
         &self.scope.fields
     }
 
-    /// The fields that a row must have.
+    /// The names of the fields that a row must have.
     #[must_use]
     pub fn required(&self) -> &BTreeSet<String> {
         &self.required
     }
 
-    /// Long stretches of whole lines that are the same for every row, in their order.
+    /// Returns the long stretches of constant lines, in order.
     pub fn stretches(&self) -> impl Iterator<Item = &str> {
         let stretch =
             |(statement, range): &(usize, Range<usize>)| match &self.statements[*statement] {
@@ -185,24 +191,26 @@ impl Text {
         self.stretches.iter().map(stretch)
     }
 
-    /// Fill in one row, and append that. After an error `out` may hold a part of it.
+    /// Renders one row and appends the result to `out`. After an error, `out` may contain a part of
+    /// the result.
     ///
     /// # Errors
-    /// A field is missing, empty, or does not fit what is done with it, or it takes too much.
+    /// If a field is missing or empty or has a wrong type, or if a limit of `budget` is exceeded.
     pub fn render(&self, row: &Row, out: &mut String) -> Result<(), RowError> {
         if let Some(constant) = &self.constant {
             out.push_str(constant);
             return Ok(());
         }
         out.reserve(self.length);
-        let told = self.renderer(row).write(&self.statements, out);
-        told.map_err(|error| self.at_its_place(&error))
+        let result = self.renderer(row).write(&self.statements, out);
+        result.map_err(|error| self.at_its_place(&error))
     }
 
-    /// As `render`, but without the stretches: `gaps` takes the place of each.
+    /// Renders one row without the constant stretches, and appends the position of each stretch to
+    /// `gaps`.
     ///
     /// # Errors
-    /// As of `render`.
+    /// The errors of [`Text::render`].
     pub fn render_around(
         &self,
         row: &Row,
@@ -219,8 +227,8 @@ impl Text {
                 out.push_str(&text[range.end..]);
                 continue;
             }
-            let told = renderer.write(slice::from_ref(statement), out);
-            told.map_err(|error| self.at_its_place(&error))?;
+            let result = renderer.write(slice::from_ref(statement), out);
+            result.map_err(|error| self.at_its_place(&error))?;
         }
         Ok(())
     }
@@ -234,14 +242,15 @@ impl Text {
     }
 }
 
-/// The whole lines of long pieces of text: what stands on the line of a field is not among them.
-fn stretches(statements: &[Statement], kind: Kind) -> Vec<(usize, Range<usize>)> {
+/// Returns the stretches: the whole lines of long constant texts. Lines that contain a tag are
+/// excluded.
+fn stretches(statements: &[Statement], kind: TextKind) -> Vec<(usize, Range<usize>)> {
     let stretch = |(number, statement): (usize, &Statement)| {
         let Statement::Data(text) = statement else {
             return None;
         };
         let range = text.find('\n')? + 1..text.rfind('\n')? + 1;
-        (kind != Kind::Header && range.len() >= STRETCH).then_some((number, range))
+        (kind != TextKind::Header && range.len() >= STRETCH).then_some((number, range))
     };
     statements.iter().enumerate().filter_map(stretch).collect()
 }

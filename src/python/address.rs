@@ -1,9 +1,9 @@
-//! The binding of `address`.
+//! The Python binding of the module `address`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::twin;
+use super::pure_fallback;
 use crate::address;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -11,20 +11,21 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(check_path, module)?)
 }
 
-/// The path of a plain address, or None.
+/// Return the path of a plain address, or None for any other address.
 #[pyfunction]
 fn plain_path<'py>(address: &Bound<'py, PyAny>) -> Option<Bound<'py, PyString>> {
     let address = address.cast::<PyString>().ok()?;
-    // Where there is no UTF-8 form there is something beyond ASCII.
+    // `to_str` fails for a text that cannot be encoded in UTF-8. Such a text is not ASCII, so it is
+    // not a plain address.
     let path = address::plain_path(address.to_str().ok()?)?;
     Some(PyString::new(address.py(), &path))
 }
 
-/// Refuse a path through which parameters could be smuggled into MAIL or RCPT.
+/// Raise an error if a path contains characters that could add parameters to MAIL or RCPT.
 #[pyfunction]
 fn check_path(path: &Bound<'_, PyString>) -> PyResult<()> {
     match path.to_str() {
         Ok(path) => Ok(address::check_path(path)?),
-        Err(_) => twin::judge("check_path", path).map(drop),
+        Err(_) => pure_fallback::call("check_path", path).map(drop),
     }
 }

@@ -1,4 +1,4 @@
-//! SASL for Python: `auth`'s mechanisms as classes below one `Exchange`.
+//! The Python binding of the module `auth`: the SASL mechanisms as subclasses of `Exchange`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +10,9 @@ use pyo3::types::{PyBytes, PyInt, PyString};
 use crate::auth;
 use crate::error::Error;
 
-/// Add the classes to the module.
+/// Adds the table of mechanisms and the classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sasl_mechanisms, module)?)?;
     module.add_class::<Exchange>()?;
     module.add_class::<Plain>()?;
     module.add_class::<Login>()?;
@@ -22,12 +23,35 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<External>()
 }
 
-/// One run of a mechanism: `respond` is called once for the start and once per challenge.
+type MechanismTuple = (&'static str, Option<u8>, Option<u8>, bool, bool, bool);
+
+/// Return the table of mechanisms. Each row contains the name, the rank with TLS and the rank in
+/// clear text. Three booleans follow: whether the mechanism needs a channel binding, whether it
+/// needs a user, and whether it needs a password. Rank 1 is the best. A mechanism with the rank
+/// None is used only if the caller names it.
+#[pyfunction]
+fn sasl_mechanisms() -> Vec<MechanismTuple> {
+    let rows = auth::MECHANISMS.iter().map(|row| {
+        (
+            row.name,
+            row.tls_rank,
+            row.clear_text_rank,
+            row.needs_channel_binding,
+            row.needs_user,
+            row.needs_password,
+        )
+    });
+    rows.collect()
+}
+
+/// One authentication exchange of a mechanism. The client calls `respond` once for the initial
+/// response and once for each challenge.
 #[pyclass(frozen, subclass, module = "rapidsmtp._native")]
 struct Exchange(Mutex<auth::Exchange>);
 
 impl Exchange {
-    /// The class of a mechanism, which holds nothing, on an exchange, which holds everything.
+    /// Creates an object of a mechanism's class. The base class `Exchange` holds the whole state of
+    /// the object, so `class` has no fields.
     fn with<C: PyClass<BaseType = Self>>(
         mechanism: impl auth::Mechanism + 'static,
         class: C,
@@ -36,8 +60,8 @@ impl Exchange {
         PyClassInitializer::from(exchange).add_subclass(class)
     }
 
-    /// A poisoned lock is taken all the same: whoever panicked left the exchange unfinished, and an
-    /// unfinished exchange believes no success.
+    /// Takes the lock, even if a thread panicked while it held the lock. Such an exchange remains
+    /// unfinished, and the client accepts no success of an unfinished exchange.
     fn lock(&self) -> MutexGuard<'_, auth::Exchange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -45,26 +69,27 @@ impl Exchange {
 
 #[pymethods]
 impl Exchange {
-    /// The mechanism's name as EHLO lists it.
+    /// The mechanism's name, as in EHLO.
     #[getter]
     fn name(&self, py: Python<'_>) -> &'static str {
         py.detach(|| self.lock().name())
     }
 
-    /// Whether the client needs nothing more; success before that must not be believed.
+    /// Whether the exchange is finished. The client must not accept the server's reply 235 before
+    /// the exchange is finished.
     #[getter]
     fn complete(&self, py: Python<'_>) -> bool {
         py.detach(|| self.lock().complete())
     }
 
-    /// Answer a challenge; `None` asks for the initial response.
+    /// Return the response to a challenge. For the initial response, `challenge` is None.
     fn respond<'py>(
         &self,
         py: Python<'py>,
         challenge: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let challenge = challenge
-            .map(|given| octets("challenge", given))
+            .map(|given| bytes("challenge", given))
             .transpose()?;
         let response = py.detach(|| self.lock().respond(challenge))?;
         Ok(response.map(|response| PyBytes::new(py, &response)))
@@ -76,18 +101,18 @@ impl Exchange {
     }
 }
 
-/// PLAIN (RFC 4616): everything in one response.
+/// PLAIN (RFC 4616): the user and the password in one response.
 #[pyclass(frozen, extends = Exchange, module = "rapidsmtp._native")]
 struct Plain;
 
 #[pymethods]
 impl Plain {
     #[new]
-    #[pyo3(signature = (user, password, authzid = Given(None)), text_signature = "(user, password, authzid='')")]
+    #[pyo3(signature = (user, password, authzid = OptionalArgument(None)), text_signature = "(user, password, authzid='')")]
     fn new(
         user: &Bound<'_, PyAny>,
         password: &Bound<'_, PyAny>,
-        authzid: Given<'_>,
+        authzid: OptionalArgument<'_>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let (user, password) = (text("user", user)?, text("password", password)?);
         let plain = auth::Plain::new(user, password, authzid.text("authzid")?)?;
@@ -95,7 +120,8 @@ impl Plain {
     }
 }
 
-/// LOGIN (draft-murchison-sasl-login): the user, then the password, whatever is asked.
+/// LOGIN (draft-murchison-sasl-login): the user in the first response, the password in the second.
+/// The client ignores the texts of the server's challenges.
 #[pyclass(frozen, extends = Exchange, module = "rapidsmtp._native")]
 struct Login;
 
@@ -127,7 +153,8 @@ impl CramMd5 {
     }
 }
 
-/// XOAUTH2, as Google documents it; a refusal comes as a challenge and wants an empty answer.
+/// XOAUTH2, as Google documents it. The server reports an invalid token in a challenge. The client
+/// must reply with an empty response.
 #[pyclass(frozen, extends = Exchange, module = "rapidsmtp._native")]
 struct XOAuth2;
 
@@ -143,7 +170,8 @@ impl XOAuth2 {
     }
 }
 
-/// OAUTHBEARER (RFC 7628); a refusal comes as a challenge and wants a lone 0x01.
+/// OAUTHBEARER (RFC 7628). The server reports an invalid token in a challenge. The client must
+/// reply with the byte 0x01.
 #[pyclass(frozen, extends = Exchange, module = "rapidsmtp._native")]
 struct OAuthBearer;
 
@@ -151,14 +179,14 @@ struct OAuthBearer;
 impl OAuthBearer {
     #[new]
     #[pyo3(
-        signature = (user, token, host = Given(None), port = Given(None)),
+        signature = (user, token, host = OptionalArgument(None), port = OptionalArgument(None)),
         text_signature = "(user, token, host='', port=0)"
     )]
     fn new(
         user: &Bound<'_, PyAny>,
         token: &Bound<'_, PyAny>,
-        host: Given<'_>,
-        port: Given<'_>,
+        host: OptionalArgument<'_>,
+        port: OptionalArgument<'_>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let (user, token) = (text("user", user)?, text("token", token)?);
         let port = port.integer("port")?;
@@ -186,7 +214,7 @@ impl Scram {
         let binding = binding
             .map(|(name, data)| {
                 let what = "channel binding";
-                PyResult::Ok((text(what, name)?, octets(what, data)?))
+                PyResult::Ok((text(what, name)?, bytes(what, data)?))
             })
             .transpose()?;
         let (algorithm, nonce) = (text("algorithm", algorithm)?, text("nonce", nonce)?);
@@ -196,22 +224,24 @@ impl Scram {
     }
 }
 
-/// EXTERNAL (RFC 4422 appendix A): the server knows the client already, mostly by TLS.
+/// EXTERNAL (RFC 4422 appendix A): the server identifies the client by other means, usually by the
+/// client's TLS certificate.
 #[pyclass(frozen, extends = Exchange, module = "rapidsmtp._native")]
 struct External;
 
 #[pymethods]
 impl External {
     #[new]
-    #[pyo3(signature = (authzid = Given(None)), text_signature = "(authzid='')")]
-    fn new(authzid: Given<'_>) -> PyResult<PyClassInitializer<Self>> {
+    #[pyo3(signature = (authzid = OptionalArgument(None)), text_signature = "(authzid='')")]
+    fn new(authzid: OptionalArgument<'_>) -> PyResult<PyClassInitializer<Self>> {
         let external = auth::External::new(authzid.text("authzid")?)?;
         Ok(Exchange::with(external, Self))
     }
 }
 
-/// PyO3's own conversion raises a `UnicodeEncodeError` for a lone surrogate, and that carries the
-/// whole text with it, which may be a password.
+/// Converts a text. The conversion of PyO3 raises `UnicodeEncodeError` for a lone surrogate. That
+/// error contains the whole text, and the text may be a password. So this function raises an error
+/// without the text.
 fn text<'a>(what: &str, given: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     let Ok(text) = given.cast::<PyString>() else {
         return Err(wrong_type(what, "a str", given));
@@ -220,17 +250,18 @@ fn text<'a>(what: &str, given: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     Ok(text.to_str().map_err(fault)?)
 }
 
-fn octets<'a>(what: &str, given: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+fn bytes<'a>(what: &str, given: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
     match given.cast::<PyBytes>() {
-        Ok(octets) => Ok(octets.as_bytes()),
+        Ok(bytes) => Ok(bytes.as_bytes()),
         Err(_) => Err(wrong_type(what, "bytes", given)),
     }
 }
 
-/// An argument that may be left out, and is the empty text or 0 then; but not `None`.
-struct Given<'py>(Option<Bound<'py, PyAny>>);
+/// An argument that the caller may omit. An explicit `None` is an error. An omitted text is empty,
+/// and an omitted integer is 0.
+struct OptionalArgument<'py>(Option<Bound<'py, PyAny>>);
 
-impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+impl<'py> FromPyObject<'_, 'py> for OptionalArgument<'py> {
     type Error = PyErr;
 
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
@@ -238,12 +269,13 @@ impl<'py> FromPyObject<'_, 'py> for Given<'py> {
     }
 }
 
-impl Given<'_> {
+impl OptionalArgument<'_> {
     fn text(&self, what: &str) -> PyResult<&str> {
         self.0.as_ref().map_or(Ok(""), |given| text(what, given))
     }
 
-    /// An integer beyond 64 bits is as wrong as any other that is too large.
+    /// Converts an integer, which is a port number. An integer that does not fit in 64 bits becomes
+    /// the maximum of `i64`, because the core rejects this maximum as a port number.
     fn integer(&self, what: &str) -> PyResult<i64> {
         let Some(given) = &self.0 else { return Ok(0) };
         match given.cast::<PyInt>() {

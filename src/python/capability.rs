@@ -1,4 +1,4 @@
-//! The binding of `capability`.
+//! The Python binding of the module `capability`.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -10,7 +10,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(exceeds_size, module)?)
 }
 
-/// Read the capabilities out of the text of an EHLO reply.
+/// Parse the text of an EHLO reply into a dict of capabilities and their parameters.
 #[pyfunction]
 fn parse_ehlo<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let features = PyDict::new(py);
@@ -20,10 +20,11 @@ fn parse_ehlo<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyDict>>
     Ok(features)
 }
 
-/// Whether a message is larger than the server said it takes.
+/// Return whether `size`, in bytes, exceeds the limit in the server's SIZE parameter (RFC 1870).
 #[pyfunction]
 fn exceeds_size(parameter: &Bound<'_, PyString>, size: i64) -> bool {
-    // A parameter without a UTF-8 form is unreadable; nothing exceeds with less than no octets.
+    // `to_str` fails for a parameter that cannot be encoded in UTF-8. Such a parameter is not a
+    // number, so it defines no limit.
     match (parameter.to_str(), u64::try_from(size)) {
         (Ok(parameter), Ok(size)) => capability::exceeds_size(parameter, size),
         _ => false,

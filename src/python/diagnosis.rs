@@ -1,4 +1,4 @@
-//! The binding of `diagnosis`.
+//! The Python binding of the module `diagnosis`.
 
 use pyo3::prelude::*;
 
@@ -8,7 +8,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(diagnose, module)?)
 }
 
-/// Say whom a reply concerns that refuses or defers.
+/// Return the object that a refusal concerns: `recipient`, `message`, `connection`, `slower` (the
+/// sending rate) or `relay`.
 #[pyfunction]
 #[pyo3(signature = (phase, code, text, enhanced_status))]
 fn diagnose(

@@ -1,4 +1,4 @@
-//! The binding of `message::dkim`.
+//! The Python binding of the module `message::dkim`.
 
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::stuffing::octets;
-use crate::message::dkim::{Canonicalization, KeyError, Options, SignError, Signer};
+use super::stuffing::immutable;
+use crate::message::dkim::{Canonicalization, DkimOptions, KeyError, SignError, Signer};
 
-/// What signs; `rapidsmtp.DKIM` is its face. It has no repr and no pickle that show the key.
+/// The implementation of `rapidsmtp.DKIM`. It defines neither `__repr__` nor pickling, because both
+/// could reveal the private key.
 #[pyclass(frozen, name = "Signer", module = "rapidsmtp._native")]
 pub(super) struct NativeSigner {
     pub(super) signer: Arc<Signer>,
@@ -34,7 +35,7 @@ impl NativeSigner {
         expires: Option<u64>,
     ) -> PyResult<Self> {
         let (header, body) = forms(canonicalization)?;
-        let options = Options {
+        let options = DkimOptions {
             header,
             body,
             headers,
@@ -45,24 +46,25 @@ impl NativeSigner {
         Ok(signer.into())
     }
 
-    /// One that makes the signatures of all of these.
+    /// Create one signer that adds the signatures of each of the `signers`.
     #[staticmethod]
     fn join(signers: Vec<PyRef<'_, Self>>) -> Self {
-        Signer::join(signers.iter().map(|own| &*own.signer)).into()
+        Signer::join(signers.iter().map(|each| &*each.signer)).into()
     }
 
-    /// Domain, selector and algorithm of each signature.
+    /// The domain, selector and algorithm of each signature.
     #[getter]
     fn signatures(&self) -> Vec<(&str, &str, &str)> {
         self.signer
             .signatures()
-            .map(|own| (own.domain(), own.selector(), own.algorithm()))
+            .map(|each| (each.domain(), each.selector(), each.algorithm()))
             .collect()
     }
 
-    /// The fields that belong in front of the message.
+    /// Sign a message. Return the `DKIM-Signature` fields, which the caller must insert before the
+    /// message.
     fn sign<'py>(&self, message: &Bound<'py, PyAny>, time: u64) -> PyResult<Bound<'py, PyBytes>> {
-        let (py, message) = (message.py(), octets(message)?);
+        let (py, message) = (message.py(), immutable(message)?);
         let data = message.as_bytes();
         let fields = py.detach(|| {
             let mut fields = Vec::with_capacity(1024);
@@ -92,18 +94,20 @@ impl From<SignError> for PyErr {
     }
 }
 
-/// Of the header fields and of the body, as the tag `c` has them: `relaxed/simple`.
+/// Parses the canonicalizations of the header and of the body, such as `relaxed/simple`. This is
+/// the syntax of the tag `c` (RFC 6376 3.5).
 fn forms(text: &str) -> PyResult<(Canonicalization, Canonicalization)> {
     let named = |(header, body)| {
         let (header, body) = (
-            Canonicalization::named(header)?,
-            Canonicalization::named(body)?,
+            Canonicalization::from_name(header)?,
+            Canonicalization::from_name(body)?,
         );
         Some((header, body))
     };
     text.split_once('/').and_then(named).ok_or_else(|| {
         PyValueError::new_err(format!(
-            "canonicalization is {text:?}: it must be simple or relaxed, twice: relaxed/relaxed"
+            "canonicalization {text:?} is not valid: use simple or relaxed for the header and for \
+             the body, such as relaxed/simple"
         ))
     })
 }

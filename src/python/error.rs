@@ -1,4 +1,4 @@
-//! The one conversion of the core's errors to Python's.
+//! The conversion of the core's errors to Python exceptions.
 
 use pyo3::exceptions::{PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
@@ -7,7 +7,8 @@ use pyo3::types::PyType;
 
 use crate::error::Error;
 
-/// The classes are defined in Python, once for both halves.
+/// Adds the exception class `PeerError`. The class is defined in Python, so that both backends
+/// raise the same class.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PeerError", peer_error(module.py())?)
 }
@@ -21,7 +22,8 @@ impl From<Error> for PyErr {
                 Err(error) => error,
             }),
             Error::NotAscii(text) => {
-                // What `text.encode("ascii")` raises: the first run of characters beyond ASCII.
+                // The error contains the position of the first characters that are not ASCII, like
+                // the error that `text.encode("ascii")` raises.
                 let start = text.chars().take_while(char::is_ascii).count();
                 let run = text
                     .chars()
@@ -37,5 +39,5 @@ impl From<Error> for PyErr {
 
 fn peer_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(py, "rapidsmtp._pure.error", "PeerError")
+    CLASS.import(py, "rapidsmtp.errors", "PeerError")
 }

@@ -1,13 +1,14 @@
-//! The binding of `message::flatten` and `message::fold`.
+//! The Python binding of the modules `message::flatten` and `message::fold`.
 
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use crate::message::flatten::{self, Assembly, Piece};
-use crate::message::fold::{self, Source};
+use crate::message::flatten::{self, Assembly, FlattenPart};
+use crate::message::fold::{self, ValueSource};
 
-/// Deeper parse trees than any address has are left to Python's own recursion.
+/// The maximum depth of the recursion in `append_text`. For deeper nodes, `append_text` calls
+/// Python's `str`. The parse trees of usual addresses are less deep.
 const DEEPEST_TREE: usize = 32;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -18,31 +19,31 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(tree_text, module)?)
 }
 
-/// Join pieces; the line ends of those that are text become CRLF.
+/// Join the parts of a message. In `str` parts, convert line ends to CRLF.
 #[pyfunction]
-fn assemble<'py>(py: Python<'py>, pieces: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
-    let pieces: Vec<Piece<'_>> = pieces.iter().map(piece).collect::<PyResult<_>>()?;
-    let assembly = Assembly::new(pieces);
+fn assemble<'py>(py: Python<'py>, parts: Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyBytes>> {
+    let parts: Vec<FlattenPart<'_>> = parts.iter().map(part).collect::<PyResult<_>>()?;
+    let assembly = Assembly::new(parts);
     PyBytes::new_with(py, assembly.length(), |out| {
         assembly.write_into(out);
         Ok(())
     })
 }
 
-/// Whether a line of the text begins with "From ".
+/// Return whether a line of the text begins with "From ".
 #[pyfunction]
 fn has_from_line(text: &str) -> bool {
     flatten::has_from_line(text.as_bytes())
 }
 
-/// Whether one of the pieces holds these octets.
+/// Return whether one of the parts contains these bytes.
 #[pyfunction]
-fn mentions(pieces: Vec<Bound<'_, PyAny>>, needle: &[u8]) -> PyResult<bool> {
-    let pieces: Vec<Piece<'_>> = pieces.iter().map(piece).collect::<PyResult<_>>()?;
-    Ok(flatten::mentions(pieces, needle))
+fn mentions(parts: Vec<Bound<'_, PyAny>>, needle: &[u8]) -> PyResult<bool> {
+    let parts: Vec<FlattenPart<'_>> = parts.iter().map(part).collect::<PyResult<_>>()?;
+    Ok(flatten::mentions(parts, needle))
 }
 
-/// Fold a header field where that is plain.
+/// Fold a header field. Return None in cases that only the pure-Python backend can fold.
 #[pyfunction]
 fn fold_field<'py>(
     name: &Bound<'py, PyString>,
@@ -51,13 +52,13 @@ fn fold_field<'py>(
     source: &str,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let source = match source {
-        "parsed" => Source::Parsed,
-        "parameters" => Source::Parameters,
-        "lines" => Source::Lines,
-        "compat32" => Source::Compat32,
-        _ => return Err(PyValueError::new_err("no such source")),
+        "parsed" => ValueSource::Parsed,
+        "parameters" => ValueSource::Parameters,
+        "lines" => ValueSource::Lines,
+        "compat32" => ValueSource::Compat32,
+        _ => return Err(PyValueError::new_err("the source is unknown")),
     };
-    // Surrogates have no UTF-8.
+    // `to_str` fails for a text with lone surrogates, because they cannot be encoded in UTF-8.
     let (Ok(name_text), Ok(value_text)) = (name.to_str(), value.to_str()) else {
         return Ok(None);
     };
@@ -65,11 +66,11 @@ fn fold_field<'py>(
     Ok(field.map(|field| PyBytes::new(name.py(), &field)))
 }
 
-/// The text of a parse tree: what `str` of it is, without a call for each node.
+/// Return `str` of a parse tree without a Python call for each node.
 ///
-/// `plain` says of a node's type whether it is a list whose text is that of its elements (true)
-/// or a text itself (false); of any other node the `str` is asked for. Surrogates, which have no
-/// UTF-8, give None.
+/// The dict `plain` contains the known types of nodes. Its value is True if the node is a list of
+/// nodes, and False if the node is a string. For a node of any other type, call `str`. Return None
+/// if the text contains lone surrogates.
 #[pyfunction]
 fn tree_text(tree: &Bound<'_, PyAny>, plain: &Bound<'_, PyDict>) -> PyResult<Option<String>> {
     let mut text = String::new();
@@ -104,14 +105,14 @@ fn append_text(
     Ok(())
 }
 
-/// `str` is text, and ASCII; `bytes` are octets.
-fn piece<'a>(piece: &'a Bound<'_, PyAny>) -> PyResult<Piece<'a>> {
-    if let Ok(octets) = piece.cast::<PyBytes>() {
-        return Ok(Piece::Octets(octets.as_bytes()));
+/// Converts a part: `str` is ASCII text, and `bytes` are written unchanged.
+fn part<'a>(part: &'a Bound<'_, PyAny>) -> PyResult<FlattenPart<'a>> {
+    if let Ok(bytes) = part.cast::<PyBytes>() {
+        return Ok(FlattenPart::Bytes(bytes.as_bytes()));
     }
-    let text = piece.cast::<PyString>()?.to_str()?;
+    let text = part.cast::<PyString>()?.to_str()?;
     if text.is_ascii() {
-        return Ok(Piece::Text(text.as_bytes()));
+        return Ok(FlattenPart::Text(text.as_bytes()));
     }
-    Err(PyTypeError::new_err("a piece of text must be ASCII"))
+    Err(PyTypeError::new_err("a text part must be ASCII"))
 }

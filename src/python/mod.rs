@@ -1,4 +1,5 @@
-//! The binding: registers, unwraps, calls, wraps. It decides nothing.
+//! The Python binding: it converts arguments and results between Python and the core. It contains
+//! no other logic.
 
 use pyo3::prelude::*;
 
@@ -13,15 +14,15 @@ mod engine;
 mod error;
 mod message;
 mod outcome;
+mod pure_fallback;
 mod reply;
 mod row;
 mod sink;
 mod stuffing;
 mod template;
 mod transaction;
-mod twin;
 
-/// The compiled half of `rapidsmtp._core`.
+/// The compiled backend of `rapidsmtp._backend`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -37,12 +38,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     reply::register(module)?;
     stuffing::register(module)?;
     module.add_class::<engine::Engine>()?;
-    module.add_class::<engine::NativeResult>()?;
+    module.add_class::<engine::NativeMessageOutcome>()?;
     module.add_class::<sink::NativeSink>()?;
     module.add_class::<dkim::NativeSigner>()?;
-    module.add_class::<template::CsvLines>()?;
-    module.add_class::<template::Draft>()?;
-    module.add_class::<template::Template>()?;
+    module.add_class::<template::NativeRecipientsList>()?;
+    module.add_class::<template::NativePendingMessage>()?;
+    module.add_class::<template::NativeTemplate>()?;
     transaction::register(module)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The binding of `outcome`.
+//! The Python binding of the module `outcome`.
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
@@ -10,13 +10,13 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(message_status, module)?)
 }
 
-/// What a reply means for the recipient that it was the last word on.
+/// Return the status of a recipient, derived from the code of the last reply that concerns it.
 #[pyfunction]
 fn recipient_status(code: i64) -> &'static str {
     outcome::recipient_status(code).name()
 }
 
-/// The status of a message, from those of its recipients.
+/// Return the status of a message, derived from the statuses of its recipients.
 #[pyfunction]
 fn message_status(recipients: Vec<PyBackedStr>) -> PyResult<&'static str> {
     let statuses: Result<Vec<_>, _> = recipients

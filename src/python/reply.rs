@@ -1,4 +1,4 @@
-//! The binding of `reply`.
+//! The Python binding of the module `reply`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,13 +17,13 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ReplyReader>()
 }
 
-/// Read a reply that is a single line: its code and text, or None where more lines follow.
+/// Parse a reply of one line into its code and text. Return None if more lines follow.
 #[pyfunction]
 fn parse_line<'py>(py: Python<'py>, line: &[u8]) -> Option<(i16, Bound<'py, PyBytes>)> {
     reply::parse_line(line).map(|(code, text)| (code, PyBytes::new(py, text)))
 }
 
-/// Read a reply of several lines.
+/// Parse a reply of several lines.
 #[pyfunction]
 fn parse_lines(py: Python<'_>, lines: Vec<PyBackedBytes>) -> (i16, Bound<'_, PyBytes>) {
     let lines: Vec<&[u8]> = lines.iter().map(|line| &**line).collect();
@@ -31,13 +31,13 @@ fn parse_lines(py: Python<'_>, lines: Vec<PyBackedBytes>) -> (i16, Bound<'_, PyB
     (reply.code, PyBytes::new(py, &reply.text))
 }
 
-/// The enhanced status code at the head of a reply's text, or None.
+/// Return the enhanced status code at the start of a reply's text, or None.
 #[pyfunction]
 fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     reply::enhanced_status(code, text)
 }
 
-/// Reads replies out of bytes that come in chunks of any size.
+/// A parser of replies. The bytes may arrive in chunks of any size.
 #[pyclass(frozen, module = "rapidsmtp._native")]
 struct ReplyReader(Mutex<reply::ReplyReader>);
 
@@ -54,19 +54,20 @@ impl ReplyReader {
         Self(Mutex::new(reply::ReplyReader::new()))
     }
 
-    /// Read on, until so many replies are complete; how many octets were used.
+    /// Parse bytes until the reader holds `awaited` complete replies. Return the number of parsed
+    /// bytes.
     fn receive_data(&self, data: &[u8], awaited: isize) -> usize {
-        // Less than none is awaited where the number is negative.
+        // A negative `awaited` counts as 0, as in the pure-Python backend.
         self.lock()
             .receive_data(data, usize::try_from(awaited).unwrap_or(0))
     }
 
-    /// The stream has ended: a last line without a line end counts as a line.
+    /// Record the end of the stream. If the last line has no line end, parse it as a complete line.
     fn receive_eof(&self) {
         self.lock().receive_eof();
     }
 
-    /// Take the replies that are complete, oldest first.
+    /// Return and remove the complete replies, oldest first.
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let mut reader = self.lock();
         let replies = reader.events();
@@ -76,13 +77,14 @@ impl ReplyReader {
         )
     }
 
-    /// Why the reader stopped at a limit, or None.
+    /// The error text for the limit that a reply exceeded; None if no limit was exceeded.
     #[getter]
     fn fault(&self) -> Option<&'static str> {
-        self.lock().fault().map(reply::Fault::text)
+        self.lock().fault().map(reply::ReplyFault::text)
     }
 
-    /// Whether a malformed reply was read, after which nothing can be trusted.
+    /// Whether a malformed reply was read. The reader parses no byte after this reply, because the
+    /// start of the next reply is unknown.
     #[getter]
     fn broken(&self) -> bool {
         self.lock().broken()

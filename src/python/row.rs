@@ -1,4 +1,4 @@
-//! A row's Python values, made into plain ones.
+//! The conversion of the Python values of a row to template values.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -6,10 +6,11 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, P
 
 use crate::message::text::Value;
 
-/// Lists within lists; Python's own limit on recursion is somewhat higher.
+/// The maximum nesting depth of lists and dicts in a row; a deeper value is an error. It is far
+/// below Python's recursion limit, so that the pure-Python backend can have the same limit.
 const DEPTH: usize = 60;
 
-/// The values of the fields of these names, each `None` where the row has no such field.
+/// Returns the values of the fields `names`; `None` for a missing field.
 pub(super) fn values(row: &Bound<'_, PyAny>, names: &[String]) -> PyResult<Vec<Option<Value>>> {
     let copy;
     let row = match row.cast::<PyDict>() {
@@ -24,13 +25,15 @@ pub(super) fn values(row: &Bound<'_, PyAny>, names: &[String]) -> PyResult<Vec<O
     names.iter().map(field).collect()
 }
 
-/// str, int, float, bool, None, lists and dicts of them; anything else is `str()` of it.
+/// Converts a value. Strings, numbers, booleans, None, and lists and dicts of these keep their
+/// types. For any other object, the result is the text that Python's `str` returns.
 ///
-/// The exact types alone: markup in a row would otherwise pass the escaping, and text from outside
-/// is never markup.
+/// An instance of a subclass of str, int or float is also converted by `str`. So an instance of
+/// `Markup`, a subclass of str, becomes plain text and is escaped: the text of a row is never
+/// markup.
 fn value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     if depth > DEPTH {
-        return Err(PyValueError::new_err("lists within lists, too deeply"));
+        return Err(PyValueError::new_err("a list or dict is nested too deeply"));
     }
     if let Ok(text) = object.cast_exact::<PyString>() {
         return Ok(Value::from(unicode(text)?));
@@ -68,11 +71,12 @@ fn integer(object: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Value::Integer(small));
     }
     let digits = object.str()?;
-    Value::integer(unicode(&digits)?).ok_or_else(|| PyValueError::new_err("no integer"))
+    Value::integer(unicode(&digits)?)
+        .ok_or_else(|| PyValueError::new_err("the value is not an integer"))
 }
 
 fn unicode<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
-    let reason = "text that is not Unicode: surrogates not allowed";
+    let reason = "the text is not valid Unicode: surrogates not allowed";
     text.to_str().map_err(|_| PyValueError::new_err(reason))
 }
 

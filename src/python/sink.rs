@@ -1,4 +1,5 @@
-//! The sink for Python: settings in, records out. No thread of the sink ever meets Python.
+//! The Python binding of the module `sink`. The sink's threads never take the interpreter lock, so
+//! a running Python thread does not slow down the sink.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::sink::{
-    Action, Address, Close, Count, Encryption, Fault, Listen, Point, Received, Settings, Sink, Tls,
+    CloseKind, Count, Encryption, FaultAction, FaultPoint, InjectedFault, ListenAddress,
+    ReceivedMessage, ServerTls, Sink, SinkAddress, SinkSettings,
 };
 
-/// `at, message, occurrence, address, times, reply, close, delay` of `testing.Fault`.
+/// A fault as a tuple of the fields `at, message, occurrence, address, times, reply, close, delay`
+/// of `rapidsmtp.testing.Fault`.
 type FaultArgument = (
     String,
     Option<u64>,
@@ -24,10 +27,11 @@ type FaultArgument = (
     f64,
 );
 
-/// `encryption, certificate, key`, the latter two in PEM.
+/// The TLS settings as a tuple `encryption, certificate, key`. The certificate and the key are in
+/// PEM.
 type TlsArgument = (String, Vec<u8>, Vec<u8>);
 
-/// A running sink; `rapidsmtp.testing.Sink` is its face.
+/// A running sink, the implementation of `rapidsmtp.testing.Sink`.
 #[pyclass(frozen, name = "Sink", module = "rapidsmtp._native")]
 pub(super) struct NativeSink {
     sink: Sink,
@@ -55,10 +59,10 @@ impl NativeSink {
         wire: bool,
         threads: usize,
     ) -> PyResult<Self> {
-        let settings = Settings {
-            listen: path.map_or_else(|| Listen::Tcp(host, port), Listen::Unix),
+        let settings = SinkSettings {
+            listen: path.map_or_else(|| ListenAddress::Tcp(host, port), ListenAddress::Unix),
             lmtp,
-            extensions: extensions.unwrap_or_else(|| Settings::default().extensions),
+            extensions: extensions.unwrap_or_else(|| SinkSettings::default().extensions),
             latency: seconds(latency)?,
             faults: faults.into_iter().map(fault).collect::<PyResult<_>>()?,
             tls: tls.map(encryption).transpose()?,
@@ -71,15 +75,15 @@ impl NativeSink {
         Ok(Self { sink })
     }
 
-    /// The host and port, where it listens on TCP.
+    /// Return the host and port, or None for a Unix socket.
     fn address(&self) -> Option<(String, u16)> {
         match self.sink.address() {
-            Address::Tcp(address) => Some((address.ip().to_string(), address.port())),
-            Address::Unix(_) => None,
+            SinkAddress::Tcp(address) => Some((address.ip().to_string(), address.port())),
+            SinkAddress::Unix(_) => None,
         }
     }
 
-    /// The accepted messages behind the first `start`, as tuples.
+    /// Return the accepted messages from index `start` on, as tuples.
     fn messages<'py>(&self, py: Python<'py>, start: usize) -> PyResult<Bound<'py, PyList>> {
         let messages = py.detach(|| self.sink.record().messages());
         let list = PyList::empty(py);
@@ -89,7 +93,7 @@ impl NativeSink {
         Ok(list)
     }
 
-    /// What was counted, by name.
+    /// Return the counts by name.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = py.detach(|| self.sink.record().counts());
         let dict = PyDict::new(py);
@@ -99,32 +103,34 @@ impl NativeSink {
         Ok(dict)
     }
 
-    /// What each connection's client has sent.
+    /// Return the bytes that the client of each connection has sent.
     fn wire<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        let wires = py.detach(|| self.sink.record().wires());
+        let wires = py.detach(|| self.sink.record().wire_logs());
         wires.iter().map(|wire| PyBytes::new(py, wire)).collect()
     }
 
-    /// Forgets what was seen and arms the faults anew.
+    /// Clear the record and set the counts of injected faults to zero.
     fn reset(&self, py: Python<'_>) {
         py.detach(|| self.sink.reset());
     }
 
-    /// Ends all connections and waits for the threads.
+    /// Close all connections and wait for the threads.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.sink.close());
     }
 }
 
 impl Drop for NativeSink {
-    /// The wait for the threads is not worth holding the interpreter for.
+    /// Closes the sink. Other Python threads can run while this function waits for the sink's
+    /// threads.
     fn drop(&mut self) {
         let _ = Python::try_attach(|py| py.detach(|| self.sink.close()));
     }
 }
 
-/// `sender, mail_options, [(recipient, rcpt_options)], data, tls, user`.
-type MessageTuple<'py> = (
+/// An accepted message as a tuple `sender, mail_options, [(recipient, rcpt_options)], data, tls,
+/// user`.
+type ReceivedTuple<'py> = (
     Bound<'py, PyBytes>,
     Vec<Bound<'py, PyBytes>>,
     Vec<(Bound<'py, PyBytes>, Vec<Bound<'py, PyBytes>>)>,
@@ -133,7 +139,7 @@ type MessageTuple<'py> = (
     Option<String>,
 );
 
-fn tuple<'py>(py: Python<'py>, message: &Received) -> MessageTuple<'py> {
+fn tuple<'py>(py: Python<'py>, message: &ReceivedMessage) -> ReceivedTuple<'py> {
     let all = |texts: &[Vec<u8>]| texts.iter().map(|text| PyBytes::new(py, text)).collect();
     (
         PyBytes::new(py, &message.sender),
@@ -141,7 +147,7 @@ fn tuple<'py>(py: Python<'py>, message: &Received) -> MessageTuple<'py> {
         message
             .recipients
             .iter()
-            .map(|own| (PyBytes::new(py, &own.address), all(&own.parameters)))
+            .map(|each| (PyBytes::new(py, &each.address), all(&each.parameters)))
             .collect(),
         PyBytes::new(py, &message.data),
         message.tls,
@@ -149,21 +155,21 @@ fn tuple<'py>(py: Python<'py>, message: &Received) -> MessageTuple<'py> {
     )
 }
 
-fn fault(argument: FaultArgument) -> PyResult<Fault> {
+fn fault(argument: FaultArgument) -> PyResult<InjectedFault> {
     let (at, message, occurrence, address, times, reply, close, delay) = argument;
     let close = match close.as_deref() {
         None => None,
-        Some("orderly") => Some(Close::Orderly),
-        Some("reset") => Some(Close::Reset),
+        Some("orderly") => Some(CloseKind::Orderly),
+        Some("reset") => Some(CloseKind::Reset),
         Some(other) => return Err(unknown("close", other)),
     };
-    Ok(Fault {
-        at: Point::named(&at).ok_or_else(|| unknown("fault's place", &at))?,
+    Ok(InjectedFault {
+        at: FaultPoint::from_name(&at).ok_or_else(|| unknown("point of a fault", &at))?,
         message,
         occurrence,
         address,
         times,
-        action: Action {
+        action: FaultAction {
             delay: seconds(delay)?,
             reply,
             close,
@@ -171,13 +177,13 @@ fn fault(argument: FaultArgument) -> PyResult<Fault> {
     })
 }
 
-fn encryption((when, certificate, key): TlsArgument) -> PyResult<Tls> {
+fn encryption((when, certificate, key): TlsArgument) -> PyResult<ServerTls> {
     let encryption = match when.as_str() {
         "starttls" => Encryption::StartTls,
         "implicit" => Encryption::Implicit,
         other => return Err(unknown("tls", other)),
     };
-    Tls::from_pem(encryption, &certificate, &key)
+    ServerTls::from_pem(encryption, &certificate, &key)
         .map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

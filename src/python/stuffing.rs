@@ -1,4 +1,4 @@
-//! The binding of `stuffing`.
+//! The Python binding of the module `stuffing`.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
@@ -10,10 +10,10 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stuff, module)?)
 }
 
-/// Make every line end CRLF; a message without fault comes back as it is.
+/// Convert every line end to CRLF. If every line end is already CRLF, return the message unchanged.
 #[pyfunction]
 fn repair<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let data = octets(data)?;
+    let data = immutable(data)?;
     let scan = Scan::new(data.as_bytes());
     if scan.is_repaired() {
         return Ok(data.clone());
@@ -21,14 +21,16 @@ fn repair<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     fill(data.py(), scan.repaired_len(), |out| scan.repair_into(out))
 }
 
-/// Make a message ready for the wire; what is written after the 354, and the declared size.
+/// Prepare a message for DATA. Return the bytes to write after the reply 354, and the size to
+/// declare with SIZE.
 #[pyfunction]
 fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> {
-    let data = octets(data)?;
+    let data = immutable(data)?;
     let scan = Scan::new(data.as_bytes());
     let wire = if scan.is_stuffed() && data.is_exact_instance_of::<PyBytes>() {
-        // Python's own concatenation copies once; `new_with` would fill the room with zeros first.
-        let end = PyBytes::new(data.py(), scan.end_of_data());
+        // Python's concatenation writes each byte of the result once. `PyBytes::new_with`, which
+        // `fill` uses, would first fill the result with zeros.
+        let end = PyBytes::new(data.py(), scan.terminator());
         data.add(end)?
     } else {
         fill(data.py(), scan.stuffed_len(), |out| scan.stuff_into(out))?.into_any()
@@ -36,10 +38,11 @@ fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> 
     Ok((wire, scan.repaired_len()))
 }
 
-/// `bytes` as they are; of any other buffer a copy, so that nobody can change it meanwhile.
-pub(super) fn octets<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    if let Ok(octets) = data.cast::<PyBytes>() {
-        return Ok(octets.clone());
+/// Returns an object of type `bytes` unchanged. Returns a copy of any other buffer, because another
+/// thread could change such a buffer.
+pub(super) fn immutable<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(bytes.clone());
     }
     let copy = PyMemoryView::from(data)?.call_method0("tobytes")?;
     Ok(copy.cast_into::<PyBytes>()?)

@@ -1,7 +1,7 @@
-//! The binding of `message::template`: a message taken apart goes in, rows go in, drafts come out.
+//! The Python binding of the modules `message::template` and `message::list`.
 //!
-//! A draft holds its row as plain values, so that the engine's threads can write its message
-//! without the interpreter.
+//! A pending message holds the values of its row as Rust values. So the engine's threads can render
+//! the message without the interpreter lock.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +10,25 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFrozenSet};
 
-use crate::content::Piece;
-use crate::engine::list::List;
-use crate::message::template::{self, Part, Stamp};
-use crate::message::{Kind, RowError};
+use crate::content::ContentPart;
+use crate::message::list::RecipientsList;
+use crate::message::template::{MergeRow, PartSource, Stamp, Template};
+use crate::message::text::Row;
+use crate::message::{RowError, TextKind};
 use crate::python::dkim::NativeSigner;
 use crate::python::row;
 
-/// A compiled message; `rapidsmtp.Template` is its face.
-#[pyclass(frozen, module = "rapidsmtp._native")]
-pub(super) struct Template {
-    template: Arc<template::Template>,
+/// A compiled template, the implementation of `rapidsmtp.Template`.
+#[pyclass(frozen, name = "Template", module = "rapidsmtp._native")]
+pub(super) struct NativeTemplate {
+    template: Arc<Template>,
 }
 
-/// A text of the body: Content-Type, source, kind, place, boundaries.
+/// A text part of the body: its Content-Type, its source, its kind, its name in error messages, and
+/// the boundaries of the enclosing multiparts.
 type TextTuple = (String, String, String, String, Vec<Vec<u8>>);
 
-/// Sender, recipients, data, options of MAIL.
+/// A rendered message: the sender, the recipients, the data and the parameters of MAIL.
 type MessageTuple<'py> = (String, Vec<String>, Bound<'py, PyBytes>, Vec<String>);
 
 #[derive(FromPyObject)]
@@ -35,7 +37,7 @@ enum PartArgument {
     Text(TextTuple),
 }
 
-impl From<PartArgument> for Part {
+impl From<PartArgument> for PartSource {
     fn from(argument: PartArgument) -> Self {
         match argument {
             PartArgument::Bytes(bytes) => Self::Bytes(bytes),
@@ -43,9 +45,9 @@ impl From<PartArgument> for Part {
                 content_type,
                 source,
                 kind: if kind == "html" {
-                    Kind::Html
+                    TextKind::Html
                 } else {
-                    Kind::Text
+                    TextKind::Text
                 },
                 place,
                 boundaries,
@@ -55,7 +57,7 @@ impl From<PartArgument> for Part {
 }
 
 #[pymethods]
-impl Template {
+impl NativeTemplate {
     #[new]
     #[pyo3(signature = (headers, parts, signer=None))]
     fn new(
@@ -64,48 +66,57 @@ impl Template {
         parts: Vec<PartArgument>,
         signer: Option<&NativeSigner>,
     ) -> PyResult<Self> {
-        let parts = parts.into_iter().map(Part::from).collect();
+        let parts = parts.into_iter().map(PartSource::from).collect();
         let signer = signer.map(|each| Arc::clone(&each.signer));
-        let template = py.detach(|| template::Template::new(headers, parts, signer));
+        let template = py.detach(|| Template::new(headers, parts, signer));
         let template = template.map_err(|error| PyValueError::new_err(error.0))?;
         Ok(Self {
             template: Arc::new(template),
         })
     }
 
-    /// The fields that a row must have.
+    /// The merge fields that a row must have.
     #[getter]
     fn required_fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyFrozenSet>> {
         PyFrozenSet::new(py, self.template.required())
     }
 
-    /// Takes a row.
-    fn draft(
+    /// Create the pending message of a row. `date` and `id` are the values of Date and Message-ID.
+    /// `time` is the time of the DKIM signature, in seconds since 1970.
+    fn pending(
         &self,
         row: &Bound<'_, PyAny>,
         tag: Py<PyAny>,
         date: &str,
         id: &str,
         time: u64,
-    ) -> PyResult<Draft> {
+    ) -> PyResult<NativePendingMessage> {
         let values = row::values(row, self.template.fields())?;
         let row = self.template.row(values);
-        Ok(Draft::new(&self.template, row, tag, date, id, time))
+        Ok(NativePendingMessage::new(
+            &self.template,
+            row,
+            tag,
+            date,
+            id,
+            time,
+        ))
     }
 }
 
-/// A row on its way to a message.
-#[pyclass(frozen, module = "rapidsmtp._native")]
-pub(super) struct Draft {
-    pub(super) draft: Arc<template::Draft>,
+/// A message that is not rendered yet. Either Python calls `render`, or the engine renders the
+/// message.
+#[pyclass(frozen, name = "PendingMessage", module = "rapidsmtp._native")]
+pub(super) struct NativePendingMessage {
+    pub(super) row: Arc<MergeRow>,
     #[pyo3(get)]
     tag: Py<PyAny>,
 }
 
-impl Draft {
+impl NativePendingMessage {
     fn new(
-        template: &Arc<template::Template>,
-        row: crate::message::text::Row,
+        template: &Arc<Template>,
+        row: Row,
         tag: Py<PyAny>,
         date: &str,
         id: &str,
@@ -117,7 +128,7 @@ impl Draft {
             time,
         };
         Self {
-            draft: Arc::new(template::Draft {
+            row: Arc::new(MergeRow {
                 template: Arc::clone(template),
                 row,
                 stamp,
@@ -128,68 +139,86 @@ impl Draft {
 }
 
 #[pymethods]
-impl Draft {
-    /// Writes the message: sender, recipients, data, options of MAIL.
-    fn compose<'py>(&self, py: Python<'py>) -> PyResult<MessageTuple<'py>> {
-        let rendered = py.detach(|| self.draft.render()).map_err(value_error)?;
+impl NativePendingMessage {
+    /// Render the message. Return the sender, the recipients, the data and the parameters of MAIL.
+    fn render<'py>(&self, py: Python<'py>) -> PyResult<MessageTuple<'py>> {
+        let rendered = py.detach(|| self.row.render()).map_err(value_error)?;
         Ok((
             rendered.sender,
             rendered.recipients,
-            PyBytes::new(py, &Piece::joined(rendered.pieces)),
+            PyBytes::new(py, &ContentPart::joined(rendered.parts)),
             rendered.mail_options,
         ))
     }
 }
 
-/// The lines of a CSV file that was checked, as drafts.
-#[pyclass(frozen, module = "rapidsmtp._native")]
-pub(super) struct CsvLines {
-    template: Arc<template::Template>,
-    state: Mutex<State>,
+/// The rows of a checked CSV file, as pending messages.
+#[pyclass(frozen, name = "RecipientsList", module = "rapidsmtp._native")]
+pub(super) struct NativeRecipientsList {
+    template: Arc<Template>,
+    state: Mutex<ListState>,
     tagged: bool,
 }
 
-struct State {
-    list: List,
+struct ListState {
+    list: RecipientsList,
+    /// The tag of the row that was read last.
     tag: Option<String>,
 }
 
 #[pymethods]
-impl CsvLines {
+impl NativeRecipientsList {
     #[new]
-    fn new(template: &Bound<'_, Template>, path: PathBuf, tag: Option<&str>) -> PyResult<Self> {
+    fn new(
+        template: &Bound<'_, NativeTemplate>,
+        path: PathBuf,
+        tag: Option<&str>,
+    ) -> PyResult<Self> {
         let template = Arc::clone(&template.get().template);
-        let list = List::open(&path, &template, tag).map_err(read_error)?;
+        let list = RecipientsList::open(&path, &template, tag).map_err(read_error)?;
         Ok(Self {
             template,
-            state: Mutex::new(State { list, tag: None }),
+            state: Mutex::new(ListState { list, tag: None }),
             tagged: tag.is_some(),
         })
     }
 
-    /// The tag of the line that was read last.
+    /// The tag of the row that was read last.
     #[getter]
     fn tag(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.tag.clone()
     }
 
-    /// Takes the next line; `None` behind the last one.
-    fn next(&self, py: Python<'_>, date: &str, id: &str, time: u64) -> PyResult<Option<Draft>> {
-        let line = {
+    /// Read the next row and create its pending message. Return None after the last row.
+    fn next(
+        &self,
+        py: Python<'_>,
+        date: &str,
+        id: &str,
+        time: u64,
+    ) -> PyResult<Option<NativePendingMessage>> {
+        let recipient = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(line) = state.list.next_line().map_err(read_error)? else {
+            let Some(recipient) = state.list.next_row().map_err(read_error)? else {
                 return Ok(None);
             };
-            state.tag.clone_from(&line.tag);
-            line
+            state.tag.clone_from(&recipient.tag);
+            recipient
         };
-        let row = line.row.map_err(value_error)?;
-        let tag = match line.tag.filter(|_| self.tagged) {
+        let row = recipient.values.map_err(value_error)?;
+        let tag = match recipient.tag.filter(|_| self.tagged) {
             Some(tag) => tag.into_pyobject(py)?.into_any().unbind(),
             None => py.None(),
         };
-        Ok(Some(Draft::new(&self.template, row, tag, date, id, time)))
+        Ok(Some(NativePendingMessage::new(
+            &self.template,
+            row,
+            tag,
+            date,
+            id,
+            time,
+        )))
     }
 }
 

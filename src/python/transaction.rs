@@ -1,4 +1,4 @@
-//! The binding of `transaction`.
+//! The Python binding of the module `transaction`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,19 +7,19 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use super::twin;
+use super::pure_fallback;
 use crate::command::Style;
-use crate::reply::{Fault, Reply};
-use crate::transaction::{self, Flight, Options, Verdict};
+use crate::reply::{Reply, ReplyFault};
+use crate::transaction::{self, Flight, TransactionEnd, TransactionOptions};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Transaction>()
 }
 
-/// A reply as Python sees it.
+/// The code and the text of a reply.
 type CodeAndText<'py> = (i16, Bound<'py, PyBytes>);
 
-/// One mail from MAIL to the reply to its body.
+/// One mail transaction, from MAIL to the reply to the body.
 #[pyclass(frozen, module = "rapidsmtp._native")]
 struct Transaction {
     state: Mutex<transaction::Transaction>,
@@ -40,7 +40,10 @@ impl Transaction {
         *, utf8=false, lower_case=false, lmtp=false, mail_alone=false, data_alone=false,
         sequential=false
     ))]
-    #[expect(clippy::too_many_arguments, reason = "an envelope has as many")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of an envelope, and the options"
+    )]
     fn new(
         sender: &Bound<'_, PyString>,
         recipients: &Bound<'_, PyAny>,
@@ -55,7 +58,7 @@ impl Transaction {
         sequential: bool,
     ) -> PyResult<Self> {
         let py = sender.py();
-        let envelope = Envelope::new(sender, recipients, mail_parameters, rcpt_parameters);
+        let envelope = EnvelopeTexts::new(sender, recipients, mail_parameters, rcpt_parameters);
         let envelope = match envelope {
             Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
                 let arguments = (
@@ -66,11 +69,17 @@ impl Transaction {
                     rcpt_parameters.map_or_else(|| PyTuple::empty(py).into_any(), Clone::clone),
                 );
                 let style = [("utf8", utf8), ("lower_case", lower_case)];
-                return Err(twin::refusal(py, "Transaction", arguments, &style, error));
+                return Err(pure_fallback::error_of(
+                    py,
+                    "Transaction",
+                    arguments,
+                    &style,
+                    error,
+                ));
             }
             envelope => envelope?,
         };
-        let options = Options {
+        let options = TransactionOptions {
             style: Style { utf8, lower_case },
             lmtp,
             mail_alone,
@@ -90,67 +99,71 @@ impl Transaction {
         })
     }
 
-    /// Take the next flight; empty while replies are awaited and when all is over.
+    /// Return the next flight. Return empty bytes while replies are awaited and after the end of
+    /// the transaction.
     fn data_to_send<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         match self.lock().data_to_send() {
             Flight::Nothing => PyBytes::new(py, b""),
-            Flight::Octets(octets) => PyBytes::new(py, octets),
+            Flight::Bytes(bytes) => PyBytes::new(py, bytes),
             Flight::Body => self.body.bind(py).clone(),
         }
     }
 
-    /// Read replies; how many octets were used: what is left was not awaited.
+    /// Parse replies and return the number of parsed bytes. The remaining bytes belong to no
+    /// awaited reply.
     fn receive_data(&self, data: &[u8]) -> usize {
         self.lock().receive_data(data)
     }
 
-    /// The server has closed: whatever was not decided by a reply is lost.
+    /// Record the end of the stream.
     fn receive_eof(&self) {
         self.lock().receive_eof();
     }
 
-    /// What `data_to_send` gave last was not written in full.
+    /// Record that the last flight was not written completely.
     fn write_failed(&self) {
         self.lock().write_failed();
     }
 
-    /// Replies that are due to what was written.
+    /// The number of awaited replies.
     #[getter]
     fn awaiting(&self) -> usize {
         self.lock().awaiting()
     }
 
-    /// What became of the mail, or None while that is open.
+    /// The name of the way in which the transaction ended; None before the end.
     #[getter]
-    fn verdict(&self) -> Option<&'static str> {
-        self.lock().verdict().map(Verdict::text)
+    fn end(&self) -> Option<&'static str> {
+        self.lock().end().map(TransactionEnd::text)
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the caller must close the connection after this transaction.
     #[getter]
     fn close(&self) -> bool {
         self.lock().close()
     }
 
-    /// The reply that decided; None where it was none.
+    /// The reply that determined the end of the transaction, or None.
     #[getter]
     fn reply<'py>(&self, py: Python<'py>) -> Option<CodeAndText<'py>> {
         self.lock().reply().map(|reply| code_and_text(py, reply))
     }
 
-    /// The reader's word where the verdict is a fault.
+    /// The error text for the limit that a reply exceeded; None if the transaction did not end for
+    /// this reason.
     #[getter]
     fn fault(&self) -> Option<&'static str> {
-        self.lock().fault().map(Fault::text)
+        self.lock().fault().map(ReplyFault::text)
     }
 
-    /// The indices of the recipients that have the mail, or, before the verdict, are left.
+    /// The indices of the recipients for whom the message was accepted. Before the end, these are
+    /// the recipients whose RCPT was accepted so far.
     #[getter]
     fn accepted(&self) -> Vec<usize> {
         self.lock().accepted().to_vec()
     }
 
-    /// Index and reply of the recipients refused so far.
+    /// The recipients refused so far, each with its index and the reply that refused it.
     #[getter]
     fn refused<'py>(&self, py: Python<'py>) -> Vec<(usize, CodeAndText<'py>)> {
         let state = self.lock();
@@ -160,7 +173,7 @@ impl Transaction {
             .collect()
     }
 
-    /// Whether the body was handed out and, as far as is known, written in full.
+    /// Whether the body was sent: `data_to_send` returned it, and no failed write was recorded.
     #[getter]
     fn body_sent(&self) -> bool {
         self.lock().body_sent()
@@ -168,14 +181,14 @@ impl Transaction {
 }
 
 /// The texts of an envelope, borrowed from Python.
-struct Envelope {
+struct EnvelopeTexts {
     sender: PyBackedStr,
     recipients: Vec<PyBackedStr>,
     mail_parameters: Vec<PyBackedStr>,
     rcpt_parameters: Vec<PyBackedStr>,
 }
 
-impl Envelope {
+impl EnvelopeTexts {
     fn new(
         sender: &Bound<'_, PyString>,
         recipients: &Bound<'_, PyAny>,
@@ -183,7 +196,8 @@ impl Envelope {
         rcpt_parameters: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let recipients = texts(Some(recipients))?;
-        // Where there is no RCPT nobody looks at its parameters.
+        // Without recipients, no RCPT is written, so its parameters are not checked. The
+        // pure-Python backend does the same.
         let rcpt_parameters = rcpt_parameters.filter(|_| !recipients.is_empty());
         Ok(Self {
             sender: sender.clone().try_into()?,

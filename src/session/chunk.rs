@@ -1,41 +1,43 @@
-//! A transaction in window mode: RSET, MAIL, RCPT… and the whole content by BDAT (RFC 3030), all
-//! written at once and answered in this order.
+//! A transaction in window mode: RSET, MAIL, RCPT… and BDAT with the whole content (RFC 3030). The
+//! commands and the content are written together. The replies arrive in the order of the commands.
 //!
 //! ```text
 //!     reply to    2yz                  anything else
-//!     RSET        go on                the end of the connection: not executed, nor what is behind
-//!     MAIL        go on                refused; the rest answers that there is no sender
-//!     RCPT        left                 this recipient is refused
-//!     BDAT        accepted             refused, by the first refusal that made it so
+//!     RSET        continue             the connection ends; this and later messages not executed
+//!     MAIL        continue             refused; the later replies repeat the refusal
+//!     RCPT        accepted             this recipient is refused
+//!     BDAT        accepted             refused; the earliest refusal is the reason
 //! ```
 //!
-//! A server discards the chunk of a BDAT that it refuses: that is what the discard test is for.
+//! The content is written before the reply to MAIL is known. If the server refuses the transaction,
+//! it must discard the chunk of BDAT. A server that does not discard the chunk would execute the
+//! content as commands. So the session uses window mode only after the discard test (`setup`).
 
 use std::sync::Arc;
 
-use super::{Fate, Word};
 use crate::diagnosis::Phase;
+use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
 use crate::reply::Reply;
 
-/// The replies that are still to come, and what the earlier ones said.
+/// A transaction that was written as a whole, and its replies so far.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(super) struct ChunkTransaction {
     recipients: usize,
-    /// How many replies were read.
+    /// The number of replies read. The first reply belongs to RSET.
     read: usize,
     mail: Option<Arc<Reply>>,
     refused: Vec<(usize, Arc<Reply>)>,
 }
 
-/// What a reply made of a transaction.
+/// The state of a transaction after one of its replies.
 pub(super) enum Step {
-    /// More replies are due.
+    /// More replies are awaited.
     Open,
-    /// It is decided.
-    Decided(Fate),
+    /// The outcome is known.
+    Decided(MessageOutcome),
 }
 
-impl Chunk {
+impl ChunkTransaction {
     pub(super) fn new(recipients: usize) -> Self {
         Self {
             recipients,
@@ -45,7 +47,7 @@ impl Chunk {
         }
     }
 
-    /// The command that the next reply answers.
+    /// The command to which the next reply belongs.
     pub(super) fn phase(&self) -> Phase {
         match self.read {
             0 => Phase::Rset,
@@ -55,7 +57,8 @@ impl Chunk {
         }
     }
 
-    /// Takes the reply to the oldest command that has none; not one that ends the session.
+    /// Matches a reply to the oldest command without a reply. The caller handles a reply that ends
+    /// the session, so such a reply is never passed to this function.
     pub(super) fn receive_reply(&mut self, reply: Reply) -> Step {
         let phase = self.phase();
         let accepts = reply.code / 100 == 2;
@@ -63,46 +66,57 @@ impl Chunk {
         match phase {
             Phase::Body => return Step::Decided(self.decide(reply, accepts)),
             Phase::Mail if !accepts => self.mail = Some(Arc::new(reply)),
+            // The index of the recipient: `read` counts the replies to RSET and MAIL and this reply
+            // too.
             Phase::Rcpt if !accepts => self.refused.push((self.read - 3, Arc::new(reply))),
             _ => {}
         }
         Step::Open
     }
 
-    /// What is known where the final reply will never come.
-    pub(super) fn words(&self, others: &Word) -> Vec<Word> {
-        let mut words = vec![others.clone(); self.recipients];
+    /// The outcomes of the recipients, derived from the replies so far. `others` is the outcome of
+    /// the recipients that no reply has refused.
+    pub(super) fn outcomes(&self, others: RecipientOutcome) -> RecipientOutcomes {
         if let Some(mail) = &self.mail {
-            words.fill(Word::Refused(Phase::Mail, Arc::clone(mail)));
-        } else {
-            for (index, reply) in &self.refused {
-                words[*index] = Word::Refused(Phase::Rcpt, Arc::clone(reply));
-            }
+            let refused = RecipientOutcome::refused(Phase::Mail, Arc::clone(mail));
+            return RecipientOutcomes::Same(refused);
         }
-        words
+        if self.refused.is_empty() {
+            return RecipientOutcomes::Same(others);
+        }
+        let mut outcomes = vec![others; self.recipients];
+        for (index, reply) in &self.refused {
+            outcomes[*index] = RecipientOutcome::refused(Phase::Rcpt, Arc::clone(reply));
+        }
+        RecipientOutcomes::Each(outcomes)
     }
 
-    fn decide(&self, reply: Reply, accepts: bool) -> Fate {
-        if accepts && self.mail.is_none() && self.refused.is_empty() {
-            return Fate::Accepted(reply);
-        }
+    /// The outcome after the reply to BDAT.
+    fn decide(&self, reply: Reply, accepts: bool) -> MessageOutcome {
         let reply = Arc::new(reply);
+        if accepts && self.mail.is_none() && self.refused.is_empty() {
+            return MessageOutcome::accepted(reply);
+        }
         let all_refused = self.refused.len() == self.recipients;
         let others = if accepts && (self.mail.is_some() || all_refused) {
-            // It took a body that had no sender or nobody to go to: who has it, nobody can say.
-            Word::Unknown("the relay took a message that has nobody to go to".into())
+            // RFC 5321 3.3: a server refuses content without a sender or a recipient. This server
+            // accepted such content, so the client does not know to which recipients the server
+            // delivers it.
+            RecipientOutcome::unknown(
+                "the relay accepted a message without a sender or a recipient",
+            )
         } else if accepts {
-            Word::Accepted(Arc::clone(&reply))
+            RecipientOutcome::accepted(Arc::clone(&reply))
         } else {
-            Word::Refused(Phase::Body, Arc::clone(&reply))
+            RecipientOutcome::refused(Phase::Body, Arc::clone(&reply))
         };
-        let words = if accepts && self.mail.is_some() {
-            vec![others; self.recipients]
+        let recipients = if accepts && self.mail.is_some() {
+            RecipientOutcomes::Same(others)
         } else {
-            self.words(&others)
+            self.outcomes(others)
         };
-        Fate::Words {
-            words,
+        MessageOutcome {
+            recipients,
             reply: Some(reply),
         }
     }

@@ -1,112 +1,43 @@
-//! Which mechanism a session logs in by, and the exchange for it (RFC 4954).
+//! The choice of the SASL mechanism for a login (RFC 4954).
 //!
-//! One mechanism, the best of those offered, and no second one: after a definite no a weaker one
-//! would show the password to whoever refused, and providers lock accounts that try and try.
+//! A session tries only one mechanism. After a failure, a second attempt with a weaker mechanism
+//! could send the password itself to the server. Also, providers lock accounts after repeated
+//! failures.
 
-use crate::auth::{CramMd5, Exchange, External, Login, OAuthBearer, Plain, Scram, XOAuth2};
-use crate::error::Error;
+use crate::auth::{MECHANISMS, MechanismRow};
 
-/// Over TLS the password is safe and a round trip counts: one response is enough for PLAIN.
-const SECURED: [&str; 5] = ["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"];
-
-/// In clear text, where that was allowed, first what does not show the password.
-const CLEAR: [&str; 5] = ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"];
-
-/// All that may be asked for by name.
-pub const MECHANISMS: [&str; 10] = [
-    "PLAIN",
-    "LOGIN",
-    "CRAM-MD5",
-    "XOAUTH2",
-    "OAUTHBEARER",
-    "SCRAM-SHA-1",
-    "SCRAM-SHA-1-PLUS",
-    "SCRAM-SHA-256",
-    "SCRAM-SHA-256-PLUS",
-    "EXTERNAL",
-];
-
-/// Who logs in, and by which mechanism if it matters.
+/// The user and mechanism of a login.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// The user; may be empty for EXTERNAL and OAUTHBEARER.
+    /// The user. The name may be empty, for example for the mechanism EXTERNAL.
     pub user: String,
-    /// The mechanism's name in upper case; `None` for the best that is offered.
+    /// The mechanism's name in upper case; `None` selects the best supported mechanism.
     pub mechanism: Option<String>,
 }
 
-/// What an exchange needs beside the credentials. No part of it is ever shown.
-pub struct Secret<'a> {
-    /// The password or token.
-    pub password: &'a str,
-    /// Random and printable, never used before.
-    pub nonce: &'a str,
-    /// For the -PLUS mechanisms, the name of RFC 5929 or 9266 and the data.
-    pub channel_binding: Option<(&'a str, &'a [u8])>,
-    /// Of the server, as OAUTHBEARER tells it.
-    pub host: &'a str,
-    /// Likewise.
-    pub port: u16,
-}
-
-/// The mechanism to use of those that are `offered`.
+/// Chooses a mechanism that the server supports. Returns `None` if the session can use none of
+/// them.
 pub(super) fn choose(
     credentials: &Credentials,
-    offered: &[String],
-    secured: bool,
-) -> Option<&'static str> {
-    let is_offered = |name: &&&'static str| offered.iter().any(|offer| offer == **name);
+    supported: &[String],
+    encrypted: bool,
+) -> Option<&'static MechanismRow> {
+    let mut candidates = MECHANISMS
+        .iter()
+        .filter(|row| supported.iter().any(|name| name == row.name));
     match &credentials.mechanism {
-        Some(wanted) => MECHANISMS
-            .iter()
-            .filter(is_offered)
-            .find(|name| *name == wanted)
-            .copied(),
-        None => {
-            let preferred = if secured { &SECURED } else { &CLEAR };
-            preferred.iter().find(is_offered).copied()
-        }
-    }
-}
-
-/// The exchange of a mechanism.
-///
-/// # Errors
-///
-/// `Misuse` where the user or the secret holds what the mechanism cannot carry.
-pub(super) fn exchange(
-    mechanism: &str,
-    user: &str,
-    secret: &Secret<'_>,
-) -> Result<Exchange, Error> {
-    let password = secret.password;
-    let scram = |algorithm, binding| Scram::new(user, password, algorithm, secret.nonce, binding);
-    Ok(match mechanism {
-        "PLAIN" => Exchange::new(Plain::new(user, password, "")?),
-        "LOGIN" => Exchange::new(Login::new(user, password)?),
-        "CRAM-MD5" => Exchange::new(CramMd5::new(user, password)?),
-        "XOAUTH2" => Exchange::new(XOAuth2::new(user, password)?),
-        "OAUTHBEARER" => Exchange::new(OAuthBearer::new(
-            user,
-            password,
-            secret.host,
-            i64::from(secret.port),
-        )?),
-        "SCRAM-SHA-1" => Exchange::new(scram("sha1", None)?),
-        "SCRAM-SHA-256" => Exchange::new(scram("sha256", None)?),
-        "SCRAM-SHA-1-PLUS" => Exchange::new(scram("sha1", bound(secret)?)?),
-        "SCRAM-SHA-256-PLUS" => Exchange::new(scram("sha256", bound(secret)?)?),
-        "EXTERNAL" => Exchange::new(External::new(user)?),
-        other => return Err(Error::Misuse(format!("no such mechanism: {other}"))),
-    })
-}
-
-fn bound<'a>(secret: &Secret<'a>) -> Result<Option<(&'a str, &'a [u8])>, Error> {
-    match secret.channel_binding {
-        None => Err(Error::Misuse(
-            "the -PLUS mechanisms need TLS to bind to".to_owned(),
-        )),
-        binding => Ok(binding),
+        Some(wanted) => candidates.find(|row| row.name == wanted),
+        None => candidates
+            .filter_map(|row| {
+                let rank = if encrypted {
+                    row.tls_rank
+                } else {
+                    row.clear_text_rank
+                };
+                rank.map(|rank| (rank, row))
+            })
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, row)| row),
     }
 }
 
@@ -114,18 +45,56 @@ fn bound<'a>(secret: &Secret<'a>) -> Result<Option<(&'a str, &'a [u8])>, Error> 
 mod tests {
     use super::*;
 
+    fn chosen(
+        credentials: &Credentials,
+        supported: &[&str],
+        encrypted: bool,
+    ) -> Option<&'static str> {
+        let supported: Vec<String> = supported.iter().map(|name| (*name).to_owned()).collect();
+        choose(credentials, &supported, encrypted).map(|row| row.name)
+    }
+
     #[test]
-    fn one_mechanism_the_best_for_the_channel() {
-        let offered = ["LOGIN", "CRAM-MD5", "PLAIN"].map(str::to_owned);
+    fn the_best_mechanism_for_the_connection_is_chosen() {
+        let supported = ["LOGIN", "CRAM-MD5", "PLAIN"];
         let any = Credentials::default();
-        assert_eq!(choose(&any, &offered, true), Some("PLAIN"));
-        assert_eq!(choose(&any, &offered, false), Some("CRAM-MD5"));
+        assert_eq!(chosen(&any, &supported, true), Some("PLAIN"));
+        assert_eq!(chosen(&any, &supported, false), Some("CRAM-MD5"));
+        assert_eq!(chosen(&any, &[], true), None);
+        let tokens = ["XOAUTH2", "OAUTHBEARER", "EXTERNAL", "SCRAM-SHA-256-PLUS"];
+        assert_eq!(chosen(&any, &tokens, true), None);
+    }
+
+    #[test]
+    fn a_named_mechanism_is_used_if_the_server_supports_it() {
+        let supported = ["LOGIN", "CRAM-MD5", "PLAIN"];
         let named = |name: &str| Credentials {
             mechanism: Some(name.to_owned()),
             ..Credentials::default()
         };
-        assert_eq!(choose(&named("LOGIN"), &offered, true), Some("LOGIN"));
-        assert_eq!(choose(&named("XOAUTH2"), &offered, true), None);
-        assert_eq!(choose(&any, &[], true), None);
+        assert_eq!(chosen(&named("LOGIN"), &supported, true), Some("LOGIN"));
+        assert_eq!(chosen(&named("XOAUTH2"), &supported, true), None);
+    }
+
+    #[test]
+    fn the_order_of_preference() {
+        let all: Vec<&str> = MECHANISMS.iter().map(|row| row.name).collect();
+        let order = |encrypted| {
+            let mut supported = all.clone();
+            let mut order = Vec::new();
+            while let Some(name) = chosen(&Credentials::default(), &supported, encrypted) {
+                order.push(name);
+                supported.retain(|other| *other != name);
+            }
+            order
+        };
+        assert_eq!(
+            order(true),
+            ["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"]
+        );
+        assert_eq!(
+            order(false),
+            ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"]
+        );
     }
 }

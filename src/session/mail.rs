@@ -1,48 +1,63 @@
-//! The mail: messages in flight, what is written for them and what the replies make of them.
+//! The messages in flight: how a session writes their commands and contents, and how it interprets
+//! the replies.
+//!
+//! The server replies to messages in the order in which they were started. A message is written as
+//! an optional RSET, its commands and its content. `terminator_position` is the number of bytes
+//! from the start of the session's output to the end of the message. When the connection is lost,
+//! the session compares this position with the number of bytes that were passed to the network. If
+//! the end of the message was not passed on, the message was not executed. Otherwise its outcome is
+//! unknown.
 
 use std::sync::Arc;
 
-use super::chunk::{Chunk, Step};
-use super::fate::{Fate, Word, fate_of};
-use super::offer::{Needs, has_keyword, is_dsn};
-use super::{Cause, Envelope, Event, MALFORMED, Mode, SHUTDOWN, Session, Stage, shown};
+use super::capabilities::{Requirements, has_keyword, is_dsn};
+use super::chunk::{ChunkTransaction, Step};
+use super::outcome::outcome_of;
+use super::{Cause, Envelope, Event, MALFORMED, Mode, SHUTDOWN, Session, Stage};
 use crate::command::{self, Style};
 use crate::content::{Content, Survey};
 use crate::diagnosis::Phase;
 use crate::error::Error;
-use crate::reply::Reply;
+use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
+use crate::reply::{Reply, printable};
 use crate::stuffing::repair;
-use crate::transaction::{self, Flight, Transaction, Verdict};
+use crate::transaction::{Flight, Transaction, TransactionEnd, TransactionOptions};
 
-pub(super) enum Work {
+/// The transaction of a message in flight.
+pub(super) enum ActiveTransaction {
+    /// A transaction of MAIL, RCPT and DATA (RFC 5321 3.3), written as several flights.
     Data(Box<Transaction>),
-    Chunk(Chunk),
+    /// A transaction of RSET, MAIL, RCPT and BDAT (RFC 3030), written together.
+    Chunk(ChunkTransaction),
 }
 
-/// A message that was begun and is not settled.
+/// A message that was started and has no outcome yet.
 pub(super) struct InFlight {
-    pub(super) work: Work,
+    pub(super) transaction: ActiveTransaction,
     pub(super) recipients: usize,
     pub(super) content: Content,
     pub(super) survey: Survey,
-    /// Whether the RSET that led its group is not answered yet.
+    /// Whether an RSET was written before MAIL and has no reply yet.
     pub(super) reset: bool,
-    pub(super) begun: bool,
-    /// The count of octets at which its terminator is out.
-    pub(super) terminator: Option<u64>,
+    /// Whether a byte of this message was written.
+    pub(super) written: bool,
+    /// The number of bytes from the start of the session's output to the end of this message;
+    /// `None` before the content is queued.
+    pub(super) terminator_position: Option<u64>,
 }
 
 impl Session {
-    /// Begins a message.
+    /// Starts a message.
     ///
     /// # Errors
     ///
-    /// Why it cannot be sent to this server; nothing has been written for it.
+    /// The reason why the message cannot be sent to this server. In this case no byte was written.
     pub fn begin(&mut self, envelope: &Envelope<'_>) -> Result<(), String> {
         let survey = envelope.survey;
+        // RFC 6531 section 3.4: MAIL needs the parameter SMTPUTF8 if an address is not ASCII.
         let asked = asks_for(envelope, "SMTPUTF8");
         let utf8 = asked || !is_ascii(envelope);
-        let needs = Needs {
+        let requirements = Requirements {
             smtputf8: utf8,
             eight_bit: survey.eight_bit || asks_for(envelope, "BODY=8BITMIME"),
             binary: asks_for(envelope, "BODY=BINARYMIME"),
@@ -53,20 +68,23 @@ impl Session {
                 .any(|option| is_dsn(option)),
             size: survey.size as u64,
         };
-        if let Some(lack) = self.offer.lacks(&needs) {
-            return Err(lack);
-        }
-        let size = format!("size={}", needs.size);
+        self.capabilities.check(&requirements)?;
+        // RFC 1870 section 6: SIZE declares the message size, so that the server can refuse the
+        // message before the body is written. If the caller has given a SIZE parameter, the session
+        // adds none.
+        let size = format!("size={}", requirements.size);
         let mut parameters = Vec::with_capacity(2 + envelope.mail_options.len());
         let given = |name| {
             let mut options = envelope.mail_options.iter();
             options.any(|option| has_keyword(option, name))
         };
-        if self.offer.size.is_some() && !given("SIZE") {
+        if self.capabilities.size.is_some() && !given("SIZE") {
             parameters.push(size.as_str());
         }
         parameters.extend(envelope.mail_options.iter().map(String::as_str));
-        if needs.eight_bit && !given("BODY") {
+        // RFC 6152 section 3: MAIL declares a body with bytes above 127 with the parameter
+        // BODY=8BITMIME.
+        if requirements.eight_bit && !given("BODY") {
             parameters.push("BODY=8BITMIME");
         }
         if utf8 && !asked {
@@ -76,105 +94,117 @@ impl Session {
             utf8,
             lower_case: false,
         };
-        let work = match self.mode {
+        let transaction = match self.mode {
             Mode::Window => self.write_chunk(envelope, &parameters, style, &survey),
             _ => self.prepare(envelope, &parameters, style),
         };
-        let (work, terminator) = work.map_err(|error| error.to_string())?;
-        self.begun += 1;
+        let (transaction, terminator_position) = transaction.map_err(|error| error.to_string())?;
+        self.messages_started += 1;
         self.in_flight_bytes += survey.size;
         self.in_flight.push_back(InFlight {
             reset: false,
-            begun: terminator.is_some(),
+            written: terminator_position.is_some(),
             recipients: envelope.recipients.len(),
             content: envelope.content.clone(),
             survey,
-            work,
-            terminator,
+            transaction,
+            terminator_position,
         });
         Ok(())
     }
 
-    /// Takes back the newest messages, of which nothing was written; says how many.
+    /// Removes the messages of which no byte was written, and returns their number.
     pub fn retract(&mut self) -> usize {
         let before = self.in_flight.len();
-        while self.has_unbegun() {
+        while self.has_unwritten() {
             let newest = self.in_flight.pop_back();
             self.in_flight_bytes -= newest.map_or(0, |newest| newest.survey.size);
         }
         let count = before - self.in_flight.len();
-        self.begun -= count;
+        self.messages_started -= count;
         count
     }
 
-    /// Whether there is a message of which nothing was written.
-    pub(super) fn has_unbegun(&self) -> bool {
-        self.in_flight.back().is_some_and(|newest| !newest.begun)
+    /// Whether a message is in flight and no byte of the newest message was written.
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.in_flight.back().is_some_and(|newest| !newest.written)
     }
 
-    /// A reply to the oldest message in flight.
+    /// Matches a reply to the oldest message in flight (RFC 2920 3.2).
     pub(super) fn receive_mail_reply(&mut self, mut reply: Reply) {
         let Some(front) = self.in_flight.front_mut() else {
             return;
         };
-        if front.awaits_nothing() {
+        if !front.awaits_reply() {
             return self.end_by(reply);
         }
         let phase = front.phase();
         match (phase, reply.code) {
-            // What a reply to this command cannot be is no reply to it.
+            // RFC 5321 4.3.2 lists the codes that a command allows. A reply with any other code is
+            // invalid. 354 is allowed only for DATA, and a 4yz or 5yz code for every command.
             (Phase::Data, 354) | (_, 400..=599) => {}
-            (Phase::Data, _) => reply.code = MALFORMED,
-            (Phase::Mail | Phase::Rcpt, 200..=299) if matches!(front.work, Work::Data(_)) => {
+            (Phase::Data, _) => invalidate(&mut reply),
+            // RFC 5321 4.2: a client interprets an unknown code by its first digit. `Transaction`
+            // compares whole codes, so any 2yz becomes 250.
+            (Phase::Mail | Phase::Rcpt, 200..=299)
+                if matches!(front.transaction, ActiveTransaction::Data(_)) =>
+            {
                 reply.code = 250;
             }
             (_, 200..=299) => {}
-            _ => reply.code = MALFORMED,
+            _ => invalidate(&mut reply),
         }
         if phase == Phase::Rset {
             return self.receive_rset(reply);
         }
-        let out = front.is_out(self.output.sent());
-        match &mut front.work {
-            Work::Data(transaction) => {
-                if phase == Phase::Body && front.terminator.is_some() && !out {
-                    // It answers a body that it does not have: no yes of it counts.
+        let terminator_sent = front.is_terminator_sent(self.output.sent());
+        match &mut front.transaction {
+            ActiveTransaction::Data(transaction) => {
+                if phase == Phase::Body && front.terminator_position.is_some() && !terminator_sent {
+                    // The server replied before it received the whole body. So it cannot have
+                    // accepted the message, whatever the reply says.
                     transaction.write_failed();
                 }
                 transaction.receive_reply(reply.clone());
-                if transaction.verdict().is_some() {
-                    self.settle_transaction(&reply);
+                if transaction.end().is_some() {
+                    self.finish_transaction(&reply);
                 }
             }
-            Work::Chunk(chunk) => {
+            ActiveTransaction::Chunk(chunk) => {
+                // RFC 5321 3.8: after a 421 the server closes the connection. It refused this
+                // message and does not execute the later messages.
                 if reply.code == SHUTDOWN {
-                    // It is this message's answer, and the end for those behind it.
-                    let word = Word::Refused(phase, Arc::new(reply.clone()));
+                    let outcome = RecipientOutcome::refused(phase, Arc::new(reply.clone()));
                     if let Some(message) = self.pop() {
                         self.events
-                            .push_back(Event::Settled(message.cut_off(&word)));
+                            .push_back(Event::Finished(message.outcome_with_default(outcome)));
                     }
                     return self.end_by(reply);
                 }
                 if reply.code == MALFORMED {
                     return self.end_by(reply);
                 }
-                if phase == Phase::Body && !out && reply.code < 300 {
-                    let text = "the server accepted a chunk that it does not have";
+                // RFC 3030 section 2: the server replies to BDAT after it has received the last
+                // byte of the chunk. An earlier acceptance breaks the protocol.
+                if phase == Phase::Body && !terminator_sent && reply.code < 300 {
+                    let text = "the relay replied before it had received the whole message";
                     return self.end(Cause::Fault(text.to_owned()), None, 0);
                 }
-                if let Step::Decided(fate) = chunk.receive_reply(reply) {
-                    self.settle_chunk(fate);
+                if let Step::Decided(outcome) = chunk.receive_reply(reply) {
+                    self.finish_chunk(outcome);
                 }
             }
         }
     }
 
+    /// Handles the reply to RSET. RFC 5321 4.1.1.5: a server accepts RSET at any time, so a refusal
+    /// ends the session. Exim refuses RSET after too many refused transactions, and executes no
+    /// later command.
     pub(super) fn receive_rset(&mut self, reply: Reply) {
         if (200..=299).contains(&reply.code) {
             if let Some(front) = self.in_flight.front_mut() {
                 front.reset = false;
-                if let Work::Chunk(chunk) = &mut front.work {
+                if let ActiveTransaction::Chunk(chunk) = &mut front.transaction {
                     let _ = chunk.receive_reply(reply);
                 }
             }
@@ -183,57 +213,67 @@ impl Session {
         }
     }
 
-    pub(super) fn settle_transaction(&mut self, last: &Reply) {
+    pub(super) fn finish_transaction(&mut self, last: &Reply) {
         let Some(front) = self.pop() else { return };
-        let out = front.is_out(self.output.sent());
-        let Work::Data(transaction) = &front.work else {
+        let terminator_sent = front.is_terminator_sent(self.output.sent());
+        let ActiveTransaction::Data(transaction) = &front.transaction else {
             return;
         };
-        let verdict = transaction.verdict();
-        self.wary = verdict != Some(Verdict::Accepted);
-        // Behind a body, or a lone dot, the server has nothing open.
-        self.reset_due = match verdict {
-            Some(Verdict::SenderRefused) => {
+        let end = transaction.end();
+        self.cautious = end != Some(TransactionEnd::Accepted);
+        // RSET is due if a transaction may still be open, because the next MAIL would then get a
+        // 503 (RFC 5321 4.1.4). No transaction is open after a body or a lone dot (4.1.1.4), or
+        // after a refused MAIL. A transaction may be open after an invalid reply to MAIL. It is
+        // open if the server refused all recipients without a lone dot, or refused DATA.
+        self.reset_due = match end {
+            Some(TransactionEnd::SenderRefused) => {
                 transaction.reply().is_none_or(|reply| reply.code < 400)
             }
-            Some(Verdict::RecipientsRefused) => !transaction.is_data_mode_left(),
-            Some(Verdict::DataRefused) => !transaction.body_sent(),
+            Some(TransactionEnd::RecipientsRefused) => !transaction.has_left_data_mode(),
+            Some(TransactionEnd::DataRefused) => !transaction.body_sent(),
             _ => false,
         };
         let close = transaction.close();
-        let reason: Arc<str> = format!("a reply that is none: {}", shown(&last.text)).into();
-        let fate = fate_of(transaction, front.recipients, out, &reason);
-        self.events.push_back(Event::Settled(fate));
+        let reason = format!("the relay sent an invalid reply: {}", printable(&last.text));
+        let outcome = outcome_of(transaction, front.recipients, terminator_sent, &reason);
+        self.events.push_back(Event::Finished(outcome));
         if close {
             self.end_by(last.clone());
         }
     }
 
-    pub(super) fn settle_chunk(&mut self, fate: Fate) {
+    pub(super) fn finish_chunk(&mut self, outcome: MessageOutcome) {
+        // The window uses additive increase and multiplicative decrease. A server counts errors and
+        // closes the connection after too many. With a smaller window, fewer messages are already
+        // in flight when the next refusal arrives.
         self.pop();
-        if matches!(fate, Fate::Accepted(_)) {
+        if outcome.is_accepted() {
             self.window = (self.window + 1).min(self.options.window.max(1));
         } else {
             self.refused += 1;
             self.window = (self.window / 2).max(1);
         }
-        self.events.push_back(Event::Settled(fate));
+        self.events.push_back(Event::Finished(outcome));
     }
 
+    /// Removes the oldest message.
     pub(super) fn pop(&mut self) -> Option<InFlight> {
         let front = self.in_flight.pop_front();
         self.in_flight_bytes -= front.as_ref().map_or(0, |front| front.survey.size);
         front
     }
 
-    /// Writes what can be written now; to be called when the events were taken, since they may be
-    /// a reason to write no more.
+    /// Writes the flights that can be written now. The driver must process the events before this
+    /// call, because an event may be a reason to write no further message.
     pub fn advance(&mut self) {
         if !matches!(self.stage, Stage::Ready) || self.mode == Mode::Window {
             return;
         }
+        // RFC 2920 3.1: the content of a message may be the first part of a group, so the envelope
+        // of the next message may follow the content without waiting. An envelope before the
+        // terminator would become part of the content.
         for index in 0..self.in_flight.len().min(2) {
-            let may_begin = index == 0 || self.in_flight[index - 1].terminator.is_some();
+            let may_begin = index == 0 || self.in_flight[index - 1].terminator_position.is_some();
             if !may_begin {
                 return;
             }
@@ -243,23 +283,26 @@ impl Session {
         }
     }
 
+    /// Writes the next flight of a message. Does nothing while the message awaits replies.
     pub(super) fn write_flights(&mut self, message: &mut InFlight) {
         if self.mode == Mode::Off && self.reset_alone(message) {
             return;
         }
-        let Work::Data(transaction) = &mut message.work else {
+        let ActiveTransaction::Data(transaction) = &mut message.transaction else {
             return;
         };
         let mut lines = Vec::new();
         match transaction.data_to_send() {
             Flight::Nothing => {}
-            Flight::Octets(octets) => {
-                if !message.begun && std::mem::take(&mut self.reset_due) {
+            Flight::Bytes(commands) => {
+                // RFC 2920 3.1: RSET may appear anywhere in a group, so RSET is written in the
+                // first flight.
+                if !message.written && std::mem::take(&mut self.reset_due) {
                     message.reset = true;
                     lines.extend_from_slice(b"RSET\r\n");
                 }
-                message.begun = true;
-                lines.extend_from_slice(octets);
+                message.written = true;
+                lines.extend_from_slice(commands);
                 self.trace_commands(&lines);
                 self.output.write(|out| out.extend_from_slice(&lines));
             }
@@ -267,35 +310,40 @@ impl Session {
                 let before = self.output.queued();
                 self.output.body(&message.content, &message.survey);
                 let end = self.output.queued();
-                message.terminator = Some(end);
-                self.trace_line(|| format!("C: <{} octets of message>", end - before));
+                message.terminator_position = Some(end);
+                self.trace_line(|| format!("C: <{} bytes of message>", end - before));
             }
         }
     }
 
-    /// Without PIPELINING nothing leaves behind RSET before its reply; whether that is awaited.
+    /// Writes RSET as a flight of its own, if RSET is due. Without PIPELINING, no command may
+    /// follow RSET before its reply. Returns whether this reply is awaited.
     pub(super) fn reset_alone(&mut self, message: &mut InFlight) -> bool {
-        if !message.begun && std::mem::take(&mut self.reset_due) {
+        if !message.written && std::mem::take(&mut self.reset_due) {
             message.reset = true;
-            message.begun = true;
+            message.written = true;
             self.write("RSET\r\n");
         }
         message.reset
     }
 
+    /// Prepares a transaction with DATA. Writes nothing: `advance` writes the flights.
     pub(super) fn prepare(
         &self,
         envelope: &Envelope<'_>,
         parameters: &[&str],
         style: Style,
-    ) -> Result<(Work, Option<u64>), Error> {
+    ) -> Result<(ActiveTransaction, Option<u64>), Error> {
         let rcpt_options: Vec<&str> = envelope.rcpt_options.iter().map(String::as_str).collect();
-        let options = transaction::Options {
+        let options = TransactionOptions {
             style,
             lmtp: self.options.lmtp,
-            mail_alone: self.wary,
-            // On LMTP nothing but the end of the connection leaves the data mode for nobody.
-            data_alone: self.wary || self.options.lmtp,
+            mail_alone: self.cautious,
+            // RFC 2033 4.2: an LMTP server does not reply to the terminator if it accepted no
+            // recipient. If DATA were in the same flight as RCPT, the server could reply 354
+            // without an accepted recipient. In this case the client could only close the
+            // connection. So DATA waits for the replies to RCPT.
+            data_alone: self.cautious || self.options.lmtp,
             sequential: self.mode == Mode::Off,
         };
         let transaction = Transaction::new(
@@ -305,21 +353,20 @@ impl Session {
             &rcpt_options,
             options,
         )?;
-        Ok((Work::Data(Box::new(transaction)), None))
+        Ok((ActiveTransaction::Data(Box::new(transaction)), None))
     }
 
+    /// Writes a whole transaction with BDAT (RFC 3030 section 2).
     pub(super) fn write_chunk(
         &mut self,
         envelope: &Envelope<'_>,
         parameters: &[&str],
         style: Style,
         survey: &Survey,
-    ) -> Result<(Work, Option<u64>), Error> {
-        // As after DATA, a last line without its end gets one.
-        let end: &[u8] = survey
-            .end_of_data
-            .strip_suffix(b".\r\n")
-            .unwrap_or_default();
+    ) -> Result<(ActiveTransaction, Option<u64>), Error> {
+        // The content must end with CRLF, as after DATA. A chunk has no terminator and no doubled
+        // dots, because BDAT declares its size (RFC 3030 section 2).
+        let end: &[u8] = survey.terminator.strip_suffix(b".\r\n").unwrap_or_default();
         let size = survey.size + end.len();
         let lines = self.output.write(|out| {
             let start = out.len();
@@ -330,12 +377,14 @@ impl Session {
                     .iter()
                     .try_for_each(|path| command::rcpt(path, envelope.rcpt_options, style, out))
             });
+            // The commands written so far are removed, so that no part of a failed message is sent.
             if let Err(error) = written {
                 out.truncate(start);
                 return Err(error);
             }
             out.extend_from_slice(b"BDAT ");
             out.extend_from_slice(size.to_string().as_bytes());
+            // RFC 3030 section 2: LAST marks the chunk that completes the message.
             out.extend_from_slice(b" LAST\r\n");
             Ok(if self.options.trace {
                 out[start..].to_vec()
@@ -345,53 +394,70 @@ impl Session {
         })?;
         self.trace_commands(&lines);
         match envelope.content {
-            Content::Given(octets) if !survey.is_repaired => {
-                let repaired = repair((**octets).as_ref()).into_owned();
-                self.output.content(&Content::given(repaired));
+            // RFC 5321 2.3.8: in a chunk, every line must also end with CRLF.
+            Content::Given(bytes) if !survey.is_repaired => {
+                let repaired = repair((**bytes).as_ref()).into_owned();
+                self.output.content(&Content::from_bytes(repaired));
             }
             ready => self.output.content(ready),
         }
         self.output.write(|out| out.extend_from_slice(end));
-        self.trace_line(|| format!("C: <{size} octets of message>"));
-        let chunk = Chunk::new(envelope.recipients.len());
-        Ok((Work::Chunk(chunk), Some(self.output.queued())))
+        self.trace_line(|| format!("C: <{size} bytes of message>"));
+        let chunk = ChunkTransaction::new(envelope.recipients.len());
+        Ok((ActiveTransaction::Chunk(chunk), Some(self.output.queued())))
     }
 }
 
 impl InFlight {
+    /// The command to which the next reply to this message belongs.
     pub(super) fn phase(&self) -> Phase {
-        match &self.work {
+        match &self.transaction {
             _ if self.reset => Phase::Rset,
-            Work::Data(transaction) => transaction.phase(),
-            Work::Chunk(chunk) => chunk.phase(),
+            ActiveTransaction::Data(transaction) => transaction.phase(),
+            ActiveTransaction::Chunk(chunk) => chunk.phase(),
         }
     }
 
-    /// Whether a reply would belong to nothing that was written for it.
-    pub(super) fn awaits_nothing(&self) -> bool {
-        match &self.work {
-            Work::Data(transaction) => !self.reset && transaction.awaiting() == 0,
-            Work::Chunk(_) => false,
+    /// Whether a reply to this message is awaited.
+    pub(super) fn awaits_reply(&self) -> bool {
+        match &self.transaction {
+            ActiveTransaction::Data(transaction) => self.reset || transaction.awaiting() > 0,
+            ActiveTransaction::Chunk(_) => true,
         }
     }
 
-    /// Whether its terminator is among the first `handed` octets.
-    pub(super) fn is_out(&self, handed: u64) -> bool {
-        self.terminator
-            .is_some_and(|terminator| terminator <= handed)
+    /// Whether the first `sent` bytes of the session's output include the last byte of this
+    /// message.
+    pub(super) fn is_terminator_sent(&self, sent: u64) -> bool {
+        self.terminator_position
+            .is_some_and(|terminator_position| terminator_position <= sent)
     }
 
-    /// What is known of it, and `others` for those of whom nothing is.
-    pub(super) fn cut_off(&self, others: &Word) -> Fate {
-        let words = match &self.work {
-            Work::Chunk(chunk) => chunk.words(others),
-            Work::Data(_) => vec![others.clone(); self.recipients],
+    /// The outcome of the message, derived from the replies so far. `others` is the outcome of the
+    /// recipients that no reply has refused.
+    pub(super) fn outcome_with_default(&self, others: RecipientOutcome) -> MessageOutcome {
+        let recipients = match &self.transaction {
+            ActiveTransaction::Chunk(chunk) => chunk.outcomes(others),
+            ActiveTransaction::Data(_) => RecipientOutcomes::Same(others),
         };
-        Fate::Words { words, reply: None }
+        MessageOutcome {
+            recipients,
+            reply: None,
+        }
     }
 }
 
-/// Whether the caller gave this whole parameter to MAIL.
+/// Marks a reply as invalid: replaces its code by `MALFORMED`. The original code becomes the
+/// beginning of the text, so that the error text shows it.
+fn invalidate(reply: &mut Reply) {
+    if reply.code != MALFORMED {
+        reply.text = [format!("{} ", reply.code).as_bytes(), &reply.text].concat();
+        reply.code = MALFORMED;
+    }
+}
+
+/// Whether the caller's parameters of MAIL contain `parameter`. The case of ESMTP keywords is
+/// ignored (RFC 5321 2.4).
 fn asks_for(envelope: &Envelope<'_>, parameter: &str) -> bool {
     let asked = |option: &String| option.eq_ignore_ascii_case(parameter);
     envelope.mail_options.iter().any(asked)

@@ -1,92 +1,98 @@
-//! What a session has to write: commands and message contents in their order, without copies.
+//! The bytes that a session writes: commands and message contents, in order.
 //!
-//! Small pieces are put together in one buffer; a large content stays where it is and is written
-//! from there. The count of octets tells what has been handed over and so, of each message, whether
-//! the octet that ends it may have left.
+//! Small parts are copied into one buffer. Large contents are written without a copy. The output
+//! also counts the bytes that were passed to the network. From this count, the session knows
+//! whether the server may have received the last byte of a message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::content::{Content, Octets, Survey};
+use crate::content::{Content, SharedBytes, Survey};
 use crate::stuffing::stuff;
 
-/// A content shorter than this is copied behind the commands: cheaper than a slice of its own.
+/// The size, in bytes, below which a part of a content is copied into the buffer. Copying a small
+/// part is cheaper than writing a separate slice.
 const COPIED: usize = 4096;
 
-/// Pieces that one write takes.
+/// The maximum number of slices in one write. The next write continues with the remaining slices.
 const SLICES: usize = 64;
 
-enum Piece {
+enum OutputPart {
     Own(Vec<u8>),
-    Content(Octets),
+    Content(SharedBytes),
 }
 
-impl Piece {
+impl OutputPart {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Own(octets) => octets,
-            Self::Content(octets) => (**octets).as_ref(),
+            Self::Own(bytes) => bytes,
+            Self::Content(bytes) => (**bytes).as_ref(),
         }
     }
 }
 
-/// The octets that wait to be written, and the count of all that ever did.
+/// The bytes to write, and two totals since the start of the session: the bytes that were queued,
+/// and those that were sent.
 #[derive(Default)]
 pub(super) struct Output {
-    pieces: VecDeque<Piece>,
-    /// Of the first piece, how much is written.
+    parts: VecDeque<OutputPart>,
+    /// The number of bytes of the first part that were already written.
     start: usize,
     queued: u64,
     sent: u64,
 }
 
 impl Output {
-    /// The end of the last piece, to write to.
+    /// Calls `fill` with the buffer at the end of the output, and returns its result. `fill` may
+    /// change only the bytes that it appends to this buffer.
     pub(super) fn write<R>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        if !matches!(self.pieces.back(), Some(Piece::Own(_))) {
-            self.pieces.push_back(Piece::Own(Vec::with_capacity(512)));
+        if !matches!(self.parts.back(), Some(OutputPart::Own(_))) {
+            self.parts
+                .push_back(OutputPart::Own(Vec::with_capacity(512)));
         }
-        let Some(Piece::Own(octets)) = self.pieces.back_mut() else {
-            // The line above put one there.
+        let Some(OutputPart::Own(bytes)) = self.parts.back_mut() else {
+            // Unreachable: the statement above has added a buffer.
             return fill(&mut Vec::new());
         };
-        let before = octets.len();
-        let result = fill(octets);
-        self.queued += (octets.len() - before) as u64;
+        let before = bytes.len();
+        let result = fill(bytes);
+        self.queued += (bytes.len() - before) as u64;
         result
     }
 
-    /// A content with whole line ends, as it is.
+    /// Appends a content unchanged, for example the chunk of a BDAT. The caller guarantees that
+    /// every line end in the content is CRLF.
     pub(super) fn content(&mut self, content: &Content) {
-        for piece in content.pieces() {
-            let octets = (**piece).as_ref();
-            if octets.len() < COPIED {
-                self.write(|out| out.extend_from_slice(octets));
+        for part in content.parts() {
+            let bytes = (**part).as_ref();
+            if bytes.len() < COPIED {
+                self.write(|out| out.extend_from_slice(bytes));
             } else {
-                self.queued += octets.len() as u64;
-                self.pieces.push_back(Piece::Content(Arc::clone(piece)));
+                self.queued += bytes.len() as u64;
+                self.parts.push_back(OutputPart::Content(Arc::clone(part)));
             }
         }
     }
 
-    /// A content made ready for DATA: line ends whole, dots doubled, end of data behind it.
+    /// Appends a content in the form that DATA requires (RFC 5321 4.5.2). Every line end is CRLF, a
+    /// dot at the start of a line is doubled, and the terminator follows.
     pub(super) fn body(&mut self, content: &Content, survey: &Survey) {
-        if let Content::Given(octets) = content
+        if let Content::Given(bytes) = content
             && !survey.is_stuffed
         {
-            self.write(|out| stuff((**octets).as_ref(), out));
+            self.write(|out| stuff((**bytes).as_ref(), out));
         } else {
             self.content(content);
-            self.write(|out| out.extend_from_slice(survey.end_of_data));
+            self.write(|out| out.extend_from_slice(survey.terminator));
         }
     }
 
-    /// How many octets were put here since the beginning.
+    /// The total number of bytes appended.
     pub(super) fn queued(&self) -> u64 {
         self.queued
     }
 
-    /// How many of them were taken.
+    /// The total number of bytes passed to the network.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
@@ -95,45 +101,46 @@ impl Output {
         self.queued == self.sent
     }
 
-    /// The octets to be written next, as many pieces as one write takes.
+    /// Appends the bytes of the first `SLICES` parts to `slices`, for the next write.
     pub(super) fn slices<'a>(&'a self, slices: &mut Vec<&'a [u8]>) {
         let mut start = self.start;
-        for piece in self.pieces.iter().take(SLICES) {
-            let octets = &piece.as_slice()[start..];
-            if !octets.is_empty() {
-                slices.push(octets);
+        for part in self.parts.iter().take(SLICES) {
+            let bytes = &part.as_slice()[start..];
+            if !bytes.is_empty() {
+                slices.push(bytes);
             }
             start = 0;
         }
     }
 
-    /// So many octets are written.
+    /// Removes the first `count` bytes from the output, because they were written.
     pub(super) fn advance(&mut self, mut count: usize) {
         self.sent += count as u64;
-        let mut pieces = self.pieces.len();
-        while let Some(piece) = self.pieces.front_mut() {
-            let left = piece.as_slice().len() - self.start;
+        let mut parts = self.parts.len();
+        while let Some(part) = self.parts.front_mut() {
+            let left = part.as_slice().len() - self.start;
             if count < left {
                 self.start += count;
                 return;
             }
             count -= left;
             self.start = 0;
-            match piece {
+            match part {
                 // The last buffer is kept, so that small flights need no allocation.
-                Piece::Own(octets) if pieces == 1 => {
-                    octets.clear();
+                OutputPart::Own(bytes) if parts == 1 => {
+                    bytes.clear();
                     return;
                 }
-                _ => drop(self.pieces.pop_front()),
+                _ => drop(self.parts.pop_front()),
             }
-            pieces -= 1;
+            parts -= 1;
         }
     }
 
-    /// Forgets what is not written.
+    /// Discards the bytes that were not written. They count as sent from then on, so that
+    /// `is_empty` returns true.
     pub(super) fn clear(&mut self) {
-        self.pieces.clear();
+        self.parts.clear();
         self.start = 0;
         self.sent = self.queued;
     }
@@ -150,9 +157,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_leave_in_their_order_whatever_a_write_takes() {
-        let large = Content::given(vec![b'x'; COPIED]);
-        let small = Content::given(b".small");
+    fn parts_are_written_in_order_at_any_size_of_a_write() {
+        let large = Content::from_bytes(vec![b'x'; COPIED]);
+        let small = Content::from_bytes(b".small");
         for step in [1, 5, 4000, usize::MAX] {
             let mut output = Output::default();
             output.write(|out| out.extend_from_slice(b"DATA\r\n"));

@@ -1,20 +1,28 @@
-//! Before the mail: greeting, EHLO, STARTTLS, AUTH and the discard test.
+//! The start of a session: greeting, EHLO, STARTTLS, AUTH and the discard test.
+//!
+//! Each step writes one command and waits for its reply. (The discard test writes two commands.)
+//! EHLO, STARTTLS and AUTH change the state of the session, so no command may follow them in a
+//! group (RFC 2920 3.1, RFC 3207 section 4).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::offer::Offer;
-use super::{Cause, Event, MAX_CHALLENGES, Mode, SHUTDOWN, Session, Stage, StartTls, login, shown};
+use super::capabilities::Capabilities;
+use super::{
+    Cause, Event, MAX_CHALLENGES, Mode, SHUTDOWN, Session, Stage, StartTls, login, unexpected_reply,
+};
 use crate::auth::Exchange;
 use crate::error::Error;
 use crate::reply::Reply;
 
 impl Session {
+    /// Writes EHLO, or HELO if `helo` is true.
     pub(super) fn hello(&mut self, helo: bool) {
-        if self.leaving {
-            return self.say_goodbye();
+        if self.quit_requested {
+            return self.write_quit();
         }
         let verb = match (self.options.lmtp, helo) {
+            // RFC 2033 4.1: LMTP uses LHLO instead of EHLO and HELO.
             (true, _) => "LHLO",
             (false, true) => "HELO",
             (false, false) => "EHLO",
@@ -26,36 +34,45 @@ impl Session {
 
     pub(super) fn receive_hello(&mut self, reply: Reply, helo: bool) {
         if reply.code != 250 {
+            // RFC 5321 3.2: if the server does not support EHLO, the client sends HELO. A session
+            // after HELO has no extensions, so it cannot use STARTTLS or AUTH. If TLS or a login is
+            // required, the session ends instead.
             let unknown = (500..=599).contains(&reply.code) && !helo && !self.options.lmtp;
-            if unknown && self.options.credentials.is_none() && !self.wants_tls() {
+            if unknown && self.options.credentials.is_none() && !self.requires_tls() {
                 return self.hello(true);
             }
             return self.end(Cause::Refused, Some(reply), 0);
         }
-        if self.leaving {
-            return self.say_goodbye();
+        if self.quit_requested {
+            return self.write_quit();
         }
+        // RFC 5321 4.1.1.1: only the reply to EHLO lists extensions. A reply to HELO is not parsed.
         if !helo {
-            self.offer = Offer::read(&reply.text);
+            self.capabilities = Capabilities::read(&reply.text);
         }
         if self.options.starttls != StartTls::Off && !self.secured {
-            if self.offer.starttls {
+            if self.capabilities.starttls {
                 self.write("STARTTLS\r\n");
                 self.stage = Stage::StartTls;
                 return;
             }
-            if self.wants_tls() {
-                let text = "the relay offers no STARTTLS, which is required";
+            // RFC 3207 section 6: an attacker can remove STARTTLS from the reply to EHLO. So if TLS
+            // is required, the session must end here and not continue in clear text.
+            if self.requires_tls() {
+                let text = "the relay does not support STARTTLS, which is required";
                 return self.end(Cause::Unusable(text.to_owned()), None, 0);
             }
         }
         self.log_in();
     }
 
-    pub(super) fn wants_tls(&self) -> bool {
+    /// Whether TLS is required and not established yet.
+    pub(super) fn requires_tls(&self) -> bool {
         self.options.starttls == StartTls::Required && !self.secured
     }
 
+    /// Chooses a mechanism and asks the driver for the secret. Without credentials the session is
+    /// ready.
     pub(super) fn log_in(&mut self) {
         let Some(credentials) = &self.options.credentials else {
             return self.ready();
@@ -63,46 +80,56 @@ impl Session {
         if self.authenticated {
             return self.ready();
         }
+        // RFC 4954 section 9: without TLS, an attacker between the client and the server can read
+        // or change the password or token.
         if !self.secured && !self.options.allow_plaintext_auth {
-            let text = "no login in clear text: allow_plaintext_auth, or TLS";
+            let text = "login in clear text is disabled: use TLS or allow_plaintext_auth";
             return self.end(Cause::Unusable(text.to_owned()), None, 0);
         }
-        let offered = &self.offer.mechanisms;
-        match login::choose(credentials, offered, self.secured) {
+        let supported = &self.capabilities.mechanisms;
+        match login::choose(credentials, supported, self.secured) {
             Some(mechanism) => {
-                self.stage = Stage::Credentials(mechanism);
+                self.stage = Stage::Credentials(mechanism.name);
                 self.events.push_back(Event::Authenticate(mechanism));
             }
             None => {
-                let way = match &credentials.mechanism {
+                let wanted = match &credentials.mechanism {
                     Some(name) => format!("AUTH {name}"),
-                    None => "AUTH by a password".to_owned(),
+                    None => "AUTH with a password".to_owned(),
                 };
-                let shown = match offered.join(" ") {
-                    none if none.is_empty() => "none".to_owned(),
-                    some => some,
+                let supported = if supported.is_empty() {
+                    "none".to_owned()
+                } else {
+                    supported.join(" ")
                 };
-                let text = format!("the relay does not offer {way}; it offers {shown}");
+                let text = format!("the relay does not support {wanted}; it supports {supported}");
                 self.end(Cause::Unusable(text), None, 0);
             }
         }
     }
 
+    /// Handles a reply to AUTH or to a response. `rounds` is the number of earlier challenges.
     pub(super) fn receive_auth(&mut self, reply: Reply, mut exchange: Exchange, rounds: usize) {
         match reply.code {
+            // RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated.
             235 | 503 if exchange.complete() => {
                 self.authenticated = true;
                 self.ready();
             }
+            // RFC 5802 section 3: in SCRAM, the server must prove that it knows the password. An
+            // attacker can send a 235, but not this proof.
             235 | 503 => {
-                let text = "the server did not prove that it knows the password";
+                let text = "the relay did not prove that it knows the password";
                 self.end(Cause::Unusable(text.to_owned()), Some(reply), 0);
             }
             334 if rounds < MAX_CHALLENGES => {
+                // RFC 4954 section 4: challenges and responses are base64 (RFC 4648 section 4).
                 let challenge = STANDARD.decode(&reply.text);
                 let response = match challenge {
                     Ok(challenge) => exchange.respond(Some(&challenge)),
-                    Err(_) => Err(Error::Peer("a challenge is not base64".to_owned())),
+                    Err(_) => Err(Error::Peer(
+                        "the server's challenge is not base64".to_owned(),
+                    )),
                 };
                 match response {
                     Ok(response) => {
@@ -114,55 +141,65 @@ impl Session {
                         self.stage = Stage::Auth { exchange, rounds };
                     }
                     Err(error) => {
-                        let text = format!("no login: {error}");
+                        let text = format!("login failed: {error}");
                         self.end(Cause::Unusable(text), Some(reply), 0);
                     }
                 }
             }
             334 => {
-                let text = "the server asks and asks and lets nobody in";
-                self.end(Cause::Unusable(text.to_owned()), Some(reply), 0);
+                let text = format!("the relay sent more than {MAX_CHALLENGES} challenges");
+                self.end(Cause::Unusable(text), Some(reply), 0);
             }
             _ => self.end(Cause::Refused, Some(reply), 0),
         }
     }
 
+    /// Chooses the mode from the capabilities. Before window mode, the discard test is written,
+    /// unless an earlier session has already passed it.
     pub(super) fn ready(&mut self) {
-        if self.leaving {
-            return self.say_goodbye();
+        if self.quit_requested {
+            return self.write_quit();
         }
-        self.mode = if !self.offer.pipelining {
+        // RFC 2920 section 2: without PIPELINING each command waits for the reply to the previous
+        // one. Window mode also needs CHUNKING. Window mode does not support LMTP, because an LMTP
+        // server sends several replies to BDAT (RFC 2033 4.3).
+        self.mode = if !self.capabilities.pipelining {
             Mode::Off
         } else if self.options.mode == Mode::Window
-            && (!self.offer.chunking || self.options.lmtp || self.discards == Some(false))
+            && (!self.capabilities.chunking || self.options.lmtp || self.discards == Some(false))
         {
             Mode::Stream
         } else {
             self.options.mode
         };
         if self.mode == Mode::Window && self.discards.is_none() {
-            // Six octets that are a command, and one whose reply cannot be taken for the RSET's: a
-            // server that does not discard them says 221 in the place of the 250.
+            // RFC 3030 section 2: a server discards the chunk of a refused BDAT. A server that
+            // breaks this rule would execute the content of a message as commands. In this test,
+            // the chunk is the command QUIT and no transaction is open, so the server refuses BDAT.
+            // A server that executes the chunk then replies 221. A correct server discards the
+            // chunk and replies 250 to RSET.
             self.write("BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
-            self.stage = Stage::Discard { refused: false };
+            self.stage = Stage::DiscardTest { refused: false };
         } else {
             self.stage = Stage::Ready;
             self.events.push_back(Event::Ready);
         }
     }
 
+    /// Handles the replies to the discard test: a refusal of BDAT, then 250 for RSET.
     pub(super) fn receive_discard(&mut self, reply: Reply, refused: bool) {
         match reply.code {
-            500..=599 if !refused => self.stage = Stage::Discard { refused: true },
+            500..=599 if !refused => self.stage = Stage::DiscardTest { refused: true },
             250 if refused => {
                 self.discards = Some(true);
-                if self.leaving {
-                    return self.say_goodbye();
+                if self.quit_requested {
+                    return self.write_quit();
                 }
                 self.stage = Stage::Ready;
                 self.events.push_back(Event::Ready);
             }
-            // An overloaded server: it teaches nothing.
+            // A 421 means that the server shuts down. The result of the test stays unknown, so the
+            // next connection repeats the test.
             SHUTDOWN => self.end(Cause::Refused, Some(reply), 0),
             _ => {
                 self.discards = Some(false);
@@ -172,13 +209,17 @@ impl Session {
         }
     }
 
+    /// Handles a reply that belongs to no message.
     pub(super) fn receive_setup(&mut self, reply: Reply) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
+            // RFC 5321 4.3.1: the client waits for the greeting before it sends EHLO. With any code
+            // except 220, for example 554, the server refuses the session.
             Stage::Greeting if reply.code == 220 => self.hello(false),
             Stage::Hello { helo } => {
                 self.stage = Stage::Hello { helo };
                 self.receive_hello(reply, helo);
             }
+            // RFC 3207 section 4: the TLS handshake starts immediately after the reply 220.
             Stage::StartTls if reply.code == 220 => {
                 self.stage = Stage::Handshake;
                 self.events.push_back(Event::Secure);
@@ -187,8 +228,8 @@ impl Session {
                 self.stage = Stage::Credentials("");
                 self.receive_auth(reply, exchange, rounds);
             }
-            Stage::Discard { refused } => {
-                self.stage = Stage::Discard { refused };
+            Stage::DiscardTest { refused } => {
+                self.stage = Stage::DiscardTest { refused };
                 self.receive_discard(reply, refused);
             }
             Stage::Quitting => {
@@ -196,15 +237,15 @@ impl Session {
                 self.end(Cause::Quit, Some(reply), 0);
             }
             stage => {
+                // An awaited reply that reaches this branch is a refusal. RFC 5321 3.8: a 421 may
+                // also arrive when no reply is awaited. After any other unexpected reply, later
+                // replies cannot be matched to commands.
                 let awaited = !matches!(stage, Stage::Ready | Stage::Credentials(_));
                 self.stage = stage;
                 let cause = if awaited || reply.code == SHUTDOWN {
                     Cause::Refused
                 } else {
-                    Cause::Fault(format!(
-                        "a reply that nobody awaits: {}",
-                        shown(&reply.text)
-                    ))
+                    Cause::Fault(unexpected_reply(&reply))
                 };
                 self.end(cause, Some(reply), 0);
             }

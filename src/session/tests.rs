@@ -1,7 +1,8 @@
 use super::*;
+use crate::outcome::{RecipientOutcomes, Status};
 
-fn options(mode: Mode) -> Options {
-    Options {
+fn options(mode: Mode) -> SessionOptions {
+    SessionOptions {
         lmtp: false,
         local_hostname: "me.example".to_owned(),
         starttls: StartTls::Off,
@@ -19,41 +20,44 @@ fn options(mode: Mode) -> Options {
 
 const ALL: &[u8] = b"250-relay\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE\r\n";
 
-/// A session and the wire of it.
-struct Wire {
+/// A session whose connection is simulated by the tests.
+struct TestConnection {
     session: Session,
 }
 
-impl Wire {
-    fn new(options: Options, ehlo: &[u8]) -> Self {
-        let mut wire = Self {
+impl TestConnection {
+    fn new(options: SessionOptions, ehlo: &[u8]) -> Self {
+        let mut connection = Self {
             session: Session::new(options),
         };
-        wire.says(b"220 relay\r\n");
-        assert!(wire.writes().starts_with(b"EHLO me.example\r\n"));
-        wire.says(ehlo);
-        wire
+        connection.receive(b"220 relay\r\n");
+        assert!(connection.written().starts_with(b"EHLO me.example\r\n"));
+        connection.receive(ehlo);
+        connection
     }
 
     fn ready(mode: Mode) -> Self {
-        let mut wire = Self::new(options(mode), ALL);
-        assert!(matches!(wire.session.next_event(), Some(Event::Ready)));
-        assert_eq!(wire.session.mode(), mode);
-        wire
+        let mut connection = Self::new(options(mode), ALL);
+        assert!(matches!(
+            connection.session.next_event(),
+            Some(Event::Ready)
+        ));
+        assert_eq!(connection.session.mode(), mode);
+        connection
     }
 
-    fn says(&mut self, data: &[u8]) {
+    fn receive(&mut self, data: &[u8]) {
         self.session.receive_data(data);
     }
 
-    /// Takes all that is to be written.
-    fn writes(&mut self) -> Vec<u8> {
+    /// Calls `advance`, and returns the bytes that the session writes.
+    fn written(&mut self) -> Vec<u8> {
         self.session.advance();
-        self.waiting()
+        self.queued()
     }
 
-    /// The same, as it lies there.
-    fn waiting(&mut self) -> Vec<u8> {
+    /// Returns the bytes that the session has queued, without a call of `advance`.
+    fn queued(&mut self) -> Vec<u8> {
         let mut written = Vec::new();
         while self.session.wants_write() {
             let mut slices = Vec::new();
@@ -66,7 +70,7 @@ impl Wire {
     }
 
     fn begin(&mut self, number: usize) {
-        let content = Content::given(format!("message {number}\r\n"));
+        let content = Content::from_bytes(format!("message {number}\r\n"));
         let sender = format!("<s{number}@a>");
         let path = format!("<r{number}@b>");
         let recipients = [path.as_str()];
@@ -81,161 +85,189 @@ impl Wire {
         self.session.begin(&envelope).unwrap();
     }
 
-    fn fates(&mut self) -> Vec<String> {
-        let mut fates = Vec::new();
+    fn outcomes(&mut self) -> Vec<String> {
+        let mut outcomes = Vec::new();
         while let Some(event) = self.session.next_event() {
-            fates.push(match event {
-                Event::Settled(Fate::Accepted(_)) => "accepted".to_owned(),
-                Event::Settled(Fate::Words { words, .. }) => words
-                    .iter()
-                    .map(|word| match word {
-                        Word::Accepted(_) => "accepted".to_owned(),
-                        Word::Refused(phase, reply) => format!("{phase:?} {}", reply.code),
-                        Word::Returned(_) => "returned".to_owned(),
-                        Word::Unknown(_) => "unknown".to_owned(),
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", "),
+            outcomes.push(match event {
+                Event::Finished(outcome) => match outcome.recipients {
+                    RecipientOutcomes::Same(recipient) => text_of(&recipient),
+                    RecipientOutcomes::Each(each) => {
+                        each.iter().map(text_of).collect::<Vec<_>>().join(", ")
+                    }
+                },
                 Event::Closed(closed) => format!("closed: {}", closed.reason()),
                 other => format!("{other:?}"),
             });
         }
-        fates
+        outcomes
+    }
+}
+
+fn text_of(outcome: &RecipientOutcome) -> String {
+    match (&outcome.phase, &outcome.reply) {
+        _ if outcome.not_executed => "returned".to_owned(),
+        _ if outcome.status == Status::Accepted => "accepted".to_owned(),
+        (Some(phase), Some(reply)) => format!("{phase:?} {}", reply.code),
+        _ => "unknown".to_owned(),
     }
 }
 
 #[test]
-fn stream_sends_the_next_envelope_behind_the_body() {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.begin(1);
-    wire.begin(2);
-    assert_eq!(wire.session.room(false), 0);
+fn stream_writes_the_next_envelope_after_the_body() {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.begin(1);
+    connection.begin(2);
+    assert_eq!(connection.session.capacity(false), 0);
     assert_eq!(
-        wire.writes(),
+        connection.written(),
         b"mail FROM:<s1@a> size=11\r\nrcpt TO:<r1@b>\r\ndata\r\n"
     );
-    wire.says(b"250 a\r\n250 b\r\n354 c\r\n");
+    connection.receive(b"250 a\r\n250 b\r\n354 c\r\n");
     assert_eq!(
-        wire.writes(),
+        connection.written(),
         b"message 1\r\n.\r\nmail FROM:<s2@a> size=11\r\nrcpt TO:<r2@b>\r\ndata\r\n"
     );
-    wire.says(b"250 queued\r\n");
-    assert_eq!(wire.fates(), ["accepted"]);
-    assert_eq!(wire.session.room(false), 1);
-    wire.says(b"250 a\r\n550 no\r\n554 none\r\n");
-    assert_eq!(wire.fates(), ["Rcpt 550"]);
-    wire.begin(3);
-    // The refused one left a transaction open; and after a refusal DATA waits.
-    assert_eq!(wire.writes(), b"RSET\r\nmail FROM:<s3@a> size=11\r\n");
+    connection.receive(b"250 queued\r\n");
+    assert_eq!(connection.outcomes(), ["accepted"]);
+    assert_eq!(connection.session.capacity(false), 1);
+    connection.receive(b"250 a\r\n550 no\r\n554 none\r\n");
+    assert_eq!(connection.outcomes(), ["Rcpt 550"]);
+    connection.begin(3);
+    // The refused transaction is still open, so the next flight begins with RSET. After a refusal,
+    // MAIL is written without RCPT and DATA.
+    assert_eq!(
+        connection.written(),
+        b"RSET\r\nmail FROM:<s3@a> size=11\r\n"
+    );
 }
 
-/// In stream: one body is written, the envelope of the next, and a third message is ready.
-fn with_one_ready() -> Wire {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.begin(1);
-    wire.begin(2);
-    wire.writes();
-    wire.says(b"250 a\r\n250 b\r\n354 c\r\n");
-    wire.writes();
-    assert_eq!((wire.session.room(false), wire.session.room(true)), (0, 1));
-    wire.begin(3);
-    assert_eq!((wire.session.room(true), wire.writes()), (0, Vec::new()));
-    wire
+/// Returns a session in stream mode. The body of the first message and the envelope of the second
+/// are written. The third message is the ready message.
+fn with_one_ready() -> TestConnection {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.begin(1);
+    connection.begin(2);
+    connection.written();
+    connection.receive(b"250 a\r\n250 b\r\n354 c\r\n");
+    connection.written();
+    assert_eq!(
+        (
+            connection.session.capacity(false),
+            connection.session.capacity(true)
+        ),
+        (0, 1)
+    );
+    connection.begin(3);
+    assert_eq!(
+        (connection.session.capacity(true), connection.written()),
+        (0, Vec::new())
+    );
+    connection
 }
 
 #[test]
-fn what_is_ready_leaves_with_an_acceptance() {
-    let mut wire = with_one_ready();
-    wire.says(b"250 queued\r\n250 a\r\n250 b\r\n354 c\r\n");
+fn a_ready_message_is_written_after_an_acceptance() {
+    let mut connection = with_one_ready();
+    connection.receive(b"250 queued\r\n250 a\r\n250 b\r\n354 c\r\n");
     assert_eq!(
-        wire.waiting(),
+        connection.queued(),
         b"message 2\r\n.\r\nmail FROM:<s3@a> size=11\r\nrcpt TO:<r3@b>\r\ndata\r\n"
     );
-    assert_eq!(wire.fates(), ["accepted"]);
+    assert_eq!(connection.outcomes(), ["accepted"]);
 }
 
 #[test]
-fn what_is_ready_can_be_taken_back_behind_a_refusal() {
-    let mut wire = with_one_ready();
-    wire.says(b"250 queued\r\n250 a\r\n550 no\r\n554 none\r\n");
-    assert_eq!(wire.waiting(), b"");
-    assert_eq!(wire.fates(), ["accepted", "Rcpt 550"]);
-    assert_eq!(wire.session.retract(), 1);
-    wire.begin(3);
-    assert_eq!(wire.writes(), b"RSET\r\nmail FROM:<s3@a> size=11\r\n");
+fn a_ready_message_can_be_retracted_after_a_refusal() {
+    let mut connection = with_one_ready();
+    connection.receive(b"250 queued\r\n250 a\r\n550 no\r\n554 none\r\n");
+    assert_eq!(connection.queued(), b"");
+    assert_eq!(connection.outcomes(), ["accepted", "Rcpt 550"]);
+    assert_eq!(connection.session.retract(), 1);
+    connection.begin(3);
+    assert_eq!(
+        connection.written(),
+        b"RSET\r\nmail FROM:<s3@a> size=11\r\n"
+    );
 }
 
 #[test]
-fn what_is_ready_has_no_fate_when_the_connection_is_lost() {
-    let mut wire = with_one_ready();
-    wire.session.lose("reset", 0);
-    assert_eq!(wire.fates(), ["unknown", "returned", "closed: reset"]);
+fn a_ready_message_has_no_outcome_when_the_connection_is_lost() {
+    let mut connection = with_one_ready();
+    connection.session.connection_lost("reset", 0);
+    assert_eq!(
+        connection.outcomes(),
+        ["unknown", "returned", "closed: reset"]
+    );
 }
 
 #[test]
-fn what_is_taken_back_was_not_begun() {
-    let limited = Options {
+fn a_retracted_message_does_not_count() {
+    let limited = SessionOptions {
         max_messages: Some(3),
         ..options(Mode::Stream)
     };
-    let mut wire = Wire::new(limited, ALL);
+    let mut connection = TestConnection::new(limited, ALL);
     for number in 1..=3 {
-        wire.begin(number);
+        connection.begin(number);
     }
-    assert!(wire.session.is_spent());
-    wire.writes();
-    assert_eq!(wire.session.retract(), 2);
-    assert!(!wire.session.is_spent());
+    assert!(connection.session.is_exhausted());
+    connection.written();
+    assert_eq!(connection.session.retract(), 2);
+    assert!(!connection.session.is_exhausted());
 }
 
 #[test]
-fn a_body_waits_for_no_other_message() {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.begin(1);
-    wire.writes();
-    wire.says(b"250 a\r\n250 b\r\n354 c\r\n");
-    assert_eq!(wire.writes(), b"message 1\r\n.\r\n");
-    wire.begin(2);
-    assert!(wire.writes().starts_with(b"mail FROM:<s2@a>"));
-    wire.session.lose("reset", 0);
-    assert_eq!(wire.fates(), ["unknown", "returned", "closed: reset"]);
+fn a_body_does_not_wait_for_another_message() {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.begin(1);
+    connection.written();
+    connection.receive(b"250 a\r\n250 b\r\n354 c\r\n");
+    assert_eq!(connection.written(), b"message 1\r\n.\r\n");
+    connection.begin(2);
+    assert!(connection.written().starts_with(b"mail FROM:<s2@a>"));
+    connection.session.connection_lost("reset", 0);
+    assert_eq!(
+        connection.outcomes(),
+        ["unknown", "returned", "closed: reset"]
+    );
 }
 
 #[test]
-fn what_certainly_did_not_leave_is_returned() {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.begin(1);
-    wire.writes();
-    wire.says(b"250 a\r\n250 b\r\n354 c\r\n");
-    wire.writes();
-    wire.session.lose("reset", 1);
-    assert_eq!(wire.fates(), ["returned", "closed: reset"]);
+fn a_message_that_was_certainly_not_sent_is_returned() {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.begin(1);
+    connection.written();
+    connection.receive(b"250 a\r\n250 b\r\n354 c\r\n");
+    connection.written();
+    connection.session.connection_lost("reset", 1);
+    assert_eq!(connection.outcomes(), ["returned", "closed: reset"]);
 }
 
 #[test]
-fn window_writes_whole_transactions_each_behind_its_reset() {
-    let mut wire = Wire::ready(Mode::Window);
-    wire.begin(1);
-    wire.begin(2);
+fn window_writes_whole_transactions_each_after_its_reset() {
+    let mut connection = TestConnection::ready(Mode::Window);
+    connection.begin(1);
+    connection.begin(2);
     let one =
         b"RSET\r\nmail FROM:<s1@a> size=11\r\nrcpt TO:<r1@b>\r\nBDAT 11 LAST\r\nmessage 1\r\n";
-    assert_eq!(wire.writes()[..one.len()], one[..]);
-    wire.says(
+    assert_eq!(connection.written()[..one.len()], one[..]);
+    connection.receive(
         b"250 r\r\n250 m\r\n550 no\r\n503 none\r\n250 r\r\n250 m\r\n250 ok\r\n250 queued\r\n",
     );
-    assert_eq!(wire.fates(), ["Rcpt 550", "accepted"]);
+    assert_eq!(connection.outcomes(), ["Rcpt 550", "accepted"]);
 }
 
 #[test]
-fn in_window_a_refused_reset_returns_all_behind_it() {
-    let mut wire = Wire::ready(Mode::Window);
+fn in_window_a_refused_reset_returns_all_later_messages() {
+    let mut connection = TestConnection::ready(Mode::Window);
     for number in 1..=3 {
-        wire.begin(number);
+        connection.begin(number);
     }
-    wire.writes();
-    wire.says(b"250 r\r\n250 m\r\n250 ok\r\n250 queued\r\n554 Too many nonmail commands\r\n");
+    connection.written();
+    connection
+        .receive(b"250 r\r\n250 m\r\n250 ok\r\n250 queued\r\n554 Too many nonmail commands\r\n");
     assert_eq!(
-        wire.fates(),
+        connection.outcomes(),
         [
             "accepted",
             "returned",
@@ -246,49 +278,46 @@ fn in_window_a_refused_reset_returns_all_behind_it() {
 }
 
 #[test]
-fn in_window_a_421_is_the_answer_to_one_and_the_end_for_the_others() {
-    let mut wire = Wire::ready(Mode::Window);
-    wire.begin(1);
-    wire.begin(2);
-    wire.writes();
-    wire.says(b"250 r\r\n421 4.7.28 rate limit\r\n");
+fn in_window_a_421_refuses_one_message_and_the_others_are_not_executed() {
+    let mut connection = TestConnection::ready(Mode::Window);
+    connection.begin(1);
+    connection.begin(2);
+    connection.written();
+    connection.receive(b"250 r\r\n421 4.7.28 rate limit\r\n");
     assert_eq!(
-        wire.fates(),
+        connection.outcomes(),
         ["Mail 421", "returned", "closed: 421 4.7.28 rate limit"]
     );
 }
 
 #[test]
-fn a_part_of_a_reply_that_nobody_awaits_ends_it() {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.begin(1);
-    wire.writes();
-    wire.says(b"250 a\r\n250 b\r\n354 c\r\n2");
-    assert_eq!(wire.writes(), b"");
+fn a_part_of_an_unexpected_reply_ends_the_session() {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.begin(1);
+    connection.written();
+    connection.receive(b"250 a\r\n250 b\r\n354 c\r\n2");
+    assert_eq!(connection.written(), b"");
     assert_eq!(
-        wire.fates(),
-        [
-            "returned",
-            "closed: the server said something that nobody awaits"
-        ]
+        connection.outcomes(),
+        ["returned", "closed: the relay sent an unexpected reply"]
     );
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.says(b"250-");
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.receive(b"250-");
     assert_eq!(
-        wire.fates(),
-        ["closed: the server said something that nobody awaits"]
+        connection.outcomes(),
+        ["closed: the relay sent an unexpected reply"]
     );
 }
 
 #[test]
-fn in_window_a_malformed_reply_leaves_unknown_what_is_out() {
-    let mut wire = Wire::ready(Mode::Window);
-    wire.begin(1);
-    wire.writes();
-    wire.begin(2);
-    wire.says(b"250 r\r\nhello\r\n");
-    let fates = wire.fates();
-    assert_eq!(fates[..2], ["unknown", "returned"]);
+fn in_window_sent_messages_are_unknown_after_a_malformed_reply() {
+    let mut connection = TestConnection::ready(Mode::Window);
+    connection.begin(1);
+    connection.written();
+    connection.begin(2);
+    connection.receive(b"250 r\r\nhello\r\n");
+    let outcomes = connection.outcomes();
+    assert_eq!(outcomes[..2], ["unknown", "returned"]);
 }
 
 #[test]
@@ -300,60 +329,76 @@ fn the_discard_test_decides_on_window() {
         (b"503 no\r\n503 no\r\n", Some(false)),
         (b"421 busy\r\n", None),
     ] {
-        let discards_unknown = Options {
+        let discards_unknown = SessionOptions {
             discards: false,
             ..options(Mode::Window)
         };
-        let mut wire = Wire::new(discards_unknown, ALL);
-        assert_eq!(wire.writes(), b"BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
-        wire.says(replies);
-        assert_eq!(wire.session.discards(), discards, "{replies:?}");
+        let mut connection = TestConnection::new(discards_unknown, ALL);
+        assert_eq!(connection.written(), b"BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
+        connection.receive(replies);
+        assert_eq!(connection.session.discards(), discards, "{replies:?}");
     }
 }
 
 #[test]
-fn a_reply_that_nobody_awaits_ends_it() {
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.says(b"250 hello\r\n");
-    assert_eq!(wire.fates(), ["closed: a reply that nobody awaits: hello"]);
-    let mut wire = Wire::ready(Mode::Stream);
-    wire.says(b"421 bye\r\n");
-    assert_eq!(wire.fates(), ["closed: 421 bye"]);
+fn an_unexpected_reply_ends_the_session() {
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.receive(b"250 hello\r\n");
+    assert_eq!(
+        connection.outcomes(),
+        ["closed: the relay sent an unexpected reply: 250 hello"]
+    );
+    let mut connection = TestConnection::ready(Mode::Stream);
+    connection.receive(b"421 bye\r\n");
+    assert_eq!(connection.outcomes(), ["closed: 421 bye"]);
+    let mut connection = TestConnection {
+        session: Session::new(options(Mode::Stream)),
+    };
+    // The reply 250 arrives before EHLO is written, so no reply is awaited.
+    connection.receive(b"220 relay\r\n250 relay\r\n");
+    assert_eq!(
+        connection.outcomes(),
+        ["closed: the relay sent an unexpected reply: 250 relay"]
+    );
 }
 
 #[test]
-fn starttls_forgets_the_offer_and_refuses_what_was_injected() {
-    let wants = Options {
+fn starttls_discards_capabilities_and_refuses_injected_data() {
+    let wants = SessionOptions {
         starttls: StartTls::Required,
         ..options(Mode::Stream)
     };
-    let mut wire = Wire::new(
+    let mut connection = TestConnection::new(
         wants.clone(),
         b"250-relay\r\n250-PIPELINING\r\n250 STARTTLS\r\n",
     );
-    assert_eq!(wire.writes(), b"STARTTLS\r\n");
-    wire.says(b"220 go\r\n");
-    assert!(matches!(wire.session.next_event(), Some(Event::Secure)));
-    wire.session.secured();
-    assert_eq!(wire.writes(), b"EHLO me.example\r\n");
-    wire.says(b"250 relay\r\n");
-    assert_eq!(wire.session.mode(), Mode::Off);
+    assert_eq!(connection.written(), b"STARTTLS\r\n");
+    connection.receive(b"220 go\r\n");
+    assert!(matches!(
+        connection.session.next_event(),
+        Some(Event::Secure)
+    ));
+    connection.session.tls_established();
+    assert_eq!(connection.written(), b"EHLO me.example\r\n");
+    connection.receive(b"250 relay\r\n");
+    assert_eq!(connection.session.mode(), Mode::Off);
 
-    let mut wire = Wire::new(wants.clone(), b"250 STARTTLS\r\n");
-    wire.says(b"250 relay\r\n");
-    let mut injected = Wire::new(wants, b"250-relay\r\n250 STARTTLS\r\n");
-    injected.says(b"220 go\r\n250 injected\r\n");
+    let mut connection = TestConnection::new(wants.clone(), b"250 STARTTLS\r\n");
+    connection.receive(b"250 relay\r\n");
+    let mut injected = TestConnection::new(wants, b"250-relay\r\n250 STARTTLS\r\n");
+    assert_eq!(injected.written(), b"STARTTLS\r\n");
+    injected.receive(b"220 go\r\n250 injected\r\n");
     assert!(
         injected
-            .fates()
+            .outcomes()
             .iter()
-            .any(|fate| fate.contains("clear text behind"))
+            .any(|outcome| outcome.contains("clear text after"))
     );
 }
 
 #[test]
-fn logs_in_by_one_mechanism_and_shows_nothing() {
-    let with_login = Options {
+fn a_login_uses_one_mechanism_and_traces_no_secret() {
+    let with_login = SessionOptions {
         secured: true,
         trace: true,
         credentials: Some(Credentials {
@@ -370,68 +415,72 @@ fn logs_in_by_one_mechanism_and_shows_nothing() {
         port: 587,
     };
     let ehlo = b"250-relay\r\n250-PIPELINING\r\n250 AUTH LOGIN PLAIN\r\n";
-    let mut wire = Wire::new(with_login.clone(), ehlo);
+    let mut connection = TestConnection::new(with_login.clone(), ehlo);
     assert!(matches!(
-        wire.session.next_event(),
-        Some(Event::Authenticate("PLAIN"))
+        connection.session.next_event(),
+        Some(Event::Authenticate(row)) if row.name == "PLAIN"
     ));
-    wire.session.authenticate(&secret).unwrap();
-    assert_eq!(wire.writes(), b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
+    connection.session.authenticate(&secret).unwrap();
+    assert_eq!(connection.written(), b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
     assert!(
-        wire.session
+        connection
+            .session
             .take_trace()
             .iter()
             .all(|line| !line.contains("AHVz"))
     );
-    wire.says(b"235 ok\r\n");
-    assert!(matches!(wire.session.next_event(), Some(Event::Ready)));
+    connection.receive(b"235 ok\r\n");
+    assert!(matches!(
+        connection.session.next_event(),
+        Some(Event::Ready)
+    ));
 
-    let clear = Options {
+    let clear = SessionOptions {
         secured: false,
         ..with_login
     };
-    let mut wire = Wire::new(clear, ehlo);
-    assert!(wire.fates()[0].contains("clear text"));
+    let mut connection = TestConnection::new(clear, ehlo);
+    assert!(connection.outcomes()[0].contains("clear text"));
 }
 
 #[test]
-fn a_goodbye_before_any_mail_waits_for_the_reply_that_is_due() {
-    let mut wire = Wire {
+fn quit_before_any_mail_waits_for_the_awaited_reply() {
+    let mut connection = TestConnection {
         session: Session::new(options(Mode::Stream)),
     };
-    wire.session.quit();
-    assert_eq!(wire.writes(), b"");
-    wire.says(b"220 relay\r\n");
-    assert_eq!(wire.writes(), b"QUIT\r\n");
+    connection.session.quit();
+    assert_eq!(connection.written(), b"");
+    connection.receive(b"220 relay\r\n");
+    assert_eq!(connection.written(), b"QUIT\r\n");
 
-    let mut wire = Wire {
+    let mut connection = TestConnection {
         session: Session::new(options(Mode::Stream)),
     };
-    wire.says(b"220 relay\r\n");
-    assert_eq!(wire.writes(), b"EHLO me.example\r\n");
-    wire.session.quit();
-    wire.session.quit();
-    wire.says(ALL);
-    assert_eq!(wire.writes(), b"QUIT\r\n");
-    wire.says(b"221 bye\r\n");
-    assert_eq!(wire.fates(), ["closed: by us"]);
+    connection.receive(b"220 relay\r\n");
+    assert_eq!(connection.written(), b"EHLO me.example\r\n");
+    connection.session.quit();
+    connection.session.quit();
+    connection.receive(ALL);
+    assert_eq!(connection.written(), b"QUIT\r\n");
+    connection.receive(b"221 bye\r\n");
+    assert_eq!(connection.outcomes(), ["closed: closed by the client"]);
 }
 
 #[test]
-fn a_goodbye_during_the_discard_test_comes_behind_it_and_it_has_taught() {
-    let mut wire = Wire::new(
-        Options {
+fn quit_during_the_discard_test_follows_its_result() {
+    let mut connection = TestConnection::new(
+        SessionOptions {
             discards: false,
             ..options(Mode::Window)
         },
         ALL,
     );
-    wire.session.quit();
-    assert_eq!(wire.writes(), b"BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
-    wire.says(b"503 no\r\n250 reset\r\n");
-    assert_eq!(wire.writes(), b"QUIT\r\n");
-    assert_eq!(wire.session.discards(), Some(true));
-    // A refusal now would have been one of a connection that nobody needs.
-    wire.session.lose("gone", 0);
-    assert_eq!(wire.fates(), ["closed: by us"]);
+    connection.session.quit();
+    assert_eq!(connection.written(), b"BDAT 6 LAST\r\nQUIT\r\nRSET\r\n");
+    connection.receive(b"503 no\r\n250 reset\r\n");
+    assert_eq!(connection.written(), b"QUIT\r\n");
+    assert_eq!(connection.session.discards(), Some(true));
+    // After QUIT no message is in flight, so a lost connection is no failure.
+    connection.session.connection_lost("gone", 0);
+    assert_eq!(connection.outcomes(), ["closed: closed by the client"]);
 }

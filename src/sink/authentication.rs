@@ -1,9 +1,11 @@
-//! The server's side of SASL (RFC 4954): the exchange behind AUTH.
+//! The server's side of SASL (RFC 4954): the exchange of challenges and responses after AUTH.
 //!
-//! PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195), SCRAM-SHA-1 and SCRAM-SHA-256 (RFC 5802, 7677),
-//! XOAUTH2 and OAUTHBEARER (RFC 7628, the token in the place of the password) and EXTERNAL
-//! (RFC 4422; any known user is taken at their word). Channel binding is not offered: Python's
-//! `ssl` gives clients `tls-unique` alone, and rustls does not give that to servers.
+//! Mechanisms: PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195), SCRAM-SHA-1 and SCRAM-SHA-256 (RFC
+//! 5802, 7677), XOAUTH2, OAUTHBEARER (RFC 7628) and EXTERNAL (RFC 4422). XOAUTH2 and OAUTHBEARER
+//! accept a token that equals the user's entry in the credentials. EXTERNAL accepts an empty
+//! response, and the name of each user in the credentials. The sink does not support channel
+//! binding. Clients in Python's `ssl` can use only the binding `tls-unique`, and a server with
+//! rustls cannot compute this binding.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,41 +17,45 @@ use md5::Md5;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-/// The mechanisms as EHLO names them.
-pub const MECHANISMS: &str =
-    "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256 XOAUTH2 OAUTHBEARER EXTERNAL";
+use crate::auth::MECHANISMS;
 
-/// RFC 7677 4 asks for at least this many.
+/// The mechanisms that the sink supports, for the AUTH line of the EHLO reply.
+pub fn mechanisms() -> impl Iterator<Item = &'static str> {
+    let names = MECHANISMS.iter().map(|row| row.name);
+    names.filter(|name| ServerExchange::new(name.as_bytes()).is_some())
+}
+
+/// The number of SCRAM iterations. RFC 7677 section 4 requires at least 4096.
 const ITERATIONS: u32 = 4096;
 
 const SALT: &[u8] = b"rapidsmtp sink";
 
-/// What RFC 7628 3.2.2 answers to a token that is not good.
+/// The challenge with which the sink reports an invalid token (RFC 7628 3.2.2).
 const OAUTH_REFUSAL: &[u8] = br#"{"status":"invalid_token","schemes":"bearer"}"#;
 
-/// User names and their passwords or tokens.
-pub type Credentials = HashMap<String, String>;
+/// The password or token of each user, by user name.
+pub type SinkCredentials = HashMap<String, String>;
 
-/// What the server says next.
+/// The next reply of the server in an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// 334 with these bytes in base64.
+pub enum SaslReply {
+    /// Reply 334 with these bytes in base64.
     Challenge(Vec<u8>),
-    /// 235: the user is who they say.
+    /// Reply 235: the user with this name is authenticated.
     Success(String),
-    /// 535.
+    /// Reply 535: the credentials are invalid.
     Failure,
-    /// 501: not base64, or the client gave up.
+    /// Reply 501: the response is not base64, or the client cancelled the exchange.
     Malformed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hash {
+enum ScramHash {
     Sha1,
     Sha256,
 }
 
-impl Hash {
+impl ScramHash {
     fn digest(self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::Sha1 => Sha1::digest(bytes).to_vec(),
@@ -76,9 +82,9 @@ impl Hash {
     }
 }
 
-/// Where an exchange stands.
+/// The state of an exchange.
 #[derive(Debug, Clone)]
-enum State {
+enum ExchangeState {
     Plain,
     LoginUser,
     LoginPassword {
@@ -87,106 +93,111 @@ enum State {
     CramMd5 {
         challenge: String,
     },
-    ScramFirst(Hash),
+    ScramFirst(ScramHash),
     ScramFinal {
-        hash: Hash,
+        hash: ScramHash,
         user: String,
         nonce: String,
         gs2: String,
         transcript: String,
     },
-    /// The server's signature is out and the client has only to agree.
+    /// The server has sent its signature. The client must send an empty response.
     ScramVerified {
         user: String,
     },
     XOAuth2,
     OAuthBearer,
     External,
-    /// Whatever comes, the answer is no.
-    Doomed,
+    /// The exchange has failed. The reply to the client's next response is 535.
+    Failing,
 }
 
-/// One AUTH command's exchange.
+/// The exchange of one AUTH command.
 #[derive(Debug, Clone)]
-pub struct Exchange {
-    state: State,
+pub struct ServerExchange {
+    state: ExchangeState,
 }
 
-impl Exchange {
-    /// Begins a mechanism; `None` where the sink does not know it.
+impl ServerExchange {
+    /// Starts an exchange. Returns `None` if the sink does not support the mechanism.
     #[must_use]
     pub fn new(mechanism: &[u8]) -> Option<Self> {
         let state = match &*mechanism.to_ascii_uppercase() {
-            b"PLAIN" => State::Plain,
-            b"LOGIN" => State::LoginUser,
-            b"CRAM-MD5" => State::CramMd5 {
+            b"PLAIN" => ExchangeState::Plain,
+            b"LOGIN" => ExchangeState::LoginUser,
+            b"CRAM-MD5" => ExchangeState::CramMd5 {
                 challenge: format!("<{}@sink>", nonce()),
             },
-            b"SCRAM-SHA-1" => State::ScramFirst(Hash::Sha1),
-            b"SCRAM-SHA-256" => State::ScramFirst(Hash::Sha256),
-            b"XOAUTH2" => State::XOAuth2,
-            b"OAUTHBEARER" => State::OAuthBearer,
-            b"EXTERNAL" => State::External,
+            b"SCRAM-SHA-1" => ExchangeState::ScramFirst(ScramHash::Sha1),
+            b"SCRAM-SHA-256" => ExchangeState::ScramFirst(ScramHash::Sha256),
+            b"XOAUTH2" => ExchangeState::XOAuth2,
+            b"OAUTHBEARER" => ExchangeState::OAuthBearer,
+            b"EXTERNAL" => ExchangeState::External,
             _ => return None,
         };
         Some(Self { state })
     }
 
-    /// An exchange that ends in 535 whatever the client answers.
+    /// Creates an exchange for a fault: the sink replies 535 to any response.
     #[must_use]
-    pub fn doomed() -> Self {
+    pub fn failing() -> Self {
         Self {
-            state: State::Doomed,
+            state: ExchangeState::Failing,
         }
     }
 
-    /// The answer to the AUTH command, with the initial response if it had one (`=` is an empty
-    /// one).
-    pub fn begin(&mut self, initial: Option<&[u8]>, credentials: &Credentials) -> Answer {
+    /// Returns the reply to the AUTH command. `initial` is the initial response in the command;
+    /// `None` means that the command has none. An initial response `=` is an empty response (RFC
+    /// 4954 section 4).
+    pub fn begin(&mut self, initial: Option<&[u8]>, credentials: &SinkCredentials) -> SaslReply {
         match (&self.state, initial) {
-            (State::CramMd5 { challenge }, None) => Answer::Challenge(challenge.clone().into()),
-            (State::CramMd5 { .. }, Some(_)) => Answer::Malformed,
-            (State::LoginUser, None) => Answer::Challenge(b"Username:".to_vec()),
-            (_, None) => Answer::Challenge(Vec::new()),
-            (_, Some(b"=")) => self.judge(b"", credentials),
+            (ExchangeState::CramMd5 { challenge }, None) => {
+                SaslReply::Challenge(challenge.clone().into())
+            }
+            (ExchangeState::CramMd5 { .. }, Some(_)) => SaslReply::Malformed,
+            (ExchangeState::LoginUser, None) => SaslReply::Challenge(b"Username:".to_vec()),
+            (_, None) => SaslReply::Challenge(Vec::new()),
+            (_, Some(b"=")) => self.respond(b"", credentials),
             (_, Some(response)) => self.line(response, credentials),
         }
     }
 
-    /// The answer to a line of the client.
-    pub fn line(&mut self, line: &[u8], credentials: &Credentials) -> Answer {
+    /// Returns the reply to a line in which the client sends a response or cancels the exchange.
+    pub fn line(&mut self, line: &[u8], credentials: &SinkCredentials) -> SaslReply {
         if line == b"*" {
-            return Answer::Malformed;
+            return SaslReply::Malformed;
         }
         match STANDARD.decode(line) {
-            Ok(response) => self.judge(&response, credentials),
-            Err(_) => Answer::Malformed,
+            Ok(response) => self.respond(&response, credentials),
+            Err(_) => SaslReply::Malformed,
         }
     }
 
-    fn judge(&mut self, response: &[u8], credentials: &Credentials) -> Answer {
+    fn respond(&mut self, response: &[u8], credentials: &SinkCredentials) -> SaslReply {
         let Ok(response) = std::str::from_utf8(response) else {
-            return Answer::Failure;
+            return SaslReply::Failure;
         };
-        match std::mem::replace(&mut self.state, State::Doomed) {
-            State::Plain => {
+        match std::mem::replace(&mut self.state, ExchangeState::Failing) {
+            ExchangeState::Plain => {
                 let mut parts = response.split('\0').skip(1);
                 let (user, password) = (parts.next(), parts.next());
                 user.zip(password)
-                    .map_or(Answer::Failure, |(user, password)| {
-                        verdict(known(credentials, user, password), user)
+                    .map_or(SaslReply::Failure, |(user, password)| {
+                        success_if(is_valid(credentials, user, password), user)
                     })
             }
-            State::LoginUser => {
-                self.state = State::LoginPassword {
+            ExchangeState::LoginUser => {
+                self.state = ExchangeState::LoginPassword {
                     user: response.to_owned(),
                 };
-                Answer::Challenge(b"Password:".to_vec())
+                SaslReply::Challenge(b"Password:".to_vec())
             }
-            State::LoginPassword { user } => verdict(known(credentials, &user, response), &user),
-            State::CramMd5 { challenge } => cram_md5(&challenge, response, credentials),
-            State::ScramFirst(hash) => self.scram_first(hash, response, credentials),
-            State::ScramFinal {
+            ExchangeState::LoginPassword { user } => {
+                success_if(is_valid(credentials, &user, response), &user)
+            }
+            ExchangeState::CramMd5 { challenge } => cram_md5(&challenge, response, credentials),
+            ExchangeState::ScramFirst(hash) => self.scram_first(hash, response, credentials),
+            ExchangeState::ScramFinal {
                 hash,
                 user,
                 nonce,
@@ -201,97 +212,107 @@ impl Exchange {
                 };
                 self.scram_final(&attempt, user, response, credentials)
             }
-            State::ScramVerified { user } => verdict(response.is_empty(), &user),
-            State::XOAuth2 => {
+            ExchangeState::ScramVerified { user } => success_if(response.is_empty(), &user),
+            ExchangeState::XOAuth2 => {
                 let user = response
                     .split('\x01')
                     .find_map(|part| part.strip_prefix("user="));
                 self.bearer(user.unwrap_or_default(), response, credentials)
             }
-            State::OAuthBearer => {
-                // The GS2 header is `n,a=user,` (RFC 7628 3.1).
+            ExchangeState::OAuthBearer => {
+                // The response begins with the GS2 header `n,a=user,` (RFC 7628 3.1).
                 let user = response.split(',').find_map(|part| part.strip_prefix("a="));
                 self.bearer(user.unwrap_or_default(), response, credentials)
             }
-            State::External => verdict(
+            ExchangeState::External => success_if(
                 response.is_empty() || credentials.contains_key(response),
                 response,
             ),
-            State::Doomed => Answer::Failure,
+            ExchangeState::Failing => SaslReply::Failure,
         }
     }
 
-    /// A bad token is told in a challenge, and the failure follows the client's answer to it.
-    fn bearer(&mut self, user: &str, response: &str, credentials: &Credentials) -> Answer {
+    /// Checks a bearer token. RFC 7628 3.2.3: the server reports an invalid token in a challenge.
+    /// The client must send one more response, and the server then replies 535.
+    fn bearer(&mut self, user: &str, response: &str, credentials: &SinkCredentials) -> SaslReply {
         let token = response
             .split('\x01')
             .find_map(|part| part.strip_prefix("auth=Bearer "));
-        if token.is_some_and(|token| known(credentials, user, token)) {
-            Answer::Success(user.to_owned())
+        if token.is_some_and(|token| is_valid(credentials, user, token)) {
+            SaslReply::Success(user.to_owned())
         } else {
-            self.state = State::Doomed;
-            Answer::Challenge(OAUTH_REFUSAL.to_vec())
+            self.state = ExchangeState::Failing;
+            SaslReply::Challenge(OAUTH_REFUSAL.to_vec())
         }
     }
 
-    /// `n,,n=user,r=nonce` -> `r=nonce+ours,s=salt,i=iterations`.
-    fn scram_first(&mut self, hash: Hash, message: &str, credentials: &Credentials) -> Answer {
-        // The GS2 header ends at the second comma; `p=` would demand a channel binding.
+    /// Returns the reply to the client's first message, `n,,n=user,r=C`. The reply is the challenge
+    /// `r=CS,s=salt,i=iterations`. C is the client's nonce, and S is the server's nonce.
+    fn scram_first(
+        &mut self,
+        hash: ScramHash,
+        message: &str,
+        credentials: &SinkCredentials,
+    ) -> SaslReply {
+        // The GS2 header ends at the second comma. A header that begins with `p=` requires channel
+        // binding, so the login fails.
         let Some(bare_at) = message.match_indices(',').nth(1).map(|(at, _)| at + 1) else {
-            return Answer::Failure;
+            return SaslReply::Failure;
         };
         let (gs2, bare) = message.split_at(bare_at);
         let (user, client_nonce) = (attribute(bare, "n="), attribute(bare, "r="));
         let Some((user, client_nonce)) = user.zip(client_nonce) else {
-            return Answer::Failure;
+            return SaslReply::Failure;
         };
-        // RFC 5802 5.1: `=2C` is a comma and `=3D` an equals sign.
+        // RFC 5802 5.1: in a user name, `=2C` stands for a comma and `=3D` for an equals sign.
         let user = user.replace("=2C", ",").replace("=3D", "=");
         if gs2.starts_with("p=") || !credentials.contains_key(&user) {
-            return Answer::Failure;
+            return SaslReply::Failure;
         }
         let nonce = format!("{client_nonce}{}", nonce());
         let server_first = format!("r={nonce},s={},i={ITERATIONS}", STANDARD.encode(SALT));
         let transcript = format!("{bare},{server_first}");
-        self.state = State::ScramFinal {
+        self.state = ExchangeState::ScramFinal {
             hash,
             user,
             nonce,
             gs2: gs2.to_owned(),
             transcript,
         };
-        Answer::Challenge(server_first.into())
+        SaslReply::Challenge(server_first.into())
     }
 
-    /// `c=header,r=nonce,p=proof` -> `v=signature`.
+    /// Returns the reply to the client's final message, `c=header,r=nonce,p=proof`. If the proof is
+    /// valid, the reply is the challenge `v=signature`.
     fn scram_final(
         &mut self,
         attempt: &ScramFinal,
         user: String,
         message: &str,
-        credentials: &Credentials,
-    ) -> Answer {
+        credentials: &SinkCredentials,
+    ) -> SaslReply {
         let password = credentials.get(&user).map_or("", String::as_str);
         match attempt.signature(message, password) {
             Some(signature) => {
-                self.state = State::ScramVerified { user };
-                Answer::Challenge(format!("v={}", STANDARD.encode(signature)).into())
+                self.state = ExchangeState::ScramVerified { user };
+                SaslReply::Challenge(format!("v={}", STANDARD.encode(signature)).into())
             }
-            None => Answer::Failure,
+            None => SaslReply::Failure,
         }
     }
 }
 
-/// What the last step of SCRAM needs of the first.
+/// The data from the first step of SCRAM with which the last step checks the client's proof.
 struct ScramFinal {
-    hash: Hash,
+    hash: ScramHash,
     nonce: String,
     gs2: String,
     transcript: String,
 }
 
 impl ScramFinal {
-    /// The server's signature, where the client's proof is good (RFC 5802 3).
+    /// Returns the server's signature if the client's proof is valid (RFC 5802 3); otherwise
+    /// `None`.
     fn signature(&self, message: &str, password: &str) -> Option<Vec<u8>> {
         let (unproven, proof) = message.rsplit_once(",p=")?;
         let binding = STANDARD.encode(&self.gs2);
@@ -316,28 +337,30 @@ impl ScramFinal {
     }
 }
 
-fn cram_md5(challenge: &str, response: &str, credentials: &Credentials) -> Answer {
+fn cram_md5(challenge: &str, response: &str, credentials: &SinkCredentials) -> SaslReply {
     let Some((user, digest)) = response.rsplit_once(' ') else {
-        return Answer::Failure;
+        return SaslReply::Failure;
     };
     let Some(password) = credentials.get(user) else {
-        return Answer::Failure;
+        return SaslReply::Failure;
     };
     let expected = mac::<Hmac<Md5>>(password.as_bytes(), challenge.as_bytes());
     let expected: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
-    verdict(digest.eq_ignore_ascii_case(&expected), user)
+    success_if(digest.eq_ignore_ascii_case(&expected), user)
 }
 
-fn verdict(good: bool, user: &str) -> Answer {
-    if good {
-        Answer::Success(user.to_owned())
+fn success_if(is_valid: bool, user: &str) -> SaslReply {
+    if is_valid {
+        SaslReply::Success(user.to_owned())
     } else {
-        Answer::Failure
+        SaslReply::Failure
     }
 }
 
-fn known(credentials: &Credentials, user: &str, password: &str) -> bool {
-    credentials.get(user).is_some_and(|own| own == password)
+fn is_valid(credentials: &SinkCredentials, user: &str, password: &str) -> bool {
+    credentials
+        .get(user)
+        .is_some_and(|expected| expected == password)
 }
 
 fn attribute<'a>(message: &'a str, name: &str) -> Option<&'a str> {
@@ -346,13 +369,13 @@ fn attribute<'a>(message: &'a str, name: &str) -> Option<&'a str> {
 
 fn mac<M: Mac + KeyInit>(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else {
-        unreachable!("HMAC takes a key of any length")
+        unreachable!("HMAC accepts a key of any length")
     };
     mac.update(bytes);
     mac.finalize().into_bytes().to_vec()
 }
 
-/// A text unlike any before it; a test server has nothing that would need it to be secret.
+/// Returns a unique nonce. It may be predictable, because the sink is only for tests.
 fn nonce() -> String {
     let random = || RandomState::new().hash_one(());
     format!("{:016x}{:016x}", random(), random())
@@ -362,79 +385,82 @@ fn nonce() -> String {
 mod tests {
     use super::*;
 
-    fn credentials() -> Credentials {
-        Credentials::from([("user".to_owned(), "pencil".to_owned())])
+    fn credentials() -> SinkCredentials {
+        SinkCredentials::from([("user".to_owned(), "pencil".to_owned())])
     }
 
-    fn success() -> Answer {
-        Answer::Success("user".to_owned())
+    fn success() -> SaslReply {
+        SaslReply::Success("user".to_owned())
     }
 
-    fn run(mechanism: &str, responses: &[&str]) -> Answer {
-        let mut exchange = Exchange::new(mechanism.as_bytes()).unwrap();
-        let mut answer = exchange.begin(None, &credentials());
+    fn run(mechanism: &str, responses: &[&str]) -> SaslReply {
+        let mut exchange = ServerExchange::new(mechanism.as_bytes()).unwrap();
+        let mut reply = exchange.begin(None, &credentials());
         for response in responses {
-            assert!(matches!(answer, Answer::Challenge(_)), "{answer:?}");
-            answer = exchange.line(STANDARD.encode(response).as_bytes(), &credentials());
+            assert!(matches!(reply, SaslReply::Challenge(_)), "{reply:?}");
+            reply = exchange.line(STANDARD.encode(response).as_bytes(), &credentials());
         }
-        answer
+        reply
     }
 
     #[test]
-    fn passwords_and_tokens() {
+    fn passwords_and_tokens_are_checked() {
         assert_eq!(run("PLAIN", &["\0user\0pencil"]), success());
         assert_eq!(run("plain", &["other\0user\0pencil"]), success());
-        assert_eq!(run("PLAIN", &["\0user\0pen"]), Answer::Failure);
+        assert_eq!(run("PLAIN", &["\0user\0pen"]), SaslReply::Failure);
         assert_eq!(run("LOGIN", &["user", "pencil"]), success());
-        assert_eq!(run("LOGIN", &["user", ""]), Answer::Failure);
+        assert_eq!(run("LOGIN", &["user", ""]), SaslReply::Failure);
         assert_eq!(
             run("XOAUTH2", &["user=user\x01auth=Bearer pencil\x01\x01"]),
             success()
         );
         assert_eq!(
             run("XOAUTH2", &["user=user\x01auth=Bearer x\x01\x01", ""]),
-            Answer::Failure
+            SaslReply::Failure
         );
         let bearer = "n,a=user,\x01host=h\x01port=25\x01auth=Bearer pencil\x01\x01";
         assert_eq!(run("OAUTHBEARER", &[bearer]), success());
         assert_eq!(run("EXTERNAL", &["user"]), success());
-        assert_eq!(run("EXTERNAL", &["stranger"]), Answer::Failure);
-        assert!(Exchange::new(b"GSSAPI").is_none());
+        assert_eq!(run("EXTERNAL", &["stranger"]), SaslReply::Failure);
+        assert!(ServerExchange::new(b"GSSAPI").is_none());
     }
 
     #[test]
-    fn initial_responses() {
-        let mut plain = Exchange::new(b"PLAIN").unwrap();
+    fn initial_responses_are_accepted() {
+        let mut plain = ServerExchange::new(b"PLAIN").unwrap();
         let response = STANDARD.encode("\0user\0pencil");
         assert_eq!(
             plain.begin(Some(response.as_bytes()), &credentials()),
             success()
         );
-        let mut broken = Exchange::new(b"PLAIN").unwrap();
-        assert_eq!(broken.begin(Some(b"!"), &credentials()), Answer::Malformed);
-        let mut given_up = Exchange::new(b"LOGIN").unwrap();
+        let mut broken = ServerExchange::new(b"PLAIN").unwrap();
+        assert_eq!(
+            broken.begin(Some(b"!"), &credentials()),
+            SaslReply::Malformed
+        );
+        let mut given_up = ServerExchange::new(b"LOGIN").unwrap();
         given_up.begin(None, &credentials());
-        assert_eq!(given_up.line(b"*", &credentials()), Answer::Malformed);
+        assert_eq!(given_up.line(b"*", &credentials()), SaslReply::Malformed);
     }
 
     #[test]
     fn cram_md5_is_a_digest_of_the_challenge() {
-        // The example of RFC 2195 2.
+        // The challenge and the response are the example of RFC 2195 section 2.
         let challenge = "<1896.697170952@postoffice.reston.mci.net>";
-        let tim = Credentials::from([("tim".to_owned(), "tanstaaftanstaaf".to_owned())]);
+        let tim = SinkCredentials::from([("tim".to_owned(), "tanstaaftanstaaf".to_owned())]);
         let response = "tim b913a602c7eda7a495b4e6e7334d3890";
         assert_eq!(
             cram_md5(challenge, response, &tim),
-            Answer::Success("tim".to_owned())
+            SaslReply::Success("tim".to_owned())
         );
-        assert_eq!(cram_md5("<other>", response, &tim), Answer::Failure);
+        assert_eq!(cram_md5("<other>", response, &tim), SaslReply::Failure);
     }
 
-    fn scram(hash: Hash, name: &str, password: &str) -> Answer {
-        let mut exchange = Exchange::new(name.as_bytes()).unwrap();
+    fn scram(hash: ScramHash, name: &str, password: &str) -> SaslReply {
+        let mut exchange = ServerExchange::new(name.as_bytes()).unwrap();
         exchange.begin(None, &credentials());
         let first = STANDARD.encode("n,,n=user,r=abc");
-        let Answer::Challenge(server) = exchange.line(first.as_bytes(), &credentials()) else {
+        let SaslReply::Challenge(server) = exchange.line(first.as_bytes(), &credentials()) else {
             panic!("no challenge")
         };
         let server = String::from_utf8(server).unwrap();
@@ -449,17 +475,23 @@ mod tests {
             .collect();
         let last = STANDARD.encode(format!("{unproven},p={}", STANDARD.encode(proof)));
         match exchange.line(last.as_bytes(), &credentials()) {
-            Answer::Challenge(signature) if signature.starts_with(b"v=") => {
+            SaslReply::Challenge(signature) if signature.starts_with(b"v=") => {
                 exchange.line(b"", &credentials())
             }
-            answer => answer,
+            reply => reply,
         }
     }
 
     #[test]
-    fn scram_proves_both_sides() {
-        assert_eq!(scram(Hash::Sha1, "SCRAM-SHA-1", "pencil"), success());
-        assert_eq!(scram(Hash::Sha256, "SCRAM-SHA-256", "pencil"), success());
-        assert_eq!(scram(Hash::Sha256, "SCRAM-SHA-256", "pen"), Answer::Failure);
+    fn scram_verifies_client_and_server() {
+        assert_eq!(scram(ScramHash::Sha1, "SCRAM-SHA-1", "pencil"), success());
+        assert_eq!(
+            scram(ScramHash::Sha256, "SCRAM-SHA-256", "pencil"),
+            success()
+        );
+        assert_eq!(
+            scram(ScramHash::Sha256, "SCRAM-SHA-256", "pen"),
+            SaslReply::Failure
+        );
     }
 }

@@ -1,30 +1,36 @@
-//! Message content: where it ends, what is unlawful in it, and how its dots come off.
+//! The sink's functions for message content: they find the terminator, count forbidden bytes, and
+//! remove dot-stuffing.
 //!
-//! RFC 5321 4.1.1.4 ends the content at exactly CRLF dot CRLF. A server that takes a bare LF for a
-//! line end there can be made to read a second message out of the first one's body (SMTP
-//! smuggling), so nothing else ends it here.
+//! RFC 5321 4.1.1.4: the terminator is exactly CRLF dot CRLF. If a server also accepts a bare LF in
+//! the terminator, an attacker can hide a second message in the body of the first (SMTP smuggling).
+//! So the sink accepts only CRLF dot CRLF.
 
 use std::sync::LazyLock;
 
 use memchr::memmem;
 use multiversion::multiversion;
 
-const END: &[u8] = b"\r\n.\r\n";
+const TERMINATOR: &[u8] = b"\r\n.\r\n";
 
-/// Pairs of neighbours that are looked at in one go; few enough for sums in a byte.
+/// The number of pairs of adjacent bytes in a block of `count`. It must not exceed 255, because the
+/// sums of a block are stored in one byte.
 const BLOCK: usize = 128;
 
-static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(END));
+static FINDER: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(TERMINATOR));
 
-/// Looks for the end of the content over any chunking, each byte once.
+/// A search for the terminator in content that arrives in chunks of any size. The search does not
+/// start again at the beginning of the content for each chunk.
 #[derive(Debug, Clone)]
-pub struct EndOfData {
-    /// The last bytes that were seen, as many as can begin the end.
+pub struct TerminatorSearch {
+    /// The last bytes that were searched. They can be the beginning of a terminator that the next
+    /// chunk completes.
     tail: Vec<u8>,
 }
 
-impl Default for EndOfData {
-    /// The CRLF of the DATA command may be the one that begins the end: an empty message.
+impl Default for TerminatorSearch {
+    /// The search begins with the CRLF of the DATA command. For an empty message, this CRLF is the
+    /// first CRLF of the terminator.
     fn default() -> Self {
         Self {
             tail: b"\r\n".to_vec(),
@@ -32,26 +38,27 @@ impl Default for EndOfData {
     }
 }
 
-impl EndOfData {
-    /// Begins a new content, as `default` does, without a new allocation.
+impl TerminatorSearch {
+    /// Restarts the search for the next content. Unlike a new object from `default`, this function
+    /// allocates no memory.
     pub fn restart(&mut self) {
         self.tail.clear();
         self.tail.extend_from_slice(b"\r\n");
     }
 
-    /// The length of the chunk's part of the content, its end included; `None` while there is no
-    /// end in it.
+    /// Searches the next chunk. If the terminator ends in this chunk, returns the number of bytes
+    /// up to its end. Otherwise returns `None`.
     pub fn find(&mut self, chunk: &[u8]) -> Option<usize> {
-        let reach = END.len() - 1;
+        let reach = TERMINATOR.len() - 1;
         let known = self.tail.len();
         self.tail
             .extend_from_slice(&chunk[..chunk.len().min(reach)]);
         if let Some(start) = FINDER.find(&self.tail) {
-            return Some(start + END.len() - known);
+            return Some(start + TERMINATOR.len() - known);
         }
         if chunk.len() > reach {
             if let Some(start) = FINDER.find(chunk) {
-                return Some(start + END.len());
+                return Some(start + TERMINATOR.len());
             }
             self.tail.clear();
             self.tail.extend_from_slice(&chunk[chunk.len() - reach..]);
@@ -62,21 +69,22 @@ impl EndOfData {
     }
 }
 
-/// Bytes that a client must not send, or must announce, counted over any chunking.
+/// The counts of the bytes that a client must not send (bare CR and LF) or must declare (bytes
+/// above 127). The content may arrive in chunks of any size.
 #[derive(Debug, Clone, Default)]
-pub struct Census {
-    /// CRs that no LF follows.
+pub struct ContentCounts {
+    /// The number of CRs without a following LF.
     pub bare_cr: u64,
-    /// LFs that no CR precedes.
+    /// The number of LFs without a preceding CR.
     pub bare_lf: u64,
     /// Bytes above 127.
     pub eight_bit: u64,
     ends_in_cr: bool,
 }
 
-impl Census {
-    /// Counts one more chunk.
-    pub fn take(&mut self, chunk: &[u8]) {
+impl ContentCounts {
+    /// Counts the next chunk.
+    pub fn add(&mut self, chunk: &[u8]) {
         let Some((&first, &last)) = chunk.first().zip(chunk.last()) else {
             return;
         };
@@ -84,7 +92,8 @@ impl Census {
         self.bare_cr += counts.bare_cr + u64::from(last == b'\r');
         self.bare_lf += counts.bare_lf + u64::from(first == b'\n');
         self.eight_bit += counts.eight_bit + u64::from(last >> 7);
-        // A pair that lies across the border: its CR was called bare with the chunk before.
+        // A CRLF was split between two chunks. Its CR and its LF were both counted as bare, so both
+        // counts are corrected.
         if self.ends_in_cr && first == b'\n' {
             self.bare_cr -= 1;
             self.bare_lf -= 1;
@@ -93,13 +102,15 @@ impl Census {
     }
 }
 
-/// Counts what the pairs of neighbours in a chunk tell, and the bytes above 127 but the last.
+/// Counts the bare CRs and LFs in the pairs of adjacent bytes, and the bytes above 127. The last
+/// byte of the chunk is not the first byte of a pair, so the caller counts it.
 ///
-/// Most blocks have nothing to count, which one pass tells; as with the client's scan
-/// (`stuffing`), the loops become vector instructions.
+/// Most blocks have no bytes to count. A first loop over a block detects this, so that the other
+/// loops are skipped. The compiler turns the loops into vector instructions, as in the client's
+/// scan (`stuffing`).
 #[multiversion(targets("x86_64+avx2"))]
-fn count(chunk: &[u8]) -> Census {
-    let mut census = Census::default();
+fn count(chunk: &[u8]) -> ContentCounts {
+    let mut counts = ContentCounts::default();
     for (here, next) in chunk.chunks(BLOCK).zip(chunk[1..].chunks(BLOCK)) {
         let pairs = || here.iter().zip(next);
         let found = pairs().fold(0, |found, (&a, &b)| {
@@ -111,14 +122,14 @@ fn count(chunk: &[u8]) -> Census {
         let sum = |each: fn(u8, u8) -> bool| {
             u64::from(pairs().map(|(&a, &b)| u8::from(each(a, b))).sum::<u8>())
         };
-        census.bare_cr += sum(|a, b| a == b'\r' && b != b'\n');
-        census.bare_lf += sum(|a, b| a != b'\r' && b == b'\n');
-        census.eight_bit += sum(|a, _| a > 127);
+        counts.bare_cr += sum(|a, b| a == b'\r' && b != b'\n');
+        counts.bare_lf += sum(|a, b| a != b'\r' && b == b'\n');
+        counts.eight_bit += sum(|a, _| a > 127);
     }
-    census
+    counts
 }
 
-/// The content without its end and without the dots that transparency added (RFC 5321 4.5.2).
+/// Returns the content without the terminator and without dot-stuffing (RFC 5321 4.5.2).
 #[must_use]
 pub fn unstuff(stuffed: &[u8]) -> Vec<u8> {
     let content = stuffed.strip_suffix(b".\r\n").unwrap_or(stuffed);
@@ -136,7 +147,7 @@ pub fn unstuff(stuffed: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn naive_census(bytes: &[u8]) -> (u64, u64, u64) {
+    fn naive_counts(bytes: &[u8]) -> (u64, u64, u64) {
         let cr = (0..bytes.len())
             .filter(|&at| bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
             .count();
@@ -147,7 +158,7 @@ mod tests {
         (cr as u64, lf as u64, high as u64)
     }
 
-    /// Every string over the bytes that matter, up to a length.
+    /// Returns all strings of CR, LF, dot and one byte above 127, up to a length.
     fn strings(length: usize) -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new()];
         let mut last = all.clone();
@@ -166,13 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_at_any_cut() {
+    fn the_end_is_found_in_any_chunks() {
         for prefix in strings(4) {
             let content = [&prefix[..], b"x\r\n.\r\n"].concat();
             let whole = [b"\r\n", &content[..]].concat();
-            let expected = memmem::find(&whole, END).map(|start| start + END.len() - 2);
+            let expected =
+                memmem::find(&whole, TERMINATOR).map(|start| start + TERMINATOR.len() - 2);
             for size in 1..=content.len() {
-                let mut end = EndOfData::default();
+                let mut end = TerminatorSearch::default();
                 let mut before = 0;
                 let found = content.chunks(size).find_map(|chunk| {
                     let found = end.find(chunk).map(|length| before + length);
@@ -185,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_crlf_dot_crlf_ends() {
+    fn only_crlf_dot_crlf_ends_the_content() {
         for false_end in [
             &b"\n.\n"[..],
             b"\r\n.\n",
@@ -195,13 +207,17 @@ mod tests {
             b"\r\n. \r\n",
         ] {
             let content = [b"x", false_end, b"y"].concat();
-            assert_eq!(EndOfData::default().find(&content), None, "{false_end:?}");
+            assert_eq!(
+                TerminatorSearch::default().find(&content),
+                None,
+                "{false_end:?}"
+            );
         }
-        assert_eq!(EndOfData::default().find(b".\r\n"), Some(3));
+        assert_eq!(TerminatorSearch::default().find(b".\r\n"), Some(3));
     }
 
     #[test]
-    fn the_census_is_the_naive_one_at_any_cut() {
+    fn counts_equal_the_naive_counts_in_any_chunks() {
         let long: Vec<u8> = b"a\r\nb\rc\n\xff"
             .iter()
             .cycle()
@@ -210,12 +226,12 @@ mod tests {
             .collect();
         for bytes in strings(5).into_iter().chain([long]) {
             for size in [1, 2, 3, 1000] {
-                let mut census = Census::default();
-                bytes.chunks(size).for_each(|chunk| census.take(chunk));
-                let counted = (census.bare_cr, census.bare_lf, census.eight_bit);
+                let mut counts = ContentCounts::default();
+                bytes.chunks(size).for_each(|chunk| counts.add(chunk));
+                let counted = (counts.bare_cr, counts.bare_lf, counts.eight_bit);
                 assert_eq!(
                     counted,
-                    naive_census(&bytes),
+                    naive_counts(&bytes),
                     "{bytes:?} in chunks of {size}"
                 );
             }
@@ -223,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_come_off_after_crlf_only() {
+    fn dots_are_removed_after_crlf_only() {
         assert_eq!(
             unstuff(b"..a\r\n...\r\n.b\r\n\n..c\r\n.\r\n"),
             b".a\r\n..\r\nb\r\n\n..c\r\n"

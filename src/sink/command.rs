@@ -1,8 +1,9 @@
-//! Command lines: the verb, the path, the parameters (RFC 5321 4.1).
+//! Parsing of command lines: verb, path and parameters (RFC 5321 4.1).
 //!
-//! Nothing is copied: everything is a slice of the connection's buffer.
+//! To save time, lines and addresses are not copied: these results are slices of the connection's
+//! buffer.
 
-/// A command that the sink knows.
+/// The verb of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The verbs of RFC 5321, 2033, 3030, 3207 and 4954.
 pub enum Verb {
@@ -24,7 +25,7 @@ pub enum Verb {
     Unknown,
 }
 
-/// The verb of a line, and what follows the space behind it.
+/// Splits a line into its verb and the argument after the first space.
 #[must_use]
 pub fn split(line: &[u8]) -> (Verb, &[u8]) {
     let end = line
@@ -59,19 +60,20 @@ pub fn split(line: &[u8]) -> (Verb, &[u8]) {
     (verb, argument)
 }
 
-/// The argument of MAIL or RCPT: what stands between the angle brackets, and the parameters.
+/// The parsed argument of MAIL or RCPT: the address and the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path<'a> {
-    /// The path without its brackets; empty for the null sender.
+    /// The address without angle brackets. The null sender `<>` has an empty address.
     pub address: &'a [u8],
     rest: &'a [u8],
 }
 
 impl<'a> Path<'a> {
-    /// Reads `FROM:<path> parameters` (or `TO:`); a space before the bracket is forgiven, because
-    /// every server forgives it.
+    /// Parses `FROM:<path> parameters` (or `TO:`). One space before the bracket is accepted,
+    /// although RFC 5321 forbids it, because other servers accept it too.
     ///
-    /// `None` where the syntax is broken: no brackets, controls or spaces outside a quoted string.
+    /// Returns `None` if the syntax is wrong. Examples are a missing bracket, a control character,
+    /// and a space in the path outside a quoted string.
     #[must_use]
     pub fn parse(argument: &'a [u8], keyword: &[u8]) -> Option<Self> {
         let (start, path) = argument.split_at_checked(keyword.len())?;
@@ -90,7 +92,7 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// The parameters, as they were written.
+    /// The parameters, as the client wrote them.
     pub fn parameters(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.rest
             .split(|byte| *byte == b' ')
@@ -98,7 +100,8 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Where the path ends: at the first `>` outside a quoted string (RFC 5321 4.1.2).
+/// The index of the first `>` outside a quoted string (RFC 5321 4.1.2). `None` if the path has no
+/// such bracket or contains a forbidden character.
 fn closing_bracket(path: &[u8]) -> Option<usize> {
     let mut quoted = false;
     let mut escaped = false;
@@ -116,7 +119,7 @@ fn closing_bracket(path: &[u8]) -> Option<usize> {
     None
 }
 
-/// A parameter's keyword in upper case and its value.
+/// Splits a parameter into its keyword and its value. The keyword is converted to upper case.
 #[must_use]
 pub fn parameter(written: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
     let mut parts = written.splitn(2, |byte| *byte == b'=');
@@ -124,7 +127,8 @@ pub fn parameter(written: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
     (keyword, parts.next())
 }
 
-/// A decimal number of at most 20 digits (RFC 1870, RFC 3030).
+/// Parses a decimal number. Returns `None` for more than 20 digits, the maximum length in RFC 1870
+/// and RFC 3030.
 #[must_use]
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
@@ -133,19 +137,20 @@ pub fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// BDAT's argument: the chunk's length, and whether it is the last (RFC 3030).
+/// Parses the argument of BDAT: the length of the chunk, and whether the chunk is the last one
+/// (RFC 3030).
 #[must_use]
 pub fn chunk(argument: &[u8]) -> Option<(u64, bool)> {
-    let mut words = argument
+    let mut parts = argument
         .split(|byte| *byte == b' ')
-        .filter(|word| !word.is_empty());
-    let length = number(words.next()?)?;
-    let last = match words.next() {
+        .filter(|part| !part.is_empty());
+    let length = number(parts.next()?)?;
+    let last = match parts.next() {
         None => false,
-        Some(word) if word.eq_ignore_ascii_case(b"LAST") => true,
+        Some(part) if part.eq_ignore_ascii_case(b"LAST") => true,
         Some(_) => return None,
     };
-    words.next().is_none().then_some((length, last))
+    parts.next().is_none().then_some((length, last))
 }
 
 #[cfg(test)]
@@ -157,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_in_any_case() {
+    fn verbs_are_case_insensitive() {
         assert_eq!(split(b"mAil FROM:<>"), (Verb::Mail, &b"FROM:<>"[..]));
         assert_eq!(split(b"StartTLS"), (Verb::StartTls, &b""[..]));
         assert_eq!(split(b"STARTTLSX y"), (Verb::Unknown, &b"y"[..]));
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_their_parameters() {
+    fn paths_and_parameters_are_parsed() {
         let path = Path::parse(b"from:<a@b> size=1  BODY=8BITMIME", b"FROM:").unwrap();
         assert_eq!(path.address, b"a@b");
         let parameters: Vec<_> = path.parameters().collect();
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_paths() {
+    fn broken_paths_are_rejected() {
         for broken in [
             "TO:a@b",
             "TO:<a@b",
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks() {
+    fn bdat_arguments_are_parsed() {
         assert_eq!(chunk(b"86 last"), Some((86, true)));
         assert_eq!(chunk(b"0"), Some((0, false)));
         for broken in [

@@ -1,4 +1,5 @@
-//! One connection: the bytes of a socket through a [`Conversation`].
+//! The function that serves one connection: it moves bytes between the socket and the
+//! [`Conversation`].
 
 use std::io;
 use std::sync::Arc;
@@ -9,129 +10,134 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::conversation::{Conversation, LINE_LIMIT, Shared, Step};
-use super::fault::Close;
-use super::record::{Count, Wire, lock};
+use super::conversation::{Conversation, LINE_LIMIT, SharedState, SinkStep};
+use super::fault::CloseKind;
+use super::record::{Count, WireLog, lock};
 use super::settings::Encryption;
 
-/// How much one read may bring: a whole flight of a client that pipelines.
+/// The maximum size of one read, in bytes. It is large enough for a whole flight of a pipelining
+/// client.
 const READ_SIZE: usize = 128 * 1024;
 
-/// How long an orderly close waits for the client's end. Closing with bytes unread would make a
-/// reset of it, and the client might lose the last reply.
+/// The maximum time that an orderly close waits until the client closes its side. During this time
+/// the sink reads and discards the client's bytes. If the sink closed the socket with unread bytes,
+/// the kernel would send a reset, and the client could lose the last reply.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A stream that can be cut off.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes the drop of this stream a reset, where the transport knows resets.
+/// A stream whose connection the sink can reset.
+pub trait SinkStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Prepares the stream so that dropping it sends a reset to the client. Does nothing for a kind
+    /// of socket without resets.
     fn reset_at_drop(&self);
 }
 
-impl Transport for TcpStream {
+impl SinkStream for TcpStream {
     fn reset_at_drop(&self) {
-        // It fails only on a socket that is gone already.
+        // An error means that the socket is closed already, so no reset is necessary.
         let _ = self.set_zero_linger();
     }
 }
 
 #[cfg(unix)]
-impl Transport for tokio::net::UnixStream {
+impl SinkStream for tokio::net::UnixStream {
     fn reset_at_drop(&self) {}
 }
 
-impl<T: Transport> Transport for TlsStream<T> {
+impl<T: SinkStream> SinkStream for TlsStream<T> {
     fn reset_at_drop(&self) {
         self.get_ref().0.reset_at_drop();
     }
 }
 
-/// Why a conversation stopped.
+/// The reason why [`SinkConnection::converse`] returned.
 #[derive(Debug, PartialEq, Eq)]
-enum Ending {
+enum ConversationEnd {
     Closed,
     StartTls,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection until it is closed.
 ///
 /// # Errors
 ///
-/// Those of the socket and of the handshake; they end this connection and nothing else.
-pub async fn serve<T: Transport>(mut stream: T, shared: Arc<Shared>) -> io::Result<()> {
+/// If the socket or the TLS handshake fails. The sink then continues to serve its other
+/// connections.
+pub async fn serve<T: SinkStream>(mut stream: T, shared: Arc<SharedState>) -> io::Result<()> {
     let tls = shared.tls.clone();
     if let Some(tls) = tls
         .as_ref()
         .filter(|tls| tls.encryption == Encryption::Implicit)
     {
         let mut secured = tls.acceptor.accept(stream).await?;
-        let mut connection = Connection::new(shared, true);
+        let mut connection = SinkConnection::new(shared, true);
         connection.conversation.tally().one(Count::TlsHandshakes);
         return connection.converse(&mut secured).await.map(|_| ());
     }
-    let mut connection = Connection::new(shared, false);
-    if connection.converse(&mut stream).await? == Ending::StartTls
+    let mut connection = SinkConnection::new(shared, false);
+    if connection.converse(&mut stream).await? == ConversationEnd::StartTls
         && let Some(tls) = tls
     {
         let mut secured = tls.acceptor.accept(stream).await?;
-        connection.conversation.secured();
-        // Clear text behind the STARTTLS command is dropped (RFC 3207 4.2 against injection).
+        connection.conversation.start_tls();
+        // RFC 3207 4.2: discard the bytes that arrived in clear text after STARTTLS. An attacker
+        // may have injected them.
         connection.input.clear();
         connection.converse(&mut secured).await?;
     }
     Ok(())
 }
 
-struct Connection {
+struct SinkConnection {
     conversation: Conversation,
-    wire: Option<Wire>,
+    wire: Option<WireLog>,
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-impl Connection {
-    fn new(shared: Arc<Shared>, tls: bool) -> Self {
+impl SinkConnection {
+    fn new(shared: Arc<SharedState>, tls: bool) -> Self {
         Self {
-            wire: shared.wire.then(|| shared.record.wire()),
+            wire: shared.wire.then(|| shared.record.open_wire_log()),
             conversation: Conversation::new(shared, tls),
             input: Vec::with_capacity(READ_SIZE + LINE_LIMIT),
             output: Vec::new(),
         }
     }
 
-    async fn converse<T: Transport>(&mut self, stream: &mut T) -> io::Result<Ending> {
+    async fn converse<T: SinkStream>(&mut self, stream: &mut T) -> io::Result<ConversationEnd> {
         loop {
             let (used, step) = self.conversation.receive(&self.input, &mut self.output);
             self.input.drain(..used);
-            self.answer(stream).await?;
+            self.write_replies(stream).await?;
             match step {
-                Step::Read if !self.read(stream).await? => return Ok(Ending::Closed),
-                Step::Read => {}
-                Step::Pause(delay) => sleep(delay).await,
-                Step::StartTls => return Ok(Ending::StartTls),
-                Step::Close(close) => {
-                    end(stream, close).await;
-                    return Ok(Ending::Closed);
+                SinkStep::Read if !self.read(stream).await? => return Ok(ConversationEnd::Closed),
+                SinkStep::Read => {}
+                SinkStep::Pause(delay) => sleep(delay).await,
+                SinkStep::StartTls => return Ok(ConversationEnd::StartTls),
+                SinkStep::Close(close) => {
+                    close_stream(stream, close).await;
+                    return Ok(ConversationEnd::Closed);
                 }
             }
         }
     }
 
-    /// Writes what is due, all of it at once.
-    async fn answer<T: Transport>(&mut self, stream: &mut T) -> io::Result<()> {
+    /// Writes all pending replies in one write.
+    async fn write_replies<T: SinkStream>(&mut self, stream: &mut T) -> io::Result<()> {
         if self.output.is_empty() {
-            self.conversation.publish();
+            self.conversation.publish_tally();
             return Ok(());
         }
         self.conversation.tally().one(Count::Writes);
-        self.conversation.publish();
+        self.conversation.publish_tally();
         stream.write_all(&self.output).await?;
         stream.flush().await?;
         self.output.clear();
         Ok(())
     }
 
-    /// Whether something came.
-    async fn read<T: Transport>(&mut self, stream: &mut T) -> io::Result<bool> {
+    /// Reads once. Returns false at the end of the stream.
+    async fn read<T: SinkStream>(&mut self, stream: &mut T) -> io::Result<bool> {
         let before = self.input.len();
         let length = stream.read_buf(&mut self.input).await?;
         if length == 0 {
@@ -147,12 +153,13 @@ impl Connection {
     }
 }
 
-async fn end<T: Transport>(stream: &mut T, close: Close) {
-    if close == Close::Reset {
+async fn close_stream<T: SinkStream>(stream: &mut T, close: CloseKind) {
+    if close == CloseKind::Reset {
         stream.reset_at_drop();
         return;
     }
-    // A client that is gone already is as good as one that goes now.
+    // An error means that the client has already closed the connection, so the sink need not close
+    // it.
     let _ = stream.shutdown().await;
     let _ = timeout(DRAIN_TIME, tokio::io::copy(stream, &mut tokio::io::sink())).await;
 }

@@ -1,11 +1,14 @@
 //! The server's side of one connection, without a socket.
 //!
-//! [`Conversation::receive`] takes what has been read, appends the replies to an output buffer, and
-//! says how far it came and what the connection has to do next. All the replies to one read are
-//! therefore one write (RFC 2920 3.2), and a test needs no socket.
+//! [`Conversation::receive`] processes the bytes of one read, appends the replies to an output
+//! buffer, and returns the number of processed bytes and the next step of the connection. The
+//! output buffer collects all replies to one read, so the caller can send them in one write (RFC
+//! 2920 3.2). A test of the conversation needs no socket.
 //!
-//! A fault's delay stops the walk in front of the command that it strikes: the caller writes what
-//! is due, sleeps, and calls again with the same bytes. `resumed` then holds the rest of the fault.
+//! If a fault with a delay matches a command, `receive` stops before this command and returns
+//! [`SinkStep::Pause`]. The caller writes the pending replies, sleeps, and calls `receive` again
+//! with the unprocessed bytes. During the delay, `delayed_fault` holds the action that follows the
+//! delay.
 
 mod mail;
 mod session;
@@ -15,170 +18,180 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-use super::authentication::{Credentials, Exchange};
-use super::body::{Census, EndOfData};
+use super::authentication::{ServerExchange, SinkCredentials};
+use super::body::{ContentCounts, TerminatorSearch};
+use super::capabilities::ServerCapabilities;
 use super::command::{self, Path, Verb};
-use super::fault::{Action, Addresses, Close, Faults, Occasion, Point};
-use super::offer::Offer;
-use super::record::{Count, Received, Record, Tally};
-use super::settings::{Settings, Tls};
+use super::fault::{
+    CloseKind, CommandAddresses, CommandContext, FaultAction, FaultList, FaultPoint,
+};
+use super::record::{Count, ReceivedMessage, SinkRecord, Tally};
+use super::settings::{ServerTls, SinkSettings};
 
-/// The longest line that is read as a command or a SASL response: RFC 4954 4 asks for 12288.
+/// The maximum length of a command line or SASL response, in bytes. RFC 4954 section 4 requires at
+/// least 12288. The reply to a longer line is 500.
 pub const LINE_LIMIT: usize = 16 * 1024;
 
-/// What all connections of a sink have in common.
-pub struct Shared {
+/// The state that all connections of a sink share.
+pub struct SharedState {
     lmtp: bool,
-    offer: Offer,
-    faults: Faults,
-    credentials: Credentials,
+    capabilities: ServerCapabilities,
+    faults: FaultList,
+    credentials: SinkCredentials,
     store: bool,
-    /// How long each direction takes.
+    /// The latency that the sink adds in each direction.
     pub latency: Duration,
-    /// The server's side of TLS, where there is one.
-    pub tls: Option<Tls>,
-    /// Whether the bytes of each client are kept.
+    /// The TLS settings, if the sink supports TLS.
+    pub tls: Option<ServerTls>,
+    /// Whether the sink stores the bytes that each client sends.
     pub wire: bool,
-    /// What was seen so far.
-    pub record: Record,
+    /// The record of received messages and bytes.
+    pub record: SinkRecord,
 }
 
-impl Shared {
-    /// Takes the settings apart.
+impl SharedState {
+    /// Creates the state from the settings.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: SinkSettings) -> Self {
         Self {
             lmtp: settings.lmtp,
-            offer: Offer::new(&settings),
-            faults: Faults::new(settings.faults),
+            capabilities: ServerCapabilities::new(&settings),
+            faults: FaultList::new(settings.faults),
             credentials: settings.credentials,
             store: settings.store,
             latency: settings.latency,
             tls: settings.tls,
             wire: settings.wire,
-            record: Record::default(),
+            record: SinkRecord::default(),
         }
     }
 
-    /// Forgets what was seen and arms the faults anew.
+    /// Clears the record and sets the counts of injected faults to zero.
     pub fn reset(&self) {
         self.record.reset();
         self.faults.reset();
     }
 }
 
-/// What the connection has to do next, after it has written the output.
+/// The next step of the connection, after the output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Read more.
+pub enum SinkStep {
+    /// Read more bytes.
     Read,
     /// Wait, then call `receive` again without a read.
     Pause(Duration),
-    /// Drop all clear text that was read, make the handshake, call `secured`.
+    /// Discard all unprocessed bytes that were read in clear text, perform the TLS handshake, and
+    /// call `start_tls`.
     StartTls,
-    /// End.
-    Close(Close),
+    /// Close the connection.
+    Close(CloseKind),
 }
 
-/// What a call of `advance` came to: bytes used, and the step at which to stop, if any.
-struct Progress(usize, Option<Step>);
+/// The result of `advance`: the number of processed bytes, and the step at which to stop. If the
+/// step is `None`, `receive` calls `advance` again.
+struct Progress(usize, Option<SinkStep>);
 
 #[derive(Debug)]
-enum State {
+enum ConversationState {
     Greeting,
     Commands,
-    /// Inside a line that was too long.
+    /// The input is inside a line that is too long. All bytes up to the end of this line are
+    /// discarded.
     LongLine,
-    Authentication(Exchange),
+    Authentication(ServerExchange),
     Data,
     Chunk {
         remaining: u64,
         last: bool,
-        /// The chunk of a refused BDAT is read all the same (RFC 3030 2).
+        /// Whether the BDAT was refused. RFC 3030 section 2: the server must read and discard the
+        /// chunk of a refused BDAT.
         discarded: bool,
     },
-    /// The content is complete; the final reply number `next` is due.
+    /// The content is complete. The next output is the final reply with the index `next`.
     Final {
         next: usize,
     },
 }
 
-/// How the client introduced itself.
+/// The greeting command that the client has sent: none, HELO, or EHLO (in LMTP, LHLO).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Greeted {
-    No,
+enum Greeting {
+    Missing,
     Helo,
     Ehlo,
 }
 
-/// What a fault, or its absence, makes of a command.
-enum Fate {
-    Normal,
+/// The effect of the injected faults on one command.
+enum FaultEffect {
+    None,
     Pause(Duration),
-    Struck(Action),
+    Inject(FaultAction),
 }
 
-/// One connection's conversation.
+/// The conversation on one connection.
 pub struct Conversation {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     tally: Tally,
-    state: State,
+    state: ConversationState,
     number: u64,
     tls: bool,
-    greeted: Greeted,
+    greeting: Greeting,
     user: Option<String>,
     transaction: Option<u64>,
-    mail: mail::Mail,
-    occurrences: [u64; Point::COUNT],
-    resumed: Option<Option<Action>>,
+    mail: mail::MailTransaction,
+    occurrences: [u64; FaultPoint::COUNT],
+    delayed_fault: Option<Option<FaultAction>>,
 }
 
 impl Conversation {
-    /// A connection has come in; `tls` where its handshake is done.
+    /// Starts the conversation on a new connection. `tls` states that the connection has implicit
+    /// TLS and that its handshake is complete.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, tls: bool) -> Self {
+    pub fn new(shared: Arc<SharedState>, tls: bool) -> Self {
         let mut tally = Tally::default();
         tally.one(Count::Connections);
         Self {
             number: shared.record.next_connection(),
             tally,
-            state: State::Greeting,
+            state: ConversationState::Greeting,
             tls,
-            greeted: Greeted::No,
+            greeting: Greeting::Missing,
             user: None,
             transaction: None,
-            mail: mail::Mail::new(&shared),
-            occurrences: [0; Point::COUNT],
-            resumed: None,
+            mail: mail::MailTransaction::new(&shared),
+            occurrences: [0; FaultPoint::COUNT],
+            delayed_fault: None,
             shared,
         }
     }
 
-    /// TLS has begun: what the client said before counts no more (RFC 3207 4.2).
-    pub fn secured(&mut self) {
+    /// Continues after the TLS handshake. RFC 3207 4.2: the server forgets the information that it
+    /// received from the client before the handshake, for example the EHLO command and the user.
+    pub fn start_tls(&mut self) {
         self.tls = true;
-        self.greeted = Greeted::No;
+        self.greeting = Greeting::Missing;
         self.user = None;
         self.tally.one(Count::TlsHandshakes);
         self.end_transaction();
     }
 
-    /// The tallies, for the connection to add its own.
+    /// The counts of this connection. The conversation does not see reads and writes, so the caller
+    /// adds their counts here.
     pub fn tally(&mut self) -> &mut Tally {
         &mut self.tally
     }
 
-    /// Hands the tallies to the sink; done before each write, so that a client that has its reply
-    /// finds itself counted.
-    pub fn publish(&mut self) {
-        self.shared.record.absorb(&mut self.tally);
+    /// Adds the counts to the record. The caller must call this function before each write. So when
+    /// a client has received a reply, the record already includes the command of this reply.
+    pub fn publish_tally(&mut self) {
+        self.shared.record.add_tally(&mut self.tally);
     }
 
-    /// Walks through the input as far as it goes.
+    /// Processes the input as far as possible.
     ///
-    /// Returns the number of bytes that are done with; the others have to come again, in front of
-    /// what is read next.
-    pub fn receive(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+    /// Returns the number of processed bytes and the next step. The caller passes the remaining
+    /// bytes again, followed by the bytes of the next read.
+    pub fn receive(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, SinkStep) {
         let mut done = 0;
         loop {
             let Progress(used, step) = self.advance(&input[done..], output);
@@ -191,50 +204,51 @@ impl Conversation {
 
     fn advance(&mut self, input: &[u8], output: &mut Vec<u8>) -> Progress {
         match self.state {
-            State::Greeting => self.greet(output),
-            State::Final { next } => self.final_reply(next, output),
-            State::Data => self.data_content(input),
-            State::Chunk {
+            ConversationState::Greeting => self.greet(output),
+            ConversationState::Final { next } => self.final_reply(next, output),
+            ConversationState::Data => self.data_content(input),
+            ConversationState::Chunk {
                 remaining,
                 last,
                 discarded,
             } => self.chunk_content(input, remaining, last, discarded, output),
-            State::Commands | State::LongLine | State::Authentication(_) => {
-                self.line(input, output)
-            }
+            ConversationState::Commands
+            | ConversationState::LongLine
+            | ConversationState::Authentication(_) => self.line(input, output),
         }
     }
 
     fn line(&mut self, input: &[u8], output: &mut Vec<u8>) -> Progress {
         let Some(end) = memchr(b'\n', input) else {
             if input.len() <= LINE_LIMIT {
-                return Progress(0, Some(Step::Read));
+                return Progress(0, Some(SinkStep::Read));
             }
-            self.state = State::LongLine;
-            return Progress(input.len(), Some(Step::Read));
+            self.state = ConversationState::LongLine;
+            return Progress(input.len(), Some(SinkStep::Read));
         };
         let line = input[..end].strip_suffix(b"\r");
         let step = match (&mut self.state, line) {
-            (state, _) if end > LINE_LIMIT || matches!(state, State::LongLine) => {
-                self.state = State::Commands;
+            (state, _) if end > LINE_LIMIT || matches!(state, ConversationState::LongLine) => {
+                self.state = ConversationState::Commands;
                 self.reply(output, "500", "5.5.2", "Line too long");
                 None
             }
             (_, None) => {
-                self.state = State::Commands;
+                self.state = ConversationState::Commands;
                 self.tally.one(Count::Unknown);
                 self.reply(output, "500", "5.5.2", "Line ends in a bare LF");
                 None
             }
-            (State::Authentication(exchange), Some(line)) => {
-                let answer = exchange.line(line, &self.shared.credentials);
-                self.authentication_answer(answer, output);
+            (ConversationState::Authentication(exchange), Some(line)) => {
+                let reply = exchange.line(line, &self.shared.credentials);
+                self.reply_to_authentication(reply, output);
                 None
             }
             (_, Some(line)) => self.command(line, output),
         };
-        // A pause comes before its command, which has to come again.
-        let used = if matches!(step, Some(Step::Pause(_))) {
+        // For a pause, the command stays unprocessed, so that the next call after the pause
+        // processes it.
+        let used = if matches!(step, Some(SinkStep::Pause(_))) {
             0
         } else {
             end + 1
@@ -242,42 +256,45 @@ impl Conversation {
         Progress(used, step)
     }
 
-    fn command(&mut self, line: &[u8], output: &mut Vec<u8>) -> Option<Step> {
+    fn command(&mut self, line: &[u8], output: &mut Vec<u8>) -> Option<SinkStep> {
         let (verb, argument) = command::split(line);
-        if verb == Verb::Mail && self.resumed.is_none() && !self.mail.open {
+        if verb == Verb::Mail && self.delayed_fault.is_none() && !self.mail.open {
             self.end_transaction();
             self.transaction = Some(self.shared.record.next_transaction());
             self.tally.one(Count::Transactions);
         }
-        let (point, count) = place(verb);
-        let fate = self.strike(point, argument, 0);
-        if let Fate::Pause(delay) = fate {
-            return Some(Step::Pause(delay));
+        let (point, count) = point_and_count(verb);
+        let effect = self.injected_fault(point, argument, 0);
+        if let FaultEffect::Pause(delay) = effect {
+            return Some(SinkStep::Pause(delay));
         }
         self.tally.one(count);
-        match fate {
-            Fate::Struck(action) => self.faulty_command(verb, argument, action, output),
+        match effect {
+            FaultEffect::Inject(action) => self.execute_with_fault(verb, argument, action, output),
             _ => self.execute(verb, argument, output),
         }
     }
 
-    /// The command under a fault: executed with another reply, or not executed.
-    fn faulty_command(
+    /// Applies a fault to a command. If the fault's reply means success, executes the command and
+    /// replaces only its reply. Otherwise does not execute the command.
+    fn execute_with_fault(
         &mut self,
         verb: Verb,
         argument: &[u8],
-        action: Action,
+        action: FaultAction,
         output: &mut Vec<u8>,
-    ) -> Option<Step> {
+    ) -> Option<SinkStep> {
         let class = action.reply.as_ref().and_then(|reply| reply.first());
         let mut step = None;
         let executed = class == Some(if verb == Verb::Data { &b'3' } else { &b'2' });
         match (verb, class) {
             (Verb::Auth, Some(b'2')) => self.user = Some(String::new()),
-            (Verb::Auth, Some(b'3')) => self.state = State::Authentication(Exchange::doomed()),
+            (Verb::Auth, Some(b'3')) => {
+                self.state = ConversationState::Authentication(ServerExchange::failing())
+            }
             (Verb::Bdat, _) if executed => {
                 self.bdat(argument, output);
-                if let State::Chunk {
+                if let ConversationState::Chunk {
                     discarded: false, ..
                 } = self.state
                 {
@@ -290,14 +307,14 @@ impl Conversation {
                 step = self.execute(verb, argument, output);
                 output.truncate(before);
             }
-            (Verb::Bdat, _) => self.refuse_chunk(argument),
+            (Verb::Bdat, _) => self.discard_refused_chunk(argument),
             _ => {}
         }
         output.extend_from_slice(&action.reply.unwrap_or_default());
-        action.close.map(Step::Close).or(step)
+        action.close.map(SinkStep::Close).or(step)
     }
 
-    fn execute(&mut self, verb: Verb, argument: &[u8], output: &mut Vec<u8>) -> Option<Step> {
+    fn execute(&mut self, verb: Verb, argument: &[u8], output: &mut Vec<u8>) -> Option<SinkStep> {
         match verb {
             Verb::Mail => self.mail(argument, output),
             Verb::Rcpt => self.rcpt(argument, output),
@@ -317,66 +334,79 @@ impl Conversation {
         None
     }
 
-    /// Looks for a fault at this place; `recipient` is the one whose LMTP final reply is due.
-    fn strike(&mut self, point: Point, argument: &[u8], recipient: usize) -> Fate {
-        if !self.shared.faults.watch(point) {
-            return Fate::Normal;
+    /// Returns the effect of the faults at this point. `recipient` is used only for a final reply
+    /// in LMTP: it is the index of the recipient to which the reply belongs.
+    fn injected_fault(
+        &mut self,
+        point: FaultPoint,
+        argument: &[u8],
+        recipient: usize,
+    ) -> FaultEffect {
+        if !self.shared.faults.has_fault_at(point) {
+            return FaultEffect::None;
         }
-        if let Some(rest) = self.resumed.take() {
-            return rest.map_or(Fate::Normal, Fate::Struck);
+        if let Some(rest) = self.delayed_fault.take() {
+            return rest.map_or(FaultEffect::None, FaultEffect::Inject);
         }
-        let occurrence = if point == Point::Connect {
+        let occurrence = if point == FaultPoint::Connect {
             self.number
         } else {
             self.occurrences[point as usize] += 1;
             self.occurrences[point as usize]
         };
-        let message = self
+        let transaction = self
             .transaction
-            .unwrap_or_else(|| self.shared.record.coming_transaction());
+            .unwrap_or_else(|| self.shared.record.upcoming_transaction());
         let addresses = self.addresses(point, argument, recipient);
-        let occasion = Occasion {
+        let context = CommandContext {
             point,
-            message,
+            message: transaction,
             occurrence,
             addresses,
         };
-        let Some(action) = self.shared.faults.strike(&occasion) else {
-            return Fate::Normal;
+        let Some(action) = self.shared.faults.inject(&context) else {
+            return FaultEffect::None;
         };
         self.tally.one(Count::Faults);
         if action.delay.is_zero() {
-            return Fate::Struck(action);
+            return FaultEffect::Inject(action);
         }
         let delay = action.delay;
-        self.resumed = Some(action.after_delay());
-        Fate::Pause(delay)
+        self.delayed_fault = Some(action.after_delay());
+        FaultEffect::Pause(delay)
     }
 
     fn addresses<'a>(
         &'a self,
-        point: Point,
+        point: FaultPoint,
         argument: &'a [u8],
         recipient: usize,
-    ) -> Addresses<'a> {
-        let envelope: &Received = &self.mail.envelope;
+    ) -> CommandAddresses<'a> {
+        let envelope: &ReceivedMessage = &self.mail.envelope;
         let named = match point {
-            Point::Mail => Path::parse(argument, b"FROM:").map(|path| path.address),
-            Point::Rcpt => Path::parse(argument, b"TO:").map(|path| path.address),
-            Point::Body if self.shared.lmtp => envelope
+            FaultPoint::Mail => Path::parse(argument, b"FROM:").map(|path| path.address),
+            FaultPoint::Rcpt => Path::parse(argument, b"TO:").map(|path| path.address),
+            FaultPoint::Body if self.shared.lmtp => envelope
                 .recipients
                 .get(recipient)
                 .map(|recipient| &*recipient.address),
-            Point::Data | Point::Bdat | Point::Body => return Addresses::Envelope(envelope),
+            FaultPoint::Data | FaultPoint::Bdat | FaultPoint::Body => {
+                return CommandAddresses::Envelope(envelope);
+            }
             _ => None,
         };
-        named.map_or(Addresses::None, Addresses::One)
+        named.map_or(CommandAddresses::None, CommandAddresses::One)
     }
 
     fn end_transaction(&mut self) {
         self.transaction = None;
         self.mail.clear(&mut self.tally);
-        for point in [Point::Rcpt, Point::Data, Point::Bdat, Point::Body] {
+        for point in [
+            FaultPoint::Rcpt,
+            FaultPoint::Data,
+            FaultPoint::Bdat,
+            FaultPoint::Body,
+        ] {
             self.occurrences[point as usize] = 0;
         }
     }
@@ -384,7 +414,7 @@ impl Conversation {
     fn reply(&self, output: &mut Vec<u8>, code: &str, enhanced_status: &str, text: &str) {
         output.extend_from_slice(code.as_bytes());
         output.push(b' ');
-        if self.shared.offer.enhanced {
+        if self.shared.capabilities.enhanced {
             output.extend_from_slice(enhanced_status.as_bytes());
             output.push(b' ');
         }
@@ -393,24 +423,24 @@ impl Conversation {
     }
 }
 
-fn place(verb: Verb) -> (Point, Count) {
+fn point_and_count(verb: Verb) -> (FaultPoint, Count) {
     match verb {
-        Verb::Ehlo => (Point::Ehlo, Count::Ehlo),
-        Verb::Lhlo => (Point::Ehlo, Count::Lhlo),
-        Verb::Helo => (Point::Helo, Count::Helo),
-        Verb::Mail => (Point::Mail, Count::Mail),
-        Verb::Rcpt => (Point::Rcpt, Count::Rcpt),
-        Verb::Data => (Point::Data, Count::Data),
-        Verb::Bdat => (Point::Bdat, Count::Bdat),
-        Verb::Rset => (Point::Rset, Count::Rset),
-        Verb::Noop => (Point::Noop, Count::Noop),
-        Verb::Vrfy => (Point::Vrfy, Count::Vrfy),
-        Verb::Expn => (Point::Expn, Count::Expn),
-        Verb::Help => (Point::Help, Count::Help),
-        Verb::Quit => (Point::Quit, Count::Quit),
-        Verb::StartTls => (Point::StartTls, Count::StartTls),
-        Verb::Auth => (Point::Auth, Count::Auth),
-        Verb::Unknown => (Point::Unknown, Count::Unknown),
+        Verb::Ehlo => (FaultPoint::Ehlo, Count::Ehlo),
+        Verb::Lhlo => (FaultPoint::Ehlo, Count::Lhlo),
+        Verb::Helo => (FaultPoint::Helo, Count::Helo),
+        Verb::Mail => (FaultPoint::Mail, Count::Mail),
+        Verb::Rcpt => (FaultPoint::Rcpt, Count::Rcpt),
+        Verb::Data => (FaultPoint::Data, Count::Data),
+        Verb::Bdat => (FaultPoint::Bdat, Count::Bdat),
+        Verb::Rset => (FaultPoint::Rset, Count::Rset),
+        Verb::Noop => (FaultPoint::Noop, Count::Noop),
+        Verb::Vrfy => (FaultPoint::Vrfy, Count::Vrfy),
+        Verb::Expn => (FaultPoint::Expn, Count::Expn),
+        Verb::Help => (FaultPoint::Help, Count::Help),
+        Verb::Quit => (FaultPoint::Quit, Count::Quit),
+        Verb::StartTls => (FaultPoint::StartTls, Count::StartTls),
+        Verb::Auth => (FaultPoint::Auth, Count::Auth),
+        Verb::Unknown => (FaultPoint::Unknown, Count::Unknown),
     }
 }
 

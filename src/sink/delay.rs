@@ -1,9 +1,10 @@
-//! A long way between client and sink: every byte arrives so much later, in both directions.
+//! Simulated network latency between client and sink. Each byte is delayed by a fixed time, in both
+//! directions.
 //!
-//! The bytes are delayed as a line of that length delays them, below TLS: what was written together
-//! arrives together, and a second flight does not wait for the first to be answered. So twenty
-//! milliseconds each way make a round trip of forty, however many commands a flight holds and
-//! however many reads a body takes.
+//! The bytes of the TLS handshake are delayed too, as on a network. Bytes that are written together
+//! arrive together, and one flight does not delay the next. So with a latency of 20 ms, the reply
+//! to a flight arrives 40 ms after the flight was sent. This time does not depend on the number of
+//! commands in the flight or on the size of a body.
 
 use std::io;
 use std::pin::Pin;
@@ -18,107 +19,114 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::connection::Transport;
+use super::connection::SinkStream;
 
-/// What one read takes off the socket.
+/// The maximum size of one read from the socket, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// How many reads may be under way; the line holds at most their product with `CHUNK`.
-const UNDER_WAY: usize = 1024;
+/// The maximum number of chunks in transit in one direction. Further chunks wait until a chunk
+/// arrives. The maximum total size of these chunks is `IN_TRANSIT * CHUNK` bytes.
+const IN_TRANSIT: usize = 1024;
 
-/// A socket whose halves can be driven by two tasks.
-pub trait Socket: Transport {
-    /// The half that reads.
-    type Reading: AsyncRead + Unpin + Send + 'static;
-    /// The half that writes.
-    type Writing: AsyncWrite + Unpin + Send + 'static;
+/// A socket that can be split, so that one task reads from it and another task writes to it.
+pub trait SplitStream: SinkStream {
+    /// The read direction.
+    type Reader: AsyncRead + Unpin + Send + 'static;
+    /// The write direction.
+    type Writer: AsyncWrite + Unpin + Send + 'static;
 
-    /// Takes the socket apart.
-    fn halves(self) -> (Self::Reading, Self::Writing);
+    /// Splits the socket into its two directions.
+    fn split(self) -> (Self::Reader, Self::Writer);
 
-    /// Cuts the connection off.
-    fn reset(writing: Self::Writing);
+    /// Resets the connection.
+    fn reset(writer: Self::Writer);
 }
 
-impl Socket for TcpStream {
-    type Reading = tokio::net::tcp::OwnedReadHalf;
-    type Writing = tokio::net::tcp::OwnedWriteHalf;
+impl SplitStream for TcpStream {
+    type Reader = tokio::net::tcp::OwnedReadHalf;
+    type Writer = tokio::net::tcp::OwnedWriteHalf;
 
-    fn halves(self) -> (Self::Reading, Self::Writing) {
+    fn split(self) -> (Self::Reader, Self::Writer) {
         self.into_split()
     }
 
-    fn reset(writing: Self::Writing) {
-        writing.as_ref().reset_at_drop();
-        // Its drop would send an orderly end first.
-        writing.forget();
+    fn reset(writer: Self::Writer) {
+        writer.as_ref().reset_at_drop();
+        // Dropping `writer` would first shut down the socket in an orderly way. `forget` prevents
+        // this, so that the client receives a reset.
+        writer.forget();
     }
 }
 
 #[cfg(unix)]
-impl Socket for tokio::net::UnixStream {
-    type Reading = tokio::net::unix::OwnedReadHalf;
-    type Writing = tokio::net::unix::OwnedWriteHalf;
+impl SplitStream for tokio::net::UnixStream {
+    type Reader = tokio::net::unix::OwnedReadHalf;
+    type Writer = tokio::net::unix::OwnedWriteHalf;
 
-    fn halves(self) -> (Self::Reading, Self::Writing) {
+    fn split(self) -> (Self::Reader, Self::Writer) {
         self.into_split()
     }
 
-    fn reset(_writing: Self::Writing) {}
+    fn reset(_writer: Self::Writer) {}
 }
 
-/// The near end of the long way.
-pub struct Delayed {
+/// The sink's end of a delayed connection.
+pub struct DelayedStream {
     near: DuplexStream,
     reset: Arc<AtomicBool>,
-    reading: AbortHandle,
+    reader_task: AbortHandle,
 }
 
-impl Delayed {
-    /// Puts the way between us and the socket.
+impl DelayedStream {
+    /// Delays the bytes of `socket` by `latency` in each direction.
     #[must_use]
-    pub fn new<S: Socket>(socket: S, latency: Duration) -> Self {
+    pub fn new<S: SplitStream>(socket: S, latency: Duration) -> Self {
         let (near, far) = tokio::io::duplex(CHUNK);
         let (from_near, mut to_near) = tokio::io::split(far);
-        let (reading, mut writing) = socket.halves();
+        let (reader, mut writer) = socket.split();
         let reset = Arc::new(AtomicBool::new(false));
         let is_reset = Arc::clone(&reset);
 
-        let (entrance, exit) = mpsc::channel(UNDER_WAY);
-        let reading = tokio::spawn(enter(reading, entrance, latency)).abort_handle();
+        let (sender, receiver) = mpsc::channel(IN_TRANSIT);
+        let reader_task = tokio::spawn(receive_delayed(reader, sender, latency)).abort_handle();
         tokio::spawn(async move {
-            leave(exit, &mut to_near).await;
+            send_delayed(receiver, &mut to_near).await;
             let _ = to_near.shutdown().await;
         });
-        let (entrance, exit) = mpsc::channel(UNDER_WAY);
-        tokio::spawn(enter(from_near, entrance, latency));
+        let (sender, receiver) = mpsc::channel(IN_TRANSIT);
+        tokio::spawn(receive_delayed(from_near, sender, latency));
         tokio::spawn(async move {
-            leave(exit, &mut writing).await;
+            send_delayed(receiver, &mut writer).await;
             if is_reset.load(Ordering::Acquire) {
-                S::reset(writing);
+                S::reset(writer);
             } else {
-                let _ = writing.shutdown().await;
+                let _ = writer.shutdown().await;
             }
         });
         Self {
             near,
             reset,
-            reading,
+            reader_task,
         }
     }
 }
 
-/// Reads until the end and marks each piece with the moment of its arrival.
-async fn enter<R>(mut reading: R, entrance: mpsc::Sender<(Instant, Vec<u8>)>, latency: Duration)
-where
+/// Reads chunks until the end of the stream. Sends each chunk to the writing task, together with
+/// the time at which the chunk must arrive.
+async fn receive_delayed<R>(
+    mut reader: R,
+    sender: mpsc::Sender<(Instant, Vec<u8>)>,
+    latency: Duration,
+) where
     R: AsyncRead + Unpin,
 {
     loop {
-        let mut piece = Vec::with_capacity(CHUNK);
-        let length = reading.read_buf(&mut piece).await.unwrap_or(0);
-        // The end, an empty piece, takes as long as everything else.
-        if entrance
-            .send((Instant::now() + latency, piece))
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let length = reader.read_buf(&mut chunk).await.unwrap_or(0);
+        // An empty chunk marks the end of the stream, so that the end is delayed like the bytes
+        // before it.
+        if sender
+            .send((Instant::now() + latency, chunk))
             .await
             .is_err()
             || length == 0
@@ -128,32 +136,32 @@ where
     }
 }
 
-/// Writes each piece when its moment has come, until the end.
-async fn leave<W>(mut exit: mpsc::Receiver<(Instant, Vec<u8>)>, writing: &mut W)
+/// Writes each chunk at its time of arrival, until the end of the stream.
+async fn send_delayed<W>(mut receiver: mpsc::Receiver<(Instant, Vec<u8>)>, writer: &mut W)
 where
     W: AsyncWrite + Unpin,
 {
-    while let Some((moment, piece)) = exit.recv().await {
-        sleep_until(moment).await;
-        if piece.is_empty() || writing.write_all(&piece).await.is_err() {
+    while let Some((arrival, chunk)) = receiver.recv().await {
+        sleep_until(arrival).await;
+        if chunk.is_empty() || writer.write_all(&chunk).await.is_err() {
             return;
         }
     }
 }
 
-impl Transport for Delayed {
+impl SinkStream for DelayedStream {
     fn reset_at_drop(&self) {
         self.reset.store(true, Ordering::Release);
     }
 }
 
-impl Drop for Delayed {
+impl Drop for DelayedStream {
     fn drop(&mut self) {
-        self.reading.abort();
+        self.reader_task.abort();
     }
 }
 
-impl AsyncRead for Delayed {
+impl AsyncRead for DelayedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -163,7 +171,7 @@ impl AsyncRead for Delayed {
     }
 }
 
-impl AsyncWrite for Delayed {
+impl AsyncWrite for DelayedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

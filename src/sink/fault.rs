@@ -1,17 +1,19 @@
-//! Faults to order: at which command of which message the sink misbehaves, and how.
+//! Injected faults. A fault defines the command and the message at which the sink fails, and the
+//! kind of failure.
 //!
-//! A fault is looked for when a command arrives, before the sink judges whether the command is
-//! allowed there. A command belongs to the transaction that its connection's last MAIL began,
-//! until that has ended; any other command belongs to the transaction that would begin next.
+//! When a command arrives, the sink looks for a matching fault before it checks whether the command
+//! is allowed in this state. A fault can be limited to one transaction. A transaction starts with
+//! MAIL, and the commands on its connection belong to it until it ends. A command outside a
+//! transaction belongs to the next transaction that starts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A place in the conversation at which a fault can strike.
+/// A point of the conversation at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Point {
-    /// The greeting; with implicit TLS, after the handshake.
+pub enum FaultPoint {
+    /// The greeting. With implicit TLS, the greeting follows the handshake.
     Connect,
     /// EHLO, or LHLO.
     Ehlo,
@@ -19,7 +21,7 @@ pub enum Point {
     Helo,
     /// STARTTLS.
     StartTls,
-    /// The AUTH command itself, not the lines that answer its challenges.
+    /// The AUTH command. The responses to its challenges are not part of this point.
     Auth,
     /// MAIL.
     Mail,
@@ -27,7 +29,8 @@ pub enum Point {
     Rcpt,
     /// DATA.
     Data,
-    /// The final reply, after DATA or BDAT LAST; LMTP has one for each recipient.
+    /// The final reply, after DATA or BDAT LAST. In LMTP, each accepted recipient has one final
+    /// reply, and each of these replies is an occurrence of this point.
     Body,
     /// Each BDAT.
     Bdat,
@@ -43,12 +46,12 @@ pub enum Point {
     Help,
     /// QUIT.
     Quit,
-    /// Anything else.
+    /// Any other command.
     Unknown,
 }
 
-impl Point {
-    /// How many points there are.
+impl FaultPoint {
+    /// The number of points.
     pub const COUNT: usize = Self::Unknown as usize + 1;
 
     const NAMES: [(&str, Self); Self::COUNT] = [
@@ -71,44 +74,49 @@ impl Point {
         ("unknown", Self::Unknown),
     ];
 
-    /// The point of that name, in lower case.
+    /// Returns the point with this name. The name must be in lower case.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES
             .iter()
-            .find(|(own, _)| *own == name)
+            .find(|(point_name, _)| *point_name == name)
             .map(|(_, point)| *point)
     }
 }
 
-/// How the sink leaves a connection.
+/// The way in which the sink closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// What was written arrives, then the end of the stream.
+pub enum CloseKind {
+    /// The client receives everything that was written, then the end of the stream.
     Orderly,
-    /// A TCP reset; on a unix socket, a close without waiting.
+    /// The client receives a TCP reset. A unix socket has no reset, so the sink closes it
+    /// immediately, without waiting for the client.
     Reset,
 }
 
-/// What the sink does instead of its duty.
+/// The action of the sink if a fault matches: a delay, a reply, a close, or several of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Action {
-    /// How long to wait first; replies that are due before are written first.
+pub struct FaultAction {
+    /// The delay before the reply and the close. Replies to earlier commands are written before the
+    /// delay.
     pub delay: Duration,
-    /// The bytes of the reply. A reply of the class that success has (3 for DATA, else 2) only
-    /// replaces the text; after any other the command has not been executed.
+    /// The bytes that replace the normal reply. If this reply means success (class 3 for DATA,
+    /// otherwise class 2), the command is executed and only its reply is replaced. Otherwise the
+    /// command is not executed.
     pub reply: Option<Vec<u8>>,
-    /// Whether the connection ends, after the reply if there is one.
-    pub close: Option<Close>,
+    /// The way in which the sink closes the connection after the reply. `None` means that the
+    /// connection stays open.
+    pub close: Option<CloseKind>,
 }
 
-impl Action {
-    /// Whether something remains to be done once the delay is over.
+impl FaultAction {
+    /// Whether the action includes a reply or a close.
     fn is_more_than_delay(&self) -> bool {
         self.reply.is_some() || self.close.is_some()
     }
 
-    /// The same action, its delay served; `None` where the delay was all.
+    /// Returns the action without its delay. Returns `None` if the action is only a delay; the
+    /// command is then executed normally.
     #[must_use]
     pub fn after_delay(mut self) -> Option<Self> {
         self.delay = Duration::ZERO;
@@ -116,54 +124,60 @@ impl Action {
     }
 }
 
-/// One fault: where, when, how often, what.
+/// One injected fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Where it strikes.
-    pub at: Point,
-    /// Only in this transaction, counted from 1 over the sink's life.
+pub struct InjectedFault {
+    /// The point at which the fault is injected.
+    pub at: FaultPoint,
+    /// The number of the sink's transaction in which the fault is injected, from 1. `None` means
+    /// every transaction.
     pub message: Option<u64>,
-    /// Only at this occurrence of the command, counted from 1 inside its transaction (for
-    /// `Connect`: over the sink's life).
+    /// The occurrence of the command at which the fault is injected. RCPT, DATA, BDAT and final
+    /// replies are counted from 1 in each transaction, other commands from 1 in each connection.
+    /// For `Connect`, this is the number of the sink's connection. `None` means every occurrence.
     pub occurrence: Option<u64>,
-    /// Only for this address: the sender of MAIL, the recipient of RCPT and of an LMTP final
-    /// reply; any address of the envelope for DATA, BDAT and an SMTP final reply.
+    /// The address for which the fault is injected. `None` means every address. At MAIL, the
+    /// address must be the sender. At RCPT and at a final LMTP reply, it must be the recipient. At
+    /// DATA, BDAT and the final SMTP reply, it must be the sender or one of the recipients.
     pub address: Option<Vec<u8>>,
-    /// How many times it fires; without end where there is none.
+    /// The maximum number of injections of this fault. After them, commands are executed normally.
+    /// `None` means no limit.
     pub times: Option<u64>,
-    /// What happens.
-    pub action: Action,
+    /// The action of the sink.
+    pub action: FaultAction,
 }
 
-/// The command at which a fault may strike.
+/// The properties of a command that the faults are matched against.
 #[derive(Debug, Clone, Copy)]
-pub struct Occasion<'a> {
-    /// Where in the conversation.
-    pub point: Point,
-    /// Which transaction.
+pub struct CommandContext<'a> {
+    /// The point of the conversation.
+    pub point: FaultPoint,
+    /// The number of the command's transaction, from 1.
     pub message: u64,
-    /// Which of its kind.
+    /// The number of the command among the commands of the same kind, from 1, as in
+    /// [`InjectedFault::occurrence`].
     pub occurrence: u64,
-    /// The addresses that it concerns.
-    pub addresses: Addresses<'a>,
+    /// The addresses that the command concerns.
+    pub addresses: CommandAddresses<'a>,
 }
 
 /// The addresses that a command concerns.
 #[derive(Debug, Clone, Copy)]
-pub enum Addresses<'a> {
-    /// None at all.
+pub enum CommandAddresses<'a> {
+    /// No address.
     None,
-    /// The one that it names.
+    /// One address: the address in the argument of MAIL or RCPT, or the recipient to which a final
+    /// LMTP reply belongs.
     One(&'a [u8]),
-    /// All of the envelope.
-    Envelope(&'a super::record::Received),
+    /// The sender and all recipients of the envelope.
+    Envelope(&'a super::record::ReceivedMessage),
 }
 
-impl Addresses<'_> {
+impl CommandAddresses<'_> {
     fn contain(&self, address: &[u8]) -> bool {
         match self {
             Self::None => false,
-            Self::One(own) => *own == address,
+            Self::One(named) => *named == address,
             Self::Envelope(envelope) => {
                 envelope.sender == address
                     || envelope
@@ -175,24 +189,25 @@ impl Addresses<'_> {
     }
 }
 
-/// The faults of one sink, and how often each has fired.
+/// The faults of one sink, each with the number of its injections so far.
 #[derive(Debug, Default)]
-pub struct Faults {
-    list: Vec<(Fault, AtomicU64)>,
+pub struct FaultList {
+    list: Vec<(InjectedFault, AtomicU64)>,
     points: u32,
-    /// Whether a fault asks for an address, so that envelopes have to be kept in mind.
-    pub know_addresses: bool,
+    /// Whether any fault is limited to an address. If so, each connection must store the envelope
+    /// to compare its addresses.
+    pub match_addresses: bool,
 }
 
-impl Faults {
-    /// Arms these faults; of several that fit a command, the first in the list strikes.
+impl FaultList {
+    /// Creates the list of faults. If several faults match a command, the first one is injected.
     #[must_use]
-    pub fn new(faults: Vec<Fault>) -> Self {
+    pub fn new(faults: Vec<InjectedFault>) -> Self {
         Self {
             points: faults
                 .iter()
                 .fold(0, |points, fault| points | 1 << fault.at as u32),
-            know_addresses: faults.iter().any(|fault| fault.address.is_some()),
+            match_addresses: faults.iter().any(|fault| fault.address.is_some()),
             list: faults
                 .into_iter()
                 .map(|fault| (fault, AtomicU64::new(0)))
@@ -200,48 +215,50 @@ impl Faults {
         }
     }
 
-    /// Whether any fault waits at this point; the quick way out.
+    /// Whether any fault is defined at this point. This check is fast, so callers use it before
+    /// they collect the arguments of [`FaultList::inject`].
     #[must_use]
-    pub fn watch(&self, point: Point) -> bool {
+    pub fn has_fault_at(&self, point: FaultPoint) -> bool {
         self.points & (1 << point as u32) != 0
     }
 
-    /// The action of the first fault that fits, which thereby has fired once more.
+    /// Returns the action of the first matching fault, and counts this injection. Returns `None` if
+    /// no fault matches.
     #[must_use]
-    pub fn strike(&self, occasion: &Occasion<'_>) -> Option<Action> {
+    pub fn inject(&self, context: &CommandContext<'_>) -> Option<FaultAction> {
         self.list
             .iter()
-            .find(|(fault, fired)| fits(fault, occasion) && may_fire(fault, fired))
+            .find(|(fault, count)| matches_command(fault, context) && count_injection(fault, count))
             .map(|(fault, _)| fault.action.clone())
     }
 
-    /// Arms every fault anew.
+    /// Sets the number of injections of every fault to zero.
     pub fn reset(&self) {
-        for (_, fired) in &self.list {
-            fired.store(0, Ordering::Relaxed);
+        for (_, count) in &self.list {
+            count.store(0, Ordering::Relaxed);
         }
     }
 }
 
-fn fits(fault: &Fault, occasion: &Occasion<'_>) -> bool {
-    fault.at == occasion.point
+fn matches_command(fault: &InjectedFault, context: &CommandContext<'_>) -> bool {
+    fault.at == context.point
         && fault
             .message
-            .is_none_or(|message| message == occasion.message)
+            .is_none_or(|message| message == context.message)
         && fault
             .occurrence
-            .is_none_or(|occurrence| occurrence == occasion.occurrence)
+            .is_none_or(|occurrence| occurrence == context.occurrence)
         && fault
             .address
             .as_ref()
-            .is_none_or(|address| occasion.addresses.contain(address))
+            .is_none_or(|address| context.addresses.contain(address))
 }
 
-fn may_fire(fault: &Fault, fired: &AtomicU64) -> bool {
+fn count_injection(fault: &InjectedFault, count: &AtomicU64) -> bool {
     let limit = fault.times.unwrap_or(u64::MAX);
-    fired
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            (count < limit).then(|| count + 1)
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |injected| {
+            (injected < limit).then(|| injected + 1)
         })
         .is_ok()
 }
@@ -250,21 +267,21 @@ fn may_fire(fault: &Fault, fired: &AtomicU64) -> bool {
 mod tests {
     use super::*;
 
-    fn occasion(point: Point, message: u64, occurrence: u64) -> Occasion<'static> {
-        Occasion {
+    fn context(point: FaultPoint, message: u64, occurrence: u64) -> CommandContext<'static> {
+        CommandContext {
             point,
             message,
             occurrence,
-            addresses: Addresses::One(b"a@b"),
+            addresses: CommandAddresses::One(b"a@b"),
         }
     }
 
-    fn fault(at: Point) -> Fault {
-        let action = Action {
-            close: Some(Close::Reset),
-            ..Action::default()
+    fn fault(at: FaultPoint) -> InjectedFault {
+        let action = FaultAction {
+            close: Some(CloseKind::Reset),
+            ..FaultAction::default()
         };
-        Fault {
+        InjectedFault {
             at,
             message: None,
             occurrence: None,
@@ -275,47 +292,47 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_points() {
-        for (index, (name, point)) in Point::NAMES.iter().enumerate() {
+    fn every_point_has_its_name() {
+        for (index, (name, point)) in FaultPoint::NAMES.iter().enumerate() {
             assert_eq!(*point as usize, index);
-            assert_eq!(Point::named(name), Some(*point));
+            assert_eq!(FaultPoint::from_name(name), Some(*point));
         }
-        assert_eq!(Point::named("RCPT"), None);
+        assert_eq!(FaultPoint::from_name("RCPT"), None);
     }
 
     #[test]
-    fn fires_only_where_all_conditions_hold() {
-        let faults = Faults::new(vec![Fault {
+    fn a_fault_is_injected_only_if_all_conditions_match() {
+        let faults = FaultList::new(vec![InjectedFault {
             message: Some(2),
             occurrence: Some(3),
             address: Some(b"a@b".to_vec()),
-            ..fault(Point::Rcpt)
+            ..fault(FaultPoint::Rcpt)
         }]);
-        assert!(faults.know_addresses);
-        assert!(faults.watch(Point::Rcpt) && !faults.watch(Point::Mail));
-        assert_eq!(faults.strike(&occasion(Point::Rcpt, 1, 3)), None);
-        assert_eq!(faults.strike(&occasion(Point::Rcpt, 2, 2)), None);
-        let stranger = Occasion {
-            addresses: Addresses::One(b"c@d"),
-            ..occasion(Point::Rcpt, 2, 3)
+        assert!(faults.match_addresses);
+        assert!(faults.has_fault_at(FaultPoint::Rcpt) && !faults.has_fault_at(FaultPoint::Mail));
+        assert_eq!(faults.inject(&context(FaultPoint::Rcpt, 1, 3)), None);
+        assert_eq!(faults.inject(&context(FaultPoint::Rcpt, 2, 2)), None);
+        let other_address = CommandContext {
+            addresses: CommandAddresses::One(b"c@d"),
+            ..context(FaultPoint::Rcpt, 2, 3)
         };
-        assert_eq!(faults.strike(&stranger), None);
-        assert!(faults.strike(&occasion(Point::Rcpt, 2, 3)).is_some());
+        assert_eq!(faults.inject(&other_address), None);
+        assert!(faults.inject(&context(FaultPoint::Rcpt, 2, 3)).is_some());
     }
 
     #[test]
-    fn fires_no_more_than_its_times_until_armed_anew() {
-        let faults = Faults::new(vec![Fault {
+    fn a_fault_is_injected_at_most_times_until_reset() {
+        let faults = FaultList::new(vec![InjectedFault {
             times: Some(2),
-            ..fault(Point::Quit)
+            ..fault(FaultPoint::Quit)
         }]);
-        let strikes = || {
+        let injections = || {
             (0..4)
-                .filter_map(|_| faults.strike(&occasion(Point::Quit, 1, 1)))
+                .filter_map(|_| faults.inject(&context(FaultPoint::Quit, 1, 1)))
                 .count()
         };
-        assert_eq!(strikes(), 2);
+        assert_eq!(injections(), 2);
         faults.reset();
-        assert_eq!(strikes(), 2);
+        assert_eq!(injections(), 2);
     }
 }

@@ -1,31 +1,35 @@
-//! The sink: an SMTP and LMTP server in the process, for the demo, tests and benchmarks.
+//! The sink: a test server for SMTP and LMTP. It runs in the process of its caller. The demo, the
+//! tests and the benchmarks use it.
 //!
-//! It takes mail, counts it, keeps it on request, and delivers it nowhere. Two qualities are asked
-//! of it: that it is never the bottleneck of a measurement, and that it is faulty to order.
+//! The sink accepts and counts messages, stores them on request, and never delivers them. The sink
+//! has two goals. It must never be the bottleneck of a benchmark, and it must be able to simulate
+//! every failure that a test needs.
 //!
-//! - [`conversation`] is the server's side of one connection without a socket: bytes in, bytes and
-//!   a [`conversation::Step`] out. It speaks RFC 5321, 1870, 2033, 2920, 3030, 3207, 3461, 4954,
-//!   6152 and 6531, and every reply to what one read brought leaves in one write.
-//! - [`connection`] moves its bytes, [`delay`] makes the way to it long, [`server`] listens.
-//! - [`offer`] is what EHLO announces and therefore what MAIL and RCPT may carry.
-//! - [`fault`] says where and how it misbehaves; [`record`] holds what it saw.
+//! - [`conversation`] is the server's side of one connection, without a socket: its input is bytes,
+//!   and its output is bytes and a [`conversation::SinkStep`]. It implements RFC 5321, 1870, 2033,
+//!   2920, 3030, 3207, 3461, 4954, 6152 and 6531.
+//! - [`connection`] moves bytes between a socket and its conversation. It sends all replies to one
+//!   read in one write. [`delay`] adds latency, and [`server`] accepts connections.
+//! - [`capabilities`] holds the lines of the EHLO reply, and checks the parameters of MAIL and RCPT
+//!   against them.
+//! - [`fault`] defines the failures of the sink. [`record`] holds the received messages and bytes.
 //!
-//! It is a test server and not a mail server: there is no limit on connections, and its nonces are
-//! unlike one another but not secret.
+//! The sink is only for tests and must not be reachable from the Internet: it accepts any number of
+//! connections, and its nonces are unique but not secret.
 
 pub mod authentication;
 pub mod body;
+pub mod capabilities;
 pub mod command;
 pub mod connection;
 pub mod conversation;
 pub mod delay;
 pub mod fault;
-pub mod offer;
 pub mod record;
 pub mod server;
 pub mod settings;
 
-pub use fault::{Action, Close, Fault, Point};
-pub use record::{Count, Received};
-pub use server::{Address, Sink};
-pub use settings::{Encryption, Listen, Settings, Tls};
+pub use fault::{CloseKind, FaultAction, FaultPoint, InjectedFault};
+pub use record::{Count, ReceivedMessage};
+pub use server::{Sink, SinkAddress};
+pub use settings::{Encryption, ListenAddress, ServerTls, SinkSettings};

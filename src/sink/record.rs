@@ -1,12 +1,13 @@
-//! What the sink saw: counts always, messages and the bytes of the wire on request.
+//! The record of a sink. It always holds the counts. If the settings request this, it also holds
+//! the messages, or the bytes that each client sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Something that the sink counts.
+/// The objects and events that the sink counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)] // The names below say what each is.
+#[allow(missing_docs)] // `Count::NAMES` explains each.
 pub enum Count {
     Connections,
     TlsHandshakes,
@@ -41,15 +42,16 @@ pub enum Count {
 }
 
 impl Count {
-    /// How many things are counted.
+    /// The number of variants.
     pub const COUNT: usize = Self::Unknown as usize + 1;
 
-    /// The name of each, in the order of the enum.
+    /// The names of the counts, in the order of the enum.
     ///
-    /// `messages` and `recipients` are the accepted ones; `bytes` is all that clients sent (inside
-    /// TLS, where there is TLS), `body_bytes` what of it was message content as sent; `bare_cr`,
-    /// `bare_lf` and `eight_bit` were seen in content; `flights` are the reads that brought
-    /// something, `writes` the batches of replies.
+    /// `messages` and `recipients` count accepted messages and their accepted recipients. `bytes`
+    /// counts all bytes from clients, after decryption. `body_bytes` counts the bytes of message
+    /// content, with dot-stuffing. `bare_cr`, `bare_lf` and `eight_bit` count the bare CRs, the
+    /// bare LFs and the bytes above 127 in message content. `flights` counts the reads that
+    /// returned bytes, and `writes` counts the writes of replies.
     pub const NAMES: [&str; Self::COUNT] = [
         "connections",
         "tls_handshakes",
@@ -84,7 +86,7 @@ impl Count {
     ];
 }
 
-/// The tallies of one connection since they were last handed to the sink.
+/// The counts of one connection that are not added to the record yet, or the totals in the record.
 #[derive(Debug, Clone)]
 pub struct Tally([u64; Count::COUNT]);
 
@@ -95,146 +97,148 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Adds one.
+    /// Increases a count by one.
     pub fn one(&mut self, count: Count) {
         self.add(count, 1);
     }
 
-    /// Adds a number.
+    /// Increases a count by `number`.
     pub fn add(&mut self, count: Count, number: u64) {
         self.0[count as usize] += number;
     }
 
-    /// All tallies, in the order of [`Count::NAMES`].
+    /// All counts, in the order of [`Count::NAMES`].
     #[must_use]
     pub fn numbers(&self) -> &[u64; Count::COUNT] {
         &self.0
     }
 
-    /// The tally of one thing.
+    /// The value of one count.
     #[must_use]
     pub fn of(&self, count: Count) -> u64 {
         self.0[count as usize]
     }
 }
 
-/// A recipient as RCPT named it.
+/// An accepted recipient.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recipient {
-    /// The path without its angle brackets.
+pub struct ReceivedRecipient {
+    /// The address without angle brackets.
     pub address: Vec<u8>,
-    /// The parameters as they were written.
+    /// The parameters of RCPT, as the client wrote them.
     pub parameters: Vec<Vec<u8>>,
 }
 
-/// One message, as it was accepted.
+/// An accepted message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Received {
-    /// The reverse path without its angle brackets.
+pub struct ReceivedMessage {
+    /// The sender without angle brackets.
     pub sender: Vec<u8>,
-    /// MAIL's parameters as they were written.
+    /// The parameters of MAIL, as the client wrote them.
     pub parameters: Vec<Vec<u8>>,
-    /// Those that were accepted, in their order.
-    pub recipients: Vec<Recipient>,
-    /// The content, its dots unstuffed.
+    /// The accepted recipients, in order.
+    pub recipients: Vec<ReceivedRecipient>,
+    /// The content without the terminator and without dot-stuffing.
     pub data: Vec<u8>,
-    /// Whether it came through TLS.
+    /// Whether the connection used TLS.
     pub tls: bool,
-    /// Who was authenticated.
+    /// The authenticated user.
     pub user: Option<String>,
 }
 
-/// The bytes that one connection's client sent.
-pub type Wire = Arc<Mutex<Vec<u8>>>;
+/// The bytes that the client of one connection sent.
+pub type WireLog = Arc<Mutex<Vec<u8>>>;
 
-/// The memory of a sink, shared by its threads.
+/// The record of one sink. All threads of the sink share this object.
 #[derive(Debug, Default)]
-pub struct Record {
+pub struct SinkRecord {
     counts: Mutex<Tally>,
-    messages: Mutex<Vec<Arc<Received>>>,
-    wires: Mutex<Vec<Wire>>,
+    messages: Mutex<Vec<Arc<ReceivedMessage>>>,
+    wire_logs: Mutex<Vec<WireLog>>,
     connections: AtomicU64,
     transactions: AtomicU64,
     queued: AtomicU64,
 }
 
-impl Record {
-    /// Takes over a connection's tallies and leaves them at zero.
-    pub fn absorb(&self, tally: &mut Tally) {
+impl SinkRecord {
+    /// Adds the counts of a connection to the totals and resets `tally` to zero.
+    pub fn add_tally(&self, tally: &mut Tally) {
         let mut counts = lock(&self.counts);
         for (total, part) in counts.0.iter_mut().zip(&mut tally.0) {
             *total += std::mem::take(part);
         }
     }
 
-    /// Keeps an accepted message.
-    pub fn keep(&self, message: Received) {
+    /// Stores an accepted message.
+    pub fn store_message(&self, message: ReceivedMessage) {
         lock(&self.messages).push(Arc::new(message));
     }
 
-    /// Begins the log of a connection.
-    pub fn wire(&self) -> Wire {
-        let wire = Wire::default();
-        lock(&self.wires).push(Arc::clone(&wire));
-        wire
+    /// Creates the byte log of a new connection and adds it to the record.
+    pub fn open_wire_log(&self) -> WireLog {
+        let log = WireLog::default();
+        lock(&self.wire_logs).push(Arc::clone(&log));
+        log
     }
 
-    /// The number of a new connection, from 1.
+    /// Counts a new connection and returns its number. The first number is 1.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The number of a new transaction, from 1.
+    /// Counts a new transaction and returns its number. The first number is 1.
     pub fn next_transaction(&self) -> u64 {
         self.transactions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The number that the next transaction will have.
-    pub fn coming_transaction(&self) -> u64 {
+    /// Returns the number that the next new transaction will get.
+    pub fn upcoming_transaction(&self) -> u64 {
         self.transactions.load(Ordering::Relaxed) + 1
     }
 
-    /// A number for the reply that says where the message was queued.
+    /// Returns a new queue number, for the text of the final reply to a message.
     pub fn next_queued(&self) -> u64 {
         self.queued.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A copy of the counts.
+    /// Returns a copy of the counts.
     #[must_use]
     pub fn counts(&self) -> Tally {
         lock(&self.counts).clone()
     }
 
-    /// The messages so far, in the order in which they were accepted.
+    /// The messages that were accepted so far, in order.
     #[must_use]
-    pub fn messages(&self) -> Vec<Arc<Received>> {
+    pub fn messages(&self) -> Vec<Arc<ReceivedMessage>> {
         lock(&self.messages).clone()
     }
 
-    /// What each connection's client has sent so far.
+    /// The bytes that the client of each connection has sent so far, in the order of the
+    /// connections.
     #[must_use]
-    pub fn wires(&self) -> Vec<Vec<u8>> {
-        lock(&self.wires)
+    pub fn wire_logs(&self) -> Vec<Vec<u8>> {
+        lock(&self.wire_logs)
             .iter()
-            .map(|wire| lock(wire).clone())
+            .map(|log| lock(log).clone())
             .collect()
     }
 
-    /// Forgets everything; the logs of open connections go on from empty.
+    /// Clears the record. The byte logs of open connections become empty and continue to record.
+    /// The other byte logs are removed.
     pub fn reset(&self) {
         *lock(&self.counts) = Tally::default();
         lock(&self.messages).clear();
-        lock(&self.wires).retain(|wire| {
-            lock(wire).clear();
-            Arc::strong_count(wire) > 1
+        lock(&self.wire_logs).retain(|log| {
+            lock(log).clear();
+            Arc::strong_count(log) > 1
         });
         self.connections.store(0, Ordering::Relaxed);
         self.transactions.store(0, Ordering::Relaxed);
     }
 }
 
-/// The lock, also after a thread that held it has panicked: these are counts and lists, and whole
-/// at every moment.
+/// Locks a mutex, even if a thread panicked while it held the lock. The mutexes of the sink protect
+/// only counts and lists, which are valid even after a panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -244,13 +248,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tallies_move_and_add_up() {
-        let record = Record::default();
+    fn tallies_are_added_and_reset() {
+        let record = SinkRecord::default();
         let mut tally = Tally::default();
         for _ in 0..2 {
             tally.add(Count::Unknown, 3);
             tally.one(Count::Connections);
-            record.absorb(&mut tally);
+            record.add_tally(&mut tally);
             assert_eq!(tally.of(Count::Unknown), 0);
         }
         assert_eq!(record.counts().of(Count::Unknown), 6);
@@ -258,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn reset_keeps_the_log_of_an_open_connection_only() {
-        let record = Record::default();
-        let open = record.wire();
-        drop(record.wire());
+    fn reset_keeps_only_the_logs_of_open_connections() {
+        let record = SinkRecord::default();
+        let open = record.open_wire_log();
+        drop(record.open_wire_log());
         lock(&open).extend_from_slice(b"before");
         record.reset();
         lock(&open).extend_from_slice(b"after");
-        assert_eq!(record.wires(), vec![b"after".to_vec()]);
+        assert_eq!(record.wire_logs(), vec![b"after".to_vec()]);
     }
 }

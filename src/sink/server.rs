@@ -1,8 +1,10 @@
-//! The sink itself: it listens, on threads of its own, until it is closed.
+//! The threads of a sink. They accept and serve connections until the sink is closed.
 //!
-//! Each thread has a runtime of its own and all accept from the same socket, so that an idle thread
-//! takes the next connection and none shares a lock with another beyond the record. A thread
-//! inherits the CPUs that its maker may run on: pin the maker for a moment to pin the sink.
+//! Each thread has its own runtime. All threads accept from the same socket, so that an idle thread
+//! accepts the next connection. The only locks that the threads share are those of the record.
+//!
+//! The threads inherit the CPU affinity of the thread that calls `start`. To restrict the sink to
+//! certain CPUs, set the affinity of the calling thread before `start`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,27 +20,29 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::connection::serve;
-use super::conversation::Shared;
-use super::delay::{Delayed, Socket};
-use super::record::{Record, lock};
-use super::settings::{Listen, Settings};
+use super::conversation::SharedState;
+use super::delay::{DelayedStream, SplitStream};
+use super::record::{SinkRecord, lock};
+use super::settings::{ListenAddress, SinkSettings};
 
-/// How long to wait before the next accept when one failed: most often all descriptors are in use.
+/// The pause between a failed accept and the next one. Accepting usually fails because all file
+/// descriptors are in use, and the pause prevents a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Where a sink can be reached.
+/// The address of a running sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// On TCP, the port that was found included.
+pub enum SinkAddress {
+    /// The IP address and the port. If the port in the settings is 0, this is the port that the
+    /// operating system selected.
     Tcp(SocketAddr),
-    /// On a unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
-/// A running sink; it ends when it is dropped.
+/// A running sink. Dropping this object closes the sink.
 pub struct Sink {
-    shared: Arc<Shared>,
-    address: Address,
+    shared: Arc<SharedState>,
+    address: SinkAddress,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     process: u32,
@@ -49,14 +53,14 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// Those of the socket, of the runtime and of the threads.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    /// If the socket, a runtime or a thread cannot be created.
+    pub fn start(settings: SinkSettings) -> io::Result<Self> {
         let listener = Listener::bind(&settings.listen)?;
         let address = listener.address(&settings.listen)?;
         let number = settings.threads.max(1);
         let (stop, stopped) = watch::channel(false);
         let sink = Self {
-            shared: Arc::new(Shared::new(settings)),
+            shared: Arc::new(SharedState::new(settings)),
             address,
             stop,
             threads: Mutex::default(),
@@ -78,37 +82,39 @@ impl Sink {
         Ok(sink)
     }
 
-    /// Where it listens.
+    /// The address on which the sink listens.
     #[must_use]
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &SinkAddress {
         &self.address
     }
 
-    /// What it saw.
+    /// The record of received messages and bytes.
     #[must_use]
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &SinkRecord {
         &self.shared.record
     }
 
-    /// Forgets what it saw and arms the faults anew; connections stay open.
+    /// Clears the record and sets the counts of injected faults to zero. Connections stay open.
     pub fn reset(&self) {
         self.shared.reset();
     }
 
-    /// Ends all connections and waits for the threads; what it saw can still be read.
+    /// Closes all connections, and waits until the threads have ended. The record can still be
+    /// read.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
         if threads.is_empty() || self.process != std::process::id() {
-            // After a fork the child has no such threads, and waiting for them would be for ever.
+            // Either `close` was called before, or this process is a forked child. The child has no
+            // copies of the threads, so joining them would block forever.
             return;
         }
         self.stop.send_replace(true);
         for thread in threads {
-            // A thread that panicked is at its end as well.
+            // An error means that the thread panicked. It has ended in this case too.
             let _ = thread.join();
         }
-        if let Address::Unix(path) = &self.address {
-            // Somebody else may have removed it.
+        if let SinkAddress::Unix(path) = &self.address {
+            // An error is ignored, because the file may have been removed already.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -127,30 +133,32 @@ enum Listener {
 }
 
 impl Listener {
-    fn bind(listen: &Listen) -> io::Result<Self> {
+    fn bind(listen: &ListenAddress) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(host, port) => {
+            ListenAddress::Tcp(host, port) => {
                 let listener = TcpListener::bind((host.as_str(), *port))?;
                 listener.set_nonblocking(true)?;
                 Ok(Self::Tcp(listener))
             }
             #[cfg(unix)]
-            Listen::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let listener = UnixListener::bind(path)?;
                 listener.set_nonblocking(true)?;
                 Ok(Self::Unix(listener))
             }
             #[cfg(not(unix))]
-            Listen::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            ListenAddress::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
     }
 
-    fn address(&self, listen: &Listen) -> io::Result<Address> {
+    fn address(&self, listen: &ListenAddress) -> io::Result<SinkAddress> {
         match (self, listen) {
-            (_, Listen::Unix(path)) => Ok(Address::Unix(path.clone())),
-            (Self::Tcp(listener), _) => listener.local_addr().map(Address::Tcp),
+            (_, ListenAddress::Unix(path)) => Ok(SinkAddress::Unix(path.clone())),
+            (Self::Tcp(listener), _) => listener.local_addr().map(SinkAddress::Tcp),
             #[cfg(unix)]
-            (Self::Unix(_), Listen::Tcp(..)) => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+            (Self::Unix(_), ListenAddress::Tcp(..)) => {
+                Err(io::Error::from(io::ErrorKind::InvalidInput))
+            }
         }
     }
 
@@ -166,25 +174,26 @@ impl Listener {
 fn run(
     runtime: &Runtime,
     listener: Listener,
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedState>,
     mut stopped: watch::Receiver<bool>,
 ) {
     runtime.block_on(async {
         tokio::spawn(accept(listener, Arc::clone(shared)));
-        // An error says that the sink is gone, which is a stop as well. The drop of the runtime
-        // ends every connection.
+        // An error means that the sink was dropped, which also ends this thread. The caller then
+        // drops the runtime, and this closes every connection of the thread.
         let _ = stopped.wait_for(|stop| *stop).await;
     });
 }
 
-async fn accept(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
+async fn accept(listener: Listener, shared: Arc<SharedState>) -> io::Result<()> {
     match listener {
         Listener::Tcp(listener) => {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        // Replies leave at once; it fails only on a connection that is gone.
+                        // TCP_NODELAY: replies must be sent immediately. The call fails only if the
+                        // connection is closed already.
                         let _ = stream.set_nodelay(true);
                         spawn(stream, &shared);
                     }
@@ -205,12 +214,12 @@ async fn accept(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-fn spawn<S: Socket>(socket: S, shared: &Arc<Shared>) {
+fn spawn<S: SplitStream>(socket: S, shared: &Arc<SharedState>) {
     let shared = Arc::clone(shared);
     if shared.latency.is_zero() {
         tokio::spawn(serve(socket, shared));
     } else {
-        tokio::spawn(serve(Delayed::new(socket, shared.latency), shared));
+        tokio::spawn(serve(DelayedStream::new(socket, shared.latency), shared));
     }
 }
 
@@ -233,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn on_tcp_until_it_is_dropped() {
-        let sink = Sink::start(Settings {
+    fn tcp_connections_are_served_until_the_sink_is_dropped() {
+        let sink = Sink::start(SinkSettings {
             threads: 2,
-            ..Settings::default()
+            ..SinkSettings::default()
         })
         .unwrap();
-        let Address::Tcp(address) = *sink.address() else {
-            panic!("not on TCP")
+        let SinkAddress::Tcp(address) = *sink.address() else {
+            panic!("the sink does not listen on TCP")
         };
         for _ in 0..8 {
             let replies = converse(TcpStream::connect(address).unwrap());
@@ -260,15 +269,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn on_a_unix_socket_that_is_removed() {
+    fn the_unix_socket_is_removed_on_close() {
         let path = std::env::temp_dir().join(format!("sink-{}", std::process::id()));
-        let listen = Listen::Unix(path.clone());
-        let sink = Sink::start(Settings {
+        let listen = ListenAddress::Unix(path.clone());
+        let sink = Sink::start(SinkSettings {
             listen,
-            ..Settings::default()
+            ..SinkSettings::default()
         })
         .unwrap();
-        assert_eq!(*sink.address(), Address::Unix(path.clone()));
+        assert_eq!(*sink.address(), SinkAddress::Unix(path.clone()));
         let stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         assert!(converse(stream).contains("queued as 1\r\n"));
         sink.close();

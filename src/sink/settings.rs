@@ -1,4 +1,4 @@
-//! What a sink is told before it starts.
+//! The settings of a sink.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,9 +12,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 
-use super::fault::Fault;
+use super::fault::InjectedFault;
 
-/// What EHLO offers where nothing else is said; STARTTLS and AUTH come with their settings.
+/// The default lines of the EHLO reply after the first. The sink adds STARTTLS if its settings
+/// include a certificate for STARTTLS, and AUTH if they include credentials.
 pub const EXTENSIONS: [&str; 7] = [
     "PIPELINING",
     "SIZE 104857600",
@@ -25,39 +26,41 @@ pub const EXTENSIONS: [&str; 7] = [
     "DSN",
 ];
 
-/// Where the sink listens.
+/// The address on which the sink listens.
 #[derive(Debug, Clone)]
-pub enum Listen {
-    /// On TCP; port 0 takes any free one.
+pub enum ListenAddress {
+    /// The host and the port. For port 0, the operating system selects a free port.
     Tcp(String, u16),
-    /// On a unix socket, which is made there and removed at the end.
+    /// The path of a unix socket. The sink creates the socket when it starts and removes it when it
+    /// closes.
     Unix(PathBuf),
 }
 
-/// When TLS begins.
+/// The point at which TLS starts on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
-    /// After STARTTLS (RFC 3207).
+    /// After the command STARTTLS (RFC 3207).
     StartTls,
-    /// With the connection (RFC 8314).
+    /// As soon as the connection is open (RFC 8314).
     Implicit,
 }
 
-/// The sink's side of TLS.
+/// The TLS settings of the sink.
 #[derive(Clone)]
-pub struct Tls {
-    /// When it begins.
+pub struct ServerTls {
+    /// The point at which TLS starts.
     pub encryption: Encryption,
-    /// What makes the handshake.
+    /// The object that performs the TLS handshake.
     pub acceptor: TlsAcceptor,
 }
 
-impl Tls {
+impl ServerTls {
     /// Reads the certificate chain and the private key from PEM.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` where a text is not PEM, lacks its part, or the two do not fit.
+    /// `InvalidInput` if `certificate` contains no certificate in PEM, if `key` contains no private
+    /// key in PEM, or if the key does not belong to the certificate.
     pub fn from_pem(encryption: Encryption, certificate: &[u8], key: &[u8]) -> io::Result<Self> {
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
@@ -75,10 +78,10 @@ impl Tls {
     }
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_tuple("Tls")
+            .debug_tuple("ServerTls")
             .field(&self.encryption)
             .finish()
     }
@@ -88,34 +91,36 @@ fn invalid(what: &str, error: &dyn fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what}: {error}"))
 }
 
-/// Everything that can be said.
-pub struct Settings {
-    /// Where to listen.
-    pub listen: Listen,
-    /// LMTP instead of SMTP.
+/// All settings of a sink.
+pub struct SinkSettings {
+    /// The address to listen on.
+    pub listen: ListenAddress,
+    /// Whether the sink uses LMTP instead of SMTP.
     pub lmtp: bool,
-    /// The lines of EHLO behind the first, without AUTH and STARTTLS, which come by themselves.
+    /// The lines of the EHLO reply after the first. The sink adds AUTH if `credentials` is not
+    /// empty, and STARTTLS if `tls` contains `Encryption::StartTls`.
     pub extensions: Vec<String>,
-    /// How long each direction takes.
+    /// The latency that the sink adds to each byte, in each direction.
     pub latency: Duration,
-    /// The faults, the first that fits first.
-    pub faults: Vec<Fault>,
-    /// TLS, where there is a certificate.
-    pub tls: Option<Tls>,
-    /// User names and passwords (or tokens); where there are any, MAIL needs AUTH before it.
+    /// The injected faults. If several faults match a command, the first one is injected.
+    pub faults: Vec<InjectedFault>,
+    /// The TLS settings; `None` means a sink without TLS.
+    pub tls: Option<ServerTls>,
+    /// The password or token of each user, by user name. Unless the map is empty, the sink accepts
+    /// MAIL only after a successful AUTH.
     pub credentials: HashMap<String, String>,
-    /// Whether accepted messages are kept.
+    /// Whether the sink stores accepted messages.
     pub store: bool,
-    /// Whether the bytes of each client are kept.
+    /// Whether the sink stores the bytes that each client sends.
     pub wire: bool,
-    /// How many threads serve connections; at least one.
+    /// The number of threads that serve connections. The minimum is 1.
     pub threads: usize,
 }
 
-impl Default for Settings {
+impl Default for SinkSettings {
     fn default() -> Self {
         Self {
-            listen: Listen::Tcp("127.0.0.1".to_owned(), 0),
+            listen: ListenAddress::Tcp("127.0.0.1".to_owned(), 0),
             lmtp: false,
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             latency: Duration::ZERO,

@@ -1,65 +1,56 @@
 """Fixtures of the command line's tests."""
 
-import io
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from commandline import CSV, EML, ONCE, Command, Relay
-from rapidsmtp import cli
+import processes
+from commandline import Command, Relays, ScriptedRelay, wait_for_threads
 
 
 @pytest.fixture
-def command(tmp_path: Path, half: str) -> Command:
-    return Command(tmp_path, half)
+def command(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return the command line, in a directory that is also the test's working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, backend)
 
 
 @pytest.fixture
-def relays() -> Iterator[Callable[..., Relay]]:
-    made: list[Relay] = []
+def plain_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return the command line, for tests that do not depend on the backend."""
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, "python")
 
-    def make(*arguments: Any) -> Relay:
-        made.append(Relay(*arguments))
-        return made[-1]
 
-    yield make
-    for relay in made:
+@pytest.fixture
+def relays() -> Iterator[Relays]:
+    """Yield a function that starts a scripted relay."""
+    started: list[ScriptedRelay] = []
+
+    def start(*arguments: Any) -> ScriptedRelay:
+        started.append(ScriptedRelay(*arguments))
+        return started[-1]
+
+    yield start
+    for relay in started:
         relay.close()
 
 
-class Here:
-    """Runs the command line in this process, in a directory with a template and a list."""
-
-    def __init__(
-        self, directory: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
-    ) -> None:
-        self.directory = directory
-        self._capsys, self._patch = capsys, patch
-        patch.chdir(directory)
-        self.write("letter.eml", EML)
-        self.write("list.csv", CSV)
-
-    def write(self, name: str, text: str | bytes) -> None:
-        data = text if isinstance(text, bytes) else text.encode()
-        (self.directory / name).write_bytes(data)
-
-    def __call__(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        self._patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        status = cli.main(arguments)
-        output = self._capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, status, output.out, output.err)
-
-    def send(self, url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        files = ("--template", "letter.eml", "--to", "list.csv")
-        return self("send", "--relay", url, *files, *ONCE, *arguments)
+@pytest.fixture(autouse=True)
+def no_process_remains() -> Iterator[None]:
+    """Kill, at the end of each test, the processes that a failed test has left running."""
+    yield
+    processes.kill_remaining()
 
 
-@pytest.fixture
-def here(
-    tmp_path: Path, half: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Here:
-    """For what needs no process of its own: it is much quicker than `command`."""
-    return Here(tmp_path, capsys, monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def no_thread_remains() -> Iterator[None]:
+    """Check at the end of each module that no thread remains.
+
+    The threads of a command end shortly after the command. A check after each command would take
+    too long.
+    """
+    yield
+    wait_for_threads()

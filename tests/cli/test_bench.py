@@ -1,10 +1,8 @@
-"""`rapidsmtp bench`: small runs, its table, its JSON and its picture."""
+"""`rapidsmtp bench`: small measurements, the table, JSON and the drawing."""
 
 import json
 import signal
 import socket
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from commandline import Command, Relay, accept, one_line
-from rapidsmtp.cli.measure import ROUNDS, Mailing, Measurement, Work
-from rapidsmtp.cli.plot import plot
+from commandline import Command, Relays, ScriptedRelay, accept, is_rate, one_line
+from rapidsmtp.cli.bench.measure import ROUNDS, Measurement, MessageSource, Workload
+from rapidsmtp.cli.bench.plot import plot
 from rapidsmtp.testing import Sink
 
 SVG = "{http://www.w3.org/2000/svg}"
 SMALL = ("--seconds", "1", "--sizes", "300", "--recipients", "2", "--latency", "0")
 
 
-def ways(half: str) -> list[str]:
-    modes = ["stream", "window 64"] if half == "rust" else ["transaction"]
+def competitors(backend: str) -> list[str]:
+    modes = ["stream", "window 64"] if backend == "rust" else ["transaction"]
     return ["smtplib", "drop-in", *(f"Sender, {mode}" for mode in modes)]
 
 
@@ -32,46 +30,47 @@ def run(command: Command, *arguments: str) -> dict[str, Any]:
     return json.loads(result.stdout)  # type: ignore[no-any-return]
 
 
-def test_table(command: Command, half: str) -> None:
+def test_table(command: Command, backend: str) -> None:
     result = command("bench", *SMALL)
     assert result.returncode == 0, result.stderr
     first, *lines = result.stdout.splitlines()
-    assert f"({half} half), CPython" in first and "CPUs" in first
+    assert f"({backend} backend), CPython" in first and "CPUs" in first
     assert "300 B, 2 recipients" in result.stdout
-    for name in ways(half):
+    for name in competitors(backend):
         (line,) = (line for line in lines if f"  {name}  " in line)
-        a_second, times = line.split()[-2:]
-        assert float(a_second) > 0 and float(times) > 0
+        per_second, times = line.split()[-2:]
+        assert float(per_second) > 0 and float(times) > 0
         assert name != "smtplib" or times == "1.0"
 
 
-def test_json(command: Command, half: str) -> None:
+def test_json(command: Command, backend: str) -> None:
     report = run(command, *SMALL, "--connections", "2")
-    assert (report["half"], report["connections"]) == (half, 2) and report["cpus"] > 0
-    assert [each["by"] for each in report["results"]] == ways(half)
-    slowest = report["results"][0]["messages_per_second"]
+    assert (report["backend"], report["connections"]) == (backend, 2) and report["cpus"] > 0
+    assert [each["by"] for each in report["results"]] == competitors(backend)
+    base = report["results"][0]["messages_per_second"]
     for each in report["results"]:
         assert (each["size"], each["recipients"], each["not_accepted"]) == (300, 2, 0)
         assert len(each["turns"]) == ROUNDS and each["messages"] >= ROUNDS
         assert sorted(each["turns"])[1] == each["messages_per_second"]
-        ratio = each["messages_per_second"] / slowest
-        assert each["times_smtplib"] == pytest.approx(ratio, rel=0.01, abs=0.01)
+        assert is_rate(each["times_smtplib"], 0.01, each["messages_per_second"], base, 0.05)
 
 
 @pytest.mark.rust
-def test_latency_is_waited_for(tmp_path: Path) -> None:
+def test_latency_is_simulated(tmp_path: Path) -> None:
     arguments = ("--sizes", "300", "--recipients", "1", "--latency", "10ms", "--seconds", "2")
     report = run(Command(tmp_path, "rust"), *arguments, "--pipelining", "stream,window")
-    by_name = {each["by"]: each["messages_per_second"] for each in report["results"]}
+    # Compare the fastest turn of each sender, because a busy machine makes turns slower, never
+    # faster.
+    by_name = {each["by"]: max(each["turns"]) for each in report["results"]}
     assert report["results"][0]["round_trip_seconds"] == 0.02
-    # MAIL, RCPT, DATA and the body: four round trips.
+    # smtplib needs four round trips: MAIL, RCPT, DATA and the body.
     assert by_name["smtplib"] <= 1 / 0.08
     assert by_name["smtplib"] < by_name["drop-in"] < by_name["Sender, stream"]
     assert by_name["Sender, stream"] < by_name["Sender, window 64"]
 
 
-def test_plot(command: Command, half: str) -> None:
-    (command.directory / "bench.svg").write_text("what was there before")
+def test_plot(command: Command, backend: str) -> None:
+    (command.directory / "bench.svg").write_text("an old drawing")
     run(command, *SMALL, "--plot", "bench.svg")
     root = ElementTree.parse(command.directory / "bench.svg").getroot()
     assert root.tag == f"{SVG}svg" and root.get("role") == "img"
@@ -81,15 +80,15 @@ def test_plot(command: Command, half: str) -> None:
         (f"{SVG}desc", named[1]),
     ]
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.get("class") != "page"]
-    assert len(bars) == len(ways(half))
+    assert len(bars) == len(competitors(backend))
     described = root.findtext(f"{SVG}desc") or ""
-    assert all(name in described for name in ways(half))
+    assert all(name in described for name in competitors(backend))
 
 
-def test_a_bar_ten_times_as_fast_is_one_step_longer() -> None:
-    work = Work(300)
+def test_bars_have_a_logarithmic_scale() -> None:
+    workload = Workload(300)
     rates = {"smtplib": 12.0, "<b>&\x1b": 120.0, "third": 1200.0, "failed": 0.0}
-    found = [Measurement(work, name, 1, rounds=[rate]) for name, rate in rates.items()]
+    found = [Measurement(workload, name, 1, rounds=[rate]) for name, rate in rates.items()]
     root = ElementTree.fromstring(plot(found, "a < b"))
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.get("class") != "page"]
     first, second, third = (float(bar.get("width") or 0) for bar in bars)
@@ -101,24 +100,24 @@ def test_a_bar_ten_times_as_fast_is_one_step_longer() -> None:
 
 @pytest.mark.parametrize("size", [300, 301, 377, 38_000])
 def test_messages_have_their_size_and_differ(size: int) -> None:
-    messages = Mailing("a@example.com", ["b@example.com"], size).take(65)
+    messages = MessageSource("a@example.com", ["b@example.com"], size).take(65)
     assert {len(message.data) for message in messages} == {size}
     assert len({message.data for message in messages}) == 64
     data = messages[0].data
     assert data.endswith(b"\r\n") and data.count(b"\r") == data.count(b"\n") == data.count(b"\r\n")
 
 
-# Against a relay of the user's
+# With --relay
 
 
 @pytest.mark.rust
-def test_a_relay_gets_as_many_as_was_said(command: Command, half: str) -> None:
+def test_the_relay_gets_the_stated_number_of_messages(command: Command, backend: str) -> None:
     with Sink() as sink:
         extra = ("--to", "me@example.com", "--messages", "7", "--sizes", "300,1KB")
         result = command("bench", "--relay", sink.url, *extra, "--sender", "you@example.com")
         assert result.returncode == 0, result.stderr
-        said = "42 messages of 300 B and 1 KB go to me@example.com through "
-        assert said in result.stdout and "from you@example.com" in result.stdout
+        notice = "sending 42 messages of 300 B and 1 KB to me@example.com through "
+        assert notice in result.stdout and "from you@example.com" in result.stdout
         assert len(sink.messages) == 42
         assert {(each.sender, *each.recipients) for each in sink.messages} == {
             ("you@example.com", "me@example.com")
@@ -127,10 +126,8 @@ def test_a_relay_gets_as_many_as_was_said(command: Command, half: str) -> None:
         assert sorted({len(each.data) for each in sink.messages}) == [300, 1000]
 
 
-def test_what_a_relay_refuses_is_not_in_the_figures(
-    command: Command, relays: Callable[..., Relay]
-) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_refused_messages_are_not_counted_as_sent(command: Command, relays: Relays) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return "550 5.1.1 no" if line[:4].upper() == "RCPT" else accept(relay, line)
 
     extra = ("--to", "me@example.com", "--messages", "2", "--sizes", "300", "--json")
@@ -141,9 +138,25 @@ def test_what_a_relay_refuses_is_not_in_the_figures(
     assert {each["messages_per_second"] for each in report["results"]} == {0.0}
 
 
+# Code that makes `bench` print a line when the measurement starts. The test then interrupts it.
+ANNOUNCE = """
+import sys
+from rapidsmtp.cli.bench import command
+def measure(*arguments, measure=command.measure_by_time):
+    print("started", file=sys.stderr, flush=True)
+    return measure(*arguments)
+command.measure_by_time = measure
+"""
+
+
 def test_interrupted(command: Command) -> None:
-    process = command.start("bench", "--json", "--seconds", "600", "--latency", "0")
-    time.sleep(3)
+    arguments = ("bench", "--json", "--seconds", "600", "--latency", "0")
+    process = command.start(*arguments, prepare=ANNOUNCE)
+    assert process.stderr is not None
+    lines: list[str] = []
+    while "started\n" not in lines:
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "rapidsmtp: interrupted" in errors
@@ -158,40 +171,46 @@ RELAY = ("--relay", "smtp://127.0.0.1:1")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (RELAY, "--relay needs --to"),
-        ((*RELAY, "--to", "a@example.com"), "--relay needs --messages"),
-        ((*RELAY, "--to", "a@example.com", "--messages", "0"), "above zero"),
+        (RELAY, "--relay needs --to ADDRESS"),
+        ((*RELAY, "--to", "a@example.com"), "--relay needs --messages N"),
+        (
+            (*RELAY, "--to", "a@example.com", "--messages", "0"),
+            "--messages: 0 is too small: the minimum is 1",
+        ),
         ((*RELAY, "--to", "a@example.com", "--messages", "1"), "at least 2"),
         ((*RELAY, "--to", "a\r\n@b", "--messages", "9"), "--to: "),
-        ((*RELAY, "--to", "nobody", "--messages", "9"), "'nobody' is no plain address"),
+        (
+            (*RELAY, "--to", "nobody", "--messages", "9"),
+            "--to: 'nobody' is not an ASCII address like me@example.com",
+        ),
         (
             (*RELAY, "--to", "a@b", "--messages", "9", "--recipients", "3"),
-            "the command's own server",
+            "--recipients works with the local server only, not with --relay",
         ),
         (
             (*RELAY, "--to", "a@b", "--messages", "9", "--latency", "1ms"),
-            "the command's own server",
+            "--latency works with the local server only, not with --relay",
         ),
         (("--relay", "http://x", "--to", "a@b", "--messages", "9"), "must begin with smtp://"),
-        (("--to", "a@example.com"), "--to goes with --relay"),
-        (("--messages", "9"), "--messages goes with --relay"),
-        (("--sizes", "huge"), "'huge' is no size"),
-        (("--sizes", "10"), "10: it must be from 300 bytes"),
+        (("--to", "a@example.com"), "--to needs --relay"),
+        (("--messages", "9"), "--messages needs --relay"),
+        (("--sizes", "huge"), "'huge' is not a size; write it like 300 or 38KB"),
+        (("--sizes", "10"), "10: a size must be from 300 bytes to 50 MB"),
         (("--sizes", "60MB"), "to 50 MB"),
-        (("--recipients", "0"), "above zero"),
-        (("--recipients", "101"), "at most 100"),
-        (("--latency", "soon"), "'soon' is no time"),
-        (("--pipelining", "warp"), "'warp' is no mode"),
+        (("--recipients", "0"), "too small: the minimum is 1"),
+        (("--recipients", "101"), "101 is too large: the maximum is 100"),
+        (("--latency", "soon"), "'soon' is not a duration; write it like 20ms or 0.02s"),
+        (("--pipelining", "warp"), "'warp' is not a pipelining mode; use one of auto, off, "),
         (("--connections", "none"), "'none' is not a whole number"),
-        (("--seconds", "0"), "--seconds: it must be above 0"),
-        (("--plot", "absent/bench.svg"), "absent/bench.svg: No such file"),
+        (("--seconds", "0"), "--seconds: the duration must be above 0"),
+        (("--plot", "absent/bench.svg"), "--plot absent/bench.svg: No such file"),
     ],
 )
 def test_bad_input(command: Command, arguments: tuple[str, ...], expected: str) -> None:
     one_line(command("bench", *arguments), expected)
 
 
-def test_a_relay_that_is_not_there(command: Command) -> None:
+def test_a_relay_that_is_not_reachable(command: Command) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as unused:
         port = unused.getsockname()[1]
     extra = ("--to", "a@example.com", "--messages", "2", "--json")

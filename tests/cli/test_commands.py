@@ -1,6 +1,7 @@
-"""The commands beside `send`."""
+"""`--version`, `--help`, `run` and `sink`."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -8,16 +9,41 @@ import rapidsmtp
 from commandline import Command, one_line
 
 
-def test_version(command: Command, half: str) -> None:
+def test_version(command: Command, backend: str) -> None:
     result = command("--version")
     assert result.returncode == 0
-    assert result.stdout.startswith(f"rapidsmtp {rapidsmtp.__version__} ({half} half), ")
+    assert result.stdout.startswith(f"rapidsmtp {rapidsmtp.__version__} ({backend} backend), ")
+
+
+def test_version_of_a_process(plain_command: Command) -> None:
+    result = plain_command.run("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"rapidsmtp {rapidsmtp.__version__} (python backend), ")
 
 
 @pytest.mark.parametrize("name", ["send", "demo", "bench", "run", "sink"])
 def test_help_has_an_example(command: Command, name: str) -> None:
     result = command(name, "--help")
     assert result.returncode == 0 and f"rapidsmtp {name}" in result.stdout.split("example:")[1]
+
+
+LOADED = """
+import atexit, sys, rapidsmtp
+before = set(sys.modules)
+atexit.register(lambda: print(*sorted(set(sys.modules) - before), file=sys.stderr))
+"""
+
+
+@pytest.mark.parametrize("name", ["send", "bench", "demo"])
+def test_help_does_not_load_the_engine_or_templates(plain_command: Command, name: str) -> None:
+    process = plain_command.start(name, "--help", prepare=LOADED)
+    _, errors = process.communicate(timeout=60)
+    *_, loaded = errors.splitlines()
+    own = {each for each in loaded.split() if each.startswith("rapidsmtp.")}
+    light = {"rapidsmtp._models", "rapidsmtp._models.settings"}
+    assert {each for each in own if not each.startswith("rapidsmtp.cli")} <= light
+    heavy = {"asyncio", "jinja2", "prometheus_client", "rich", "subprocess", "tempfile"}
+    assert not heavy & set(loaded.split())
 
 
 PROGRAM = """
@@ -30,34 +56,32 @@ sys.exit(int(sys.argv[1]))
 
 
 @pytest.mark.parametrize("way", [("program.py",), ("-m", "program")])
-def test_run(command: Command, way: tuple[str, ...]) -> None:
-    command.write("program.py", PROGRAM)
-    command.write("neighbour.py", "print('found')")
-    result = command("run", *way, "7", "--flag", "-m", "--", "--verify", "--")
+def test_run(plain_command: Command, way: tuple[str, ...]) -> None:
+    plain_command.write("program.py", PROGRAM)
+    plain_command.write("neighbour.py", "print('found')")
+    result = plain_command.run("run", *way, "7", "--flag", "-m", "--", "--verify", "--")
     assert result.returncode == 7, result.stderr
-    expected = (
-        "['7', '--flag', '-m', '--', '--verify', '--'] __main__ True rapidsmtp.client\nfound\n"
-    )
-    assert result.stdout == expected
+    arguments = "['7', '--flag', '-m', '--', '--verify', '--']"
+    assert result.stdout == f"{arguments} __main__ True {rapidsmtp.SMTP.__module__}\nfound\n"
 
 
-def test_run_leaves_a_leading_separator_to_the_script(command: Command) -> None:
-    command.write("-odd.py", "import sys\nprint(sys.argv)\n")
-    result = command("run", "--", "-odd.py", "--", "x")
+def test_run_leaves_a_leading_separator_to_the_script(plain_command: Command) -> None:
+    plain_command.write("-odd.py", "import sys\nprint(sys.argv)\n")
+    result = plain_command.run("run", "--", "-odd.py", "--", "x")
     assert result.stdout == "['-odd.py', '--', 'x']\n", result.stderr
-    one_line(command("run"), "SCRIPT")
-    assert "example:" in command("run", "--verify", "--help").stdout
+    one_line(plain_command("run"), "SCRIPT")
+    assert "example:" in plain_command("run", "--verify", "--help").stdout
 
 
-def test_run_without_a_script(command: Command) -> None:
-    one_line(command("run", "absent.py"), "absent.py: no such file")
-    one_line(command("run", "-m", "absent_module"), "no module named absent_module")
+def test_run_without_a_script(plain_command: Command) -> None:
+    one_line(plain_command("run", "absent.py"), "absent.py: no such file")
+    one_line(plain_command.run("run", "-m", "absent_module"), "no module named absent_module")
+    one_line(plain_command.run("run", "-m", "..nonsense"), "no module named ..nonsense")
 
 
-def test_sink(command: Command, half: str) -> None:
-    if half == "python":
-        one_line(command("sink"), "needs the compiled half")
-        return
+@pytest.mark.rust
+def test_sink(tmp_path: Path) -> None:
+    command = Command(tmp_path, "rust")
     process = command.start("sink")
     assert process.stdout is not None
     url = process.stdout.readline().strip()

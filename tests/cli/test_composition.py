@@ -1,12 +1,10 @@
-"""`rapidsmtp send` without --template: the message is made of the options."""
+"""`rapidsmtp send` without --template: the options describe the message."""
 
 import email
 import email.policy
 import os
 import socket
-import subprocess
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from commandline import ONCE, Command, Relay, one_line
+from commandline import ONCE, Command, Relays, ScriptedRelay, one_line
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 PARTS = ("--from", "News <news@example.com>", "--subject", "Hi {{ name }}", "--text", "news.txt")
@@ -42,8 +40,8 @@ def text_of(message: EmailMessage, kind: str) -> str:
 
 
 def sent(
-    command: Command, relays: Callable[..., Relay], *arguments: str
-) -> tuple[list[EmailMessage], Relay]:
+    command: Command, relays: Relays, *arguments: str
+) -> tuple[list[EmailMessage], ScriptedRelay]:
     relay = relays()
     to = ("--to", "list.csv", "--no-warnings", *ONCE)
     result = command("send", "--relay", relay.url, *to, *arguments)
@@ -51,7 +49,7 @@ def sent(
     return [parsed(f"{body}\n") for body in relay.bodies], relay
 
 
-def test_a_plain_message(command: Command, relays: Callable[..., Relay]) -> None:
+def test_a_plain_message(command: Command, relays: Relays) -> None:
     messages, relay = sent(command, relays, *PARTS)
     assert [message["To"] for message in messages] == [
         f"{name}@example.com" for name in ("anna", "bo", "cy")
@@ -64,7 +62,7 @@ def test_a_plain_message(command: Command, relays: Callable[..., Relay]) -> None
     assert sum(line.upper() == "MAIL FROM:<NEWS@EXAMPLE.COM>" for line in relay.lines) == 3
 
 
-def test_all_the_parts(command: Command, relays: Callable[..., Relay]) -> None:
+def test_all_parts(command: Command, relays: Relays) -> None:
     messages, relay = sent(
         command, relays, *PARTS, "--html", "news.html", "--inline", "logo=logo.png",
         "--attach", "agenda.pdf", "--attach", "terms.txt",
@@ -86,21 +84,21 @@ def test_all_the_parts(command: Command, relays: Callable[..., Relay]) -> None:
     assert attached["terms.txt"].get_payload(decode=True) == b"The terms: {{ not a field }}\n"
 
 
-def test_a_text_from_a_pipe(command: Command, relays: Callable[..., Relay]) -> None:
+def test_a_text_from_standard_input(command: Command, relays: Relays) -> None:
     relay = relays()
     arguments = ("--to", "list.csv", *PARTS[:4], "--text", "-", "--limit", "1", "--json")
-    process = command.start("send", "--relay", relay.url, *arguments, stdin=subprocess.PIPE)
-    process.communicate("Dear {{ name }}, from a pipe\n", timeout=60)
-    assert process.returncode == 0 and "Dear Anna, from a pipe" in relay.bodies[0]
+    text = "Dear {{ name }}, from standard input\n"
+    result = command("send", "--relay", relay.url, *arguments, stdin=text)
+    assert result.returncode == 0 and "Dear Anna, from standard input" in relay.bodies[0]
 
 
-def test_html_alone(here: Any) -> None:
-    result = here(
+def test_html_without_plain_text(command: Command) -> None:
+    result = command(
         "send", "--to", "list.csv", *PARTS[:4], "--html", "news.html", "--preview", "1",
         "--no-warnings",
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
-    message = parsed((here.directory / "preview/1.eml").read_text())
+    message = parsed((command.directory / "preview/1.eml").read_text())
     assert message.get_content_type() == "text/html" and "Anna" in text_of(message, "html")
 
 
@@ -110,66 +108,85 @@ WITHOUT = {name: PARTS[:at] + PARTS[at + 2 :] for at, name in enumerate(PARTS) i
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "no message: give --template FILE.eml, or --from, --subject and --text or --html"),
-        (("--template", "letter.eml", *PARTS), "--from does not go with --template"),
-        (("--template", "letter.eml", "--html", "x"), "--html does not go with --template"),
-        (("--template", "letter.eml", "--attach", "x"), "--attach does not go with --template"),
-        (("--template", "letter.eml", "--address", ""), "--address does not go with --template"),
-        (WITHOUT["--from"], "no --from, which a message without --template needs"),
-        (WITHOUT["--subject"], "no --subject, which a message without --template needs"),
-        (WITHOUT["--text"], "neither --text nor --html"),
+        ((), "no message given; use --template FILE.eml, or --from, --subject and --text or"),
+        (("--template", "message.eml", *PARTS), "--from cannot be combined with --template"),
+        (("--template", "message.eml", "--html", "x"), "--html cannot be combined with --template"),
+        (
+            ("--template", "message.eml", "--attach", "x"),
+            "--attach cannot be combined with --template",
+        ),
+        (
+            ("--template", "message.eml", "--address", ""),
+            "--address cannot be combined with --template",
+        ),
+        (WITHOUT["--from"], "--from is missing; a message without --template needs it"),
+        (WITHOUT["--subject"], "--subject is missing; a message without --template needs it"),
+        (WITHOUT["--text"], "--text and --html are missing; a message without --template"),
         ((*PARTS, "--text", "absent.txt"), "--text absent.txt: No such file"),
         ((*PARTS, "--text", "."), "--text .: Is a directory"),
-        ((*PARTS, "--text", "logo.png"), "--text logo.png: not in UTF-8"),
-        ((*PARTS, "--text", "nul.txt"), "--text nul.txt: a NUL byte"),
+        ((*PARTS, "--text", "logo.png"), "--text logo.png: the text is not UTF-8"),
+        ((*PARTS, "--text", "nul.txt"), "--text nul.txt: the text contains a NUL byte"),
         ((*PARTS, "--html", "absent.html"), "--html absent.html: No such file"),
         ((*PARTS, "--html", "broken.html"), "text/html part"),
         ((*PARTS, "--attach", "absent.pdf"), "absent.pdf: No such file"),
         ((*PARTS, "--attach", "."), ".: Is a directory"),
         ((*PARTS, "--inline", "logo=logo.png"), "--inline needs --html"),
-        ((*PARTS, "--html", "news.html", "--inline", "logo.png"), "must be like logo=logo.png"),
-        ((*PARTS, "--html", "news.html", "--inline", "a>b=logo.png"), "must be like logo="),
+        (
+            (*PARTS, "--html", "news.html", "--inline", "logo.png"),
+            "--inline 'logo.png' is not of the form NAME=FILE",
+        ),
+        (
+            (*PARTS, "--html", "news.html", "--inline", "a>b=logo.png"),
+            "is not of the form NAME=FILE",
+        ),
         ((*PARTS, "--html", "news.html", "--inline", "logo=x.png"), "x.png: No such file"),
         (
             (*PARTS, "--html", "news.html", "--inline", "a=logo.png", "--inline", "a=logo.png"),
-            "--inline a: given twice",
+            "--inline a is given twice",
         ),
-        ((*PARTS, "--header", "no colon"), "--header 'no colon': it must be one line like"),
-        ((*PARTS, "--header", "X Y: z"), "--header 'X Y: z': it must be one line like"),
-        ((*PARTS, "--header", "X: a\nBcc: b@example.com"), "it must be one line like"),
-        ((*PARTS, "--header", "X: 1", "--header", "x: 2"), "--header x: given twice"),
+        ((*PARTS, "--header", "no colon"), "--header 'no colon' is not one line of the form"),
+        ((*PARTS, "--header", "X Y: z"), "--header 'X Y: z' is not one line of the form"),
+        ((*PARTS, "--header", "X: a\nBcc: b@example.com"), "is not one line of the form"),
+        ((*PARTS, "--header", "X: 1", "--header", "x: 2"), "--header x is given twice"),
         ((*PARTS, "--header", "From: other@example.com"), "more than one From"),
-        ((*PARTS, "--header", "Content-Type: text/plain"), "Content-Type is made by compose"),
+        (
+            (*PARTS, "--header", "Content-Type: text/plain"),
+            "Content-Type cannot be set: compose writes it",
+        ),
         ((*PARTS, "--header", "X: {{ name"), "header X"),
         ((*PARTS, "--subject", "{% include 'x' %}"), "header Subject"),
         ((*PARTS, "--subject", "{{ surname }}"), "no column 'surname'"),
         ((*PARTS, "--address", "{{ mail }}"), "no column 'mail'"),
         ((*PARTS, "--from", "nobody"), "'nobody' is not an address"),
-        ((*PARTS, "--text", "-", "--to", "-"), "the standard input can be one of"),
+        (
+            (*PARTS, "--text", "-", "--to", "-"),
+            "only one of --text, --html and --to can read standard input",
+        ),
     ],
 )
-def test_bad_options(here: Any, arguments: tuple[str, ...], expected: str) -> None:
-    here.write("nul.txt", b"Dear\0")
-    here.write("broken.html", "<p>{% if x %}</p>")
-    one_line(here("send", "--to", "list.csv", "--dry-run", *arguments), expected)
+def test_bad_options(command: Command, arguments: tuple[str, ...], expected: str) -> None:
+    command.write("nul.txt", b"Dear\0")
+    command.write("broken.html", "<p>{% if x %}</p>")
+    one_line(command("send", "--to", "list.csv", "--dry-run", *arguments), expected)
 
 
-def test_an_unreadable_attachment(here: Any) -> None:
-    # Nobody can open a socket like a file, and root can open everything else.
+def test_an_unreadable_attachment(command: Command) -> None:
+    # The attachment is a socket, because even root cannot open a socket as a file. Tests may run as
+    # root, who can open any other file.
     with closing(socket.socket(socket.AF_UNIX)) as unreadable:
         unreadable.bind("agenda.sock")
         arguments = ("--to", "list.csv", *PARTS, "--attach", "agenda.sock", "--dry-run")
-        one_line(here("send", *arguments), "agenda.sock: No such device or address")
+        one_line(command("send", *arguments), "agenda.sock: No such device or address")
 
 
 @pytest.mark.parametrize("option", ["--text", "--attach"])
-def test_a_file_that_is_a_pipe(here: Any, option: str) -> None:
-    """As in `--attach <(command)`, which can be read once."""
+def test_a_file_may_be_a_pipe(command: Command, option: str) -> None:
+    """Read a part from a pipe, as in `--attach <(command)`. A pipe can be read only once."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_bytes, args=[b"from a pipe {{ name }}\n"])
     writer.start()
     arguments = ("--to", "list.csv", *PARTS, option, "pipe", "--preview", "1", "--no-warnings")
-    result = here("send", *arguments)
+    result = command("send", *arguments)
     writer.join()
     assert (result.returncode, result.stderr) == (0, "")
     message = parsed(Path("preview/1.eml").read_text())
@@ -180,5 +197,8 @@ def test_a_file_that_is_a_pipe(here: Any, option: str) -> None:
         assert attached.get_content() == b"from a pipe {{ name }}\n"
 
 
-def test_no_relay(here: Any) -> None:
-    one_line(here("send", "--to", "list.csv", *PARTS), "no --relay, which only --preview and")
+def test_no_relay(command: Command) -> None:
+    one_line(
+        command("send", "--to", "list.csv", *PARTS),
+        "--relay is missing; only --preview and --dry-run work without it",
+    )

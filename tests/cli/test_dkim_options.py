@@ -2,9 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dkim as dkimpy
 import pytest
@@ -16,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from commandline import ONCE, Command, Relay, one_line
-from rapidsmtp import _core
+from commandline import ONCE, Command, Relays, one_line
+from rapidsmtp import _backend
 
-FILES = ("--template", "letter.eml", "--to", "list.csv")
+FILES = ("--template", "message.eml", "--to", "list.csv")
 KEY = Ed25519PrivateKey.generate()
 SEED = base64.b64encode(KEY.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -45,8 +43,8 @@ def files(tmp_path: Path) -> None:
 @pytest.mark.rust
 @pytest.mark.parametrize("key", ["key.pem", "seed.txt"])
 @pytest.mark.parametrize("way", [FILES, PARTS])
-def test_every_message_is_signed(here: Any, key: str, way: tuple[str, ...]) -> None:
-    result = here("send", *way, *SIGN, "--dkim-key", key, "--preview", "3", "--no-warnings")
+def test_every_message_is_signed(command: Command, key: str, way: tuple[str, ...]) -> None:
+    result = command("send", *way, *SIGN, "--dkim-key", key, "--preview", "3", "--no-warnings")
     assert (result.returncode, result.stderr) == (0, "")
     for number in (1, 2, 3):
         data = Path(f"preview/{number}.eml").read_bytes()
@@ -55,7 +53,7 @@ def test_every_message_is_signed(here: Any, key: str, way: tuple[str, ...]) -> N
 
 
 @pytest.mark.rust
-def test_what_arrives_is_signed(command: Command, relays: Callable[..., Relay]) -> None:
+def test_delivered_messages_are_signed(command: Command, relays: Relays) -> None:
     relay = relays()
     result = command("send", "--relay", relay.url, *FILES, *SIGN, *ONCE)
     assert (result.returncode, result.stderr, len(relay.bodies)) == (0, "", 3)
@@ -64,24 +62,29 @@ def test_what_arrives_is_signed(command: Command, relays: Callable[..., Relay]) 
 
 
 @pytest.mark.rust
-def test_alignment(here: Any) -> None:
+def test_alignment(command: Command) -> None:
     other = ("--dkim-domain", "example.net", "--dry-run")
-    result = here("send", *FILES, *SIGN, *other)
+    result = command("send", *FILES, *SIGN, *other)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 0
-    assert "From is of example.com and the DKIM signature of example.net: not aligned" in line
+    assert "From is example.com, but the DKIM signature is for example.net: not aligned" in line
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (SIGN[:4], "no --dkim-key, which a DKIM signature needs"),
-        (SIGN[:2] + SIGN[4:], "no --dkim-selector, which a DKIM signature needs"),
-        (SIGN[2:], "no --dkim-domain, which a DKIM signature needs"),
+        (
+            SIGN[:4],
+            "--dkim-key is missing; a DKIM signature needs --dkim-domain, --dkim-selector, ",
+        ),
+        (SIGN[:2] + SIGN[4:], "--dkim-selector is missing; a DKIM signature needs "),
+        (SIGN[2:], "--dkim-domain is missing; a DKIM signature needs "),
     ],
 )
-def test_all_three_are_needed(here: Any, arguments: tuple[str, ...], expected: str) -> None:
-    one_line(here("send", *FILES, "--dry-run", *arguments), expected)
+def test_a_signature_needs_all_three_options(
+    command: Command, arguments: tuple[str, ...], expected: str
+) -> None:
+    one_line(command("send", *FILES, "--dry-run", *arguments), expected)
 
 
 @pytest.mark.rust
@@ -95,10 +98,10 @@ def test_all_three_are_needed(here: Any, arguments: tuple[str, ...], expected: s
         (("--dkim-selector", ""), "selector"),
     ],
 )
-def test_bad_options(here: Any, arguments: tuple[str, ...], expected: str) -> None:
-    one_line(here("send", *FILES, "--dry-run", *SIGN, *arguments), expected)
+def test_bad_options(command: Command, arguments: tuple[str, ...], expected: str) -> None:
+    one_line(command("send", *FILES, "--dry-run", *SIGN, *arguments), expected)
 
 
-def test_without_the_compiled_half(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_core, "native", lambda name: None)
-    one_line(here("send", *FILES, *SIGN, "--dry-run"), "DKIM needs the compiled half")
+def test_without_the_compiled_backend(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "native", lambda name: None)
+    one_line(command("send", *FILES, *SIGN, "--dry-run"), "DKIM needs the compiled backend")

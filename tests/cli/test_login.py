@@ -1,4 +1,4 @@
-"""Logging in and TLS: what a relay is shown, and where it ends."""
+"""Login and TLS: the lines that the relay receives, and the errors that stop the sending."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from commandline import Command, Relay, Script, accept, one_line
+from commandline import Command, Relays, Script, ScriptedRelay, accept, one_line
 from rapidsmtp.testing import Sink
 
 MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"]
@@ -25,7 +25,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls(authority: trustme.CA, tmp_path: Path) -> ssl.SSLContext:
-    """A server's settings; the authority is in ca.pem."""
+    """Return the TLS settings of a server, and write the authority's certificate to ca.pem."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -41,7 +41,7 @@ def as_user(url: str, query: str, user: str = "user@") -> str:
 
 @pytest.mark.rust
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_mechanisms_before_the_sink(
+def test_mechanisms_with_the_sink(
     command: Command, authority: trustme.CA, tls: ssl.SSLContext, mechanism: str
 ) -> None:
     pem = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
@@ -63,13 +63,13 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def answering(*steps: str) -> Script:
-    """A server that has a reply to each line of an AUTH exchange."""
+def replying(*steps: str) -> Script:
+    """Return a script that replies to each line of an AUTH exchange with the next of `steps`."""
     replies = list(steps)
 
-    def script(relay: Relay, line: str) -> str | None:
-        under_way = line.startswith("AUTH") or 0 < len(replies) < len(steps)
-        return replies.pop(0) if under_way else accept(relay, line)
+    def script(relay: ScriptedRelay, line: str) -> str | None:
+        in_exchange = line.startswith("AUTH") or 0 < len(replies) < len(steps)
+        return replies.pop(0) if in_exchange else accept(relay, line)
 
     return script
 
@@ -91,12 +91,12 @@ BEARER = "n,a=user,\x01host=127.0.0.1\x01port={port}\x01auth=Bearer geheim\x01\x
 )
 def test_mechanisms_on_the_wire(
     command: Command,
-    relays: Callable[..., Relay],
+    relays: Relays,
     mechanism: str,
     replies: list[str],
     lines: list[str],
 ) -> None:
-    relay = relays(answering(*replies), f"AUTH {mechanism.upper()}")
+    relay = relays(replying(*replies), f"AUTH {mechanism.upper()}")
     command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
     url = as_user(relay.url, f"starttls=off&auth={mechanism.upper()}")
     result = command.send(url, "--allow-plaintext-auth")
@@ -113,17 +113,18 @@ def test_mechanisms_on_the_wire(
     assert relay.lines[1 : 1 + len(expected)] == expected
 
 
-def scram_server(digest: str, binding: Callable[[Relay], bytes]) -> Script:
-    """SCRAM's server (RFC 5802 section 3) for the password "geheim"."""
+def scram_server(digest: str, binding: Callable[[ScriptedRelay], bytes]) -> Script:
+    """Return the script of a SCRAM server (RFC 5802 section 3) for the password "geheim"."""
     state: dict[str, Any] = {}
 
     def keyed(key: bytes, text: str) -> bytes:
         return hmac.new(key, text.encode(), digest).digest()
 
-    def last(relay: Relay, message: str) -> str:
+    def last(relay: ScriptedRelay, message: str) -> str:
         bare, _, proof = message.rpartition(",p=")
         bound_to = base64.b64decode(bare.split(",")[0][2:])
-        # Python's ssl cannot tell this server what RFC 9266 exports: then the proof alone counts.
+        # Python's ssl cannot export the expected value of `tls-exporter` (RFC 9266), so only the
+        # length of the client's value is checked.
         newest = getattr(relay.connection, "version", str)() == "TLSv1.3"
         exported = bound_to.startswith(b"p=tls-exporter,,") and binding is bound and newest
         assert bound_to == binding(relay) or (exported and len(bound_to) == 48)
@@ -137,7 +138,7 @@ def scram_server(digest: str, binding: Callable[[Relay], bytes]) -> Script:
         server = base64.b64encode(keyed(keyed(salted, "Server Key"), signed)).decode()
         return "334 " + encoded(f"v={server}")
 
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line.startswith("AUTH"):
             first = base64.b64decode(line.split()[2]).decode()
             state["first"] = first.split(",", 2)[2]
@@ -155,8 +156,8 @@ def scram_server(digest: str, binding: Callable[[Relay], bytes]) -> Script:
     return script
 
 
-def bound(relay: Relay) -> bytes:
-    """What a client may bind the exchange to (RFC 5929): this server's certificate."""
+def bound(relay: ScriptedRelay) -> bytes:
+    """Return the expected channel binding: a hash of the server's certificate (RFC 5929)."""
     connection = relay.connection
     assert isinstance(connection, ssl.SSLSocket)
     certificate = relay.certificate
@@ -176,12 +177,12 @@ def bound(relay: Relay) -> bytes:
 )
 def test_scram_on_the_wire(
     command: Command,
-    relays: Callable[..., Relay],
+    relays: Relays,
     tls: ssl.SSLContext,
     authority: trustme.CA,
     mechanism: str,
     digest: str,
-    binding: Callable[[Relay], bytes],
+    binding: Callable[[ScriptedRelay], bytes],
     version: str,
 ) -> None:
     tls.maximum_version = ssl.TLSVersion[version]
@@ -200,25 +201,33 @@ def test_scram_on_the_wire(
     assert len(relay.bodies) == 3
 
 
-def test_a_binding_needs_tls(command: Command, relays: Callable[..., Relay]) -> None:
+def test_channel_binding_needs_tls(command: Command, relays: Relays) -> None:
     relay = relays(accept, "AUTH SCRAM-SHA-256-PLUS")
     command.environment["RAPIDSMTP_PASSWORD"] = "geheim"
     url = as_user(relay.url, "starttls=off&auth=scram-sha-256-plus")
-    one_line(command.send(url, "--allow-plaintext-auth"), "no login")
+    one_line(command.send(url, "--allow-plaintext-auth"), "login failed")
 
 
 @pytest.mark.parametrize(
     ("user", "query", "expected"),
     [
-        ("user:geheim@", "auth=kerberos", "auth=kerberos in the relay's URL: it takes plain, "),
-        ("user:geheim@", "auth=", "auth= in the relay's URL: it takes plain, "),
-        ("", "auth=xoauth2", "no user"),
+        (
+            "user:geheim@",
+            "auth=kerberos",
+            "auth=kerberos in the relay's URL is unknown; use one of plain, ",
+        ),
+        ("user:geheim@", "auth=", "auth= in the relay's URL is unknown; use one of plain, "),
+        ("", "auth=xoauth2", "needs a user"),
         ("user@", "auth=xoauth2", "RAPIDSMTP_PASSWORD"),
-        ("user:geheim@", "starttls=off&auth=xoauth2", "does not offer AUTH XOAUTH2; it offers PL"),
+        (
+            "user:geheim@",
+            "starttls=off&auth=xoauth2",
+            "does not support AUTH XOAUTH2; it supports PL",
+        ),
     ],
 )
-def test_what_cannot_log_in(
-    command: Command, relays: Callable[..., Relay], user: str, query: str, expected: str
+def test_logins_that_are_not_possible(
+    command: Command, relays: Relays, user: str, query: str, expected: str
 ) -> None:
     relay = relays(accept, "AUTH PLAIN")
     result = command.send(as_user(relay.url, query, user), "--allow-plaintext-auth")
@@ -226,9 +235,9 @@ def test_what_cannot_log_in(
     assert "geheim" not in result.stderr and not any("AUTH" in line for line in relay.lines)
 
 
-def test_external_shows_the_certificate(
+def test_external_uses_the_client_certificate(
     command: Command,
-    relays: Callable[..., Relay],
+    relays: Relays,
     authority: trustme.CA,
     tls: ssl.SSLContext,
     tmp_path: Path,
@@ -237,32 +246,30 @@ def test_external_shows_the_certificate(
     tls.verify_mode = ssl.CERT_REQUIRED
     pem = authority.issue_cert("sender@example.com").private_key_and_cert_chain_pem
     pem.write_to_path(str(tmp_path / "own.pem"))
-    relay = relays(answering("235 ok"), "AUTH EXTERNAL", tls)
+    relay = relays(replying("235 ok"), "AUTH EXTERNAL", tls)
     url = f"{relay.url}?auth=external"
     result = command.send(url, "--ca-file", "ca.pem", "--certificate", "own.pem")
     assert result.returncode == 0, result.stderr
-    # An initial response that is empty (RFC 4954 section 4).
+    # RFC 4954 section 4: "=" is an empty initial response.
     assert relay.lines[1] == "AUTH EXTERNAL ="
     one_line(command.send(url, "--ca-file", "ca.pem"), "127.0.0.1")
 
 
-# Where it ends
+# Errors that stop the sending
 
 
-def test_no_password_in_clear_text(command: Command, relays: Callable[..., Relay]) -> None:
+def test_no_login_without_tls(command: Command, relays: Relays) -> None:
     relay = relays(accept, "AUTH PLAIN")
     host = relay.host
-    one_line(command.send(f"smtp://user:geheim@{host}"), "no STARTTLS")
-    one_line(command.send(f"smtp://user:geheim@{host}?starttls=off"), "clear text")
+    one_line(command.send(f"smtp://user:geheim@{host}"), "does not support STARTTLS")
+    one_line(command.send(f"smtp://user:geheim@{host}?starttls=off"), "--allow-plaintext-auth")
     one_line(command.send(f"smtp://user:geheim@{host}?starttls=opportunistic"), "clear text")
     assert not any(line.startswith("AUTH") for line in relay.lines)
 
 
 @pytest.mark.parametrize("reply", ["535 5.7.8 no", "534 5.7.9 too weak", "454 4.7.0 later"])
-def test_login_and_its_end_at_a_refusal(
-    command: Command, relays: Callable[..., Relay], reply: str
-) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_a_refused_login_stops_the_sending(command: Command, relays: Relays, reply: str) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return reply if line.startswith("AUTH") else accept(relay, line)
 
     relay = relays(script, "AUTH LOGIN PLAIN")
@@ -271,23 +278,22 @@ def test_login_and_its_end_at_a_refusal(
     one_line(result, f"refused the login: {reply}")
     assert "geheim" not in result.stderr and not relay.bodies
     tried = [line[:10] for line in relay.lines if line.startswith("AUTH")]
-    # What is refused for now may be tried again; another mechanism is never tried.
-    # One attempt is asked for; and another mechanism is never tried.
+    # `ONCE` allows one attempt, and a refused login is never retried with another mechanism.
     assert tried == ["AUTH PLAIN"]
 
 
-def test_an_untrusted_certificate_stops(
-    command: Command, relays: Callable[..., Relay], tls: ssl.SSLContext
+def test_an_untrusted_certificate_stops_the_sending(
+    command: Command, relays: Relays, tls: ssl.SSLContext
 ) -> None:
     relay = relays(accept, "", tls)
     one_line(command.send(relay.url), "is not trusted")
     assert relay.lines == []
-    # With its authority trusted the same server is heard.
+    # With a trusted authority, the same certificate is accepted.
     assert command.send(relay.url, "--ca-file", "ca.pem").returncode == 0
 
 
-def test_a_certificate_of_another_host_stops(
-    command: Command, relays: Callable[..., Relay], tls: ssl.SSLContext
+def test_a_certificate_of_another_host_stops_the_sending(
+    command: Command, relays: Relays, tls: ssl.SSLContext
 ) -> None:
     relay = relays(accept, "", tls)
     url = relay.url.replace("127.0.0.1", "localhost")

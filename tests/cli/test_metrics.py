@@ -1,21 +1,21 @@
-"""`rapidsmtp send --metrics-port`: the figures of a sending that is under way."""
+"""`rapidsmtp send --metrics-port`: metrics while messages are sent."""
 
 import socket
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from commandline import ONCE, Command, Relay, accept, one_line
+from commandline import ONCE, Command, Relays, ScriptedRelay, accept, one_line
 
-FILES = ("--template", "letter.eml", "--to", "list.csv")
+FILES = ("--template", "message.eml", "--to", "list.csv")
 
 
-def figures(url: str) -> dict[str, float]:
-    """What Prometheus would read there, by name and status."""
+def metrics(url: str) -> dict[str, float]:
+    """Return the metrics at a URL, by name and status."""
     text = urllib.request.urlopen(url, timeout=10).read().decode()
     return {
         " ".join([sample.name, *sample.labels.values()]): sample.value
@@ -24,10 +24,10 @@ def figures(url: str) -> dict[str, float]:
     }
 
 
-def test_figures(command: Command, relays: Callable[..., Relay]) -> None:
+def test_metrics(command: Command, relays: Relays) -> None:
     reached, looked_at = threading.Event(), threading.Event()
 
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line == "." and len(relay.bodies) >= 2:
             reached.set()
             assert looked_at.wait(30)
@@ -39,10 +39,11 @@ def test_figures(command: Command, relays: Callable[..., Relay]) -> None:
     line = process.stderr.readline()
     assert line.startswith("metrics: http://127.0.0.1:") and line.endswith("/metrics\n")
     assert reached.wait(30)
-    found = figures(line.split()[1])
-    while not found["rapidsmtp_outcomes_total accepted"]:  # outcomes are told some together
+    found = metrics(line.split()[1])
+    # Outcomes are reported in batches, so the metrics may change late.
+    while not found["rapidsmtp_outcomes_total accepted"]:
         time.sleep(0.01)
-        found = figures(line.split()[1])
+        found = metrics(line.split()[1])
     looked_at.set()
     assert found["rapidsmtp_taken_total"] == 3
     assert found["rapidsmtp_outcomes_total accepted"] == 1
@@ -50,11 +51,12 @@ def test_figures(command: Command, relays: Callable[..., Relay]) -> None:
     assert found["rapidsmtp_bytes_total"] > 0 and found["rapidsmtp_allowed_connections"] == 1
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
-    with pytest.raises(OSError):  # it ends with the sending
-        figures(line.split()[1])
+    # The metrics server ends with the command.
+    with pytest.raises(OSError):
+        metrics(line.split()[1])
 
 
-def test_a_port_that_is_taken(command: Command, relays: Callable[..., Relay]) -> None:
+def test_a_port_in_use(command: Command, relays: Relays) -> None:
     relay = relays()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -63,14 +65,18 @@ def test_a_port_that_is_taken(command: Command, relays: Callable[..., Relay]) ->
 
 
 @pytest.mark.parametrize("port", ["x", "65536", "-1"])
-def test_what_is_no_port(command: Command, relays: Callable[..., Relay], port: str) -> None:
+def test_a_bad_port(command: Command, relays: Relays, port: str) -> None:
     result = command.send(relays().url, f"--metrics-port={port}")
-    assert result.returncode == 2 and "is not the number of a port" in result.stderr
+    assert result.returncode == 2 and "is not a port number (0 to 65535)" in result.stderr
 
 
-def test_without_the_package(command: Command, relays: Callable[..., Relay]) -> None:
-    (command.directory / "prometheus_client.py").write_text("raise ImportError\n")
-    command.environment["PYTHONPATH"] += f":{command.directory}"
+def test_without_the_package(
+    command: Command, relays: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)  # importing it fails
     relay = relays()
-    one_line(command.send(relay.url, "--metrics-port", "0"), "rapidsmtp[telemetry]")
+    one_line(
+        command.send(relay.url, "--metrics-port", "0"),
+        "prometheus-client: pip install rapidsmtp[telemetry]",
+    )
     assert relay.connections == 0

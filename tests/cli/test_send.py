@@ -1,4 +1,4 @@
-"""`rapidsmtp send`: each message its fate, by the relay's replies."""
+"""`rapidsmtp send`: outcomes for the replies of the relay, Ctrl-C, and the options."""
 
 import csv
 import json
@@ -6,15 +6,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from commandline import CSV, EML, ONCE, Command, Relay, accept
+from commandline import CSV, EML, ONCE, Command, Relays, ScriptedRelay, accept, one_line
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
-def test_send(command: Command, relays: Callable[..., Relay], extensions: str) -> None:
+def test_send(command: Command, relays: Relays, extensions: str) -> None:
     relay = relays(accept, extensions)
     result = command.send(relay.url)
     assert result.returncode == 0, result.stderr
@@ -25,7 +25,7 @@ def test_send(command: Command, relays: Callable[..., Relay], extensions: str) -
     assert sum("hidden@example.com" in line for line in relay.lines) == 3
 
 
-def test_limit_and_json(command: Command, relays: Callable[..., Relay]) -> None:
+def test_limit_and_json(command: Command, relays: Relays) -> None:
     relay = relays()
     status, report, errors = command.report(relay.url, "--limit", "2")
     assert (status, errors, len(relay.bodies)) == (0, "", 2)
@@ -33,10 +33,10 @@ def test_limit_and_json(command: Command, relays: Callable[..., Relay]) -> None:
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
-def test_goes_on_after_a_refusal(
-    command: Command, relays: Callable[..., Relay], extensions: str
+def test_a_refusal_does_not_stop_the_sending(
+    command: Command, relays: Relays, extensions: str
 ) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if "anna@" in line:
             return "550 5.1.1 <anna@example.com>: unknown"
         if "bo@" in line:
@@ -60,9 +60,7 @@ def test_goes_on_after_a_refusal(
     assert third["hidden@example.com"]["status"] == "refused"
 
 
-def test_bad_row_is_reported_and_the_rest_goes_on(
-    command: Command, relays: Callable[..., Relay]
-) -> None:
+def test_a_bad_row_is_reported_and_the_others_are_sent(command: Command, relays: Relays) -> None:
     command.write("list.csv", CSV.replace("Bo,bo@example.com", "Bo,nobody"))
     relay = relays()
     result = command.send(relay.url, "--tag", "id")
@@ -71,10 +69,10 @@ def test_bad_row_is_reported_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
-def test_a_lost_final_reply_is_unknown_and_never_sent_again(
-    command: Command, relays: Callable[..., Relay], extensions: str
+def test_a_missing_final_reply_is_unknown_and_not_resent(
+    command: Command, relays: Relays, extensions: str
 ) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return None if line == "." and len(relay.bodies) == 2 else accept(relay, line)
 
     relay = relays(script, extensions)
@@ -86,36 +84,37 @@ def test_a_lost_final_reply_is_unknown_and_never_sent_again(
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
 @pytest.mark.parametrize("reply", [None, "421 4.7.0 maximum message count per session reached"])
-def test_a_connection_lost_before_the_body_is_opened_again(
-    command: Command, relays: Callable[..., Relay], extensions: str, reply: str | None
+def test_a_connection_lost_before_the_body_is_replaced(
+    command: Command, relays: Relays, extensions: str, reply: str | None
 ) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         second = line.upper().startswith("MAIL") and relay.connections == 1 and relay.bodies
         return reply if second else accept(relay, line)
 
     relay = relays(script, extensions)
     status, report, errors = command.report(relay.url)
     assert (status, report["accepted"], len(relay.bodies)) == (0, 3, 3), errors
-    # After "one message a session" the sender may have learned that, and keep to it.
+    # After the 421, the sender may open a new connection for each message.
     assert relay.connections == 2 if reply is None else relay.connections in (2, 3)
 
 
-def test_a_connection_lost_again_and_again_is_given_up(
-    command: Command, relays: Callable[..., Relay]
-) -> None:
+@pytest.mark.usefixtures("fast_clock")
+def test_a_connection_lost_repeatedly_stops_the_message(command: Command, relays: Relays) -> None:
     relay = relays(lambda relay, line: None if line[:4].upper() == "MAIL" else accept(relay, line))
-    status, report, _ = command.report(relay.url, "--limit", "1")
-    assert (status, report["not_attempted"]) == (1, 1)
+    result = command.send(relay.url, "--limit", "1", "--not-accepted", "failed.csv")
+    assert result.returncode == 1
+    with Path("failed.csv").open(newline="") as file:
+        lines = [(line["status"], line["reason"]) for line in csv.DictReader(file)]
     reason = "the connection was lost again and again before the message was sent"
-    assert report["not_accepted"][0]["reason"] == reason
-    # Three losses are the connection's own fault, the fourth costs the one attempt there is.
+    assert lines == [("not_attempted", reason)] * 2  # To and Bcc
+    assert f"not attempted: {reason}" in result.stdout
+    # Three lost connections do not count as attempts. The fourth lost connection uses the only
+    # attempt of the message.
     assert 1 <= relay.connections <= 4
-    said = " ".join(command.send(relay.url, "--limit", "1").stdout.split())
-    assert "lost again and again" in said
 
 
-def test_530_stops(command: Command, relays: Callable[..., Relay]) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_a_530_stops_the_sending(command: Command, relays: Relays) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return "530 5.7.0 log in first" if line[:4].upper() == "MAIL" else accept(relay, line)
 
     relay = relays(script)
@@ -123,55 +122,61 @@ def test_530_stops(command: Command, relays: Callable[..., Relay]) -> None:
     assert (status, report["not_attempted"]) == (1, 3)
     assert sum(line[:4].upper() == "MAIL" for line in relay.lines) == 1
     assert errors.splitlines() == [
-        f"rapidsmtp: stopped: {relay.url[7:]} would not have us: 530 5.7.0 log in first"
+        f"rapidsmtp: stopped: relay {relay.url[7:]} rejected the session: 530 5.7.0 log in first"
     ]
 
 
-def test_interrupted(command: Command, relays: Callable[..., Relay]) -> None:
-    reached = threading.Event()
+def test_interrupted(command: Command, relays: Relays) -> None:
+    reached, ended = threading.Event(), threading.Event()
 
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line == "." and len(relay.bodies) == 2:
             reached.set()
-            time.sleep(60)
+            ended.wait(300)
         return accept(relay, line)
 
-    files = ("--template", "letter.eml", "--to", "list.csv", "--json", *ONCE)
+    files = ("--template", "message.eml", "--to", "list.csv", "--json", *ONCE)
     process = command.start("send", "--relay", relays(script).url, *files)
     assert reached.wait(60)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
+    ended.set()
     report = json.loads(output)
     assert (process.returncode, errors) == (130, "rapidsmtp: stopped: interrupted\n")
     assert (report["accepted"], report["unknown"], report["not_attempted"]) == (1, 1, 1)
 
 
-def test_an_answer_soon_after_ctrl_c_counts(command: Command, relays: Callable[..., Relay]) -> None:
-    reached = threading.Event()
+def test_a_reply_soon_after_ctrl_c_counts(command: Command, relays: Relays) -> None:
+    reached, interrupted = threading.Event(), threading.Event()
 
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line == "." and len(relay.bodies) == 2:
             reached.set()
+            interrupted.wait(60)
             time.sleep(0.3)
         return accept(relay, line)
 
     relay = relays(script)
-    files = ("--template", "letter.eml", "--to", "list.csv", "--json", *ONCE)
-    process = command.start("send", "--relay", relay.url, *files)
+    files = ("--template", "message.eml", "--to", "list.csv", "--json", *ONCE)
+    # After Ctrl-C, the command waits 0.6 seconds for replies. A busy machine may need longer, so
+    # the test sets this time to 60 seconds.
+    prepare = "from rapidsmtp.cli.send import delivering; delivering.GRACE = 60"
+    process = command.start("send", "--relay", relay.url, *files, prepare=prepare)
     assert reached.wait(60)
     process.send_signal(signal.SIGINT)
+    interrupted.set()
     output, _ = process.communicate(timeout=60)
     report = json.loads(output)
     assert process.returncode == 130 and relay.lines[-1].upper() == "QUIT"
-    # The third may have gone out too, in what was left of the second that Ctrl-C gives.
+    # The third message may also have been sent during the wait after Ctrl-C.
     assert report["accepted"] + report["not_attempted"] == 3 and report["accepted"] >= 2
 
 
 # send: its options
 
 
-def test_not_accepted_as_a_list(command: Command, relays: Callable[..., Relay]) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_not_accepted_recipients_as_csv(command: Command, relays: Relays) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return "550 5.1.1 gone, and far" if "hidden@" in line else accept(relay, line)
 
     command.write("list.csv", CSV.replace("Bo,bo@example.com", "Bo,nobody"))
@@ -189,10 +194,8 @@ def test_not_accepted_as_a_list(command: Command, relays: Callable[..., Relay]) 
 
 
 @pytest.mark.parametrize("stop", ["530", "dead"])
-def test_what_was_never_begun_is_listed_too(
-    command: Command, relays: Callable[..., Relay], stop: str
-) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_unread_rows_are_in_the_csv_too(command: Command, relays: Relays, stop: str) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return "530 5.7.0 no" if line[:4].upper() == "MAIL" else accept(relay, line)
 
     rows = "".join(f"{n},N{n},n{n}@example.com\n" for n in range(30_000))
@@ -207,15 +210,23 @@ def test_what_was_never_begun_is_listed_too(
     assert {line["status"] for line in lines} == {"not_attempted"}
 
 
-def test_every_row_has_its_fate_at_ctrl_c(command: Command, relays: Callable[..., Relay]) -> None:
+def test_every_row_has_an_outcome_after_ctrl_c(command: Command, relays: Relays) -> None:
     rows = "".join(f"{n},N{n},n{n}@example.com\n" for n in range(50_000))
     command.write("list.csv", "id,name,email\n" + rows)
-    relay = relays(accept, "PIPELINING")
-    files = ("--template", "letter.eml", "--to", "list.csv", "--json")
+    reached, interrupted = threading.Event(), threading.Event()
+
+    def script(relay: ScriptedRelay, line: str) -> str | None:
+        if len(relay.bodies) >= 500:
+            reached.set()
+            interrupted.wait(60)
+        return accept(relay, line)
+
+    relay = relays(script, "PIPELINING")
+    files = ("--template", "message.eml", "--to", "list.csv", "--json")
     process = command.start("send", "--relay", relay.url, *files)
-    while len(relay.bodies) < 50:
-        time.sleep(0.01)
+    assert reached.wait(60)
     process.send_signal(signal.SIGINT)
+    interrupted.set()
     output, errors = process.communicate(timeout=60)
     report = json.loads(output)
     assert (process.returncode, errors) == (130, "rapidsmtp: stopped: interrupted\n")
@@ -223,29 +234,34 @@ def test_every_row_has_its_fate_at_ctrl_c(command: Command, relays: Callable[...
     assert report["accepted"] <= len(relay.bodies) <= report["accepted"] + report["unknown"]
 
 
-def test_rate_and_connections(command: Command, relays: Callable[..., Relay]) -> None:
+@pytest.mark.usefixtures("fast_clock")
+def test_rate_and_connections(command: Command, relays: Relays) -> None:
     relay = relays()
     start = time.monotonic()
-    status, report, _ = command.report(relay.url, "--rate", "300/min", "--connections", "2")
+    status, report, _ = command.report(relay.url, "--rate", "12/min", "--connections", "2")
     assert (status, report["accepted"]) == (0, 3) and 1 <= relay.connections <= 2
-    # Two waits of a fifth of a second.
-    assert time.monotonic() - start > 0.4 and report["seconds"] > 0.35
+    # The rate causes two waits of 5 seconds, on a clock that is 50 times as fast as real time.
+    assert time.monotonic() - start > 0.2 and report["seconds"] > 0.175
 
 
 @pytest.mark.parametrize("mode", ["off", "transaction", "stream", "window"])
-def test_pipelining(command: Command, relays: Callable[..., Relay], half: str, mode: str) -> None:
+def test_pipelining(command: Command, relays: Relays, backend: str, mode: str) -> None:
     relay = relays(accept, "PIPELINING")
     status, report, _ = command.report(relay.url, "--pipelining", mode)
     assert (status, report["accepted"], len(relay.bodies)) == (0, 3, 3)
-    # A server that says 354 without any MAIL is no server for a window.
-    forced = {"window": "stream"} if half == "rust" else {}
-    twin = {"stream": "transaction", "window": "transaction"} if half == "python" else {}
-    assert report["pipelining"] == {**forced, **twin}.get(mode, mode)
+    if backend == "rust":
+        # The relay replies 354 to DATA without MAIL. With such a relay, the engine uses the mode
+        # "stream" instead of "window".
+        used = {"window": "stream"}
+    else:
+        used = {"stream": "transaction", "window": "transaction"}
+    assert report["pipelining"] == used.get(mode, mode)
 
 
+@pytest.mark.usefixtures("fast_clock")
 @pytest.mark.parametrize("copies", ["report", "resend"])
-def test_on_unknown(command: Command, relays: Callable[..., Relay], copies: str) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_on_unknown(command: Command, relays: Relays, copies: str) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return None if line == "." and len(relay.bodies) == 2 else accept(relay, line)
 
     relay = relays(script)
@@ -256,66 +272,77 @@ def test_on_unknown(command: Command, relays: Callable[..., Relay], copies: str)
     assert sum("Dear Bo" in body for body in relay.bodies) == 1 + again
 
 
-def test_trace(command: Command, relays: Callable[..., Relay]) -> None:
+def test_trace(command: Command, relays: Relays) -> None:
     assert command.send(relays().url, "--trace", "trace.txt").returncode == 0
     lines = (command.directory / "trace.txt").read_text().splitlines()
     assert any("C: " in line and "news@example.com" in line for line in lines)
-    assert sum("octets of message>" in line for line in lines) == 3
+    assert sum("bytes of message>" in line for line in lines) == 3
     assert not any("Dear" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_a_list_from_a_pipe(command: Command, relays: Callable[..., Relay], name: str) -> None:
+def test_a_list_from_standard_input(command: Command, relays: Relays) -> None:
     relay = relays()
-    files = ("--template", "letter.eml", "--to", name)
+    arguments = ("send", "--relay", relay.url, "--template", "message.eml", "--to", "-")
+    result = command(*arguments, stdin=CSV)
+    assert (result.returncode, result.stderr, len(relay.bodies)) == (0, "", 3)
+    expected = "-, line 5: no cell for the column 'email'"
+    one_line(command(*arguments, stdin=CSV + "4,Dee\n"), expected)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_list_from_a_pipe(command: Command, relays: Relays, name: str) -> None:
+    relay = relays()
+    files = ("--template", "message.eml", "--to", name)
     process = command.start("send", "--relay", relay.url, *files, stdin=subprocess.PIPE)
-    output, errors = process.communicate(CSV, timeout=60)
+    _, errors = process.communicate(CSV, timeout=60)
     assert (process.returncode, errors, len(relay.bodies)) == (0, "", 3)
-    process = command.start("send", "--relay", relay.url, *files, stdin=subprocess.PIPE)
-    output, errors = process.communicate(CSV + "4,Dee\n", timeout=60)
-    expected = f"rapidsmtp: {name.rpartition('/')[2]}, line 5: no cell for the column 'email'\n"
-    assert (process.returncode, output, errors) == (2, "", expected)
 
 
-def test_json_where_stdout_is_not_utf_8(command: Command, relays: Callable[..., Relay]) -> None:
+def test_json_on_a_stdout_that_is_not_utf_8(command: Command, relays: Relays) -> None:
     command.environment["PYTHONIOENCODING"] = "ascii"
     command.write("list.csv", CSV.replace("1,Anna,anna@example.com", "\xe9t\xe9,Anna,\xe9"))
-    status, report, _ = command.report(relays().url)
-    assert status == 1 and report["not_accepted"][0]["tag"] == "\xe9t\xe9"
+    files = ("--template", "message.eml", "--to", "list.csv", "--tag", "id", "--json", *ONCE)
+    result = command.run("send", "--relay", relays().url, *files)
+    (invalid,) = json.loads(result.stdout)["not_accepted"]
+    assert result.returncode == 1 and invalid["tag"] == "\xe9t\xe9"
 
 
-# send: what the core says of a reply
+# send: replies that the engine has to interpret
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
-def test_lmtp_recipients_keep_the_fate_that_is_known(
-    command: Command, relays: Callable[..., Relay], extensions: str
+def test_lmtp_recipients_keep_known_outcomes_after_a_lost_connection(
+    command: Command, relays: Relays, extensions: str
 ) -> None:
-    """Of three recipients one is accepted, one refused, and then the connection is lost."""
+    """Lose the connection after one recipient was accepted and another was refused.
 
-    def script(relay: Relay, line: str) -> str | None:
+    Both keep their outcomes.
+    """
+
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line == "." and "Dear Anna" in relay.bodies[-1]:
-            # Nothing more is answered, not even what was sent ahead.
+            # The relay sends only these two replies, and no replies to the commands that the client
+            # has pipelined.
             assert relay.connection is not None
-            relay.connection.sendall(b"250 2.0.0 taken\r\n550 5.2.2 full\r\n")
+            relay.connection.sendall(b"250 2.0.0 accepted\r\n550 5.2.2 full\r\n")
             return None
-        return "250 taken\r\n250 taken\r\n250 taken" if line == "." else accept(relay, line)
+        return "\r\n".join(["250 ok"] * 3) if line == "." else accept(relay, line)
 
-    command.write("letter.eml", EML.replace("Bcc: ", "Cc: third@example.com\nBcc: "))
+    command.write("message.eml", EML.replace("Bcc: ", "Cc: third@example.com\nBcc: "))
     relay = relays(script, extensions)
     status, report, _ = command.report(relay.url.replace("smtp", "lmtp"))
     assert (status, report["accepted"], report["unknown"], len(relay.bodies)) == (1, 2, 1, 3)
     (lost,) = report["not_accepted"]
-    fates = [result["status"] for result in lost["recipients"].values()]
-    assert fates == ["accepted", "refused", "unknown"]
+    statuses = [result["status"] for result in lost["recipients"].values()]
+    assert statuses == ["accepted", "refused", "unknown"]
 
 
 @pytest.mark.parametrize("extensions", ["", "PIPELINING"])
 @pytest.mark.parametrize("reply", ["354 what?", "hello"])
-def test_a_final_reply_that_is_none_is_unknown(
-    command: Command, relays: Callable[..., Relay], extensions: str, reply: str
+def test_an_invalid_final_reply_is_unknown(
+    command: Command, relays: Relays, extensions: str, reply: str
 ) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         return reply if line == "." and len(relay.bodies) == 2 else accept(relay, line)
 
     relay = relays(script, extensions)
@@ -325,26 +352,24 @@ def test_a_final_reply_that_is_none_is_unknown(
     assert sum("Dear Bo" in body for body in relay.bodies) == 1
 
 
-def test_a_full_mailbox_is_not_a_full_connection(
-    command: Command, relays: Callable[..., Relay]
-) -> None:
-    def script(relay: Relay, line: str) -> str | None:
+def test_a_full_mailbox_is_not_a_full_connection(command: Command, relays: Relays) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         full = "bo@" in line and line[:4].upper() == "RCPT"
         return "452 4.2.2 too many messages in this mailbox" if full else accept(relay, line)
 
-    command.write("letter.eml", EML.replace("Bcc: hidden@example.com\n", ""))
+    command.write("message.eml", EML.replace("Bcc: hidden@example.com\n", ""))
     relay = relays(script, "PIPELINING")
     status, report, errors = command.report(relay.url)
     assert (status, errors) == (1, "") and relay.connections <= 2
     assert (report["accepted"], report["deferred"]) == (2, 1)
 
 
-def test_a_relay_that_says_goodbye_after_each_message(
-    command: Command, relays: Callable[..., Relay]
+def test_a_relay_that_closes_the_session_after_each_message(
+    command: Command, relays: Relays
 ) -> None:
-    """A 421 to MAIL costs no message, however often it comes after an accepted one."""
+    """A 421 to MAIL after an accepted message does not count as an attempt."""
 
-    def script(relay: Relay, line: str) -> str | None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
         if line[:4].upper() == "MAIL" and len(relay.bodies) >= relay.connections:
             return "421 4.7.0 one message a session"
         return accept(relay, line)

@@ -1,4 +1,4 @@
-"""Addresses, on both halves."""
+"""Tests of addresses, on both backends."""
 
 import re
 import smtplib
@@ -22,32 +22,32 @@ ADDRESS = st.builds(
 
 
 class Header(str):
-    """A text with a rendering of its own, as header objects may have."""
+    """A str subclass whose `str()` returns another text, as for some header objects."""
 
     def __str__(self) -> str:
         return "rendered"
 
 
 @pytest.mark.parametrize("row", rows("address", "plain"), ids=lambda row: repr(row["address"]))
-def test_plain_path(core: ModuleType, row: Any) -> None:
+def test_plain_paths_equal_the_vectors(core: ModuleType, row: Any) -> None:
     expected = f"<{row['address']}>" if row["plain"] else None
     assert core.plain_path(row["address"]) == expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(address=ADDRESS)
-def test_a_plain_path_is_what_quoteaddr_gives(core: ModuleType, address: str) -> None:
+def test_a_plain_path_equals_quoteaddr(core: ModuleType, address: str) -> None:
     assert core.plain_path(address) == smtplib.quoteaddr(address) == f"<{address}>"
 
 
-def test_a_subclass_counts_as_its_characters(core: ModuleType) -> None:
+def test_a_subclass_of_str_counts_as_its_characters(core: ModuleType) -> None:
     path = core.plain_path(Header("a@b"))
     assert path == "<a@b>"
     assert type(path) is str
 
 
 @pytest.mark.parametrize("row", rows("address", "paths"), ids=lambda row: repr(row["path"]))
-def test_check_path(core: ModuleType, row: Any) -> None:
+def test_check_path_refuses_the_invalid_vectors(core: ModuleType, row: Any) -> None:
     if row["error"] is None:
         assert core.check_path(row["path"]) is None
         return
@@ -56,13 +56,13 @@ def test_check_path(core: ModuleType, row: Any) -> None:
     assert str(caught.value) == row["error"]
 
 
-def test_lone_surrogates(core: ModuleType) -> None:
+def test_a_lone_surrogate_is_an_ordinary_character_of_a_path(core: ModuleType) -> None:
     assert core.plain_path("\udce9@b") is None
     assert core.check_path("<\udce9@b>") is None
     with pytest.raises(ValueError, match=re.escape("'>': <\udce9>@b>")):
         core.check_path("<\udce9>@b>")
 
 
-def test_what_is_no_text_is_not_plain(core: ModuleType) -> None:
+def test_an_address_that_is_not_a_str_is_not_plain(core: ModuleType) -> None:
     assert core.plain_path(b"a@b") is None
     assert core.plain_path(None) is None

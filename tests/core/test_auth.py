@@ -1,4 +1,4 @@
-"""The core's SASL mechanisms: the RFCs' examples, hostile servers, secrets, both halves alike."""
+"""The SASL mechanisms of the core: examples of the RFCs, hostile servers, secrets, lockstep."""
 
 import base64
 import copy
@@ -17,8 +17,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rapidsmtp._pure import auth as twin
-from rapidsmtp._pure.error import PeerError
+from rapidsmtp import auth
+from rapidsmtp._pure import auth as pure
+from rapidsmtp.errors import PeerError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "auth.json").read_text())
 
@@ -34,8 +35,8 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def octets(written: Any) -> bytes | None:
-    """What a vector writes as text, as base64, or as a text and how often it is repeated."""
+def to_bytes(written: Any) -> bytes | None:
+    """Return the bytes of a vector: a text, base64, or a text and a number of repetitions."""
     if written is None or isinstance(written, str):
         return None if written is None else written.encode()
     if "base64" in written:
@@ -47,12 +48,14 @@ def made(core: Any, vector: dict[str, Any]) -> Any:
     arguments = dict(vector["arguments"])
     if "channel_binding" in arguments:
         name, data = arguments["channel_binding"]
-        arguments["channel_binding"] = (name, octets(data))
+        arguments["channel_binding"] = (name, to_bytes(data))
     return getattr(core, vector["class"])(**arguments)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['class']}: {v['about']}")
-def test_vector(core: ModuleType, vector: dict[str, Any]) -> None:
+def test_each_mechanism_gives_the_steps_of_its_vectors(
+    core: ModuleType, vector: dict[str, Any]
+) -> None:
     if "misuse" in vector:
         with pytest.raises(ValueError) as refusal:
             made(core, vector)
@@ -63,10 +66,10 @@ def test_vector(core: ModuleType, vector: dict[str, Any]) -> None:
     for step in vector["steps"]:
         error = ValueError if "misuse" in step else PeerError if "peer" in step else None
         if error is None:
-            assert exchange.respond(octets(step["challenge"])) == octets(step["response"])
+            assert exchange.respond(to_bytes(step["challenge"])) == to_bytes(step["response"])
             continue
         with pytest.raises(error) as raised:
-            exchange.respond(octets(step["challenge"]))
+            exchange.respond(to_bytes(step["challenge"]))
         assert (type(raised.value), raised.value.args) == (
             error,
             (step.get("misuse") or step["peer"],),
@@ -74,9 +77,10 @@ def test_vector(core: ModuleType, vector: dict[str, Any]) -> None:
     assert exchange.complete is vector["complete"]
 
 
-def test_the_most_iterations_are_taken() -> None:
-    # The twin alone: a million rounds take a debug build of the other half a minute.
-    exchange = twin.Scram("user", "pencil", "sha1", "n")
+def test_the_maximum_number_of_iterations_is_accepted() -> None:
+    # This test runs only in pure Python, because a debug build of the compiled backend needs 30
+    # seconds for these iterations.
+    exchange = pure.Scram("user", "pencil", "sha1", "n")
     exchange.respond(None)
     response = exchange.respond(b"r=nx,s=QQ==,i=1000000")
     assert response is not None and response.startswith(b"c=biws,r=nx,p=")
@@ -96,7 +100,9 @@ def test_other_threads_run_while_the_password_is_salted(core: ModuleType) -> Non
     thread = threading.Thread(target=run)
     thread.start()
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1000)  # from here on only who gives the interpreter away loses it
+    # With this switch interval, another thread runs only if this thread releases the interpreter's
+    # lock.
+    sys.setswitchinterval(1000)
     try:
         gate.release()
         exchange.respond(b"r=nx,s=QQ==,i=50000")
@@ -111,8 +117,29 @@ def test_peer_error_is_one_class(core: ModuleType) -> None:
     assert core.PeerError is PeerError
 
 
+def test_the_table_names_the_classes(core: ModuleType) -> None:
+    names = [name for name, *_ in core.sasl_mechanisms()]
+    assert len(set(names)) == len(names)
+    assert set(MAKERS) <= set(names)
+    public = [getattr(auth, name) for name in auth.__all__]
+    assert {each.mechanism for each in public if hasattr(each, "mechanism")} == set(names)
+
+
+def test_the_ranks_of_the_table_are_an_order(core: ModuleType) -> None:
+    for column in (1, 2):
+        ranks = [row[column] for row in core.sasl_mechanisms() if row[column] is not None]
+        assert sorted(ranks) == list(range(1, len(ranks) + 1))
+
+
+@pytest.mark.parametrize("row", pure.MECHANISMS, ids=lambda row: row.name)
+def test_a_row_starts_an_exchange_with_its_name(row: pure.MechanismRow) -> None:
+    binding = ("tls-exporter", b"data") if row.needs_channel_binding else None
+    exchange = row.begin("tim", pure.Secret(SECRET, "nonce", binding, "mx.example", 587))
+    assert exchange.name == row.name
+
+
 @pytest.mark.parametrize("mechanism", MAKERS)
-def test_each_is_an_exchange_with_its_name(core: ModuleType, mechanism: str) -> None:
+def test_each_mechanism_is_an_exchange_with_its_name(core: ModuleType, mechanism: str) -> None:
     exchange = MAKERS[mechanism](core)
     assert isinstance(exchange, core.Exchange)
     assert exchange.name == mechanism
@@ -120,7 +147,7 @@ def test_each_is_an_exchange_with_its_name(core: ModuleType, mechanism: str) -> 
 
 
 @pytest.mark.parametrize("mechanism", MAKERS)
-def test_no_secret_in_a_repr(core: ModuleType, mechanism: str) -> None:
+def test_a_repr_contains_no_secret(core: ModuleType, mechanism: str) -> None:
     exchange = MAKERS[mechanism](core)
     exchange.respond(None)
     shown = f"{exchange!r} {exchange!s}"
@@ -130,7 +157,7 @@ def test_no_secret_in_a_repr(core: ModuleType, mechanism: str) -> None:
 
 @pytest.mark.parametrize("mechanism", MAKERS)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_no_pickle(core: ModuleType, mechanism: str, protocol: int) -> None:
+def test_an_exchange_cannot_be_pickled(core: ModuleType, mechanism: str, protocol: int) -> None:
     with pytest.raises(TypeError, match=r"^an authentication exchange cannot be pickled"):
         pickle.dumps(MAKERS[mechanism](core), protocol)
     with pytest.raises(TypeError, match=r"^an authentication exchange cannot be pickled"):
@@ -139,13 +166,13 @@ def test_no_pickle(core: ModuleType, mechanism: str, protocol: int) -> None:
 
 @pytest.mark.parametrize("class_name", ["Plain", "Login", "CramMd5", "Scram", "XOAuth2"])
 @pytest.mark.parametrize("secret", ["hunter2\0", "hunter2\udc80", b"hunter2", "hunter2\x07"])
-def test_a_wrong_secret_is_not_in_its_error(core: ModuleType, class_name: str, secret: Any) -> None:
+def test_an_error_does_not_quote_the_secret(core: ModuleType, class_name: str, secret: Any) -> None:
     rest = ("sha1", "nonce") if class_name == "Scram" else ()
     try:
         getattr(core, class_name)("tim", secret, *rest)
     except (ValueError, TypeError) as error:
         shown = [repr(error), str(error), repr(vars(error))]
-        # A chained error would carry the secret as its object.
+        # No exception is chained, because a chained exception would contain the secret.
         assert error.__context__ is None
         assert not any("hunter2" in text for text in shown)
     else:
@@ -172,17 +199,19 @@ def test_a_lone_surrogate_is_the_callers_fault(core: ModuleType) -> None:
         (lambda core: core.Plain("t", "x").respond("text"), "challenge must be bytes, not str"),
     ],
 )
-def test_a_wrong_type(core: ModuleType, make: Callable[[Any], Any], text: str) -> None:
+def test_a_wrong_type_raises_a_type_error(
+    core: ModuleType, make: Callable[[Any], Any], text: str
+) -> None:
     with pytest.raises(TypeError, match=text):
         make(core)
 
 
-def test_a_port_beyond_all_integers(core: ModuleType) -> None:
+def test_a_port_beyond_64_bits_is_refused(core: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"^the port is not between 0 and 65535$"):
         core.OAuthBearer("tim", "t", port=1 << 70)
 
 
-# Both halves beside each other.
+# Both backends in lockstep.
 
 
 def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
@@ -197,7 +226,7 @@ def native() -> ModuleType:
 
 
 _texts = st.one_of(st.text(max_size=8), st.text("ab,=\0\1 é\u00ad\u05d0", max_size=6))
-# Fragments of good messages glued together at random come further than random octets do.
+# Random combinations of valid fragments reach more states than random bytes.
 _fragments = st.sampled_from(
     [
         *[
@@ -243,7 +272,7 @@ _challenges = st.one_of(
     st.sampled_from([None, ("tls-unique", b"data"), ("x y", b"data"), ("tls-unique", b"")]),
     st.lists(_challenges, max_size=5),
 )
-def test_lockstep(
+def test_both_backends_give_equal_exchanges(
     class_name: str,
     given_arguments: tuple[str, str, str, int],
     binding: tuple[str, bytes] | None,
@@ -257,7 +286,7 @@ def test_lockstep(
         "Scram": (user, secret, "sha1", third if port % 2 else "nonce", binding),
     }.get(class_name, (user, secret))
     first = outcome(lambda: getattr(native(), class_name)(*arguments))
-    second = outcome(lambda: getattr(twin, class_name)(*arguments))
+    second = outcome(lambda: getattr(pure, class_name)(*arguments))
     if "gives" not in (first[0], second[0]):
         assert first == second
         return
@@ -280,8 +309,8 @@ _unruly = "".join(
 @given(st.one_of(st.text(max_size=6), st.text(_unruly, max_size=6)), st.booleans())
 @example("\u05d0\u2800\u05d0", False)
 @example("\U00011099\U000110ba", False)
-def test_saslprep_lockstep(text: str, is_password: bool) -> None:
+def test_both_backends_prepare_strings_equally(text: str, is_password: bool) -> None:
     arguments = ("u", text) if is_password else (text, "p")
     assert outcome(lambda: native().Scram(*arguments, "sha1", "n").respond(None)) == outcome(
-        lambda: twin.Scram(*arguments, "sha1", "n").respond(None)
+        lambda: pure.Scram(*arguments, "sha1", "n").respond(None)
     )

@@ -1,4 +1,4 @@
-"""The digest of a certificate, as `tls-server-end-point` wants it (RFC 5929 section 4.1)."""
+"""The digest of a certificate for `tls-server-end-point` (RFC 5929 section 4.1)."""
 
 import hashlib
 import ssl
@@ -20,11 +20,11 @@ def der() -> bytes:
 CERTIFICATE = der()
 
 
-def test_the_digest(core: ModuleType) -> None:
+def test_the_digest_uses_the_hash_of_the_signature(core: ModuleType) -> None:
     assert core.certificate_digest(CERTIFICATE) == hashlib.sha256(CERTIFICATE).digest()
 
 
-def test_what_is_no_certificate_has_none(core: ModuleType) -> None:
+def test_a_truncated_certificate_has_no_digest(core: ModuleType) -> None:
     for end in range(0, len(CERTIFICATE), 7):
         assert core.certificate_digest(CERTIFICATE[:end]) is None
     assert core.certificate_digest(b"") is None
@@ -32,7 +32,7 @@ def test_what_is_no_certificate_has_none(core: ModuleType) -> None:
 
 @pytest.mark.rust
 @given(st.data())
-def test_both_halves_agree_on_what_is_broken(data: st.DataObject) -> None:
+def test_both_backends_agree_on_a_damaged_certificate(data: st.DataObject) -> None:
     from rapidsmtp import _native
 
     broken = bytearray(CERTIFICATE)

@@ -1,4 +1,4 @@
-"""The two halves in lockstep: the same bytes, cut anywhere, give equal events, bytes and errors."""
+"""Both backends give equal events, bytes and errors for the same bytes, however they are split."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -12,7 +12,7 @@ from rapidsmtp import _pure
 
 pytestmark = pytest.mark.rust
 
-# A shared machine may halt anywhere: no example is judged by the clock.
+# Examples have no time limit, because a busy machine may delay any of them.
 unhurried = settings(deadline=None)
 
 LINE_END = st.sampled_from(["\r\n", "\n", "\r", " \r\n", ""])
@@ -38,7 +38,7 @@ def native() -> Any:
 
 
 def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call gives, or the class, arguments and text of what it raises."""
+    """Return the result of a call, or the class, arguments and text of its error."""
     try:
         return call(*arguments)
     except ValueError as error:
@@ -53,32 +53,36 @@ def chunks(data: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 def conversation(core: Any, stream: bytes, sizes: list[int], awaited: int) -> list[Any]:
-    """All that a reader tells while it reads; what it leaves is offered again after each take."""
+    """Return all results of a reader. Unused bytes are passed again after each call of `events`."""
     reader = core.ReplyReader()
-    told: list[Any] = []
+    results: list[Any] = []
     for chunk in chunks(stream, sizes):
         while True:
             used = reader.receive_data(chunk, awaited)
-            told.append((used, reader.fault, reader.broken))
+            results.append((used, reader.fault, reader.broken))
             events = reader.events()
-            told.append(events)
+            results.append(events)
             chunk = chunk[used:]
             if not chunk or not events:
                 break
     reader.receive_eof()
-    return [*told, reader.events(), reader.fault, reader.broken]
+    return [*results, reader.events(), reader.fault, reader.broken]
 
 
 @unhurried
 @given(stream=STREAM, sizes=st.lists(st.integers(0, 200), max_size=30), awaited=st.integers(0, 5))
-def test_replies(native: Any, stream: bytes, sizes: list[int], awaited: int) -> None:
-    ours = conversation(native, stream, sizes, awaited)
-    assert ours == conversation(_pure, stream, sizes, awaited)
+def test_replies_are_read_equally(
+    native: Any, stream: bytes, sizes: list[int], awaited: int
+) -> None:
+    compiled = conversation(native, stream, sizes, awaited)
+    assert compiled == conversation(_pure, stream, sizes, awaited)
 
 
 @unhurried
 @given(lines=st.integers(505, 515), width=st.integers(0, 140), size=st.integers(1, 70000))
-def test_replies_at_their_limits(native: Any, lines: int, width: int, size: int) -> None:
+def test_replies_at_the_limits_are_read_equally(
+    native: Any, lines: int, width: int, size: int
+) -> None:
     stream = (b"250-" + b"x" * width + b"\r\n") * lines + b"250 end\r\n"
     sizes = [size] * (len(stream) // size)
     assert conversation(native, stream, sizes, 2) == conversation(_pure, stream, sizes, 2)
@@ -86,13 +90,13 @@ def test_replies_at_their_limits(native: Any, lines: int, width: int, size: int)
 
 @unhurried
 @given(line=st.one_of(REPLY_LINE, st.binary(max_size=12)))
-def test_lines(native: Any, line: bytes) -> None:
+def test_lines_are_parsed_equally(native: Any, line: bytes) -> None:
     assert native.parse_line(line) == _pure.parse_line(line)
 
 
 @unhurried
 @given(code=st.integers(-1, 999), text=st.one_of(STATUS.map(str.encode), st.binary(max_size=12)))
-def test_enhanced_status(native: Any, code: int, text: bytes) -> None:
+def test_enhanced_status_codes_are_parsed_equally(native: Any, code: int, text: bytes) -> None:
     for number in (code, text[0] % 10 * 100 if text else 0):
         assert native.enhanced_status(number, text) == _pure.enhanced_status(number, text)
 
@@ -110,10 +114,10 @@ def test_enhanced_status(native: Any, code: int, text: bytes) -> None:
         max_size=12,
     )
 )
-def test_capabilities(native: Any, lines: list[bytes]) -> None:
+def test_capabilities_are_parsed_equally(native: Any, lines: list[bytes]) -> None:
     text = b"\n".join(lines)
-    ours, twin = native.parse_ehlo(text), _pure.parse_ehlo(text)
-    assert list(ours.items()) == list(twin.items())
+    compiled, pure = native.parse_ehlo(text), _pure.parse_ehlo(text)
+    assert list(compiled.items()) == list(pure.items())
 
 
 @unhurried
@@ -121,17 +125,17 @@ def test_capabilities(native: Any, lines: list[bytes]) -> None:
     parameter=st.one_of(TEXT, st.text("0123456789", max_size=22)),
     size=st.integers(-1, 2**63 - 1),
 )
-def test_sizes(native: Any, parameter: str, size: int) -> None:
+def test_sizes_are_compared_equally(native: Any, parameter: str, size: int) -> None:
     assert native.exceeds_size(parameter, size) == _pure.exceeds_size(parameter, size)
 
 
 @unhurried
 @given(text=TEXT)
-def test_texts(native: Any, text: str) -> None:
+def test_texts_are_checked_equally(native: Any, text: str) -> None:
     for name in ("plain_path", "check_path", "check_command", "check_host_name"):
         for argument in (text, f"<{text}>"):
-            ours = outcome(getattr(native, name), argument)
-            assert ours == outcome(getattr(_pure, name), argument)
+            compiled = outcome(getattr(native, name), argument)
+            assert compiled == outcome(getattr(_pure, name), argument)
 
 
 @unhurried
@@ -143,7 +147,7 @@ def test_texts(native: Any, text: str) -> None:
         max_size=40,
     )
 )
-def test_messages(native: Any, pieces: list[bytes]) -> None:
+def test_messages_are_stuffed_and_repaired_equally(native: Any, pieces: list[bytes]) -> None:
     message = b"".join(pieces)
     assert native.stuff(message) == _pure.stuff(message)
     assert native.repair(message) == _pure.repair(message)
@@ -175,30 +179,30 @@ EVENT = st.one_of(
     st.binary(max_size=5),
     st.sampled_from(["take", "take", "take", "write failed", "end of stream"]),
 )
-TOLD = ("awaiting", "verdict", "close", "reply", "fault", "accepted", "refused", "body_sent")
+OBSERVED = ("awaiting", "end", "close", "reply", "fault", "accepted", "refused", "body_sent")
 
 
 def mail(core: Any, envelope: tuple[Any, ...], options: dict[str, bool], events: list[Any]) -> Any:
-    """All that a transaction tells while these things happen to it."""
+    """Return all results of a transaction that gets `events`."""
     transaction = core.Transaction(*envelope, **options)
-    told = []
+    results = []
     for event in events:
         if isinstance(event, bytes):
-            told.append(transaction.receive_data(event))
+            results.append(transaction.receive_data(event))
         elif event == "take":
-            told.append(transaction.data_to_send())
+            results.append(transaction.data_to_send())
         elif event == "write failed":
             transaction.write_failed()
         else:
             transaction.receive_eof()
-        # The twin's lists grow on: what is told now is a copy.
-        told.append([copy(getattr(transaction, name)) for name in TOLD])
-    return told
+        # The pure-Python backend returns lists that it extends later, so the results need copies.
+        results.append([copy(getattr(transaction, name)) for name in OBSERVED])
+    return results
 
 
 @unhurried
 @given(recipients=st.integers(0, 12), options=OPTIONS, events=st.lists(EVENT, max_size=30))
-def test_transactions(
+def test_transactions_are_equal(
     native: Any, recipients: int, options: dict[str, bool], events: list[Any]
 ) -> None:
     envelope = ("<a@x>", [f"<r{number}@x>" for number in range(recipients)], b"body\r\n.\r\n")
@@ -212,7 +216,7 @@ def test_transactions(
     recipients=st.integers(0, 12),
     options=OPTIONS,
 )
-def test_obedient_transactions(
+def test_transactions_with_one_reply_for_each_command_are_equal(
     native: Any, replies: list[bytes], recipients: int, options: dict[str, bool]
 ) -> None:
     envelope = ("<a@x>", [f"<r{number}@x>" for number in range(recipients)], b"body\r\n.\r\n")
@@ -228,7 +232,7 @@ def test_obedient_transactions(
     rcpt_parameters=st.lists(TEXT, max_size=2),
     options=OPTIONS,
 )
-def test_envelopes(
+def test_envelopes_are_written_equally(
     native: Any,
     sender: str,
     recipients: list[str],
@@ -237,8 +241,8 @@ def test_envelopes(
     options: dict[str, bool],
 ) -> None:
     envelope = (sender, recipients, b"body\r\n.\r\n", mail_parameters, rcpt_parameters)
-    ours, twin = (outcome(mail, core, envelope, options, ["take"]) for core in (native, _pure))
-    assert ours == twin
+    compiled, pure = (outcome(mail, core, envelope, options, ["take"]) for core in (native, _pure))
+    assert compiled == pure
 
 
 @unhurried
@@ -252,7 +256,9 @@ def test_envelopes(
     ),
     status=st.sampled_from([None, "4.3.2", "4.7.28", "5.1.1"]),
 )
-def test_diagnoses(native: Any, phase: str, code: int, phrases: list[bytes], status: Any) -> None:
+def test_diagnoses_are_equal(
+    native: Any, phase: str, code: int, phrases: list[bytes], status: Any
+) -> None:
     arguments = phase, code, b"".join(phrases), status
     assert outcome(native.diagnose, *arguments) == outcome(_pure.diagnose, *arguments)
 
@@ -264,18 +270,23 @@ def test_diagnoses(native: Any, phase: str, code: int, phrases: list[bytes], sta
     ),
     code=st.integers(-200, 1000),
 )
-def test_outcomes(native: Any, statuses: list[str], code: int) -> None:
+def test_outcomes_are_equal(native: Any, statuses: list[str], code: int) -> None:
     assert native.recipient_status(code) == _pure.recipient_status(code)
-    ours = outcome(native.message_status, statuses)
-    assert ours == outcome(_pure.message_status, statuses)
+    compiled = outcome(native.message_status, statuses)
+    assert compiled == outcome(_pure.message_status, statuses)
 
 
-# The sink, and composition: where there is no compiled half, libraries do that.
-WITHOUT_TWIN = ("CsvLines", "Draft", "Signer", "Sink", "Template")
+def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:
+    assert native.sasl_mechanisms() == _pure.sasl_mechanisms()
 
 
-def test_the_compiled_half_has_the_names_of_the_twin_and_its_own(native: Any) -> None:
+# The names that only the compiled backend has. Without it, templates and recipients lists use
+# Python code, and the sink and DKIM are unavailable.
+COMPILED_ONLY = ("PendingMessage", "RecipientsList", "Signer", "Sink", "Template")
+
+
+def test_the_compiled_backend_has_the_names_of_the_pure_one_and_its_own(native: Any) -> None:
     public = {name for name in vars(native) if not name.startswith("_")}
-    assert public == {*_pure.__all__, *WITHOUT_TWIN}
+    assert public == {*_pure.__all__, *COMPILED_ONLY}
     for name in public:
         assert getattr(native, name).__doc__

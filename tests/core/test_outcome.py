@@ -1,4 +1,4 @@
-"""Outcomes, on both halves."""
+"""Tests of outcomes, on both backends."""
 
 from types import ModuleType
 
@@ -10,7 +10,7 @@ import pytest
     [(250, "ACCEPTED"), (299, "ACCEPTED"), (421, "DEFERRED"), (550, "REFUSED")]
     + [(code, "UNKNOWN") for code in (-1, 0, 99, 199, 354, 600, 999)],
 )
-def test_recipient_status(core: ModuleType, code: int, status: str) -> None:
+def test_a_code_gives_the_status_of_a_recipient(core: ModuleType, code: int, status: str) -> None:
     assert core.recipient_status(code) == status
 
 
@@ -24,12 +24,14 @@ def test_recipient_status(core: ModuleType, code: int, status: str) -> None:
         (["ACCEPTED", "DEFERRED", "UNKNOWN"], "UNKNOWN"),
     ],
 )
-def test_message_status(core: ModuleType, recipients: list[str], status: str) -> None:
+def test_the_recipients_give_the_status_of_a_message(
+    core: ModuleType, recipients: list[str], status: str
+) -> None:
     assert core.message_status(recipients) == status
     assert core.message_status(tuple(reversed(recipients))) == status
 
 
-def test_no_status(core: ModuleType) -> None:
+def test_a_missing_or_unknown_status_is_refused(core: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"^a message without recipients has no status$"):
         core.message_status([])
     with pytest.raises(ValueError, match=r"^no such status: accepted$"):

@@ -1,4 +1,4 @@
-"""One mail transaction, on both halves: the traces, and what no trace can show."""
+"""One mail transaction, on both backends: the traces, and cases that a trace cannot express."""
 
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ def begin(core: ModuleType, values: dict[str, str]) -> Any:
 
 
 def play(transaction: Any, trace: Trace, chunk: int) -> None:
-    """Play a trace, giving the server's lines in chunks of so many octets."""
+    """Run a transaction through a trace. The server's lines arrive in chunks of `chunk` bytes."""
     for key, value in trace.talk:
         if key == "C":
             assert transaction.data_to_send() == value
@@ -40,24 +40,24 @@ def play(transaction: Any, trace: Trace, chunk: int) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_traces(core: ModuleType, path: Path, chunk: int) -> None:
+def test_transactions_follow_the_traces(core: ModuleType, path: Path, chunk: int) -> None:
     trace = read(path)
     transaction = begin(core, trace.values)
     play(transaction, trace, chunk)
-    told = trace.values
-    assert transaction.verdict == told["verdict"]
-    assert transaction.close is (told["close"] == "yes")
-    assert transaction.body_sent is (told["body sent"] == "yes")
-    assert transaction.fault == told.get("fault")
-    assert transaction.accepted == [int(index) for index in told.get("accepted", "").split()]
+    expected = trace.values
+    assert transaction.end == expected["end"]
+    assert transaction.close is (expected["close"] == "yes")
+    assert transaction.body_sent is (expected["body sent"] == "yes")
+    assert transaction.fault == expected.get("fault")
+    assert transaction.accepted == [int(index) for index in expected.get("accepted", "").split()]
     refused = [f"{index}={reply[0]}" for index, reply in transaction.refused]
-    assert refused == told.get("refused", "").split()
-    code, _, text = told.get("reply", "").partition(" ")
+    assert refused == expected.get("refused", "").split()
+    code, _, text = expected.get("reply", "").partition(" ")
     assert transaction.reply == ((int(code), text.encode()) if code else None)
     assert (transaction.awaiting, transaction.data_to_send()) == (0, b"")
 
 
-def test_many_recipients_go_a_hundred_at_a_time(core: ModuleType) -> None:
+def test_a_flight_has_at_most_a_hundred_recipients(core: ModuleType) -> None:
     recipients = [f"<r{number}@x>" for number in range(250)]
     transaction = core.Transaction("<a@x>", recipients, BODY)
     flights = []
@@ -75,7 +75,7 @@ def test_many_recipients_go_a_hundred_at_a_time(core: ModuleType) -> None:
     assert transaction.accepted == list(range(250))
 
 
-def test_the_body_is_the_callers_own(core: ModuleType) -> None:
+def test_the_body_is_not_copied(core: ModuleType) -> None:
     body = bytes(bytearray(b"a long body\r\n.\r\n"))
     transaction = core.Transaction("<a@x>", ["<b@x>"], body)
     transaction.data_to_send()
@@ -83,22 +83,22 @@ def test_the_body_is_the_callers_own(core: ModuleType) -> None:
     assert transaction.data_to_send() is body
 
 
-def test_what_nobody_awaits_is_not_used(core: ModuleType) -> None:
+def test_an_unexpected_reply_is_not_used(core: ModuleType) -> None:
     transaction = core.Transaction("<a@x>", ["<b@x>"], BODY)
     assert transaction.receive_data(b"250 too early\r\n") == 0
     transaction.data_to_send()
     replies = b"250 ok\r\n250 ok\r\n354 go\r\n"
     assert transaction.receive_data(replies + b"250 too early\r\n") == len(replies)
     assert transaction.receive_data(b"250 too early\r\n") == 0
-    assert transaction.verdict is None
+    assert transaction.end is None
 
 
-def test_nothing_leaves_after_the_verdict(core: ModuleType) -> None:
+def test_nothing_is_written_after_the_end(core: ModuleType) -> None:
     transaction = core.Transaction("<a@x>", ["<b@x>"], BODY)
     transaction.data_to_send()
     transaction.receive_data(b"250 ok\r\n250 ok\r\n354 go\r\n")
     transaction.receive_eof()
-    assert transaction.verdict == "disconnected"
+    assert transaction.end == "disconnected"
     assert (transaction.data_to_send(), transaction.awaiting) == (b"", 0)
     assert transaction.body_sent is False
 
@@ -116,14 +116,14 @@ def test_nothing_leaves_after_the_verdict(core: ModuleType) -> None:
         ("<a@x>", "<b@x>", "\udce9\n"),
     ],
 )
-def test_nothing_is_written_of_a_wrong_envelope(
+def test_a_wrong_envelope_is_refused_before_any_write(
     core: ModuleType, sender: str, recipient: str, parameter: str
 ) -> None:
     with pytest.raises(ValueError):
         core.Transaction(sender, [recipient], BODY, (), [parameter])
 
 
-def test_the_first_run_that_is_not_ascii_is_named(core: ModuleType) -> None:
+def test_the_error_names_the_characters_beyond_ascii(core: ModuleType) -> None:
     with pytest.raises(UnicodeEncodeError) as caught:
         core.Transaction("<a@x>", ["<\xe9\xe8@x>"], BODY)
     text = "rcpt TO:<\xe9\xe8@x>\r\n"
@@ -139,6 +139,6 @@ def test_a_lone_surrogate_is_refused_as_encode_refuses_it(core: ModuleType) -> N
         assert caught.value.args == expected.value.args
 
 
-def test_parameters_of_nobody_are_not_looked_at(core: ModuleType) -> None:
+def test_parameters_without_a_recipient_are_ignored(core: ModuleType) -> None:
     transaction = core.Transaction("<a@x>", [], BODY, (), ["\udce9\n"])
     assert transaction.data_to_send() == b"mail FROM:<a@x>\r\n"

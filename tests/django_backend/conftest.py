@@ -1,6 +1,7 @@
-"""Real Django, of whichever version is first on the path; `make test` runs these tests twice.
+"""Fixtures of the tests with Django; `make test` runs these tests on two versions of Django.
 
-The folder has another name than Django's package, which would be hidden by it.
+The tests import the Django version that is first on Python's module path. The folder is not named
+`django`, because it would hide Django's package.
 """
 
 import os
@@ -16,7 +17,7 @@ from django.test import override_settings
 from rapidsmtp.django import outcome_known, senders
 
 HERE = Path(__file__).parent
-# `make test` says which it has put in front, so that the newest is not taken for the oldest.
+# `make test` sets DJANGO to the expected version, so that a wrong path is detected.
 WANTED = os.environ.get("DJANGO", django.__version__)
 assert WANTED.split(".")[:2] == django.__version__.split(".")[:2], django.__version__
 
@@ -25,13 +26,14 @@ if not settings.configured:
         USE_TZ=True,
         TIME_ZONE="UTC",
         DEFAULT_FROM_EMAIL="site@example.com",
-        SECRET_KEY="tests",  # 4.2 asks for it where a receiver's failure is logged
+        SECRET_KEY="tests",  # Django 4.2 needs a key to log exceptions of receivers.
     )
     django.setup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # From 6.1 on Django wants MAILERS, and most tests are about what all versions have.
+    # Most tests use settings without MAILERS, because all versions accept such settings. Django 6.1
+    # warns about such settings, so these warnings are ignored.
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
@@ -44,29 +46,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_senders(half):
-    """No test finds a sender of another one, least of all one of the other half."""
+def _own_senders(backend):
+    """Close all senders, so that no test uses a sender of another test or backend."""
     senders.close_all()
     yield
     senders.close_all()
 
 
 @pytest.fixture
-def told():
-    """What the signal tells: the subject of the message, and its outcome."""
-    heard = []
+def signalled():
+    """Record the subject and the outcome of each call of the signal `outcome_known`."""
+    calls = []
 
-    def hear(sender, backend, message, outcome, **_):
-        heard.append((message.subject, outcome))
+    def receive(sender, backend, message, outcome, **_):
+        calls.append((message.subject, outcome))
 
-    outcome_known.connect(hear)
-    yield heard
-    outcome_known.disconnect(hear)
+    outcome_known.connect(receive)
+    yield calls
+    outcome_known.disconnect(receive)
 
 
 @pytest.fixture
 def mail_to():
-    """Settings for a server on this machine: `with mail_to(port, EMAIL_USE_TLS=True):`."""
+    """Return a function that overrides settings: `with mail_to(port, EMAIL_USE_TLS=True):`."""
 
     def settings_for(port, **more):
         backend = "rapidsmtp.django.EmailBackend"

@@ -1,8 +1,8 @@
-"""Print the oldest Django that is supported on the interpreter that runs this, as for `~=`."""
+"""Print the oldest Django version that the running interpreter supports, for use with `~=`."""
 
 import sys
 
-# Before 4.2 there is no support at all; later interpreters were taken up by later releases.
+# rapidsmtp supports Django 4.2 and later. Newer interpreters need newer releases of Django.
 OLDEST = {(3, 11): "4.2.16", (3, 12): "4.2.16", (3, 13): "5.1.3", (3, 14): "5.2.8"}
 
 if __name__ == "__main__":

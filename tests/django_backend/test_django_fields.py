@@ -1,4 +1,4 @@
-"""The policy by which the backend composes, beside email's own `SMTP`."""
+"""The email policy of the backend, compared with `email.policy.SMTP`."""
 
 import copy
 import email.policy
@@ -28,7 +28,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("name", "value"), VALUES)
-def test_a_field_is_the_one_of_email(name, value):
+def test_a_field_equals_that_of_email(name, value):
     theirs = email.policy.SMTP.header_factory(name, value)
     for _ in range(2):
         ours = fields.policy().header_factory(name, value)
@@ -40,7 +40,7 @@ def test_a_field_is_the_one_of_email(name, value):
         assert ours.fold(policy=fields.policy()) == theirs.fold(policy=email.policy.SMTP)
 
 
-def test_what_recurs_is_parsed_once_and_nothing_else():
+def test_only_recurring_fields_are_cached():
     make = fields.policy().header_factory
     assert make("From", "a@example.com") is make("From", "a@example.com")
     assert make("From", "a@example.com") is not make("FROM", "a@example.com")
@@ -49,7 +49,7 @@ def test_what_recurs_is_parsed_once_and_nothing_else():
     assert type(make("Subject", "a")) is type(make("Subject", "b"))
 
 
-def test_a_message_that_is_changed_changes_no_other():
+def test_changing_a_message_changes_no_other():
     first, second = EmailMessage(fields.policy()), EmailMessage(fields.policy())
     for each in first, second:
         each["From"] = "a@example.com"
@@ -73,7 +73,7 @@ class Special(UniqueUnstructuredHeader):
     pass
 
 
-def test_what_is_registered_later_holds(monkeypatch):
+def test_classes_that_are_registered_later_are_used(monkeypatch):
     make = fields.policy().header_factory
     assert Special not in type(make("From", "a@example.com")).__bases__
     for name in "from", "x-new":
@@ -81,7 +81,7 @@ def test_what_is_registered_later_holds(monkeypatch):
         assert type(make(name, "a@example.com")).__bases__ == (Special, BaseHeader)
 
 
-def test_another_factory_is_left_alone(monkeypatch):
+def test_a_replaced_header_factory_is_used(monkeypatch):
     other = email.policy.SMTP.clone(header_factory=lambda name, value: value)
     monkeypatch.setattr(email.policy, "SMTP", other)
     assert fields.policy() is other

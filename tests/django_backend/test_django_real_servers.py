@@ -1,4 +1,4 @@
-"""The backend before Postfix and Exim: what it says was sent is what they have delivered."""
+"""The backend with Postfix and Exim: the servers deliver each message that is reported as sent."""
 
 import smtplib
 import time
@@ -6,16 +6,16 @@ import time
 import pytest
 from django.core import mail
 
-from django_letters import letter
+from django_messages import make_message
 from rapidsmtp import TLS, Status
 from real_servers import COMPLAINT
 
-PATIENCE = 30.0
-"""Seconds that a server may take to deliver."""
+DELIVERY_SECONDS = 30.0
+"""The time limit for the delivery of all messages, in seconds."""
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["TCP", "STARTTLS"])
-def test_what_was_sent_is_delivered(real_server, mail_to, told, encrypted):
+def test_sent_messages_are_delivered(real_server, mail_to, signalled, encrypted):
     before, log_before = real_server.deliveries(), len(real_server.settled_log())
     given, wanted = [], set()
     for number in range(60):
@@ -24,7 +24,7 @@ def test_what_was_sent_is_delivered(real_server, mail_to, told, encrypted):
             to = [f"refused{number}@example.com"]
         elif number % 6 == 2:
             to[0] = f"refused{number}@example.com"
-        given.append(letter(str(number), to, from_email=f"from{number}@example.com"))
+        given.append(make_message(str(number), to, from_email=f"from{number}@example.com"))
         wanted |= {(given[-1].from_email, each) for each in to if not each.startswith("refused")}
     options = {"tls": TLS(ca_file=real_server.authority)}
     refused = pytest.raises(smtplib.SMTPRecipientsRefused)
@@ -32,12 +32,12 @@ def test_what_was_sent_is_delivered(real_server, mail_to, told, encrypted):
     with settings, refused as caught:
         mail.get_connection().send_messages(given)
     assert caught.value.sent == 50
-    fates = {subject: outcome.status for subject, outcome in told}
-    assert len(told) == len(fates) == 60
+    statuses = {subject: outcome.status for subject, outcome in signalled}
+    assert len(signalled) == len(statuses) == 60
     for number in range(60):
-        fate = {1: Status.REFUSED, 2: Status.PARTIAL}.get(number % 6, Status.ACCEPTED)
-        assert fates[str(number)] is fate
-    deadline = time.monotonic() + PATIENCE
+        expected = {1: Status.REFUSED, 2: Status.PARTIAL}.get(number % 6, Status.ACCEPTED)
+        assert statuses[str(number)] is expected
+    deadline = time.monotonic() + DELIVERY_SECONDS
     delivered = []
     while len(delivered) < len(wanted) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Our backend beside Django's own SMTP backend: the same messages, envelopes, bytes and counts."""
+"""Comparison with Django's own SMTP backend: the same messages, envelopes, bytes and counts."""
 
 import re
 import smtplib
@@ -9,10 +9,10 @@ import pytest
 from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends import smtp
 
-from django_letters import FIXED, letter
-from postman import Postman
+from django_messages import FIXED, make_message
 from rapidsmtp.django import EmailBackend, rendering
 from rapidsmtp.errors import RelayError
+from recording_server import RecordingServer
 
 BOUNDARY = re.compile(rb"={15}\d+==")
 
@@ -35,26 +35,28 @@ def alternatives():
 
 
 def with_a_message():
-    message = letter("Forwarded")
-    message.attach("inner.eml", letter("Inner").message().as_bytes(), "message/rfc822")
+    message = make_message("Forwarded")
+    message.attach("inner.eml", make_message("Inner").message().as_bytes(), "message/rfc822")
     return message
 
 
 MESSAGES = {
-    "plain": letter,
-    "empty": lambda: letter("", body=""),
-    "no recipients": lambda: letter(to=[]),
-    "only bcc": lambda: letter(to=[], bcc=["b@example.org"]),
-    "display names": lambda: letter(from_email="A B <a.b@example.com>", to=["C <c@example.org>"]),
-    "comma in the name": lambda: letter(to=['"Last, First" <lf@example.org>']),
-    "quoted local part": lambda: letter(to=['"a b"@example.org']),
-    "8 bit": lambda: letter("Übung", body="Grüße,\nFrom unten\n.\n"),
-    "long lines": lambda: letter(body="ä" * 1500 + "\n" + "x" * 3000),
-    "latin-1": lambda: _encoded(letter("Ü", body="Grüße\n"), "iso-8859-1"),
-    "other from": lambda: letter(headers={"From": "Other <other@example.com>"}),
+    "plain": make_message,
+    "empty": lambda: make_message("", body=""),
+    "no recipients": lambda: make_message(to=[]),
+    "only bcc": lambda: make_message(to=[], bcc=["b@example.org"]),
+    "display names": lambda: make_message(
+        from_email="A B <a.b@example.com>", to=["C <c@example.org>"]
+    ),
+    "comma in the name": lambda: make_message(to=['"Last, First" <lf@example.org>']),
+    "quoted local part": lambda: make_message(to=['"a b"@example.org']),
+    "8 bit": lambda: make_message("Übung", body="Grüße,\nFrom unten\n.\n"),
+    "long lines": lambda: make_message(body="ä" * 1500 + "\n" + "x" * 3000),
+    "latin-1": lambda: _encoded(make_message("Ü", body="Grüße\n"), "iso-8859-1"),
+    "other from": lambda: make_message(headers={"From": "Other <other@example.com>"}),
     "alternatives": alternatives,
     "message inside": with_a_message,
-    "some refused": lambda: letter(to=["refused1@example.org", "ok@example.org"]),
+    "some refused": lambda: make_message(to=["refused1@example.org", "ok@example.org"]),
 }
 
 
@@ -65,7 +67,7 @@ def _encoded(message, charset):
 
 def sent_by(backend_class, messages, port, **more):
     with warnings.catch_warnings():
-        # Django 6.1 wants MAILERS.
+        # Django 6.1 warns about backends without MAILERS.
         warnings.simplefilter("ignore")
         backend = backend_class(host="127.0.0.1", port=port, **more)
     try:
@@ -75,51 +77,51 @@ def sent_by(backend_class, messages, port, **more):
 
 
 def both(messages, **more):
-    """What each backend returns or raises, and what the server has got of it."""
+    """Return what each backend returns or raises, and the envelopes that the server received."""
     results = []
     for kind in (smtp.EmailBackend, EmailBackend):
-        with Postman(["PIPELINING"]) as postman:
-            result = sent_by(kind, [make() for make in messages], postman.port, **more)
+        with RecordingServer(["PIPELINING"]) as recorder:
+            result = sent_by(kind, [make() for make in messages], recorder.port, **more)
             envelopes = [
                 (sender, to, BOUNDARY.sub(b"BOUNDARY", content))
-                for sender, to, content in postman.handler.envelopes
+                for sender, to, content in recorder.handler.envelopes
             ]
         results.append((result, envelopes))
     return results
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_message_is_the_same(name):
+def test_a_message_is_sent_as_by_django(name):
     (theirs, their_mail), (ours, our_mail) = both([MESSAGES[name]])
     assert ours == theirs
     assert our_mail == their_mail
 
 
-def test_a_list_is_the_same():
+def test_a_list_of_messages_is_sent_as_by_django():
     (theirs, their_mail), (ours, our_mail) = both(list(MESSAGES.values()) * 3)
     assert ours == theirs == len(MESSAGES) * 3 - 3
-    # Several connections send what one sends in order.
+    # rapidsmtp uses several connections, so the order may differ from Django's.
     assert sorted(our_mail) == sorted(their_mail)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: letter(to=["refused@example.org", "later@example.org"]),
-        lambda: letter(from_email="refused@example.com"),
-        lambda: letter(headers={"X-Refuse": "1"}),
-        lambda: letter("Two\nlines"),
-        lambda: letter(headers={"X-Bad": "Two\r\nBcc: x@example.org"}),
-        lambda: letter(to=["a@example.org\nBcc: x@example.org"]),
-        lambda: letter(to=["not an address"]),
-        lambda: letter(from_email="a@example.org, b@example.org"),
-        lambda: letter(to=["a@" + "x" * 64 + ".example"]),
+        lambda: make_message(to=["refused@example.org", "later@example.org"]),
+        lambda: make_message(from_email="refused@example.com"),
+        lambda: make_message(headers={"X-Refuse": "1"}),
+        lambda: make_message("Two\nlines"),
+        lambda: make_message(headers={"X-Bad": "Two\r\nBcc: x@example.org"}),
+        lambda: make_message(to=["a@example.org\nBcc: x@example.org"]),
+        lambda: make_message(to=["not an address"]),
+        lambda: make_message(from_email="a@example.org, b@example.org"),
+        lambda: make_message(to=["a@" + "x" * 64 + ".example"]),
     ],
     ids=["recipients", "sender", "message", "subject", "header", "to", "no address", "two from",
          "label"],
 )  # fmt: skip
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_failure_is_the_same(make, silent):
+def test_a_failure_is_reported_as_by_django(make, silent):
     (theirs, their_mail), (ours, our_mail) = both([make], fail_silently=silent)
     assert type(ours) is type(theirs)
     if isinstance(theirs, smtplib.SMTPResponseException):
@@ -133,12 +135,12 @@ def test_a_failure_is_the_same(make, silent):
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_nobody_listens(silent):
-    # A port that was free a moment ago.
-    with Postman() as postman:
-        port = postman.port
-    theirs = sent_by(smtp.EmailBackend, [letter()], port, fail_silently=silent)
-    ours = sent_by(EmailBackend, [letter()], port, fail_silently=silent)
+def test_a_port_without_a_server_is_reported_as_by_django(silent):
+    # This server ends at once, so its port is free and no server listens on it.
+    with RecordingServer() as recorder:
+        port = recorder.port
+    theirs = sent_by(smtp.EmailBackend, [make_message()], port, fail_silently=silent)
+    ours = sent_by(EmailBackend, [make_message()], port, fail_silently=silent)
     if silent:
         assert ours == theirs == 0
     else:
@@ -152,7 +154,7 @@ def test_a_local_part_that_is_not_ascii_is_refused():
             rendering.address_of(written, backend, "utf-8")
 
 
-def test_the_short_way_reads_addresses_as_django_does():
+def test_the_regular_expression_reads_addresses_as_django_does():
     backend = EmailBackend(host="127.0.0.1")
     plain = re.compile("(?!)")
     for written in (
@@ -171,25 +173,26 @@ def test_the_short_way_reads_addresses_as_django_does():
         assert found[0] == found[1], written
 
 
-def test_a_class_with_its_own_bytes_is_asked_for_them():
-    class Signed(type(letter().message())):
+def test_as_bytes_of_a_message_class_is_used():
+    class Signed(type(make_message().message())):
         def as_bytes(self, *arguments, **keywords):
             return b"Signed: yes\r\n" + super().as_bytes(*arguments, **keywords)
 
-    class Letter(type(letter())):
+    class SignedMessage(type(make_message())):
         def message(self, **keywords):
             composed = super().message(**keywords)
             composed.__class__ = Signed
             return composed
 
     def make():
-        return Letter("Hello", "Body\n", "a@example.com", ["b@example.org"], headers=FIXED)
+        return SignedMessage("Hello", "Body\n", "a@example.com", ["b@example.org"], headers=FIXED)
 
     (_, their_mail), (_, our_mail) = both([make])
     assert our_mail == their_mail
     assert our_mail[0][2].startswith(b"Signed: yes\r\n")
 
 
-def test_it_is_djangos_backend():
+def test_the_backend_is_a_subclass_of_djangos_backend():
     assert issubclass(EmailBackend, smtp.EmailBackend)
+    assert EmailBackend.__module__ == "rapidsmtp.django"
     assert django.VERSION >= (4, 2)

@@ -1,15 +1,17 @@
-"""Outcomes held against the server's record: whatever is not the truth, in words.
+"""The outcome checker: compare outcomes with the server's record, and report every difference.
 
-What can be said for sure of a recipient:
+The correct outcome of a recipient:
 
-- executed, and the whole final 2yz was written on a connection that nothing befell: ACCEPTED;
-- the same on a connection that was lost later: ACCEPTED or UNKNOWN, since what was written last
-  may not have been read;
-- executed, and no valid final reply was written: UNKNOWN, nothing else;
-- not executed: never ACCEPTED, and UNKNOWN only if a terminator may have been under way.
+- The server executed the message and wrote the whole final 2yz, and the connection had no fault:
+  ACCEPTED.
+- The server executed the message and wrote the final 2yz, and then the connection was lost:
+  ACCEPTED or UNKNOWN, because the client may not have read the last reply.
+- The server executed the message and wrote no valid final reply: UNKNOWN.
+- The server did not execute the message: never ACCEPTED, and UNKNOWN only if the client may have
+  sent a terminator.
 
-Each reply of the server carries its number, so that a result's text leads to the reply that
-decided it, and that must have been about this message and this recipient.
+Each reply of the server contains its number, so the text of a result identifies the reply that
+determined the result. This reply must concern the message and the recipient of the result.
 """
 
 import re
@@ -20,30 +22,29 @@ from typing import Any
 from rapidsmtp import Message, Outcome, Status
 from truth.record import Delivery, Record, Reply
 
-UNTOUCHED = (Status.REFUSED, Status.DEFERRED, Status.NOT_ATTEMPTED, Status.INVALID)
-
 
 def repaired(data: bytes) -> bytes:
-    """What must arrive: every line ends in CRLF, the last one too."""
+    """Return the content that must arrive: every line ends in CRLF, including the last line."""
     data = re.sub(rb"\r\n|\r|\n", b"\r\n", data)
     return data if data.endswith(b"\r\n") else data + b"\r\n"
 
 
 def cited(text: str, record: Record) -> Reply | None:
-    """The reply that a result's text comes from."""
+    """Return the reply that the text of a result cites, or None."""
     numbers = re.findall(r"#(\d+)#", text)
     return record.replies[int(numbers[-1]) - 1] if numbers else None
 
 
-class Judge:
-    """Compares what was said of each message with what the server did.
+class OutcomeChecker:
+    """A comparison of the outcome of each message with the server's record.
 
     Args:
-        record: the server's.
-        messages: all that was offered and taken.
-        outcomes: all that was said.
-        resend: whether unknown ones are sent again.
-        window: messages that one lost connection may leave unknown.
+        record: The server's record.
+        messages: All messages that the sender accepted.
+        outcomes: All outcomes that the sender reported.
+        resend: Whether the sender resends messages with an unknown outcome.
+        window: The maximum number of messages that have an unknown outcome after one lost
+            connection.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class Judge:
 
     def problems_found(self) -> list[str]:
         self._each_message_once()
-        self._nothing_strange_was_delivered()
+        self._only_these_were_delivered()
         for outcome in self.outcomes:
-            self._judge(outcome)
+            self._check_message(outcome)
         self._few_are_unknown()
         self.problems += self.record.violations
         return self.problems
@@ -79,33 +80,33 @@ class Judge:
         for message in self.messages:
             if counts[id(message)] != 1:
                 self._wrong(f"{message.sender}: {counts[id(message)]} outcomes")
-        strangers = set(counts) - {id(message) for message in self.messages}
-        if strangers:
-            self._wrong(f"{len(strangers)} outcomes of messages that nobody sent")
+        others = set(counts) - {id(message) for message in self.messages}
+        if others:
+            self._wrong(f"{len(others)} outcomes of messages that were not sent")
 
-    def _nothing_strange_was_delivered(self) -> None:
+    def _only_these_were_delivered(self) -> None:
         by_sender = {message.sender: message for message in self.messages}
         for sender in {sender for sender, _ in self.record.mails} - set(by_sender):
-            self._wrong(f"MAIL from {sender}: nobody sent that, a body was read as commands")
+            self._wrong(f"MAIL from {sender}: not sent, a body was read as commands")
         for delivery in self.record.deliveries:
             message = by_sender.get(delivery.sender)
             if message is None or delivery.recipient not in message.recipients:
-                self._wrong(f"delivered from {delivery.sender} to {delivery.recipient}: mixed up")
+                self._wrong(f"delivered from {delivery.sender} to {delivery.recipient}: mismatch")
                 continue
-            wanted, got = repaired(message.data), delivery.content
-            if got != wanted and got + b"\r\n" != wanted:
+            expected, got = repaired(message.data), delivery.content
+            if got != expected and got + b"\r\n" != expected:
                 self._wrong(
                     f"{delivery.sender}: content {got[:80]!r} ({len(got)}) for"
-                    f" {wanted[:80]!r} ({len(wanted)})"
+                    f" {expected[:80]!r} ({len(expected)})"
                 )
         for (sender, recipient), copies in self.delivered.items():
-            again = copies[:-1]
-            if again and not self.resend:
+            earlier = copies[:-1]
+            if earlier and not self.resend:
                 self._wrong(f"{sender} to {recipient}: delivered {len(copies)} times")
-            elif any(copy.reply.connection.lost is None for copy in again):
-                self._wrong(f"{sender} to {recipient}: sent again though it was accepted")
+            elif any(copy.reply.connection.lost is None for copy in earlier):
+                self._wrong(f"{sender} to {recipient}: sent again although it was accepted")
 
-    def _judge(self, outcome: Outcome) -> None:
+    def _check_message(self, outcome: Outcome) -> None:
         message = outcome.message
         assert message is not None
         if outcome.tag is not message.tag:
@@ -123,55 +124,57 @@ class Judge:
         if outcome.status is not whole:
             self._wrong(f"{message.sender}: {outcome.status} as a whole, by recipients {whole}")
         for recipient, result in outcome.recipients.items():
-            self._judge_recipient(message.sender, recipient, result)
+            self._check_recipient(message.sender, recipient, result)
 
-    def _judge_recipient(self, sender: str, recipient: str, result: Any) -> None:
+    def _check_recipient(self, sender: str, recipient: str, result: Any) -> None:
         about = f"{sender} to {recipient}: {result.status} ({result.code}, {result.text!r})"
         copies = self.delivered[sender, recipient]
-        answered = [c for c in copies if c.reply.sent and c.reply.valid and c.reply.code < 300]
-        sure = [copy for copy in answered if copy.reply.connection.lost is None]
+        replied = [c for c in copies if c.reply.sent and c.reply.valid and c.reply.code < 300]
+        sure = [copy for copy in replied if copy.reply.connection.lost is None]
         reply = cited(result.text, self.record)
         match result.status:
             case Status.ACCEPTED:
-                if not answered:
+                if not replied:
                     self._wrong(f"{about}, but there was no 2yz to an executed transaction")
-                elif reply not in [copy.reply for copy in answered]:
-                    self._wrong(f"{about}, by a reply that is not its own: {reply}")
+                elif reply not in [copy.reply for copy in replied]:
+                    self._wrong(f"{about}, by the reply to another message: {reply}")
             case Status.UNKNOWN:
                 if sure and not self.resend:
-                    self._wrong(f"{about}, though the reply was written: {sure[0].reply}")
-                self._judge_unknown(about, sender, recipient)
+                    self._wrong(f"{about}, although the reply was written: {sure[0].reply}")
+                self._check_unknown(about, sender, recipient)
             case _ if copies:
                 self._wrong(f"{about}, but it was executed: {copies[0].reply}")
         if result.status in (Status.REFUSED, Status.DEFERRED):
-            self._judge_citation(about, sender, recipient, result, reply)
+            self._check_citation(about, sender, recipient, result, reply)
 
-    def _judge_unknown(self, about: str, sender: str, recipient: str) -> None:
-        """UNKNOWN needs a body that may have gone out whole, and a connection lost with it."""
+    def _check_unknown(self, about: str, sender: str, recipient: str) -> None:
+        """Report UNKNOWN as wrong, unless a lost connection may have carried the whole body."""
         lost = [each for each in self.record.connections if each.lost]
         if not any(
             connection.chunked or self.window > 1 or sender in connection.awaited
             for connection in lost
         ):
-            self._wrong(f"{about}, but no body of it can have been under way")
+            self._wrong(f"{about}, but its body cannot have been sent")
 
-    def _judge_citation(
+    def _check_citation(
         self, about: str, sender: str, recipient: str, result: Any, reply: Reply | None
     ) -> None:
-        wanted = 5 if result.status is Status.REFUSED else 4
-        if result.code is None or result.code // 100 != wanted:
-            self._wrong(f"{about}: that is no such reply")
+        digit = 5 if result.status is Status.REFUSED else 4
+        if result.code is None or result.code // 100 != digit:
+            self._wrong(f"{about}: the code does not match the status")
         elif reply is None:
-            self._wrong(f"{about}: where is this reply from?")
+            self._wrong(f"{about}: the server sent no such reply")
         elif reply.code != result.code or reply.consequence:
-            self._wrong(f"{about}: {reply} decided nothing")
+            self._wrong(f"{about}: {reply} did not decide it")
         elif reply.sender not in (sender, None) or reply.recipient not in (recipient, None):
-            self._wrong(f"{about}: {reply} was about something else")
+            self._wrong(f"{about}: {reply} concerned something else")
 
     def _few_are_unknown(self) -> None:
         unknown = sum(outcome.status is Status.UNKNOWN for outcome in self.outcomes)
         bound = len(list(self.record.lost()))
-        if self.window > 1:  # a whole window may have been lost in the network, unseen
+        # With a window, a lost connection may lose all messages of a window before the server reads
+        # them.
+        if self.window > 1:
             bound = self.window * sum(bool(each.lost) for each in self.record.connections)
         if unknown > bound:
-            self._wrong(f"{unknown} are UNKNOWN; no more than {bound} can have been under way")
+            self._wrong(f"{unknown} are UNKNOWN; at most {bound} can have been in flight")

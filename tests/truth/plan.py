@@ -1,7 +1,8 @@
-"""What a faulty server does, by a seed: what it offers, whom it refuses, and where it breaks.
+"""The plan of a faulty server: capabilities, refusals and faults, drawn from a seed.
 
-Each decision is drawn from the seed and from what it is about (the command, the message, which
-time), never from the order in which connections happen to run, so that a seed names a run.
+Each decision depends on the seed and on its subject: the command, the message and the number of
+earlier decisions about them. A decision does not depend on the order in which connections run, so
+the seed is enough to repeat a run.
 """
 
 import random
@@ -22,13 +23,13 @@ LOSSES = (
     "cut",
     "421",
 )
-"""What costs a connection: a close (FIN), a reset (RST), a stall or a reply that is none, before
-the command was executed or after it; `cut` is half of a reply, then a close."""
+"""Faults that end a connection: a close (FIN), a reset (RST), a stall or an invalid reply, before
+or after the command is executed. With `cut`, the server sends a part of the reply and closes."""
 
 HELLO = ("greeting", "ehlo", "starttls")
 
 REPLIES = ("refuse", "defer")
-"""What costs a command alone."""
+"""Faults that refuse one command."""
 
 GARBAGE = (
     b"what is this?\r\n",
@@ -41,27 +42,29 @@ GARBAGE = (
 
 @dataclass
 class Plan:
-    """A server's character.
+    """The behaviour of a server.
 
     Attributes:
-        seed: what everything is drawn from.
-        lmtp: LMTP instead of SMTP.
-        extensions: what EHLO offers, beside STARTTLS and AUTH.
-        decoys: what EHLO offers in clear text alone, where there is STARTTLS.
-        size: octets that SIZE declares and that are taken; None where it is not offered.
-        discards: whether the chunk of a refused BDAT is read and dropped, as RFC 3030 has it.
-        patient: replies are held back while input is waiting, as Postfix does.
-        lenient: DATA without a recipient is answered 354, and the refusal follows the dot.
-        multiline: replies have several lines.
-        drip: replies leave in single octets.
-        most_recipients: of a transaction; the next RCPT is answered 452.
-        most_messages: of a connection; the next MAIL is answered 421.
-        probability: of a fault at a command, for a message that has met none yet.
-        losses: how many connections may be lost, at most, in the whole run.
-        hello_losses: how many of these before the first MAIL of a connection.
-        stalls: how many of these by stalling.
-        faults: which faults there are.
-        stop_after: executed transactions after which the relay wants no more: 530 to MAIL.
+        seed: The seed from which every decision is drawn.
+        lmtp: Whether the server uses LMTP instead of SMTP.
+        extensions: The capabilities in EHLO, in addition to STARTTLS and AUTH.
+        decoys: The capabilities that EHLO contains only before STARTTLS.
+        size: The limit of SIZE in bytes, or None without SIZE.
+        discards: Whether the server reads and drops the chunk of a refused BDAT, as RFC 3030
+            requires.
+        holds_replies: Whether the server delays replies while input waits, as Postfix does.
+        lenient: Whether DATA without a recipient gets 354. The terminator then gets a refusal.
+        multiline: Whether replies have several lines.
+        drip: Whether replies are sent one byte at a time.
+        most_recipients: The maximum number of recipients in a transaction. The next RCPT gets 452.
+        most_messages: The maximum number of messages on a connection. The next MAIL gets 421.
+        probability: The probability of a fault at a command, for a message without an earlier
+            fault.
+        losses: The maximum number of lost connections in the whole run.
+        hello_losses: The maximum number of connections lost before their first MAIL.
+        stalls: The maximum number of connections lost by a stall.
+        faults: The kinds of faults.
+        stop_after: The number of executed transactions after which MAIL gets 530.
     """
 
     seed: int
@@ -70,7 +73,7 @@ class Plan:
     decoys: tuple[str, ...] = ()
     size: int | None = None
     discards: bool = True
-    patient: bool = False
+    holds_replies: bool = False
     lenient: bool = False
     multiline: bool = False
     drip: bool = False
@@ -83,8 +86,8 @@ class Plan:
     faults: tuple[str, ...] = ()
     stop_after: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _met: Counter[str] = field(default_factory=Counter, repr=False)
-    _times: Counter[str] = field(default_factory=Counter, repr=False)
+    _faults_of: Counter[str] = field(default_factory=Counter, repr=False)
+    _asked: Counter[str] = field(default_factory=Counter, repr=False)
 
     def draw(self, *about: object) -> random.Random:
         return random.Random(f"{self.seed} {about}")
@@ -92,22 +95,24 @@ class Plan:
     def fault(
         self, command: str, message: str, recipient: str = "", greeted: bool = True
     ) -> str | None:
-        """Which fault strikes this command now.
+        """Return the fault of this command, or None.
 
         Args:
-            command: the verb in lower case, or `greeting`, `body` (the final reply) or `in body`.
-            message: the sender, or the connection where no message is meant.
-            recipient: for `rcpt`, and `body` over LMTP.
-            greeted: whether any mail was begun yet. A relay that fails before is a dead one, which
-                is another test's matter.
+            command: The verb in lower case, or `greeting`, `body` (the final reply) or `in body`
+                (while the body arrives).
+            message: The sender, or the connection if the command concerns no message.
+            recipient: The recipient, for `rcpt`, and for `body` over LMTP.
+            greeted: Whether any connection has sent MAIL. Otherwise the greeting and the replies to
+                EHLO and STARTTLS have no fault, because other tests cover relays that fail at the
+                start.
         """
         if command in HELLO and not (greeted and self.hello_losses):
             return None
         with self._lock:
             place = f"{command} {message} {recipient}"
-            self._times[place] += 1
-            chance = self.draw("fault", place, self._times[place])
-            probability = self.probability * 0.5 ** self._met[message]
+            self._asked[place] += 1
+            chance = self.draw("fault", place, self._asked[place])
+            probability = self.probability * 0.5 ** self._faults_of[message]
             if not self.faults or chance.random() >= probability:
                 return None
             fault = chance.choice(self.faults)
@@ -119,14 +124,14 @@ class Plan:
                 self.losses -= 1
                 self.hello_losses -= command in HELLO
                 self.stalls -= "stall" in fault
-            self._met[message] += 1
+            self._faults_of[message] += 1
             return fault
 
     def times(self, *about: object) -> int:
-        """How often this was asked, this time included."""
+        """Return the number of decisions about a subject, including the decision of this call."""
         with self._lock:
-            self._times[repr(about)] += 1
-            return self._times[repr(about)]
+            self._asked[repr(about)] += 1
+            return self._asked[repr(about)]
 
     def garbage(self, command: str, message: str) -> bytes:
         choice = [*GARBAGE]

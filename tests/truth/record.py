@@ -1,4 +1,4 @@
-"""What a faulty server did, exactly and in order: the truth that outcomes are compared with."""
+"""The record of a faulty server: all replies, deliveries and losses, in order."""
 
 import threading
 import time
@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Reply:
-    """A reply of the server, or the place where one was due.
+    """A reply of the server, sent or intended.
 
     Attributes:
-        number: stands in its text as `#number`, so that a result can be traced to its reply.
-        command: the verb in lower case; `body` for the final reply to DATA, `bdat` to BDAT LAST.
-        sender, recipient: what it is about; no recipient where it is about all of them.
-        code: what was meant to be said.
-        valid: it is a reply by the grammar, with that code.
-        sent: all of it was written to the socket.
-        consequence: it was caused by the refusal of an earlier command (503).
+        number: The number of the reply. The reply's text contains it as `#number#`, which links a
+            result to the reply.
+        connection: The connection of the reply.
+        command: The verb in lower case. `body` means the final reply to DATA, and `bdat` the reply
+            to BDAT LAST.
+        sender, recipient: The subject of the reply. A reply about all recipients has no recipient.
+        code: The intended code.
+        valid: Whether the reply is valid and has the intended code.
+        sent: Whether the whole reply was written to the socket.
+        consequence: Whether the refusal of an earlier command caused the reply (503).
     """
 
     number: int
-    connection: "Connected"
+    connection: "ConnectionRecord"
     command: str
     sender: str | None
     recipient: str | None
@@ -33,7 +36,7 @@ class Reply:
 
 @dataclass
 class Delivery:
-    """A message that was taken for one recipient."""
+    """A message that the server accepted for one recipient."""
 
     sender: str
     recipient: str
@@ -42,16 +45,17 @@ class Delivery:
 
 
 @dataclass
-class Connected:
+class ConnectionRecord:
     """One connection.
 
     Attributes:
-        lost: how it ended, if not by QUIT; a malformed reply counts as an end.
-        abandoned: the client left, without QUIT, where nothing was wrong.
-        awaited: senders whose DATA was answered with 354, in order.
-        terminators: ends of data and LAST chunks that came in.
-        chunked: whether any BDAT came.
-        used: whether any MAIL came.
+        lost: The cause of the connection's end, if it was not QUIT. A malformed reply is also such
+            a cause.
+        abandoned: Whether the client closed the connection without QUIT and without a fault.
+        awaited: The senders whose DATA got 354, in order.
+        terminators: The number of terminators and LAST chunks that arrived.
+        chunked: Whether any BDAT arrived.
+        used: Whether any MAIL arrived.
     """
 
     number: int
@@ -64,27 +68,27 @@ class Connected:
 
 
 class Record:
-    """Everything, under one lock."""
+    """All actions of the server, protected by one lock."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.connections: list[Connected] = []
+        self.connections: list[ConnectionRecord] = []
         self.replies: list[Reply] = []
         self.deliveries: list[Delivery] = []
         self.mails: list[tuple[str, str]] = []
-        """Each MAIL: the sender, the parameters."""
+        """The sender and the parameters of each MAIL."""
         self.violations: list[str] = []
         self.log: list[str] = []
         self.start = time.monotonic()
 
-    def connect(self) -> Connected:
+    def connect(self) -> ConnectionRecord:
         with self.lock:
-            self.connections.append(Connected(len(self.connections) + 1))
+            self.connections.append(ConnectionRecord(len(self.connections) + 1))
             return self.connections[-1]
 
     def reply(
         self,
-        connection: Connected,
+        connection: ConnectionRecord,
         command: str,
         code: int,
         sender: str | None,
@@ -103,13 +107,13 @@ class Record:
         with self.lock:
             self.deliveries += (Delivery(sender, each, content, reply) for each in recipients)
 
-    def note(self, connection: Connected, text: str) -> None:
+    def note(self, connection: ConnectionRecord, text: str) -> None:
         self.log.append(f"{time.monotonic() - self.start:8.3f} ({connection.number}) {text}")
 
-    def violation(self, connection: Connected, text: str) -> None:
+    def violation(self, connection: ConnectionRecord, text: str) -> None:
         with self.lock:
             self.violations.append(f"connection {connection.number}: {text}")
 
-    def lost(self) -> Iterator[Connected]:
-        """The connections that a mail can have been lost with."""
+    def lost(self) -> Iterator[ConnectionRecord]:
+        """Yield the lost connections with a MAIL, on which a message may have been lost."""
         return (each for each in self.connections if each.lost and each.used)

@@ -1,4 +1,4 @@
-"""One run of the truth test, drawn from a seed: relay, sender, messages, way of sending."""
+"""One run of the truth test, with the relay, the settings and the messages drawn from a seed."""
 
 import functools
 import random
@@ -13,31 +13,41 @@ from typing import Any
 
 import trustme
 
-from rapidsmtp import TLS, Backoff, Message, Outcome, RelayError, Sender, Status, Timeouts
-from truth.check import Judge, cited
+from rapidsmtp import (
+    TLS,
+    Backoff,
+    Message,
+    Outcome,
+    RelayError,
+    Sender,
+    Status,
+    Timeouts,
+)
+from truth.check import OutcomeChecker, cited
 from truth.plan import LOSSES, REPLIES, Plan
 from truth.server import FaultyServer
 
 MODES = ("off", "transaction", "stream", "window", "auto")
 TRANSPORTS = ("plain", "starttls", "smtps", "lmtp")
 FLAVOURS = ("clean", "refusing", "refusing", "losing", "losing", "losing", "losing", "stopping")
-"""By the seed: no faults; none that costs a connection; all; all, and the relay has enough."""
+"""The kinds of runs. The seed selects one: no faults (`clean`), only refusals (`refusing`), all
+faults (`losing`), or all faults and a relay that sends 530 (`stopping`)."""
 
 BODIES = (*("plain",) * 8, "dots", "bare", "open", "empty", "large", "smuggled")
 
 LIMIT = 30.0
-"""Seconds after which a run hangs."""
+"""The time limit of a run, in seconds."""
 
-PATIENT, SHORT = 8.0, 0.35
-"""Seconds for a reply: in a run without stalls, where even a slow machine must not lose a reply
-to the clock, and in one with."""
+LONG_TIMEOUT, SHORT_TIMEOUT = 8.0, 0.35
+"""The sender's time limits for a reply, in seconds. Runs without stalls use `LONG_TIMEOUT`, which
+is enough on a busy machine. Runs with stalls use `SHORT_TIMEOUT`."""
 
 STOPPED = 530
 
 
 @functools.cache
 def certificates() -> tuple[ssl.SSLContext, bytes]:
-    """The servers' settings, and the authority in PEM."""
+    """Return the TLS settings of the servers, and the certificate authority in PEM."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
@@ -46,15 +56,16 @@ def certificates() -> tuple[ssl.SSLContext, bytes]:
 
 @dataclass
 class Run:
-    """A run.
+    """One run of the truth test.
 
     Attributes:
-        seed: what it is drawn from.
-        mode: the sender's `pipelining`.
-        transport: one of `TRANSPORTS`.
-        outcomes: what came of it.
-        error: what stopped the sender.
-        trace: the sender's own, where the seed has one.
+        seed: The seed from which all choices are drawn.
+        mode: The `pipelining` setting of the sender.
+        transport: One of `TRANSPORTS`.
+        messages: The messages that the sender accepted.
+        outcomes: The outcomes of these messages.
+        error: The exception that stopped the sender.
+        trace: The trace of the sender. Not every seed has a trace.
     """
 
     seed: int
@@ -74,22 +85,22 @@ class Run:
         self.messages = [self._message(number) for number in range(self.random.randint(20, 80))]
         self.options = self._options()
 
-    # What is drawn
+    # Drawn from the seed
 
     def _plan(self) -> Plan:
         chance = self.random
         often = {"PIPELINING": 0.9, "CHUNKING": 0.8, "8BITMIME": 0.7, "ENHANCEDSTATUSCODES": 0.5}
-        offers = tuple(name for name, share in often.items() if chance.random() < share)
+        extensions = tuple(name for name, share in often.items() if chance.random() < share)
         clean, losing = self.flavour == "clean", self.flavour in ("losing", "stopping")
         stalls = chance.choice((0, 0, 1, 2)) if losing else 0
         return Plan(
             seed=self.seed,
             lmtp=self.transport == "lmtp",
-            extensions=offers,
+            extensions=extensions,
             decoys=chance.choice(((), ("CHUNKING", "8BITMIME"), ("PIPELINING",))),
             size=chance.choice((None, None, 150_000, 10_000_000)),
             discards=chance.random() < 0.8,
-            patient=chance.random() < 0.5,
+            holds_replies=chance.random() < 0.5,
             lenient=chance.random() < 0.3,
             multiline=chance.random() < 0.3,
             drip=chance.random() < 0.1,
@@ -104,7 +115,7 @@ class Run:
 
     def _options(self) -> dict[str, Any]:
         chance = self.random
-        seconds = SHORT if self.plan.stalls else PATIENT
+        seconds = SHORT_TIMEOUT if self.plan.stalls else LONG_TIMEOUT
         names = ("greeting", "command", "mail", "rcpt", "data", "block", "body")
         options: dict[str, Any] = {
             "connections": chance.randint(1, 4),
@@ -172,7 +183,7 @@ class Run:
     # The run
 
     def go(self) -> list[str]:
-        """Send, and hold what came of it against the truth; what is wrong, in words."""
+        """Send the messages, and return the differences between their outcomes and the record."""
         tls = certificates()[0] if self.transport in ("starttls", "smtps") else None
         with FaultyServer(self.plan, tls=tls, implicit=self.transport == "smtps") as server:
             self.server = server
@@ -189,7 +200,7 @@ class Run:
                 self.trace += [*stacks, f"stats: {self.sender.stats()}"]
                 return [f"the sender hangs: {len(self.outcomes)} of {len(self.messages)} outcomes"]
             server.settle()
-            return self._judge()
+            return self._check_outcomes()
 
     def _send(self) -> None:
         start = time.monotonic()
@@ -226,19 +237,22 @@ class Run:
                     self.outcomes.append(outcome)
             finally:
                 if self.flavour == "stopping":
-                    # What was not taken has no outcome.
-                    told = {id(outcome.message) for outcome in self.outcomes}
+                    # Remove the messages that the sender did not accept, because they have no
+                    # outcome.
+                    reported = {id(outcome.message) for outcome in self.outcomes}
                     listed = self.messages if way == "send" else taken
-                    self.messages = [each for each in listed if way != "send" or id(each) in told]
+                    self.messages = [
+                        each for each in listed if way != "send" or id(each) in reported
+                    ]
 
-    # The verdict
+    # The comparison
 
-    def _judge(self) -> list[str]:
+    def _check_outcomes(self) -> list[str]:
         record = self.server.record
         window = 1
         if self.mode == "window" and not self.plan.lmtp:
             window = self.options["window"]
-        problems = Judge(
+        problems = OutcomeChecker(
             record,
             self.messages,
             self.outcomes,
@@ -247,10 +261,11 @@ class Run:
         ).problems_found()
         problems += self._errors()
         if self.flavour in ("clean", "refusing"):
-            # A 354 for nobody can be left over LMTP by hanging up alone.
+            # Over LMTP, the client must close the connection after a 354 without an accepted
+            # recipient, so this close is not a problem.
             dropping = self.plan.lmtp and self.plan.lenient
             problems += [
-                f"connection {each.number} was left without QUIT"
+                f"connection {each.number} was closed without QUIT"
                 for each in record.connections
                 if each.abandoned and each.used and not dropping
             ]
@@ -268,11 +283,11 @@ class Run:
             return ["NOT_ATTEMPTED without a RelayError"] if stopped and self.exact else []
         if isinstance(self.error, RelayError) and self.flavour == "stopping":
             return []
-        told = "".join(traceback.format_exception(self.error))
-        return [f"it raised {told}"]
+        text = "".join(traceback.format_exception(self.error))
+        return [f"the sender raised {text}"]
 
     def _expected(self, outcome: Outcome) -> list[str]:
-        """Where attempts are plenty, each fate can be told beforehand."""
+        """Check the outcome of each recipient. The plan determines it if the attempts suffice."""
         message = outcome.message
         assert message is not None
         size, data = self.plan.size, message.data
@@ -282,7 +297,7 @@ class Run:
         if surely_invalid and outcome.status is not Status.NOT_ATTEMPTED:
             if outcome.status is Status.INVALID:
                 return []
-            return [f"{message.sender} is {outcome.status}: it cannot be offered"]
+            return [f"{message.sender} is {outcome.status}: the relay does not support it"]
         if outcome.status is Status.INVALID and fits:
             return [f"{message.sender} is INVALID: {outcome.reason}"]
         if not self.exact and self.flavour != "clean":
@@ -301,7 +316,7 @@ class Run:
         return result.status is Status.DEFERRED and recipient.startswith("later")
 
     def write(self, path: Path) -> None:
-        """Everything that one needs to see what went wrong."""
+        """Write a file with the data for the analysis of a failure."""
         parts = [
             f"{self}"[:200],
             f"plan: {self.plan}",

@@ -1,7 +1,7 @@
-"""An SMTP and LMTP server that breaks by plan, and keeps an exact record of what it did.
+"""An SMTP and LMTP server with planned faults, which records all its actions.
 
-It shares no code with the project, on purpose: a mistake made twice in the same way would not be
-seen. Threads and blocking sockets, one thread a connection, each command in order.
+The server shares no code with rapidsmtp, because the test would not detect a mistake in shared
+code. It uses blocking sockets and one thread for each connection, and executes commands in order.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ from types import TracebackType
 from truth.plan import Plan
 from truth.record import Record, Reply
 
-PATIENCE = 10.0
-"""Seconds after which a connection on which nothing happens is given up."""
+IDLE_SECONDS = 10.0
+"""Seconds after which an idle connection is closed."""
 
 NEVER_PIPELINED = {b"EHLO", b"LHLO", b"STARTTLS", b"AUTH", b"QUIT", b"DATA"}
-"""Commands that must end what the client writes (RFC 2920 3.1)."""
+"""Commands that must be the last of a flight (RFC 2920 3.1)."""
 
 
-class _Over(Exception):
+class _ConnectionEnded(Exception):
     """The connection has ended."""
 
 
 class FaultyServer:
-    """The server, for as long as the `with` block lasts.
+    """The server. It runs during a `with` block.
 
     Attributes:
-        record: what it did.
+        record: The record of the server's actions.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class FaultyServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
-        self._starting = threading.Lock()  # none of them is there and not yet begun
+        # This lock covers both `append` and `start`, so `_threads` contains only started threads.
+        self._starting = threading.Lock()
         self._conversations: list[_Conversation] = []
-        self.faults: list[BaseException] = []
+        self.errors: list[BaseException] = []
 
     def __enter__(self) -> "FaultyServer":
         self._start(self._accept)
@@ -68,17 +69,17 @@ class FaultyServer:
         with self._starting:
             threads = self._threads.copy()
         for thread in threads:
-            thread.join(PATIENCE)
-        if kind is None and self.faults:
-            raise self.faults[0]
+            thread.join(IDLE_SECONDS)
+        if kind is None and self.errors:
+            raise self.errors[0]
 
     def settle(self) -> None:
-        """Wait until all connections are over, so that the record is complete."""
+        """Wait until all connections have ended, so that the record is complete."""
         with self._starting:
             threads = self._threads[1:]
         for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "the client has left a connection open"
+            thread.join(IDLE_SECONDS)
+            assert not thread.is_alive(), "the client has not closed a connection"
 
     def _start(self, function: "object") -> None:
         thread = threading.Thread(target=function, daemon=True)  # type: ignore[arg-type]
@@ -92,7 +93,7 @@ class FaultyServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(PATIENCE)
+            sock.settimeout(IDLE_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             conversation = _Conversation(self, sock)
             self._conversations.append(conversation)
@@ -124,18 +125,18 @@ class _Conversation:
             if self.server.implicit:
                 self._start_tls()
             self._run()
-        except _Over:
+        except _ConnectionEnded:
             pass
         except (EOFError, OSError) as error:
             self._abandoned(repr(error))
-        except BaseException as fault:
-            self.server.faults.append(fault)
+        except BaseException as error:
+            self.server.errors.append(error)
         finally:
             self.sock.close()
             self.plain.close()
 
     def _abandoned(self, how: str) -> None:
-        self.record.note(self.me, f"the client has left: {how}")
+        self.record.note(self.me, f"the client closed the connection: {how}")
         if self.me.lost is None:
             self.me.lost, self.me.abandoned = "client left", True
 
@@ -149,24 +150,27 @@ class _Conversation:
             self.record.note(self.me, f"C: {line[:200]!r}")
             verb, _, rest = line.partition(b" ")
             verb = verb.upper()
-            self._judge_flight(verb)
+            self._check_flight(verb)
             handler = getattr(self, f"_on_{verb.decode('latin-1').lower()}", None)
             if handler is None:
                 self._say("unknown", 500, "5.5.2 what?", consequence=True)
             else:
                 handler(rest.decode("utf-8", "surrogateescape"))
 
-    def _judge_flight(self, verb: bytes) -> None:
-        behind = bool(self.unread) and verb != b"BDAT"
+    def _check_flight(self, verb: bytes) -> None:
+        more_follows = bool(self.unread) and verb != b"BDAT"
         if verb == b"QUIT" and not self.plan.discards:
-            return  # the chunk of the discard test, read as a command
-        if behind and (verb in NEVER_PIPELINED or "PIPELINING" not in self.plan.extensions):
-            text = f"{bytes(self.unread[:60])!r} behind {verb.decode('latin-1')}"
+            # A client may send QUIT as a refused chunk, to test whether the server discards such
+            # chunks. This server reads QUIT as a command, so bytes after QUIT are no violation.
+            return
+        if more_follows and (verb in NEVER_PIPELINED or "PIPELINING" not in self.plan.extensions):
+            text = f"{bytes(self.unread[:60])!r} after {verb.decode('latin-1')}"
             self.record.violation(self.me, text)
 
     def _start_tls(self) -> None:
         assert self.server.tls is not None
-        self.plain = self.sock.dup()  # a reset needs the descriptor after TLS has let it go
+        # A reset needs a second descriptor, because `_break` closes the TLS socket first.
+        self.plain = self.sock.dup()
         self.sock = self.server.tls.wrap_socket(self.sock, server_side=True)
         self.secure = True
 
@@ -204,7 +208,7 @@ class _Conversation:
 
     def _write(self, text: bytes, reply: Reply) -> None:
         self.unsent.append((text, reply))
-        if not self.plan.patient:
+        if not self.plan.holds_replies:
             self._flush()
 
     def _flush(self) -> None:
@@ -236,7 +240,7 @@ class _Conversation:
     def _render(self, code: int, text: str, reply: Reply) -> bytes:
         last = f"{text} #{reply.number}#"
         if reply.command == "ehlo" and code == 250:
-            lines = [text, *self._offers(), last]
+            lines = [text, *self._capabilities(), last]
             return b"".join(
                 f"250{' ' if place == len(lines) else '-'}{line}\r\n".encode()
                 for place, line in enumerate(lines, 1)
@@ -245,20 +249,20 @@ class _Conversation:
             return f"{code}-{text} and\r\n{code} {last}\r\n".encode()
         return f"{code} {last}\r\n".encode()
 
-    def _offers(self) -> list[str]:
-        offers = list(self.plan.extensions)
+    def _capabilities(self) -> list[str]:
+        lines = list(self.plan.extensions)
         if self.plan.size is not None:
-            offers.append(f"SIZE {self.plan.size}")
+            lines.append(f"SIZE {self.plan.size}")
         if self.secure:
-            offers.append("AUTH PLAIN LOGIN")
+            lines.append("AUTH PLAIN LOGIN")
         elif self.server.tls is not None:
-            offers += ["STARTTLS", *self.plan.decoys]
-        return offers
+            lines += ["STARTTLS", *self.plan.decoys]
+        return lines
 
     # Faults
 
     def _break(self, how: str) -> None:
-        """End the connection in one of the ways that there are."""
+        """End the connection by a reset, a stall or a close."""
         self.me.lost = self.me.lost or how
         self.record.note(self.me, f"fault: {how}, unsent {[text for text, _ in self.unsent]}")
         if "reset" in how:
@@ -266,15 +270,16 @@ class _Conversation:
             self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.sock.close()
             self.plain.close()
-            raise _Over
+            raise _ConnectionEnded
         if "stall" not in how:
             with contextlib.suppress(OSError):
                 self.plain.shutdown(socket.SHUT_WR)
-        # An unread octet would turn the close into a reset; a stall ends when the client leaves.
+        # Read until the client closes the connection. Unread bytes would turn the close into a
+        # reset, and a stall lasts until the client closes the connection.
         with contextlib.suppress(OSError):
             while self.plain.recv(65536):
                 pass
-        raise _Over
+        raise _ConnectionEnded
 
     def _garble(self, command: str, reply: Reply) -> None:
         reply.valid = False
@@ -283,13 +288,14 @@ class _Conversation:
         self.me.lost = self.me.lost or "malformed"
 
     def _command(self, command, execute, *, about="", recipient=None, last=True) -> int:  # type: ignore[no-untyped-def]
-        """Answer a command, with whatever fault strikes it.
+        """Reply to a command, with its planned fault.
 
         Args:
-            command: the verb in lower case.
-            execute: does what is asked and says the reply; its code and text.
-            about: the message, or the connection.
-            recipient: of whom the reply is about.
+            command: The verb in lower case.
+            execute: The function that executes the command and returns the code and the text of the
+                reply.
+            about: The sender of the message, or the key of the connection.
+            recipient: The recipient that the reply concerns.
         """
         fault = self.plan.fault(command, about, recipient or "", self.server.greeted)
         reply = self.record.reply(self.me, command, 0, self.sender, recipient)
@@ -371,16 +377,16 @@ class _Conversation:
             if limit is not None and self.messages >= limit:
                 return 421, "4.4.2 Maximum message count per session reached"
             if address.startswith("banned"):
-                return 550, "5.7.1 we do not like the name"
+                return 550, "5.7.1 name refused"
             if address.startswith("slow") and self.plan.times("slow", address) == 1:
                 return 450, "4.2.0 in a moment"
             if self.plan.size is not None and (
                 declared := re.search(r"SIZE=(\d+)", parameters, re.IGNORECASE)
             ):
-                assert int(declared[1]) <= self.plan.size, "SIZE was not heeded"
+                assert int(declared[1]) <= self.plan.size, "the message is larger than SIZE"
             return 250, "2.1.0 sender ok"
 
-        # The reply is about this sender, even where it is refused.
+        # The reply to MAIL concerns this sender, even if the sender is refused.
         self.sender = address
         if self._command("mail", execute, about=address) != 250:
             self.sender = None
@@ -424,7 +430,7 @@ class _Conversation:
         if not self.recipients:
             self._say("body", 554, "5.5.1 no valid recipients", consequence=True)
             if content not in (b"", b"\r\n"):
-                self.record.violation(self.me, "a body for nobody")
+                self.record.violation(self.me, "a body without a recipient")
             self._forget()
             return
         self._take_message("body", content)
@@ -455,7 +461,8 @@ class _Conversation:
             self.record.violation(self.me, "BDAT without CHUNKING")
         if refused and not self.plan.discards:
             self._say("bdat", 503, "5.5.1 RCPT first", consequence=True)
-            return  # what follows is read as commands
+            # The server does not discard the chunk, and reads it as commands.
+            return
         if not refused and (fault := self._in_body()) is not None:
             while len(self.unread) < self.plan.draw("in body", self.sender).randint(0, size):
                 self._read()
@@ -488,7 +495,7 @@ class _Conversation:
             self._command(command, execute, about=sender)
             self._forget()
             return
-        # LMTP: a reply for each recipient (RFC 2033 4.2), and the mail is in each box before it.
+        # RFC 2033 4.2: one reply for each recipient, sent after delivery to that recipient.
         for recipient in recipients:
 
             def execute_one(reply: Reply, recipient: str = recipient) -> tuple[int, str]:
@@ -511,7 +518,8 @@ class _Conversation:
     def _on_rset(self, rest: str) -> None:
         self._forget()
         if self._command("rset", lambda reply: (250, "2.0.0 flushed"), about=self.key) != 250:
-            # Exim: `554 Too many nonmail commands`, and the connection is closed.
+            # A server may close the connection after a refused RSET. Exim, for example, replies
+            # `554 Too many nonmail commands`.
             self._flush()
             self._break("close after a refused RSET")
 
@@ -521,4 +529,4 @@ class _Conversation:
     def _on_quit(self, rest: str) -> None:
         self._command("quit", lambda reply: (221, "2.0.0 bye"), about=self.key)
         self._flush()
-        raise _Over
+        raise _ConnectionEnded

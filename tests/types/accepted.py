@@ -1,6 +1,6 @@
-"""Calls of the whole public interface that mypy and basedpyright must take; never run.
+"""Calls of the whole public interface that mypy and basedpyright must accept; never executed.
 
-`make lint` has both read this file, in their strict modes. `assert_type` says what comes back.
+`make lint` checks this file with both tools in strict mode. `assert_type` gives the expected types.
 """
 
 import email.policy
@@ -40,8 +40,8 @@ from rapidsmtp import (
     telemetry,
     to_bytes,
 )
+from rapidsmtp._compose.merge import Merge
 from rapidsmtp.logging import SMTPHandler
-from rapidsmtp.merge import Merge
 from rapidsmtp.testing import Fault, ReceivedMessage, Sink
 
 mail = EmailMessage()
@@ -163,7 +163,7 @@ def a_report(report: Report, stats: Stats) -> None:
     assert_type(report.seconds, float)
     assert_type(stats.accepted, int)
     assert_type(stats.per_second, float)
-    assert_type(stats.governor.pipelining, str | None)
+    assert_type(stats.relay_limits.pipelining, str | None)
 
 
 def a_newsletter(sender: Sender) -> None:
@@ -203,7 +203,7 @@ async def later() -> AsyncIterator[Message]:
 
 
 async def asynchronously(context: ssl.SSLContext) -> None:
-    options: aio.Keywords = {"username": "user", "password": "secret", "start_tls": True}
+    options: aio.ConnectionKeywords = {"username": "user", "password": "secret", "start_tls": True}
     async with aio.SMTP("mail.example.com", 587, **options) as client:
         assert_type(client, aio.SMTP)
         assert_type(await client.sendmail("a", ["b"], b"x"), Refused)
@@ -211,7 +211,7 @@ async def asynchronously(context: ssl.SSLContext) -> None:
         assert_type(await client.sendmail_many(tuples), list[Outcome])
         assert_type(await client.noop(), tuple[int, bytes])
         assert_type(client.is_connected, bool)
-        assert_type(client.options, aio.Options)
+        assert_type(client.options, aio.ConnectionOptions)
         await client.auth("XOAUTH2", auth.XOAuth2("user", "token"))
     aio.SMTP_SSL(hostname="mail.example.com", tls_context=context)
     lmtp = aio.LMTP("/run/dovecot/lmtp", timeout=None)
@@ -231,7 +231,7 @@ async def asynchronously(context: ssl.SSLContext) -> None:
 
 
 async def many_asynchronously() -> None:
-    settings: aio.Settings = {"connections": 2, "tls": TLS()}
+    settings: aio.SenderSettings = {"connections": 2, "tls": TLS()}
     async with aio.Sender("smtp://mail.example.com", **settings) as sender:
         assert_type(sender, aio.Sender)
         outcomes = sender.send(later())

@@ -1,8 +1,9 @@
-"""Are all public names annotated? basedpyright looks at the installed package, in `make lint`.
+"""Check with basedpyright that all public names of the installed package are annotated.
 
-A name without an annotation has whatever type a checker infers, and they do not infer alike. What
-begins with an underscore, and the command line's own modules, are nobody's to import. Django has no
-types: what stands on its classes is unknown to everybody.
+`make lint` runs this check. A public name needs an annotation, because type checkers may infer
+different types for a name without one. Names that begin with an underscore and the modules of the
+command line are private. Django has no annotations, so the types of classes that inherit from its
+classes are unknown.
 """
 
 import json
@@ -15,24 +16,28 @@ PRIVATE = ("rapidsmtp.cli.", "rapidsmtp.__main__")
 UNTYPED = (
     "rapidsmtp.django.EmailBackend",
     "rapidsmtp.django.backend.EmailBackend",
-    "rapidsmtp.django.delivering.Delivery",
-    "rapidsmtp.django.delivering.Delivery.__init__",
+    "rapidsmtp.django.delivering.BackendDelivery",
+    "rapidsmtp.django.delivering.BackendDelivery.__init__",
     "rapidsmtp.django.delivering.outcome_known",
     "rapidsmtp.django.outcome_known",
 )
 
 
 def is_public(name: str) -> bool:
-    """Whether users may rely on a name."""
+    """Return whether a name is public."""
     inside = name.removesuffix(".__init__").split(".")
     return not name.startswith(PRIVATE) and not any(part.startswith("_") for part in inside)
 
 
 def main() -> int:
-    """Print the public names without a type; 1 if there are any, or no package was found."""
+    """Print the public names without a type.
+
+    Return 1 if there are any, or if no package was found.
+    """
     command = [sys.executable, "-m", "basedpyright"]
     command += ["--ignoreexternal", "--outputjson", "--verifytypes", "rapidsmtp"]
-    # It looks for the package where the first Python of PATH has it; --pythonpath is not asked.
+    # basedpyright checks the package of the first Python in PATH, and ignores --pythonpath. So this
+    # Python must be first in PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")

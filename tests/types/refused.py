@@ -1,11 +1,22 @@
-"""Calls that mypy and basedpyright must refuse; never run.
+"""Calls that mypy and basedpyright must refuse; never executed.
 
-Each line is silenced by the name of its error, and a comment that silences nothing is an error
-itself in both (`warn_unused_ignores`, `reportUnnecessaryTypeIgnoreComment`): a call that becomes
-acceptable to one of them fails `make lint`.
+Each wrong call has a comment that names its error and ignores it. Both tools report a comment that
+ignores no error (`warn_unused_ignores`, `reportUnnecessaryTypeIgnoreComment`). So `make lint` fails
+if one of them accepts a call.
 """
 
-from rapidsmtp import DKIM, SMTP, TLS, Message, Outcome, Sender, Template, Timeouts, aio, to_bytes
+from rapidsmtp import (
+    DKIM,
+    SMTP,
+    TLS,
+    Message,
+    Outcome,
+    Sender,
+    Template,
+    Timeouts,
+    aio,
+    to_bytes,
+)
 from rapidsmtp.auth import Plain
 from rapidsmtp.testing import Fault, Sink
 

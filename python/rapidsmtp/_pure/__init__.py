@@ -1,7 +1,8 @@
-"""The twin: the protocol core of `src/` in plain Python, module for module.
+"""The pure-Python backend: a counterpart of each core module of `src/`, and a thread engine.
 
-It is used where no compiled wheel fits. `rapidsmtp._core` chooses between the halves; nothing
-else imports this package. `__all__` is the interface that both halves give.
+It is used if the compiled extension is not installed, or if `RAPIDSMTP_CORE` is `python`. Only
+`rapidsmtp._backend`, which selects the backend, imports this package. No other module outside the
+package does. `__all__` lists the names that both backends provide.
 """
 
 from rapidsmtp._pure.address import check_path, plain_path
@@ -14,13 +15,13 @@ from rapidsmtp._pure.auth import (
     Plain,
     Scram,
     XOAuth2,
+    sasl_mechanisms,
 )
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.command import check_command, check_host_name
 from rapidsmtp._pure.diagnosis import diagnose
 from rapidsmtp._pure.engine import Engine
-from rapidsmtp._pure.error import PeerError
 from rapidsmtp._pure.flatten import (
     assemble,
     fold_field,
@@ -28,7 +29,7 @@ from rapidsmtp._pure.flatten import (
     mentions,
     tree_text,
 )
-from rapidsmtp._pure.job import Result
+from rapidsmtp._pure.job import MessageOutcome
 from rapidsmtp._pure.outcome import message_status, recipient_status
 from rapidsmtp._pure.reply import (
     MAX_LINES,
@@ -40,6 +41,7 @@ from rapidsmtp._pure.reply import (
 )
 from rapidsmtp._pure.stuffing import repair, stuff
 from rapidsmtp._pure.transaction import Transaction
+from rapidsmtp.errors import PeerError
 
 __all__ = [
     "MAX_LINES",
@@ -49,11 +51,11 @@ __all__ = [
     "Exchange",
     "External",
     "Login",
+    "MessageOutcome",
     "OAuthBearer",
     "PeerError",
     "Plain",
     "ReplyReader",
-    "Result",
     "Scram",
     "Transaction",
     "XOAuth2",
@@ -75,6 +77,7 @@ __all__ = [
     "plain_path",
     "recipient_status",
     "repair",
+    "sasl_mechanisms",
     "stuff",
     "tree_text",
 ]

@@ -1,8 +1,9 @@
 """Addresses: the paths of MAIL and RCPT (RFC 5321 4.1.2).
 
-Rendering any address as a path is the work of the running Python's `quoteaddr`, which takes 10
-to 13 microseconds; nearly all addresses are plain, and for those the path is the address itself
-in angle brackets. What a path may not hold is decided here for all of them.
+Python's `smtplib.quoteaddr` converts any address to a path in 10 to 13 microseconds. Nearly all
+addresses are plain: the path is the address in angle brackets. `plain_path` converts plain
+addresses faster. `check_path` refuses any path with an unquoted angle bracket inside, because the
+text after the bracket could add a parameter to the command.
 """
 
 import re
@@ -12,29 +13,30 @@ _PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 
 
 def plain_path(address: object) -> str | None:
-    """The path of a plain address: dot-atoms on both sides of one `@`, all ASCII.
+    """Return the path of a plain address: ASCII dot-atoms on both sides of one `@`.
 
     Args:
-        address: an address as a caller gives it; who gives no str may mean anything by it.
+        address: The caller's address. An object that is not a str is not plain.
 
     Returns:
-        `<address>`, which is what `quoteaddr` gives for it; None where the address is not plain.
+        `<address>`, the same path as from `quoteaddr`; None if the address is not plain.
     """
     if not isinstance(address, str):
         return None
-    # Not an f-string: that would ask a subclass of str for its own rendering.
+    # The path is not an f-string, because an f-string would call the method `__format__` of a
+    # subclass of str.
     return "<" + address + ">" if _PLAIN.fullmatch(address) else None
 
 
 def check_path(path: str) -> None:
-    """Refuse a path through which parameters could be smuggled into MAIL or RCPT.
+    """Check that a path cannot add a parameter to MAIL or RCPT.
 
     Args:
-        path: the path as it would be sent, with its angle brackets.
+        path: The path with its angle brackets.
 
     Raises:
-        ValueError: it is not one text in angle brackets, or holds another angle bracket that is
-            not inside a quoted string.
+        ValueError: The path is not enclosed in angle brackets, or contains another angle bracket
+            outside a quoted string.
     """
     inside = path[1:-1]
     if len(path) < 2 or path[0] != "<" or path[-1] != ">" or _has_bare_bracket(inside):
@@ -47,13 +49,16 @@ def _has_bare_bracket(inside: str) -> bool:
     quoted = False
     characters = iter(inside)
     for character in characters:
+        # RFC 5321 4.1.2: in a quoted string, a backslash quotes the next character.
         if quoted and character == "\\":
             next(characters, None)
         elif character == '"':
             quoted = not quoted
         elif character in "<>\\" and not quoted:
-            # Servers disagree on a backslash outside a quoted string: to Postfix it makes the next
-            # quote an ordinary character. With a bracket in sight that is not left to them.
+            # Servers disagree on a backslash outside a quoted string. For Postfix, a quote after
+            # that backslash is an ordinary character. So a path that contains both an inner bracket
+            # and a backslash outside quotes is refused.
             return True
-    # A quoted string that never ends quotes nothing.
+    # Without its closing quote, the text is not a quoted string (RFC 5321 4.1.2). So the bracket in
+    # it counts as unquoted.
     return quoted

@@ -1,13 +1,16 @@
-"""The client's side of SASL for AUTH (RFC 4954): challenges in, responses out.
+"""The client's side of SASL for AUTH (RFC 4954): responses to challenges.
 
-Each class is one exchange of one mechanism. What goes in and comes out is decoded: base64, the
-code 334 and the `*` that cancels belong to the caller. There is no clock and no randomness here,
-so that both halves answer the same and the RFCs' own examples are the tests: the nonce is an
-argument.
+Each class implements one mechanism, and each object is one exchange. Challenges and responses are
+bytes without base64. The caller handles base64, the code 334 and the `*` that cancels an exchange.
+The nonce is an argument, because this module uses no clock and no randomness. So both backends give
+the same responses, and the tests can use the examples of the RFCs.
 
-Who is to blame decides the error: an argument that breaks a mechanism's grammar is `ValueError`
-before anything is sent, a challenge that breaks it is `PeerError`, after which the exchange is
-dead. No text quotes a user, password or token.
+`MECHANISMS` is the only table of mechanisms in Python. A new mechanism needs a class and a row in
+this table. In the compiled backend, it needs a struct and a row in `src/auth.rs`.
+
+An argument that breaks a mechanism's grammar raises `ValueError`, before any byte is sent. A
+challenge that breaks the grammar raises `PeerError`, and the exchange has failed. No error text
+quotes a user, password or token.
 """
 
 import base64
@@ -16,52 +19,83 @@ import hmac
 import re
 import stringprep
 import unicodedata
-from typing import NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
 
-from rapidsmtp._pure.error import PeerError
+from rapidsmtp.errors import PeerError
 
-# RFC 4954 section 4 sets 12288 octets as the longest line of an exchange.
 MAX_CHALLENGE = 12 * 1024
-# RFC 5802 section 5.1: at least 4096. The upper bound keeps a hostile server from making its
-# client work for minutes: a million rounds are about half a second.
+"""The maximum length of a challenge in bytes: RFC 4954 section 4 limits a line to 12288 octets."""
+
 MIN_ITERATIONS = 4096
+"""The minimum iteration count (RFC 5802 section 5.1, RFC 7677 section 4)."""
+
 MAX_ITERATIONS = 1_000_000
-# What the server says in `e=` is shown to people: no more of it than this.
+"""The maximum iteration count. Without it, a hostile server could keep the client busy for minutes.
+A million iterations take half a second."""
+
 MAX_REASON = 100
+"""The maximum number of characters that an error text quotes from the server's attribute `e=`."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """The secret of a login, and other values that some mechanisms put into their responses.
+
+    Attributes:
+        password: The password or token.
+        nonce: The nonce: random printable ASCII, used only once.
+        channel_binding: The name (RFC 5929) and data of the channel binding, for the -PLUS
+            mechanisms; None without one.
+        host: The server's host name, for OAUTHBEARER.
+        port: The server's port, for OAUTHBEARER.
+    """
+
+    password: str
+    nonce: str
+    channel_binding: tuple[str, bytes] | None
+    host: str
+    port: int
 
 
 class Exchange:
-    """One run of a mechanism: `respond` is called once for the start and once per challenge.
+    """One run of a mechanism. `respond` is called once for the start and once for each challenge.
 
     Attributes:
         name: The mechanism's name as EHLO lists it.
     """
 
-    __slots__ = ("_begun", "_failed", "_taken", "name")
+    __slots__ = ("_failed", "_responses", "_started", "name")
 
-    # How many responses the mechanism can give, and after how many the client has seen all that
-    # it must see. Between the two lie the responses that acknowledge a refusal.
-    _turns = 1
-    _needed = 1
-    # The server speaks first, so there is no initial response.
+    # The maximum number of responses, and the number of responses after which all checks of the
+    # client are complete. The further responses up to the maximum only acknowledge a refusal.
+    _max_responses = 1
+    _required_responses = 1
+    # Whether the server sends the first challenge. Such a mechanism has no initial response.
     _server_first = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._begun = False
+        self._started = False
         self._failed = False
-        self._taken = 0
+        self._responses = 0
 
     @property
     def complete(self) -> bool:
-        """Whether the client needs nothing more; success before that must not be believed."""
-        return not self._failed and self._taken >= self._needed
+        """Whether all checks of the client are complete.
+
+        If the server reports success (235) while this property is false, the caller must treat the
+        login as failed.
+        """
+        return not self._failed and self._responses >= self._required_responses
 
     def respond(self, challenge: bytes | None) -> bytes | None:
-        """Answer a challenge.
+        """Return the response to a challenge.
 
-        Where the client speaks first and sends no initial response, the server asks for it by a
-        challenge that is empty (RFC 4954 section 4); what such a one says is not looked at.
+        The caller may send AUTH without the initial response of the mechanism. In that case the
+        server requests this response with an empty challenge (RFC 4954 section 4). This method does
+        not check that the challenge is empty.
 
         Args:
             challenge: The decoded challenge; `None` asks for the initial response.
@@ -70,33 +104,34 @@ class Exchange:
             The response, not yet encoded; `None` if there is no initial response.
 
         Raises:
-            ValueError: `None` came after the exchange had begun.
-            PeerError: The challenge breaks the rules, or there should have been none.
+            ValueError: The challenge is `None` although the exchange has started.
+            PeerError: The challenge breaks the mechanism's rules or is unexpected.
         """
         if challenge is None:
-            if self._begun:
-                raise ValueError("the exchange has already begun")
-            self._begun = True
-            return None if self._server_first else self._take_turn(b"")
+            if self._started:
+                raise ValueError("the exchange has already started")
+            self._started = True
+            return None if self._server_first else self._next_response(b"")
         if not isinstance(challenge, bytes):
             raise TypeError(f"the challenge must be bytes, not {type(challenge).__name__}")
-        self._begun = True
-        return self._take_turn(challenge)
+        self._started = True
+        return self._next_response(challenge)
 
-    def _take_turn(self, challenge: bytes) -> bytes:
+    def _next_response(self, challenge: bytes) -> bytes:
         try:
-            if self._failed or self._taken == self._turns:
-                raise PeerError("the server sent a challenge when none was due")
+            if self._failed or self._responses == self._max_responses:
+                raise PeerError("the server sent an unexpected challenge")
             if len(challenge) > MAX_CHALLENGE:
-                raise PeerError(f"the server's challenge is longer than {MAX_CHALLENGE} octets")
-            response = self._turn(self._taken, challenge)
+                raise PeerError(f"the server's challenge is longer than {MAX_CHALLENGE} bytes")
+            response = self._response_to(challenge, self._responses)
         except PeerError:
             self._failed = True
             raise
-        self._taken += 1
+        self._responses += 1
         return response
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
+        """Return the response to a challenge; `index` is the number of earlier responses."""
         raise NotImplementedError
 
     def __reduce__(self) -> NoReturn:
@@ -104,37 +139,38 @@ class Exchange:
 
 
 class Plain(Exchange):
-    """PLAIN (RFC 4616): everything in one response."""
+    """PLAIN (RFC 4616): user and password in one response."""
 
     __slots__ = ("_response",)
 
     def __init__(self, user: str, password: str, authzid: str = "") -> None:
         super().__init__("PLAIN")
-        octets = (_without_nul("user", user), _without_nul("password", password))
+        encoded = (_without_nul("user", user), _without_nul("password", password))
         _refuse_empty("user", user)
-        self._response = b"\0".join((_without_nul("authzid", authzid), *octets))
+        self._response = b"\0".join((_without_nul("authzid", authzid), *encoded))
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
         return self._response
 
 
 class Login(Exchange):
-    """LOGIN (draft-murchison-sasl-login): the user, then the password, whatever is asked."""
+    """LOGIN (draft-murchison-sasl-login): the user, then the password. Challenges are ignored."""
 
-    __slots__ = ("_responses",)
-    _turns = 2
-    _needed = 2
+    __slots__ = ("_credentials",)
+    _max_responses = 2
+    _required_responses = 2
 
     def __init__(self, user: str, password: str) -> None:
         super().__init__("LOGIN")
-        self._responses = (_without_nul("user", user), _without_nul("password", password))
+        self._credentials = (_without_nul("user", user), _without_nul("password", password))
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
-        return self._responses[index]
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
+        return self._credentials[index]
 
 
 class CramMd5(Exchange):
-    """CRAM-MD5 (RFC 2195): a keyed digest of the challenge."""
+    """CRAM-MD5 (RFC 2195): a keyed digest of the challenge. The server does not prove its
+    identity."""
 
     __slots__ = ("_password", "_user")
     _server_first = True
@@ -144,39 +180,43 @@ class CramMd5(Exchange):
         self._user = _without_nul("user", user)
         self._password = _without_nul("password", password)
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
+        # RFC 2195 section 2: the digest is written in lower-case hexadecimal digits.
         digest = hmac.new(self._password, challenge, "md5").hexdigest()
         return self._user + b" " + digest.encode()
 
 
 class XOAuth2(Exchange):
-    """XOAUTH2, as Google documents it; a refusal comes as a challenge and wants an empty answer."""
+    """XOAUTH2, as Google documents it: a bearer token."""
 
     __slots__ = ("_response",)
-    _turns = 2
+    _max_responses = 2
 
     def __init__(self, user: str, token: str) -> None:
         super().__init__("XOAUTH2")
-        octets = _without_control("user", user), _bearer(token)
+        encoded = _without_control("user", user), _bearer(token)
         _refuse_empty("user", user)
-        self._response = b"user=%b\1%b\1\1" % octets
+        self._response = b"user=%b\1%b\1\1" % encoded
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
+        # The server sends a refusal as a challenge. An empty response acknowledges the refusal.
         return b"" if index else self._response
 
 
 class OAuthBearer(Exchange):
-    """OAUTHBEARER (RFC 7628); a refusal comes as a challenge and wants a lone 0x01."""
+    """OAUTHBEARER (RFC 7628): a bearer token."""
 
     __slots__ = ("_response",)
-    _turns = 2
+    _max_responses = 2
 
     def __init__(self, user: str, token: str, host: str = "", port: int = 0) -> None:
         super().__init__("OAUTHBEARER")
+        # RFC 7628 section 3.1: the response is a GS2 header without channel binding, and then
+        # fields. Each field ends with 0x01.
         name = _escape(_without_control("user", user))
         header = b"n,a=%b," % name if name else b"n,,"
         fields = [header, _bearer(token)]
-        place = _octets("host", host)
+        place = _utf8("host", host)
         if not _is_printable(place):
             raise ValueError("the host must be printable ASCII without spaces")
         if place:
@@ -189,12 +229,14 @@ class OAuthBearer(Exchange):
             fields.insert(-1, b"port=%d" % port)
         self._response = b"\1".join(fields) + b"\1\1"
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
+        # RFC 7628 section 3.2.3: the server sends a refusal as a challenge. A lone 0x01
+        # acknowledges the refusal.
         return b"\1" if index else self._response
 
 
 class External(Exchange):
-    """EXTERNAL (RFC 4422 appendix A): the server knows the client already, mostly by TLS."""
+    """EXTERNAL (RFC 4422 appendix A): the server identifies the client, usually by certificate."""
 
     __slots__ = ("_response",)
 
@@ -202,21 +244,21 @@ class External(Exchange):
         super().__init__("EXTERNAL")
         self._response = _without_nul("authzid", authzid)
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
         return self._response
 
 
 class Scram(Exchange):
     """SCRAM-SHA-1 (RFC 5802), SCRAM-SHA-256 (RFC 7677), and their -PLUS forms.
 
-    The password never leaves; the server proves in the last message that it knows it too, and
-    only then is the exchange complete. With a channel binding a man in the middle of the TLS
-    connection cannot pass the exchange on.
+    The password is never sent. The server's last message proves that the server knows the password.
+    Without this proof the exchange is not complete. With a channel binding, a man in the middle of
+    the TLS connection cannot forward the exchange.
     """
 
     __slots__ = ("_algorithm", "_bare", "_binding", "_nonce", "_password", "_signature")
-    _turns = 3
-    _needed = 3
+    _max_responses = 3
+    _required_responses = 3
 
     def __init__(
         self,
@@ -231,17 +273,21 @@ class Scram(Exchange):
         name = "SCRAM-SHA-1" if algorithm == "sha1" else "SCRAM-SHA-256"
         super().__init__(name if channel_binding is None else f"{name}-PLUS")
         self._algorithm = algorithm
+        # RFC 5802 section 5.1: the user is prepared as a query, and the password as a stored
+        # string. So only the user may contain unassigned code points.
         prepared = _saslprep("user", user, unassigned=True)
         _refuse_empty("user", prepared)
         self._password = _saslprep("password", password, unassigned=False).encode()
-        if not (nonce and _is_printable(_octets("nonce", nonce))) or "," in nonce:
+        # RFC 5802 section 7: a nonce is printable and has no comma, because a comma ends the
+        # attribute.
+        if not (nonce and _is_printable(_utf8("nonce", nonce))) or "," in nonce:
             raise ValueError("the nonce must be printable ASCII without spaces and commas")
         self._nonce = nonce
         self._bare = b"n=%b,r=%b" % (_escape(prepared.encode()), nonce.encode())
         self._binding = _gs2_header(channel_binding)
         self._signature = b""
 
-    def _turn(self, index: int, challenge: bytes) -> bytes:
+    def _response_to(self, challenge: bytes, index: int) -> bytes:
         if index == 0:
             return self._binding[0] + self._bare
         if index == 1:
@@ -250,11 +296,15 @@ class Scram(Exchange):
         return b""
 
     def _prove(self, challenge: bytes) -> bytes:
-        """Answer the server's first message by the proof of RFC 5802 section 3."""
+        """Return the response to the server's first message: the proof of RFC 5802 section 3."""
         attributes = _attributes(challenge)
+        # RFC 5802 section 5.1: the server's first message begins with these attributes, in this
+        # order.
         if list(attributes)[:3] != ["r", "s", "i"]:
             raise PeerError("the server's first SCRAM message does not begin with r=, s= and i=")
         nonce = attributes["r"]
+        # RFC 5802 section 5.1: the client checks that the server's nonce begins with the client's
+        # nonce. If the server added nothing, an attacker could replay the exchange.
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise PeerError("the server's nonce does not extend the client's")
         if not _is_printable(nonce.encode()):
@@ -262,36 +312,109 @@ class Scram(Exchange):
         salt = _decode("salt", attributes["s"])
         iterations = _iterations(attributes["i"])
 
+        # RFC 5802 section 5.1: `c=` is always required, also without a channel binding. It repeats
+        # the GS2 header of the client's first message. So the server detects an attacker who
+        # changed this header, for example to remove the channel binding.
         unproven = b"c=%b,r=%b" % (base64.b64encode(b"".join(self._binding)), nonce.encode())
         message = b",".join((self._bare, challenge, unproven))
         salted = hashlib.pbkdf2_hmac(self._algorithm, self._password, salt, iterations)
-        client_key = self._code(salted, b"Client Key")
+        client_key = self._mac(salted, b"Client Key")
         stored_key = hashlib.new(self._algorithm, client_key).digest()
-        client_signature = self._code(stored_key, message)
-        self._signature = self._code(self._code(salted, b"Server Key"), message)
+        client_signature = self._mac(stored_key, message)
+        self._signature = self._mac(self._mac(salted, b"Server Key"), message)
+        # RFC 5802 section 3: ClientProof := ClientKey XOR ClientSignature.
         proof = bytes(a ^ b for a, b in zip(client_key, client_signature, strict=True))
         return b"%b,p=%b" % (unproven, base64.b64encode(proof))
 
     def _verify(self, challenge: bytes) -> None:
-        """Believe the server's last message only if it knows the password too."""
+        """Check the server's signature. Only a server that knows the password can compute it."""
         attributes = _attributes(challenge)
         if list(attributes)[:1] != ["v"]:
             raise PeerError("the server's last SCRAM message does not begin with v=")
         if not hmac.compare_digest(_decode("signature", attributes["v"]), self._signature):
-            raise PeerError("the server's signature is wrong: it does not know the password")
+            raise PeerError(
+                "the server's signature is wrong: the server does not know the password"
+            )
 
-    def _code(self, key: bytes, message: bytes) -> bytes:
+    def _mac(self, key: bytes, message: bytes) -> bytes:
         return hmac.digest(key, message, self._algorithm)
 
 
+class MechanismRow(NamedTuple):
+    """One row of the table of mechanisms.
+
+    Attributes:
+        name: The name as EHLO lists it.
+        tls_rank: The rank over an encrypted connection; 1 is the best. A mechanism with the rank
+            None is used only if the caller names it.
+        clear_text_rank: The rank over a connection in clear text; None as for `tls_rank`.
+        needs_channel_binding: Whether the mechanism needs a channel binding, and therefore TLS.
+        needs_user: Whether the mechanism needs a user.
+        needs_password: Whether the mechanism needs a password or token.
+        begin: The function that creates an exchange from a user and a secret. It raises ValueError
+            if the mechanism does not allow a character of the user or the secret.
+    """
+
+    name: str
+    tls_rank: int | None
+    clear_text_rank: int | None
+    needs_channel_binding: bool
+    needs_user: bool
+    needs_password: bool
+    begin: Callable[[str, Secret], Exchange]
+
+
+# Over TLS the password is protected, so PLAIN has the best rank, because it needs only one
+# response. In clear text, the mechanisms that do not send the password have the best ranks.
+# Mechanisms that need a token, a certificate or a channel binding have no rank. They are used only
+# if the caller names them.
+MECHANISMS = (
+    # name, rank over TLS, rank in clear text, needs a channel binding, a user, a password
+    MechanismRow("PLAIN", 1, 4, False, True, True,
+        lambda user, secret: Plain(user, secret.password)),
+    MechanismRow("LOGIN", 2, 5, False, True, True,
+        lambda user, secret: Login(user, secret.password)),
+    MechanismRow("CRAM-MD5", 5, 3, False, True, True,
+        lambda user, secret: CramMd5(user, secret.password)),
+    MechanismRow("SCRAM-SHA-1", 4, 2, False, True, True,
+        lambda user, secret: Scram(user, secret.password, "sha1", secret.nonce)),
+    MechanismRow("SCRAM-SHA-1-PLUS", None, None, True, True, True,
+        lambda user, secret: _scram_plus(user, secret, "sha1")),
+    MechanismRow("SCRAM-SHA-256", 3, 1, False, True, True,
+        lambda user, secret: Scram(user, secret.password, "sha256", secret.nonce)),
+    MechanismRow("SCRAM-SHA-256-PLUS", None, None, True, True, True,
+        lambda user, secret: _scram_plus(user, secret, "sha256")),
+    MechanismRow("XOAUTH2", None, None, False, True, True,
+        lambda user, secret: XOAuth2(user, secret.password)),
+    MechanismRow("OAUTHBEARER", None, None, False, False, True,
+        lambda user, secret: OAuthBearer(user, secret.password, secret.host, secret.port)),
+    MechanismRow("EXTERNAL", None, None, False, False, False,
+        lambda user, secret: External(user)),
+)  # fmt: skip
+
+
+def sasl_mechanisms() -> list[tuple[str, int | None, int | None, bool, bool, bool]]:
+    """Return the table of mechanisms: the fields of `MechanismRow` without `begin`."""
+    return [row[:6] for row in MECHANISMS]
+
+
+def _scram_plus(user: str, secret: Secret, algorithm: str) -> Scram:
+    if secret.channel_binding is None:
+        raise ValueError("the -PLUS mechanisms need a TLS connection")
+    return Scram(user, secret.password, algorithm, secret.nonce, secret.channel_binding)
+
+
 def _gs2_header(channel_binding: tuple[str, bytes] | None) -> tuple[bytes, bytes]:
-    """The header of RFC 5801 and, after it, the data that the connection is bound by."""
+    """Return the GS2 header (RFC 5801 section 4) and the data of the channel binding.
+
+    The attribute `c=` of the client's proof contains both.
+    """
     if channel_binding is None:
         return b"n,,", b""
     name, data = channel_binding
     if not isinstance(data, bytes):
         raise TypeError(f"the channel binding must be bytes, not {type(data).__name__}")
-    if not re.fullmatch(rb"[A-Za-z0-9.-]+", _octets("channel binding", name)):
+    if not re.fullmatch(rb"[A-Za-z0-9.-]+", _utf8("channel binding", name)):
         raise ValueError("the channel binding's name breaks RFC 5056")
     if not data:
         raise ValueError("the channel binding has no data")
@@ -299,7 +422,7 @@ def _gs2_header(channel_binding: tuple[str, bytes] | None) -> tuple[bytes, bytes
 
 
 def _attributes(message: bytes) -> dict[str, str]:
-    """The attributes of a SCRAM message in their order (RFC 5802 section 5.1)."""
+    """Parse the attributes of a SCRAM message, in order (RFC 5802 section 5.1)."""
     try:
         text = message.decode()
     except UnicodeDecodeError:
@@ -311,10 +434,12 @@ def _attributes(message: bytes) -> dict[str, str]:
             raise PeerError("the server's SCRAM message is malformed")
         if not value or "\0" in value:
             raise PeerError("the server's SCRAM message is malformed")
+        # RFC 5802 section 5.1: `m` announces a mandatory extension. A client that does not support
+        # the extension must end the exchange.
         if name == "m":
-            raise PeerError("the server demands a SCRAM extension that is not known")
+            raise PeerError("the server requires an unknown SCRAM extension")
         if name == "e":
-            raise PeerError(f"the server refused: {_reason(value)}")
+            raise PeerError(f"the server reported an error: {_reason(value)}")
         if name in attributes:
             raise PeerError("the server's SCRAM message repeats an attribute")
         attributes[name] = value
@@ -326,14 +451,14 @@ def _reason(value: str) -> str:
 
 
 def _decode(what: str, text: str) -> bytes:
-    """Decode base64 that is canonical, as RFC 5802 section 4 wants it; nothing else."""
+    """Decode base64, and refuse any form except the canonical one (RFC 5802 section 4)."""
     try:
-        octets = base64.b64decode(text, validate=True)
+        decoded = base64.b64decode(text, validate=True)
     except ValueError:
-        octets = b""
-    if base64.b64encode(octets).decode() != text:
+        decoded = b""
+    if base64.b64encode(decoded).decode() != text:
         raise PeerError(f"the server's {what} is not base64")
-    return octets
+    return decoded
 
 
 def _iterations(text: str) -> int:
@@ -346,34 +471,36 @@ def _iterations(text: str) -> int:
 
 
 def _escape(name: bytes) -> bytes:
-    """A `saslname` of RFC 5801: `,` and `=` would end it."""
+    """Escape the delimiters `,` and `=` of a `saslname` (RFC 5801 section 4)."""
     return name.replace(b"=", b"=3D").replace(b",", b"=2C")
 
 
-def _octets(what: str, text: str) -> bytes:
+def _utf8(what: str, text: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"the {what} must be a str, not {type(text).__name__}")
     try:
         return str.encode(text)
     except UnicodeEncodeError:
         pass
-    # Raised out here: that error carries the whole text with it, and this may be a password.
+    # Raise the ValueError outside the handler. Inside it, the ValueError would refer to the
+    # UnicodeEncodeError as its context. The UnicodeEncodeError contains the text, which may be a
+    # password.
     raise ValueError(f"the {what} is not valid Unicode")
 
 
 def _without_nul(what: str, text: str) -> bytes:
-    octets = _octets(what, text)
-    if b"\0" in octets:
+    encoded = _utf8(what, text)
+    if b"\0" in encoded:
         raise ValueError(f"the {what} holds a NUL character")
-    return octets
+    return encoded
 
 
 def _without_control(what: str, text: str) -> bytes:
-    """Refuse 0x01 above all: it would end the field and begin another."""
-    octets = _without_nul(what, text)
-    if any(octet < 0x20 or octet == 0x7F for octet in octets):
+    """Encode a text and refuse control characters. A 0x01 would end the field of a bearer token."""
+    encoded = _without_nul(what, text)
+    if any(byte < 0x20 or byte == 0x7F for byte in encoded):
         raise ValueError(f"the {what} holds a control character")
-    return octets
+    return encoded
 
 
 def _refuse_empty(what: str, text: str) -> None:
@@ -382,13 +509,13 @@ def _refuse_empty(what: str, text: str) -> None:
 
 
 def _bearer(token: str) -> bytes:
-    octets = _without_control("token", token)
+    encoded = _without_control("token", token)
     _refuse_empty("token", token)
-    return b"auth=Bearer " + octets
+    return b"auth=Bearer " + encoded
 
 
-def _is_printable(octets: bytes) -> bool:
-    return all(0x21 <= octet <= 0x7E for octet in octets)
+def _is_printable(encoded: bytes) -> bool:
+    return all(0x21 <= byte <= 0x7E for byte in encoded)
 
 
 _PROHIBITED = (
@@ -404,13 +531,17 @@ _PROHIBITED = (
 
 
 def _saslprep(what: str, text: str, *, unassigned: bool) -> str:
-    """Prepare a text by RFC 4013, so that two ways to type it are one.
+    """Prepare a text by RFC 4013, so that different encodings of the same text become equal.
 
-    RFC 5802 prepares the user as a query, in which code points that Unicode 3.2 did not assign
-    may stand, and the password as a stored string, in which they may not.
+    Args:
+        what: The name of the text in an error message. The message never quotes the text.
+        text: The text.
+        unassigned: Whether code points that Unicode 3.2 does not assign are allowed. RFC 5802
+            section 5.1 allows them in a query (the user), but not in a stored string (the
+            password).
     """
-    octets = _without_nul(what, text)
-    if all(0x20 <= octet <= 0x7E for octet in octets):
+    encoded = _without_nul(what, text)
+    if all(0x20 <= byte <= 0x7E for byte in encoded):
         return text
     mapped = "".join(
         " " if stringprep.in_table_c12(c) else c
@@ -428,9 +559,10 @@ def _saslprep(what: str, text: str, *, unassigned: bool) -> str:
 
 
 def _normalise(text: str) -> str:
-    """NFKC of Unicode 3.2, which knows nothing of a code point that it did not assign.
+    """Apply NFKC of Unicode 3.2 (RFC 4013 section 2.2).
 
-    Such a one neither changes nor joins its neighbours, so it parts the text into runs.
+    A code point that Unicode 3.2 does not assign stays unchanged. It does not combine with its
+    neighbours, so the text before it and the text after it are normalised separately.
     """
     done, run = "", ""
     for c in text:
@@ -442,7 +574,11 @@ def _normalise(text: str) -> str:
 
 
 def _is_one_way(text: str) -> bool:
-    """RFC 3454 section 6: text from right to left is so throughout, and at both ends."""
+    """Return whether a text obeys RFC 3454 section 6 (bidirectional text).
+
+    A text with right-to-left characters must contain no left-to-right character. It must begin and
+    end with a right-to-left character.
+    """
     if not any(map(stringprep.in_table_d1, text)):
         return True
     ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])

@@ -1,4 +1,4 @@
-"""Capabilities: what a server offers in its reply to EHLO (RFC 5321 4.1.1.1)."""
+"""Capabilities: the keywords in the reply to EHLO (RFC 5321 4.1.1.1)."""
 
 import re
 
@@ -6,18 +6,22 @@ _OLD_STYLE_AUTH = re.compile(r"auth=(.*)", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 
 MAX_SIZE_DIGITS = 20
-"""RFC 1870 section 4: the number in SIZE has at most 20 digits."""
+"""The maximum number of digits in the parameter of SIZE (RFC 1870 section 4). A longer parameter is
+invalid."""
 
 
 def parse_ehlo(text: bytes) -> dict[str, str]:
-    """Read the capabilities out of the text of an EHLO reply, as smtplib does.
+    """Parse the text of a reply to EHLO, as smtplib does.
 
     Args:
-        text: the reply's text: its lines without codes, joined by LF; the first greets.
+        text: The reply's text: the lines without their codes, joined by LF. The first line is the
+            greeting and is ignored.
 
     Returns:
-        Parameters by keyword in lower case. The parameters of all AUTH lines are joined, those
-        in the old style `AUTH=LOGIN` too, each with a space before it.
+        A dict from each keyword, in lower case, to its parameters. A later line replaces an earlier
+        line with the same keyword. AUTH is an exception: the parameters of all AUTH lines are
+        joined, including those of the old form `AUTH=LOGIN`. A space precedes the parameters of
+        each line.
     """
     features: dict[str, str] = {}
     for line in text.decode("latin-1").split("\n")[1:]:
@@ -36,11 +40,12 @@ def parse_ehlo(text: bytes) -> dict[str, str]:
 
 
 def exceeds_size(parameter: str, size: int) -> bool:
-    """Whether a message is larger than the server said it takes (RFC 1870).
+    """Return whether a message exceeds the server's SIZE limit.
 
     Args:
-        parameter: the parameter of SIZE; empty, zero or unreadable means no limit.
-        size: octets of the message, before dot-stuffing.
+        parameter: The parameter of SIZE. An empty, zero or invalid parameter means no limit (RFC
+            1870 section 4).
+        size: The size of the message in bytes, before dot-stuffing.
     """
     if not (parameter.isascii() and parameter.isdigit()) or len(parameter) > MAX_SIZE_DIGITS:
         return False

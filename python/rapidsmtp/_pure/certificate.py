@@ -1,14 +1,17 @@
-"""The digest of a certificate that SCRAM's -PLUS mechanisms bind to: `tls-server-end-point`.
+"""The certificate digest for the channel binding of SCRAM's -PLUS mechanisms.
 
-RFC 5929 section 4.1. Its hash is the one of the certificate's own signature, so that much of DER
-(X.690) is read here, and nothing of it is believed.
+The channel binding has the type `tls-server-end-point`. RFC 5929 section 4.1: the digest uses the
+hash function of the certificate's signature algorithm. This module therefore reads that algorithm
+from the DER encoding of the certificate (X.690). The digest is None if the certificate is truncated
+or its signature algorithm is unknown.
 """
 
 import hashlib
 from collections.abc import Iterator
 
-# The hash of each signature algorithm (RFC 3279, 4055, 5758), by its OID's DER content. MD5 and
-# SHA-1 are replaced by SHA-256 (RFC 5929 section 4.1). Ed25519 and Ed448 have no such hash.
+# The hash of each signature algorithm (RFC 3279, 4055, 5758). A key is the DER encoding of the
+# algorithm's identifier. RFC 5929 section 4.1: SHA-256 replaces MD5 and SHA-1. Ed25519 and Ed448
+# are missing, because their identifiers name no hash.
 _SIGNATURE_HASHES = {
     bytes.fromhex("2a864886f70d010104"): "sha256",  # md5WithRSAEncryption
     bytes.fromhex("2a864886f70d010105"): "sha256",  # sha1WithRSAEncryption
@@ -26,7 +29,8 @@ _SIGNATURE_HASHES = {
     bytes.fromhex("2a8648ce3d040304"): "sha512",  # ecdsa-with-SHA512
 }
 _RSASSA_PSS = bytes.fromhex("2a864886f70d01010a")
-# The hashes that RSASSA-PSS may name in its parameters; SHA-1, its default, counts as SHA-256.
+# The hashes that the parameters of RSASSA-PSS can name. SHA-1 is missing, because `_pss_hash`
+# replaces it with SHA-256 (RFC 5929 section 4.1).
 _HASHES = {
     bytes.fromhex("608648016503040204"): "sha224",
     bytes.fromhex("608648016503040201"): "sha256",
@@ -36,7 +40,7 @@ _HASHES = {
 
 
 def certificate_digest(certificate: bytes) -> bytes | None:
-    """The digest of a certificate in DER; None where its signature has no hash."""
+    """Return the digest of a DER certificate; None if it is truncated or its hash is unknown."""
     try:
         _, outer = next(_elements(certificate))
         _, (_, algorithm), *_ = _elements(outer)
@@ -51,7 +55,11 @@ def certificate_digest(certificate: bytes) -> bytes | None:
 
 
 def _pss_hash(parameters: list[tuple[int, bytes]]) -> str | None:
-    """RFC 4055 section 3.1: the hash stands in the parameters, under the tag [0]."""
+    """Return the name of the hash in the parameters of RSASSA-PSS (RFC 4055 section 3.1).
+
+    The field with the tag [0] names the hash. Without this field, the hash is the default, SHA-1.
+    SHA-256 replaces SHA-1 (RFC 5929 section 4.1). The result is None for an unknown hash.
+    """
     explicit = dict(_elements(parameters[0][1])).get(0xA0)
     if explicit is None:
         return "sha256"
@@ -61,20 +69,22 @@ def _pss_hash(parameters: list[tuple[int, bytes]]) -> str | None:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The DER elements that follow one another in `der`, as tag and content (X.690)."""
+    """Yield the tag and the content of each DER element in `der` (X.690)."""
     position = 0
     while position < len(der):
         tag, size = der[position], der[position + 1]
         position += 2
         if size > 0x80:
+            # X.690 8.1.3.5: in the long form of a length, the first byte is 0x80 plus the number of
+            # length bytes that follow.
             count = size - 0x80
-            octets = der[position : position + count]
-            if len(octets) != count:
-                raise ValueError("the certificate is cut off")
-            size = int.from_bytes(octets, "big")
+            length = der[position : position + count]
+            if len(length) != count:
+                raise ValueError("the certificate is truncated")
+            size = int.from_bytes(length, "big")
             position += count
         content = der[position : position + size]
         if len(content) != size:
-            raise ValueError("the certificate is cut off")
+            raise ValueError("the certificate is truncated")
         yield tag, content
         position += size

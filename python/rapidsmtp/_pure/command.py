@@ -1,7 +1,7 @@
-"""Commands: to bytes; the one place that refuses line ends, controls and smuggled parameters.
+"""The encoding of commands. Only this module checks commands for control characters.
 
-RFC 5321 4.1.2 gives the grammar. A line end inside a command would be a second command (SMTP
-injection), so no control character at all passes here.
+RFC 5321 4.1.2: a command contains no control character. A line end inside a command would start a
+second command (SMTP injection).
 """
 
 import re
@@ -14,15 +14,16 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def check_command(text: str) -> None:
-    """Refuse a command line that holds a control character.
+    """Check a command line for control characters.
 
     Args:
-        text: the command and its arguments, without the line end.
+        text: The command and its arguments, without the line end.
 
     Raises:
-        ValueError: it holds CR, LF, NUL or another control character.
+        ValueError: The text contains CR, LF, NUL or another control character.
     """
-    if text.isprintable():  # the usual case, at a tenth of the cost
+    # Fast path: a printable text has no control character, and nearly every command is printable.
+    if text.isprintable():
         return
     if _LINE_END.search(text):
         escaped = text.replace("\n", "\\n").replace("\r", "\\r")
@@ -33,36 +34,41 @@ def check_command(text: str) -> None:
 
 
 def check_host_name(name: str) -> None:
-    """Refuse a name for EHLO, HELO or LHLO that is more than one word.
+    """Check that a name for EHLO, HELO or LHLO has no space.
 
     Args:
-        name: a domain or an address literal; what `check_command` refuses is left to it.
+        name: A domain or an address literal. This function does not check it for control
+            characters, because `check_command` checks the whole command.
 
     Raises:
-        ValueError: it holds a space.
+        ValueError: The name contains a space.
     """
     if " " in name:
         raise ValueError(f"host name contains a space: {name}")
 
 
 def mail(path: str, parameters: Sequence[str], *, utf8: bool, lower_case: bool) -> bytes:
-    """The MAIL command (RFC 5321 4.1.1.2).
+    """Encode the MAIL command (RFC 5321 4.1.1.2).
 
     Args:
-        path: the sender in angle brackets.
+        path: The sender in angle brackets.
         parameters: ESMTP parameters, in the order in which they are sent.
-        utf8: whether SMTPUTF8 is in force for this transaction (RFC 6531).
-        lower_case: whether `from:` is written in lower case, as smtplib does from 3.13 on.
+        utf8: Whether the transaction uses SMTPUTF8 (RFC 6531).
+        lower_case: Whether `from:` is written in lower case, as in smtplib since Python 3.13.
 
     Raises:
-        ValueError: the path or a parameter would be more than it says.
-        UnicodeEncodeError: it is not ASCII and `utf8` is false.
+        ValueError: The path or a parameter contains a forbidden character.
+        UnicodeEncodeError: The path or a parameter is not ASCII, and `utf8` is false.
     """
     return _encode("mail from:" if lower_case else "mail FROM:", path, parameters, utf8)
 
 
 def rcpt(path: str, parameters: Sequence[str], *, utf8: bool, lower_case: bool) -> bytes:
-    """The RCPT command (RFC 5321 4.1.1.3); arguments and errors as for `mail`."""
+    """Encode the RCPT command (RFC 5321 4.1.1.3).
+
+    `path` is the recipient in angle brackets. The other arguments and the exceptions are as for
+    `mail`.
+    """
     return _encode("rcpt to:" if lower_case else "rcpt TO:", path, parameters, utf8)
 
 

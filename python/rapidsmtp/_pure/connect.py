@@ -1,8 +1,10 @@
-"""The way to the relay: names, addresses, and the race between them.
+"""Connecting to the relay: name resolution, and parallel attempts at several addresses.
 
-A host with several addresses is tried at all of them, the families in turn, each a little after
-the one before it, and the first to answer is taken (Happy Eyeballs, RFC 8305 sections 4 and 5): a
-network that swallows IPv6 costs a quarter of a second and not the whole time limit.
+The attempts alternate between the address families of the host. If an attempt has no result after
+`STAGGER` seconds, the next attempt starts in parallel. After a failure, the next attempt starts at
+once. The client uses the first connection that is established (Happy Eyeballs, RFC 8305 sections 4
+and 5). If a network drops IPv6 packets, connecting therefore takes only `STAGGER` seconds longer.
+Without parallel attempts, the IPv6 attempt would use up the whole time limit.
 """
 
 import contextlib
@@ -17,31 +19,41 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 STAGGER = 0.25
-"""Seconds that an address has before the next one is tried as well (RFC 8305 section 8)."""
+"""The time between the starts of two attempts, in seconds (RFC 8305 section 8)."""
 
-ADDRESSES = 32
-"""How many addresses are tried: with more than that, a time limit would pass in staggering."""
+MAX_ADDRESSES = 32
+"""The maximum number of addresses to try. Further addresses are ignored. So all attempts start
+within 8 seconds."""
 
-_UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
-_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""What a family that this host has not got brings: any other failure says more."""
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""The error numbers of attempts for whose address family this host has no route.
+
+If a later attempt fails with another error, that error is reported instead, because it describes
+the relay and not this host.
+"""
 
 _Address: TypeAlias = tuple[int, int, int, Any]
 
 
 def connect(host: str, port: int, source: tuple[str, int] | None, seconds: float) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one.
+    """Connect to a host through the first of its addresses that accepts a connection.
 
     Args:
-        host: its name or address.
-        port: the port.
-        source: what to bind the socket to, or None.
-        seconds: the time limit for all the addresses together.
+        host: The host's name or address.
+        port: The port.
+        source: The address and port to bind the socket to, or None.
+        seconds: The time limit for all addresses together, in seconds.
+
+    Returns:
+        A connected socket in non-blocking mode.
 
     Raises:
-        socket.gaierror: the name does not resolve.
-        TimeoutError: none answered in time.
-        OSError: no address takes a connection.
+        socket.gaierror: The name does not resolve.
+        TimeoutError: No address accepted a connection in time. The text of the exception is the
+            reason why an earlier attempt failed; empty if no attempt failed.
+        OSError: All attempts failed. The attribute `strerror` of the exception contains the reason
+            and the address of one attempt.
     """
     deadline = time.monotonic() + seconds
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -51,15 +63,19 @@ def connect(host: str, port: int, source: tuple[str, int] | None, seconds: float
 
 
 def connect_path(path: str, seconds: float) -> socket.socket:
-    """A connection to a Unix socket.
+    """Connect to a Unix socket.
 
     Raises:
-        OSError: it takes none.
+        TimeoutError: The server did not accept the connection in time.
+        OSError: The connection failed.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(seconds)
         sock.connect(path)
+    except TimeoutError:
+        sock.close()
+        raise TimeoutError from None
     except OSError:
         sock.close()
         raise
@@ -67,108 +83,123 @@ def connect_path(path: str, seconds: float) -> socket.socket:
 
 
 def interleave(addresses: Iterable[_Address]) -> list[_Address]:
-    """The families in turn, from that of the first on; each address once, in its own order."""
+    """Return the addresses without duplicates, alternating between the address families.
+
+    The first address stays first. Addresses beyond the first `MAX_ADDRESSES` are dropped.
+    """
     families: dict[int, list[_Address]] = {}
     for each in dict.fromkeys(addresses):
         families.setdefault(each[0], []).append(each)
     turns = itertools.zip_longest(*families.values())
-    return [each for turn in turns for each in turn if each is not None][:ADDRESSES]
+    return [each for turn in turns for each in turn if each is not None][:MAX_ADDRESSES]
 
 
 class _Race:
-    """Attempts to connect, all of which end with the first that succeeds."""
+    """Parallel attempts to connect. The first success ends the other attempts."""
 
     def __init__(self, addresses: list[_Address], source: tuple[str, int] | None) -> None:
-        self._waiting = deque(addresses)
+        self._untried = deque(addresses)
         self._source = source
         self._selector = selectors.DefaultSelector()
-        self._under_way: set[socket.socket] = set()
-        self._due = 0.0
-        self._fault = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        self._attempts: dict[socket.socket, Any] = {}
+        self._next_at = 0.0
+        self._failure: OSError | None = None
 
     def __enter__(self) -> "_Race":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in self._under_way:
+        for sock in self._attempts:
             sock.close()
         self._selector.close()
 
     def run(self, deadline: float) -> socket.socket:
-        """The connection.
+        """Return the first connected socket.
+
+        Args:
+            deadline: The time of `time.monotonic` at which to stop all attempts.
 
         Raises:
-            TimeoutError: none was made until then, by `time.monotonic`.
-            OSError: all attempts failed.
+            TimeoutError: No attempt succeeded before the deadline.
+            OSError: All attempts failed.
         """
         while True:
             now = time.monotonic()
             if now >= deadline:
-                raise TimeoutError
-            if self._waiting and now >= self._due:
-                self._due = now + STAGGER
-                winner = self._begin(*self._waiting.popleft())
-            elif self._under_way:
-                winner = self._wait((min(deadline, self._due) if self._waiting else deadline) - now)
+                raise TimeoutError(self._failure.strerror if self._failure else "")
+            if self._untried and now >= self._next_at:
+                self._next_at = now + STAGGER
+                winner = self._start(*self._untried.popleft())
+            elif self._attempts:
+                until = min(deadline, self._next_at) if self._untried else deadline
+                winner = self._wait(until - now)
             else:
-                raise self._fault
+                raise self._failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
             if winner is not None:
                 return winner
 
-    def _begin(self, family: int, kind: int, protocol: int, address: Any) -> socket.socket | None:
+    def _start(self, family: int, kind: int, protocol: int, address: Any) -> socket.socket | None:
         try:
             sock = socket.socket(family, kind, protocol)
         except OSError as error:
-            self._fail(error)
+            self._note_failure(error, address)
             return None
-        self._under_way.add(sock)
+        self._attempts[sock] = address
         try:
             sock.setblocking(False)
             self._bind(sock)
             code = sock.connect_ex(address)
         except OSError as error:
-            self._end(sock, error)
+            self._fail(sock, error)
             return None
-        if code in _UNDER_WAY:
+        if code in _IN_PROGRESS:
             self._selector.register(sock, selectors.EVENT_WRITE)
             return None
-        return self._ended(sock, code)
+        return self._finish(sock, code)
 
     def _bind(self, sock: socket.socket) -> None:
         if self._source is None:
             return
         if os.name == "posix" and self._source[1]:
-            # A given port is free again at once when the connection before has ended.
+            # After a connection from a port has ended, the system refuses for some time to bind
+            # this port again. With this option, the system accepts the port at once.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(self._source)
         except socket.gaierror as error:
-            raise OSError(errno.EADDRNOTAVAIL, f"from {self._source[0]}: {error}") from None
+            cause = f'"{self._source[0]}" does not resolve: {error.strerror}'
+            raise OSError(errno.EADDRNOTAVAIL, cause) from None
 
     def _wait(self, seconds: float) -> socket.socket | None:
         for key, _ in self._selector.select(max(0.0, seconds)):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)
             self._selector.unregister(sock)
-            winner = self._ended(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            winner = self._finish(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             if winner is not None:
                 return winner
         return None
 
-    def _ended(self, sock: socket.socket, code: int) -> socket.socket | None:
+    def _finish(self, sock: socket.socket, code: int) -> socket.socket | None:
         if code:
-            self._end(sock, OSError(code, os.strerror(code)))
+            self._fail(sock, OSError(code, os.strerror(code)))
             return None
-        self._under_way.discard(sock)
+        del self._attempts[sock]
         return sock
 
-    def _end(self, sock: socket.socket, error: OSError) -> None:
-        self._under_way.discard(sock)
+    def _fail(self, sock: socket.socket, error: OSError) -> None:
+        address = self._attempts.pop(sock)
         with contextlib.suppress(OSError):
             sock.close()
-        self._fail(error)
+        self._note_failure(error, address)
 
-    def _fail(self, error: OSError) -> None:
-        self._due = 0.0  # the next one need not wait
-        if self._fault.errno in _NO_WAY:
-            self._fault = error
+    def _note_failure(self, error: OSError, address: Any) -> None:
+        self._next_at = 0.0  # RFC 8305 section 5: after a failure the next attempt starts at once
+        if self._failure is None or self._failure.errno in _NO_ROUTE:
+            cause = f"{error.strerror or error} ({_address_text(address)})"
+            self._failure = OSError(error.errno, cause)
+
+
+def _address_text(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,14 +1,15 @@
-"""Diagnosis: whom a refusal concerns, and so what a sender has to do next.
+"""Diagnosis of a refusal: the object that is refused, and the next step of the sender.
 
-A reply is read by its code, its enhanced status code (RFC 3463) and, where providers use one
-code for many things, by its text. Senders ask here and act; nobody else reads reply texts.
+The diagnosis uses the code of a reply and its enhanced status code (RFC 3463). It also uses the
+text, because providers use one code for several conditions. No other module interprets the text of
+replies.
 
-    blame         the sender should
-    recipient     give up, or defer, this recipient; the message goes on for the others
-    message       give up, or defer, this message; the connection is fine
-    connection    go on over a new connection; the mail was not executed
-    slower        send less, then try again
-    relay         stop: no message will fare better here until somebody changes something
+    blame         next step of the sender
+    recipient     give up or defer this recipient; the message continues for the others
+    message       give up or defer this message; the connection is usable
+    connection    open a new connection; the transaction was not executed
+    slower        reduce the rate, then retry
+    relay         stop: every message is refused until the configuration is changed
 """
 
 RECIPIENT = "recipient"
@@ -18,55 +19,58 @@ SLOWER = "slower"
 RELAY = "relay"
 
 _SET_UP = ("connect", "hello", "starttls", "auth")
-"""The phases in which no mail is under way."""
+"""The phases of a connection before the first transaction."""
 
 _PHASES = (*_SET_UP, "mail", "rcpt", "data", "body", "rset")
 
 _RELAY_CODES = {530, 534, 535, 538}
-"""Authentication or TLS is wanted, or the credentials are wrong (RFC 4954, RFC 3207)."""
+"""The codes for missing authentication, missing TLS and wrong credentials (RFC 4954, RFC 3207)."""
 
 _SLOWER_STATUS = {"4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"}
-"""Storage, system or congestion limits; too many recipients; two providers' rate limits."""
+"""The enhanced status codes for storage, system and congestion limits, too many recipients, and
+rate limits."""
 
 _CONNECTION_TEXTS = (b"maximum message count", b"too many messages", b"message limit")
-"""The connection is full: amazon SES, Exim and others say so in words alone. Said of a recipient,
-unless it is a 421, it is a mailbox that is."""
+"""Texts for a connection that has carried its maximum number of messages. Amazon SES, Exim and
+others report this limit only in the text. In a reply to RCPT, these texts mean a full mailbox,
+unless the code is 421."""
 
 _SLOWER_TEXTS = (b"throttl", b"rate limit", b"rate exceeded", b"too many")
-"""Slow down, in words: amazon SES with 454, Microsoft with 451, Yahoo with 421."""
+"""Texts that ask for a lower rate. Amazon SES sends them with 454, Microsoft with 451, and Yahoo
+with 421."""
 
 _LATER_TEXT = b"try again later"
-"""Slow down, unless it is said of a recipient: there it is how greylisting speaks."""
+"""In a reply to RCPT, this text means greylisting. In any other reply, it asks for a lower rate."""
 
 
 def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) -> str:
-    """Say whom a reply concerns that refuses or defers.
+    """Diagnose a 4yz, 5yz or invalid reply.
 
     Args:
-        phase: the command that it answers: `"connect"`, `"hello"`, `"starttls"`, `"auth"`,
-            `"mail"`, `"rcpt"`, `"data"`, `"body"`, `"rset"`.
-        code: the reply's code, -1 where it could not be read.
-        text: the reply's text.
-        enhanced_status: the enhanced status code, if there is one.
+        phase: The command to which the reply belongs: `"connect"`, `"hello"`, `"starttls"`,
+            `"auth"`, `"mail"`, `"rcpt"`, `"data"`, `"body"`, `"rset"`.
+        code: The reply's code; -1 for an invalid reply.
+        text: The reply's text.
+        enhanced_status: The enhanced status code; None if the reply has none.
 
     Returns:
         `"recipient"`, `"message"`, `"connection"`, `"slower"` or `"relay"`.
 
     Raises:
-        ValueError: there is no such phase.
+        ValueError: `phase` is not the name of a phase.
     """
     if phase not in _PHASES:
         raise ValueError(f"no such phase: {phase}")
-    words = text.lower()
+    lowered = text.lower()
     if code in _RELAY_CODES or (phase in _SET_UP and 500 <= code <= 599):
         return RELAY
-    if says_full(words):
+    if says_full(lowered):
         of_recipient = phase == "rcpt" and code != 421 and 400 <= code <= 599
         return RECIPIENT if of_recipient else CONNECTION
     if 400 <= code <= 499 and (
         enhanced_status in _SLOWER_STATUS
-        or any(phrase in words for phrase in _SLOWER_TEXTS)
-        or (phase != "rcpt" and _LATER_TEXT in words)
+        or any(phrase in lowered for phrase in _SLOWER_TEXTS)
+        or (phase != "rcpt" and _LATER_TEXT in lowered)
     ):
         return SLOWER
     if code == 421 or not 400 <= code <= 599 or phase in _SET_UP:
@@ -75,6 +79,6 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
 
 
 def says_full(text: bytes) -> bool:
-    """Whether a reply says in words that the connection has had its share of messages."""
-    words = text.lower()
-    return any(phrase in words for phrase in _CONNECTION_TEXTS)
+    """Return whether a text states that a connection has carried its maximum number of messages."""
+    lowered = text.lower()
+    return any(phrase in lowered for phrase in _CONNECTION_TEXTS)

@@ -1,353 +1,388 @@
-"""The bulk engine on threads: the door that both halves have.
+"""The pure-Python bulk engine. It runs worker threads and has the compiled engine's interface.
 
-One lock holds it together: over the crew, its backlog, and the channels that outcomes go out by.
-Whoever waits does so on a condition of that lock, with the interpreter's lock free. Nothing is
-made when this module is imported, and no thread lives before there is work: a child after `fork`
-makes an engine of its own, and of this one only `descriptors` is asked.
+One lock protects the connection pool, its queue and the outboxes. Callers wait on conditions of
+that lock, and release the interpreter's lock while they wait. The import of this module creates no
+thread. The first thread starts with the first message. After a `fork`, the child creates its own
+engine. On the parent's engine, the child calls only `descriptors`.
 """
 
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
-from rapidsmtp._pure.attention import Attention
-from rapidsmtp._pure.crew import Crew
-from rapidsmtp._pure.dialogue import Unavailable
-from rapidsmtp._pure.job import Errand, Fate, Job, Result
+from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._pure.job import Job, MessageOutcome, RecipientGroup, RecipientOutcome
 from rapidsmtp._pure.outcome import INVALID
-from rapidsmtp._pure.settings import Settings
-from rapidsmtp._pure.worker import Board, Worker
+from rapidsmtp._pure.pool import ConnectionPool
+from rapidsmtp._pure.request_queue import RequestQueue
+from rapidsmtp._pure.session import ConnectionFailure
+from rapidsmtp._pure.worker import WorkerContext, WorkerThread
 
 LAST_REPLIES = 0.2
-"""Seconds that what is in flight has for its replies, even where the time is over."""
+"""The minimum time for which `close` waits for the replies to messages in flight, in seconds. It
+applies even if the time limit of `close` is shorter."""
 
-CALM_AFTER_STOP = 1.0
-"""Seconds after a stop in which it cannot be forgotten: no storm of attempts."""
+MIN_STOP = 1.0
+"""The minimum time between a stop and the next restart, in seconds. Each restart causes a
+connection attempt, so this time limits the rate of connection attempts."""
 
 
-class _Channel:
-    """A consumer of outcomes.
+class _Outbox:
+    """The finished messages of one caller, with their outcomes.
 
     Attributes:
-        decided: messages and their results, not yet taken.
-        pending: how many have no result yet.
+        outcomes: The finished messages with their outcomes, until the caller fetches them.
+        pending: The number of messages without an outcome.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
         self.changed = threading.Condition(lock)
-        self.decided: deque[tuple[object, Result]] = deque()
+        self.outcomes: deque[tuple[object, MessageOutcome]] = deque()
         self.pending = 0
-        self.forgotten = False
+        self.closed = False
 
 
 class Engine:
-    """A pool of connections to one relay, and the messages on their way through it.
+    """The engine: a connection pool for one relay, and the messages that callers have submitted.
 
     Args:
-        settings: those of `Settings`, by keyword.
+        settings: The settings.
+        path_of: The function that returns the path for an address. It is called only for addresses
+            that are not plain, and raises ValueError for an invalid address.
 
     Raises:
-        ValueError: the certificates or the key cannot be read.
-        TypeError: a setting is missing, or unknown.
+        ValueError: The certificates or the key cannot be read.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self._settings = Settings(**settings)
+    def __init__(self, settings: EngineSettings, path_of: Callable[[str], str]) -> None:
+        self._settings = settings
+        self._path_of = path_of
         self._lock = threading.Lock()
-        self._attention = Attention()
-        tell = self._attention.tell if self._settings.trace else None
-        self._board = Board(self._settings, tell, self._ask_password)
-        self._crew = Crew(self._settings, self._lock, self._hire, self._finish)
-        self._channels: dict[int, _Channel] = {}
-        self._last_channel = 0
+        self._requests = RequestQueue()
+        trace = self._requests.add_trace if self._settings.trace else None
+        self._context = WorkerContext(self._settings, trace, self._ask_password)
+        self._pool = ConnectionPool(self._settings, self._lock, self._make_worker, self._finish)
+        self._outboxes: dict[int, _Outbox] = {}
+        self._last_outbox = 0
         self._jobs = 0
-        self._octets = 0
+        self._bytes = 0
         self._taken = 0
         self._closed = 0
         self._counts = Counter(dict.fromkeys(_COUNTED, 0))
-        self._over = threading.Condition(self._lock)
+        self._no_jobs = threading.Condition(self._lock)
 
-    def _hire(self) -> Worker:
-        return Worker(self._crew, self._board)
+    def _make_worker(self) -> WorkerThread:
+        return WorkerThread(self._pool, self._context)
 
-    # Outcomes and messages
+    # Messages and outcomes
 
-    def channel(self) -> int:
-        """Make a consumer of outcomes."""
+    def open_outbox(self) -> int:
+        """Open an outbox and return its number."""
         with self._lock:
-            self._last_channel += 1
-            self._channels[self._last_channel] = _Channel(self._lock)
-            return self._last_channel
+            self._last_outbox += 1
+            self._outboxes[self._last_outbox] = _Outbox(self._lock)
+            return self._last_outbox
 
-    def offer(self, channel: int, messages: list[Any], wait: float) -> int:
-        """Take messages from the front of a list while there is room.
+    def submit(self, outbox: int, messages: list[Any], wait: float) -> int:
+        """Move messages from the front of a list to the queue while the queue has capacity.
 
         Args:
-            channel: who wants their outcomes.
-            messages: what has the attributes of `Message`; those that are taken are removed.
-            wait: seconds to wait for room, where there is none; no longer than until an outcome
-                of this channel is ready.
+            outbox: The number of the outbox for the outcomes.
+            messages: Objects with the attributes of `Message`. Queued messages are removed from
+                the list.
+            wait: The maximum time to wait for capacity, in seconds. The wait also ends when this
+                outbox holds an outcome, so that the caller can fetch the outcome.
 
         Returns:
-            How many were taken.
+            The number of messages moved to the queue.
         """
         deadline = time.monotonic() + wait
         with self._lock:
-            consumer = self._channels[channel]
-            while messages and not self._has_room(messages[0], 0, 0):
+            box = self._outboxes[outbox]
+            while messages and not self._has_capacity(messages[0], 0, 0):
                 left = deadline - time.monotonic()
-                if left <= 0 or consumer.decided:
+                if left <= 0 or box.outcomes:
                     return 0
-                consumer.changed.wait(left)
+                box.changed.wait(left)
             jobs: list[Job] = []
-            octets = 0
+            size = 0
             for message in messages:
-                if not self._has_room(message, len(jobs), octets):
+                if not self._has_capacity(message, len(jobs), size):
                     break
-                jobs.append(self._job(message, consumer))
-                octets += jobs[-1].size
-            self._take_in(jobs, consumer, messages)
+                jobs.append(self._job(message, box))
+                size += jobs[-1].size
+            self._enqueue(jobs, box, messages)
             return len(jobs)
 
-    def _has_room(self, message: Any, number: int, octets: int) -> bool:
-        """Whether there is room for a message beside those that are about to be taken."""
-        number += self._jobs
-        if self._crew.stopped or self._crew.closing or not number:
-            return True  # decided at once, or alone, however large
-        settings = self._settings
-        octets += self._octets + len(message.data)
-        return number < settings.queue_size and octets <= settings.queue_bytes
-
-    def _job(self, message: Any, consumer: _Channel) -> Job:
-        """Make a job of a message; it may be decided at once."""
-        job = Job(message, consumer)
-        if self._crew.stopped or self._crew.closing:
-            job.decide_all(self._crew.unsent())
-            return job
-        try:
-            job.address(self._settings.path_of)
-        except (ValueError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            job.decide_all(Fate(INVALID, "build", None, None, reason))
-        return job
-
-    def _take_in(self, jobs: list[Job], consumer: _Channel, messages: list[Any]) -> None:
-        now = time.monotonic()
-        number = len(jobs)
-        told = [(job.message, job.result(now)) for job in jobs if job.is_decided]
-        counts = Counter(self._counts)
-        counts.update(result.status.lower() for _, result in told)
-        sent = [job for job in jobs if not job.is_decided]
-        errands = [Errand(job, range(len(job.recipients))) for job in sent]
-        waiting = self._jobs + len(sent)
-        octets = self._octets + sum(job.size for job in sent)
-        pending = consumer.pending + len(sent)
-        ready, decided = self._crew.backlog.ready, consumer.decided
-        # What a signal's handler raises here comes before all of it or behind it: CPython looks for
-        # signals at calls and loops alone.
-        del messages[:number]
-        ready += errands
-        decided += told
-        self._jobs, self._octets, consumer.pending = waiting, octets, pending
-        self._counts, self._taken = counts, self._taken + number
-        if told:
-            consumer.changed.notify_all()
-        if errands:
-            self._crew.call(len(errands))
-
-    def _finish(self, job: Job, now: float) -> None:
-        """A message is decided."""
-        result = job.result(now)
-        self._counts[result.status.lower()] += 1
-        self._jobs -= 1
-        self._octets -= job.size
-        consumer: _Channel = job.channel
-        consumer.pending -= 1
-        if not consumer.forgotten:
-            consumer.decided.append((job.message, result))
-        for each in self._channels.values():
-            each.changed.notify_all()
-        if not self._jobs:
-            self._over.notify_all()
-            self._crew.wake_all()
-
-    def take(self, channel: int, into: list[Any], limit: int, wait: float) -> int:
-        """Take messages that are decided: the very objects that were offered, and their results.
+    def _has_capacity(self, message: Any, number: int, size: int) -> bool:
+        """Return whether the queue has capacity for one more message.
 
         Args:
-            channel: whose.
-            into: the pairs are appended to it.
-            limit: the most at once.
-            wait: seconds to wait for the first.
+            message: The message.
+            number: The number of messages that `submit` will add before this message.
+            size: The total size of those messages, in bytes.
+        """
+        number += self._jobs
+        if self._pool.stopped or self._pool.closing:
+            return True  # not queued: the message gets its outcome at once
+        if not number:
+            return True  # the only message in the queue may have any size
+        settings = self._settings
+        size += self._bytes + len(message.data)
+        return number < settings.queue_size and size <= settings.queue_bytes
+
+    def _job(self, message: Any, box: _Outbox) -> Job:
+        """Create a job for a message.
+
+        If the message cannot be sent, the job already has its outcome.
+        """
+        job = Job(message, box)
+        if self._pool.stopped or self._pool.closing:
+            job.decide_all(self._pool.unsent())
+            return job
+        try:
+            job.render_envelope(self._path_of)
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            job.decide_all(RecipientOutcome(INVALID, "build", None, None, reason))
+        return job
+
+    def _enqueue(self, jobs: list[Job], box: _Outbox, messages: list[Any]) -> None:
+        now = self._pool.clock.now()
+        number = len(jobs)
+        decided = [(job.message, job.outcome(now)) for job in jobs if job.is_decided]
+        counts = Counter(self._counts)
+        counts.update(outcome.status.lower() for _, outcome in decided)
+        accepted = [job for job in jobs if not job.is_decided]
+        groups = [RecipientGroup(job, range(len(job.recipients))) for job in accepted]
+        total = self._jobs + len(accepted)
+        size = self._bytes + sum(job.size for job in accepted)
+        pending = box.pending + len(accepted)
+        ready, outcomes = self._pool.queue.ready, box.outcomes
+        # CPython runs signal handlers only at calls and loops, and the following assignments
+        # contain neither. So an exception of a signal handler is raised before or after all of
+        # them, never between two of them.
+        del messages[:number]
+        ready += groups
+        outcomes += decided
+        self._jobs, self._bytes, box.pending = total, size, pending
+        self._counts, self._taken = counts, self._taken + number
+        if decided:
+            box.changed.notify_all()
+        if groups:
+            self._pool.wake(len(groups))
+
+    def _finish(self, job: Job, now: float) -> None:
+        """Move the outcome of a finished message to its outbox."""
+        outcome = job.outcome(now)
+        self._counts[outcome.status.lower()] += 1
+        self._jobs -= 1
+        self._bytes -= job.size
+        box: _Outbox = job.outbox
+        box.pending -= 1
+        if not box.closed:
+            box.outcomes.append((job.message, outcome))
+        for each in self._outboxes.values():
+            each.changed.notify_all()
+        if not self._jobs:
+            self._no_jobs.notify_all()
+            self._pool.wake_all()
+
+    def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
+        """Move finished messages with their outcomes from an outbox to a list.
+
+        Args:
+            outbox: The number of the outbox.
+            into: The list that receives pairs of a submitted object and its outcome.
+            limit: The maximum number of pairs.
+            wait: The maximum time to wait for the first pair, in seconds.
 
         Returns:
-            How many there were.
+            The number of pairs moved.
         """
         deadline = time.monotonic() + wait
-        if (worker := self._crew.threadless()) is not None:
+        if (worker := self._pool.take_unstarted()) is not None:
             worker.run()
         with self._lock:
-            consumer = self._channels.get(channel)
-            if consumer is None:
+            box = self._outboxes.get(outbox)
+            if box is None:
                 return 0
             closed = self._closed
-            while not consumer.decided and not consumer.forgotten and closed == self._closed:
+            while not box.outcomes and not box.closed and closed == self._closed:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return 0
-                consumer.changed.wait(left)
-            number = min(limit, len(consumer.decided))
-            # One call into C: an interrupt comes before it or behind it.
-            into.extend(map(deque.popleft, repeat(consumer.decided, number)))
+                box.changed.wait(left)
+            number = min(limit, len(box.outcomes))
+            # The next line is one call of C code. A signal handler runs before or after this call,
+            # so no outcome is lost.
+            into.extend(map(deque.popleft, repeat(box.outcomes, number)))
             return number
 
-    def undecided(self, channel: int) -> int:
-        """How many messages were taken from a channel and not yet given out to it."""
+    def pending(self, outbox: int) -> int:
+        """Return the number of submitted messages whose outcome was not fetched with `take`."""
         with self._lock:
-            consumer = self._channels.get(channel)
-            return 0 if consumer is None else consumer.pending + len(consumer.decided)
+            box = self._outboxes.get(outbox)
+            return 0 if box is None else box.pending + len(box.outcomes)
 
-    def forget(self, channel: int) -> None:
-        """Nobody will take from a channel: its results are only counted from now on."""
+    def close_outbox(self, outbox: int) -> None:
+        """Close an outbox. Later outcomes of its messages count in `stats`, but are not stored."""
         with self._lock:
-            consumer = self._channels.pop(channel, None)
-            if consumer is not None:
-                consumer.forgotten = True
-                consumer.decided.clear()
-                consumer.changed.notify_all()
+            box = self._outboxes.pop(outbox, None)
+            if box is not None:
+                box.closed = True
+                box.outcomes.clear()
+                box.changed.notify_all()
 
-    # What the face is asked
+    # Requests to the owner of the engine
 
-    def attend(self, wait: float) -> list[tuple[str, object]]:
-        """What the face has to do: `("trace", line)`, `("password", None)`.
+    def requests(self, wait: float) -> list[tuple[str, object]]:
+        """Return the engine's requests to its owner, the code that uses the engine.
+
+        `("trace", line)` asks the owner to write a trace line. `("password", None)` asks the owner
+        for the password.
 
         Args:
-            wait: seconds to wait for the first.
+            wait: The maximum time to wait for the first request, in seconds.
         """
-        return self._attention.attend(wait)
+        return self._requests.take(wait)
 
-    def password(self, value: str | None, reason: str) -> None:
-        """Answer to `("password", None)`.
+    def answer_password(self, value: str | None, reason: str) -> None:
+        """Answer a `("password", None)` request.
 
         Args:
-            value: the password or token; None where it could not be had.
-            reason: why not.
+            value: The password or token; None if reading the password failed.
+            reason: The reason why reading the password failed; not used if `value` is given.
         """
-        self._attention.answer(value, reason)
+        self._requests.answer_password(value, reason)
 
     def _ask_password(self) -> str:
         if not self._settings.ask_password:
             return self._settings.password or ""
-        value, reason = self._attention.ask(self._settings.timeouts["command"])
+        value, reason = self._requests.ask_password(self._settings.timeouts.command)
         if value is None:
-            raise Unavailable(f"no password for {self._settings.relay}: {reason}", stops=True)
+            line = f"relay {self._settings.relay}: reading the password failed: {reason}"
+            raise ConnectionFailure(line, stops=True)
         return value
 
     # State
 
     def stats(self) -> dict[str, object]:
-        """What was done, what is under way, and what the governor believes."""
+        """Return the counters, and the limits of the rate controller."""
         with self._lock:
-            crew, now = self._crew, time.monotonic()
-            crew.backlog.wake(now)
-            governor = crew.governor
+            pool = self._pool
+            now = pool.clock.now()
+            pool.queue.move_due(now)
+            rate_controller = pool.rate_controller
             return {
-                "queued": len(crew.backlog.ready),
-                "in_flight": len(crew.in_flight),
-                "waiting": crew.backlog.waiting,
+                "queued": len(pool.queue.ready),
+                "in_flight": len(pool.in_flight),
+                "waiting": pool.queue.waiting,
                 "taken": self._taken,
                 **self._counts,
-                "retried": crew.retried,
-                "per_second": governor.per_second(now),
-                "bytes": self._board.written,
-                "connections": crew.open,
-                "connected": crew.connected_ever,
-                "rate": governor.rate(now),
-                "allowed_connections": governor.allowed_connections(now),
-                "messages_per_connection": governor.messages_per_connection,
-                "recipients_per_message": governor.recipients_per_message,
-                "pipelining": self._board.pipelining,
+                "retried": pool.retried,
+                "per_second": rate_controller.per_second(now),
+                "bytes": self._context.written,
+                "connections": pool.open,
+                "connected": pool.connected_ever,
+                "rate": rate_controller.rate(now),
+                "allowed_connections": rate_controller.allowed_connections(now),
+                "messages_per_connection": rate_controller.messages_per_connection,
+                "recipients_per_message": rate_controller.recipients_per_message,
+                "pipelining": self._context.pipelining,
             }
 
     def error(self) -> tuple[str, int | None, bytes] | None:
-        """Why the engine has stopped: a line, the reply's code and its text."""
+        """Return the reason why the engine has stopped; None if it has not stopped.
+
+        Returns:
+            The reason, in one line; the code and the text of the relay's reply. Without a reply,
+            the code is None.
+        """
         with self._lock:
-            stopped = self._crew.stopped
+            stopped = self._pool.stopped
             if stopped is None:
                 return None
             code, text = stopped.reply or (None, b"")
             return stopped.line, code, text
 
     def restart(self) -> None:
-        """Forget a stop that may pass, if it is not too fresh."""
+        """End a stop that is not permanent and has lasted for `MIN_STOP` seconds."""
         with self._lock:
-            stopped = self._crew.stopped
-            if stopped is None or stopped.for_good:
+            stopped = self._pool.stopped
+            if stopped is None or stopped.permanent:
                 return
-            if time.monotonic() - stopped.at >= CALM_AFTER_STOP:
-                self._crew.resume()
+            if time.monotonic() - stopped.at >= MIN_STOP:
+                self._pool.resume()
 
     def descriptors(self) -> list[int]:
-        """The open sockets, for the child after a fork; asks for no lock."""
-        return list(self._board.descriptors)
+        """Return the descriptors of the open sockets, for the child after a fork.
+
+        The method acquires no lock. If another thread of the parent held the lock at the fork, the
+        child could never acquire it.
+        """
+        return list(self._context.descriptors)
 
     # The end
 
     def close(self, wait: float | None, drained: bool = True) -> None:
-        """Take no more, and wait for what was taken.
+        """Accept no more messages, and wait for the outcomes of the submitted messages.
 
         Args:
-            wait: seconds, or None for as long as it takes. After them what was not begun is not
-                attempted, and what waits for its final reply is unknown.
-            drained: whether what waits is sent until then, or given up at once.
+            wait: The time limit, in seconds; None for no limit. After the time limit, messages
+                whose sending has not started get the outcome "not attempted". Messages in flight
+                without a final reply get the outcome "unknown".
+            drained: Whether queued messages are sent within the time limit. If false, they are
+                not attempted.
         """
         deadline = None if wait is None else time.monotonic() + wait
         with self._lock:
-            self._crew.closing = True
-            self._crew.forgo()
-            self._crew.call()  # an interrupt may have come before it
-            self._crew.wake_all()
+            self._pool.closing = True
+            self._pool.drop_unstarted()
+            self._pool.wake()  # an interrupt may have ended `submit` before it called `wake`
+            self._pool.wake_all()
             if not drained:
-                self._crew.cut = True
-                self._crew.give_up()
-            if not self._wait_for_all(deadline):
-                self._give_up(deadline)
-            self._crew.cut = self._crew.cut or deadline is not None
-            self._part(deadline)
+                self._pool.aborted = True
+                self._pool.give_up()
+            if not self._wait_for_jobs(deadline):
+                self._give_up()
+            self._pool.aborted = self._pool.aborted or deadline is not None
+            self._end_connections(deadline)
             self._closed += 1
-            for consumer in self._channels.values():
-                consumer.changed.notify_all()
-        self._attention.close()
+            for box in self._outboxes.values():
+                box.changed.notify_all()
+        self._requests.close()
 
-    def _wait_for_all(self, deadline: float | None) -> bool:
+    def _wait_for_jobs(self, deadline: float | None) -> bool:
         while self._jobs:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            self._over.wait(left)
+            self._no_jobs.wait(left)
         return True
 
-    def _give_up(self, deadline: float | None) -> None:
-        """What is queued is not attempted; what is in flight has a moment for its replies."""
-        self._crew.cut = True
-        self._crew.give_up()
-        if not self._wait_for_all(time.monotonic() + LAST_REPLIES):
-            for wire in list(self._board.wires):
-                wire.cut()
-            self._wait_for_all(time.monotonic() + 1.0)
+    def _give_up(self) -> None:
+        """Give up queued messages, and wait a short time for replies to messages in flight."""
+        self._pool.aborted = True
+        self._pool.give_up()
+        if not self._wait_for_jobs(time.monotonic() + LAST_REPLIES):
+            for transport in list(self._context.transports):
+                transport.abort()
+            self._wait_for_jobs(time.monotonic() + 1.0)
 
-    def _part(self, deadline: float | None) -> None:
-        """Let the workers say goodbye; whoever takes too long is cut off."""
-        limit = time.monotonic() + self._settings.timeouts["quit"]
+    def _end_connections(self, deadline: float | None) -> None:
+        """Let the worker threads send QUIT, and abort connections that exceed the time limit."""
+        limit = time.monotonic() + self._settings.timeouts.quit
         if deadline is not None:
             limit = min(limit, max(deadline, time.monotonic() + LAST_REPLIES))
-        self._crew.wake_all()
-        while self._board.wires and (left := limit - time.monotonic()) > 0:
-            self._crew.left.wait(left)
-        for wire in list(self._board.wires):
-            wire.cut()
+        self._pool.wake_all()
+        while self._context.transports and (left := limit - time.monotonic()) > 0:
+            self._pool.left.wait(left)
+        for transport in list(self._context.transports):
+            transport.abort()
 
 
 _COUNTED = (

@@ -1,6 +1,7 @@
-"""Kernels of `to_bytes`: a message's pieces made one, and header fields that need no folding.
+"""Fast functions for `to_bytes`. They join message parts, and render fields without folding.
 
-What the compiled half folds besides, the twin leaves to `email`: it answers None.
+If a field needs folding or encoding, `fold_field` returns None, and `email` folds the field. The
+compiled backend folds some of these fields itself.
 """
 
 import re
@@ -10,46 +11,48 @@ from io import BytesIO
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 _SLICE = 1 << 20
-"""Characters of a large text that are repaired at once, so that there is no second copy of it."""
+"""The number of characters whose line ends are repaired in one step. Each step copies its
+characters, so this number limits the memory for the copy."""
 
 
-def assemble(pieces: Sequence[str | bytes]) -> bytes:
-    """Join pieces; the line ends of those that are text become CRLF.
+def assemble(parts: Sequence[str | bytes]) -> bytes:
+    """Join the parts of a message.
 
     Args:
-        pieces: octets, and text, which is ASCII.
+        parts: Bytes, which stay unchanged, and ASCII texts, whose line ends become CRLF.
     """
     with BytesIO() as file:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                file.write(piece)
+        for part in parts:
+            if isinstance(part, bytes):
+                file.write(part)
             else:
-                file.writelines(map(_repaired, _slices(piece)))
+                file.writelines(map(_repaired, _slices(part)))
         return file.getvalue()
 
 
 def has_from_line(text: str) -> bool:
-    """Whether a line of the text begins with "From "."""
+    """Return whether a line of the text begins with "From "."""
     return text.startswith("From ") or "\nFrom " in text
 
 
-def mentions(pieces: Iterable[str | bytes], needle: bytes) -> bool:
-    """Whether one of the pieces holds these octets, which are ASCII."""
+def mentions(parts: Iterable[str | bytes], needle: bytes) -> bool:
+    """Return whether one of the parts contains the ASCII text `needle`."""
     text = needle.decode("ascii")
-    return any((text in piece) if isinstance(piece, str) else needle in piece for piece in pieces)
+    return any((text in part) if isinstance(part, str) else needle in part for part in parts)
 
 
 def fold_field(name: str, value: str, limit: int, source: str) -> bytes | None:
-    """Fold a header field where that is plain.
+    """Fold a header field that is simple enough.
 
     Args:
-        name: its name.
-        value: its value; the text of it, where it was parsed.
-        limit: characters of the longest line.
-        source: `"parsed"`, `"parameters"`, `"lines"` or `"compat32"`: whose way of folding.
+        name: The name of the field.
+        value: The value of the field, or the text of a parsed value.
+        limit: The maximum number of characters in a line.
+        source: The folding method of `email` to imitate: `"parsed"`, `"parameters"`, `"lines"` or
+            `"compat32"`.
 
     Returns:
-        The field with CRLF at its end; None where `email` has to be asked.
+        The field with CRLF at its end; None if `email` has to fold it.
     """
     field = f"{name}: {value}"
     if not (value and name and len(field) <= limit and field.isascii() and field.isprintable()):
@@ -60,20 +63,21 @@ def fold_field(name: str, value: str, limit: int, source: str) -> bytes | None:
 
 
 def tree_text(tree: object, plain: Mapping[type, bool]) -> str | None:
-    """The text of a parse tree.
+    """Return the text of a parse tree.
 
     Args:
-        tree: the tree.
-        plain: which types need not be asked for their `str`; the compiled half's shortcut.
+        tree: The tree.
+        plain: The types whose `str` is not overridden. Only the compiled backend uses this
+            argument.
 
     Returns:
-        The text; the compiled half gives None for one that has surrogates.
+        The text; the compiled backend returns None for a text with surrogates.
     """
     return str(tree)
 
 
 def _slices(text: str) -> Iterator[str]:
-    """A text in slices that end with a line end."""
+    """Split a text into slices that end with a line end."""
     begin = 0
     while len(text) - begin > _SLICE:
         end = text.find("\n", begin + _SLICE) + 1 or len(text)

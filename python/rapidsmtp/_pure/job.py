@@ -1,8 +1,9 @@
-"""A message on its way: the fates of its recipients, and the errands that it is carried by.
+"""A job: one submitted message, the outcomes of its recipients and its recipient groups.
 
-A message is taken once and decided once, but it may need several transactions: more recipients
-than one may have, and another attempt for those that were deferred. Each of these is an `Errand`;
-an accepted recipient is in none again.
+A message is submitted once and has one outcome, but it can need several transactions. One reason is
+that the number of recipients in a transaction is limited. Another reason is the retry of deferred
+recipients. Each transaction sends to one `RecipientGroup`. An accepted recipient is in no later
+group, so it does not receive the message twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from rapidsmtp._pure.outcome import ACCEPTED, INVALID, message_status
 from rapidsmtp._pure.reply import Reply, enhanced_status
 
 
-class Fate(NamedTuple):
-    """The last word on one recipient, and where it was said."""
+class RecipientOutcome(NamedTuple):
+    """The final result of one recipient, and the phase of the transaction that determined it."""
 
     status: str
     phase: str
@@ -24,33 +25,34 @@ class Fate(NamedTuple):
     text: str
 
 
-def fate_of_reply(status: str, phase: str, reply: Reply) -> Fate:
-    """A fate that a reply decided."""
+def outcome_of_reply(status: str, phase: str, reply: Reply) -> RecipientOutcome:
+    """Return a recipient's outcome that is based on a reply."""
     code, text = reply
     known = code if code > 0 else None
-    return Fate(status, phase, known, enhanced_status(code, text), words(text))
+    return RecipientOutcome(status, phase, known, enhanced_status(code, text), printable(text))
 
 
-def words(text: bytes) -> str:
-    """A reply's text in one line that can be shown.
+def printable(text: bytes) -> str:
+    """Return a reply's text as one printable line.
 
-    A terminal obeys escape sequences, and a relay may send anything.
+    Unprintable characters are removed. A relay may send any bytes, and escape sequences in a reply
+    could control the user's terminal.
     """
     line = " ".join(text.decode("utf-8", "replace").split())
     return "".join(each for each in line if each.isprintable())
 
 
-def line_of(reply: Reply) -> str:
-    """A reply with its code in one line that can be shown."""
+def reply_line(reply: Reply) -> str:
+    """Return a reply with its code as one printable line."""
     code, text = reply
-    return f"{code} {words(text)}".rstrip()
+    return f"{code} {printable(text)}".rstrip()
 
 
-class Result:
-    """What became of a message.
+class MessageOutcome:
+    """The outcome of a message.
 
     Attributes:
-        status: the name of a `Status`.
+        status: The name of a `Status`.
     """
 
     __slots__ = ("_details", "status")
@@ -58,21 +60,21 @@ class Result:
     def __init__(
         self,
         addresses: Sequence[object],
-        fates: Sequence[Fate],
+        recipients: Sequence[RecipientOutcome],
         reply: Reply | None,
         attempts: int,
         seconds: float,
     ) -> None:
-        self.status = message_status([fate.status for fate in fates]) if fates else INVALID
-        worst = next((fate for fate in fates if fate.status != ACCEPTED), None)
+        self.status = message_status([each.status for each in recipients] or [INVALID])
+        first = next((each for each in recipients if each.status != ACCEPTED), None)
         self._details = (
             self.status,
-            [(fate.status, fate.code, fate.enhanced_status, fate.text) for fate in fates],
+            [(each.status, each.code, each.enhanced_status, each.text) for each in recipients],
             reply,
-            worst.phase if worst else "body" if fates else "build",
+            first.phase if first else "body" if recipients else "build",
             attempts,
             seconds,
-            _reason(addresses, fates),
+            _reason(addresses, recipients),
         )
 
     def details(
@@ -86,47 +88,60 @@ class Result:
         float,
         str,
     ]:
-        """The status; of each recipient status, code, enhanced status code and text; the reply to
-        the message; the phase; the attempts; seconds since the first of them; the reason."""
+        """Return all details of the outcome.
+
+        Returns:
+            The status; the status, code, enhanced status code and text of each recipient; the
+            reply to the message; the phase; the number of attempts; the time since the first
+            attempt, in seconds; the reason.
+        """
         return self._details
 
 
-def _reason(addresses: Sequence[object], fates: Sequence[Fate]) -> str:
-    """The first refusal; without the address, so that a report can count equal ones."""
-    for address, fate in zip(addresses, fates, strict=True):
-        if fate.status != ACCEPTED:
-            code = "" if fate.code is None else f"{fate.code} "
-            line = f"{code}{fate.text}"
-            return line.replace(address, "\N{HORIZONTAL ELLIPSIS}") if _is_name(address) else line
+def _reason(addresses: Sequence[object], recipients: Sequence[RecipientOutcome]) -> str:
+    """Return the reason for the first recipient that was not accepted; empty if all were accepted.
+
+    The recipient's address is replaced by an ellipsis, so that reports can group equal reasons.
+    """
+    for address, outcome in zip(addresses, recipients, strict=True):
+        if outcome.status != ACCEPTED:
+            code = "" if outcome.code is None else f"{outcome.code} "
+            line = f"{code}{outcome.text}"
+            if _is_address(address):
+                return line.replace(address, "\N{HORIZONTAL ELLIPSIS}")
+            return line
     return ""
 
 
-def _is_name(address: object) -> TypeGuard[str]:
+def _is_address(address: object) -> TypeGuard[str]:
     return isinstance(address, str) and address != ""
 
 
 class Job:
-    """One message that was taken.
+    """One submitted message.
 
     Attributes:
-        message: the very object that was offered.
-        channel: who wants to know.
-        size: octets that it holds in the queue.
-        sender: the sender's path.
-        recipients: the recipients' paths.
-        utf8: whether it needs SMTPUTF8.
-        attempts: the most that an errand of it has made.
-        first_attempt: when the first of them began.
-        reply: the reply to the message, of the transaction that decided last.
+        message: The submitted object itself.
+        outbox: The outbox for the message's outcome.
+        size: The size of the message's data, in bytes. It counts against the limit `queue_bytes`.
+        sender: The sender's path.
+        recipients: The recipients' paths.
+        utf8: Whether the message needs SMTPUTF8.
+        attempts: The number of attempts. If the recipient groups have different numbers of
+            attempts, this is the highest number.
+        first_attempt: The time when the first attempt started, or None.
+        reply: The relay's last reply to the message (after the terminator), or None.
+        deferred: The outcomes to report if no retry happens, by the index of the recipient.
     """
 
     __slots__ = (
-        "_fates",
-        "_open",
+        "_outcomes",
+        "_undecided",
         "attempts",
-        "channel",
+        "deferred",
         "first_attempt",
         "message",
+        "outbox",
         "recipients",
         "reply",
         "sender",
@@ -134,9 +149,9 @@ class Job:
         "utf8",
     )
 
-    def __init__(self, message: Any, channel: Any) -> None:
+    def __init__(self, message: Any, outbox: Any) -> None:
         self.message = message
-        self.channel = channel
+        self.outbox = outbox
         self.size = len(message.data)
         self.sender = ""
         self.recipients: list[str] = []
@@ -144,18 +159,20 @@ class Job:
         self.attempts = 0
         self.first_attempt: float | None = None
         self.reply: Reply | None = None
-        self._open = len(message.recipients)
-        self._fates: list[Fate | None] = [None] * self._open
+        self.deferred: dict[int, RecipientOutcome] = {}
+        self._undecided = len(message.recipients)
+        self._outcomes: list[RecipientOutcome | None] = [None] * self._undecided
 
-    def address(self, path_of: Callable[[str], str]) -> None:
-        """Render and check the envelope, so that nothing is found wrong with it later.
+    def render_envelope(self, path_of: Callable[[str], str]) -> None:
+        """Render and check the envelope, so that no later step fails because of the envelope.
 
         Args:
-            path_of: renders an address that is not plain.
+            path_of: The function that returns the path for an address that is not plain.
 
         Raises:
-            ValueError: it holds what it must not, or no recipient.
-            TypeError: the message is not bytes.
+            ValueError: The message has no recipient, or an address or an option contains a
+                forbidden character.
+            TypeError: The data of the message is not bytes.
         """
         message = self.message
         if not isinstance(message.data, bytes):
@@ -172,83 +189,84 @@ class Job:
             if place == 0 or not path.isascii() or not plain_path(path[1:-1]):
                 rcpt(path, message.rcpt_options, utf8=self.utf8, lower_case=False)
 
-    def decide(self, index: int, fate: Fate) -> None:
-        """Write down the last word on a recipient."""
-        if self._fates[index] is None:
-            self._fates[index] = fate
-            self._open -= 1
+    def decide(self, index: int, outcome: RecipientOutcome) -> None:
+        """Set the outcome of a recipient, unless it is set already."""
+        if self._outcomes[index] is None:
+            self._outcomes[index] = outcome
+            self._undecided -= 1
 
-    def decide_all(self, fate: Fate) -> None:
-        """Write down the last word on every recipient that has none."""
-        for index in range(len(self._fates)):
-            self.decide(index, fate)
+    def decide_all(self, outcome: RecipientOutcome) -> None:
+        """Set the outcome of every recipient whose outcome is not set."""
+        for index in range(len(self._outcomes)):
+            self.decide(index, outcome)
 
     @property
     def is_decided(self) -> bool:
-        return self._open == 0
+        return self._undecided == 0
 
-    def result(self, now: float) -> Result:
-        """What is told of a message that is decided."""
-        fates = [fate for fate in self._fates if fate is not None]
+    def outcome(self, now: float) -> MessageOutcome:
+        """Return the outcome of the message. Every recipient must have an outcome."""
+        recipients = [outcome for outcome in self._outcomes if outcome is not None]
         seconds = 0.0 if self.first_attempt is None else now - self.first_attempt
-        return Result(self.message.recipients, fates, self.reply, self.attempts, seconds)
+        return MessageOutcome(
+            self.message.recipients, recipients, self.reply, self.attempts, seconds
+        )
 
 
 def _asks_utf8(message: Any) -> bool:
     return any(option.upper() == "SMTPUTF8" for option in message.mail_options)
 
 
-class Errand:
-    """One transaction to be made: a message for some of its recipients.
+class RecipientGroup:
+    """The recipients of one transaction: all or some recipients of a message.
 
     Attributes:
-        job: the message.
-        indices: which of its recipients.
-        attempts: how often it was tried.
-        returns: how often it came back through the connection's fault.
-        slowdowns: how often it came back because the relay wanted less.
-        in_doubt: whether an earlier attempt may have delivered it.
-        refusal: the last refusal that it came back with, or None.
+        job: The message.
+        indices: The indices of the recipients in the message.
+        attempts: The number of attempts that count against the maximum number of attempts.
+        returns: The number of times that the group returned to the queue because its connection
+            failed.
+        throttled: The number of times that the group returned to the queue because the relay asked
+            for a lower rate.
+        in_doubt: Whether an earlier attempt may have delivered the message.
     """
 
-    __slots__ = ("attempts", "in_doubt", "indices", "job", "refusal", "returns", "slowdowns")
+    __slots__ = ("attempts", "in_doubt", "indices", "job", "returns", "throttled")
 
     def __init__(self, job: Job, indices: Sequence[int]) -> None:
         self.job = job
         self.indices = list(indices)
         self.attempts = 0
         self.returns = 0
-        self.slowdowns = 0
+        self.throttled = 0
         self.in_doubt = False
-        self.refusal: Fate | None = None
 
-    def part(self, indices: Sequence[int]) -> "Errand":
-        """An errand for some of its recipients, with the same past."""
-        other = Errand(self.job, indices)
+    def part(self, indices: Sequence[int]) -> "RecipientGroup":
+        """Return a new group with some of the recipients and the same counts of past attempts."""
+        other = RecipientGroup(self.job, indices)
         other.attempts = self.attempts
         other.returns = self.returns
-        other.slowdowns = self.slowdowns
+        other.throttled = self.throttled
         other.in_doubt = self.in_doubt
-        other.refusal = self.refusal
         return other
 
-    def split(self, most: int, most_domains: int | None) -> "Errand | None":
-        """Keep as many recipients as one transaction may have.
+    def split(self, limit: int, domain_limit: int | None) -> "RecipientGroup | None":
+        """Keep the recipients that fit into one transaction, and return the others.
 
         Args:
-            most: recipients.
-            most_domains: different domains among them (RFC 9422 section 4.3), or None.
+            limit: The maximum number of recipients.
+            domain_limit: The maximum number of different domains (RFC 9422 section 4.3), or None.
 
         Returns:
-            An errand for the others; None where all are kept.
+            A group of the other recipients; None if all recipients fit.
         """
         kept: list[int] = []
         domains: set[str] = set()
         for index in self.indices:
             domain = self.job.recipients[index].rpartition("@")[2].lower()
-            if len(kept) == most:
+            if len(kept) == limit:
                 break
-            if most_domains is None or domain in domains or len(domains) < most_domains:
+            if domain_limit is None or domain in domains or len(domains) < domain_limit:
                 domains.add(domain)
                 kept.append(index)
         if len(kept) == len(self.indices):

@@ -1,6 +1,7 @@
-"""AUTH (RFC 4954): one mechanism, once.
+"""AUTH (RFC 4954): one mechanism, one attempt.
 
-After a refusal no other is tried: a weaker one would show the password to whoever refused.
+After a refusal no other mechanism is tried. A weaker mechanism would show the password to the
+server that refused the login, and providers lock accounts after repeated failures.
 """
 
 import base64
@@ -8,139 +9,150 @@ import binascii
 import secrets
 from collections.abc import Callable
 
-from rapidsmtp._pure.auth import (
-    CramMd5,
-    Exchange,
-    External,
-    Login,
-    OAuthBearer,
-    Plain,
-    Scram,
-    XOAuth2,
-)
+from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._pure.auth import MECHANISMS, Exchange, MechanismRow, Secret
 from rapidsmtp._pure.certificate import certificate_digest
-from rapidsmtp._pure.dialogue import Dialogue, Unavailable
-from rapidsmtp._pure.error import PeerError
 from rapidsmtp._pure.reply import Reply
-from rapidsmtp._pure.settings import Settings
-from rapidsmtp._pure.wire import Wire
+from rapidsmtp._pure.session import ConnectionFailure, Session
+from rapidsmtp._pure.transport import Transport
+from rapidsmtp.errors import PeerError
 
-MAX_ROUNDS = 5
-"""Challenges that are answered before the server is taken to be out of its mind."""
-
-OVER_TLS = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5")
-"""What is chosen where nobody names one: over TLS the server may see the password."""
-
-IN_CLEAR = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
-"""In clear text those go first that do not show it."""
+MAX_CHALLENGES = 5
+"""The maximum number of challenges in a login. No mechanism needs more. If the relay sends more,
+the login fails."""
 
 
-def log_in(dialogue: Dialogue, settings: Settings, ask_password: Callable[[], str]) -> None:
+def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[], str]) -> None:
     """Authenticate.
 
     Args:
-        dialogue: a connection after its last EHLO.
-        settings: who we are.
-        ask_password: gives the password or token.
+        session: A connection after its last EHLO.
+        settings: The engine's settings, with the user and the mechanism.
+        ask_password: The function that returns the password or token.
 
     Raises:
-        Unavailable: it was refused, or cannot be done.
-        Lost, TimeoutError: the connection was lost.
+        ConnectionFailure: The relay refused the login, or a login is not possible.
+        ConnectionLost, TimeoutError: The connection was lost, or no reply arrived in time.
     """
-    relay = settings.relay
-    secure = dialogue.wire.tls is not None or settings.path is not None
-    if not secure and not settings.allow_plaintext_auth:
-        raise Unavailable(f"no login in clear text to {relay}", stops=True)
-    name = _choose(dialogue, settings, OVER_TLS if secure else IN_CLEAR)
-    password = "" if name == "EXTERNAL" else ask_password()
+    relay = f"relay {settings.relay}"
+    encrypted = session.transport.tls is not None or settings.path is not None
+    # RFC 4954 section 9: without TLS, an attacker can read or change the password or token. So the
+    # caller must allow such a login explicitly.
+    if not encrypted and not settings.allow_plaintext_auth:
+        line = "login in clear text is disabled: use TLS or allow_plaintext_auth"
+        raise ConnectionFailure(f"{relay}: {line}", stops=True)
+    mechanism = _choose(session, settings, encrypted)
+    password = ask_password() if mechanism.needs_password else ""
     try:
-        exchange = _exchange(name, settings, password, dialogue.wire)
-    except ValueError as error:  # a character that no password may have, say
-        raise Unavailable(f"no login to {relay}: {error}", for_good=True) from None
-    reply = _run(dialogue, exchange, relay)
-    if reply[0] not in (235, 503):  # the latter: logged in already
-        raise dialogue.refusal("auth", reply)
-    if not exchange.complete and name.startswith("SCRAM"):
-        line = f"{relay} did not prove that it knows the password"
-        raise Unavailable(line, reply, for_good=True)
+        exchange = _begin(mechanism, settings, password, session.transport)
+    except ValueError as error:  # for example a forbidden character
+        raise ConnectionFailure(f"{relay}: login failed: {error}", permanent=True) from None
+    reply = _run(session, exchange, relay)
+    # RFC 4954 section 4: a 503 means that the client is already authenticated.
+    if reply[0] not in (235, 503):
+        raise session.refusal("auth", reply)
+    # RFC 5802 section 3: with SCRAM, the server must prove that it knows the password. A 235
+    # without this proof may come from an attacker.
+    if not exchange.complete:
+        line = "the relay did not prove that it knows the password"
+        raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
 
 
-def _choose(dialogue: Dialogue, settings: Settings, preferred: tuple[str, ...]) -> str:
-    offered = dialogue.features.get("auth", "").upper().split()
-    wanted = (settings.mechanism,) if settings.mechanism else preferred
-    for name in wanted:
-        if name in offered:
-            return name
-    way = f"AUTH {settings.mechanism}" if settings.mechanism else "AUTH by a password"
-    shown = " ".join(offered) or "none"
-    raise Unavailable(f"{settings.relay} does not offer {way}; it offers {shown}", stops=True)
-
-
-def _exchange(name: str, settings: Settings, password: str, wire: Wire) -> Exchange:
-    """One run of a mechanism.
+def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> MechanismRow:
+    """Choose the best of the mechanisms that the relay supports.
 
     Raises:
-        ValueError: the user or the password breaks its rules, or it is not known.
+        ConnectionFailure: The client can use no mechanism that the relay supports.
     """
-    user = settings.user or ""
-    hashed, plus, _ = name.partition("-PLUS")
-    if hashed in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
-        algorithm = "sha1" if hashed == "SCRAM-SHA-1" else "sha256"
-        binding = _channel_binding(wire) if plus else None
-        # 24 octets: more than the 18 that RFC 7677's own example has.
-        return Scram(user, password, algorithm, secrets.token_urlsafe(24), binding)
-    if name == "OAUTHBEARER":
-        return OAuthBearer(user, password, settings.host, settings.port)
-    if name == "EXTERNAL":
-        return External(user)
-    simple: dict[str, Callable[[str, str], Exchange]]
-    simple = {"PLAIN": Plain, "LOGIN": Login, "CRAM-MD5": CramMd5, "XOAUTH2": XOAuth2}
-    if name not in simple:
-        raise ValueError(f"the pure-Python half does not know {name}")
-    return simple[name](user, password)
+    supported = session.capabilities.get("auth", "").upper().split()
+    ranked = []
+    for row in MECHANISMS:
+        rank = row.tls_rank if encrypted else row.clear_text_rank
+        if settings.mechanism:
+            rank = 1 if row.name == settings.mechanism else None
+        if rank is not None and row.name in supported:
+            ranked.append((rank, row))
+    if ranked:
+        return min(ranked, key=lambda pair: pair[0])[1]
+    wanted = f"AUTH {settings.mechanism}" if settings.mechanism else "AUTH with a password"
+    line = f"the relay does not support {wanted}; it supports {' '.join(supported) or 'none'}"
+    raise ConnectionFailure(f"relay {settings.relay}: {line}", stops=True)
 
 
-def _channel_binding(wire: Wire) -> tuple[str, bytes]:
-    """What a -PLUS mechanism binds to.
-
-    Python's ssl has no `tls-exporter` (RFC 9266), so it is the certificate's digest (RFC 5929) on
-    each version of TLS.
+def _begin(
+    mechanism: MechanismRow, settings: EngineSettings, password: str, transport: Transport
+) -> Exchange:
+    """Start an exchange.
 
     Raises:
-        ValueError: there is no TLS, or a certificate without a digest.
+        ValueError: The user or the password contains a character that the mechanism does not allow,
+            or the connection has no channel binding.
     """
-    certificate = None if wire.tls is None else wire.tls.getpeercert(binary_form=True)
+    secret = Secret(
+        password=password,
+        # The nonce has 24 random bytes, more than in the example of RFC 5802 (18 bytes).
+        nonce=secrets.token_urlsafe(24),
+        channel_binding=_channel_binding(transport) if mechanism.needs_channel_binding else None,
+        host=settings.host,
+        port=settings.port,
+    )
+    return mechanism.begin(settings.user or "", secret)
+
+
+def _channel_binding(transport: Transport) -> tuple[str, bytes] | None:
+    """Return the channel binding of the connection, or None without TLS.
+
+    TLS 1.3 defines the channel binding `tls-exporter` (RFC 9266), but Python's ssl module does not
+    support it. So with every version of TLS, the binding is the digest of the certificate (RFC
+    5929).
+
+    Raises:
+        ValueError: The certificate has no digest.
+    """
+    certificate = None if transport.tls is None else transport.tls.getpeercert(binary_form=True)
     if certificate is None:
-        raise ValueError("the -PLUS mechanisms need TLS to bind to")
+        return None
     digest = certificate_digest(certificate)
     if digest is None:
-        raise ValueError("the relay's certificate is none to bind to: use SCRAM without -PLUS")
+        raise ValueError(
+            "the relay's certificate allows no channel binding: use a mechanism without -PLUS"
+        )
     return "tls-server-end-point", digest
 
 
-def _run(dialogue: Dialogue, exchange: Exchange, relay: str) -> Reply:
-    """Answer until the server does not ask any more."""
+def _run(session: Session, exchange: Exchange, relay: str) -> Reply:
+    """Respond to challenges (334). Return the first reply that is not a challenge."""
     name = exchange.name
     initial = exchange.respond(None)
     if initial is None:
-        reply = dialogue.command(f"AUTH {name}")
+        reply = session.command(f"AUTH {name}")
     else:
-        # RFC 4954 section 4: an empty initial response is sent as "=".
+        # RFC 4954 section 4: an empty initial response is written as "=".
         text = _base64(initial) or "="
-        reply = dialogue.command(f"AUTH {name} {text}", shown=f"AUTH {name} ***")
-    for _ in range(MAX_ROUNDS):
+        reply = session.command(f"AUTH {name} {text}", shown=f"AUTH {name} ***")
+    for _ in range(MAX_CHALLENGES):
         if reply[0] != 334:
             return reply
         try:
-            response = exchange.respond(base64.b64decode(reply[1], validate=True))
-        except (binascii.Error, PeerError) as error:
-            dialogue.command("*")  # cancels the exchange
-            raise Unavailable(f"no login to {relay}: {error}", for_good=True) from None
-        reply = dialogue.command(_base64(response or b""), shown="***")
+            response = exchange.respond(_challenge(reply))
+        except PeerError as error:
+            # RFC 4954 section 4: "*" cancels the exchange.
+            session.command("*")
+            line = f"{relay}: login failed: {error}"
+            raise ConnectionFailure(line, reply, permanent=True) from None
+        reply = session.command(_base64(response or b""), shown="***")
     if reply[0] == 334:
-        raise Unavailable(f"{relay} asks for more and more at the login", for_good=True)
+        line = f"the relay sent more than {MAX_CHALLENGES} challenges"
+        raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
     return reply
 
 
-def _base64(octets: bytes) -> str:
-    return base64.b64encode(octets).decode("ascii")
+def _challenge(reply: Reply) -> bytes:
+    try:
+        return base64.b64decode(reply[1], validate=True)
+    except binascii.Error:
+        raise PeerError("the server's challenge is not base64") from None
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

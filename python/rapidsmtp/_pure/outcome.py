@@ -1,4 +1,4 @@
-"""Outcomes: the fate of each recipient, and of a message that has several."""
+"""Outcomes: the status of each recipient, and of a message with several recipients."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ _ALL = {ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED}
 
 
 def recipient_status(code: int) -> str:
-    """What a reply means for the recipient that it was the last word on (RFC 5321 4.2.1).
+    """Return the status of a recipient from the code of its last reply (RFC 5321 4.2.1).
 
     Args:
-        code: the reply's code; -1 where it could not be read.
+        code: The reply's code; -1 for an invalid reply.
 
     Returns:
         `"ACCEPTED"` for 2yz, `"DEFERRED"` for 4yz, `"REFUSED"` for 5yz, else `"UNKNOWN"`.
@@ -26,16 +26,17 @@ def recipient_status(code: int) -> str:
 
 
 def message_status(recipients: Sequence[str]) -> str:
-    """The status of a message, from those of its recipients.
+    """Return the status of a message from the statuses of its recipients.
 
     Args:
-        recipients: the status of each recipient.
+        recipients: The status of each recipient.
 
     Returns:
-        The one that they share; `"UNKNOWN"` where any is unknown; else `"PARTIAL"`.
+        `"UNKNOWN"` if the status of any recipient is unknown; otherwise the common status of all
+        recipients, or `"PARTIAL"` if their statuses differ.
 
     Raises:
-        ValueError: there is no recipient, or no status of that name.
+        ValueError: There is no recipient, or a name is not a status.
     """
     for status in recipients:
         if status not in _ALL:

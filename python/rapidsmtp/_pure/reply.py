@@ -1,33 +1,36 @@
-"""Replies: bytes to (code, text), resumable at any byte and bounded (RFC 5321 4.2).
+"""The parser of replies (RFC 5321 4.2). The input may be split at any byte.
 
-A reply is one or more lines `code SP text`, all with the same code, every one but the last with
-a hyphen in the place of the space. What breaks that grammar is told as code -1, as smtplib does
-for a code that it cannot parse; after it the stream is out of step and the reader reads no more.
+A reply is one or more lines `code SP text` with the same code. Every line except the last has a
+hyphen instead of the space. A reply that breaks this grammar has the code -1, as in smtplib. The
+start of the next reply is then unknown, so the reader stops.
 
-The limits bound what a server can make a client keep. RFC 5321 4.5.3.1.5 allows 512 octets for a
-line; smtplib allows 8192, and the largest EHLO replies seen have some forty lines.
+A reply that exceeds a limit is an error, and the reader stops. The limits bound the memory that a
+server can make the client use. RFC 5321 4.5.3.1.5 allows 512 octets in a line, and smtplib allows
+8192. The longest known replies are replies to EHLO. They have about forty lines, far fewer than
+`MAX_LINES`.
 """
 
 import re
 from collections.abc import Sequence
 
 MAX_LINE = 8192
-"""Octets in one line, its line end included: smtplib's own limit."""
+"""The maximum length of a line in bytes, with its line end. It is the limit of smtplib."""
 
 MAX_LINES = 512
-"""Lines in one reply."""
+"""The maximum number of lines in a reply."""
 
 MAX_REPLY = 65536
-"""Octets in one reply."""
+"""The maximum size of a reply, in bytes."""
 
 LINE_TOO_LONG = "Line too long."
 REPLY_TOO_LONG = "Reply too long."
 
 MALFORMED = -1
-"""The code that stands for a reply whose code cannot be read, as in smtplib."""
+"""The code of an invalid reply, as in smtplib."""
 
 Reply = tuple[int, bytes]
-"""A code, or -1, and the text: lines joined by LF, as smtplib gives them."""
+"""The code (-1 for an invalid reply), and the text. The text is the texts of the lines, joined by
+LF, as in smtplib."""
 
 _ENHANCED_STATUS = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?![^ \n])")
 _CODES = {b"%03d" % code: code for code in range(1000)}
@@ -35,14 +38,15 @@ _WHITE_SPACE = b" \t\r\n"
 
 
 def parse_line(line: bytes) -> Reply | None:
-    """Read a reply that is a single line.
+    """Parse a reply of a single line.
 
     Args:
-        line: the line as the socket's file gave it; its line end may be missing at end of file.
+        line: The line as the socket's file returned it. At the end of the stream the line end may
+            be missing.
 
     Returns:
-        The code (-1 where it is not three digits) and the text without the white space around
-        it; None where the line says that more lines follow.
+        The code (-1 if it is not three digits) and the text without surrounding white space; None
+        if a hyphen after the code shows that more lines follow (RFC 5321 4.2.1).
     """
     code = _CODES.get(line[:3], MALFORMED)
     if line[3:4] == b"-" and code != MALFORMED:
@@ -51,14 +55,14 @@ def parse_line(line: bytes) -> Reply | None:
 
 
 def parse_lines(lines: Sequence[bytes]) -> Reply:
-    """Read a reply of several lines.
+    """Parse a reply of several lines.
 
     Args:
-        lines: two or more, as the socket's file gave them; all but the last say, with one code,
-            that others follow.
+        lines: Two or more lines, as the socket's file returned them. All lines except the last have
+            the same code and a hyphen.
 
     Returns:
-        The code, -1 where the last line has another one, and the text.
+        The code (-1 if the last line has another code, RFC 5321 4.2.1) and the text.
     """
     text = b"\n".join([line[4:].strip(_WHITE_SPACE) for line in lines])
     code = lines[0][:3]
@@ -66,14 +70,14 @@ def parse_lines(lines: Sequence[bytes]) -> Reply:
 
 
 def enhanced_status(code: int, text: bytes) -> str | None:
-    """The enhanced status code at the head of a reply's text (RFC 2034, RFC 3463).
+    """Return the enhanced status code at the beginning of a reply's text (RFC 2034, RFC 3463).
 
     Args:
-        code: the reply's code, whose first digit the enhanced code's class must repeat.
-        text: the reply's text.
+        code: The reply's code. Its first digit must equal the class of the enhanced status code.
+        text: The reply's text.
 
     Returns:
-        Such as `"5.1.1"`; None where there is none.
+        The enhanced status code, for example `"5.1.1"`; None if the text begins with no such code.
     """
     match = _ENHANCED_STATUS.match(text)
     if match is None or int(match[1]) != code // 100:
@@ -82,20 +86,20 @@ def enhanced_status(code: int, text: bytes) -> str | None:
 
 
 class ReplyReader:
-    """Reads replies out of bytes that come in chunks of any size.
+    """A reader of replies. It receives the bytes of a stream in chunks of any size.
 
     Attributes:
-        fault: why the reader stopped at a limit (`LINE_TOO_LONG`, `REPLY_TOO_LONG`), or None.
-        broken: whether a malformed reply was read, after which nothing can be trusted.
+        fault: The limit that a reply exceeded (`LINE_TOO_LONG`, `REPLY_TOO_LONG`), or None.
+        broken: Whether the reader stopped after an invalid reply.
     """
 
     __slots__ = ("_code", "_max_line", "_partial", "_replies", "_size", "_texts", "broken", "fault")
 
     def __init__(self, max_line: int = MAX_LINE) -> None:
-        """Begin between two replies.
+        """Create a reader for the beginning of a stream.
 
         Args:
-            max_line: octets in one line, its line end included.
+            max_line: The maximum length of a line in bytes, with its line end.
         """
         self._max_line = max_line
         self.fault: str | None = None
@@ -107,15 +111,15 @@ class ReplyReader:
         self._replies: list[Reply] = []
 
     def receive_data(self, data: bytes, awaited: int) -> int:
-        """Read on, until so many replies are complete.
+        """Read until the reader holds `awaited` complete replies.
 
         Args:
-            data: the next bytes of the stream.
-            awaited: the number of replies to stop after.
+            data: The next bytes of the stream.
+            awaited: The number of replies after which the method returns.
 
         Returns:
-            How many octets of `data` were used: fewer than all only when `awaited` replies are
-            complete or the reader has stopped for good.
+            The number of bytes used. Bytes remain unused only if the reader holds `awaited` replies
+            or has stopped.
         """
         position = 0
         while len(self._replies) < awaited and not self.broken and self.fault is None:
@@ -134,14 +138,14 @@ class ReplyReader:
         return position
 
     def receive_eof(self) -> None:
-        """The stream has ended: a last line without a line end counts as a line."""
+        """Handle the end of the stream. A last line without a line end is parsed, as in smtplib."""
         if self._partial and not self.broken and self.fault is None:
             line = bytes(self._partial)
             self._partial.clear()
             self._receive_line(line)
 
     def events(self) -> list[Reply]:
-        """Take the replies that are complete, oldest first."""
+        """Remove and return all complete replies, oldest first."""
         replies = self._replies
         self._replies = []
         return replies
@@ -156,6 +160,7 @@ class ReplyReader:
             return
         code = line[:3]
         self._texts.append(line[4:].strip(_WHITE_SPACE))
+        # RFC 5321 4.2.1: every line of a reply has the same code. Otherwise the reply is invalid.
         if code not in _CODES or (self._code and code != self._code):
             self.broken = True
             self._finish(MALFORMED)

@@ -1,8 +1,9 @@
-"""Stuffing: a message to what follows the 354 (RFC 5321 4.5.2), line ends repaired.
+"""Dot-stuffing and repair of line ends: the bytes of a message after the 354 (RFC 5321 4.5.2).
 
-Every CR or LF that stands alone becomes CRLF first: a server that takes a bare LF for a line end
-would otherwise find an end of data, and commands behind it, in the middle of a message (SMTP
-smuggling). Then a dot at the start of a line is doubled, and CRLF dot CRLF ends it all.
+First, every bare CR or LF becomes CRLF, because RFC 5321 2.3.8 forbids bare CR and LF. Some servers
+accept a bare LF as a line end. Without the repair, such a server could find a terminator, and
+commands after it, in the middle of a message (SMTP smuggling). Then a dot at the start of a line is
+doubled, and the terminator CRLF.CRLF is added.
 """
 
 import re
@@ -14,39 +15,40 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 LARGE = 1 << 20
-"""Octets from which on a message is made ready by pieces."""
+"""The size, in bytes, from which a message is stuffed in parts."""
 
 _LONE_DOT = b".\r\n"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def repair(data: "Buffer") -> bytes:
-    """Make every line end CRLF; a message without fault comes back as it is.
+    """Make every line end CRLF. A correct message is returned unchanged.
 
     Args:
-        data: the message.
+        data: The message.
 
     Raises:
-        TypeError: it is not a buffer of octets.
+        TypeError: The message is not a buffer of bytes.
     """
-    data = _octets(data)
+    data = _to_bytes(data)
     if data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r"):
         return data
     return _LINE_END.sub(b"\r\n", data)
 
 
 def stuff(data: "Buffer") -> tuple[bytes, int]:
-    """Make a message ready for the wire.
+    """Stuff a message.
 
     Args:
-        data: the message.
+        data: The message.
 
     Returns:
-        What is written after the 354, end of data included, and the size that SIZE declares: the
-        octets of the repaired message before stuffing (RFC 1870).
+        The bytes to send after the 354, with the terminator; and the value for the SIZE parameter.
+        This value is the size of the repaired message before stuffing, in bytes (RFC 1870 section
+        5).
 
     Raises:
-        TypeError: it is not a buffer of octets.
+        TypeError: The message is not a buffer of bytes.
     """
     message = repair(data)
     size = len(message)
@@ -57,24 +59,26 @@ def stuff(data: "Buffer") -> tuple[bytes, int]:
     return b"".join((first, message, last)), size
 
 
-def stuffed_pieces(message: bytes) -> "Iterator[tuple[bytes, int]]":
-    """As `stuff`, some lines at a time: a copy of a large message would double its memory.
+def stuffed_parts(message: bytes) -> "Iterator[tuple[bytes, int]]":
+    """Stuff a message in parts, because a stuffed copy of a large message doubles the memory use.
 
     Args:
-        message: the message.
+        message: The message.
 
     Yields:
-        What is written next, end of data behind the last, and the octets that it adds to SIZE.
+        The bytes of the next part, and the number of bytes that this part adds to SIZE. The last
+        part includes the terminator.
     """
     begin = 0
     while begin < len(message):
-        # Behind a line end nothing reaches into the next piece, and a dot begins a line.
+        # Each part ends with a line end, so its repair and stuffing do not depend on the next part.
         end = message.find(b"\n", begin + LARGE) + 1 or len(message)
-        piece, size = stuff(message[begin:end])
-        yield piece if end == len(message) else piece[: -len(_LONE_DOT)], size
+        part, size = stuff(message[begin:end])
+        yield part if end == len(message) else part[: -len(_LONE_DOT)], size
         begin = end
 
 
-def _octets(data: "Buffer") -> bytes:
-    # bytes(data) alone would take a number for a length.
+def _to_bytes(data: "Buffer") -> bytes:
+    # If `data` is an int, memoryview() raises TypeError. bytes() would return that number of zero
+    # bytes.
     return data if isinstance(data, bytes) else memoryview(data).tobytes()

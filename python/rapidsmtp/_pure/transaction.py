@@ -1,52 +1,48 @@
-"""One mail transaction (RFC 5321 3.3): what is written together, and what the replies mean.
+"""One mail transaction (RFC 5321 3.3): it groups the commands and interprets the replies.
 
 Theory of operation
 -------------------
-A transaction is a row of commands, and each command gets one reply, in order:
+Each command of a transaction gets one reply, in order:
 
     MAIL  RCPT 1 … RCPT n  DATA  body
 
-RFC 2920 lets a client write MAIL, RCPT and DATA without waiting. What it wrote in one go is a
-flight; the next flight is made when every reply to the last one was read. So the reply that is
-read next always belongs to the oldest command that has none, and the verdict is the one that a
-client which waits after each command would have come to.
+RFC 2920 lets a client write several commands without waiting. The commands of one write are a
+flight. The next flight is built when all replies to the preceding flight have been read. Each reply
+belongs to the oldest command without a reply.
 
-    flight      holds                                           goes on when
-    first       MAIL, up to 8 RCPT, DATA if that is all of them
-    next        up to 100 RCPT, DATA after the last of them      MAIL was accepted
-    body        the message and CRLF.CRLF                        354, and a recipient is left
-    lone dot    CRLF.CRLF for nobody, to leave the data mode     354, and no recipient is left
+    flight      holds                                       is written
+    first       MAIL, up to 8 RCPT, DATA after the last     at once
+    next        up to 100 RCPT, DATA after the last         after an accepted MAIL
+    body        the message and CRLF.CRLF                   after 354, with an accepted recipient
+    lone dot    CRLF.CRLF without a message                 after 354, without accepted recipient
 
-The first flight is short because servers punish errors: a sender refused with 50 recipients
-behind it made Postfix 3.7 sleep eleven seconds and close. The others are bounded so that the
-replies to a flight fit any socket's buffer: a server that waits to write its replies must not
-meet a client that waits to write its commands. MAIL goes alone when the message is larger than
-the server takes, since then all that follows is in vain.
+The first flight is short, because servers penalise errors. For example, Postfix 3.7 refused the
+sender of a flight with 50 RCPT. It then paused for eleven seconds and closed the connection. Later
+flights are limited so that their replies fit into any socket buffer. Otherwise the client and the
+server could both block in a write.
 
-Servers count errors over a connection too (Postfix 3.7 sleeps from the tenth on and closes at the
-twentieth, until a mail is accepted), and each command behind a refused one is one more. So after
-a refused mail MAIL may go alone, and DATA when a recipient is known to be left: then a refusal
-costs one error, as it does a client that waits after each command. Where PIPELINING is not
-offered the transaction is sequential: one command a flight.
+Servers also count errors until a message is accepted: Postfix 3.7 pauses from the tenth error on,
+and closes the connection at the twentieth. In a flight, each command after a refused command is
+another error. So after a refused message the caller sets `mail_alone` and `data_alone`. Then a
+refusal counts as one error. The caller also sets `mail_alone` for a message above the server's SIZE
+limit, because MAIL is then refused.
 
     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
-    MAIL        go on              sender refused, close  sender refused, close  sender refused (a)
-    RCPT        left               recipients refused,    refused; the end, (b)  refused
+    MAIL        continue           sender refused, close  sender refused, close  sender refused
+    RCPT        accepted           recipients refused,    refused; the end (a)   refused
                                    close
     DATA        (354) see above    data refused, close    data refused, close    data refused
     body        (2yz) accepted     data refused, close    data refused, close    data refused
 
-(a) The replies to the rest of the flight are read first. If DATA got 354 although no recipient
-    is left, a lone dot ends the data mode; if a recipient was accepted behind a refused sender,
-    a lone dot would send empty mail, so the connection is dropped.
-(b) Nobody can say which command the next reply belongs to: the connection is closed. If it was
-    the last recipient and none is left, all were refused; else the connection was lost.
+(a) Later replies cannot be matched to commands, so the connection is closed. The end is "recipients
+refused" if all recipients were refused, otherwise "disconnected".
 
-The end of the stream, or of the reader's patience, leaves standing what was decided before it.
-A refused transaction wants an RSET where the connection stays open.
+After the end of the stream or a timeout, the end is "sender refused" if the sender was refused, and
+"recipients refused" if all recipients were refused. Otherwise it is "disconnected". If the
+connection stays open after "recipients refused" or "data refused", the client must send RSET before
+the next transaction.
 
-LMTP (RFC 2033) answers the body once for each recipient that is left; one accepted is enough.
-After a 421 among those replies there are no others: it holds for all the recipients behind it.
+Without PIPELINING the transaction is sequential: each flight is one command.
 """
 
 from collections.abc import Sequence
@@ -55,10 +51,10 @@ from rapidsmtp._pure.command import mail, rcpt
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader
 
 FIRST_FLIGHT_RECIPIENTS = 8
-"""Recipients that may follow MAIL before its reply is known."""
+"""The maximum number of RCPT commands in the first flight."""
 
 FLIGHT_RECIPIENTS = 100
-"""Recipients in any later flight."""
+"""The maximum number of RCPT commands in a later flight."""
 
 ACCEPTED = "accepted"
 SENDER_REFUSED = "sender refused"
@@ -74,30 +70,31 @@ _LONE_DOT = b".\r\n"
 
 
 class Transaction:
-    """One mail from MAIL to the reply to its body.
+    """One transaction, from MAIL to the reply to the body.
 
-    Write what `data_to_send` gives, then read until nothing is awaited, and again, until it
-    gives nothing more: then there is a verdict.
+    The caller writes the result of `data_to_send`. It then passes received bytes to `receive_data`
+    until no reply is awaited. It repeats both steps until `end` is set.
 
     Attributes:
-        awaiting: replies that are due to what was written.
-        verdict: `"accepted"`, `"sender refused"`, `"recipients refused"`, `"data refused"`,
-            `"disconnected"`, `"fault"`, or None while it is open.
-        close: whether the connection is of no more use.
-        reply: the reply that decided; None where it was none.
-        fault: the reader's word where the verdict is `"fault"`.
-        accepted: the indices of the recipients that have the mail, or, before the verdict, are
-            left.
-        refused: index and reply of those refused so far.
-        body_sent: whether the body was handed out and, as far as is known, written in full.
-        finals: LMTP's replies to the body, by the index of the recipient.
+        awaiting: The number of awaited replies.
+        end: `"accepted"`, `"sender refused"`, `"recipients refused"`, `"data refused"`,
+            `"disconnected"`, `"fault"`, or None while the transaction is open.
+        close: Whether the connection must be closed.
+        reply: The reply that ended the transaction. For "sender refused" it is the reply to MAIL,
+            otherwise the reply to DATA or to the body. None if no such reply ended the transaction.
+        fault: The limit that a reply exceeded, if the end is `"fault"`.
+        accepted: The indices of the accepted recipients: before the end, those that RCPT accepted;
+            after the end, those for whom the server accepted the message.
+        refused: The index and the reply of each recipient refused so far.
+        body_sent: Whether `data_to_send` has returned the body, and `write_failed` was not called.
+        lmtp_replies: The replies to the body in LMTP, by the index of the recipient.
     """
 
     __slots__ = (
         "_body",
         "_data_alone",
         "_data_reply",
-        "_finals",
+        "_final_replies",
         "_flight",
         "_flight_limit",
         "_flight_replies",
@@ -113,10 +110,10 @@ class Transaction:
         "awaiting",
         "body_sent",
         "close",
-        "finals",
+        "end",
+        "lmtp_replies",
         "refused",
         "reply",
-        "verdict",
     )
 
     def __init__(
@@ -134,34 +131,34 @@ class Transaction:
         data_alone: bool = False,
         sequential: bool = False,
     ) -> None:
-        """Check and encode the whole envelope; nothing has been written if this raises.
+        """Check and encode the whole envelope before any write.
 
         Args:
-            sender: the sender's path, in angle brackets.
-            recipients: the recipients' paths.
-            body: the message as `stuff` made it.
+            sender: The sender's path in angle brackets.
+            recipients: The recipients' paths in angle brackets.
+            body: The stuffed message.
             mail_parameters: ESMTP parameters of MAIL, in order.
             rcpt_parameters: ESMTP parameters of each RCPT, in order.
-            utf8: whether the transaction is an SMTPUTF8 one.
-            lower_case: whether to write `from:` and `to:` in lower case.
-            lmtp: whether the server speaks LMTP.
-            mail_alone: whether to wait for the reply to MAIL before anything else.
-            data_alone: whether to wait with DATA until a recipient is known to be left.
-            sequential: whether each command waits for the reply to the one before it, as it must
-                where PIPELINING is not offered.
+            utf8: Whether the transaction uses SMTPUTF8 (RFC 6531).
+            lower_case: Whether to write `from:` and `to:` in lower case.
+            lmtp: Whether the server uses LMTP (RFC 2033).
+            mail_alone: Whether to write MAIL alone and wait for its reply.
+            data_alone: Whether to write DATA only after a recipient was accepted.
+            sequential: Whether to wait for the reply to each command, for a server without
+                PIPELINING.
 
         Raises:
-            ValueError: a path or parameter holds what it must not.
-            UnicodeEncodeError: one is not ASCII, without `utf8`.
+            ValueError: A path or parameter contains a forbidden character.
+            UnicodeEncodeError: A path or parameter is not ASCII, and `utf8` is false.
         """
         self.awaiting: int = 0
-        self.verdict: str | None = None
+        self.end: str | None = None
         self.close: bool = False
         self.reply: Reply | None = None
         self.accepted: list[int] = []
         self.refused: list[tuple[int, Reply]] = []
         self.body_sent: bool = False
-        self.finals: dict[int, Reply] = {}
+        self.lmtp_replies: dict[int, Reply] = {}
         self._body = body
         self._lmtp = lmtp
         self._data_alone = data_alone or sequential
@@ -172,7 +169,7 @@ class Transaction:
         self._rcpt_sent = 0
         self._data_reply: Reply | None = None
         self._lone_dot = False
-        self._finals: list[Reply] = []
+        self._final_replies: list[Reply] = []
         self._write_failed = False
         command = mail(sender, mail_parameters, utf8=utf8, lower_case=lower_case)
         self._rcpt_commands = [
@@ -180,6 +177,7 @@ class Transaction:
         ]
         self._flight = command
         self._flight_replies = 1
+        # RFC 2920 3.1: RCPT may be written together with MAIL, before the reply to MAIL arrives.
         if not (mail_alone or sequential):
             self._add_recipients(FIRST_FLIGHT_RECIPIENTS)
 
@@ -188,7 +186,10 @@ class Transaction:
         return self._reader.fault
 
     def data_to_send(self) -> bytes:
-        """Take the next flight; empty while replies are awaited and when all is over."""
+        """Return the next flight; empty while replies are awaited and after the end.
+
+        Each flight is returned only once.
+        """
         flight = self._flight
         self._flight = b""
         self.awaiting += self._flight_replies
@@ -201,21 +202,22 @@ class Transaction:
         """Read replies.
 
         Args:
-            data: the next octets from the server.
+            data: The next bytes from the server.
 
         Returns:
-            How many octets were used; what is left was not awaited.
+            The number of bytes used. Unused bytes belong to no command of this transaction.
         """
         used = self._reader.receive_data(data, self.awaiting)
         self._receive_replies()
         return used
 
     def receive_eof(self, *, strict: bool = False) -> None:
-        """The server has closed: whatever was not decided by a reply is lost.
+        """End the transaction because the server closed the connection.
 
         Args:
-            strict: whether a last line without a line end is no reply. The drop-in takes it for
-                one, as smtplib does; who asks whether a mail was accepted must not.
+            strict: Whether to ignore a last line without a line end. The drop-in parses such a
+                line, as smtplib does. A caller that reports outcomes must ignore this line, because
+                it may be incomplete.
         """
         if not strict:
             self._reader.receive_eof()
@@ -223,10 +225,9 @@ class Transaction:
         self._end_of_stream(DISCONNECTED)
 
     def write_failed(self) -> None:
-        """What `data_to_send` gave last was not written in full.
+        """Record that the last flight was not written completely.
 
-        Replies that are there may still be read, but no reply to the body can accept what the
-        server does not have.
+        Replies may still be read, but a 2yz does not show that the server accepted the message.
         """
         self._write_failed = True
         self.body_sent = False
@@ -236,7 +237,7 @@ class Transaction:
         for reply in replies:
             self.awaiting -= 1
             self._receive_reply(reply)
-            if self.verdict is not None:
+            if self.end is not None:
                 return
         if self._reader.fault is not None:
             self._end_of_stream(FAULT)
@@ -244,7 +245,7 @@ class Transaction:
             self._next_flight()
 
     def _receive_reply(self, reply: Reply) -> None:
-        """Give a reply to the oldest command that has none."""
+        """Match a reply to the oldest command without a reply (RFC 2920 3.2)."""
         if self._mail_reply is None:
             self._receive_mail(reply)
         elif self._rcpt_replies < self._rcpt_sent:
@@ -252,19 +253,23 @@ class Transaction:
         elif self._data_reply is None:
             self._receive_data_reply(reply)
         elif self._lone_dot:
-            self._end(self._refusal(), reply[0] in _ENDING)
+            # A lone dot is sent only after refusals. They determine the transaction's result, and
+            # the reply to the lone dot does not change it.
+            self._finish(self._refusal(), reply[0] in _ENDING)
         else:
             self._receive_final(reply)
 
     def _receive_mail(self, reply: Reply) -> None:
+        # RFC 2920 3.1: all replies to the flight are read before a refusal ends the transaction.
         self._mail_reply = reply
         if reply[0] in _ENDING:
-            self._end(SENDER_REFUSED, True)
+            self._finish(SENDER_REFUSED, True)
 
     def _receive_rcpt(self, reply: Reply) -> None:
         code = reply[0]
         index = self._rcpt_replies
         self._rcpt_replies += 1
+        # RFC 5321 4.3.2: 250, or 251 for a forwarded recipient. smtplib accepts no other code.
         if code == 250 or code == 251:
             self.accepted.append(index)
             return
@@ -272,73 +277,85 @@ class Transaction:
         if code not in _ENDING:
             return
         if not self._mail_accepted():
-            self._end(SENDER_REFUSED, True)
+            self._finish(SENDER_REFUSED, True)
         elif code == _SHUTDOWN or self._all_refused():
-            self._end(RECIPIENTS_REFUSED, True)
+            self._finish(RECIPIENTS_REFUSED, True)
         else:
-            self._end(DISCONNECTED, True)
+            self._finish(DISCONNECTED, True)
 
     def _receive_data_reply(self, reply: Reply) -> None:
         self._data_reply = reply
+        # RFC 5321 4.3.2: only 354 starts the data mode.
         if reply[0] == 354:
             return
-        verdict = DATA_REFUSED if self._mail_accepted() and self.accepted else self._refusal()
-        self._end(verdict, reply[0] in _ENDING, reply)
+        # RFC 5321 3.3: if the server refused the sender or all recipients, it refuses DATA as a
+        # consequence. The earlier refusals then determine the transaction's result, not the refusal
+        # of DATA.
+        end = DATA_REFUSED if self._mail_accepted() and self.accepted else self._refusal()
+        self._finish(end, reply[0] in _ENDING, reply)
 
     def _receive_final(self, reply: Reply) -> None:
         code = reply[0]
+        # If the body was not written completely, a 2yz does not mean that the server accepted it.
         if _accepts(reply) and self._write_failed:
-            self._end(DISCONNECTED, True)
+            self._finish(DISCONNECTED, True)
             return
-        self._finals.append(reply)
+        self._final_replies.append(reply)
         if not self._lmtp:
-            verdict = ACCEPTED if _accepts(reply) else DATA_REFUSED
-            self._end(verdict, code in _ENDING, reply)
+            end = ACCEPTED if _accepts(reply) else DATA_REFUSED
+            self._finish(end, code in _ENDING, reply)
         else:
+            # RFC 5321 3.8: after a 421 the server closes the connection. So the 421 applies to all
+            # recipients that have no reply yet.
             if code == _SHUTDOWN:
-                self._finals += [reply] * (len(self.accepted) - len(self._finals))
-            if len(self._finals) == len(self.accepted):
-                self._end_lmtp()
+                self._final_replies += [reply] * (len(self.accepted) - len(self._final_replies))
+            if len(self._final_replies) == len(self.accepted):
+                self._finish_lmtp()
             elif code == MALFORMED:
-                self._end(DISCONNECTED, True)
+                self._finish(DISCONNECTED, True)
 
-    def _end_lmtp(self) -> None:
-        finals = self._finals
-        accepting = [reply for reply in finals if _accepts(reply)]
-        close = any(reply[0] in _ENDING for reply in finals)
+    def _finish_lmtp(self) -> None:
+        lmtp_replies = self._final_replies
+        accepting = [reply for reply in lmtp_replies if _accepts(reply)]
+        close = any(reply[0] in _ENDING for reply in lmtp_replies)
         if accepting:
-            self._end(ACCEPTED, close, accepting[0])
+            self._finish(ACCEPTED, close, accepting[0])
         else:
-            self._end(DATA_REFUSED, close, finals[0])
+            self._finish(DATA_REFUSED, close, lmtp_replies[0])
 
     def _next_flight(self) -> None:
+        # RFC 2920 3.1: DATA may be accepted although MAIL or every RCPT was refused.
         if self._data_reply is not None:
             self._answer_data_mode()
         elif not self._mail_accepted():
-            self._end(SENDER_REFUSED, False)
+            self._finish(SENDER_REFUSED, False)
         elif self._rcpt_sent < len(self._rcpt_commands):
             self._add_recipients(self._flight_limit)
         elif not self.accepted:
-            self._end(RECIPIENTS_REFUSED, False)
+            self._finish(RECIPIENTS_REFUSED, False)
         else:
             self._add_data()
 
     def _answer_data_mode(self) -> None:
-        """After 354: the body for those who are left, or a way out."""
+        """Choose the flight after a 354, or end the transaction."""
         if self.accepted and self._mail_accepted():
             self._flight = self._body
+            # RFC 2033 4.2: in LMTP, the server sends one reply to the body for each accepted RCPT.
             self._flight_replies = len(self.accepted) if self._lmtp else 1
         elif self.accepted or self._lmtp or not all(_refuses(reply) for _, reply in self.refused):
-            # A lone dot would mail an empty body, to a recipient behind a refused sender or to one
-            # that got 252 or 999, say; on LMTP it would have no reply.
-            self._end(self._refusal(), True)
+            # If the reply to an RCPT is not clearly a refusal, for example a 252, a lone dot could
+            # send an empty message to this recipient. In LMTP, a lone dot gets no reply, because no
+            # recipient is accepted (RFC 2033 4.2). In both cases the connection is closed instead.
+            self._finish(self._refusal(), True)
         else:
+            # RFC 2920 3.1: "if the DATA command was accepted the client SMTP should send a single
+            # dot".
             self._lone_dot = True
             self._flight = _LONE_DOT
             self._flight_replies = 1
 
     def _add_recipients(self, limit: int) -> None:
-        """Put the next recipients on the flight, and DATA behind the last of them."""
+        """Add the next recipients to the flight, and DATA after the last one."""
         commands = self._rcpt_commands[self._rcpt_sent : self._rcpt_sent + limit]
         self._rcpt_sent += len(commands)
         self._flight_replies += len(commands)
@@ -351,51 +368,53 @@ class Transaction:
         self._flight_replies += 1
 
     def _end_of_stream(self, undecided: str) -> None:
-        if self.verdict is not None:
+        if self.end is not None:
             return
         if self._mail_reply is not None and not self._mail_accepted():
-            self._end(SENDER_REFUSED, True)
+            self._finish(SENDER_REFUSED, True)
         elif self._all_refused():
-            self._end(RECIPIENTS_REFUSED, True)
+            self._finish(RECIPIENTS_REFUSED, True)
         else:
-            self._end(undecided, True)
+            self._finish(undecided, True)
 
-    def _end(self, verdict: str, close: bool, reply: Reply | None = None) -> None:
-        self.verdict = verdict
+    def _finish(self, end: str, close: bool, reply: Reply | None = None) -> None:
+        self.end = end
         self.close = close or self._write_failed
         self.awaiting = 0
-        # A flight that nobody has taken yet must not leave after the verdict.
+        # No flight may be written after the end.
         self._flight = b""
         self._flight_replies = 0
-        self.reply = self._mail_reply if verdict == SENDER_REFUSED else reply
-        if self._lmtp and self._finals:
-            self._settle_lmtp_recipients()
-        elif verdict != ACCEPTED:
+        self.reply = self._mail_reply if end == SENDER_REFUSED else reply
+        if self._lmtp and self._final_replies:
+            self._assign_lmtp_replies()
+        elif end != ACCEPTED:
             self.accepted = []
 
-    def _settle_lmtp_recipients(self) -> None:
-        replies = list(zip(self.accepted, self._finals, strict=False))
-        self.finals = dict(replies)
+    def _assign_lmtp_replies(self) -> None:
+        """Pair each accepted recipient with its reply to the body, in order (RFC 2033 4.2)."""
+        replies = list(zip(self.accepted, self._final_replies, strict=False))
+        self.lmtp_replies = dict(replies)
         self.refused += [(index, reply) for index, reply in replies if not _accepts(reply)]
         self.refused.sort()
         self.accepted = [index for index, reply in replies if _accepts(reply)]
 
     def _mail_accepted(self) -> bool:
+        # RFC 5321 4.3.2: only 250 accepts MAIL, as in smtplib.
         return self._mail_reply is not None and self._mail_reply[0] == 250
 
     def _all_refused(self) -> bool:
         return 0 < len(self._rcpt_commands) == len(self.refused)
 
     def _refusal(self) -> str:
-        """The verdict where the body was never due."""
+        """Return the end of a transaction whose body was never written."""
         return RECIPIENTS_REFUSED if self._mail_accepted() else SENDER_REFUSED
 
 
 def _refuses(reply: Reply) -> bool:
-    """Whether a reply says no: a code beyond RFC 5321's may mean anything."""
+    """Return whether a reply is clearly a refusal: 4yz or 5yz (RFC 5321 4.2.1)."""
     return 400 <= reply[0] <= 599
 
 
 def _accepts(final: Reply) -> bool:
-    """Whether a reply to the body says that the server has the mail: any 2yz does."""
+    """Return whether a reply to the body accepts the message: any 2yz (RFC 5321 4.2.5)."""
     return 200 <= final[0] <= 299

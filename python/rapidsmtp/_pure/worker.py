@@ -1,4 +1,4 @@
-"""A worker: one thread that opens a connection, makes errands over it, and ends it."""
+"""Worker threads. Each thread opens a connection, sends recipient groups and closes it."""
 
 import contextlib
 import socket
@@ -7,132 +7,143 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from rapidsmtp._pure import judgement
+from rapidsmtp._host_name import domain_of_this_host
+from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._pure import retry
 from rapidsmtp._pure.capability import exceeds_size
 from rapidsmtp._pure.connect import connect, connect_path
-from rapidsmtp._pure.crew import Crew
-from rapidsmtp._pure.dialogue import Delivery, Dialogue, Unavailable, literal_of
-from rapidsmtp._pure.job import Errand, Job
-from rapidsmtp._pure.judgement import Judgement, judge
+from rapidsmtp._pure.job import Job, RecipientGroup
 from rapidsmtp._pure.login import log_in
-from rapidsmtp._pure.reply import Reply
-from rapidsmtp._pure.settings import Settings
-from rapidsmtp._pure.stuffing import LARGE, stuff, stuffed_pieces
+from rapidsmtp._pure.pool import ConnectionPool
+from rapidsmtp._pure.reply import MALFORMED, Reply
+from rapidsmtp._pure.retry import RetryDecision
+from rapidsmtp._pure.session import (
+    SHUTDOWN,
+    ConnectionFailure,
+    FinishedTransaction,
+    Session,
+    SessionTransaction,
+    literal_of,
+)
+from rapidsmtp._pure.stuffing import LARGE, stuff, stuffed_parts
+from rapidsmtp._pure.tls import tls_context
 from rapidsmtp._pure.transaction import ACCEPTED, DATA_REFUSED, SENDER_REFUSED, Transaction
-from rapidsmtp._pure.wire import Lost, Wire
-
-NAME_SECONDS = 2.0
-"""The longest that this host may take to say its name."""
+from rapidsmtp._pure.transport import ConnectionLost, Transport
 
 IDLE = 1.0
-"""Seconds of rest after which a closed connection says nothing about how many messages it takes."""
+"""The idle time of a connection, in seconds, above which it is the assumed reason if the relay
+closes the connection.
 
-_own_name: list[str] = []
-"""This host's name, once it is known: asking for it can stall, so that is done once a process."""
+A connection that was closed for this reason does not show the relay's maximum number of messages on
+a connection.
+"""
 
 
-class Board:
-    """What the workers of one engine have in common, beside the crew.
+class WorkerContext:
+    """The data that the worker threads of one engine share, besides the connection pool.
 
     Attributes:
-        settings: the engine's.
-        context: the settings of TLS.
-        session: of the last TLS connection, to be resumed.
-        wires: the open connections.
-        descriptors: those of their sockets; read without a lock, after a fork.
-        written: octets that the kernel took.
-        pipelining: the mode in force; None before the first EHLO.
-        tell: takes a line of the trace; None where nobody wants it.
-        ask_password: gives the password, or raises `Unavailable`.
+        settings: The engine's settings.
+        tls: The TLS settings.
+        tls_session: The TLS session of the last connection. The next handshake resumes it.
+        transports: The open connections.
+        descriptors: The descriptors of the open sockets. After a fork, the child reads this set
+            without a lock.
+        written: The number of bytes that the kernel accepted on all connections.
+        pipelining: The pipelining mode of the newest connection, `"transaction"` or `"off"`; None
+            until the first connection is ready.
+        trace: The function that receives trace lines; None without a trace.
+        ask_password: The function that returns the password or raises `ConnectionFailure`.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        tell: Callable[[str], None] | None,
+        settings: EngineSettings,
+        trace: Callable[[str], None] | None,
         ask_password: Callable[[], str],
     ) -> None:
         self.settings = settings
-        self.context = settings.tls_context()
-        self.session: ssl.SSLSession | None = None
-        self.wires: set[Wire] = set()
+        self.tls = tls_context(settings)
+        self.tls_session: ssl.SSLSession | None = None
+        self.transports: set[Transport] = set()
         self.descriptors: set[int] = set()
         self.written = 0
-        self._numbers = 0
+        self._last_number = 0
         self.pipelining: str | None = None
-        self.tell = tell
+        self.trace = trace
         self.ask_password = ask_password
         self._lock = threading.Lock()
 
-    def count(self, octets: int) -> None:
-        """The kernel took so many octets."""
+    def count(self, written: int) -> None:
+        """Count bytes that the kernel accepted."""
         with self._lock:
-            self.written += octets
+            self.written += written
 
     def number(self) -> int:
-        """A number for a new connection, from 1 on."""
+        """Return the number of a new connection. The first connection has the number 1."""
         with self._lock:
-            self._numbers += 1
-            return self._numbers
+            self._last_number += 1
+            return self._last_number
 
 
-class Worker:
-    """A thread of the engine and its connection.
+class WorkerThread:
+    """A worker thread of the engine, and its connection.
 
     Args:
-        crew: where it learns what to do.
-        board: what it shares with the others.
+        pool: The connection pool. It determines the next step of the thread.
+        context: The data that the worker threads share.
     """
 
-    def __init__(self, crew: Crew, board: Board) -> None:
-        self.wire: Wire | None = None
-        self._crew = crew
-        self._board = board
-        self._settings = board.settings
+    def __init__(self, pool: ConnectionPool, context: WorkerContext) -> None:
+        self.transport: Transport | None = None
+        self._pool = pool
+        self._context = context
+        self._settings = context.settings
         self._descriptor = -1
         self._number = 0
-        self._rested = 0.0
+        self._idle_since = 0.0
         self._pipelines = False
         self._used = False
 
     def start(self) -> None:
-        """Begin. The thread must not hold up the interpreter's exit: faces close their engines."""
+        """Start the thread. As a daemon thread, it does not delay the interpreter's exit."""
         threading.Thread(target=self.run, name="rapidsmtp", daemon=True).start()
 
     def run(self) -> None:
-        """Send until there is nothing left to do, in the calling thread."""
+        """Send recipient groups, in the calling thread, until the pool no longer needs it."""
         try:
             first = True
-            while self._crew.wants(self, first=first):
+            while self._pool.wait_until_needed(self, first=first):
                 first = False
                 self._connect_and_serve()
-        except Exception as error:  # a fault of ours must not leave a message without an outcome
-            self._close("internal fault")
-            self._crew.fail(self, error)
-            self._crew.dismiss(self)
+        except Exception as error:  # every message must get an outcome, even after a defect here
+            self._close("internal error")
+            self._pool.internal_error(self, error)
+            self._pool.remove(self)
 
     def _connect_and_serve(self) -> None:
         try:
-            dialogue = self._open()
+            session = self._open()
         except _NotNeeded:
-            self._crew.unneeded()
+            self._pool.not_needed()
             return
-        except Unavailable as fault:
-            self._close(fault.line)
-            self._crew.unavailable(fault)
+        except ConnectionFailure as failure:
+            self._close(failure.line)
+            self._pool.failed(failure)
             return
-        self._crew.connected()
-        self._rested = time.monotonic()
+        self._pool.connected()
+        self._idle_since = time.monotonic()
         self._used = False
-        end = _End("the sender ended it")
+        end = _ConnectionEnd(_BY_CLIENT)
         try:
-            end = self._serve(dialogue)
+            end = self._serve(session)
         finally:
             self._close(end.reason)
-            messages = dialogue.messages - end.unfinished
-            self._crew.disconnected(
+            messages = session.messages - end.unfinished
+            self._pool.disconnected(
                 messages,
                 end.reason,
+                end.reply,
                 by_relay=end.by_relay,
                 full=end.full,
                 stalled=end.stalled,
@@ -141,246 +152,263 @@ class Worker:
 
     # Opening
 
-    def _open(self) -> Dialogue:
-        """A connection that is ready to send.
+    def _open(self) -> Session:
+        """Open a connection and prepare it for sending.
 
         Raises:
-            Unavailable: there is none to be had.
-            _NotNeeded: there is nothing to be sent any more.
+            ConnectionFailure: No connection could be opened.
+            _NotNeeded: While the connection was being opened, the engine stopped, or the engine was
+                closed and its queue became empty.
         """
-        settings = self._settings
+        sock = self._connect()
+        if self._pool.is_done():
+            sock.close()
+            raise _NotNeeded
+        relay = self._settings.relay
+        session = Session(self._attach(sock), self._settings, self._trace())
         try:
-            sock = self._connect()
-            if self._crew.is_done():
-                sock.close()
-                raise _NotNeeded
-            dialogue = Dialogue(self._attach(sock), settings, self._tell())
-            self._introduce(dialogue, sock)
-        except TimeoutError:
-            raise Unavailable(
-                f"no answer from {settings.relay} in time", unreachable=True
-            ) from None
-        except (socket.gaierror, UnicodeError):  # no such name, or none that could be
-            line = f"the host name {settings.host!r} does not resolve"
-            raise Unavailable(line, unreachable=True) from None
-        except Lost as error:
-            raise Unavailable(f"no connection to {settings.relay}: {error}") from None
+            self._introduce(session, sock)
+        except TimeoutError as error:
+            raise ConnectionFailure(f"relay {relay}: {error}", unreachable=True) from None
+        except ConnectionLost as error:
+            reply = session.unexpected_reply()
+            if reply is not None and reply[0] == SHUTDOWN:
+                raise session.refusal("hello", reply) from None
+            raise ConnectionFailure(f"relay {relay}: {error}", reply) from None
         except OSError as error:
-            line = f"no connection to {settings.relay}: {error.strerror or error}"
-            raise Unavailable(line, unreachable=True) from None
-        return dialogue
+            line = f"relay {relay}: {error.strerror or error}"
+            raise ConnectionFailure(line, unreachable=True) from None
+        return session
 
     def _connect(self) -> socket.socket:
         settings = self._settings
-        seconds = settings.timeouts["connect"]
-        if settings.path is not None:
-            return connect_path(settings.path, seconds)
-        return connect(settings.host, settings.port, settings.source_address, seconds)
+        seconds = settings.timeouts.connect
+        try:
+            if settings.path is not None:
+                return connect_path(settings.path, seconds)
+            return connect(settings.host, settings.port, settings.source_address, seconds)
+        except socket.gaierror as error:
+            cause = f'"{settings.host}" does not resolve: {error.strerror}'
+        except UnicodeError:
+            cause = f'"{settings.host}" does not resolve: it is not a valid host name'
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                detail = f" ({error})" if str(error) else ""
+                cause = f"timed out after {seconds:g} s{detail}"
+            else:
+                cause = error.strerror or str(error)
+        line = f"cannot connect to {settings.relay}: {cause}"
+        raise ConnectionFailure(line, unreachable=True)
 
-    def _attach(self, sock: socket.socket) -> Wire:
-        board = self._board
-        self._number = board.number()
+    def _attach(self, sock: socket.socket) -> Transport:
+        context = self._context
+        self._number = context.number()
         self._descriptor = sock.fileno()
-        board.descriptors.add(self._descriptor)
-        self.wire = Wire(sock, board.count)
-        board.wires.add(self.wire)
-        if board.tell is not None:
-            board.tell(f"[{self._number}] connected to {self._settings.relay}")
-        return self.wire
+        context.descriptors.add(self._descriptor)
+        self.transport = Transport(sock, context.count)
+        context.transports.add(self.transport)
+        if context.trace is not None:
+            context.trace(f"[{self._number}] connected to {self._settings.relay}")
+        return self.transport
 
-    def _introduce(self, dialogue: Dialogue, sock: socket.socket) -> None:
-        """Greeting, EHLO, TLS and AUTH, in the order of the scheme."""
+    def _introduce(self, session: Session, sock: socket.socket) -> None:
+        """Read the greeting and do EHLO, TLS and AUTH, in the order for the URL scheme."""
         settings, name = self._settings, self._name(sock)
         if settings.scheme == "smtps":
-            self._secure(dialogue)
-        dialogue.greet()
-        dialogue.hello(name)
+            self._secure(session)
+        session.greet()
+        session.hello(name)
         if settings.starttls != "off" and settings.scheme != "smtps":
-            if "starttls" in dialogue.features:
-                dialogue.start_tls()
-                self._secure(dialogue)
-                dialogue.hello(name)
+            if "starttls" in session.capabilities:
+                session.start_tls()
+                self._secure(session)
+                # RFC 3207 4.2: the client sends EHLO again after the handshake.
+                session.hello(name)
             elif settings.starttls == "required":
-                line = f"{settings.relay} offers no STARTTLS, which is required"
-                raise Unavailable(line, stops=True)
+                line = "the relay does not support STARTTLS, which is required"
+                raise ConnectionFailure(f"relay {settings.relay}: {line}", stops=True)
         if settings.user or settings.mechanism:
-            log_in(dialogue, settings, self._board.ask_password)
-        wanted = settings.pipelining != "off" and not self._crew.sequential
-        self._pipelines = wanted and "pipelining" in dialogue.features
-        self._board.pipelining = "transaction" if self._pipelines else "off"
+            log_in(session, settings, self._context.ask_password)
+        wanted = settings.pipelining != "off" and not self._pool.sequential
+        self._pipelines = wanted and "pipelining" in session.capabilities
+        self._context.pipelining = "transaction" if self._pipelines else "off"
 
-    def _secure(self, dialogue: Dialogue) -> None:
-        board = self._board
-        deadline = time.monotonic() + self._settings.timeouts["tls"]
-        dialogue.secure(board.context, board.session, deadline)
+    def _secure(self, session: Session) -> None:
+        context = self._context
+        deadline = time.monotonic() + self._settings.timeouts.tls
+        session.secure(context.tls, context.tls_session, deadline)
 
     def _name(self, sock: socket.socket) -> str:
         name = self._settings.local_hostname
-        return name or name_of_this_host() or literal_of(sock)
+        return name or domain_of_this_host() or literal_of(sock)
 
-    def _tell(self) -> Callable[[str], None] | None:
-        tell = self._board.tell
-        if tell is None:
+    def _trace(self) -> Callable[[str], None] | None:
+        trace = self._context.trace
+        if trace is None:
             return None
         number = self._number
-        return lambda line: tell(f"[{number}] {line}")
+        return lambda line: trace(f"[{number}] {line}")
 
-    # Serving
+    # Sending
 
-    def _serve(self, dialogue: Dialogue) -> "_End":
-        """Make errands until the connection has ended, or is to be."""
-        while not self._is_worn(dialogue):
+    def _serve(self, session: Session) -> "_ConnectionEnd":
+        """Send recipient groups until the connection ends."""
+        while not self._is_used_up(session):
             timeouts = self._settings.timeouts
-            rests_until = min(self._rested + timeouts["idle"], dialogue.opened + timeouts["age"])
-            errand = self._crew.next(self, rests_until)
-            if errand is None:
+            idle_until = min(self._idle_since + timeouts.idle, session.opened + timeouts.age)
+            group = self._pool.next_group(self, idle_until)
+            if group is None:
                 break
-            lost = dialogue.look()
+            lost = session.check()
             if lost:
-                rested = time.monotonic() - self._rested > IDLE
-                self._crew.put_back(self, lost, used=rested or dialogue.messages > 0)
-                return _End(lost, by_relay=not rested)
-            end = self._deliver(dialogue, errand)
+                was_idle = time.monotonic() - self._idle_since > IDLE
+                self._pool.put_back(self)
+                return _ConnectionEnd(lost, session.unexpected_reply(), by_relay=not was_idle)
+            end = self._send(session, group)
             if end is not None:
                 return end
-            self._rested = time.monotonic()
-        if not dialogue.look():
-            dialogue.quit()
-            known = self._crew.governor.messages_per_connection
-            if known is not None and dialogue.messages >= known:
-                self._crew.filled()
-        return _End("the sender ended it")
+            self._idle_since = time.monotonic()
+        if not session.check():
+            session.quit()
+            known = self._pool.rate_controller.messages_per_connection
+            if known is not None and session.messages >= known:
+                self._pool.filled()
+        return _ConnectionEnd(_BY_CLIENT)
 
-    def _is_worn(self, dialogue: Dialogue) -> bool:
-        """Whether the connection has carried what it may."""
-        limits = _limits(dialogue.features)
-        most = [
-            each
-            for each in (self._crew.governor.messages_per_connection, limits.get("mailmax"))
-            if each is not None
-        ]
-        age = time.monotonic() - dialogue.opened
-        return age > self._settings.timeouts["age"] or any(dialogue.messages >= n for n in most)
+    def _is_used_up(self, session: Session) -> bool:
+        """Return whether the connection is too old, or carried its maximum number of messages."""
+        limits = _limits(session.capabilities)
+        known = (self._pool.rate_controller.messages_per_connection, limits.get("mailmax"))
+        age = time.monotonic() - session.opened
+        return age > self._settings.timeouts.age or any(
+            limit is not None and session.messages >= limit for limit in known
+        )
 
-    def _deliver(self, dialogue: Dialogue, errand: Errand) -> "_End | None":
-        """Make one errand; how the connection ended by it, or None."""
-        job = errand.job
-        limits = _limits(dialogue.features)
-        known = (self._crew.governor.recipients_per_message, limits.get("rcptmax"))
-        most = min(self._settings.max_recipients, *(n for n in known if n is not None), 1 << 30)
-        rest = errand.split(most, limits.get("rcptdomainmax"))
+    def _send(self, session: Session, group: RecipientGroup) -> "_ConnectionEnd | None":
+        """Send one group.
+
+        Returns:
+            The end of the connection; None if the connection can be used again.
+        """
+        job = group.job
+        limits = _limits(session.capabilities)
+        known = (self._pool.rate_controller.recipients_per_message, limits.get("rcptmax"))
+        maximum = min(self._settings.max_recipients, *(n for n in known if n is not None), 1 << 30)
+        rest = group.split(maximum, limits.get("rcptdomainmax"))
         if rest is not None:
-            self._crew.leave(rest)
+            self._pool.requeue_rest(rest)
         body = job.message.data
         is_large = len(body) >= LARGE
         if is_large:
-            size = sum(size for _, size in stuffed_pieces(body))
+            size = sum(size for _, size in stuffed_parts(body))
         else:
             body, size = stuff(body)
-        fault = _not_offered(dialogue.features, job, size)
-        if fault:
-            self._crew.refuse(self, fault)
+        missing = _missing_capability(session.capabilities, job, size)
+        if missing:
+            self._pool.refuse(self, missing)
             return None
-        count = len(errand.indices)
-        transaction = self._transaction(dialogue, errand, body, size)
-        delivery = dialogue.deliver(transaction, count, body if is_large else None)
-        judgements = judge(delivery, count)
+        count = len(group.indices)
+        transaction = self._transaction(session, group, body, size)
+        finished = session.send(transaction, count, body if is_large else None)
+        decisions = retry.decide(finished, count)
         if not self._used:
-            judgements = judgement.on_unused(judgements)
-        self._used = self._used or not judgement.says_full(judgements)
-        transaction = delivery.transaction
-        begun = delivery.refused_before_body is not None
-        final = transaction.reply if begun and _is_final(transaction) else None
-        self._crew.settle(self, judgements, final)
-        return self._end_of(dialogue, delivery, judgements)
+            decisions = retry.on_unused_connection(decisions)
+        self._used = self._used or not retry.says_full(decisions)
+        transaction = finished.transaction
+        started_body = finished.refused_before_body is not None
+        reply = transaction.reply if started_body and _has_final_reply(transaction) else None
+        self._pool.settle(self, decisions, reply)
+        return self._end_of(session, finished, decisions)
 
     def _transaction(
-        self, dialogue: Dialogue, errand: Errand, body: bytes, size: int
-    ) -> Transaction:
-        job = errand.job
-        return _Transaction(
+        self, session: Session, group: RecipientGroup, body: bytes, size: int
+    ) -> SessionTransaction:
+        job = group.job
+        return SessionTransaction(
             job.sender,
-            [job.recipients[index] for index in errand.indices],
+            [job.recipients[index] for index in group.indices],
             body,
-            _mail_parameters(dialogue.features, job, size),
+            _mail_parameters(session.capabilities, job, size),
             job.message.rcpt_options,
             utf8=job.utf8,
             lmtp=self._settings.lmtp,
-            mail_alone=dialogue.wary,
-            # LMTP's data mode for nobody can only be left by dropping the connection, so DATA
-            # waits there until there is somebody: mostly that is a round trip on one machine.
-            data_alone=dialogue.wary or self._settings.lmtp,
+            mail_alone=session.cautious,
+            # LMTP: if DATA is accepted without an accepted recipient, the client can only close the
+            # connection. So DATA waits for the replies to RCPT. An LMTP server usually runs on the
+            # same machine, so the additional round trip is short.
+            data_alone=session.cautious or self._settings.lmtp,
             sequential=not self._pipelines,
         )
 
     def _end_of(
-        self, dialogue: Dialogue, delivery: Delivery, judgements: list[Judgement]
-    ) -> "_End | None":
-        transaction = delivery.transaction
-        actions = {each.action for each in judgements}
-        reason = delivery.lost or transaction.fault or "the relay ended it"
+        self, session: Session, finished: FinishedTransaction, decisions: list[RetryDecision]
+    ) -> "_ConnectionEnd | None":
+        transaction = finished.transaction
+        actions = {each.action for each in decisions}
+        last = transaction.last_reply
         if transaction.close:
-            # A stall and "slower" say nothing about how many messages a connection carries, and
-            # a doubtful reply to RCPT is no goodbye.
-            gone = delivery.lost or judgement.BACK in actions
-            ended = bool(gone) and not delivery.timed_out and judgement.SLOWER not in actions
-            return _End(reason, by_relay=ended, stalled=delivery.timed_out, unfinished=1)
-        if judgement.IN_DOUBT in actions:
-            return _End("the relay gave no valid reply", unfinished=1)
-        if judgement.BACK in actions:
-            dialogue.quit()
-            if judgement.says_full(judgements):
-                return _End("the relay wants another connection", full=True, unfinished=1)
-            return _End("the relay gave an answer that is none", by_relay=True, unfinished=1)
-        # After a refused MAIL the server has nothing open, and Exim counts each RSET.
-        if transaction.verdict not in (ACCEPTED, SENDER_REFUSED) and not dialogue.reset():
-            return _End("the relay took no RSET", by_relay=True)
+            # The maximum number of messages on a connection is learned only if the relay ended the
+            # connection. An end after a missing reply, after throttling, or after a 354 that
+            # follows a refused MAIL does not show the maximum. After such a 354, the client closes
+            # the connection.
+            ended = bool(finished.lost) or retry.RETURN in actions
+            by_relay = ended and not finished.timed_out and retry.THROTTLE not in actions
+            reason = finished.lost or "the relay ended the session"
+            reply = last if last is not None and last[0] in _ENDING else None
+            return _ConnectionEnd(
+                reason, reply, by_relay=by_relay, stalled=finished.timed_out, unfinished=1
+            )
+        if retry.RETURN in actions:
+            session.quit()
+            return _ConnectionEnd(
+                "the relay accepts no more messages on this connection", full=True, unfinished=1
+            )
+        # After a refused MAIL no transaction is open, so RSET is not needed. It is not sent,
+        # because Exim limits the number of RSET commands.
+        if transaction.end not in (ACCEPTED, SENDER_REFUSED) and not session.reset():
+            return _ConnectionEnd("the relay refused RSET", by_relay=True)
         return None
 
     def _close(self, reason: str) -> None:
-        wire, self.wire = self.wire, None
-        if wire is None:
+        transport, self.transport = self.transport, None
+        if transport is None:
             return
-        if wire.tls is not None:
+        if transport.tls is not None:
             with contextlib.suppress(ValueError):
-                self._board.session = wire.tls.session
-        self._board.wires.discard(wire)
-        self._board.descriptors.discard(self._descriptor)
-        wire.close()
-        if self._board.tell is not None:
-            self._board.tell(f"[{self._number}] closed: {reason}")
+                self._context.tls_session = transport.tls.session
+        self._context.transports.discard(transport)
+        self._context.descriptors.discard(self._descriptor)
+        transport.close()
+        if self._context.trace is not None:
+            self._context.trace(f"[{self._number}] closed: {reason}")
 
 
-class _Transaction(Transaction):
-    """A transaction in which any 2yz to MAIL or RCPT is a yes (RFC 5321 4.2.1)."""
-
-    __slots__ = ()
-
-    def _receive_reply(self, reply: Reply) -> None:
-        is_envelope = self._mail_reply is None or self._rcpt_replies < self._rcpt_sent
-        if is_envelope and reply[0] // 100 == 2:
-            reply = (250, reply[1])
-        super()._receive_reply(reply)
+_BY_CLIENT = "by the client"
+_ENDING = (SHUTDOWN, MALFORMED)
+"""The reply codes after which the connection cannot be used."""
 
 
 class _NotNeeded(Exception):
-    """While a connection was made all the work was done."""
+    """The exception for a new connection that is no longer needed."""
 
 
-class _End:
-    """How a connection ended.
+class _ConnectionEnd:
+    """The end of a connection.
 
     Attributes:
-        reason: in words, for the trace.
-        by_relay: whether the relay ended it.
-        full: whether it said that it had carried too many messages.
-        stalled: whether it was ended for want of a reply.
-        unfinished: transactions that were not carried out on it.
+        reason: The reason, in one line.
+        reply: The reply that ended the connection, or None.
+        by_relay: Whether the relay ended the connection for a reason other than idle time.
+        full: Whether the relay stated that the connection had carried its maximum number of
+            messages.
+        stalled: Whether the connection ended because a reply did not arrive in time.
+        unfinished: The number of transactions on this connection that were not executed.
     """
 
     def __init__(
         self,
         reason: str,
+        reply: Reply | None = None,
         *,
         by_relay: bool = False,
         full: bool = False,
@@ -388,31 +416,32 @@ class _End:
         unfinished: int = 0,
     ) -> None:
         self.reason = reason
+        self.reply = reply
         self.by_relay = by_relay
         self.full = full
         self.stalled = stalled
         self.unfinished = unfinished
 
 
-def _is_final(transaction: Transaction) -> bool:
-    return transaction.verdict in (ACCEPTED, DATA_REFUSED)
+def _has_final_reply(transaction: Transaction) -> bool:
+    return transaction.end in (ACCEPTED, DATA_REFUSED)
 
 
-def _limits(features: dict[str, str]) -> dict[str, int]:
-    """What LIMITS says (RFC 9422): numbers by name in lower case."""
+def _limits(capabilities: dict[str, str]) -> dict[str, int]:
+    """Return the values of the LIMITS capability (RFC 9422), by name in lower case."""
     limits = {}
-    for part in features.get("limits", "").lower().split():
+    for part in capabilities.get("limits", "").lower().split():
         name, _, value = part.partition("=")
         if value.isascii() and value.isdigit() and 0 < len(value) < 7 and int(value) > 0:
             limits[name] = int(value)
     return limits
 
 
-def _mail_parameters(features: dict[str, str], job: Job, size: int) -> list[str]:
-    """The parameters of MAIL: ours that the message does not give itself, then its own."""
+def _mail_parameters(capabilities: dict[str, str], job: Job, size: int) -> list[str]:
+    """Return the parameters of MAIL: the caller's, and those that the message requires."""
     given = [option.upper() for option in job.message.mail_options]
     parameters = []
-    if "size" in features and not _has(given, "SIZE="):
+    if "size" in capabilities and not _has(given, "SIZE="):
         parameters.append(f"size={size}")
     parameters += job.message.mail_options
     if not job.message.data.isascii() and not _has(given, "BODY="):
@@ -422,12 +451,10 @@ def _mail_parameters(features: dict[str, str], job: Job, size: int) -> list[str]
     return parameters
 
 
-def _not_offered(features: dict[str, str], job: Job, size: int) -> str:
-    """What a message needs and the relay does not offer, in words; empty where it has all."""
+def _missing_capability(capabilities: dict[str, str], job: Job, size: int) -> str:
+    """Return an error text if the relay lacks a capability that the message needs, else ""."""
     mail_options = [option.upper() for option in job.message.mail_options]
     rcpt_options = [option.upper() for option in job.message.rcpt_options]
-    if exceeds_size(features.get("size", ""), size):
-        return f"the message has {size} octets, and the relay takes {features['size']}"
     needs = {
         "SMTPUTF8": job.utf8,
         "8BITMIME": "BODY=8BITMIME" in mail_options or not job.message.data.isascii(),
@@ -435,28 +462,14 @@ def _not_offered(features: dict[str, str], job: Job, size: int) -> str:
         "DSN": _has(mail_options, "RET=", "ENVID=") or _has(rcpt_options, "NOTIFY=", "ORCPT="),
     }
     for name, needed in needs.items():
-        # BINARYMIME needs CHUNKING too, which this half does not know.
-        if needed and (name == "BINARYMIME" or name.lower() not in features):
-            return f"the relay does not offer {name}, which the message needs"
+        # BINARYMIME needs BDAT (RFC 3030 section 3), which this backend does not use.
+        if needed and (name == "BINARYMIME" or name.lower() not in capabilities):
+            return f"the relay does not support {name}, which the message needs"
+    if exceeds_size(capabilities.get("size", ""), size):
+        limit = capabilities["size"]
+        return f"the message has {size} bytes, and the relay accepts at most {limit}"
     return ""
 
 
 def _has(options: Sequence[str], *names: str) -> bool:
     return any(option.startswith(names) for option in options)
-
-
-def name_of_this_host() -> str:
-    """This host's domain; empty where it has none, or does not say so in time."""
-    if not _own_name:
-        asked = threading.Thread(target=_ask_name, daemon=True)
-        # From 3.12 on no thread can be started any more when the interpreter ends.
-        with contextlib.suppress(RuntimeError):
-            asked.start()
-            asked.join(NAME_SECONDS)
-    return _own_name[0] if _own_name else ""
-
-
-def _ask_name() -> None:
-    name = socket.getfqdn()
-    if "." in name and name.isascii() and name.isprintable() and " " not in name:
-        _own_name.append(name)

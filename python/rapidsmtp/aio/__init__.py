@@ -1,4 +1,4 @@
-"""rapidsmtp for asyncio: smtplib's classes as coroutines, one call for one mail, and `Sender`.
+"""rapidsmtp for asyncio: smtplib's classes with coroutine methods, and `send` and `Sender`.
 
 async with aio.SMTP("mail.example.com", 587, username="me", password="secret") as client:
     await client.send_message(message)
@@ -11,17 +11,30 @@ await aio.send(message, hostname="mail.example.com", port=587, username="me", pa
 """
 
 from rapidsmtp.aio.client import LMTP, SMTP, SMTP_SSL, send
-from rapidsmtp.aio.options import Keywords, Options
-from rapidsmtp.aio.sender import Outcomes, Sender, Settings
+from rapidsmtp.aio.connection_options import ConnectionKeywords, ConnectionOptions
+from rapidsmtp.aio.sender import Outcomes, Sender, SenderSettings
 
 __all__ = [
     "LMTP",
     "SMTP",
     "SMTP_SSL",
-    "Keywords",
-    "Options",
+    "ConnectionKeywords",
+    "ConnectionOptions",
     "Outcomes",
     "Sender",
-    "Settings",
+    "SenderSettings",
     "send",
 ]
+
+# `__module__` is set after the class bodies. The last comment of `_smtp.client` gives the reason.
+for _class in (
+    LMTP,
+    SMTP,
+    SMTP_SSL,
+    ConnectionKeywords,
+    ConnectionOptions,
+    Outcomes,
+    Sender,
+    SenderSettings,
+):
+    _class.__module__ = __name__

@@ -1,9 +1,9 @@
 """SMTP, SMTP_SSL and LMTP for asyncio: smtplib's methods as coroutines, aiosmtplib's keywords.
 
-State stands where the blocking classes have it, and what is said to the server is the same code
-(`dialogue`, `authentication`, `pipelined`, `many`). The connection is opened by `connect` or
-`async with`, since a constructor cannot wait. What is new here is secure by default: certificates
-are verified and nobody logs in over clear text.
+These classes have the attributes of the blocking classes. Both kinds of classes share the code of
+the commands (`commands`, `login`, `pipelined`, `sendmail_many`). A constructor cannot await, so
+`connect` or `async with` opens the connection. Unlike smtplib, these classes are secure by default:
+they verify certificates and do not log in without TLS.
 """
 
 import asyncio
@@ -16,46 +16,53 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self, Unpack
 
-from rapidsmtp import _core, authentication, delivery, dialogue, many, pipelined
-from rapidsmtp.aio.connection import READ, Connection, Turn, walk
-from rapidsmtp.aio.options import SUBMISSION_PORT, Keywords, Options, place_of
-from rapidsmtp.auth import XOAuth2, _Octets
-from rapidsmtp.authentication import AuthObjects
-from rapidsmtp.connection import name_of_this_host
-from rapidsmtp.delivery import NOT_CONNECTED, Refused
+from rapidsmtp import _backend
+from rapidsmtp._compose.envelope import envelope, flatten
+from rapidsmtp._models.outcome import Outcome
+from rapidsmtp._smtp import commands, login, pipelined, results, sendmail_many
+from rapidsmtp._smtp.connection import name_of_this_host
+from rapidsmtp._smtp.login import AuthObjects
+from rapidsmtp._smtp.results import NOT_CONNECTED, Refused
+from rapidsmtp.aio.connection import MAX_READ, StreamConnection, TaskLock, run_async
+from rapidsmtp.aio.connection_options import (
+    SUBMISSION_PORT,
+    ConnectionKeywords,
+    ConnectionOptions,
+    server_options,
+)
+from rapidsmtp.auth import Utf8Response, XOAuth2
 from rapidsmtp.errors import (
     SMTPConnectError,
     SMTPNotSupportedError,
     SMTPResponseException,
     SMTPServerDisconnected,
 )
-from rapidsmtp.message import envelope, flatten
-from rapidsmtp.outcome import Outcome
 
 DEFAULT_TIMEOUT = 60.0
 
 
-class SMTP(AuthObjects, Connection):
+class SMTP(AuthObjects, StreamConnection):
     """A connection to an SMTP server, for asyncio.
 
-    `async with` connects, where a place to connect to was given, and says QUIT at the end. Tasks
-    may share it: each mail and each command has its turn. For many mails `aio.Sender` is faster.
+    `async with` connects if the arguments name a server, and sends QUIT at the end. Tasks may share
+    the connection: the client sends their messages and commands one after the other. For many
+    messages, `aio.Sender` is faster.
 
     Args:
-        host: The server's name or address, or the path of a Unix socket.
-        port: Its port.
-        local_hostname: The name to give in EHLO; this host's own where it is None.
-        timeout: Seconds that connecting, each write and each whole reply may take; None for no
-            limit.
-        source_address: Host and port to bind the socket to.
+        host: The name or address of the server, or the path of a Unix socket.
+        port: The port; 0 means 465 with `use_tls`, 587 with `start_tls=True`, else 25.
+        local_hostname: The name to send in EHLO; None for this host's name.
+        timeout: The time limit of connecting, of each write and of each complete reply, in seconds;
+            None for no limit.
+        source_address: The host and port to bind the socket to.
         **keywords: `hostname` (the same as `host`), `username`, `password`,
             `oauth_token_generator`, `use_tls`, `start_tls`, `validate_certs`, `client_cert`,
             `client_key`, `tls_context`, `cert_bundle`, `socket_path`, `sock`,
-            `allow_plaintext_auth`, `pipelining`: see `rapidsmtp.aio.Options`.
+            `allow_plaintext_auth`, `pipelining`: see `rapidsmtp.aio.ConnectionOptions`.
 
     Raises:
-        ValueError: Two settings exclude each other, or a name holds what it must not.
-        TypeError: There is no such keyword.
+        ValueError: Two keywords exclude each other, or a name is invalid.
+        TypeError: A keyword is unknown.
     """
 
     default_port = smtplib.SMTP_PORT
@@ -69,38 +76,41 @@ class SMTP(AuthObjects, Connection):
         local_hostname: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         source_address: tuple[str, int] | None = None,
-        **keywords: Unpack[Keywords],
+        **keywords: Unpack[ConnectionKeywords],
     ) -> None:
         if timeout is not None and not timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         if local_hostname is not None:
-            _core.check_host_name(local_hostname)
-        self.options: Options = Options(
-            **{**place_of(host, port), **keywords}, source_address=source_address
+            _backend.check_host_name(local_hostname)
+        self.options: ConnectionOptions = ConnectionOptions(
+            **{**server_options(host, port), **keywords}, source_address=source_address
         )
         self.local_hostname: Any = local_hostname
         self.timeout = timeout
         self.command_encoding: str = "ascii"
         self.esmtp_features: dict[str, str] = {}
-        self._turn = Turn()
-        # The tasks inside of `async with`, each as often as it has entered.
+        self._lock = TaskLock()
+        # The tasks that are inside `async with`. A task that entered the block twice is listed
+        # twice.
         self._inside: list[asyncio.Task[Any] | None] = []
 
     async def __aenter__(self) -> Self:
-        async with self._turn:  # another task may be connecting
-            if self.options.names_a_place and not self.is_connected:
+        async with self._lock:  # another task may be connecting
+            if self.options.has_server and not self.is_connected:
                 await self.connect()
         self._inside.append(asyncio.current_task())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *args: object) -> None:
         task = asyncio.current_task()
-        if self._inside:  # an exit stack may leave what it has not entered
+        # The list is empty if the program used `AsyncExitStack.push_async_exit`, which does not
+        # call `__aenter__`.
+        if self._inside:
             self._inside.remove(task if task in self._inside else self._inside[0])
         if any(each is not task for each in self._inside):
-            return  # they are not done with the connection
+            return  # other tasks still use the connection
         try:
-            # Whoever is cancelled shall not wait for a server.
+            # A cancelled task must not wait for the server.
             if self.is_connected and (kind is None or issubclass(kind, Exception)):
                 code, text = await self.docmd("QUIT")
                 if code != 221:
@@ -108,7 +118,7 @@ class SMTP(AuthObjects, Connection):
         except SMTPServerDisconnected:
             pass
         except SMTPResponseException:
-            if kind is None:  # else there is something that matters more
+            if kind is None:  # otherwise keep the exception of the block
                 raise
         finally:
             await self.close()
@@ -121,38 +131,41 @@ class SMTP(AuthObjects, Connection):
         *,
         local_hostname: str | None = None,
         timeout: float | None = 0,
-        **keywords: Unpack[Keywords],
+        **keywords: Unpack[ConnectionKeywords],
     ) -> tuple[int, bytes]:
-        """Connect, and turn to TLS and log in where the settings demand it.
+        """Connect, start TLS if the options require it, and log in if the options name a user.
+
+        All arguments except `timeout` are also kept for the next call.
 
         Args:
-            host: As for the class, and so are the others; what is given here is kept for the
-                next time.
-            port: Its port; None takes back one that was given before.
-            source_address: Host and port to bind the socket to.
-            local_hostname: The name to give in EHLO.
-            timeout: Seconds, until this method is done; 0 for those of the class.
-            **keywords: Those of the class.
+            host: The name or address of the server, or the path of a Unix socket.
+            port: The port; None removes the port of an earlier call or of the constructor.
+            source_address: The host and port to bind the socket to.
+            local_hostname: The name to send in EHLO.
+            timeout: The time limit that replaces the constructor's `timeout` during this call, in
+                seconds; 0 for the constructor's `timeout`.
+            **keywords: The keywords of the class.
 
         Returns:
             The code and the text of the greeting.
 
         Raises:
-            OSError: The connection failed; `TimeoutError` and `ssl.SSLError` are among it.
+            OSError: The connection failed. `TimeoutError` and `ssl.SSLError` are subclasses.
             SMTPConnectError: The greeting was not 220.
-            SMTPException: What `starttls` and `login` raise.
+            SMTPException: As for `starttls` and `login`.
         """
-        given: dict[str, Any] = {**place_of(host, port), **keywords}
+        given: dict[str, Any] = {**server_options(host, port), **keywords}
         if source_address is not None:
             given["source_address"] = source_address
-        async with self._turn:
+        async with self._lock:
             self.options = dataclasses.replace(self.options, **given)
             await self.close()
-            dialogue.forget(self)
+            commands.forget_greeting(self)
             if local_hostname is not None:
-                _core.check_host_name(local_hostname)
+                _backend.check_host_name(local_hostname)
                 self.local_hostname = local_hostname
-            await self._own_name()  # while no server waits
+            # The name is looked up before connecting, so that no server waits for the look-up.
+            await self._own_name()
             kept = self.timeout
             if timeout != 0:
                 self.timeout = timeout
@@ -184,7 +197,8 @@ class SMTP(AuthObjects, Connection):
         options = self.options
         name = self._host if context else None
         if options.sock is not None:
-            # It belongs to one connection only.
+            # The socket is removed from the options, because it can be used for one connection
+            # only.
             self.options = dataclasses.replace(options, sock=None)
             return await loop.create_connection(
                 factory, sock=options.sock, ssl=context, server_hostname=name
@@ -194,12 +208,14 @@ class SMTP(AuthObjects, Connection):
             return await loop.create_unix_connection(
                 factory, path, ssl=context, server_hostname=name
             )
-        # RFC 8305 section 5; uvloop has its own way.
+        # RFC 8305 section 5 recommends a delay of 250 ms between connection attempts to different
+        # addresses. uvloop's `create_connection` has no argument for this delay.
         eyeballs: dict[str, Any] = {}
         if isinstance(loop, asyncio.BaseEventLoop):
             eyeballs["happy_eyeballs_delay"] = 0.25
         port = options.port_or(self.default_port)
-        # Any address and any port is what there is without one; asyncio would look up the name "".
+        # smtplib's ("", 0) means any address and any port. It is not passed to asyncio, because
+        # asyncio would look up the name "".
         source = options.source_address
         sys.audit("smtplib.connect", self, self._host, port)
         return await loop.create_connection(
@@ -218,78 +234,80 @@ class SMTP(AuthObjects, Connection):
         if token is None:
             await self.login(username, os.fsdecode(self.options.password or ""))
             return
-        given = token()
-        secret = given if isinstance(given, str) else await given
-        await self._greet()
+        result = token()
+        secret = result if isinstance(result, str) else await result
+        await self._begin_session()
         if "XOAUTH2" not in self.esmtp_features.get("auth", "").split():
-            raise SMTPNotSupportedError("the server does not offer AUTH XOAUTH2")
+            raise SMTPNotSupportedError("the server does not support AUTH XOAUTH2")
         await self.auth("XOAUTH2", XOAuth2(username, secret))
 
     async def starttls(self, *, context: Any = None) -> tuple[int, bytes]:
-        """Turn to TLS (RFC 3207).
+        """Encrypt the connection with STARTTLS (RFC 3207).
 
         Args:
-            context: The TLS settings (`ssl.SSLContext`); without any, those of the class's
-                keywords, which verify certificates unless told otherwise.
+            context: The TLS settings (`ssl.SSLContext`). None for the TLS settings of `options`.
+                These settings verify certificates, unless `validate_certs` or `tls_context`
+                disables the verification.
 
         Raises:
-            SMTPNotSupportedError: The server does not offer it.
-            SMTPResponseException: The server did not agree.
-            SMTPException: The server, or somebody between, sent more than its reply.
-            ssl.SSLError: The handshake failed; the connection is closed.
+            SMTPNotSupportedError: The server does not support STARTTLS.
+            SMTPResponseException: The server refused STARTTLS.
+            SMTPException: Bytes in clear text followed the reply to STARTTLS. An attacker may have
+                injected these bytes.
+            ssl.SSLError: The handshake failed. The connection is closed.
         """
         settings = context or await asyncio.to_thread(self.options.make_context)
-        async with self._turn:
-            return await walk(
-                dialogue.start_tls(self, lambda: self._start_tls(settings, self._host))
+        async with self._lock:
+            return await run_async(
+                commands.start_tls(self, lambda: self._start_tls(settings, self._host))
             )
 
     # Greetings and single commands
 
     async def helo(self, name: str = "") -> tuple[int, bytes]:
-        """Say HELO, by the given name or this host's own."""
-        return await self._take(dialogue.helo(self, name or await self._own_name()))
+        """Send HELO with `name`, or with the name of this host if `name` is empty."""
+        return await self._run(commands.helo(self, name or await self._own_name()))
 
     async def ehlo(self, name: str = "") -> tuple[int, bytes]:
-        """Say EHLO and take note of what the server offers (RFC 5321 4.1.1.1)."""
-        return await self._take(dialogue.ehlo(self, name or await self._own_name()))
+        """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1)."""
+        return await self._run(commands.ehlo(self, name or await self._own_name()))
 
     async def ehlo_or_helo_if_needed(self) -> None:
-        """Say EHLO, or else HELO, if neither was said yet.
+        """Send EHLO if no reply to EHLO or HELO is stored; send HELO if EHLO is refused.
 
         Raises:
-            SMTPHeloError: The server took neither.
+            SMTPHeloError: The server refused both commands.
         """
         if self.helo_resp is None and self.ehlo_resp is None:
-            await self._take(dialogue.greet(self))
+            await self._run(commands.greet(self))
 
     async def help(self, args: str = "") -> bytes:
-        """Ask for help; the text of the reply."""
+        """Send HELP and return the text of the reply."""
         return (await self.docmd("help", args))[1]
 
     async def rset(self) -> tuple[int, bytes]:
-        """Abandon the transaction."""
+        """Cancel the current transaction (RSET)."""
         self.command_encoding = "ascii"
-        self._recipients_left = 0
+        self._protocol.recipients_left = 0
         return await self.docmd("rset")
 
     async def noop(self) -> tuple[int, bytes]:
-        """Do nothing, and hear that it was done."""
+        """Send NOOP. It has no effect except the server's reply."""
         return await self.docmd("noop")
 
     async def quit(self) -> tuple[int, bytes]:
-        """Say QUIT, close, and forget what the server offered."""
-        return await self._take(dialogue.quit(self))
+        """Send QUIT, close the connection and discard the stored capabilities."""
+        return await self._run(commands.quit(self))
 
     async def verify(self, address: str) -> tuple[int, bytes]:
-        """Ask whether an address is known (VRFY)."""
-        return await self._take(dialogue.ask(self, "vrfy", address))
+        """Ask whether a mailbox exists (VRFY)."""
+        return await self._run(commands.ask_about(self, "vrfy", address))
 
     vrfy = verify
 
     async def expn(self, address: str) -> tuple[int, bytes]:
-        """Ask who is on a mailing list (EXPN)."""
-        return await self._take(dialogue.ask(self, "expn", address))
+        """Ask for the members of a mailing list (EXPN)."""
+        return await self._run(commands.ask_about(self, "expn", address))
 
     # Log in
 
@@ -300,54 +318,58 @@ class SMTP(AuthObjects, Connection):
         *,
         initial_response_ok: bool = True,
     ) -> tuple[int, bytes]:
-        """Authenticate by a SASL mechanism (RFC 4954), after EHLO, and TLS where it is offered.
+        """Authenticate with one SASL mechanism (RFC 4954).
+
+        If necessary, the client sends EHLO first. With `start_tls=None`, the client then starts TLS
+        if the server supports STARTTLS.
 
         Args:
-            mechanism: Its name, such as `"PLAIN"`.
-            authobject: As for `rapidsmtp.SMTP.auth`; it may be a coroutine function.
-            initial_response_ok: Whether the response may travel with the command.
+            mechanism: The name of the mechanism, such as `"PLAIN"`.
+            authobject: As for `rapidsmtp.SMTP.auth`, or a coroutine function.
+            initial_response_ok: Whether the initial response may be part of the AUTH command.
 
         Raises:
             SMTPNotSupportedError: The connection is not encrypted, and `allow_plaintext_auth`
-                was not set.
-            SMTPAuthenticationError: The server said no, or what it said cannot be trusted.
-            SMTPException: The server keeps asking.
+                is not set.
+            SMTPAuthenticationError: The server refused the login. With SCRAM, this exception is
+                also raised if the server did not prove that it knows the password.
+            SMTPException: The server sent too many challenges.
         """
-        async with self._turn:
-            await self._greet()
+        async with self._lock:
+            await self._begin_session()
             if not self._may_authenticate:
-                raise SMTPNotSupportedError("no login in clear text: allow_plaintext_auth, or TLS")
-            steps = authentication.auth(self, mechanism, authobject, initial_response_ok)
-            return await walk(steps)
+                raise SMTPNotSupportedError(
+                    "login in clear text is disabled: use TLS or allow_plaintext_auth"
+                )
+            steps = login.auth(self, mechanism, authobject, initial_response_ok)
+            return await run_async(steps)
 
     async def login(
         self, user: str, password: str, *, initial_response_ok: bool = True
     ) -> tuple[int, bytes]:
-        """Authenticate by CRAM-MD5, PLAIN or LOGIN: the first that is offered, in this order.
+        """Authenticate: try CRAM-MD5, PLAIN and LOGIN in this order until one succeeds.
 
-        A server that says that the password is wrong (535) is not told it in a weaker way. What
-        is not ASCII is sent in UTF-8 (RFC 4616 section 2).
+        After the reply 535 (wrong credentials), the client tries no further mechanism. Text that is
+        not ASCII is sent as UTF-8 (RFC 4616 section 2).
 
         Raises:
-            SMTPHeloError: The server took neither EHLO nor HELO.
-            SMTPNotSupportedError: It offers no AUTH, or the connection is not encrypted and
-                `allow_plaintext_auth` was not set.
-            SMTPAuthenticationError: It took none of them.
-            SMTPException: It offers none of them.
+            SMTPHeloError: The server refused EHLO and HELO.
+            SMTPNotSupportedError: The server does not support AUTH, or the connection is not
+                encrypted and `allow_plaintext_auth` is not set.
+            SMTPAuthenticationError: The server refused each mechanism that was tried.
+            SMTPException: The server supports none of the three mechanisms.
         """
-        secrets = _Octets(user), _Octets(password)
-        return await self._take(
-            authentication.login(self, *secrets, initial_response_ok, persistent=False)
-        )
+        secrets = Utf8Response(user), Utf8Response(password)
+        return await self._run(login.login(self, *secrets, initial_response_ok, persistent=False))
 
     def auth_cram_md5(self, challenge: Any = None) -> Any:
-        """The authobject of CRAM-MD5 (RFC 2195), for `user` and `password` of this object."""
+        """Return the response of CRAM-MD5 (RFC 2195) for `self.user` and `self.password`."""
         response = super().auth_cram_md5(challenge)
-        return None if response is None else _Octets(response)
+        return None if response is None else Utf8Response(response)
 
     def auth_plain(self, challenge: Any = None) -> str:
-        """The authobject of PLAIN (RFC 4616), for `user` and `password` of this object."""
-        return _Octets(super().auth_plain(challenge))
+        """Return the response of PLAIN (RFC 4616) for `self.user` and `self.password`."""
+        return Utf8Response(super().auth_plain(challenge))
 
     @property
     def _may_authenticate(self) -> bool:
@@ -357,37 +379,40 @@ class SMTP(AuthObjects, Connection):
             or self.options.socket_path is not None
         )
 
-    # The steps of a mail
+    # The commands of a transaction
 
     async def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
-        """Begin a mail (MAIL).
+        """Start a transaction (MAIL).
 
         Raises:
-            SMTPNotSupportedError: The options ask for SMTPUTF8 and the server does not offer it.
-            ValueError: The address holds more than an address.
+            SMTPNotSupportedError: The options contain SMTPUTF8, but the server does not support
+                SMTPUTF8.
+            ValueError: `sender` contains text that is not part of an address.
         """
-        return await self._take(dialogue.mail(self, sender, options))
+        return await self._run(commands.mail(self, sender, options))
 
     async def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
-        """Name a recipient (RCPT).
+        """Add a recipient (RCPT).
 
         Raises:
-            ValueError: The address holds more than an address.
+            ValueError: `recip` contains text that is not part of an address.
         """
-        return await self._take(dialogue.rcpt(self, recip, options))
+        return await self._run(commands.rcpt(self, recip, options))
 
     async def data(self, msg: Any) -> tuple[int, bytes]:
-        """Send the message (DATA): line ends repaired, dots doubled.
+        """Send the message (DATA) with CRLF line ends and dot-stuffing.
 
         Returns:
-            The reply to the message; on LMTP the first that accepts it, else the first.
+            The reply to the message. An LMTP server sends one reply for each recipient. With LMTP,
+            this method returns the first positive reply, or the first reply if no reply is
+            positive.
 
         Raises:
-            SMTPDataError: The server did not want to hear it.
+            SMTPDataError: The server refused DATA.
         """
-        return await self._take(dialogue.data(self, msg))
+        return await self._run(commands.data(self, msg))
 
-    # Whole mails
+    # Whole messages
 
     async def sendmail(
         self,
@@ -397,38 +422,39 @@ class SMTP(AuthObjects, Connection):
         mail_options: Sequence[str] = (),
         rcpt_options: Sequence[str] = (),
     ) -> Refused:
-        """Send one mail; whoever is cancelled in it loses the connection, not the truth.
+        """Send one message. If the task is cancelled during the call, the connection is closed.
 
         Args:
-            from_addr: The envelope's sender.
-            to_addrs: The recipients, or a single one.
+            from_addr: The sender of the envelope.
+            to_addrs: The recipients: one address (str), or several.
             msg: The message: bytes, an ASCII str, or an `email.message.Message`.
             mail_options: ESMTP parameters of MAIL, such as `"BODY=8BITMIME"`.
             rcpt_options: ESMTP parameters of every RCPT, such as `"NOTIFY=NEVER"`.
 
         Returns:
-            The refused recipients with their replies: empty where all were accepted.
+            The refused recipients with their replies; empty if the server accepted all recipients.
 
         Raises:
-            SMTPHeloError: The server took neither EHLO nor HELO.
+            SMTPHeloError: The server refused EHLO and HELO.
             SMTPSenderRefused: The server refused the sender.
-            SMTPRecipientsRefused: It refused all the recipients; nothing was sent.
-            SMTPDataError: It refused the message.
-            SMTPNotSupportedError: SMTPUTF8 is asked for and not offered.
-            SMTPServerDisconnected: The connection was lost; its attribute `body_sent` tells
-                whether the server may have the mail all the same.
-            ValueError: An address or option holds what it must not; nothing was sent.
+            SMTPRecipientsRefused: The server refused all recipients. The message was not sent.
+            SMTPDataError: The server refused the message.
+            SMTPNotSupportedError: The options contain SMTPUTF8, but the server does not support
+                SMTPUTF8.
+            SMTPServerDisconnected: The connection was lost. If the exception's attribute
+                `body_sent` is true, the server may nevertheless have accepted the message.
+            ValueError: An address or an option is invalid. Nothing was sent.
         """
         mail_options, rcpt_options = tuple(mail_options or ()), tuple(rcpt_options or ())
         if isinstance(msg, Message):
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
-        async with self._turn:
+        async with self._lock:
             if self._received or (self._reader is not None and self._reader.waiting):
-                await self._refuse_surprises()
-            await self._greet()
+                await self._reject_unexpected_bytes()
+            await self._begin_session()
             if self._writer is None:
-                raise delivery.not_begun(SMTPServerDisconnected(NOT_CONNECTED))
+                raise results.mark_not_started(SMTPServerDisconnected(NOT_CONNECTED))
             if not self.does_esmtp:
                 mail_options = rcpt_options = ()
             pipelining = self.options.pipelining and "pipelining" in self.esmtp_features
@@ -442,15 +468,16 @@ class SMTP(AuthObjects, Connection):
                 sequential=not pipelining,
             )
             try:
-                lost = await self._carrier.carry_out(transaction, large, self.timeout)
+                lost = await self._runner.run(transaction, large, self.timeout)
             except BaseException:
-                # The replies on their way belong to nobody, and the server may be waiting for a
-                # body, which the next command would become.
+                # On an open connection, the client would read late replies to this message as
+                # replies to a later command. After an incomplete message, the server would read a
+                # later command as message text.
                 self.close()
                 raise
-            if pipelined.leaves_refusal(self, transaction):
+            if pipelined.needs_reset(self, transaction):
                 await self._rset()
-            return delivery.outcome_of(transaction, from_addr, recipients, lost)
+            return results.sendmail_result(transaction, from_addr, recipients, lost)
 
     async def send_message(
         self,
@@ -460,52 +487,75 @@ class SMTP(AuthObjects, Connection):
         mail_options: Sequence[str] = (),
         rcpt_options: Sequence[str] = (),
     ) -> Refused:
-        """Send an `email.message.Message`, by its own headers where no address is given.
+        """Send an `email.message.Message`.
 
-        Bcc and Resent-Bcc are used and not sent; `msg` itself stays as it is.
+        The recipients in Bcc and Resent-Bcc receive the message, but these fields are not sent.
+        `msg` is not changed.
+
+        Args:
+            msg: The message.
+            from_addr: The sender of the envelope; None for the sender in the message header.
+            to_addrs: The recipients: one address (str), or several; None for the recipients in the
+                message header.
+            mail_options: As for `sendmail`.
+            rcpt_options: As for `sendmail`.
+
+        Returns:
+            The refused recipients, as for `sendmail`.
 
         Raises:
-            ValueError: It has more than one block of Resent- headers.
-            SMTPNotSupportedError: An address is not ASCII and the server has no SMTPUTF8.
-            SMTPException: As `sendmail`.
+            ValueError: The message has more than one block of Resent- header fields.
+            SMTPNotSupportedError: An address is not ASCII, and the server does not support
+                SMTPUTF8.
+            SMTPException: As for `sendmail`.
         """
-        return await self._take(
-            dialogue.send_message(self, msg, from_addr, to_addrs, mail_options, rcpt_options)
+        return await self._run(
+            commands.send_message(self, msg, from_addr, to_addrs, mail_options, rcpt_options)
         )
 
     async def sendmail_many(self, messages: Iterable[Any]) -> list[Outcome]:
-        """Send many mails over this connection, going on after a refusal.
+        """Send many messages over this connection.
+
+        After a refused message, the next message is sent.
 
         Args:
             messages: `rapidsmtp.Message` objects, tuples of `sendmail`'s arguments, or
                 email.message objects.
 
         Returns:
-            One outcome for each, in their order. When the connection is lost, the mail whose body
-            was handed over is UNKNOWN and those after it are NOT_ATTEMPTED.
+            One outcome for each message, in the same order. If the connection is lost while a
+            message waits for its final reply, this message is UNKNOWN. The messages after this
+            message are NOT_ATTEMPTED.
         """
-        return await self._take(many.send(self, messages))
+        return await self._run(sendmail_many.send(self, messages))
 
     async def _own_name(self) -> str:
-        """What EHLO gives; asking for this host's own name can take a while."""
+        """Return the name to send in EHLO.
+
+        The look-up of this host's name can take seconds, so it runs in a thread.
+        """
         if self.local_hostname is None:
             self.local_hostname = await asyncio.to_thread(name_of_this_host)
         name: str = self.local_hostname
         return name
 
-    async def _take(self, steps: dialogue.Steps[dialogue.T]) -> dialogue.T:
-        async with self._turn:
-            return await walk(steps)
+    async def _run(self, steps: commands.Steps[commands.T]) -> commands.T:
+        async with self._lock:
+            return await run_async(steps)
 
-    async def _greet(self) -> None:
-        """Before a login or a mail: EHLO, and TLS where the server offers it."""
+    async def _begin_session(self) -> None:
+        """Prepare a login or a message: send EHLO, and start TLS if the options allow it.
+
+        With `start_tls=None`, TLS is started if the server supports STARTTLS.
+        """
         try:
             await self.ehlo_or_helo_if_needed()
         except SMTPServerDisconnected as error:
-            delivery.not_begun(error)
+            results.mark_not_started(error)
             raise
         options = self.options
-        # Some servers offer STARTTLS inside of TLS too, which RFC 3207 section 4.2 forbids to both.
+        # RFC 3207 section 4.2: the client must not send STARTTLS inside TLS, even if the server
+        # announces STARTTLS there.
         if options.start_tls is not None or options.socket_path is not None or self._is_secure:
             return
         if self.has_extn("starttls"):
@@ -513,40 +563,45 @@ class SMTP(AuthObjects, Connection):
             await self.ehlo_or_helo_if_needed()
         elif options.port == SUBMISSION_PORT:
             raise SMTPNotSupportedError(
-                "the server offers no STARTTLS, which port 587 demands unless start_tls=False"
+                "the server does not support STARTTLS, which is required on port 587; "
+                "start_tls=False allows clear text"
             )
 
     async def _rset(self) -> None:
-        # The mail's own error matters more than a connection that ends here.
+        # If the connection is lost during RSET, this error is ignored. The caller must see the
+        # error for the message.
         encoding = self.command_encoding
         with contextlib.suppress(SMTPServerDisconnected):
             await self.rset()
         self.command_encoding = encoding
 
-    async def _refuse_surprises(self) -> None:
-        """What came between two mails, unasked, would be taken for a reply to the next one."""
+    async def _reject_unexpected_bytes(self) -> None:
+        """Close the connection, and raise SMTPServerDisconnected with the line that arrived.
+
+        Otherwise the client would read the unexpected bytes as the reply to the next command.
+        """
         assert self._reader is not None
-        said = self._received or await self._reader.read(READ)
+        received = self._received or await self._reader.read(MAX_READ)
         self.close()
-        line = said.split(b"\n", 1)[0].decode("ascii", "backslashreplace").strip()
-        error = SMTPServerDisconnected(f"the server said, unasked: {line[:200]}")
-        raise delivery.not_begun(error)
+        line = received.split(b"\n", 1)[0].decode("ascii", "backslashreplace").strip()
+        error = SMTPServerDisconnected(f"the server sent an unexpected reply: {line[:200]}")
+        raise results.mark_not_started(error)
 
     def __repr__(self) -> str:
-        place = self.options.socket_path or self.options.hostname or ""
-        return f"<aio.{type(self).__name__} {os.fsdecode(place)}>"
+        server = self.options.socket_path or self.options.hostname or ""
+        return f"<aio.{type(self).__name__} {os.fsdecode(server)}>"
 
 
 class SMTP_SSL(SMTP):
-    """A connection that is TLS from its first byte (RFC 8314), on port 465.
+    """A connection with TLS from the first byte (RFC 8314).
 
     Args:
-        host: The server's name or address, or the path of a Unix socket.
-        port: Its port; 465 where none is given.
+        host: The name or address of the server, or the path of a Unix socket.
+        port: The port; 465 by default.
         local_hostname: As for `SMTP`.
         timeout: As for `SMTP`.
         source_address: As for `SMTP`.
-        context: The TLS settings (`ssl.SSLContext`), smtplib's name for `tls_context`.
+        context: The TLS settings (`ssl.SSLContext`). This is smtplib's name for `tls_context`.
         **keywords: As for `SMTP`.
     """
 
@@ -560,7 +615,7 @@ class SMTP_SSL(SMTP):
         timeout: float | None = DEFAULT_TIMEOUT,
         source_address: tuple[str, int] | None = None,
         context: Any = None,
-        **keywords: Unpack[Keywords],
+        **keywords: Unpack[ConnectionKeywords],
     ) -> None:
         if context is not None:
             keywords["tls_context"] = context
@@ -572,8 +627,8 @@ class LMTP(SMTP):
     """A connection to an LMTP server (RFC 2033), over TCP or a Unix socket.
 
     Args:
-        host: A name or address, or the absolute path of a Unix socket.
-        port: 2003 where none is given.
+        host: The name or address of the server, or the absolute path of a Unix socket.
+        port: The port; 2003 by default.
         local_hostname: As for `SMTP`.
         source_address: As for `SMTP`.
         timeout: As for `SMTP`.
@@ -590,7 +645,7 @@ class LMTP(SMTP):
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
-        **keywords: Unpack[Keywords],
+        **keywords: Unpack[ConnectionKeywords],
     ) -> None:
         super().__init__(host, port, local_hostname, timeout, source_address, **keywords)
 
@@ -607,35 +662,34 @@ async def send(
     local_hostname: str | None = None,
     source_address: tuple[str, int] | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,
-    **keywords: Unpack[Keywords],
+    **keywords: Unpack[ConnectionKeywords],
 ) -> Refused:
-    """Connect, send one mail, and say QUIT.
+    """Connect, send one message, and send QUIT.
 
     Args:
-        message: An email.message object, or bytes or an ASCII str.
-        sender: The envelope's sender; the message's own where it is None.
-        recipients: The envelope's recipients, likewise.
+        message: An email.message object, bytes, or an ASCII str.
+        sender: The sender of the envelope; None for the sender in the message header.
+        recipients: The recipients of the envelope; None for the recipients in the message header.
         mail_options: ESMTP parameters of MAIL.
         rcpt_options: ESMTP parameters of every RCPT.
-        port: The server's port; where it is None, 465 with `use_tls`, 587 with `start_tls=True`,
-            else 25.
+        port: The port; None for 465 with `use_tls`, 587 with `start_tls=True`, else 25.
         local_hostname: As for `SMTP`.
         source_address: As for `SMTP`.
         timeout: As for `SMTP`.
-        **keywords: As for `SMTP`; `hostname` is "localhost" where it is not given.
+        **keywords: As for `SMTP`; `hostname` is "localhost" by default.
 
     Returns:
-        The refused recipients, as `SMTP.sendmail`.
+        The refused recipients, as for `SMTP.sendmail`.
 
     Raises:
-        ValueError: There is no sender or no recipient, or two settings exclude each other.
+        ValueError: The sender or the recipients are missing, or two keywords exclude each other.
         OSError: The server could not be reached.
-        SMTPException: As `SMTP.connect` and `SMTP.sendmail`.
+        SMTPException: As for `SMTP.connect` and `SMTP.sendmail`.
     """
     if isinstance(message, Message):
         _check_envelope(message, sender, recipients)
     elif sender is None or not recipients:
-        raise ValueError("a message that is no email.message object needs sender and recipients")
+        raise ValueError("sender and recipients are required with a message of bytes or str")
     client = SMTP("", port, local_hostname, timeout, source_address, **keywords)
     options = tuple(mail_options or ()), tuple(rcpt_options or ())
     await client.connect()
@@ -649,16 +703,20 @@ async def send(
     except SMTPResponseException:
         if refused is None:
             raise
-        # The mail was accepted: what QUIT met would make the caller send it twice.
+        # QUIT failed, but the message was accepted. The exception is ignored: if `send` raised it,
+        # the caller might send the message again.
     return refused
 
 
 def _check_envelope(
     message: Message, sender: str | None, recipients: str | Sequence[str] | None
 ) -> None:
-    """smtplib sends a message without a sender all the same, as one of "None"."""
+    """Raise ValueError if the envelope has no sender or no recipient.
+
+    Without this check, a missing sender would become the address "None", as in smtplib.
+    """
     found_sender, found = envelope(message, sender, recipients)
     if found_sender == "None" and sender is None:
-        raise ValueError("the message has no From, and there is no sender")
+        raise ValueError("the message has no From field; give sender")
     if not found:
-        raise ValueError("the message has no To, Cc or Bcc, and there are no recipients")
+        raise ValueError("the message has no To, Cc or Bcc field; give recipients")

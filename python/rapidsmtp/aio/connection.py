@@ -1,7 +1,7 @@
-"""The connection of the asyncio face: streams, lines out and replies in, TLS (RFC 3207).
+"""The connection of the asyncio client: streams, commands and replies, STARTTLS (RFC 3207).
 
-It is `rapidsmtp.connection` with `await`. What is said over it is in `dialogue`, whose steps
-`walk` takes; which bytes belong to which reply is the core's to know.
+The blocking client's module for these tasks is `rapidsmtp._smtp.connection`. `run_async` runs the
+generators of `commands`. The protocol core parses the replies.
 """
 
 import asyncio
@@ -9,27 +9,29 @@ import contextlib
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from typing import Any, cast
 
-from rapidsmtp import _core
-from rapidsmtp.aio.carrier import Carrier
-from rapidsmtp.delivery import CLOSED, NOT_CONNECTED
-from rapidsmtp.dialogue import State, Steps, T
+from rapidsmtp import _backend
+from rapidsmtp._smtp.commands import Steps, T
+from rapidsmtp._smtp.face import Face
+from rapidsmtp._smtp.results import CLOSED, NOT_CONNECTED
+from rapidsmtp._smtp.state import ClientState
+from rapidsmtp.aio.transport import TransactionRunner
 from rapidsmtp.errors import (
     SMTPException,
     SMTPResponseException,
     SMTPServerDisconnected,
 )
 
-READ = 16384
-"""Octets to read at most at once."""
+MAX_READ = 16384
+"""The maximum number of bytes in one read."""
 
-# A TLS connection's end is given so long, in seconds, until it is cut off.
-_END = 1.0
+# The time limit of the TLS shutdown, in seconds. After it, the connection is aborted.
+_SHUTDOWN_SECONDS = 1.0
 
 
-async def walk(steps: Steps[T]) -> T:
-    """Take steps, and await those that are not done when they are yielded."""
+async def run_async(steps: Steps[T]) -> T:
+    """Run a generator of `commands` and await each awaitable that the generator yields."""
     try:
         step = next(steps)
         while True:
@@ -44,8 +46,8 @@ async def walk(steps: Steps[T]) -> T:
         return result
 
 
-class Turn:
-    """One task at a time talks to the server; its own calls inside of its turn belong to it."""
+class TaskLock:
+    """A reentrant lock for tasks: a task may acquire the lock again while it holds the lock."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -66,17 +68,19 @@ class Turn:
             self._lock.release()
 
 
-class Reader(asyncio.StreamReader):
-    """A stream that gives all that came before the connection broke, and then its end.
+class ConnectionReader(asyncio.StreamReader):
+    """A stream that returns all received bytes before it reports an error of the connection.
 
-    The reply that explains why a server hung up must not be lost behind the hanging up.
+    `asyncio.StreamReader` raises the error first, and the received bytes are lost. These bytes may
+    be a reply that explains why the server closed the connection.
 
     Attributes:
-        waiting: Octets that came and were not read.
-        has_ended: Whether nothing more will come.
-        failure: How the connection broke, if it did.
-        listener: Is given what comes, and nothing for the end, in the place of whoever reads;
-            gives back what is to be left here.
+        waiting: The number of bytes that were received and not yet read.
+        has_ended: Whether asyncio has reported the end of the connection to this stream.
+        failure: The error that ended the connection. None if there was no error.
+        listener: A function that is called with received bytes, and with b"" at the end of the
+            connection. It returns the bytes that it did not process, and the stream stores them.
+            None means that the stream stores all bytes.
     """
 
     waiting: int = 0
@@ -107,12 +111,16 @@ class Reader(asyncio.StreamReader):
         return data
 
     def how_it_ended(self) -> str:
-        """What smtplib says of it."""
+        """Return smtplib's error text for the end of the connection."""
         return CLOSED if self.failure is None else f"{CLOSED}: {self.failure}"
 
 
-class _Ending:
-    """May be awaited for the end of a connection that was closed, and need not be."""
+class _Closing:
+    """The result of `close`: an awaitable that waits until the connection is closed.
+
+    `close` returns this object instead of a coroutine, because asyncio warns about a coroutine that
+    the program does not await.
+    """
 
     def __init__(self, writer: asyncio.StreamWriter | None) -> None:
         self._writer = writer
@@ -126,24 +134,27 @@ class _Ending:
                 await self._writer.wait_closed()
 
 
-class Connection(State):
-    """The methods of `aio.SMTP` that open, close, write and read."""
+class StreamConnection(ClientState):
+    """The methods of `aio.SMTP` that open, close, write to and read from the connection."""
 
     timeout: float | None
     command_encoding: str
-    _reader: Reader | None = None
+    _reader: ConnectionReader | None = None
     _writer: asyncio.StreamWriter | None = None
     # The TLS object or the socket of the connection.
     sock: Any = None
-    # What came behind the last reply that was read.
+    # The received bytes that follow the last complete reply.
     _received = b""
-    _carrier: Carrier
+    _runner: TransactionRunner
     _loop: asyncio.AbstractEventLoop
-    _turn: Turn
+    _lock: TaskLock
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether the connection is open.
+
+        The value is also true if the connection is lost and the client has not detected the loss.
+        """
         return (
             self._writer is not None
             and self._reader is not None
@@ -156,13 +167,14 @@ class Connection(State):
         return self._writer is not None and bool(self._writer.get_extra_info("sslcontext"))
 
     async def _open(self, connect: Callable[..., Awaitable[tuple[Any, Any]]]) -> None:
-        """Make the streams.
+        """Connect and create the streams.
 
         Args:
-            connect: Makes the connection for a factory of protocols.
+            connect: The function that connects. Its argument is a protocol factory, the first
+                argument of `loop.create_connection`.
         """
         self._loop = loop = asyncio.get_running_loop()
-        self._reader = reader = Reader(loop=loop)
+        self._reader = reader = ConnectionReader(loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await connect(lambda: protocol)
@@ -170,57 +182,66 @@ class Connection(State):
             self._reader = None
             raise
         if hasattr(transport, "max_size"):
-            # asyncio allots 256 KiB for each read; a mail of 300 bytes is 8 % faster without it.
-            transport.max_size = READ
+            # asyncio allocates `max_size` bytes for each read. The default is 256 KiB. With
+            # MAX_READ, a message of 300 bytes is sent 8 % faster.
+            transport.max_size = MAX_READ
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._carrier = Carrier(self, reader, self._writer)
-        self._take_note()
+        # The cast is correct, because `self` is an `aio.SMTP`. This subclass has all members of
+        # `Face`.
+        self._runner = TransactionRunner(cast(Face, self), reader, self._writer)
+        self._after_handshake()
 
     async def _start_tls(self, context: ssl.SSLContext, name: str) -> None:
         assert self._writer is not None and self._reader is not None
         if self._received or self._reader.waiting:
-            # It would be read as if it had come through TLS.
+            # RFC 3207 section 6: an attacker may have injected these bytes. After the handshake,
+            # the client would read them as a reply that had arrived through TLS.
             self.close()
-            raise SMTPException("the server sent clear text behind its reply to STARTTLS")
+            raise SMTPException("the server sent clear text after its reply to STARTTLS")
         try:
             async with asyncio.timeout(self.timeout):
                 await self._writer.start_tls(context, server_hostname=name)
         except BaseException:
             self.close()
             raise
-        self._take_note()
+        self._after_handshake()
 
-    def _take_note(self) -> None:
+    def _after_handshake(self) -> None:
         assert self._writer is not None
-        # `drain` shall wait until all is handed over: what was, nobody can take back.
+        # With the limit 0, `drain` waits until all bytes are written to the network. So if `drain`
+        # raises an exception, some bytes were not written.
         self._writer.transport.set_write_buffer_limits(high=0)
         tls = self._writer.get_extra_info("ssl_object")
         self.sock = tls or self._writer.get_extra_info("socket")
 
     def close(self) -> Awaitable[None]:
-        """Close the connection, without a word to the server.
+        """Close the connection without QUIT.
 
         Returns:
-            What may be awaited until it is closed; it is being closed all the same.
+            An awaitable that waits until the connection is closed. The program need not await it:
+            the connection is closed anyway.
         """
         writer, self._writer, self._reader = self._writer, None, None
         self._received = b""
-        self.sock = self._refused_on = None
+        self.sock = self._protocol.refused_on = None
         if writer is not None:
-            self._carrier.end()
-            with contextlib.suppress(RuntimeError):  # of an event loop that is closed
+            self._runner.end()
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
                 if writer.get_extra_info("sslcontext"):
-                    self._loop.call_later(_END, writer.transport.abort)
+                    self._loop.call_later(_SHUTDOWN_SECONDS, writer.transport.abort)
                 writer.close()
-        return _Ending(writer)
+        return _Closing(writer)
 
     # Commands and replies
 
     async def send(self, s: Any) -> None:
-        """Write a text, in `command_encoding`, or bytes, and wait until it is handed over.
+        """Write bytes or a str, and wait until all bytes are written to the network.
+
+        Args:
+            s: The bytes, or a str. A str is encoded with `command_encoding`.
 
         Raises:
-            SMTPServerDisconnected: There is no connection, or no longer.
+            SMTPServerDisconnected: The client is not connected, or the connection was lost.
         """
         if self.debuglevel > 0:
             self._print_sent(s)
@@ -237,7 +258,9 @@ class Connection(State):
         except OSError:
             self.close()
             raise SMTPServerDisconnected("Server not connected") from None
-        except BaseException:  # cancelled: half a command may have gone out
+        except BaseException:
+            # Close the connection also if the task was cancelled, because a part of a command may
+            # have been sent.
             self.close()
             raise
 
@@ -245,22 +268,23 @@ class Connection(State):
         """Write a command.
 
         Raises:
-            ValueError: It holds a line end or another control character; nothing was sent.
+            ValueError: The command contains a line end or another control character. Nothing was
+                sent.
         """
         line = cmd if args == "" else f"{cmd} {args}"
-        _core.check_command(line)
+        _backend.check_command(line)
         await self.send(line + "\r\n")
 
     async def getreply(self) -> tuple[int, bytes]:
         """Read a reply, within `timeout` seconds.
 
         Returns:
-            The code, -1 where it could not be read, after which the connection is closed; and
-            the text, its lines joined by LF.
+            The code, and the text with its lines joined by LF. If the reply has no valid code,
+            the code is -1 and the connection is closed.
 
         Raises:
-            SMTPServerDisconnected: The connection has ended, or the reply took too long.
-            SMTPResponseException: The reply is longer than any that is taken.
+            SMTPServerDisconnected: The connection was closed or lost, or the time limit passed.
+            SMTPResponseException: The reply is too long.
         """
         try:
             async with asyncio.timeout(self.timeout):
@@ -268,7 +292,9 @@ class Connection(State):
         except TimeoutError:
             self.close()
             raise SMTPServerDisconnected(f"{CLOSED}: timed out") from None
-        except BaseException:  # cancelled too: the reply would be taken for another command's
+        except BaseException:
+            # Close the connection also if the task was cancelled. On an open connection, the client
+            # would read the late reply as the reply to the next command.
             self.close()
             raise
         if reply[0] == -1:
@@ -278,11 +304,11 @@ class Connection(State):
         return reply
 
     async def _read_reply(self) -> tuple[int, bytes]:
-        replies, reader = _core.ReplyReader(), self._reader
+        replies, reader = _backend.ReplyReader(), self._reader
         if reader is None:
             raise SMTPServerDisconnected(NOT_CONNECTED)
         while True:
-            data = self._received or await reader.read(READ)
+            data = self._received or await reader.read(MAX_READ)
             self._received = data[replies.receive_data(data, 1) :]
             if not data:
                 replies.receive_eof()
@@ -295,6 +321,6 @@ class Connection(State):
 
     async def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
         """Write a command and read its reply."""
-        async with self._turn:
+        async with self._lock:
             await self.putcmd(cmd, args)
             return await self.getreply()

@@ -1,36 +1,30 @@
-"""The bulk face for asyncio: `rapidsmtp.Sender` with `await`.
+"""`aio.Sender`: send many messages over a few connections, for asyncio.
 
-All of it is done by a `rapidsmtp.Sender`. A synchronous iterable is advanced in a thread of its
-own, so that a slow one (a database cursor) does not stop the event loop; an asynchronous one in
-the loop. The loop is woken once for a batch of outcomes. Whoever is cancelled, or stops asking,
-loses nothing: what there was room for is sent, and `close` tells what has become of all of it.
+A `rapidsmtp.Sender` sends the messages. A thread reads a synchronous iterable, so that a slow
+iterable (a database cursor) does not block the event loop. A task reads an asynchronous iterable.
+Each batch of outcomes wakes the event loop only once. If a task is cancelled or stops iterating, no
+outcome is lost: the sender sends the submitted messages, and `close` reports their outcomes.
 """
 
-import asyncio
 import contextlib
-import weakref
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Iterable,
-    Iterator,
-)
-from concurrent.futures import Future
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
-from rapidsmtp.aio.sources import Mailbox, Post, Stream, in_thread
-from rapidsmtp.keeper import Trace
-from rapidsmtp.outcome import Outcome
-from rapidsmtp.relay import Password
-from rapidsmtp.report import Report, Stats, collected
-from rapidsmtp.sender import GRACE, check_iterable
-from rapidsmtp.sender import Sender as BlockingSender
-from rapidsmtp.settings import TLS, Backoff, Timeouts
+from rapidsmtp._bulk.background import Trace
+from rapidsmtp._bulk.sender import Sender as BlockingSender
+from rapidsmtp._bulk.sender import check_iterable
+from rapidsmtp._bulk.sender_core import GRACE
+from rapidsmtp._models.outcome import Outcome
+from rapidsmtp._models.relay_url import Password
+from rapidsmtp._models.report import Report, Stats, collected
+from rapidsmtp._models.settings import TLS, Backoff, Timeouts
+from rapidsmtp.aio.sender_core import AsyncSenderCore
+from rapidsmtp.aio.streams import TaskStream, ThreadStream
 
 
-class Settings(TypedDict, total=False):
-    """What `rapidsmtp.Sender` takes beside its URL; see there."""
+class SenderSettings(TypedDict, total=False):
+    """The keyword arguments of `rapidsmtp.Sender`. Its documentation describes them."""
 
     connections: int
     pipelining: str
@@ -52,145 +46,113 @@ class Settings(TypedDict, total=False):
 
 
 class Sender:
-    """Sends many messages to one relay; an asynchronous context manager.
+    """An asynchronous context manager that sends many messages to one relay.
 
-    Tasks may share it. Event loops may use it one after the other.
+    Several tasks may share a `Sender`. Several event loops may use it, one after the other.
 
     Args:
-        url: The relay, as for `rapidsmtp.Sender`.
-        **settings: Those of `rapidsmtp.Sender`.
+        url: The relay's URL, as for `rapidsmtp.Sender`.
+        **settings: The keyword arguments of `rapidsmtp.Sender`.
 
     Raises:
-        ValueError: The URL or a setting is wrong.
-        TypeError: A setting has the wrong type, or there is none of that name.
+        ValueError: The URL or a setting is invalid.
+        TypeError: A setting has the wrong type, or a keyword is unknown.
         OSError: A certificate cannot be read.
     """
 
-    def __init__(self, url: str, **settings: Unpack[Settings]) -> None:
-        self._sender = BlockingSender(url, **settings)
-        self._last_mailbox: Mailbox | None = None
-        self._open: weakref.WeakSet[Outcomes] = weakref.WeakSet()
-        self._leaving: list[Future[None]] = []
+    def __init__(self, url: str, **settings: Unpack[SenderSettings]) -> None:
+        self._core = AsyncSenderCore(BlockingSender(url, **settings))
 
     @property
     def relay(self) -> str:
         """The relay's name, without credentials."""
-        return self._sender.relay
+        return self._core.sender.relay
 
     def send(self, messages: Iterable[Any] | AsyncIterable[Any]) -> "Outcomes":
-        """Send messages; outcomes as they are known, in any order.
+        """Send messages and yield their outcomes as they become known, in any order.
 
-        The iterable is taken lazily, no more than `queue_size` messages ahead of the outcomes: a
-        synchronous one in a thread of its own, an asynchronous one in the event loop.
+        The iterable is read lazily: when `queue_size` messages have no outcome yet, reading waits
+        for the next outcome. A synchronous iterable is read in a thread, an asynchronous iterable
+        in the event loop.
 
         Args:
-            messages: What `rapidsmtp.Sender.send` takes, or an asynchronous iterable of it.
+            messages: The argument of `rapidsmtp.Sender.send`, or an asynchronous iterable of the
+                same elements.
 
         Yields:
-            One outcome for each element, INVALID for one that is none of these.
+            One outcome for each element. An element that is not a message has the outcome INVALID.
 
         Raises:
-            RelayError: The relay cannot be reached or will not have us; after the outcomes of
-                what was taken. What the iterable raises comes out the same way.
+            RelayError: The relay cannot be reached or rejected the session. It is raised after the
+                outcomes of the messages that were read.
             RuntimeError: The sender is closed.
+            Exception: The exception that the iterable raised. It is raised after the outcomes of
+                the messages that were read.
         """
         return self._outcomes(messages, "send")
 
     async def submit(self, message: Any) -> Outcome:
-        """Send one message, and wait for its outcome; waits too while the queue is full.
+        """Send one message and wait for its outcome.
 
-        Whoever is cancelled leaves the message to `close`, which tells what has become of it.
+        If the queue is full, this method first waits until the queue has capacity.
+
+        If the task is cancelled after the message was submitted, the message is still sent and
+        `close` reports its outcome.
 
         Args:
-            message: As an element of what `send` takes.
+            message: The message, of a type that `send` accepts.
+
+        Returns:
+            The outcome.
 
         Raises:
-            RelayError: The relay could not be reached a moment ago, or will not have us.
+            RelayError: The relay rejected the session, or could not be reached shortly before this
+                call.
             RuntimeError: The sender is closed.
         """
-        future = await self._submit(message)
-        return await self._mailbox().wait_for(future)
-
-    async def _submit(self, message: Any) -> "Future[Outcome]":
-        line = self._mailbox().line
-        future = None if line.locked() else self._sender._submit(message, wait=False)
-        if future is not None:
-            return future
-        try:
-            await line.acquire()  # the queue is full
-        except asyncio.CancelledError:
-            told = self._sender._not_attempted(message, "cancelled before there was room for it")
-            self._sender._set_aside(told)
-            raise
-        try:
-            return await self._submit_in_turn(message)
-        finally:
-            line.release()
-
-    def _mailbox(self) -> "Mailbox":
-        """That of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._last_mailbox is None or self._last_mailbox.loop is not loop:
-            self._last_mailbox = Mailbox(loop, self._sender._set_aside)
-        return self._last_mailbox
-
-    async def _submit_in_turn(self, message: Any) -> "Future[Outcome]":
-        waiting = in_thread(lambda: self._sender.submit(message))
-        try:
-            return await asyncio.wrap_future(waiting)
-        except asyncio.CancelledError:
-            waiting.add_done_callback(self._set_aside_later)
-            raise
-
-    def _set_aside_later(self, waiting: "Future[Future[Outcome]]") -> None:
-        if waiting.exception() is None:
-            waiting.result().add_done_callback(
-                lambda future: self._sender._set_aside([future.result()])
-            )
+        future = await self._core.submit(message)
+        return await self._core.outcome_queue().wait_for(future)
 
     async def send_all(self, messages: Iterable[Any] | AsyncIterable[Any]) -> Report:
-        """Send messages, and report when all are done.
+        """Send messages and return a report when all outcomes are known.
 
         Args:
             messages: As for `send`.
 
         Returns:
-            Counts, and the outcomes of those that were not accepted. A relay that will not have
-            us is its `error`.
+            The counts, and the outcomes of messages that were not accepted. If the relay cannot be
+            reached or rejects the session, the report's `error` is a RelayError.
 
         Raises:
-            Exception: What the iterable raises; its attribute `report` has the report so far.
+            Exception: The exception that the iterable raised. The exception's attribute `report`
+                covers the messages that were read before the exception.
             RuntimeError: The sender is closed.
         """
         outcomes = self._outcomes(messages, "send_all")
         async with contextlib.aclosing(outcomes):
             with collected() as report:
-                while told := await outcomes.batch():
-                    report.add(told)
+                while batch := await outcomes.batch():
+                    report.add(batch)
         return report
 
     def stats(self) -> Stats:
-        """What was done so far, and what is being done."""
-        return self._sender.stats()
+        """Return the counters of the sender."""
+        return self._core.sender.stats()
 
     async def close(self, timeout: float | None = None) -> Report:
-        """Take no more messages, wait for those that were taken, and end the connections.
+        """Accept no more messages, wait for the submitted messages and close the connections.
 
-        Whoever is cancelled in it leaves the closing to go on.
+        If the task is cancelled, closing continues in another thread.
 
         Args:
-            timeout: Seconds to wait. After them what was not begun is NOT_ATTEMPTED, and what is
-                under way is given a moment for its replies. None for no limit.
+            timeout: The time limit, in seconds; None for no limit. When it has passed, messages
+                whose sending has not started are NOT_ATTEMPTED. The sender waits a short time for
+                the replies to messages in flight.
 
         Returns:
-            What has become of the messages whose outcomes nobody took.
+            A report of the outcomes that the program has not received.
         """
-        for outcomes in list(self._open):
-            outcomes._sender_closes()
-        leaving = [asyncio.wrap_future(each) for each in self._leaving if not each.done()]
-        if leaving:  # what they have taken is to be sent, not to be given up
-            await asyncio.wait(leaving, timeout=timeout)
-        return await asyncio.wrap_future(in_thread(lambda: self._sender.close(timeout)))
+        return await self._core.close(timeout)
 
     async def __aenter__(self) -> "Sender":
         return self
@@ -204,78 +166,79 @@ class Sender:
         await self.close(None if kind in (None, GeneratorExit) else GRACE)
 
     def __repr__(self) -> str:
-        return f"<aio.{repr(self._sender)[1:]}"
+        return f"<aio.{repr(self._core.sender)[1:]}"
 
     def __reduce__(self) -> Any:
-        return self._sender.__reduce__()
+        return self._core.sender.__reduce__()
 
     def _outcomes(self, messages: Any, name: str) -> "Outcomes":
-        self._sender._check_open()
+        self._core.core.check_open()
         if not isinstance(messages, AsyncIterable):
             check_iterable(messages, name)
-        outcomes = Outcomes(self, messages)
-        self._open.add(outcomes)
-        return outcomes
-
-    def _left(self, work: "Future[None]") -> None:
-        """Nobody asks for what this thread would tell; it is about to end."""
-        self._leaving = [each for each in (*self._leaving, work) if not each.done()]
+        return Outcomes(self._core, messages)
 
 
 class Outcomes(AsyncIterator[Outcome]):
-    """What `Sender.send` gives: outcomes as they are known.
+    """The result of `Sender.send`: an asynchronous iterator that yields outcomes as they arrive.
 
-    Whoever lets go of it, by `break` say, stops the taking. Whoever is cancelled while waiting may
-    go on with it later.
+    When the iterator is deleted, for example after a `break`, the sender reads no more messages. If
+    a task is cancelled while it waits for an outcome, the program may continue the iteration later.
     """
 
-    def __init__(self, sender: Sender, messages: Any) -> None:
+    def __init__(self, sender: AsyncSenderCore, messages: Any) -> None:
         self._sender = sender
         self._messages = messages
         self._rest: Iterator[Outcome] = iter(())
-        self._source: Post | Stream | None = None
+        self._stream: ThreadStream | TaskStream | None = None
         self._is_over = self._is_closed = self._is_awaited = False
+        sender.call_before_close(self._leave_to_close)
 
     async def __anext__(self) -> Outcome:
         while True:
             for outcome in self._rest:
                 return outcome
-            told = await self.batch()
-            if not told:
+            batch = await self.batch()
+            if not batch:
                 raise StopAsyncIteration
-            self._rest = iter(told)
+            self._rest = iter(batch)
 
     async def batch(self) -> list[Outcome]:
-        """The outcomes that have become known since, at least one; none at the end.
+        """Wait for outcomes and return all that became known since the last call.
+
+        Returns:
+            One or more outcomes; an empty list after the last outcome.
 
         Raises:
-            Exception: What the sending ended with, once all outcomes were given.
+            Exception: The exception that ended the sending. It is raised after the last outcome.
         """
         if self._is_closed:
             raise RuntimeError("the sender is closed")
         if self._is_over:
             return []
-        if self._source is None:
-            kind = Stream if isinstance(self._messages, AsyncIterable) else Post
-            self._source = kind(self._sender, self._messages)
+        if self._stream is None:
+            kind = TaskStream if isinstance(self._messages, AsyncIterable) else ThreadStream
+            self._stream = kind(self._sender, self._messages)
         self._is_awaited = True
         try:
-            told = await self._source.next()
+            batch = await self._stream.next()
         finally:
             self._is_awaited = False
-        if told is not None:
-            return told
+        if batch is not None:
+            return batch
         self._stop()
-        if self._source.failure is not None:
-            raise self._source.failure
+        if self._stream.failure is not None:
+            raise self._stream.failure
         return []
 
     async def aclose(self) -> None:
-        """Take no more; `Sender.close` tells what becomes of what was taken."""
+        """Stop reading messages.
+
+        The messages that were read are sent, and `Sender.close` reports their outcomes.
+        """
         self._stop()
 
-    def _sender_closes(self) -> None:
-        """What nobody is waiting for is told by `Sender.close`."""
+    def _leave_to_close(self) -> None:
+        """Let `Sender.close` report the outcomes, unless a task is waiting for them."""
         if not self._is_awaited and not self._is_over:
             self._is_closed = True
             self._stop()
@@ -284,9 +247,9 @@ class Outcomes(AsyncIterator[Outcome]):
         if self._is_over:
             return
         self._is_over = True
-        self._sender._sender._set_aside(self._rest)
-        if self._source is not None:
-            self._source.stop()
+        self._sender.core.keep_for_close(self._rest)
+        if self._stream is not None:
+            self._stream.stop()
 
     def __del__(self) -> None:
         self._stop()

@@ -1,4 +1,9 @@
-"""The command `rapidsmtp`: one module for each of its commands."""
+"""The command `rapidsmtp`.
+
+`send`, `bench` and `demo` declare their options in modules named `arguments`, which import few
+other modules. The other modules of a command are imported when the command runs. So `--help` and
+errors in options are fast: the modules of `Sender` and `Template` are not loaded.
+"""
 
 import argparse
 import io
@@ -7,96 +12,127 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import rapidsmtp
-from rapidsmtp.cli import bench, demo, display, run, send, sink
-from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, USAGE, UsageError
+from rapidsmtp import _backend
+from rapidsmtp.cli import display, run, sink
+from rapidsmtp.cli.bench import arguments as bench_arguments
+from rapidsmtp.cli.send import arguments as send_arguments
+from rapidsmtp.cli.usage import (
+    INTERRUPTED,
+    NOT_ALL_ACCEPTED,
+    USAGE,
+    UsageError,
+    name_options,
+)
 from rapidsmtp.errors import RelayError
+
+_NO_COMMAND = "no command given; use send, demo, bench, run or sink (see rapidsmtp --help)"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other fault of the input is said."""
+    """A parser that reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("argument -", "-", 1)  # shows the option as the user typed it
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _VersionAction(argparse.Action):
+    """The action of `--version`. It builds the version text only when the option is given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(_version())
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The command line, without the program's name; `sys.argv` by default.
+        arguments: The command line without the program's name. None means `sys.argv[1:]`.
 
     Returns:
         The exit status.
     """
-    _open_standard_streams()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # no letter may keep the report from being told
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that the stream cannot encode is written as an escape, so that no report
+            # ends with an error.
             stream.reconfigure(errors="backslashreplace")
-    # What a script of the user's raises under `run` is the script's.
-    is_ours = True
+    runs_script = False
     try:
-        ours, theirs = run.split(sys.argv[1:] if arguments is None else arguments)
-        options = _parser().parse_args(ours, argparse.Namespace(for_script=theirs))
-        is_ours = options.command is not run.run
+        own, for_script = run.split(sys.argv[1:] if arguments is None else arguments)
+        options = _parser().parse_args(own, argparse.Namespace(for_script=for_script))
+        if options.command is None:
+            raise UsageError(_NO_COMMAND)
+        runs_script = options.command is run.run
         status: int = options.command(options)
-        if is_ours:
+        if not runs_script:
             sys.stdout.flush()
     except UsageError as error:
-        display.notice(str(error))
+        display.notice(name_options(str(error)))
         return USAGE
     except (RelayError, KeyboardInterrupt, OSError) as error:
-        if not is_ours:
+        if runs_script:  # the exception belongs to the script: Python prints its traceback
             raise
-        return _ended_by(error)
+        return _report_error(error)
     return status
 
 
-def _ended_by(error: BaseException) -> int:
-    """Say what has ended a command; the exit status."""
+def _report_error(error: BaseException) -> int:
+    """Print the error that ended a command, and return the exit status."""
     if isinstance(error, RelayError):
-        display.notice(str(error))
+        display.notice(name_options(str(error)))
         return USAGE
     if isinstance(error, KeyboardInterrupt):
-        # Before anything was sent: `send` and `demo` report what they have done by themselves.
+        # Ctrl-C was pressed before the sending started. During the sending, each command handles
+        # Ctrl-C itself.
         display.notice("interrupted")
         return INTERRUPTED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        display.notice(f"the report could not be written: {error.strerror or error}")
-    # Whoever read our output has seen enough; Python would complain once more at its exit.
+        display.notice(f"writing the report failed: {error.strerror or error}")
+    # Python flushes stdout when it exits. Without /dev/null as stdout, it would then report the
+    # same error again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return NOT_ALL_ACCEPTED
 
 
-def _open_standard_streams() -> None:
-    """A stream that was closed before we began is one that nobody reads, and nothing is in."""
-    sys.stdin = sys.stdin or _nothing("r")
-    sys.stdout = sys.stdout or _nothing("w")
-    sys.stderr = sys.stderr or _nothing("w")
+def _open_closed_streams() -> None:
+    """Open /dev/null as each standard stream that was closed when the process started."""
+    sys.stdin = sys.stdin or _null_stream("r")
+    sys.stdout = sys.stdout or _null_stream("w")
+    sys.stderr = sys.stderr or _null_stream("w")
 
 
-def _nothing(mode: str) -> TextIO:
+def _null_stream(mode: str) -> TextIO:
     return cast(TextIO, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def _version() -> str:
     return (
-        f"rapidsmtp {rapidsmtp.__version__} ({rapidsmtp.implementation} half), "
+        f"rapidsmtp {rapidsmtp.__version__} ({_backend.implementation} backend), "
         f"{platform.python_implementation()} {platform.python_version()}"
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="rapidsmtp",
-        description="Sends mail at the speed of the wire.",
-        epilog="Each command has a --help of its own, with an example.",
+        description="Send mail over SMTP, quickly.",
+        epilog="`rapidsmtp COMMAND --help` describes a command and shows an example.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (send, demo, bench, run, sink):
-        module.register(commands)
+    parser.add_argument(
+        "--version", action=_VersionAction, nargs=0, help="print the version and the backend"
+    )
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    send_arguments.register(commands)
+    bench_arguments.register_demo(commands)
+    bench_arguments.register_bench(commands)
+    run.register(commands)
+    sink.register(commands)
     return parser

@@ -1,8 +1,8 @@
-"""Progress and tables: rich on a terminal, plain lines everywhere else.
+"""Progress and tables: drawn by rich on a terminal, written as plain lines elsewhere.
 
-Progress goes to stderr, so that what a program reads from stdout is the result alone. rich obeys
-NO_COLOR itself; plain lines have no colour. Where stderr cannot be written the work goes on: what
-it brings is worth more than to be told how far it is.
+Progress is written to stderr, so stdout contains only the result. If the environment variable
+NO_COLOR is set, rich uses no colour. Plain lines never have colour. An error in writing progress is
+ignored, so that the sending continues.
 """
 
 import json
@@ -13,17 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
-# Often enough to see that it runs, seldom enough for a log.
+# The minimum interval between plain progress lines, in seconds. It is long, so that the lines do
+# not fill a log file.
 _SECONDS_BETWEEN_LINES = 10.0
-# A bar is told of what is done no more often: telling it takes longer than sending a message.
-_SECONDS_BETWEEN_STEPS = 0.05
+# The minimum interval between updates of a bar, in seconds. An update takes longer than sending a
+# message, so an update for each message would slow down the sending.
+_SECONDS_BETWEEN_UPDATES = 0.05
 
 
 class Progress(Protocol):
-    """Counts what is done."""
+    """A counter of finished items."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Add `count` finished items."""
 
 
 class _PlainProgress:
@@ -41,7 +43,15 @@ class _PlainProgress:
 
 @contextmanager
 def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
-    """Show a bar for each label, each up to `total`; they stay when all is done."""
+    """Show a progress bar for each label until the `with` block ends.
+
+    Args:
+        labels: The labels of the bars.
+        total: The number of items of each bar.
+
+    Yields:
+        One `Progress` for each label. The bars remain visible after the `with` block.
+    """
     if not _rich_on(sys.stderr):
         yield [_PlainProgress(label, total) for label in labels]
         return
@@ -66,7 +76,7 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
             self._done += count
             now = time.monotonic()
             if now >= self._next:
-                self._next = now + _SECONDS_BETWEEN_STEPS
+                self._next = now + _SECONDS_BETWEEN_UPDATES
                 self.show()
 
         def show(self) -> None:
@@ -83,13 +93,21 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
 
 
 def notice(text: str) -> None:
-    """Print one line to stderr, if it can be written."""
+    """Print one line to stderr, and ignore an error in writing."""
     with suppress(OSError):
         print(f"rapidsmtp: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; columns of figures are set to the right."""
+    """Print a table to stdout, with numbers aligned to the right.
+
+    A table without rows is not printed.
+
+    Args:
+        title: The line above the table.
+        head: The names of the columns. If all names are empty, the table has no head.
+        rows: The cells of each row.
+    """
     if not rows:
         return
     if not _rich_on(sys.stdout):
@@ -100,27 +118,30 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     from rich.text import Text
 
     shown = Table(title=title, title_justify="left", show_header=any(head))
-    for name, figures in zip(head, _figures(rows), strict=True):
+    for name, numeric in zip(head, _numeric_columns(rows), strict=True):
         shown.add_column(
-            name, justify="right" if figures else "left", overflow="fold", no_wrap=figures
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
         )
     for row in rows:
-        # Text, because a reply of a server is no markup of ours.
+        # Cells are converted to `Text`, because rich would interpret a str as markup. A cell may
+        # contain a server's reply.
         shown.add_row(*map(Text, row))
     Console().print(shown)
 
 
 def as_json(value: Any) -> str:
-    """Write a value in one line, in letters that stdout can write.
+    """Return a value as one line of JSON that stdout can encode.
 
-    What is not in its encoding would come out as an escape that JSON does not know.
+    If stdout is not UTF-8, all characters that are not ASCII become JSON escapes. Without this
+    conversion, the error handler `backslashreplace` of stdout would write escapes that are invalid
+    in JSON.
     """
     encoding = (sys.stdout.encoding or "").lower().replace("_", "-")
     return json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
 
 
 def printable(text: str) -> str:
-    """Make one line that a terminal shows; it would obey escapes out of a file or a reply."""
+    """Replace control characters with spaces, so that no escape sequence reaches a terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -128,17 +149,17 @@ def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
     print(title)
     lines = [head, *rows] if any(head) else rows
     widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
-    figures = _figures(rows)
+    numeric = _numeric_columns(rows)
     for line in lines:
         cells = [
             cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, figures, strict=True)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
         ]
         print("  " + "  ".join(cells).rstrip())
 
 
-def _figures(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Of each column, whether all its cells are figures, or a dash in the place of one."""
+def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Return a bool for each column: whether every cell is a number or "-" (a missing number)."""
     columns = zip(*rows, strict=True)
     return [all(re.fullmatch(r"[\d.,]+|-", cell) for cell in column) for column in columns]
 

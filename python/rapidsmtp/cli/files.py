@@ -1,4 +1,8 @@
-"""The files that commands write: never one that they read, never a reason to stop sending."""
+"""The output files of commands.
+
+A command refuses to write to a file that it also reads. If writing a file fails during the sending,
+the sending continues.
+"""
 
 import argparse
 import contextlib
@@ -23,74 +27,87 @@ _READ = (
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """Refuse to write to a file that is read, or to one for two purposes.
+    """Raise an exception if an output file is also named by another option.
+
+    Args:
+        options: The options of `send`.
 
     Raises:
-        UsageError: Somebody wants that.
+        UsageError: An output file is also named by another option.
     """
     known: list[tuple[str, str]] = []
     for name in (*_READ, *_WRITTEN):
         for path in _paths(name, getattr(options, name, None)):
-            for other, theirs in known if name in _WRITTEN else []:
-                if _is_same(path, theirs):
-                    both = f"{_option(name)} and {_option(other)}"
-                    raise UsageError(f"{both} are the same file: {path}")
+            for other_name, other_path in known if name in _WRITTEN else []:
+                if _is_same(path, other_path):
+                    options_text = f"{option(name)} and {option(other_name)}"
+                    raise UsageError(f"{options_text} name the same file, {path}; use another file")
             known.append((name, path))
 
 
-def opened(path: str) -> TextIO:
-    """Open a file to write to; what it holds stays until it is `emptied`.
+def open_for_writing(path: str, name: str) -> TextIO:
+    """Open a file for writing, without removing its content. `truncate` removes the content.
+
+    Args:
+        path: The path of the file.
+        name: The option that names the file, as the user typed it.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The file cannot be opened for writing.
     """
     try:
         return Path(path).open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{name} {path}: {error.strerror}") from None
 
 
-def emptied(file: TextIO) -> TextIO:
-    """Take out what a file held before."""
-    with contextlib.suppress(OSError):  # a pipe, or a terminal
+def truncate(file: TextIO) -> TextIO:
+    """Remove the previous content of a file, and return the file."""
+    with contextlib.suppress(OSError):  # a pipe or a terminal has no previous content
         file.truncate(0)
     return file
 
 
-class Trace:
+def option(name: str) -> str:
+    """Return the option for an attribute name, such as "--dry-run" for "dry_run"."""
+    return f"--{name.replace('_', '-')}"
+
+
+class TraceFile:
     """The file of `--trace`.
 
     Args:
-        path: Its path. What it holds stays until `begin`.
+        path: The path of the file. The constructor opens the file, and `begin` removes its previous
+            content.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The file cannot be written.
     """
 
     def __init__(self, path: str) -> None:
-        self._path, self._fault = path, ""
-        self._file = opened(path)
+        self._path, self._error = path, ""
+        self._file = open_for_writing(path, "--trace")
 
     def begin(self) -> None:
-        """Empty it."""
-        emptied(self._file)
+        """Remove the previous content of the file."""
+        truncate(self._file)
 
     def __call__(self, line: str) -> None:
-        """Write a line, as long as that is possible."""
-        if not self._fault:
+        """Write a line. If an earlier write failed, do nothing."""
+        if not self._error:
             try:
                 self._file.write(f"{line}\n")
             except OSError as error:
-                self._fault = error.strerror or str(error)
+                self._error = error.strerror or str(error)
 
     def close(self) -> None:
-        """Close it, and say so if it is not complete."""
+        """Close the file, and print a notice if lines are missing."""
         try:
             self._file.close()
-        except OSError as fault:
-            self._fault = self._fault or fault.strerror or str(fault)
-        if self._fault:
-            display.notice(f"{self._path} is not complete: {self._fault}")
+        except OSError as error:
+            self._error = self._error or error.strerror or str(error)
+        if self._error:
+            display.notice(f"--trace {self._path} is incomplete: {self._error}")
 
 
 def _paths(name: str, value: str | list[str] | None) -> list[str]:
@@ -98,12 +115,11 @@ def _paths(name: str, value: str | list[str] | None) -> list[str]:
     return [each.partition("=")[2] for each in paths] if name == "inline" else paths
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _is_same(path: str, other: str) -> bool:
-    """Whether two names are of one file; a device is as many files as one likes."""
+    """Return whether two paths name the same regular file.
+
+    The result is false for devices and pipes, because two options may name the same one.
+    """
     if Path(path).exists() and not Path(path).is_file():
         return False
     try:

@@ -1,7 +1,6 @@
-"""`rapidsmtp run`: somebody's program, unchanged, with our classes in place of smtplib's."""
+"""`rapidsmtp run`: run an unchanged program with rapidsmtp's classes instead of smtplib's."""
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,48 +14,67 @@ def register(commands: Commands) -> None:
     parser = add_command(
         commands,
         "run",
-        "run a script or module with rapidsmtp in place of smtplib",
+        "run a script or module with rapidsmtp instead of smtplib",
         "rapidsmtp run newsletter.py --dry-run\n  rapidsmtp run -m mypackage.mailing",
     )
-    parser.add_argument("--verify", action="store_true", help="TLS verifies certificates")
-    parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module")
-    parser.add_argument("script", metavar="SCRIPT")
-    # Only for the help: `split` has taken them away.
-    parser.add_argument("none", nargs=argparse.REMAINDER, metavar="...")
+    parser.add_argument(
+        "--verify", action="store_true", help="verify TLS certificates; smtplib does not"
+    )
+    parser.add_argument(
+        "-m", dest="module", action="store_true", help="SCRIPT is the name of a module"
+    )
+    parser.add_argument("script", metavar="SCRIPT", help="a Python file or a directory")
+    # argparse never receives the script's arguments, because `split` removes them. This argument
+    # only adds a line to the help text.
+    parser.add_argument(
+        "none", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script"
+    )
     parser.set_defaults(command=run)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take away what belongs to the script: argparse would keep a `--` of it for itself.
+    """Separate the arguments of rapidsmtp from the arguments of the script.
+
+    argparse is not used for this, because it would remove a `--` from the arguments of the script.
 
     Args:
-        arguments: The command line, of whichever command.
+        arguments: The command line, without the program's name. It may contain any command.
 
     Returns:
-        What is for us, and what stands behind the script's name.
+        The arguments up to the script's name, and the arguments after this name. For a command
+        other than `run`, the second list is empty.
     """
-    ours = list(arguments)
-    if ours[:1] != ["run"]:
-        return ours, []
+    own = list(arguments)
+    if own[:1] != ["run"]:
+        return own, []
     end = 1
-    while end < len(ours) and ours[end].startswith("-") and ours[end] != "--":
+    while end < len(own) and own[end].startswith("-") and own[end] != "--":
         end += 1
-    end += ours[end : end + 1] == ["--"]
-    return ours[: end + 1], ours[end + 1 :]
+    end += own[end : end + 1] == ["--"]
+    return own[: end + 1], own[end + 1 :]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it as Python itself would: `sys.argv`, `sys.path[0]`, `__main__`, and its exit."""
+    """Run the script as `python SCRIPT` would run it.
+
+    `sys.argv`, `sys.path[0]` and `__main__` have the values that they would have without `rapidsmtp
+    run`. Exceptions of the script are not caught.
+
+    Raises:
+        UsageError: The script or module does not exist.
+    """
+    import runpy  # imported here, because --help does not need it
+
     script: str = options.script
     if not options.module and not Path(script).exists():
         raise UsageError(f"{script}: no such file")
     if not options.module and Path(script).is_dir() and not Path(script, "__main__.py").exists():
-        raise UsageError(f"{script}: a folder without __main__.py")
+        raise UsageError(f"{script}: a directory without __main__.py cannot be run")
     rapidsmtp.install(verify=options.verify)
     sys.argv = [script, *options.for_script]
     if options.module:
         sys.path[0] = str(Path.cwd())
-        _find(script)
+        _check_exists(script)
         runpy.run_module(script, run_name="__main__", alter_sys=True)
     else:
         sys.path[0] = str(Path(script).resolve().parent)
@@ -64,8 +82,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find(module: str) -> None:
-    """Tell a module that does not exist from one that fails while it runs."""
+def _check_exists(module: str) -> None:
+    """Raise UsageError if a module does not exist.
+
+    After this check, an ImportError comes from the module's own code.
+    """
     from importlib.util import find_spec
 
     try:

@@ -1,4 +1,4 @@
-"""`rapidsmtp sink`: a server that takes everything, in the foreground."""
+"""`rapidsmtp sink`: run an SMTP server that accepts every message, in the foreground."""
 
 import argparse
 import signal
@@ -6,8 +6,9 @@ import sys
 import threading
 from typing import Any
 
-import rapidsmtp
-from rapidsmtp.cli.usage import Commands, UsageError, add_command
+from rapidsmtp import _backend
+from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
 
 
 def register(commands: Commands) -> None:
@@ -15,25 +16,56 @@ def register(commands: Commands) -> None:
     parser = add_command(
         commands,
         "sink",
-        "run an SMTP server that accepts mail and throws it away",
+        "run an SMTP server that accepts and discards mail",
         "rapidsmtp sink --port 2525 --latency 0.02",
     )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--path", help="a unix socket instead (LMTP)")
-    parser.add_argument("--lmtp", action="store_true", help="speak LMTP")
-    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument(
-        "--extensions", metavar="A,B", help='the EHLO lines, such as "PIPELINING,SIZE 1000000"'
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default 127.0.0.1)",
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--port",
+        type=shared.port,
+        default=0,
+        metavar="N",
+        help="port to listen on (default 0: a free port)",
+    )
+    parser.add_argument(
+        "--path",
+        metavar="PATH",
+        help="Unix socket to listen on instead of --host and --port; uses LMTP",
+    )
+    parser.add_argument("--lmtp", action="store_true", help="use LMTP instead of SMTP")
+    parser.add_argument(
+        "--latency",
+        type=shared.duration,
+        default=0.0,
+        metavar="TIME",
+        help="simulated delay of every byte in each direction, such as 0.02 or 20ms",
+    )
+    parser.add_argument(
+        "--extensions",
+        metavar="A,B",
+        help='EHLO keywords of the server, such as "PIPELINING,SIZE 1000000"',
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="server threads (default 1)"
+    )
     parser.set_defaults(command=sink)
 
 
 def sink(options: argparse.Namespace) -> int:
-    """Print the URL, serve until Ctrl-C, print the counts."""
-    if rapidsmtp.implementation != "rust":
-        raise UsageError("the sink needs the compiled half, which is not installed or not chosen")
+    """Print the URL, serve until Ctrl-C or SIGTERM, and print the server's counts.
+
+    Raises:
+        UsageError: The server cannot be started.
+    """
+    if _backend.implementation != "rust":
+        raise UsageError(
+            "the sink needs the compiled backend, but the pure-Python backend is in use"
+        )
     from rapidsmtp.testing import Sink
 
     arguments: dict[str, Any] = {
@@ -46,22 +78,26 @@ def sink(options: argparse.Namespace) -> int:
     extensions = options.extensions
     names = None if extensions is None else [name.strip() for name in extensions.split(",") if name]
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    previous_handler = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
         server = Sink(names, options.latency, store=False, threads=options.threads, **arguments)
         with server:
             print(server.url, flush=True)
             try:
-                # In steps, because a wait without an end takes no signal on every system.
+                # The wait has a time limit, because signals do not interrupt a wait without one on
+                # some systems.
                 while not stopped.wait(0.5):
                     pass
             except KeyboardInterrupt:
                 print(file=sys.stderr)
             print(server.counts, flush=True)
     except (OSError, OverflowError, ValueError) as error:
-        raise UsageError(f"no sink: {_words(error)}") from None
+        raise UsageError(f"cannot start the sink: {_reason(error)}") from None
+    finally:
+        if previous_handler is not None:
+            signal.signal(signal.SIGTERM, previous_handler)
     return 0
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -1,29 +1,35 @@
-"""What the commands share: their exit status, the one exception for whatever the user can put
-right, and how a command is registered.
-"""
+"""Exit statuses, usage errors, and functions for the command-line parser."""
 
 import argparse
 from typing import TypeAlias
 
 NOT_ALL_ACCEPTED = 1
+"""Some messages were not accepted, or a report could not be written."""
 USAGE = 2
-"""Usage, bad input or a relay that would not have us: one line on stderr, and nothing was sent."""
+"""Wrong usage, invalid input, or a relay that rejected the session. Nothing was sent."""
 INTERRUPTED = 130
-"""What shells give for Ctrl-C: 128 and the number of SIGINT."""
+"""Ctrl-C ended the command. Shells use the same status: 128 plus the number of SIGINT."""
 
-_MOST = 2**31 - 1
+_MAXIMUM = 2**31 - 1
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class UsageError(Exception):
-    """Bad usage or bad input, in one line; nothing was sent."""
+    """Wrong usage or bad input, described in one line. Nothing was sent."""
 
 
 def add_command(
     commands: Commands, name: str, summary: str, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command whose help ends with an example."""
+    """Add a command to the main parser. The help text of the command ends with an example.
+
+    Args:
+        commands: The subparsers of the main parser.
+        name: The command's name.
+        summary: One line that describes the command, without a full stop.
+        example: One or more command lines.
+    """
     return commands.add_parser(
         name,
         help=summary,
@@ -34,14 +40,23 @@ def add_command(
     )
 
 
+def name_options(text: str) -> str:
+    """Replace each name of a Python parameter in an error text with the command-line option."""
+    return text.replace("allow_plaintext_auth", "--allow-plaintext-auth")
+
+
 def positive(text: str) -> int:
-    """A whole number above zero, for argparse."""
+    """Parse a whole number from 1 to `_MAXIMUM`, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not a number from 1 to `_MAXIMUM`.
+    """
     try:
         number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    if number > _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is above {_MOST}")
+        raise argparse.ArgumentTypeError(f"{text} is too small: the minimum is 1")
+    if number > _MAXIMUM:
+        raise argparse.ArgumentTypeError(f"{text} is too large: the maximum is {_MAXIMUM}")
     return number

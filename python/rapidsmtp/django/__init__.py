@@ -1,11 +1,11 @@
-"""Django's mail over `Sender`: `EMAIL_BACKEND = "rapidsmtp.django.EmailBackend"`.
+"""A Django mail backend that uses `Sender`: `EMAIL_BACKEND = "rapidsmtp.django.EmailBackend"`.
 
-The backend is Django's own SMTP backend as far as settings, arguments and addresses go, in
-whichever version is installed. What it does with the messages is `Sender`'s: connections are kept
-between requests, and a refusal is the matter of one message.
+Settings, arguments and addresses work as in the SMTP backend of the installed Django version. A
+`Sender` sends the messages. So connections stay open between requests, and the other messages are
+sent even if one message is refused.
 
-Options of `Sender` stand in `MAILERS[...]["OPTIONS"]` (Django 6.1 and later), in the setting
-`RAPIDSMTP`, a dict (without `MAILERS`), or in the arguments of `get_connection`.
+Options of `Sender` are set in `MAILERS[...]["OPTIONS"]` (Django 6.1 and later), in the dict
+`RAPIDSMTP` of the settings (without `MAILERS`), or in the arguments of `get_connection`.
 """
 
 from rapidsmtp.django.backend import EmailBackend as EmailBackend

@@ -1,4 +1,4 @@
-"""The backend: Django's settings in, `Sender`'s arguments out."""
+"""The mail backend. It converts Django's settings to the arguments of a `Sender`."""
 
 import dataclasses
 import ipaddress
@@ -12,12 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends import smtp
 from django.core.signals import setting_changed
 
+from rapidsmtp._models.settings import TLS, Backoff, Timeouts
 from rapidsmtp.django import senders
-from rapidsmtp.django.delivering import Delivery
-from rapidsmtp.settings import TLS, Backoff, Timeouts
+from rapidsmtp.django.delivering import BackendDelivery
 
-# Arguments of `Sender`, and what its URL has as `auth=`. What the relay may have taken is never
-# sent again: there is no `on_unknown`.
+# The options of this backend: arguments of `Sender`, and the option `auth=` of its URL.
+# `on_unknown` is not an option, because this backend never sends a message again that the relay may
+# have accepted.
 _OPTIONS = frozenset(
     (
         "allow_plaintext_auth",
@@ -41,30 +42,33 @@ _OPTIONS = frozenset(
 
 _OBJECTS = {"tls": TLS, "timeouts": Timeouts, "backoff": Backoff}
 
-# Django's timeout is one for everything; QUIT is given no longer than this, in seconds.
-_LONGEST_QUIT = 5.0
+# The maximum time limit for QUIT, in seconds. Django has a single timeout for all steps. For QUIT
+# it may be too long, because the messages are already sent.
+_MAX_QUIT = 5.0
 
 
-class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # untyped
-    """A Django mail backend that sends through the process's `Sender` for its configuration.
+class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # Django is untyped
+    """A Django mail backend that uses a `Sender`.
+
+    All backends of a process with the same configuration share one `Sender`.
 
     Args:
-        arguments: Those of Django's SMTP backend, in its order.
-        keywords: The same by name, and the options of `Sender`: connections, rate, pipelining,
-            window, max_attempts (1 unless given: like Django's own, a refusal for now is told at
-            once), max_recipients, max_messages_per_connection, backoff, timeouts, tls, auth,
-            allow_plaintext_auth, local_hostname, source_address, queue_size, trace.
+        arguments: The arguments of Django's SMTP backend, in the same order.
+        keywords: The same arguments by name, and these options of `Sender`: connections, rate,
+            pipelining, window, max_attempts, max_recipients, max_messages_per_connection, backoff,
+            timeouts, tls, auth, allow_plaintext_auth, local_hostname, source_address, queue_size,
+            trace. The default of max_attempts is 1, so that the backend reports a temporary refusal
+            at once. Django's own backend also does this.
 
     Raises:
-        django.core.exceptions.ImproperlyConfigured: There is no such option, or it would log in
-            over clear text.
-        ValueError: Both kinds of TLS are asked for.
+        django.core.exceptions.ImproperlyConfigured: An option is unknown, or the password would
+            be sent in clear text.
+        ValueError: Both `use_tls` and `use_ssl` are set.
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         options = {name: keywords.pop(name) for name in _OPTIONS & keywords.keys()}
-        # Django 6.1 takes a backend that is made without an alias for one that a project makes
-        # by itself, and warns of that.
+        # Without the argument `alias`, Django 6.1 would print a warning.
         keywords.setdefault("alias", None)
         super().__init__(*arguments, **keywords)
         self.alias: str | None = getattr(self, "alias", None)
@@ -81,45 +85,49 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # u
         self._check_login()
 
     def open(self) -> bool:
-        """Begin a run of messages. Nothing is connected before there is something to send.
+        """Open the backend. The connection to the relay is opened later, for the first message.
 
         Returns:
-            Whether it was not open before.
+            Whether the backend was closed before.
         """
         was_open, self._is_open = self._is_open, True
         return not was_open
 
     def close(self) -> None:
-        """End a run of messages. The connections are the process's, and others may use them."""
+        """Close the backend. The connections stay open for other backends of the process."""
         self._is_open = False
 
     def send_messages(self, email_messages: Iterable[Any]) -> int:
-        """Send messages; the others go out even where one cannot.
+        """Send messages.
+
+        If a message is not sent, the other messages are sent nevertheless.
 
         Args:
             email_messages: Objects of `django.core.mail.EmailMessage`.
 
         Returns:
-            How many were accepted for at least one recipient.
+            The number of messages that were accepted for at least one recipient.
 
         Raises:
-            smtplib.SMTPException: The first message that was not sent, in their order, as
-                smtplib would tell it; `RelayError` if the relay cannot be reached. Not with
-                `fail_silently`. The exception has two attributes more: `sent`, the number, and
-                `outcomes`, those that were not accepted for all of their recipients.
-            Exception: What composing that message raised, with `fail_silently` too.
+            smtplib.SMTPException: At least one message was not sent. The exception is the one that
+                smtplib would raise for the first such message. It is a `RelayError` if the relay
+                cannot be reached. With `fail_silently`, it is not raised. It has two additional
+                attributes: `sent` is the number of sent messages, and `outcomes` has the outcomes
+                of messages that were not accepted for all of their recipients.
+            Exception: The first message that was not sent could not be composed. This exception is
+                also raised with `fail_silently`.
             django.core.exceptions.ImproperlyConfigured: A setting is wrong.
         """
-        delivery = Delivery(self, email_messages or ())
+        delivery = BackendDelivery(self, email_messages or ())
         if delivery.has_messages():
             with self._borrow() as sender:
                 delivery.send(sender)
         delivery.raise_first(silently=self.fail_silently)
         return delivery.sent
 
-    def _borrow(self) -> senders.Kept:
+    def _borrow(self) -> senders.SharedSender:
         try:
-            return senders.borrow(self._sender_settings(), self._age_of_files())
+            return senders.borrow(self._sender_settings(), self._file_versions())
         except (TypeError, ValueError) as error:
             raise self._misconfigured(str(error)) from error
 
@@ -146,8 +154,11 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # u
             )
         return options
 
-    def _age_of_files(self) -> Hashable:
-        """What changes when a certificate is replaced where it lies."""
+    def _file_versions(self) -> Hashable:
+        """Return a value that changes when a certificate file is replaced.
+
+        Backends share a `Sender` only if this value is equal, so a new certificate is used at once.
+        """
         tls = self._options.get("tls", TLS())
         files = (tls.ca_file, tls.certificate, tls.key, self.ssl_certfile, self.ssl_keyfile)
         paths = [each for each in files if each and not isinstance(each, bytes)]
@@ -157,7 +168,10 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # u
         return bool(self.username and self.password)
 
     def _is_loopback(self) -> bool:
-        """Whether nothing leaves this machine, so that nobody listens."""
+        """Return whether the relay is on this machine.
+
+        If so, the password does not pass through a network, and a login without TLS is allowed.
+        """
         if self.host == "localhost":
             return True
         try:
@@ -186,15 +200,18 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # u
         return InvalidMailer(problem, alias=self.alias)
 
 
+EmailBackend.__module__ = "rapidsmtp.django"
+
+
 def _timeouts(seconds: float) -> Timeouts:
     limits = dict.fromkeys(Timeouts().by_name(), float(seconds))
     kept = Timeouts()
-    limits.update(quit=min(seconds, _LONGEST_QUIT), idle=kept.idle, age=kept.age)
+    limits.update(quit=min(seconds, _MAX_QUIT), idle=kept.idle, age=kept.age)
     return Timeouts(**limits)
 
 
 def _settings_changed(*, setting: str, **_: Any) -> None:
-    """In tests: what `override_settings` has made goes with it."""
+    """Close all senders when a test changes a mail setting with `override_settings`."""
     if setting.startswith("EMAIL_") or setting in ("MAILERS", "RAPIDSMTP"):
         senders.close_all()
 

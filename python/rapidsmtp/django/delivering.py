@@ -1,7 +1,8 @@
-"""One call of `send_messages`: what was sent, what was not, and what is said about it.
+"""The implementation of `EmailBackend.send_messages`: sending, and reporting the outcomes.
 
-Django stops at the first failure and forgets the rest. Here every message has its fate, told by
-the signal `outcome_known`; afterwards the first failure is raised, as Django would have done.
+Django's own backend stops at the first failure. This backend continues after a failure. Every
+message gets an outcome, and the signal `outcome_known` reports each outcome. After the last
+outcome, the backend raises the exception of the first failure, as Django's own backend does.
 """
 
 import smtplib
@@ -11,32 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 from django.dispatch import Signal
 
+from rapidsmtp._bulk.sender import Sender
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.django.rendering import rendered
 from rapidsmtp.errors import RelayError, line_of
-from rapidsmtp.message import Message
-from rapidsmtp.outcome import Outcome, Status
-from rapidsmtp.sender import Sender
 
 if TYPE_CHECKING:
     from rapidsmtp.django.backend import EmailBackend
 
 outcome_known = Signal()
-"""Sent when the fate of a message is known, by the class of its backend, with `backend`, `message`
-(Django's) and `outcome`; in the thread that sends. A receiver that fails stops nothing."""
+"""The signal that is sent for each message when its outcome is known.
 
-# Replies to AUTH that are about the credentials (RFC 4954 section 6).
-_OF_CREDENTIALS = (534, 535, 538)
+The `sender` of the signal is the class of the backend. The other arguments are `backend`, `message`
+(Django's message) and `outcome`. Receivers run in the thread that sends the messages. Django logs
+an exception of a receiver, and sending continues.
+"""
+
+# The codes of replies to AUTH that concern the credentials (RFC 4954 section 6).
+_CREDENTIAL_CODES = (534, 535, 538)
 
 
-class Delivery:
-    """Messages on their way.
+class BackendDelivery:
+    """The messages of one call of `EmailBackend.send_messages`.
 
     Args:
-        backend: Whose they are.
-        messages: Django's messages; those without recipients are passed over.
+        backend: The backend.
+        messages: Django's messages. Messages without recipients are skipped.
 
     Attributes:
-        sent: How many were accepted for a recipient at least.
+        sent: The number of messages that were accepted for at least one recipient.
     """
 
     def __init__(self, backend: "EmailBackend", messages: Iterable[Any]) -> None:
@@ -49,34 +54,37 @@ class Delivery:
         self._ready: list[Message] = []
 
     def has_messages(self) -> bool:
-        """Compose the first messages; False where there is none to send."""
+        """Compose the first two messages. Return False if there is no message to send."""
         self._ready = list(islice(self._rendered(), 2))
         return bool(self._ready)
 
     def send(self, sender: Sender) -> None:
-        """Send all of them; the others are composed while the first are under way."""
-        # A list needs no thread that looks after it, and most calls are for a single message.
+        """Send all messages. Later messages are composed while earlier messages are sent."""
+        # A single message is passed as a list, because `Sender.send` needs no extra thread for a
+        # list. Most calls have a single message.
         single = len(self._ready) == 1
         try:
             for outcome in sender.send(
                 self._ready if single else chain(self._ready, self._rendered())
             ):
-                self._told(outcome)
+                self._report(outcome)
         except RelayError as error:
-            self._stopped(error)
+            self._stop(error)
 
     def raise_first(self, silently: bool) -> None:
-        """Raise what the first message that was not sent has met, if any.
+        """Raise the exception of the first message that was not sent. Return if all were sent.
 
         Args:
-            silently: Only what composing a message has raised.
+            silently: Whether to ignore exceptions from sending. Exceptions from composing a message
+                are always raised.
         """
         for _, error in sorted(self._failures.items()):
             if silently and isinstance(error, smtplib.SMTPException):
                 continue
-            told: Any = error  # any exception takes two more attributes
-            told.sent = self.sent
-            told.outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]
+            # The classes do not declare these attributes, but every exception accepts them.
+            raised: Any = error
+            raised.sent = self.sent
+            raised.outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]
             raise error
 
     def _rendered(self) -> Iterator[Message]:
@@ -87,11 +95,11 @@ class Delivery:
             except Exception as error:
                 reason = line_of(error)
                 self._failures[index] = error
-                self._told(Outcome(index, None, Status.INVALID, phase="build", reason=reason))
+                self._report(Outcome(index, None, Status.INVALID, phase="build", reason=reason))
             else:
                 yield ready
 
-    def _told(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome) -> None:
         message = self._pending.pop(outcome.tag)
         if _is_sent(outcome):
             self.sent += 1
@@ -103,21 +111,21 @@ class Delivery:
             sender=type(self._backend), backend=self._backend, message=message, outcome=outcome
         )
 
-    def _stopped(self, error: RelayError) -> None:
-        """The relay will not have us: that is what the messages have met which were not sent."""
+    def _stop(self, error: RelayError) -> None:
+        """Report all remaining messages as not attempted, because of a `RelayError`."""
         self._pending.update(self._messages)
         for index in list(self._pending):
-            self._told(
+            self._report(
                 Outcome(index, None, Status.NOT_ATTEMPTED, phase="connect", reason=str(error))
             )
-        met = _as_smtplib(error)
+        raised = _as_smtplib(error)
         for index, outcome in self._outcomes.items():
             if outcome.status is Status.NOT_ATTEMPTED:
-                self._failures[index] = met
+                self._failures[index] = raised
 
 
 def _is_sent(outcome: Outcome) -> bool:
-    """As smtplib has it: a message is sent if anybody gets it."""
+    """Return whether the message was accepted for at least one recipient, as in smtplib."""
     if outcome.status is not Status.PARTIAL:
         return outcome.status is Status.ACCEPTED
     return any(each.status is Status.ACCEPTED for each in outcome.recipients.values())
@@ -132,8 +140,8 @@ def _error_of(outcome: Outcome) -> Exception:
 
 
 def _as_smtplib(error: RelayError) -> Exception:
-    """What `login` raises, where it is about the credentials."""
-    if error.reply is None or error.reply[0] not in _OF_CREDENTIALS:
+    """Return an SMTPAuthenticationError if the relay refused the credentials, else `error`."""
+    if error.reply is None or error.reply[0] not in _CREDENTIAL_CODES:
         return error
     refused = smtplib.SMTPAuthenticationError(*error.reply)
     refused.__cause__ = error

@@ -1,10 +1,10 @@
-"""The policy by which Django composes here: email's `SMTP`, and sooner.
+"""The email policy for composing Django's messages: `email.policy.SMTP` with a cache.
 
-`email.headerregistry` makes a class for each field of each message and parses each value anew,
-which is most of what composing a message takes from Django 6.0 on. But From, Content-Type and
-their like are the same in message after message, and header objects never change: here each class
-is made once, and a recurring value is parsed once. The objects are of the same classes as email's,
-and are written in the same octets.
+`email.headerregistry` creates a new class for each header field of each message, and parses each
+value again. From Django 6.0 on, this takes most of the time to compose a message. But fields such
+as From and Content-Type have the same value in many messages, and header objects are immutable. So
+this module creates each class once and parses a recurring value once. The header objects have the
+same base classes as the header objects of `email`, and give the same bytes.
 """
 
 import email.policy
@@ -23,17 +23,16 @@ _RECURRING = frozenset(
         "sender",
     )
 )
-"""Fields that many messages have alike, by their names in lower case."""
+"""Fields that often have the same value in many messages, by their names in lower case."""
 
-_LONGEST = 200
-"""Characters of a value that is remembered, so that what is remembered stays small."""
+_MAX_LENGTH = 200
+"""The maximum length of a cached value, in characters. Longer values are parsed each time."""
 
 
-class _Fields(HeaderRegistry):
-    """The fields of another registry, which may yet be told of new classes."""
+class _CachingRegistry(HeaderRegistry):
+    """A registry that uses the classes of another registry, also those registered later."""
 
     def __init__(self, original: HeaderRegistry) -> None:
-        # Its own dictionary: what is registered there later holds here as well.
         self.registry = original.registry
         self.base_class = original.base_class
         self.default_class = original.default_class
@@ -43,7 +42,7 @@ class _Fields(HeaderRegistry):
 
     def __call__(self, name: str, value: Any) -> Any:
         kind = self[name]
-        if type(value) is str and len(value) <= _LONGEST and name.lower() in _RECURRING:
+        if type(value) is str and len(value) <= _MAX_LENGTH and name.lower() in _RECURRING:
             return _field(kind, name, value)
         return kind(name, value)
 
@@ -59,12 +58,12 @@ def _field(kind: Any, name: str, value: str) -> Any:
 
 
 def policy() -> "email.policy.EmailPolicy[Any]":
-    """What to compose by: `email.policy.SMTP` itself where somebody has changed its registry."""
-    return _quick(email.policy.SMTP)
+    """Return the caching policy, or `email.policy.SMTP` itself if its factory was replaced."""
+    return _caching(email.policy.SMTP)
 
 
 @functools.lru_cache(maxsize=1)
-def _quick(smtp: "email.policy.EmailPolicy[Any]") -> "email.policy.EmailPolicy[Any]":
+def _caching(smtp: "email.policy.EmailPolicy[Any]") -> "email.policy.EmailPolicy[Any]":
     if type(smtp.header_factory) is not HeaderRegistry:
         return smtp
-    return smtp.clone(header_factory=_Fields(smtp.header_factory))
+    return smtp.clone(header_factory=_CachingRegistry(smtp.header_factory))

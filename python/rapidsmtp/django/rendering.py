@@ -1,8 +1,9 @@
-"""Django's messages, made into what a sender takes.
+"""Conversion of Django's messages to `Message` objects.
 
-Django composes the message and judges the addresses, in each version its own way; here is only
-what comes after: the bytes, written by `to_bytes`, which are those of `as_bytes`, and the bare
-addresses of the envelope (RFC 5321 section 4.1.2).
+Django itself composes the message and validates the addresses. Its functions for this differ
+between versions. This module converts the composed message to bytes with `to_bytes`. The function
+`to_bytes` gives the same bytes as `as_bytes`, but faster. This module also extracts the addresses
+of the envelope (RFC 5321 section 4.1.2).
 """
 
 import functools
@@ -12,34 +13,35 @@ from typing import Any
 from django.conf import settings
 from django.core.mail.backends import smtp
 
+from rapidsmtp._compose.to_bytes import to_bytes
+from rapidsmtp._models.message import Message
 from rapidsmtp.django import fields
-from rapidsmtp.flatten import to_bytes
-from rapidsmtp.message import Message
 
 _COMPOSES_BY_POLICY = hasattr(smtp.EmailBackend, "prep_address")
-"""From 6.0 on Django composes with email's modern interface, and its backend judges addresses."""
+"""Whether Django is 6.0 or later: it composes with `email.policy` and has `prep_address`."""
 
 _WRITERS = ("email.message", "django.core.mail.message")
-"""Where `as_bytes` is defined, if it does what `to_bytes` does."""
+"""The modules whose `as_bytes` gives the same bytes as `to_bytes`."""
 
-# An address of which there can be no two readings, with a name or without. Django's parser takes
-# 30 to 60 microseconds for it; labels above 63 octets are left for it to refuse.
+# Matches an unambiguous address, with or without a display name. A match replaces a call of
+# Django's parser, which takes 30 to 60 microseconds. Domain labels above 63 bytes do not match, so
+# they reach Django's parser, which refuses them.
 _MAILBOX = r"([\w+-]+(?:\.[\w+-]+)*@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*)"
 _PLAIN = re.compile(rf"{_MAILBOX}|(?:\w+(?: \w+)* )?<{_MAILBOX}>", re.ASCII)
 
 
 def rendered(message: Any, backend: Any, tag: object) -> Message:
-    """Compose a message, and read its envelope.
+    """Compose a message and extract its envelope.
 
     Args:
         message: A `django.core.mail.EmailMessage`.
-        backend: A Django SMTP backend, which judges addresses.
-        tag: For the outcome.
+        backend: A Django SMTP backend, which validates addresses.
+        tag: The tag of the message.
 
     Raises:
-        ValueError: A header or an address is wrong, or would smuggle a line in; Django's
-            `BadHeaderError` is one.
-        Exception: What else composing the message raises.
+        ValueError: A header or an address is invalid, or contains a line break; Django's
+            `BadHeaderError` is a `ValueError`.
+        Exception: Any other exception from composing the message.
     """
     charset = message.encoding or settings.DEFAULT_CHARSET
     sender = address_of(message.from_email, backend, charset)
@@ -48,15 +50,15 @@ def rendered(message: Any, backend: Any, tag: object) -> Message:
 
 
 def address_of(written: Any, backend: Any, charset: str) -> str:
-    """The bare address of a mailbox; its domain in A-labels (RFC 5890).
+    """Return the address of a mailbox, with its domain in A-labels (RFC 5890).
 
     Args:
-        written: The mailbox, with a display name or without.
+        written: The mailbox, with or without a display name.
         backend: A Django SMTP backend.
-        charset: What older Djangos would write a display name in.
+        charset: The charset for encoding the display name. Only Django below 6.0 uses it.
 
     Raises:
-        ValueError: It is no mailbox, or its local part is not ASCII.
+        ValueError: `written` is not a mailbox, or its local part is not ASCII.
     """
     plain = _PLAIN.fullmatch(written) if type(written) is str else None
     if plain is not None:
@@ -68,7 +70,8 @@ def address_of(written: Any, backend: Any, charset: str) -> str:
     address: str = sanitize_address(written, charset)
     if address.endswith(">"):
         address = address[address.rindex("<") + 1 : -1]
-    # Django below 6.0 makes an encoded word of such a local part: somebody else's mailbox, if any.
+    # Django below 6.0 converts a non-ASCII local part to an encoded word. The result is the address
+    # of another mailbox, so it is refused here.
     if "=?" in address and "=?" not in str(written):
         raise ValueError(f"Invalid address {written!r}: local-part contains non-ASCII characters")
     return address
@@ -83,12 +86,13 @@ def _content(message: Any) -> bytes:
         line_ends = {"linesep": "\r\n"}
     if type(composed).as_bytes.__module__ in _WRITERS:
         return to_bytes(composed, policy=_policy(composed.policy))
-    # A class of the project's own, which may write a signed message, or one that was stored.
+    # The message's class has its own `as_bytes`, which may return a signed or a stored message.
+    # Only this method can give the bytes.
     written: bytes = composed.as_bytes(**line_ends)
     return written
 
 
 @functools.lru_cache(maxsize=8)
 def _policy(policy: Any) -> Any:
-    """A policy, but that `From ` at the start of a line stays as it is."""
+    """Return a copy of the policy that does not change `From ` at a line start to `>From `."""
     return policy.clone(mangle_from_=False)

@@ -1,8 +1,8 @@
-"""The senders of a process: one for each configuration, kept from one request to the next.
+"""The senders of a process: one for each configuration, kept for later web requests.
 
-A sender keeps its connections, so the second request that sends mail finds one open. The settings
-may change under it (rotated credentials, `override_settings`): another configuration has another
-sender, and one that is not wanted any more is closed as soon as nobody sends through it.
+Each sender keeps its connections open, so that later web requests can use them. If the settings
+change (rotated credentials, `override_settings`), the new configuration gets a new sender, and the
+old sender is closed as soon as no thread sends through it.
 """
 
 import os
@@ -11,21 +11,24 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from rapidsmtp.sender import Sender
+from rapidsmtp._bulk.sender import Sender
 
-MOST = 8
-"""Configurations that are kept; a project has one or two, and tests have many."""
+MAX_SENDERS = 8
+"""The maximum number of senders. Above it, the least recently used sender is removed.
+
+A project usually has one or two configurations.
+"""
 
 
-class Kept:
-    """A sender that is lent: `with` counts who is sending through it."""
+class SharedSender:
+    """A context manager that returns a shared sender and counts the threads that use it."""
 
-    __slots__ = ("sender", "unwanted", "users")
+    __slots__ = ("is_retired", "sender", "users")
 
     def __init__(self, sender: Sender) -> None:
         self.sender: Sender = sender
         self.users: int = 0
-        self.unwanted: bool = False
+        self.is_retired: bool = False
 
     def __enter__(self) -> Sender:
         return self.sender
@@ -33,62 +36,68 @@ class Kept:
     def __exit__(self, *_: object) -> None:
         with _lock:
             self.users -= 1
-            if self.unwanted:
-                _give_up([self])
+            if self.is_retired:
+                _retire([self])
 
 
-_kept: OrderedDict[Hashable, Kept] = OrderedDict()
+_senders: OrderedDict[Hashable, SharedSender] = OrderedDict()
 _lock = threading.Lock()
 
 
-def borrow(settings: Mapping[str, Any], version: Hashable = None) -> Kept:
-    """Lend the sender of a configuration; it is made when it is first asked for.
+def borrow(settings: Mapping[str, Any], version: Hashable = None) -> SharedSender:
+    """Return the sender of a configuration. The first call creates the sender.
 
     Args:
         settings: The arguments of `Sender`.
-        version: What else tells this configuration from others, such as the age of its files.
+        version: A value that distinguishes configurations with equal settings. For example, the
+            settings name certificate files by their paths, and `version` contains the times at
+            which the files were changed.
 
     Returns:
-        A context manager that has to be entered, and gives the sender.
+        A context manager that the caller must enter to get the sender.
 
     Raises:
-        TypeError: A setting has the wrong type, or cannot be compared.
+        TypeError: A setting has the wrong type, or it is not hashable, so it cannot identify a
+            sender.
         ValueError: A setting is wrong.
         OSError: A certificate cannot be read.
     """
     key = (version, *sorted(settings.items()))
     with _lock:
-        kept = _kept.get(key)
-        if kept is None:
-            kept = _kept[key] = Kept(Sender(**settings))
-        _kept.move_to_end(key)
-        kept.users += 1
-        _give_up([_kept.popitem(last=False)[1] for _ in range(len(_kept) - MOST)])
-    return kept
+        shared = _senders.get(key)
+        if shared is None:
+            shared = _senders[key] = SharedSender(Sender(**settings))
+        _senders.move_to_end(key)
+        shared.users += 1
+        _retire([_senders.popitem(last=False)[1] for _ in range(len(_senders) - MAX_SENDERS)])
+    return shared
 
 
 def close_all() -> None:
-    """Let go of all senders: each is closed once nobody sends through it."""
+    """Remove all senders. Each sender is closed as soon as no thread uses it."""
     with _lock:
-        unwanted = list(_kept.values())
-        _kept.clear()
-        _give_up(unwanted)
+        retired = list(_senders.values())
+        _senders.clear()
+        _retire(retired)
 
 
-def _give_up(unwanted: list[Kept]) -> None:
-    for kept in unwanted:
-        kept.unwanted = True
-        if kept.users <= 0:
-            # A relay may take seconds to answer QUIT, and the lock is held.
-            threading.Thread(target=kept.sender.close, name="rapidsmtp ending", daemon=True).start()
+def _retire(retired: list[SharedSender]) -> None:
+    for shared in retired:
+        shared.is_retired = True
+        if shared.users <= 0:
+            # Close the sender in another thread. This thread holds the lock, and the reply to QUIT
+            # may take seconds.
+            close = shared.sender.close
+            threading.Thread(target=close, name="rapidsmtp ending", daemon=True).start()
 
 
 def _after_fork_in_child() -> None:
-    """The threads that held the lock or a sender are not here; senders begin anew themselves."""
+    """Reset the lock and the counts, because the parent's threads do not exist in the child."""
     global _lock
     _lock = threading.Lock()
-    for kept in _kept.values():
-        kept.users = 0
+    # The senders remain usable, because each `Sender` resets itself after a fork.
+    for shared in _senders.values():
+        shared.users = 0
 
 
 if hasattr(os, "register_at_fork"):

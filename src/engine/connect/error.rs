@@ -1,4 +1,4 @@
-//! Why there is no connection, in one line.
+//! Failures to connect, with a text of one line.
 
 use std::error::Error;
 use std::fmt;
@@ -8,71 +8,74 @@ use std::time::Duration;
 
 use super::Target;
 
-/// What kind of failure it was.
+/// The kind of a failure to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectFault {
-    /// The name does not resolve.
+pub enum ConnectErrorKind {
+    /// The host name does not resolve.
     Name,
-    /// Nobody listens there.
+    /// The host refused the connection, because no process listens on the port.
     Refused,
-    /// The time limit passed.
+    /// The connection was not made within the time limit.
     TimedOut,
-    /// There is no way there.
+    /// There is no route to the host.
     Unreachable,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 /// A failure to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectError {
-    fault: ConnectFault,
+    kind: ConnectErrorKind,
     text: String,
 }
 
 impl ConnectError {
-    /// The kind.
+    /// The kind of the failure.
     #[must_use]
-    pub fn fault(&self) -> ConnectFault {
-        self.fault
+    pub fn kind(&self) -> ConnectErrorKind {
+        self.kind
     }
 
-    /// A name, be it of the target or of the source, that does not resolve.
+    /// Creates the error for a host name (of the relay or of the source address) that does not
+    /// resolve.
     pub(super) fn name(target: &Target, host: &str, error: &io::Error) -> Self {
-        let text = plain(error);
-        // The standard library puts this in front of what the resolver says.
+        let text = system_text(error);
+        // The standard library adds this prefix to the text of the resolver. It is removed, because
+        // the error text below states the same.
         let cause = text
             .strip_prefix("failed to lookup address information: ")
             .unwrap_or(&text);
         Self {
-            fault: ConnectFault::Name,
+            kind: ConnectErrorKind::Name,
             text: format!("cannot connect to {target}: {host:?} does not resolve: {cause}"),
         }
     }
 
-    /// The time limit passed.
-    pub(super) fn late(target: &Target, limit: Duration, failure: Option<&Failure>) -> Self {
+    /// Creates the error for a connection that was not made within the time limit. `failure` is the
+    /// most informative failure of an attempt before the end of the time limit.
+    pub(super) fn late(target: &Target, limit: Duration, failure: Option<&ConnectFailure>) -> Self {
         let limit = limit.as_secs_f64();
         let mut text = format!("cannot connect to {target}: timed out after {limit} s");
         if let Some(failure) = failure {
             text = format!("{text} ({failure})");
         }
         Self {
-            fault: ConnectFault::TimedOut,
+            kind: ConnectErrorKind::TimedOut,
             text,
         }
     }
 
-    /// All attempts failed.
-    pub(super) fn failed(target: &Target, failure: Option<&Failure>) -> Self {
+    /// Creates the error after all attempts failed.
+    pub(super) fn failed(target: &Target, failure: Option<&ConnectFailure>) -> Self {
         let Some(failure) = failure else {
             return Self {
-                fault: ConnectFault::Other,
+                kind: ConnectErrorKind::Other,
                 text: format!("cannot connect to {target}"),
             };
         };
         Self {
-            fault: failure.fault(),
+            kind: failure.kind(),
             text: format!("cannot connect to {target}: {failure}"),
         }
     }
@@ -86,14 +89,14 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// One attempt that failed.
+/// A failed attempt at one address.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct ConnectFailure {
     address: Option<SocketAddr>,
     error: io::Error,
 }
 
-impl Failure {
+impl ConnectFailure {
     pub(super) fn new(address: SocketAddr, error: io::Error) -> Self {
         Self {
             address: Some(address),
@@ -101,38 +104,36 @@ impl Failure {
         }
     }
 
-    /// Takes the place of one that tells no more than this one: a family without a route says
-    /// little about the relay, a refusal much.
-    pub(super) fn note(self, noted: &mut Option<Self>) {
-        if noted
-            .as_ref()
-            .is_none_or(|noted| noted.telling() <= self.telling())
-        {
-            *noted = Some(self);
+    /// Stores this failure in `kept`, unless `kept` holds a more informative failure. A missing
+    /// route may only mean that this host has no IPv6. A refusal is more informative, because it
+    /// comes from the host of the relay.
+    pub(super) fn keep_in(self, kept: &mut Option<Self>) {
+        if kept.as_ref().is_none_or(|kept| kept.rank() <= self.rank()) {
+            *kept = Some(self);
         }
     }
 
-    fn fault(&self) -> ConnectFault {
+    fn kind(&self) -> ConnectErrorKind {
         match self.error.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectFault::Refused,
-            io::ErrorKind::TimedOut => ConnectFault::TimedOut,
+            io::ErrorKind::ConnectionRefused => ConnectErrorKind::Refused,
+            io::ErrorKind::TimedOut => ConnectErrorKind::TimedOut,
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown => ConnectFault::Unreachable,
-            _ => ConnectFault::Other,
+            | io::ErrorKind::NetworkDown => ConnectErrorKind::Unreachable,
+            _ => ConnectErrorKind::Other,
         }
     }
 
-    fn telling(&self) -> u8 {
-        match self.fault() {
-            ConnectFault::Unreachable => 0,
-            ConnectFault::TimedOut => 1,
+    fn rank(&self) -> u8 {
+        match self.kind() {
+            ConnectErrorKind::Unreachable => 0,
+            ConnectErrorKind::TimedOut => 1,
             _ => 2,
         }
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ConnectFailure {
     fn from(error: io::Error) -> Self {
         Self {
             address: None,
@@ -141,9 +142,9 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = plain(&self.error);
+        let cause = system_text(&self.error);
         match self.address {
             Some(address) => write!(formatter, "{cause} ({address})"),
             None => formatter.write_str(&cause),
@@ -151,11 +152,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The words of the system without its number for them.
-fn plain(error: &io::Error) -> String {
+/// Returns the text of a system error without the error number.
+pub(in super::super) fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
+        Some((plain, _)) => plain.to_owned(),
         None => text,
     }
 }

@@ -1,4 +1,5 @@
-//! Ways to a relay that are open, closed, dead or not there; over loopback alone.
+//! Tests of connecting to addresses that accept, refuse, do not respond or do not exist. Only the
+//! loopback interface is used.
 
 use std::net::{IpAddr, TcpListener};
 use std::time::Instant;
@@ -7,7 +8,7 @@ use socket2::{Domain, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::engine::rehearsal::run;
+use crate::engine::test_support::run;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,7 +36,8 @@ fn listener(host: &str) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address where nobody listens, and nobody else can while this lives.
+/// Returns an address on which no process listens, and the bound socket. No other process can use
+/// the address while the socket exists.
 fn closed() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -44,7 +46,8 @@ fn closed() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
-/// IPv6, where this machine has it.
+/// Returns the loopback address of IPv6 if this machine has one; otherwise the loopback address of
+/// IPv4.
 fn preferably_ipv6() -> IpAddr {
     match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
         Ok(_) => Ipv6Addr::LOCALHOST.into(),
@@ -52,7 +55,7 @@ fn preferably_ipv6() -> IpAddr {
     }
 }
 
-/// An address that answers nothing: its queue is full.
+/// An address that does not respond, because the queue of its listener is full.
 struct Dead {
     address: SocketAddr,
     _listener: socket2::Socket,
@@ -73,7 +76,8 @@ impl Dead {
         let queue = (0..4).map(|_| {
             let client = socket2::Socket::new(domain, Type::STREAM, None).unwrap();
             client.set_nonblocking(true).unwrap();
-            // It is under way, and nobody takes it.
+            // The listener never accepts this connection, so the connection stays in the queue and
+            // keeps the queue full.
             let _ = client.connect(&address.into());
             client
         });
@@ -90,7 +94,7 @@ fn error(target: &Target, settings: &ConnectSettings) -> ConnectError {
 }
 
 #[test]
-fn over_tcp_without_delay() {
+fn a_tcp_connection_has_no_delay() {
     let (_listener, address) = listener("127.0.0.1");
     for host in ["127.0.0.1", "localhost"] {
         run(async {
@@ -107,7 +111,7 @@ fn over_tcp_without_delay() {
 }
 
 #[test]
-fn over_ipv6_in_brackets_or_bare() {
+fn an_ipv6_address_may_be_in_brackets() {
     if preferably_ipv6().is_ipv4() {
         return;
     }
@@ -120,10 +124,10 @@ fn over_ipv6_in_brackets_or_bare() {
 }
 
 #[test]
-fn refused() {
+fn a_refused_connection_is_reported() {
     let (_reserved, address) = closed();
     let error = error(&target(address), &within(LIMIT));
-    assert_eq!(error.fault(), ConnectFault::Refused);
+    assert_eq!(error.kind(), ConnectErrorKind::Refused);
     assert_eq!(
         error.to_string(),
         format!("cannot connect to {address}: Connection refused ({address})")
@@ -131,9 +135,9 @@ fn refused() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve() {
+fn a_name_that_does_not_resolve_is_reported() {
     let error = error(&Target::Tcp("name.invalid".to_owned(), 25), &within(LIMIT));
-    assert_eq!(error.fault(), ConnectFault::Name);
+    assert_eq!(error.kind(), ConnectErrorKind::Name);
     let text = error.to_string();
     let begin = "cannot connect to name.invalid:25: \"name.invalid\" does not resolve: ";
     assert!(
@@ -144,11 +148,11 @@ fn a_name_that_does_not_resolve() {
 }
 
 #[test]
-fn dead_until_the_limit() {
+fn an_address_without_response_times_out() {
     let dead = Dead::new(Ipv4Addr::LOCALHOST.into());
     let begin = Instant::now();
     let error = error(&target(dead.address), &within(Duration::from_millis(500)));
-    assert_eq!(error.fault(), ConnectFault::TimedOut);
+    assert_eq!(error.kind(), ConnectErrorKind::TimedOut);
     assert_eq!(
         error.to_string(),
         format!("cannot connect to {}: timed out after 0.5 s", dead.address)
@@ -157,20 +161,20 @@ fn dead_until_the_limit() {
 }
 
 #[test]
-fn the_second_address_while_the_first_is_dead() {
+fn the_second_address_is_tried_while_the_first_does_not_respond() {
     let dead = Dead::new(preferably_ipv6());
     let (_listener, alive) = listener("127.0.0.1");
     let begin = Instant::now();
     let mut failure = None;
     let stream = run(race(vec![dead.address, alive], None, &mut failure)).unwrap();
     assert_eq!(stream.peer_addr().unwrap(), alive);
-    let taken = begin.elapsed();
-    assert!(taken >= STAGGER && taken < 4 * STAGGER, "{taken:?}");
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= STAGGER && elapsed < 4 * STAGGER, "{elapsed:?}");
     assert!(failure.is_none());
 }
 
 #[test]
-fn the_second_address_at_once_when_the_first_is_closed() {
+fn the_second_address_is_tried_at_once_after_a_refusal() {
     let (_listener, alive) = listener("127.0.0.1");
     let begin = Instant::now();
     let mut failure = None;
@@ -185,7 +189,7 @@ fn the_second_address_at_once_when_the_first_is_closed() {
 }
 
 #[test]
-fn what_failed_before_the_limit_is_told() {
+fn a_timeout_reports_an_earlier_failure() {
     let dead = Dead::new(Ipv4Addr::LOCALHOST.into());
     let (_reserved, closed) = closed();
     let mut failure = None;
@@ -205,27 +209,27 @@ fn what_failed_before_the_limit_is_told() {
 }
 
 #[test]
-fn a_refusal_tells_more_than_a_missing_route() {
+fn a_refusal_is_more_informative_than_a_missing_route() {
     let (_reserved, address) = closed();
-    let refused = || Failure::new(address, io::ErrorKind::ConnectionRefused.into());
-    let unreachable = || Failure::new(address, io::ErrorKind::HostUnreachable.into());
+    let refused = || ConnectFailure::new(address, io::ErrorKind::ConnectionRefused.into());
+    let unreachable = || ConnectFailure::new(address, io::ErrorKind::HostUnreachable.into());
     for order in [[refused(), unreachable()], [unreachable(), refused()]] {
-        let mut noted = None;
+        let mut kept = None;
         for failure in order {
-            failure.note(&mut noted);
+            failure.keep_in(&mut kept);
         }
         let target = target(address);
-        let error = ConnectError::failed(&target, noted.as_ref());
-        assert_eq!(error.fault(), ConnectFault::Refused);
+        let error = ConnectError::failed(&target, kept.as_ref());
+        assert_eq!(error.kind(), ConnectErrorKind::Refused);
     }
-    let mut noted = None;
-    unreachable().note(&mut noted);
-    let error = ConnectError::failed(&target(address), noted.as_ref());
-    assert_eq!(error.fault(), ConnectFault::Unreachable);
+    let mut kept = None;
+    unreachable().keep_in(&mut kept);
+    let error = ConnectError::failed(&target(address), kept.as_ref());
+    assert_eq!(error.kind(), ConnectErrorKind::Unreachable);
 }
 
 #[test]
-fn families_in_turn() {
+fn address_families_alternate() {
     let parse = |addresses: &str| -> Vec<SocketAddr> {
         let addresses = addresses.split(' ').map(|address| address.parse().unwrap());
         addresses.collect()
@@ -241,12 +245,13 @@ fn families_in_turn() {
     assert_eq!(interleave(Vec::new()), []);
 }
 
-// Elsewhere than on Linux, 127.0.0.1 is all of the loopback network.
+// The test uses 127.0.0.2 as the source address. Only on Linux, this address belongs to the
+// loopback interface by default.
 #[cfg(target_os = "linux")]
 #[test]
-fn from_a_source_address() {
+fn a_source_address_is_used() {
     let (listener, address) = listener("127.0.0.1");
-    // It was free a moment ago.
+    // `closed` has just released this port, so the port is probably free.
     let port = closed().1.port();
     for (settings, expected, port) in [
         (from("127.0.0.2", 0), "127.0.0.2", None),
@@ -259,22 +264,22 @@ fn from_a_source_address() {
         assert!(port.is_none_or(|port| port == from.port()));
     }
     let wrong = error(&target(address), &from("::1", 0));
-    assert_eq!(wrong.fault(), ConnectFault::Unreachable);
+    assert_eq!(wrong.kind(), ConnectErrorKind::Unreachable);
     let unknown = error(&target(address), &from("name.invalid", 0));
-    assert_eq!(unknown.fault(), ConnectFault::Name);
+    assert_eq!(unknown.kind(), ConnectErrorKind::Name);
     assert!(
         unknown
             .to_string()
             .contains("\"name.invalid\" does not resolve")
     );
-    // An address that is not of this machine.
+    // 192.0.2.1 is not an address of this machine, so a socket cannot be bound to it.
     let strange = error(&target(address), &from("192.0.2.1", 0));
-    assert_eq!(strange.fault(), ConnectFault::Other);
+    assert_eq!(strange.kind(), ConnectErrorKind::Other);
 }
 
 #[cfg(unix)]
 #[test]
-fn over_a_unix_socket() {
+fn a_unix_socket_is_connected() {
     let path = std::env::temp_dir().join(format!("connect-{}", std::process::id()));
     let target = Target::Unix(path.clone());
     assert_eq!(target.to_string(), path.display().to_string());
@@ -290,18 +295,18 @@ fn over_a_unix_socket() {
         socket.quick_ack();
     });
     assert_eq!(
-        error(&target, &within(LIMIT)).fault(),
-        ConnectFault::Refused
+        error(&target, &within(LIMIT)).kind(),
+        ConnectErrorKind::Refused
     );
     std::fs::remove_file(&path).unwrap();
     let gone = error(&target, &within(LIMIT));
-    assert_eq!(gone.fault(), ConnectFault::Other);
+    assert_eq!(gone.kind(), ConnectErrorKind::Other);
     assert!(gone.to_string().contains("No such file"), "{gone}");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn quick_ack_is_on_when_asked_for() {
+fn quick_ack_is_set() {
     let (listener, address) = listener("127.0.0.1");
     run(async {
         let socket = connect(&target(address), &within(LIMIT)).await.unwrap();

@@ -1,4 +1,4 @@
-//! How a connection begins: TCP, TLS, and the end of both where nobody needs it any more.
+//! The start of a connection: TCP and TLS. It is cancelled when the connection is no longer needed.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::super::connect::connect;
-use super::super::pool::{Failure, FailureKind, Pool};
+use super::super::failure::{ConnectionFailure, FailureKind};
+use super::super::pool::Pool;
 use super::super::tls::TlsError;
 use super::super::transport::Transport;
 use super::trace;
 
-/// None where it is not needed any more.
-pub(super) async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, Failure> {
+/// Connects to the relay. With implicit TLS (RFC 8314 3.3), this includes the TLS handshake.
+/// Returns `None` if the connection is no longer needed.
+pub(super) async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, ConnectionFailure> {
     let settings = &pool.settings;
     #[cfg(test)]
-    super::super::rehearsal::panic_at(settings, "open");
+    super::super::test_support::panic_at(settings, "open");
     let connecting = connect(&settings.target, &settings.connect);
     let Some(connected) = unless_done(pool, Duration::ZERO, connecting).await else {
         return Ok(None);
     };
-    let socket = connected.map_err(|error| Failure {
-        text: error.to_string(),
-        reply: None,
-        kind: FailureKind::Unreachable,
+    let socket = connected.map_err(|error| {
+        ConnectionFailure::without_reply(error.to_string(), FailureKind::Unreachable)
     })?;
     trace(pool, number, [format!("connected to {}", settings.target)]);
     let transport = Transport::new(socket);
@@ -36,7 +36,8 @@ pub(super) async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, 
     }
 }
 
-/// What the work brings, unless `grace` has passed since nobody needed it any more.
+/// Runs a future while a message needs the connection, and for the time `grace` after that. Returns
+/// `None` if the future has not finished by then.
 async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut done = pin!(async {
@@ -45,6 +46,7 @@ async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output =
         }
         sleep(grace).await;
     });
+    // `work` is polled first, so that a finished connection is never discarded.
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => done.as_mut().poll(context).map(|()| None),
@@ -52,32 +54,37 @@ async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output =
     .await
 }
 
-/// None where it is not needed any more: a handshake cannot be told to end, but it has an answer
-/// soon, behind which a goodbye can be said.
+/// Performs a TLS handshake. Returns `None` if the connection is no longer needed. RFC 5321
+/// 4.1.1.10: a client sends QUIT before it closes a connection. QUIT cannot be sent during a
+/// handshake. So the handshake may continue for the time limit of QUIT after the connection is no
+/// longer needed.
 pub(super) async fn secure(
     pool: &Pool,
     transport: Transport,
-) -> Result<Option<Transport>, Failure> {
+) -> Result<Option<Transport>, ConnectionFailure> {
     let settings = &pool.settings;
     let secured = transport.secure(&settings.tls, &settings.host);
-    let limited = timeout(settings.timeouts.tls, secured);
+    let limit = settings.timeouts.tls;
+    let limited = timeout(limit, secured);
     let Some(ended) = unless_done(pool, settings.timeouts.quit, limited).await else {
         return Ok(None);
     };
     match ended {
         Ok(Ok(transport)) => Ok(Some(transport)),
-        Ok(Err(error)) => Err(Failure {
-            text: error.to_string(),
-            reply: None,
-            kind: match error {
-                TlsError::Failed { .. } => FailureKind::Passing,
-                TlsError::Untrusted { .. } | TlsError::Settings(_) => FailureKind::ForGood,
-            },
-        }),
-        Err(_) => Err(Failure {
-            text: format!("no TLS with {} in time", settings.target),
-            reply: None,
-            kind: FailureKind::Passing,
-        }),
+        Ok(Err(error)) => {
+            let kind = match error {
+                TlsError::Failed { .. } => FailureKind::Temporary,
+                // The next attempt would also fail, because it would use the same certificate and
+                // the same settings.
+                TlsError::Untrusted { .. } | TlsError::Settings(_) => FailureKind::Permanent,
+            };
+            Err(ConnectionFailure::without_reply(error.to_string(), kind))
+        }
+        Err(_) => {
+            let (relay, seconds) = (&settings.target, limit.as_secs_f64());
+            let text = format!("TLS with {relay} failed: timed out after {seconds} s");
+            let kind = FailureKind::Temporary;
+            Err(ConnectionFailure::without_reply(text, kind))
+        }
     }
 }

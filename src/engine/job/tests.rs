@@ -1,8 +1,8 @@
-//! What settles a message, and what is tried again.
+//! Tests of the recipients that an attempt finishes, and of the recipients that are retried.
 
 use super::*;
 
-const POLICY: Policy = Policy {
+const POLICY: RetryPolicy = RetryPolicy {
     max_attempts: 2,
     backoff: Backoff {
         base: 1.0,
@@ -13,17 +13,17 @@ const POLICY: Policy = Policy {
     used: true,
 };
 
-fn begun(recipients: &[&str]) -> Job {
+fn started(recipients: &[&str]) -> Job {
     let mut job = Job::new(Message {
-        channel: 1,
+        outbox: 1,
         token: 2,
         sender: "<s@a>".into(),
         recipients: recipients.iter().map(|path| (*path).into()).collect(),
         mail_options: Vec::new(),
         rcpt_options: Vec::new(),
-        content: Content::given(b"hello"),
+        content: Content::from_bytes(b"hello"),
         size: 5,
-        ahead: None,
+        permit: None,
     });
     job.begin(Instant::now(), 100, None);
     job
@@ -37,32 +37,42 @@ fn reply(line: &str) -> Arc<Reply> {
     })
 }
 
-fn refused(line: &str) -> Word {
-    Word::Refused(Phase::Rcpt, reply(line))
+fn accepted() -> RecipientOutcome {
+    RecipientOutcome::accepted(reply("250 ok"))
 }
 
-fn settle(job: Job, words: Vec<Word>, policy: &Policy) -> (Next, Vec<Advice>) {
-    let fate = Fate::Words { words, reply: None };
-    job.settle(fate, Instant::now(), || 1.0, policy)
+fn refused(line: &str) -> RecipientOutcome {
+    RecipientOutcome::refused(Phase::Rcpt, reply(line))
 }
 
-fn statuses(next: Next) -> Vec<Status> {
+fn settle(
+    job: Job,
+    outcomes: Vec<RecipientOutcome>,
+    policy: &RetryPolicy,
+) -> (NextStep, Vec<PoolAction>) {
+    let outcome = MessageOutcome {
+        recipients: RecipientOutcomes::Each(outcomes),
+        reply: None,
+    };
+    job.settle(outcome, Instant::now(), || 1.0, policy)
+}
+
+fn statuses(next: NextStep) -> Vec<Status> {
     match next {
-        Next::Decided(decided) => match decided.results {
-            Results::Each(each) => each.iter().map(|result| result.status).collect(),
-            Results::Same(result) => vec![result.status],
+        NextStep::Finished(finished) => match finished.outcome.recipients {
+            RecipientOutcomes::Each(each) => each.iter().map(|outcome| outcome.status).collect(),
+            RecipientOutcomes::Same(outcome) => vec![outcome.status],
         },
-        _ => panic!("not decided"),
+        _ => panic!("not finished"),
     }
 }
 
 #[test]
-fn only_the_deferred_are_tried_again() {
-    let accepted = Word::Accepted(reply("250 ok"));
-    let words = vec![accepted.clone(), refused("450 later"), refused("550 no")];
-    let (next, advice) = settle(begun(&["<a@b>", "<c@d>", "<e@f>"]), words, &POLICY);
-    assert_eq!(advice, []);
-    let Next::Later(mut job, delay) = next else {
+fn only_deferred_recipients_are_retried() {
+    let outcomes = vec![accepted(), refused("450 later"), refused("550 no")];
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    assert_eq!(actions, []);
+    let NextStep::RetryLater(mut job, delay) = next else {
         panic!("not later")
     };
     assert_eq!(delay, Duration::from_secs(1));
@@ -76,15 +86,15 @@ fn only_the_deferred_are_tried_again() {
 }
 
 #[test]
-fn too_many_recipients_go_in_a_transaction_of_their_own() {
-    let words = vec![
-        Word::Accepted(reply("250 ok")),
+fn recipients_beyond_the_limit_are_sent_in_another_transaction() {
+    let outcomes = vec![
+        accepted(),
         refused("452 4.5.3 too many"),
         refused("452 4.2.2 mailbox full"),
     ];
-    let (next, advice) = settle(begun(&["<a@b>", "<c@d>", "<e@f>"]), words, &POLICY);
-    assert_eq!(advice, [Advice::Recipients(1)]);
-    let Next::Now(mut job) = next else {
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    assert_eq!(actions, [PoolAction::LimitRecipients(1)]);
+    let NextStep::RetryNow(mut job) = next else {
         panic!("not now")
     };
     job.begin(Instant::now(), 100, None);
@@ -93,63 +103,62 @@ fn too_many_recipients_go_in_a_transaction_of_their_own() {
 
 #[test]
 fn a_full_mailbox_is_no_limit_of_recipients() {
-    let accepted = Word::Accepted(reply("250 ok"));
-    let words = vec![accepted.clone(), refused("452 mailbox full"), accepted];
-    let (next, advice) = settle(begun(&["<a@b>", "<c@d>", "<e@f>"]), words, &POLICY);
-    assert_eq!(advice, []);
-    assert!(matches!(next, Next::Now(_)));
+    let outcomes = vec![accepted(), refused("452 mailbox full"), accepted()];
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    assert_eq!(actions, []);
+    assert!(matches!(next, NextStep::RetryNow(_)));
 }
 
 #[test]
-fn a_connection_that_carried_nothing_is_not_full() {
-    let unused = Policy {
+fn a_connection_that_carried_no_message_is_not_full() {
+    let unused = RetryPolicy {
         used: false,
         ..POLICY
     };
     let too_many = |code: &str| {
         let reply = reply(&format!("{code} too many messages"));
-        vec![Word::Refused(Phase::Mail, reply)]
+        vec![RecipientOutcome::refused(Phase::Mail, reply)]
     };
-    let (next, advice) = settle(begun(&["<a@b>"]), too_many("550"), &unused);
-    assert_eq!((statuses(next), advice), (vec![Status::Refused], vec![]));
-    let (_, advice) = settle(begun(&["<a@b>"]), too_many("450"), &unused);
-    assert_eq!(advice, [Advice::Slower]);
+    let (next, actions) = settle(started(&["<a@b>"]), too_many("550"), &unused);
+    assert_eq!((statuses(next), actions), (vec![Status::Refused], vec![]));
+    let (_, actions) = settle(started(&["<a@b>"]), too_many("450"), &unused);
+    assert_eq!(actions, [PoolAction::SlowDown]);
     for (code, policy) in [("550", POLICY), ("421", unused)] {
-        let (_, advice) = settle(begun(&["<a@b>"]), too_many(code), &policy);
-        assert_eq!(advice, [Advice::ConnectionFull]);
+        let (_, actions) = settle(started(&["<a@b>"]), too_many(code), &policy);
+        assert_eq!(actions, [PoolAction::CloseConnection]);
     }
 }
 
 #[test]
-fn what_was_not_executed_costs_nothing_three_times() {
-    let mut job = begun(&["<a@b>"]);
+fn three_returns_are_not_attempts() {
+    let mut job = started(&["<a@b>"]);
     for _ in 0..4 {
-        let (next, _) = settle(job, vec![Word::Returned(None)], &POLICY);
-        let Next::Now(again) = next else {
+        let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], &POLICY);
+        let NextStep::RetryNow(again) = next else {
             panic!("not now")
         };
         job = again;
         job.begin(Instant::now(), 100, None);
     }
-    let (next, _) = settle(job, vec![Word::Returned(None)], &POLICY);
+    let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], &POLICY);
     assert_eq!(statuses(next), [Status::NotAttempted]);
 }
 
 #[test]
-fn unknown_stays_unknown_unless_a_second_copy_was_asked_for() {
-    let unknown = || vec![Word::Unknown("lost".into())];
-    let (next, _) = settle(begun(&["<a@b>"]), unknown(), &POLICY);
+fn an_unknown_outcome_is_final_unless_a_second_copy_is_requested() {
+    let unknown = || vec![RecipientOutcome::unknown("lost")];
+    let (next, _) = settle(started(&["<a@b>"]), unknown(), &POLICY);
     assert_eq!(statuses(next), [Status::Unknown]);
-    let resend = Policy {
+    let resend = RetryPolicy {
         resend_unknown: true,
         ..POLICY
     };
     for (second, status) in [
         (refused("550 no"), Status::Unknown),
-        (Word::Accepted(reply("250 ok")), Status::Accepted),
+        (accepted(), Status::Accepted),
     ] {
-        let (next, _) = settle(begun(&["<a@b>"]), unknown(), &resend);
-        let Next::Later(mut job, _) = next else {
+        let (next, _) = settle(started(&["<a@b>"]), unknown(), &resend);
+        let NextStep::RetryLater(mut job, _) = next else {
             panic!("not later")
         };
         job.begin(Instant::now(), 100, None);
@@ -158,8 +167,8 @@ fn unknown_stays_unknown_unless_a_second_copy_was_asked_for() {
 }
 
 #[test]
-fn domains_are_limited() {
-    let mut job = begun(&["<a@b>", "<c@B>", "<d@e>", "<f@b>"]).put_back();
+fn the_domains_of_a_transaction_are_limited() {
+    let mut job = started(&["<a@b>", "<c@B>", "<d@e>", "<f@b>"]).put_back();
     job.begin(Instant::now(), 100, Some(1));
     assert_eq!(job.paths(), ["<a@b>", "<c@B>"]);
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with TLS, and whose fault it is: the settings', the certificate's, the rest.
+//! Errors of TLS, by their cause: the settings, the relay's certificate, or any other cause.
 
 use std::error::Error;
 use std::fmt;
@@ -7,37 +7,39 @@ use std::io;
 use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, PeerIncompatible};
 
-/// Settings that cannot be used. The texts are single lines.
+use super::super::connect::system_text;
+
+/// An error in the settings. The error texts are single lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsSettingsError {
-    /// The CA certificates, and why.
+    /// The CA certificates are invalid, for this reason.
     Authority(String),
-    /// Our own certificate, and why.
+    /// The client certificate is invalid, for this reason.
     Certificate(String),
-    /// Our private key, and why.
+    /// The private key is invalid, for this reason.
     Key(String),
-    /// The private key is not that of the certificate.
+    /// The private key does not belong to the certificate.
     Mismatch,
-    /// This is neither a host name nor an address.
+    /// This name is neither a host name nor an IP address.
     ServerName(String),
-    /// The CA certificates of the system, and why.
+    /// The CA certificates of the system cannot be read, for this reason.
     SystemRoots(String),
 }
 
 impl fmt::Display for TlsSettingsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Authority(why) => write!(formatter, "the CA certificates: {why}"),
-            Self::Certificate(why) => write!(formatter, "the client certificate: {why}"),
-            Self::Key(why) => write!(formatter, "the client certificate's key: {why}"),
+            Self::Authority(reason) => write!(formatter, "the CA certificates: {reason}"),
+            Self::Certificate(reason) => write!(formatter, "the client certificate: {reason}"),
+            Self::Key(reason) => write!(formatter, "the key of the client certificate: {reason}"),
             Self::Mismatch => formatter.write_str("the key does not match the client certificate"),
             Self::ServerName(name) => {
                 write!(formatter, "{name:?} is neither a host name nor an address")
             }
-            Self::SystemRoots(why) => {
+            Self::SystemRoots(reason) => {
                 write!(
                     formatter,
-                    "the CA certificates of the system cannot be read: {why}"
+                    "the CA certificates of the system cannot be read: {reason}"
                 )
             }
         }
@@ -46,23 +48,24 @@ impl fmt::Display for TlsSettingsError {
 
 impl Error for TlsSettingsError {}
 
-/// Why there is no TLS. The texts are single lines.
+/// The reason why a TLS handshake or session failed. The error texts are single lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsError {
-    /// The certificate is not trusted: a fate that the next try will not change.
+    /// The certificate is not trusted. This failure is permanent, because another attempt would
+    /// receive the same certificate.
     Untrusted {
-        /// Whose certificate.
+        /// The host.
         host: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// Our own settings do not allow it.
+    /// An error in the settings.
     Settings(TlsSettingsError),
-    /// Everything else: the network, the server, versions.
+    /// Any other failure, for example of the network, the server or the TLS versions.
     Failed {
-        /// With whom.
+        /// The host.
         host: String,
-        /// What happened.
+        /// The reason.
         reason: String,
     },
 }
@@ -75,7 +78,7 @@ impl TlsError {
         }
     }
 
-    /// What the error of a handshake means.
+    /// Converts the error of a handshake.
     pub(in super::super) fn of_handshake(host: &str, error: &io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         match inner {
@@ -83,20 +86,20 @@ impl TlsError {
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::failed(host, "the server closed the connection in the handshake")
             }
-            None => Self::failed(host, error.to_string()),
+            None => Self::failed(host, system_text(error)),
         }
     }
 
-    /// What an error of rustls means.
+    /// Converts an error of rustls.
     pub(in super::super) fn of_session(host: &str, error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::Untrusted {
                 host: host.to_owned(),
-                reason: certificate_words(error),
+                reason: certificate_text(error),
             },
             rustls::Error::NoCertificatesPresented => Self::Untrusted {
                 host: host.to_owned(),
-                reason: "the server has none".to_owned(),
+                reason: "the server sent none".to_owned(),
             },
             error => Self::failed(host, plain(error)),
         }
@@ -126,28 +129,29 @@ impl From<TlsSettingsError> for TlsError {
     }
 }
 
-/// An error of rustls in one line, the common ones in words that say what to do about them.
+/// Returns the text of a rustls error in one line. For common errors, the text is written for
+/// administrators.
 pub(super) fn plain(error: &rustls::Error) -> String {
-    let words = match error {
-        rustls::Error::InvalidMessage(_) => "what the server sends is not TLS",
-        rustls::Error::AlertReceived(alert) => return alert_words(*alert),
+    let text = match error {
+        rustls::Error::InvalidMessage(_) => "the reply of the server is not TLS",
+        rustls::Error::AlertReceived(alert) => return alert_text(*alert),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::ServerDoesNotSupportTls12Or13,
-        ) => "the server speaks no version of TLS that is allowed here",
-        rustls::Error::General(words) => words,
+        ) => "the server supports no version of TLS that is allowed here",
+        rustls::Error::General(text) => text,
         error => return one_line(&error.to_string()),
     };
-    one_line(words)
+    one_line(text)
 }
 
-fn alert_words(alert: AlertDescription) -> String {
-    let words = match alert {
+fn alert_text(alert: AlertDescription) -> String {
+    let text = match alert {
         AlertDescription::ProtocolVersion => {
-            "the server speaks no version of TLS that is allowed here"
+            "the server supports no version of TLS that is allowed here"
         }
         AlertDescription::HandshakeFailure => "the server found no common parameters",
-        AlertDescription::CertificateRequired => "the server wants a client certificate",
+        AlertDescription::CertificateRequired => "the server requires a client certificate",
         AlertDescription::BadCertificate
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateRevoked
@@ -156,13 +160,13 @@ fn alert_words(alert: AlertDescription) -> String {
         | AlertDescription::UnsupportedCertificate => {
             return format!("the server refused the client certificate ({alert:?})");
         }
-        AlertDescription::UnrecognisedName => "the server does not know this name",
+        AlertDescription::UnrecognisedName => "the server does not recognize this host name",
         alert => return format!("the server sent the alert {alert:?}"),
     };
-    words.to_owned()
+    text.to_owned()
 }
 
-fn certificate_words(error: &CertificateError) -> String {
+fn certificate_text(error: &CertificateError) -> String {
     match error {
         CertificateError::UnknownIssuer => {
             "its issuer is unknown (self-signed, or of a CA that is not trusted here)".to_owned()
@@ -172,9 +176,9 @@ fn certificate_words(error: &CertificateError) -> String {
             presented,
         } => {
             let expected = expected.to_str();
-            let presented: Vec<_> = presented.iter().map(|name| name_words(name)).collect();
+            let presented: Vec<_> = presented.iter().map(|name| host_in(name)).collect();
             one_line(&if presented.is_empty() {
-                format!("host name mismatch: it names no host at all, and so not {expected}")
+                format!("host name mismatch: it contains no host name, but the host is {expected}")
             } else {
                 format!(
                     "host name mismatch: it is not valid for {expected}, only for {}",
@@ -186,9 +190,9 @@ fn certificate_words(error: &CertificateError) -> String {
             format!("it expired {} ago", days(*not_after, *time))
         }
         CertificateError::NotValidYetContext { time, not_before } => {
-            format!("it is not valid for another {}", days(*time, *not_before))
+            format!("it becomes valid in {}", days(*time, *not_before))
         }
-        // webpki's word, which rustls hands through.
+        // rustls has no variant for this error of webpki, so the error is recognised by its text.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "it is the certificate of a CA (or self-signed), and not among the trusted ones"
                 .to_owned()
@@ -197,8 +201,8 @@ fn certificate_words(error: &CertificateError) -> String {
     }
 }
 
-/// webpki shows names as `DnsName("example.org")`.
-fn name_words(name: &str) -> &str {
+/// Extracts the host from a name in webpki's format, such as `DnsName("example.org")`.
+fn host_in(name: &str) -> &str {
     let quoted = name
         .split_once('"')
         .and_then(|(_, rest)| rest.split_once('"'));
@@ -214,7 +218,8 @@ fn days(from: UnixTime, to: UnixTime) -> String {
     }
 }
 
-/// Names in certificates are the server's words: control characters become spaces.
+/// Replaces control characters with spaces, because the text may contain names from the server's
+/// certificate.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })

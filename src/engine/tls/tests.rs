@@ -1,4 +1,4 @@
-//! Handshakes with servers of every kind, over loopback, and settings that cannot be used.
+//! Tests of handshakes with different servers over loopback, and of invalid settings.
 
 use std::io;
 
@@ -11,7 +11,9 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
-use crate::engine::rehearsal::{Authority, Identity, meet, params, read, run, trusting};
+use crate::engine::test_support::{
+    Authority, Identity, connect_to_server, params, read, run, trusting,
+};
 use crate::engine::transport::Transport;
 
 /// The label of the channel binding `tls-exporter`.
@@ -21,15 +23,16 @@ fn client(settings: &TlsSettings) -> TlsClient {
     TlsClient::new(settings).unwrap()
 }
 
-/// Makes TLS with a server that says first what both must know, and how many certificates it got.
+/// Performs a handshake with a server. After the handshake, the server sends its exported secret
+/// and the number of client certificates that it received.
 async fn handshake(
     config: ServerConfig,
     client: &TlsClient,
     host: &str,
 ) -> Result<Transport, TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let transport = meet(async move |socket: TcpStream| {
-        // A handshake that fails is the client's to tell.
+    let transport = connect_to_server(async move |socket: TcpStream| {
+        // The client reports a failed handshake, so the server ignores the error.
         if let Ok(mut stream) = acceptor.accept(socket).await {
             stream.write_all(&secret(&stream)).await.unwrap();
             let _ = stream.read(&mut [0]).await;
@@ -63,20 +66,22 @@ fn failure(result: Result<Transport, TlsError>) -> String {
 }
 
 #[test]
-fn a_certificate_of_a_trusted_authority() {
-    let authority = Authority::new("ours");
+fn a_certificate_of_a_trusted_ca_is_accepted() {
+    let authority = Authority::new("trusted");
     let relay = authority.sign(&params(&["relay.test", "127.0.0.1", "::1"]));
     let client = client(&trusting(&authority.certificate));
     for host in ["relay.test", "relay.test.", "127.0.0.1", "::1", "[::1]"] {
         run(async {
-            let mut transport = handshake(relay.server(&BOTH), &client, host).await.unwrap();
+            let mut transport = handshake(relay.server(&VERSIONS), &client, host)
+                .await
+                .unwrap();
             assert!(transport.is_secured());
             assert_eq!(
                 transport.peer_certificate(),
                 relay.chain().first().map(AsRef::as_ref)
             );
             let mut secret = transport.export_keying_material(LABEL, 32).unwrap();
-            // The server saw no certificate of ours.
+            // The last byte is the number of client certificates. The client sent none.
             secret.push(0);
             assert_eq!(read(&mut transport).await.unwrap(), secret);
         });
@@ -84,13 +89,13 @@ fn a_certificate_of_a_trusted_authority() {
 }
 
 #[test]
-fn a_certificate_of_another_name() {
-    let authority = Authority::new("ours");
+fn a_certificate_with_another_name_is_rejected() {
+    let authority = Authority::new("trusted");
     let relay = authority.sign(&params(&["relay.test", "mx.relay.test"]));
     let mut settings = trusting(&authority.certificate);
     let to = |settings: &TlsSettings, host: &'static str| {
         let client = client(settings);
-        run(async { handshake(relay.server(&BOTH), &client, host).await })
+        run(async { handshake(relay.server(&VERSIONS), &client, host).await })
     };
     assert_eq!(
         reason(to(&settings, "other.test")),
@@ -107,27 +112,29 @@ fn a_certificate_of_another_name() {
 }
 
 #[test]
-fn a_certificate_of_an_unknown_authority() {
-    let relay = Authority::new("theirs").sign(&params(&["relay.test"]));
-    let ours = client(&trusting(&Authority::new("ours").certificate));
-    let same_name = client(&trusting(&Authority::new("theirs").certificate));
+fn a_certificate_of_an_unknown_ca_is_rejected() {
+    let relay = Authority::new("other").sign(&params(&["relay.test"]));
+    let different_name = client(&trusting(&Authority::new("trusted").certificate));
+    let same_name = client(&trusting(&Authority::new("other").certificate));
     run(async {
-        let error = handshake(relay.server(&BOTH), &ours, "relay.test").await;
+        let error = handshake(relay.server(&VERSIONS), &different_name, "relay.test").await;
         let error = error.unwrap_err().to_string();
         assert!(
             error
                 .starts_with("the certificate of relay.test is not trusted: its issuer is unknown"),
             "{error}"
         );
-        assert!(!reason(handshake(relay.server(&BOTH), &same_name, "relay.test").await).is_empty());
+        assert!(
+            !reason(handshake(relay.server(&VERSIONS), &same_name, "relay.test").await).is_empty()
+        );
     });
 }
 
 #[test]
-fn the_system_does_not_know_ours() {
-    let relay = Authority::new("ours").sign(&params(&["relay.test"]));
+fn the_system_does_not_trust_the_test_ca() {
+    let relay = Authority::new("trusted").sign(&params(&["relay.test"]));
     let client = client(&TlsSettings::default());
-    let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+    let result = run(handshake(relay.server(&VERSIONS), &client, "relay.test"));
     match result {
         Err(TlsError::Untrusted { .. } | TlsError::Settings(TlsSettingsError::SystemRoots(_))) => {}
         other => panic!("{other:?}"),
@@ -135,8 +142,8 @@ fn the_system_does_not_know_ours() {
 }
 
 #[test]
-fn the_very_certificate_that_is_trusted() {
-    let authority = Authority::new("ours");
+fn a_trusted_server_certificate_is_accepted() {
+    let authority = Authority::new("trusted");
     let plain = params(&["relay.test"]);
     let mut of_ca = params(&["relay.test"]);
     of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -148,38 +155,35 @@ fn the_very_certificate_that_is_trusted() {
     ] {
         let client = client(&trusting(&relay.certificate));
         run(async {
-            handshake(relay.server(&BOTH), &client, "relay.test")
+            handshake(relay.server(&VERSIONS), &client, "relay.test")
                 .await
                 .unwrap();
-            let other = handshake(relay.server(&BOTH), &client, "other.test").await;
+            let other = handshake(relay.server(&VERSIONS), &client, "other.test").await;
             assert!(reason(other).contains("other.test"));
         });
     }
 }
 
 #[test]
-fn a_certificate_like_the_trusted_one() {
+fn a_certificate_similar_to_the_trusted_one_is_rejected() {
     let mut of_ca = params(&["relay.test"]);
     of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let (relay, twin) = (Identity::self_signed(&of_ca), Identity::self_signed(&of_ca));
-    let client = client(&trusting(&twin.certificate));
-    let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+    let (relay, other) = (Identity::self_signed(&of_ca), Identity::self_signed(&of_ca));
+    let client = client(&trusting(&other.certificate));
+    let result = run(handshake(relay.server(&VERSIONS), &client, "relay.test"));
     assert!(reason(result).contains("self-signed"));
 }
 
 #[test]
-fn a_certificate_outside_of_its_dates() {
-    let authority = Authority::new("ours");
+fn a_certificate_outside_of_its_dates_is_rejected() {
+    let authority = Authority::new("trusted");
     let mut expired = params(&["relay.test"]);
     expired.not_before = date_time_ymd(2001, 1, 1);
     expired.not_after = date_time_ymd(2002, 1, 1);
     let mut early = params(&["relay.test"]);
     early.not_before = date_time_ymd(3001, 1, 1);
     early.not_after = date_time_ymd(3002, 1, 1);
-    for (mut params, words) in [
-        (expired, "it expired "),
-        (early, "it is not valid for another "),
-    ] {
+    for (mut params, text) in [(expired, "it expired "), (early, "it becomes valid in ")] {
         let relay = authority.sign(&params);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let alone = Identity::self_signed(&params);
@@ -188,10 +192,10 @@ fn a_certificate_outside_of_its_dates() {
             (&alone, &alone.certificate),
         ] {
             let client = client(&trusting(ca));
-            let result = run(handshake(relay.server(&BOTH), &client, "relay.test"));
+            let result = run(handshake(relay.server(&VERSIONS), &client, "relay.test"));
             let reason = reason(result);
             assert!(
-                reason.starts_with(words) && reason.contains(" days"),
+                reason.starts_with(text) && reason.contains(" days"),
                 "{reason}"
             );
         }
@@ -199,7 +203,7 @@ fn a_certificate_outside_of_its_dates() {
 }
 
 #[test]
-fn anyone_where_nothing_is_verified() {
+fn any_certificate_is_accepted_without_verification() {
     let mut expired = params(&["relay.test"]);
     expired.not_after = date_time_ymd(2002, 1, 1);
     let relay = Identity::self_signed(&expired);
@@ -207,14 +211,14 @@ fn anyone_where_nothing_is_verified() {
         verify: false,
         ..TlsSettings::default()
     });
-    for versions in [&BOTH[..1], &BOTH[1..]] {
+    for versions in [&VERSIONS[..1], &VERSIONS[1..]] {
         run(handshake(relay.server(versions), &client, "other.test")).unwrap();
     }
 }
 
 #[test]
-fn our_own_certificate() {
-    let authority = Authority::new("ours");
+fn the_client_certificate_is_sent() {
+    let authority = Authority::new("trusted");
     let relay = authority.sign(&params(&["relay.test"]));
     let own = authority.sign(&params(&["client.test"]));
     let server = || {
@@ -244,7 +248,8 @@ fn our_own_certificate() {
             let mut transport = handshake(server(), client, "relay.test").await.unwrap();
             assert_eq!(read(&mut transport).await.unwrap().last(), Some(&1));
         }
-        // With TLS 1.3 the client learns of the refusal when it reads.
+        // With TLS 1.3, the server checks the client's certificate after the client has completed
+        // the handshake. So the client receives the refusal at its first read.
         let mut transport = handshake(server(), &without, "relay.test").await.unwrap();
         let error = read(&mut transport).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
@@ -252,35 +257,35 @@ fn our_own_certificate() {
             error.get_ref().and_then(|inner| inner.downcast_ref()),
             Some(&TlsError::failed(
                 "relay.test",
-                "the server wants a client certificate"
+                "the server requires a client certificate"
             ))
         );
     });
 }
 
 #[test]
-fn versions() {
-    let authority = Authority::new("ours");
+fn the_minimum_version_is_enforced() {
+    let authority = Authority::new("trusted");
     let relay = authority.sign(&params(&["relay.test"]));
     let mut settings = trusting(&authority.certificate);
     let to = |settings: &TlsSettings, versions: &[&'static SupportedProtocolVersion]| {
         let client = client(settings);
         run(handshake(relay.server(versions), &client, "relay.test"))
     };
-    assert!(to(&settings, &BOTH[1..]).is_ok());
+    assert!(to(&settings, &VERSIONS[1..]).is_ok());
     settings.minimum = TlsVersion::Tls13;
-    assert!(to(&settings, &BOTH[..1]).is_ok());
+    assert!(to(&settings, &VERSIONS[..1]).is_ok());
     assert_eq!(
-        failure(to(&settings, &BOTH[1..])),
-        "the server speaks no version of TLS that is allowed here"
+        failure(to(&settings, &VERSIONS[1..])),
+        "the server supports no version of TLS that is allowed here"
     );
 }
 
 #[test]
-fn sessions_are_taken_up_again() {
-    let authority = Authority::new("ours");
+fn sessions_are_resumed() {
+    let authority = Authority::new("trusted");
     let relay = authority.sign(&params(&["relay.test"]));
-    for versions in [&BOTH[..1], &BOTH[1..]] {
+    for versions in [&VERSIONS[..1], &VERSIONS[1..]] {
         let client = client(&trusting(&authority.certificate));
         let server = relay.server(versions);
         let resumed: Vec<_> = (0..3)
@@ -289,7 +294,8 @@ fn sessions_are_taken_up_again() {
                     let mut transport = handshake(server.clone(), &client, "relay.test")
                         .await
                         .unwrap();
-                    // The tickets of TLS 1.3 come with what is read after the handshake.
+                    // The next connection needs a ticket to resume this session. The tickets of TLS
+                    // 1.3 arrive with the first data after the handshake.
                     read(&mut transport).await.unwrap();
                     transport.is_resumed()
                 })
@@ -300,15 +306,15 @@ fn sessions_are_taken_up_again() {
 }
 
 #[test]
-fn a_server_without_tls() {
+fn a_server_without_tls_is_reported() {
     let client = client(&TlsSettings {
         verify: false,
         ..TlsSettings::default()
     });
-    let to = |answer: &'static [u8]| {
+    let to = |reply: &'static [u8]| {
         run(async {
-            let transport = meet(async move |mut socket: TcpStream| {
-                socket.write_all(answer).await.unwrap();
+            let transport = connect_to_server(async move |mut socket: TcpStream| {
+                socket.write_all(reply).await.unwrap();
                 let _ = socket.read(&mut [0; 4096]).await;
             });
             transport.await.secure(&client, "relay.test").await
@@ -316,7 +322,7 @@ fn a_server_without_tls() {
     };
     assert_eq!(
         failure(to(b"220 relay.test ESMTP at your service\r\n")),
-        "what the server sends is not TLS"
+        "the reply of the server is not TLS"
     );
     assert_eq!(
         failure(to(b"")),
@@ -325,7 +331,7 @@ fn a_server_without_tls() {
 }
 
 #[test]
-fn settings_that_cannot_be_used() {
+fn invalid_settings_are_reported() {
     use TlsSettingsError as Wrong;
     let one = Identity::self_signed(&params(&["one.test"]));
     let two = Identity::self_signed(&params(&["two.test"]));
@@ -335,7 +341,7 @@ fn settings_that_cannot_be_used() {
         change(&mut settings);
         TlsClient::new(&settings).unwrap_err()
     };
-    let no_certificate = "no certificate in PEM is in it".to_owned();
+    let no_certificate = "it contains no certificate in PEM".to_owned();
     assert_eq!(
         wrong(&|settings| settings.ca = text("hello")),
         Wrong::Authority(no_certificate.clone())
@@ -356,7 +362,7 @@ fn settings_that_cannot_be_used() {
     );
     assert_eq!(
         wrong(&|settings| settings.certificate = Some(one.certificate.clone())),
-        Wrong::Key("no private key in PEM is in it".to_owned())
+        Wrong::Key("it contains no private key in PEM".to_owned())
     );
     assert_eq!(
         wrong(&|settings| {
@@ -369,7 +375,7 @@ fn settings_that_cannot_be_used() {
     );
     assert_eq!(
         wrong(&|settings| settings.key = Some(one.key.clone())),
-        Wrong::Key("there is no certificate to it".to_owned())
+        Wrong::Key("the certificate of this key is missing".to_owned())
     );
     for verify in [true, false] {
         let error = wrong(&|settings| {
@@ -386,7 +392,7 @@ fn settings_that_cannot_be_used() {
 }
 
 #[test]
-fn a_key_is_never_shown() {
+fn debug_output_and_errors_contain_no_key() {
     let identity = Identity::self_signed(&params(&["one.test"]));
     let settings = TlsSettings {
         certificate: Some(identity.certificate),
@@ -402,7 +408,7 @@ fn a_key_is_never_shown() {
 }
 
 #[test]
-fn no_group_is_offered_for_which_a_server_would_ask_again() {
+fn no_key_exchange_group_needs_a_hello_retry_request() {
     let names: Vec<_> = provider()
         .kx_groups
         .iter()

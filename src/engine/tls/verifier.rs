@@ -1,11 +1,11 @@
-//! Who is trusted: those that a trusted CA vouches for, those that are trusted themselves, or
-//! anyone.
+//! Verification of server certificates. [`TrustVerifier`] accepts the certificates of a trusted CA
+//! and the trusted certificates themselves. [`NoVerifier`] accepts any certificate.
 //!
-//! webpki wants a chain that ends at a CA, and never takes a CA's certificate for a server's. A relay
-//! in a private network often has one self-signed certificate, which `openssl req -x509` marks as a
-//! CA, and the client is given that same certificate to trust; OpenSSL takes it. So does this
-//! verifier: a server certificate that is, octet for octet, among the trusted ones needs nobody to
-//! vouch for it. Its name and its dates are verified as ever.
+//! webpki requires a chain that ends at a CA, and rejects a server that uses a CA certificate. A
+//! relay in a private network often has one self-signed certificate, which `openssl req -x509`
+//! marks as a CA certificate. The user adds this certificate to the trusted certificates. OpenSSL
+//! then accepts it, and so does this verifier: a server certificate needs no issuer if an identical
+//! certificate is among the trusted ones. Its name and its dates are verified as usual.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,15 +21,18 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-/// Verifies as webpki does, and takes the trusted certificates themselves.
+/// A verifier that works as webpki does, and also accepts a server certificate that is itself among
+/// the trusted certificates.
 #[derive(Debug)]
-pub(super) struct Trusting {
+pub(super) struct TrustVerifier {
     chains: Arc<WebPkiServerVerifier>,
     trusted: HashSet<CertificateDer<'static>>,
 }
 
-impl Trusting {
-    /// Trusts these; those among them that cannot be read are left out, if any is left.
+impl TrustVerifier {
+    /// Creates a verifier that trusts the certificates `trusted`. Unreadable certificates are
+    /// ignored, because the system's store may contain unreadable ones. If all certificates are
+    /// unreadable, an error is returned.
     pub(super) fn new(
         trusted: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
@@ -48,7 +51,7 @@ impl Trusting {
     }
 }
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for TrustVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -57,17 +60,17 @@ impl ServerCertVerifier for Trusting {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict = self.chains.verify_server_cert(
+        let result = self.chains.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
             ocsp_response,
             now,
         );
-        match verdict {
-            // The dates are the first thing that webpki looks at in a certificate that it can read,
-            // so these verdicts are of one within its dates. `Other` holds that of a CA used as a
-            // server.
+        match result {
+            // If webpki returns one of these errors, the dates of the certificate are valid,
+            // because webpki checks the dates first. `Other` includes the error for a server that
+            // uses a CA certificate.
             Err(Error::InvalidCertificate(
                 CertificateError::UnknownIssuer
                 | CertificateError::BadSignature
@@ -76,7 +79,7 @@ impl ServerCertVerifier for Trusting {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
-            verdict => verdict,
+            result => result,
         }
     }
 
@@ -105,14 +108,15 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
-/// Takes every certificate, also one that webpki cannot read: the caller wants encryption against
-/// those who only listen.
+/// A verifier that accepts every certificate, even one that webpki cannot read. The caller
+/// requested encryption without authentication. Such a connection is protected only against passive
+/// attackers.
 #[derive(Debug)]
-pub(super) struct Anyone {
+pub(super) struct NoVerifier {
     schemes: Vec<SignatureScheme>,
 }
 
-impl Anyone {
+impl NoVerifier {
     pub(super) fn new(provider: &CryptoProvider) -> Self {
         Self {
             schemes: provider
@@ -122,7 +126,7 @@ impl Anyone {
     }
 }
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for NoVerifier {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! The socket as rustls wants it: something that reads and writes and never waits.
+//! Adapters through which rustls reads and writes the socket without waiting.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -9,7 +9,8 @@ use tokio::io::AsyncWrite;
 use super::super::socket::Socket;
 use super::poll_socket;
 
-/// The socket within a poll; where that would wait, the task is registered.
+/// The socket during a call of a poll method. If the socket is not ready, the task is registered
+/// with the runtime.
 pub(super) struct Polled<'a, 'b> {
     pub(super) socket: &'a mut Socket,
     pub(super) context: &'a mut Context<'b>,
@@ -22,8 +23,8 @@ impl Read for Polled<'_, '_> {
 }
 
 impl Write for Polled<'_, '_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(octets)])
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -42,7 +43,7 @@ fn blocking(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
     }
 }
 
-/// The socket as rustls wants it, past the runtime.
+/// The socket with calls that bypass the runtime.
 pub(super) struct Immediate<'a>(pub(super) &'a Socket);
 
 impl Read for Immediate<'_> {
@@ -52,8 +53,8 @@ impl Read for Immediate<'_> {
 }
 
 impl Write for Immediate<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(octets)])
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -65,12 +66,12 @@ impl Write for Immediate<'_> {
     }
 }
 
-/// Takes nothing and remembers how much it was shown.
+/// A writer that accepts no bytes. It only stores the number of bytes that rustls tries to write.
 pub(super) struct Measure(pub(super) usize);
 
 impl Write for Measure {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0 = octets.len();
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = bytes.len();
         Err(io::ErrorKind::WouldBlock.into())
     }
 

@@ -1,9 +1,10 @@
-//! TLS over a socket, record by record, so that what has left is known.
+//! TLS over a socket, record by record, so that the bytes sent can be counted exactly.
 //!
-//! Each call to rustls's writer makes one record here, and its place in the encrypted stream is
-//! measured right behind it; what the kernel takes of that stream then tells which records are gone.
-//! rustls puts what it has to say itself (a new key) in front of the record, never behind it, so the
-//! end of the queue is the end of the record.
+//! In this module, each call of rustls's writer creates exactly one record. The position of the
+//! record in the encrypted stream is measured right after the call. The number of encrypted bytes
+//! that the kernel accepted shows which records were sent. rustls puts its own messages (a key
+//! update) before the record, never after it. So right after the call, the end of the queue is the
+//! end of the new record.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -14,32 +15,37 @@ use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use super::super::socket::Socket;
 use super::super::tls::TlsError;
 use super::adapter::{Immediate, Measure, Polled};
-use super::{LOOK_SIZE, Look, is_temporary};
+use super::{AVAILABLE_SIZE, Available, is_temporary};
 
-/// The most plaintext that one record holds (RFC 8446 section 5.1).
+/// The maximum number of plaintext bytes in one record (RFC 8446 5.1).
 pub(super) const RECORD_SIZE: usize = 16 * 1024;
 
-/// How much may wait encrypted: enough for one good write, and little that has to be counted.
+/// The size of the queue, in encrypted bytes, at which no further record is added. A queue of this
+/// size is enough for one efficient write. A larger queue would lose more bytes with a lost
+/// connection.
 const QUEUE_SIZE: u64 = 64 * 1024;
 
-/// How many records may wait. rustls shows 64 pieces of its queue at once, and each record may have
-/// one message of TLS itself in front of it.
+/// The maximum number of records in the queue. [`Measure`] measures the length of the queue with
+/// one call of `write_tls`, and such a call covers only 64 parts of the queue. A record may need
+/// two parts, because a message of TLS itself may precede the record.
 const QUEUE_RECORDS: usize = 24;
 
-/// How many slices go into a record at most.
+/// The maximum number of slices in one record.
 const SLICES: usize = 64;
 
-/// How many reads a look makes; a server that sends more tickets than that keeps the rest.
-const LOOKS: usize = 16;
+/// The maximum number of reads in one call of `read_available`. A server that sends many tickets
+/// must not keep the thread busy.
+const AVAILABLE_READS: usize = 16;
 
-/// A record on its way, by places in the streams.
+/// A record that is not yet sent completely, with its positions in the plaintext stream and in the
+/// encrypted stream.
 #[derive(Debug)]
 struct Record {
-    /// The octets of plaintext up to its end.
+    /// The number of plaintext bytes up to the end of the record.
     accepted: u64,
-    /// The encrypted octets before it.
+    /// The number of encrypted bytes before the record.
     begin: u64,
-    /// The encrypted octets up to its end.
+    /// The number of encrypted bytes up to the end of the record.
     end: u64,
 }
 
@@ -51,22 +57,24 @@ pub(super) struct Secured {
     host: String,
     accepted: u64,
     settled: u64,
-    /// Encrypted octets that the kernel took.
+    /// The number of encrypted bytes that the kernel accepted.
     written: u64,
-    /// Encrypted octets up to the end of the last record.
+    /// The number of encrypted bytes up to the end of the last record.
     queued: u64,
     records: VecDeque<Record>,
 }
 
 impl Secured {
-    /// Takes over after the handshake; `sent` is what was sent before it.
+    /// Creates the TLS layer after the handshake. `sent` is the number of bytes sent before the
+    /// handshake.
     pub(super) fn new(
         socket: Socket,
         mut connection: ClientConnection,
         sent: u64,
         host: &str,
     ) -> Self {
-        // The queue is bounded here, and a record is never taken in part.
+        // rustls must accept each record as a whole, so its own limit is removed. `has_capacity`
+        // limits the queue instead.
         connection.set_buffer_limit(None);
         Self {
             socket,
@@ -102,7 +110,8 @@ impl Secured {
                 result => result?,
             };
             let processed = self.process();
-            // What TLS has to answer, an alert included. Its failure is told by the next send.
+            // After the processed bytes, TLS may have to send a message, for example an alert. An
+            // error of this flush is ignored, because the next send reports it.
             let _ = self.poll_flush(context);
             processed?;
         }
@@ -113,14 +122,15 @@ impl Secured {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.has_room() {
-            // An error of the socket matters; that something is left is no matter if there is room.
+        if !self.has_capacity() {
+            // Only an error ends the method here. In all other cases, the loop below checks whether
+            // the queue has capacity.
             if let Poll::Ready(Err(error)) = self.poll_flush(context) {
                 return Poll::Ready(Err(error));
             }
         }
         let mut taken = 0;
-        while self.has_room() {
+        while self.has_capacity() {
             let count = self.encrypt(slices, taken)?;
             if count == 0 {
                 break;
@@ -150,29 +160,30 @@ impl Secured {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn look(&mut self) -> Look {
-        let mut buffer = [0; LOOK_SIZE];
-        for _ in 0..LOOKS {
+    pub(super) fn read_available(&mut self) -> Available {
+        let mut buffer = [0; AVAILABLE_SIZE];
+        for _ in 0..AVAILABLE_READS {
             match self.connection.reader().read(&mut buffer) {
-                Ok(0) => return Look::Closed,
-                Ok(count) => return Look::Data(buffer[..count].to_vec()),
+                Ok(0) => return Available::Closed,
+                Ok(count) => return Available::Data(buffer[..count].to_vec()),
                 Err(error) if is_temporary(&error) => {}
-                Err(_) => return Look::Closed,
+                Err(_) => return Available::Closed,
             }
             match self.connection.read_tls(&mut Immediate(&self.socket)) {
                 Ok(_) => {}
-                Err(error) if is_temporary(&error) => return Look::Quiet,
-                Err(_) => return Look::Closed,
+                Err(error) if is_temporary(&error) => return Available::Nothing,
+                Err(_) => return Available::Closed,
             }
             if self.process().is_err() {
-                return Look::Closed;
+                return Available::Closed;
             }
         }
-        Look::Quiet
+        Available::Nothing
     }
 
     pub(super) fn shutdown(mut self) {
-        // Behind a record that waits, the farewell would take that record along.
+        // If a record is waiting, close_notify is not sent. It would have to follow the waiting
+        // record, and that record is discarded.
         if self.records.is_empty() {
             self.connection.send_close_notify();
             let mut immediate = Immediate(&self.socket);
@@ -183,7 +194,7 @@ impl Secured {
                     .is_ok_and(|count| count > 0)
             {}
         }
-        self.socket.end();
+        self.socket.shutdown_write();
     }
 
     pub(super) fn accepted(&self) -> u64 {
@@ -226,21 +237,23 @@ impl Secured {
         exported.ok()
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.queued.saturating_sub(self.written) < QUEUE_SIZE && self.records.len() < QUEUE_RECORDS
     }
 
-    /// Makes one record of what lies behind the first `skip` octets; says how much went in.
+    /// Encrypts the bytes of `slices` after the first `skip` bytes into one record. Returns the
+    /// number of bytes in the record.
     fn encrypt(&mut self, slices: &[IoSlice<'_>], skip: usize) -> io::Result<usize> {
-        let mut pieces = [IoSlice::new(&[]); SLICES];
-        let number = gather(slices, skip, &mut pieces);
+        let mut parts = [IoSlice::new(&[]); SLICES];
+        let number = gather(slices, skip, &mut parts);
         if number == 0 {
             return Ok(0);
         }
-        let count = self.connection.writer().write_vectored(&pieces[..number])?;
-        // What TLS itself has sent since is not of this record.
+        let count = self.connection.writer().write_vectored(&parts[..number])?;
+        // TLS may have sent its own messages after the last record. `begin` excludes them, because
+        // they do not belong to this record.
         let begin = self.queued.max(self.written);
-        self.queued = self.written + self.waiting();
+        self.queued = self.written + self.queue_length();
         self.accepted += count as u64;
         self.records.push_back(Record {
             accepted: self.accepted,
@@ -250,10 +263,10 @@ impl Secured {
         Ok(count)
     }
 
-    /// The length of the encrypted queue.
-    fn waiting(&mut self) -> u64 {
+    /// Returns the length of the encrypted queue, in bytes.
+    fn queue_length(&mut self) -> u64 {
         let mut measure = Measure(0);
-        // It always fails, so that nothing is taken.
+        // `Measure` always returns an error, so that rustls keeps all bytes.
         let _ = self.connection.write_tls(&mut measure);
         measure.0 as u64
     }
@@ -279,26 +292,27 @@ impl Secured {
     }
 }
 
-/// Fills `pieces` with at most a record's worth of what lies behind `skip`; says how many.
+/// Fills `parts` with the bytes of `slices` after the first `skip` bytes, up to the size of one
+/// record. Returns the number of parts.
 fn gather<'a>(
     slices: &'a [IoSlice<'a>],
     mut skip: usize,
-    pieces: &mut [IoSlice<'a>; SLICES],
+    parts: &mut [IoSlice<'a>; SLICES],
 ) -> usize {
     let mut number = 0;
-    let mut room = RECORD_SIZE;
+    let mut left = RECORD_SIZE;
     for slice in slices {
         if skip >= slice.len() {
             skip -= slice.len();
             continue;
         }
-        let piece = &slice[skip..];
-        let piece = &piece[..piece.len().min(room)];
+        let part = &slice[skip..];
+        let part = &part[..part.len().min(left)];
         skip = 0;
-        room -= piece.len();
-        pieces[number] = IoSlice::new(piece);
+        left -= part.len();
+        parts[number] = IoSlice::new(part);
         number += 1;
-        if room == 0 || number == SLICES {
+        if left == 0 || number == SLICES {
             break;
         }
     }

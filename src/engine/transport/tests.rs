@@ -1,4 +1,4 @@
-//! What is carried, and what is known about it, over clear text and TLS alike.
+//! Tests of the transported bytes and of their counts, with and without TLS.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use tokio_rustls::server::TlsStream;
 
 use super::secured::RECORD_SIZE;
 use super::*;
-use crate::engine::rehearsal::{Identity, meet, params, read, run, trusting};
+use crate::engine::test_support::{Identity, connect_to_server, params, read, run, trusting};
 
 const NAME: &str = "relay.test";
 
-const BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
-/// What is sent in clear before TLS begins, so that the counts must go on from there.
+/// The bytes sent before TLS starts. The counts must include these bytes after TLS has started.
 const BEFORE: &[u8] = b"STARTTLS\r\n";
 
-/// The server's end.
+/// The server's end of a connection.
 enum Peer {
     Plain(TcpStream),
     Secured(Box<TlsStream<TcpStream>>),
@@ -45,17 +45,17 @@ impl Peer {
         }
     }
 
-    async fn write(&mut self, octets: &[u8]) {
+    async fn write(&mut self, bytes: &[u8]) {
         match self {
-            Self::Plain(stream) => stream.write_all(octets).await.unwrap(),
+            Self::Plain(stream) => stream.write_all(bytes).await.unwrap(),
             Self::Secured(stream) => {
-                stream.write_all(octets).await.unwrap();
+                stream.write_all(bytes).await.unwrap();
                 stream.flush().await.unwrap();
             }
         }
     }
 
-    /// All that comes until the end, be that in good order or not.
+    /// Reads until the end of the stream or an error.
     async fn read_all(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -66,7 +66,7 @@ impl Peer {
     }
 }
 
-/// The ways to be connected.
+/// The kind of a connection.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Plain,
@@ -79,13 +79,13 @@ async fn pair(way: Way) -> (Transport, Peer) {
     let (give, given) = oneshot::channel();
     let identity = Identity::self_signed(&params(&[NAME]));
     let Way::Tls(version) = way else {
-        let transport = meet(async move |socket| {
+        let transport = connect_to_server(async move |socket| {
             assert!(give.send(Peer::Plain(socket)).is_ok());
         });
         return (transport.await, given.await.unwrap());
     };
     let acceptor = TlsAcceptor::from(Arc::new(identity.server(&[version])));
-    let transport = meet(async move |mut socket: TcpStream| {
+    let transport = connect_to_server(async move |mut socket: TcpStream| {
         socket.read_exact(&mut [0; BEFORE.len()]).await.unwrap();
         let stream = acceptor.accept(socket).await.unwrap();
         assert!(give.send(Peer::Secured(Box::new(stream))).is_ok());
@@ -97,15 +97,15 @@ async fn pair(way: Way) -> (Transport, Peer) {
     (transport, given.await.unwrap())
 }
 
-/// Takes in the tickets of TLS 1.3: a socket that is closed with octets unread resets the
-/// connection, and the peer loses what it has not read.
+/// Reads the tickets of TLS 1.3. If the client closed the socket with unread bytes, the connection
+/// would be reset, and the peer would lose the bytes that it has not read.
 fn read_tickets(transport: &mut Transport) {
-    assert_eq!(transport.look(), Look::Quiet);
+    assert_eq!(transport.read_available(), Available::Nothing);
 }
 
-/// Sends all of it.
-async fn send(transport: &mut Transport, octets: &[u8]) {
-    let mut rest = octets;
+/// Sends all bytes.
+async fn send(transport: &mut Transport, bytes: &[u8]) {
+    let mut rest = bytes;
     while !rest.is_empty() {
         let slice = [IoSlice::new(rest)];
         let count = poll_fn(|context| transport.poll_send(context, &slice)).await;
@@ -116,10 +116,10 @@ async fn send(transport: &mut Transport, octets: &[u8]) {
         .unwrap();
 }
 
-/// Sends pieces of `size` until nothing goes for a while, or until an error.
+/// Sends parts of `size` bytes until no part is accepted for 200 ms, or until an error.
 async fn fill(transport: &mut Transport, size: usize) -> io::Result<()> {
-    let piece = vec![b'x'; size];
-    let slice = [IoSlice::new(&piece)];
+    let part = vec![b'x'; size];
+    let slice = [IoSlice::new(&part)];
     let pause = Duration::from_millis(200);
     loop {
         let sending = poll_fn(|context| transport.poll_send(context, &slice));
@@ -130,7 +130,7 @@ async fn fill(transport: &mut Transport, size: usize) -> io::Result<()> {
     }
 }
 
-/// Makes the kernel's own queue short, so that small pieces fill it, too.
+/// Makes the kernel's send buffer small, so that a test can fill the buffer even with small parts.
 fn narrow(transport: &Transport) {
     let Socket::Tcp(socket) = transport.socket() else {
         panic!("not TCP")
@@ -149,7 +149,7 @@ fn counts(transport: &Transport) -> [u64; 3] {
 }
 
 #[test]
-fn counts_go_on_through_starttls() {
+fn counts_continue_after_starttls() {
     for way in WAYS {
         run(async {
             let (mut transport, mut peer) = pair(way).await;
@@ -175,18 +175,18 @@ fn counts_go_on_through_starttls() {
 }
 
 #[test]
-fn slices_go_out_in_order() {
-    let mut pieces: Vec<Vec<u8>> = (0..200u8).map(|octet| vec![octet]).collect();
-    pieces.push(Vec::new());
-    pieces.push((0..100_000u32).map(|number| number as u8).collect());
-    pieces.push(b"end".to_vec());
-    let whole = pieces.concat();
+fn slices_are_sent_in_order() {
+    let mut parts: Vec<Vec<u8>> = (0..200u8).map(|byte| vec![byte]).collect();
+    parts.push(Vec::new());
+    parts.push((0..100_000u32).map(|number| number as u8).collect());
+    parts.push(b"end".to_vec());
+    let whole = parts.concat();
     for way in WAYS {
         run(async {
             let (mut transport, mut peer) = pair(way).await;
             let mut taken = 0;
             while taken < whole.len() {
-                let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+                let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
                 let mut rest = slices.as_mut_slice();
                 IoSlice::advance_slices(&mut rest, taken);
                 taken += poll_fn(|context| transport.poll_send(context, rest))
@@ -206,7 +206,7 @@ fn slices_go_out_in_order() {
 }
 
 #[test]
-fn nothing_to_send_is_no_wait() {
+fn sending_nothing_does_not_wait() {
     for way in WAYS {
         run(async {
             let (mut transport, _peer) = pair(way).await;
@@ -218,9 +218,10 @@ fn nothing_to_send_is_no_wait() {
     }
 }
 
-/// A peer that writes before it reads would stand still with a client that does likewise.
+/// The client reads while its own write is blocked. Otherwise it would deadlock with a peer that
+/// writes before it reads.
 #[test]
-fn reads_while_it_writes() {
+fn the_transport_reads_while_it_writes() {
     let whole: Vec<u8> = (0..4_000_000u32)
         .map(|number| (number >> 3) as u8)
         .collect();
@@ -268,12 +269,12 @@ fn reads_while_it_writes() {
     }
 }
 
-/// The heart of it: a peer that reads nothing until the client is gone gets exactly what was
-/// settled, however the client goes.
+/// The main guarantee: a peer that starts to read after the client has ended receives exactly the
+/// settled bytes. The test covers every way in which the client can end the connection.
 #[test]
-fn what_is_settled_arrives_and_nothing_else() {
+fn exactly_the_settled_bytes_arrive() {
     for way in WAYS {
-        for (size, politely) in [
+        for (size, orderly) in [
             (1_000_000, true),
             (1_000_000, false),
             (50_000, false),
@@ -282,7 +283,8 @@ fn what_is_settled_arrives_and_nothing_else() {
             run(async {
                 let (mut transport, mut peer) = pair(way).await;
                 narrow(&transport);
-                // Pieces of any size, so that the queue is full by size or by number.
+                // Large parts fill the queue up to its maximum size. Small parts fill the queue up
+                // to its maximum number of records.
                 fill(&mut transport, size).await.unwrap();
                 let [settled, possible, accepted] = counts(&transport);
                 let mut expected = settled;
@@ -297,13 +299,13 @@ fn what_is_settled_arrives_and_nothing_else() {
                     }
                 }
                 read_tickets(&mut transport);
-                if politely {
+                if orderly {
                     transport.shutdown();
                 } else {
                     drop(transport);
                 }
                 let arrived = peer.read_all().await.len() as u64;
-                assert_eq!(arrived, expected, "{way:?} {size} {politely}");
+                assert_eq!(arrived, expected, "{way:?} {size} {orderly}");
             });
         }
     }
@@ -349,33 +351,35 @@ fn counts_hold_when_the_peer_resets() {
 }
 
 #[test]
-fn a_look_sees_what_came() {
+fn available_data_is_read() {
     for way in WAYS {
         run(async {
             let (mut transport, mut peer) = pair(way).await;
-            // The tickets of TLS 1.3 are there by now, and nobody has read them.
+            // After this wait, the tickets of TLS 1.3 have arrived, but are unread.
+            // `read_available` must not return them as data.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            assert_eq!(transport.look(), Look::Quiet);
+            assert_eq!(transport.read_available(), Available::Nothing);
             peer.write(b"421 4.3.2 bye\r\n").await;
-            // The runtime has not turned since: a look does not wait for it.
+            // The runtime has not polled the socket since the peer's write. `read_available` must
+            // return the data without the runtime.
             assert_eq!(
-                transport.look(),
-                Look::Data(b"421 4.3.2 bye\r\n".to_vec()),
+                transport.read_available(),
+                Available::Data(b"421 4.3.2 bye\r\n".to_vec()),
                 "{way:?}"
             );
-            assert_eq!(transport.look(), Look::Quiet);
+            assert_eq!(transport.read_available(), Available::Nothing);
             peer.write(b"250 ok\r\n").await;
             assert_eq!(read(&mut transport).await.unwrap(), b"250 ok\r\n");
-            assert_eq!(transport.look(), Look::Quiet);
+            assert_eq!(transport.read_available(), Available::Nothing);
             drop(peer);
-            assert_eq!(transport.look(), Look::Closed);
+            assert_eq!(transport.read_available(), Available::Closed);
             assert_eq!(read(&mut transport).await.unwrap(), b"");
         });
     }
 }
 
 #[test]
-fn a_look_sees_an_orderly_end_and_a_reset() {
+fn an_orderly_end_and_a_reset_are_detected() {
     for way in WAYS {
         run(async {
             let (mut transport, mut peer) = pair(way).await;
@@ -383,17 +387,17 @@ fn a_look_sees_an_orderly_end_and_a_reset() {
                 Peer::Plain(stream) => stream.shutdown().await.unwrap(),
                 Peer::Secured(stream) => stream.shutdown().await.unwrap(),
             }
-            assert_eq!(transport.look(), Look::Closed);
+            assert_eq!(transport.read_available(), Available::Closed);
             let (mut transport, peer) = pair(way).await;
             peer.socket().set_zero_linger().unwrap();
             drop(peer);
-            assert_eq!(transport.look(), Look::Closed);
+            assert_eq!(transport.read_available(), Available::Closed);
         });
     }
 }
 
 #[test]
-fn new_keys_are_nothing_to_see_and_change_no_count() {
+fn key_updates_are_not_data_and_change_no_count() {
     run(async {
         let (mut transport, peer) = pair(Way::Tls(&TLS13)).await;
         let Peer::Secured(mut stream) = peer else {
@@ -403,21 +407,22 @@ fn new_keys_are_nothing_to_see_and_change_no_count() {
         for round in 1..=3 {
             stream.get_mut().1.refresh_traffic_keys().unwrap();
             stream.flush().await.unwrap();
-            assert_eq!(transport.look(), Look::Quiet);
-            // Our own new key goes out in front of this.
+            assert_eq!(transport.read_available(), Available::Nothing);
+            // The client sends its own key update before this command. The counts must not include
+            // it.
             send(&mut transport, b"NOOP\r\n").await;
             assert_eq!(counts(&transport), [before + 6 * round; 3]);
             let mut buffer = [0; 6];
             stream.read_exact(&mut buffer).await.unwrap();
             assert_eq!(&buffer, b"NOOP\r\n");
         }
-        // And with a queue that waits.
+        // The client receives key updates while records wait in its queue.
         stream.get_mut().1.refresh_traffic_keys().unwrap();
         stream.flush().await.unwrap();
         fill(&mut transport, 1_000_000).await.unwrap();
         stream.get_mut().1.refresh_traffic_keys().unwrap();
         stream.flush().await.unwrap();
-        assert_eq!(transport.look(), Look::Quiet);
+        assert_eq!(transport.read_available(), Available::Nothing);
         let settled = transport.settled() - before - 18;
         drop(transport);
         let arrived = Peer::Secured(stream).read_all().await.len() as u64;
@@ -426,22 +431,22 @@ fn new_keys_are_nothing_to_see_and_change_no_count() {
 }
 
 #[test]
-fn a_farewell_is_said_in_tls() {
-    for version in BOTH {
+fn tls_ends_with_close_notify() {
+    for version in VERSIONS {
         run(async {
             let (mut transport, mut peer) = pair(Way::Tls(version)).await;
             send(&mut transport, b"QUIT\r\n").await;
             transport.shutdown();
             let mut buffer = [0; 64];
             assert_eq!(peer.read(&mut buffer).await.unwrap(), 6);
-            // Without the farewell this is an error.
+            // The client has sent close_notify. Without it, this read would return an error.
             assert_eq!(peer.read(&mut buffer).await.unwrap(), 0);
         });
     }
 }
 
 #[test]
-fn tls_begins_once() {
+fn tls_can_start_only_once() {
     run(async {
         let (transport, _peer) = pair(Way::Tls(&TLS13)).await;
         let identity = Identity::self_signed(&params(&[NAME]));
@@ -449,7 +454,7 @@ fn tls_begins_once() {
         let error = transport.secure(&client, NAME).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "TLS with relay.test failed: TLS has begun already"
+            "TLS with relay.test failed: TLS is in use already"
         );
     });
 }

@@ -1,102 +1,107 @@
-//! Hashes of the bodies that were signed last: a newsletter without merge fields in its body is
-//! hashed once, though every copy has a header of its own.
+//! A cache of body hashes. A body without merge fields is hashed once for the whole newsletter,
+//! although each copy has its own header.
 //!
-//! A body is known by comparing all of it, which takes a fifteenth of the time that its hash
-//! takes; so a wrong hash cannot come out. It is kept only when it is seen for the second time:
-//! bodies that differ, as most do, are not copied. What tells that is a fingerprint, a few octets
-//! of the body, and where that is mistaken nothing but a copy is lost.
+//! A lookup compares the whole body with the stored body, so it never returns a wrong hash. The
+//! comparison takes a fifteenth of the time of hashing. A body is stored only when it is signed for
+//! the second time. Most bodies occur only once, and a copy of each of them would take time. The
+//! cache recognises a repeated body by its fingerprint (the length and a few bytes of the body). If
+//! two different bodies have the same fingerprint, the only cost is one unnecessary copy.
 
 use std::sync::{Arc, Mutex};
 
-use super::canonical::{Canonicalization, Hash, body_hash};
+use super::canonical::{Canonicalization, Sha256Hash, body_hash};
 
-/// Bodies that are kept, and fingerprints of bodies seen once.
-const KEPT: usize = 4;
+/// The maximum number of stored bodies.
+const STORED: usize = 4;
+/// The maximum number of fingerprints of bodies that were signed once.
 const SEEN: usize = 16;
 
-/// Octets of the longest body that is kept; so at most 16 MiB are held.
+/// The maximum length of a stored body, in bytes. [`STORED`] bodies of this length need 16 MiB in
+/// total.
 const LONGEST: usize = 4 << 20;
 
-/// Octets of a shorter body take no longer to hash than to look up.
+/// The minimum length of a body, in bytes, for which a lookup is faster than hashing.
 const SHORTEST: usize = 512;
 
-/// Places of a body that its fingerprint holds.
+/// The number of bytes of a body that its fingerprint contains.
 const SAMPLES: usize = 8;
 
 type Fingerprint = (Canonicalization, usize, [u8; SAMPLES]);
 
 #[derive(Default)]
 pub(super) struct BodyHashes {
-    memory: Mutex<Memory>,
+    cache: Mutex<HashCache>,
 }
 
 #[derive(Default)]
-struct Memory {
-    /// The last used is the last.
-    kept: Vec<(Fingerprint, Arc<[u8]>, Hash)>,
+struct HashCache {
+    /// The stored bodies and their hashes, ordered by use. The most recently used body is the last.
+    stored: Vec<(Fingerprint, Arc<[u8]>, Sha256Hash)>,
     seen: Vec<Fingerprint>,
 }
 
 impl BodyHashes {
-    /// The hash of a body, looked up or made.
-    pub(super) fn hash(&self, body: &[u8], form: Canonicalization) -> Hash {
+    /// Returns the hash of a body, from the cache or computed.
+    pub(super) fn hash(&self, body: &[u8], form: Canonicalization) -> Sha256Hash {
         if !(SHORTEST..=LONGEST).contains(&body.len()) {
             return body_hash(body, form);
         }
         let fingerprint = fingerprint(body, form);
-        // The comparison is done outside of the lock, and nobody waits for it.
-        let candidate = self
-            .memory
+        // The lock is not held while the bodies are compared. If another thread holds the lock,
+        // compute the hash instead of waiting.
+        let found = self
+            .cache
             .try_lock()
             .ok()
-            .and_then(|mut memory| memory.find(fingerprint));
-        if let Some((kept, hash)) = candidate
-            && *kept == *body
+            .and_then(|mut cache| cache.find(fingerprint));
+        if let Some((stored, hash)) = found
+            && *stored == *body
         {
             return hash;
         }
         let hash = body_hash(body, form);
-        if let Ok(mut memory) = self.memory.try_lock() {
-            memory.note(fingerprint, body, hash);
+        if let Ok(mut cache) = self.cache.try_lock() {
+            cache.remember(fingerprint, body, hash);
         }
         hash
     }
 }
 
-impl Memory {
-    fn find(&mut self, fingerprint: Fingerprint) -> Option<(Arc<[u8]>, Hash)> {
-        let place = self
-            .kept
+impl HashCache {
+    fn find(&mut self, fingerprint: Fingerprint) -> Option<(Arc<[u8]>, Sha256Hash)> {
+        let index = self
+            .stored
             .iter()
-            .position(|(known, ..)| *known == fingerprint)?;
-        self.kept[place..].rotate_left(1);
-        self.kept
+            .position(|(other, ..)| *other == fingerprint)?;
+        self.stored[index..].rotate_left(1);
+        self.stored
             .last()
             .map(|(_, body, hash)| (Arc::clone(body), *hash))
     }
 
-    fn note(&mut self, fingerprint: Fingerprint, body: &[u8], hash: Hash) {
-        let Some(place) = self.seen.iter().position(|known| *known == fingerprint) else {
+    fn remember(&mut self, fingerprint: Fingerprint, body: &[u8], hash: Sha256Hash) {
+        let Some(index) = self.seen.iter().position(|other| *other == fingerprint) else {
             push(&mut self.seen, fingerprint, SEEN);
             return;
         };
-        self.seen.remove(place);
-        self.kept.retain(|(known, ..)| *known != fingerprint);
-        push(&mut self.kept, (fingerprint, body.into(), hash), KEPT);
+        self.seen.remove(index);
+        self.stored.retain(|(other, ..)| *other != fingerprint);
+        push(&mut self.stored, (fingerprint, body.into(), hash), STORED);
     }
 }
 
-fn push<T>(list: &mut Vec<T>, item: T, most: usize) {
-    if list.len() == most {
+fn push<T>(list: &mut Vec<T>, item: T, capacity: usize) {
+    if list.len() == capacity {
         list.remove(0);
     }
     list.push(item);
 }
 
 fn fingerprint(body: &[u8], form: Canonicalization) -> Fingerprint {
-    // Merge fields stand near the beginning more often than anywhere else.
-    let place = |number: usize| (body.len() - 1) * number * number / (SAMPLES * SAMPLES);
-    let samples = std::array::from_fn(|number| body[place(number)]);
+    // Bodies differ mostly near their start, because most merge fields are there. So most samples
+    // come from there.
+    let index = |number: usize| (body.len() - 1) * number * number / (SAMPLES * SAMPLES);
+    let samples = std::array::from_fn(|number| body[index(number)]);
     (form, body.len(), samples)
 }
 
@@ -106,22 +111,22 @@ mod tests {
 
     const FORM: Canonicalization = Canonicalization::Simple;
 
-    fn kept(hashes: &BodyHashes) -> usize {
-        hashes.memory.lock().unwrap().kept.len()
+    fn stored(hashes: &BodyHashes) -> usize {
+        hashes.cache.lock().unwrap().stored.len()
     }
 
     #[test]
-    fn a_body_is_kept_when_it_comes_again() {
+    fn a_repeated_body_is_stored() {
         let hashes = BodyHashes::default();
         let body = vec![b'x'; 4000];
         for round in 0..4 {
             assert_eq!(hashes.hash(&body, FORM), body_hash(&body, FORM));
-            assert_eq!(kept(&hashes), usize::from(round > 0));
+            assert_eq!(stored(&hashes), usize::from(round > 0));
         }
     }
 
     #[test]
-    fn bodies_of_one_fingerprint_are_told_apart() {
+    fn bodies_with_the_same_fingerprint_are_distinguished() {
         let hashes = BodyHashes::default();
         let mut body = vec![b'x'; 4000];
         for round in 0..200u8 {
@@ -132,11 +137,11 @@ mod tests {
             );
             assert_eq!(hashes.hash(&body, FORM), body_hash(&body, FORM));
         }
-        assert_eq!(kept(&hashes), 1);
+        assert_eq!(stored(&hashes), 1);
     }
 
     #[test]
-    fn the_forms_are_told_apart() {
+    fn canonicalizations_are_distinguished() {
         let hashes = BodyHashes::default();
         let body = b"a  b \r\n".repeat(100);
         for _ in 0..3 {
@@ -144,22 +149,27 @@ mod tests {
                 assert_eq!(hashes.hash(&body, form), body_hash(&body, form));
             }
         }
-        assert_eq!(kept(&hashes), 2);
+        assert_eq!(stored(&hashes), 2);
     }
 
     #[test]
-    fn it_is_bounded() {
+    fn the_cache_is_bounded() {
         let hashes = BodyHashes::default();
         for round in 0..100 {
             let body = vec![b'x'; 1000 + round];
             hashes.hash(&body, FORM);
             hashes.hash(&body, FORM);
         }
-        assert_eq!(kept(&hashes), KEPT);
+        assert_eq!(stored(&hashes), STORED);
         hashes.hash(&vec![b'x'; LONGEST + 1], FORM);
         hashes.hash(&vec![b'x'; LONGEST + 1], FORM);
-        let memory = hashes.memory.lock().unwrap();
-        assert!(memory.seen.len() <= SEEN);
-        assert!(memory.kept.iter().all(|(_, body, _)| body.len() <= LONGEST));
+        let cache = hashes.cache.lock().unwrap();
+        assert!(cache.seen.len() <= SEEN);
+        assert!(
+            cache
+                .stored
+                .iter()
+                .all(|(_, body, _)| body.len() <= LONGEST)
+        );
     }
 }

@@ -1,29 +1,32 @@
-//! Canonical forms (RFC 6376 section 3.4), hashed where they stand.
+//! Canonical forms (RFC 6376 section 3.4), hashed without a copy.
 //!
-//! What a canonical body leaves out of a body is little: white space before another white space or
-//! at the end of a line, and empty lines at the end. So nothing is copied: the stretches between
-//! two such places go to SHA-256 as they are. The places are found as the scan of `stuffing` finds
-//! its own: whether one begins at an octet depends on that octet and the next alone, so a block of
-//! pairs is compared at once, in vector instructions, and only a block with a hit is searched.
+//! A canonical body differs from the original in few places. Both forms omit empty lines at the
+//! end. The relaxed form also reduces each run of white space to one space, and omits white space
+//! at the end of a line. The bytes between two changed places are passed to SHA-256 directly. The
+//! search for the places to change works like the scan in `stuffing`. A pair of adjacent bytes
+//! shows whether a change starts at the first byte of the pair. So vector instructions compare a
+//! block of pairs at once, and only a block with a match is searched byte by byte.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use multiversion::multiversion;
 
-/// A hash by SHA-256.
-pub type Hash = [u8; 32];
+/// A SHA-256 hash.
+pub type Sha256Hash = [u8; 32];
 
-/// How much of a change on the way a signature survives.
+/// The canonicalization of a signature. It determines which changes in transit the signature
+/// tolerates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Canonicalization {
-    /// Next to none.
+    /// Tolerates almost no changes.
     Simple,
-    /// Changes of white space, and in header fields of folding and of the name's case.
+    /// Tolerates changes of white space. In header fields, it also tolerates changes of the folding
+    /// and of the case of names.
     #[default]
     Relaxed,
 }
 
 impl Canonicalization {
-    /// As the tag `c` has it.
+    /// The value in the tag `c`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,9 +35,9 @@ impl Canonicalization {
         }
     }
 
-    /// The one of that name.
+    /// Returns the canonicalization with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "simple" => Some(Self::Simple),
             "relaxed" => Some(Self::Relaxed),
@@ -43,9 +46,9 @@ impl Canonicalization {
     }
 }
 
-/// The hash of a body whose line ends are CRLF; a missing last one counts as there, since the
-/// transfer adds it.
-pub(super) fn body_hash(body: &[u8], form: Canonicalization) -> Hash {
+/// Hashes a body with CRLF line ends. If the last line end is missing, it is hashed nevertheless,
+/// because the client adds it to the sent message.
+pub(super) fn body_hash(body: &[u8], form: Canonicalization) -> Sha256Hash {
     let mut context = Context::new(&SHA256);
     match form {
         Canonicalization::Simple => {
@@ -57,14 +60,14 @@ pub(super) fn body_hash(body: &[u8], form: Canonicalization) -> Hash {
     finish(context)
 }
 
-/// The hash of octets as they are.
-pub(super) fn hash(data: &[u8]) -> Hash {
+/// Hashes bytes.
+pub(super) fn hash(data: &[u8]) -> Sha256Hash {
     let mut context = Context::new(&SHA256);
     context.update(data);
     finish(context)
 }
 
-/// Writes the canonical form of a header field, without its last line end.
+/// Appends the canonical form of a header field, without its last line end.
 ///
 /// `field` is the name, a colon and the value, folded or not, without its last line end.
 pub(super) fn write_field(field: &[u8], name: &[u8], form: Canonicalization, out: &mut Vec<u8>) {
@@ -75,8 +78,9 @@ pub(super) fn write_field(field: &[u8], name: &[u8], form: Canonicalization, out
     out.extend(name.iter().map(u8::to_ascii_lowercase));
     out.push(b':');
     let value = field.get(name.len() + 1..).unwrap_or_default();
-    // In a value, line ends stand in foldings alone, and those have white space behind them.
-    let words = value.split(|&octet| is_space(octet) || matches!(octet, b'\r' | b'\n'));
+    // In a value, each line end belongs to a folding: white space follows the line end. So line
+    // ends can be treated as white space.
+    let words = value.split(|&byte| is_space(byte) || matches!(byte, b'\r' | b'\n'));
     for (number, word) in words.filter(|word| !word.is_empty()).enumerate() {
         if number > 0 {
             out.push(b' ');
@@ -85,14 +89,14 @@ pub(super) fn write_field(field: &[u8], name: &[u8], form: Canonicalization, out
     }
 }
 
-fn finish(context: Context) -> Hash {
-    let mut hash = Hash::default();
+fn finish(context: Context) -> Sha256Hash {
+    let mut hash = Sha256Hash::default();
     hash.copy_from_slice(context.finish().as_ref());
     hash
 }
 
-fn is_space(octet: u8) -> bool {
-    octet == b' ' || octet == b'\t'
+fn is_space(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 fn without_empty_lines(mut body: &[u8]) -> &[u8] {
@@ -102,7 +106,7 @@ fn without_empty_lines(mut body: &[u8]) -> &[u8] {
     body
 }
 
-/// The body up to the last octet that is neither white space nor part of a line end.
+/// Returns the body up to the last byte that is neither white space nor part of a line end.
 fn without_blank_lines(mut body: &[u8]) -> &[u8] {
     loop {
         let before = body.len();
@@ -122,7 +126,7 @@ fn relaxed_body(body: &[u8], context: &mut Context) {
     let mut place = next_reduction(body, 0);
     while place < body.len() {
         context.update(&body[hashed..place]);
-        let run = body[place..].iter().take_while(|&&octet| is_space(octet));
+        let run = body[place..].iter().take_while(|&&byte| is_space(byte));
         hashed = place + run.count();
         if body.get(hashed) != Some(&b'\r') {
             context.update(b" ");
@@ -135,16 +139,17 @@ fn relaxed_body(body: &[u8], context: &mut Context) {
     }
 }
 
-/// Pairs that are compared at once.
+/// The number of pairs that are compared at once.
 const PAIRS: usize = 128;
 
-/// Pairs of one vector, to find the place in a block that has one.
+/// The number of pairs in one vector. A block with a match, and the incomplete block at the end,
+/// are searched in smaller blocks of this size.
 const FEW: usize = 16;
 
-/// The first place from `start` on where white space is not one blank between words; the length
-/// where there is none.
+/// Returns the first index, from `start` on, of white space that is not a single space between
+/// words. Returns the length of the body if the rest of the body has no such white space.
 ///
-/// Compiled for AVX2 too, as the scan of `stuffing` is.
+/// This function is also compiled for AVX2, like the scan in `stuffing`.
 #[multiversion(targets("x86_64+avx2"))]
 fn next_reduction(body: &[u8], start: usize) -> usize {
     let mut place = skip::<PAIRS>(body, start);
@@ -159,13 +164,13 @@ fn next_reduction(body: &[u8], start: usize) -> usize {
     body.len()
 }
 
-/// The first block from `start` on that is not known to stay as it is.
+/// Returns the start of the first block from `start` on that contains a match or is incomplete.
 #[inline(always)]
 fn skip<const SIZE: usize>(body: &[u8], mut start: usize) -> usize {
-    while let Some(octets) = body.get(start..start + SIZE + 1) {
-        let pairs = octets[..SIZE].iter().zip(&octets[1..]);
-        if pairs.fold(false, |found, (&octet, &next)| {
-            found | is_reduced(octet, next)
+    while let Some(bytes) = body.get(start..start + SIZE + 1) {
+        let pairs = bytes[..SIZE].iter().zip(&bytes[1..]);
+        if pairs.fold(false, |found, (&byte, &next)| {
+            found | is_reduced(byte, next)
         }) {
             break;
         }
@@ -174,18 +179,20 @@ fn skip<const SIZE: usize>(body: &[u8], mut start: usize) -> usize {
     start
 }
 
-/// Whether a run of white space begins here that is more than one blank, or stands before a line
-/// end. Without branches, for the vectors' sake.
+/// Whether the relaxed form changes `byte`, which is followed by `next`. It changes a tab, and a
+/// space before other white space or before a line end. The function has no branches, so that the
+/// compiler can vectorise the loop.
 #[inline(always)]
-fn is_reduced(octet: u8, next: u8) -> bool {
-    (octet == b'\t') | ((octet == b' ') & ((next == b' ') | (next == b'\t') | (next == b'\r')))
+fn is_reduced(byte: u8, next: u8) -> bool {
+    (byte == b'\t') | ((byte == b' ') & ((next == b' ') | (next == b'\t') | (next == b'\r')))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Section 3.4 step by step.
+    /// A naive implementation of RFC 6376 section 3.4. The tests compare the hashes with its
+    /// results.
     fn naive(body: &[u8], form: Canonicalization) -> Vec<u8> {
         let text: String = body.iter().copied().map(char::from).collect();
         let mut lines: Vec<String> = text.split("\r\n").map(String::from).collect();
@@ -216,29 +223,29 @@ mod tests {
     }
 
     #[test]
-    fn every_short_body() {
-        let pieces: [&[u8]; 5] = [b"\r\n", b" ", b"\t", b"x", b"yz"];
+    fn every_short_body_is_canonicalized() {
+        let parts: [&[u8]; 5] = [b"\r\n", b" ", b"\t", b"x", b"yz"];
         for length in 0..7u32 {
-            for number in 0..pieces.len().pow(length) {
-                let piece = |place| pieces[number / pieces.len().pow(place) % pieces.len()];
-                check(&(0..length).map(piece).collect::<Vec<_>>().concat());
+            for number in 0..parts.len().pow(length) {
+                let part = |place| parts[number / parts.len().pow(place) % parts.len()];
+                check(&(0..length).map(part).collect::<Vec<_>>().concat());
             }
         }
     }
 
     #[test]
-    fn every_reduction_at_every_place_of_a_block() {
-        for piece in [b"  ".as_slice(), b"\t", b" \r\n", b" \t \r\n\r\n ", b" "] {
+    fn white_space_is_reduced_at_every_place_of_a_block() {
+        for part in [b"  ".as_slice(), b"\t", b" \r\n", b" \t \r\n\r\n ", b" "] {
             for place in 0..2 * PAIRS {
                 let mut body = vec![b'x'; 2 * PAIRS + 7];
-                body.splice(place..place, piece.iter().copied());
+                body.splice(place..place, part.iter().copied());
                 check(&body);
             }
         }
     }
 
     #[test]
-    fn random_bodies() {
+    fn random_bodies_are_canonicalized() {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         for round in 0..2000 {
             let mut body = Vec::new();
@@ -258,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_section_3_4_5() {
+    fn the_fields_of_rfc_6376_section_3_4_5_are_canonicalized() {
         let relaxed = |field: &[u8], name: &[u8]| {
             let mut out = Vec::new();
             write_field(field, name, Canonicalization::Relaxed, &mut out);

@@ -1,31 +1,32 @@
-//! Header fields: taken apart to be signed, and the one that is put in front, folded.
+//! Header fields: splits a header into fields to sign, and folds the field with the signature.
 
 use memchr::memmem;
 
 use super::SignError;
 
-/// Columns of a line, without its line end (RFC 5322 section 2.1.1).
+/// The preferred maximum length of a line, in characters, without its line end (RFC 5322 section
+/// 2.1.1).
 const WIDTH: usize = 78;
 
-/// A field of a message's header.
-pub(super) struct Field<'a> {
+/// A header field of a message.
+pub(super) struct HeaderLine<'a> {
     pub(super) name: &'a [u8],
-    /// The name, a colon and the value with its foldings, without the last line end.
+    /// The name, a colon and the folded value, without the last line end.
     pub(super) whole: &'a [u8],
 }
 
-/// The fields of a header, and where the body begins.
+/// Splits a message into its header fields and returns them with the index of the body.
 ///
-/// `message` has CRLF at the end of each line. Without an empty line it is all header.
-pub(super) fn take_apart(message: &[u8]) -> Result<(Vec<Field<'_>>, usize), SignError> {
+/// Each line of `message` ends with CRLF. A message without an empty line has no body.
+pub(super) fn split(message: &[u8]) -> Result<(Vec<HeaderLine<'_>>, usize), SignError> {
     let mut fields = Vec::with_capacity(32);
     let mut start = 0;
     while start < message.len() && !message[start..].starts_with(b"\r\n") {
         let end = field_end(message, start);
-        let field = Field::new(&message[start..end]).ok_or_else(|| {
+        let field = HeaderLine::new(&message[start..end]).ok_or_else(|| {
             let number = fields.len() + 1;
             SignError::new(format!(
-                "header field {number} is none: it has no name and colon"
+                "header field {number} is invalid: it does not start with a name and a colon"
             ))
         })?;
         fields.push(field);
@@ -34,7 +35,7 @@ pub(super) fn take_apart(message: &[u8]) -> Result<(Vec<Field<'_>>, usize), Sign
     Ok((fields, message.len().min(start + 2)))
 }
 
-impl<'a> Field<'a> {
+impl<'a> HeaderLine<'a> {
     fn new(whole: &'a [u8]) -> Option<Self> {
         let name = &whole[..memchr::memchr(b':', whole)?];
         let has_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
@@ -42,7 +43,8 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Where the field's last line end begins: the first one without white space behind it.
+/// Returns the index of the CRLF that ends the field: the first CRLF that is not followed by white
+/// space.
 fn field_end(message: &[u8], start: usize) -> usize {
     let mut line_ends = memmem::find_iter(&message[start..], b"\r\n").map(|offset| start + offset);
     line_ends
@@ -50,13 +52,13 @@ fn field_end(message: &[u8], start: usize) -> usize {
         .unwrap_or(message.len())
 }
 
-/// A field that is being written, folded before it grows too wide.
-pub(super) struct Folded<'a> {
+/// A header field that is written word by word and folded.
+pub(super) struct FoldedHeader<'a> {
     out: &'a mut Vec<u8>,
     column: usize,
 }
 
-impl<'a> Folded<'a> {
+impl<'a> FoldedHeader<'a> {
     pub(super) fn new(name: &str, out: &'a mut Vec<u8>) -> Self {
         out.extend_from_slice(name.as_bytes());
         out.push(b':');
@@ -66,7 +68,7 @@ impl<'a> Folded<'a> {
         }
     }
 
-    /// Writes a word behind a blank or on a line of its own.
+    /// Appends a word after a space, or on a new line if the word does not fit.
     pub(super) fn word(&mut self, word: &str) {
         if self.column + 1 + word.len() > WIDTH {
             self.fold();
@@ -76,15 +78,15 @@ impl<'a> Folded<'a> {
         self.write(word.as_bytes());
     }
 
-    /// Writes what may follow at once, or on a line of its own.
-    pub(super) fn rest(&mut self, word: &str) {
+    /// Appends a word without a space, or on a new line if the word does not fit.
+    pub(super) fn joined_word(&mut self, word: &str) {
         if self.column + word.len() > WIDTH {
             self.fold();
         }
         self.write(word.as_bytes());
     }
 
-    /// Writes a text that may be broken anywhere.
+    /// Appends a text that may be folded anywhere.
     pub(super) fn text(&mut self, mut text: &str) {
         while !text.is_empty() {
             if self.column >= WIDTH {
@@ -96,12 +98,12 @@ impl<'a> Folded<'a> {
         }
     }
 
-    /// Ends the field's last line.
+    /// Ends the last line of the field.
     pub(super) fn end(self) {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// What has been written so far, the fields in front of this one included.
+    /// Returns all bytes written so far, including those of earlier fields.
     pub(super) fn written(&self) -> &[u8] {
         self.out
     }
@@ -111,9 +113,9 @@ impl<'a> Folded<'a> {
         self.column = 1;
     }
 
-    fn write(&mut self, octets: &[u8]) {
-        self.out.extend_from_slice(octets);
-        self.column += octets.len();
+    fn write(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+        self.column += bytes.len();
     }
 }
 
@@ -122,13 +124,13 @@ mod tests {
     use super::*;
 
     fn names(message: &[u8]) -> (Vec<String>, Vec<u8>) {
-        let (fields, body) = take_apart(message).unwrap();
-        let name = |field: &Field<'_>| String::from_utf8_lossy(field.name).into_owned();
+        let (fields, body) = split(message).unwrap();
+        let name = |field: &HeaderLine<'_>| String::from_utf8_lossy(field.name).into_owned();
         (fields.iter().map(name).collect(), message[body..].to_vec())
     }
 
     #[test]
-    fn a_message_is_taken_apart() {
+    fn a_message_is_split_into_fields_and_body() {
         let two = vec!["A".to_owned(), "B".to_owned()];
         let message = b"A: 1\r\n 2:3\r\n\t\r\nB:\r\n\r\nbody\r\n\r\n";
         assert_eq!(names(message), (two.clone(), b"body\r\n\r\n".to_vec()));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_field_is_told() {
+    fn invalid_fields_are_refused() {
         for wrong in [
             b"From me\r\n".as_slice(),
             b" A: 1",
@@ -149,17 +151,17 @@ mod tests {
             b"\xc3: 1",
             b"A: 1\r\nB",
         ] {
-            assert!(take_apart(wrong).is_err(), "{wrong:?}");
+            assert!(split(wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn no_line_is_too_wide() {
+    fn no_line_is_too_long() {
         for length in 0..300 {
             let mut out = Vec::new();
-            let mut folded = Folded::new("Name", &mut out);
+            let mut folded = FoldedHeader::new("Name", &mut out);
             folded.word(&"w".repeat(length % 70));
-            folded.rest(&"r".repeat(length % 60));
+            folded.joined_word(&"r".repeat(length % 60));
             folded.text(&"t".repeat(length));
             folded.end();
             let text = String::from_utf8(out).unwrap();

@@ -1,5 +1,5 @@
-//! Private keys: RSA (RFC 8301 wants SHA-256) and Ed25519 (RFC 8463), in every form that mail
-//! tools keep them in.
+//! Private keys: RSA with SHA-256 (RFC 8301) and Ed25519 (RFC 8463), in the formats of common mail
+//! tools.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -16,37 +16,38 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::canonical::hash;
 use super::{KeyError, SignError};
 
-/// Octets of an Ed25519 key: the seed alone, which is all that there is to it.
+/// The length of an Ed25519 seed, in bytes. The seed is the whole private key.
 const SEED: usize = 32;
 
-/// Octets of the seed and the public key behind it, as libsodium and rspamd keep them.
+/// The length of a seed and its public key, in bytes. libsodium and rspamd store both together.
 const SEED_AND_PUBLIC_KEY: usize = 64;
 
-/// A key that signs. What it holds is in no text.
+/// A private key. Its `Debug` output contains no part of the key.
 pub(super) enum PrivateKey {
     Rsa(Box<RsaKeyPair>),
     Ed25519(Ed25519KeyPair),
 }
 
 impl PrivateKey {
-    /// Reads PEM (PKCS#8 or PKCS#1), or base64 or plain octets: of a seed, or of what PEM holds.
+    /// Reads a key in PEM (PKCS#8 or PKCS#1). A seed or the DER content of a PEM is accepted too,
+    /// as bytes or in base64.
     pub(super) fn read(key: &[u8]) -> Result<Self, KeyError> {
         if memmem::find(key, b"-----BEGIN ").is_some() {
             return from_pem(key);
         }
-        let is_text = |octet: &u8| octet.is_ascii_graphic() || octet.is_ascii_whitespace();
+        let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
         if !key.iter().all(is_text) {
-            return from_octets(key.to_vec());
+            return from_bytes(key.to_vec());
         }
         let mut text = key.to_vec();
-        text.retain(|octet| !octet.is_ascii_whitespace());
+        text.retain(|byte| !byte.is_ascii_whitespace());
         match STANDARD.decode(&text) {
-            Ok(octets) => from_octets(octets),
+            Ok(bytes) => from_bytes(bytes),
             Err(_) => Err(KeyError::new("the private key is neither PEM nor base64")),
         }
     }
 
-    /// As the tag `a` has it.
+    /// The value of the tag `a`.
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "rsa-sha256",
@@ -54,7 +55,7 @@ impl PrivateKey {
         }
     }
 
-    /// The signature of the canonical header.
+    /// Signs the canonical header.
     pub(super) fn sign(&self, header: &[u8]) -> Result<Vec<u8>, SignError> {
         match self {
             Self::Rsa(pair) => {
@@ -65,12 +66,10 @@ impl PrivateKey {
                     header,
                     &mut signature,
                 )
-                .map_err(|_| {
-                    SignError::new("the RSA key does not sign: its numbers do not fit together")
-                })?;
+                .map_err(|_| SignError::new("the RSA key cannot sign: its numbers do not match"))?;
                 Ok(signature)
             }
-            // RFC 8463 section 3: PureEdDSA over the hash, not over the header.
+            // RFC 8463 section 3: Ed25519 signs the SHA-256 hash of the header.
             Self::Ed25519(pair) => Ok(pair.sign(&hash(header)).as_ref().to_vec()),
         }
     }
@@ -84,34 +83,35 @@ impl fmt::Debug for PrivateKey {
 
 fn from_pem(pem: &[u8]) -> Result<PrivateKey, KeyError> {
     if memmem::find(pem, b"ENCRYPTED").is_some() {
-        let text = "the private key is encrypted: decrypt it first, with `openssl pkey`";
+        let text = "the private key is encrypted: decrypt it first with `openssl pkey`";
         return Err(KeyError::new(text));
     }
     match PrivateKeyDer::from_pem_slice(pem) {
         Ok(PrivateKeyDer::Pkcs1(der)) => from_pkcs1(der.secret_pkcs1_der()),
         Ok(PrivateKeyDer::Pkcs8(der)) => from_pkcs8(der.secret_pkcs8_der()),
         Ok(_) => Err(KeyError::new(UNKNOWN)),
-        // What the parser says may show a piece of the key.
+        // The parser's message may contain a part of the key, so it is not used.
         Err(_) => Err(KeyError::new(
-            "the PEM holds no private key that can be read",
+            "the PEM contains no private key that can be read",
         )),
     }
 }
 
-fn from_octets(octets: Vec<u8>) -> Result<PrivateKey, KeyError> {
-    // Its owner wipes the octets when it goes.
-    let octets = PrivatePkcs8KeyDer::from(octets);
-    let octets = octets.secret_pkcs8_der();
-    let pair = match octets.len() {
-        SEED => Ed25519KeyPair::from_seed_unchecked(octets),
+fn from_bytes(bytes: Vec<u8>) -> Result<PrivateKey, KeyError> {
+    // `PrivatePkcs8KeyDer` keeps the key out of `Debug` output, but does not erase the bytes from
+    // memory.
+    let bytes = PrivatePkcs8KeyDer::from(bytes);
+    let bytes = bytes.secret_pkcs8_der();
+    let pair = match bytes.len() {
+        SEED => Ed25519KeyPair::from_seed_unchecked(bytes),
         SEED_AND_PUBLIC_KEY => {
-            let (seed, public_key) = octets.split_at(SEED);
+            let (seed, public_key) = bytes.split_at(SEED);
             Ed25519KeyPair::from_seed_and_public_key(seed, public_key)
         }
-        _ => return from_pkcs8(octets).or_else(|error| from_pkcs1(octets).map_err(|_| error)),
+        _ => return from_pkcs8(bytes).or_else(|error| from_pkcs1(bytes).map_err(|_| error)),
     };
     pair.map(PrivateKey::Ed25519)
-        .map_err(|_| KeyError::new("the Ed25519 key's halves do not belong together"))
+        .map_err(|_| KeyError::new("the Ed25519 seed and public key do not match"))
 }
 
 fn from_pkcs8(der: &[u8]) -> Result<PrivateKey, KeyError> {
@@ -127,12 +127,13 @@ fn from_pkcs1(der: &[u8]) -> Result<PrivateKey, KeyError> {
 
 const UNKNOWN: &str = "the private key is neither RSA nor Ed25519";
 
-/// The octets of the smallest and the largest modulus: RFC 8301 has signers use the one, and does
-/// not ask verifiers for more than the other.
+/// The minimum and the maximum length of an RSA modulus, in bytes. RFC 8301 section 3.2: signers
+/// should use keys of 2048 bits or more, and verifiers need not support keys of more than 4096
+/// bits.
 const MODULUS: RangeInclusive<usize> = 2048 / 8..=4096 / 8;
 const TOO_SMALL: &str =
-    "the RSA key is too small: 2048 bits and an exponent of 65537 are the least";
-const TOO_LARGE: &str = "the RSA key is too large: 4096 bits are the most";
+    "the RSA key is too small: the minimum is 2048 bits and an exponent of 65537";
+const TOO_LARGE: &str = "the RSA key is too large: the maximum is 4096 bits";
 
 fn rsa(pair: Result<RsaKeyPair, KeyRejected>) -> Result<PrivateKey, KeyError> {
     let pair = pair.map_err(|error| {
@@ -140,10 +141,8 @@ fn rsa(pair: Result<RsaKeyPair, KeyRejected>) -> Result<PrivateKey, KeyError> {
             "TooSmall" => TOO_SMALL.to_owned(),
             "TooLarge" => TOO_LARGE.to_owned(),
             "WrongAlgorithm" => UNKNOWN.to_owned(),
-            "InvalidEncoding" => {
-                "the private key is damaged, or of no kind that is known".to_owned()
-            }
-            other => format!("the RSA key is not usable: {other}"),
+            "InvalidEncoding" => "the private key is damaged or of an unknown kind".to_owned(),
+            other => format!("the RSA key cannot be used: {other}"),
         })
     })?;
     let modulus = pair.public_modulus_len();
@@ -156,9 +155,9 @@ fn rsa(pair: Result<RsaKeyPair, KeyRejected>) -> Result<PrivateKey, KeyError> {
     Ok(PrivateKey::Rsa(Box::new(pair)))
 }
 
-/// Below 65537, which is the least that is not frowned upon.
+/// Whether the public exponent is below 65537. Such a key is refused.
 fn has_small_exponent(pair: &RsaKeyPair) -> bool {
     let exponent = pair.public_key().exponent();
-    let octets = exponent.big_endian_without_leading_zero();
-    octets.len() < 3 || octets.len() == 3 && octets < [1, 0, 1].as_slice()
+    let bytes = exponent.big_endian_without_leading_zero();
+    bytes.len() < 3 || bytes.len() == 3 && bytes < [1, 0, 1].as_slice()
 }

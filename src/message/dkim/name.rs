@@ -1,14 +1,15 @@
-//! What the caller names in a signature: domains, selectors, identities, header fields. Nothing of
-//! it can leave its tag.
+//! The names in a signature: domains, selectors, identities and header fields. The checks ensure
+//! that no name contains a character that ends its tag. Such a name could add another tag.
 
 use super::KeyError;
 
-/// Octets of a domain name, and of one of its labels (RFC 1035 section 2.3.4).
+/// The maximum length of a domain name, in bytes (RFC 1035 section 2.3.4).
 const LONGEST_DOMAIN: usize = 253;
+/// The maximum length of a label, in bytes (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
-/// What is signed where nothing else is asked for: RFC 6376 section 5.4.1, and what RFC 8058
-/// section 4 wants for the one click that unsubscribes.
+/// The header fields that are signed by default: the fields of RFC 6376 section 5.4.1, and the
+/// fields that RFC 8058 section 4 requires for one-click unsubscribing.
 pub(super) const DEFAULT_HEADERS: &[&str] = &[
     "From",
     "Subject",
@@ -28,7 +29,7 @@ pub(super) const DEFAULT_HEADERS: &[&str] = &[
     "Feedback-ID",
 ];
 
-/// What is not the author's to vouch for, or is gone before anybody could verify it.
+/// Header fields that must not be signed, because relays add, change or remove them.
 const NEVER_SIGNED: &[&str] = &[
     "bcc",
     "dkim-signature",
@@ -37,51 +38,56 @@ const NEVER_SIGNED: &[&str] = &[
     "return-path",
 ];
 
-/// The domain as A-labels in lower case.
+/// Checks a signing domain and returns it as A-labels in lower case.
 pub(super) fn domain(domain: &str) -> Result<String, KeyError> {
     let name = labels(domain).filter(|name| name.contains('.'));
-    name.ok_or_else(|| KeyError::new(format!("{domain:?} is no domain to sign for")))
+    name.ok_or_else(|| KeyError::new(format!("domain {domain:?} is not valid")))
 }
 
-/// The selector, likewise.
+/// Checks a selector and returns it as A-labels in lower case.
 pub(super) fn selector(selector: &str) -> Result<String, KeyError> {
-    labels(selector).ok_or_else(|| KeyError::new(format!("{selector:?} is no selector")))
+    labels(selector).ok_or_else(|| KeyError::new(format!("selector {selector:?} is not valid")))
 }
 
-/// The tag `i`: an address, or `@` and a domain, in the domain or below it (section 3.5).
+/// Checks the tag `i`: an address, or `@` and a domain. RFC 6376 section 3.5: the domain of the tag
+/// is `domain` or a subdomain of `domain`.
 pub(super) fn identity(identity: &str, domain: &str) -> Result<String, KeyError> {
     let wrong = |what: &str| KeyError::new(format!("identity {identity:?} {what}"));
-    let (local_part, own) = identity.rsplit_once('@').ok_or_else(|| wrong("has no @"))?;
-    let own = labels(own).ok_or_else(|| wrong("has no domain behind its @"))?;
-    let above = own.strip_suffix(domain).unwrap_or("no");
+    let (local_part, identity_domain) =
+        identity.rsplit_once('@').ok_or_else(|| wrong("has no @"))?;
+    let identity_domain =
+        labels(identity_domain).ok_or_else(|| wrong("has no valid domain after its @"))?;
+    let above = identity_domain.strip_suffix(domain).unwrap_or("no");
     if !(above.is_empty() || above.ends_with('.')) {
         return Err(wrong(&format!("is not in the domain {domain}")));
     }
-    // The value is written as quoted-printable is, so what that would change is left out.
-    let plain =
-        |octet: u8| octet.is_ascii_alphanumeric() || b".!#$%&'*+-/?^_`{|}~".contains(&octet);
+    // RFC 6376 section 2.11: the value is in quoted-printable. This module does not encode it, so
+    // characters that need encoding are refused.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+-/?^_`{|}~".contains(&byte);
     if !local_part.bytes().all(plain) {
-        return Err(wrong("has a local part that is not plain"));
+        return Err(wrong(
+            "has a local part with a character that is not allowed",
+        ));
     }
-    Ok(format!("{local_part}@{own}"))
+    Ok(format!("{local_part}@{identity_domain}"))
 }
 
-/// Names of header fields, in lower case, each once.
+/// Checks the names of header fields and returns them in lower case, each once.
 pub(super) fn headers<'a>(
     names: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<String>, KeyError> {
     let mut headers: Vec<String> = Vec::new();
     for given in names {
         let name = given.to_ascii_lowercase();
-        let plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(KeyError::new(format!(
-                "{given:?} is no header field's name"
+                "{given:?} is not a valid name of a header field"
             )));
         }
         if NEVER_SIGNED.contains(&name.as_str()) {
             return Err(KeyError::new(format!(
-                "{given} is a header field that no one signs"
+                "the header field {given} must not be signed: relays change or remove it"
             )));
         }
         if !headers.contains(&name) {
@@ -90,20 +96,21 @@ pub(super) fn headers<'a>(
     }
     if !headers.iter().any(|name| name == "from") {
         return Err(KeyError::new(
-            "From is not among the header fields, and must be signed",
+            "headers must contain From, which is always signed",
         ));
     }
     Ok(headers)
 }
 
-/// A domain name's labels, in ASCII and lower case. With an underscore: selectors have it.
+/// Returns a domain name in ASCII and lower case, if its labels are valid. Underscores are allowed,
+/// because selectors contain them.
 fn labels(name: &str) -> Option<String> {
     let name = if name.is_ascii() {
         name.to_ascii_lowercase()
     } else {
         idna::domain_to_ascii(name).ok()?
     };
-    let plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| {
         (1..=LONGEST_LABEL).contains(&label.len())
             && label.bytes().all(plain)
@@ -118,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains() {
+    fn domains_and_selectors_are_checked() {
         assert_eq!(domain("Example.COM").unwrap(), "example.com");
         assert_eq!(domain("bücher.example").unwrap(), "xn--bcher-kva.example");
         let long = "a".repeat(64) + ".example";
@@ -143,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn identities() {
+    fn identities_are_checked() {
         let check = |text| identity(text, "example.com");
         assert_eq!(check("@example.com").unwrap(), "@example.com");
         assert_eq!(
@@ -164,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn header_names() {
+    fn header_names_are_checked() {
         assert_eq!(headers(["From", "X-a", "from"]).unwrap(), ["from", "x-a"]);
         for wrong in [
             &["Subject"][..],

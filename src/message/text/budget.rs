@@ -1,69 +1,77 @@
-//! What one rendering may cost.
+//! Limits on the steps and the output of one rendering. If a limit is exceeded, rendering the row
+//! fails.
 //!
-//! A template can come from outside, and `{{ "a" * 10 ** 9 }}` must not end the process. Jinja2's
-//! sandbox bounds `range()` alone, which is refused here anyway; these bounds are ours, and far
-//! beyond what any message needs.
+//! A template can come from an untrusted source, and `{{ "a" * 10 ** 9 }}` must not exhaust the
+//! memory. Jinja2's sandbox limits only `range()`, and the subset does not allow `range()`. So this
+//! module has its own limits. These limits are far above the needs of any message.
 
 use num_bigint::BigInt;
 
 use crate::message::RowError;
 
-/// Expressions looked at, items of lists made or compared: about 0.1 s of work.
+/// The maximum number of steps in one rendering. One step is the evaluation of an expression, or
+/// the creation or comparison of a list item. The maximum number of steps takes about 0.1 s.
 const STEPS: usize = 2_000_000;
 
-/// Octets written or joined together on the way: more than any relay takes as a message.
-const OCTETS: usize = 64 << 20;
+/// The maximum number of bytes that one rendering writes or concatenates. It is larger than any
+/// message that relays accept.
+const WRITTEN_BYTES: usize = 64 << 20;
 
-/// Digits of an integer that Python turns into text (`sys.int_info.default_max_str_digits`).
+/// The maximum number of digits of an integer that Python converts to text
+/// (`sys.int_info.default_max_str_digits`).
 pub(super) const DIGITS: usize = 4300;
 
-/// Bits of the largest integer: well over [`DIGITS`] digits.
+/// The maximum size of an integer, in bits. An integer of this size has more than [`DIGITS`]
+/// digits, so every integer that can be converted to text is allowed.
 const BITS: u64 = 20 << 10;
 
-/// What is left to spend.
+/// The remaining budget of one rendering.
 pub(super) struct Budget {
     steps: usize,
-    octets: usize,
+    bytes: usize,
 }
 
 impl Budget {
     pub(super) fn new() -> Self {
         Self {
             steps: STEPS,
-            octets: OCTETS,
+            bytes: WRITTEN_BYTES,
         }
     }
 
-    /// Spend steps, before they are done.
+    /// Subtracts steps from the budget before they are executed. Returns an error if the budget is
+    /// too small.
     #[inline]
     pub(super) fn work(&mut self, steps: usize) -> Result<(), RowError> {
         match self.steps.checked_sub(steps) {
             Some(left) => self.steps = left,
-            None => return Err(RowError::new("the template takes too much work")),
+            None => return Err(RowError::new("rendering the template takes too many steps")),
         }
         Ok(())
     }
 
-    /// Spend octets, before they are written.
+    /// Subtracts bytes from the budget before they are written. Returns an error if the budget is
+    /// too small.
     #[inline]
-    pub(super) fn write(&mut self, octets: usize) -> Result<(), RowError> {
-        match self.octets.checked_sub(octets) {
-            Some(left) => self.octets = left,
-            None => return Err(RowError::new("the text becomes too long")),
+    pub(super) fn write(&mut self, bytes: usize) -> Result<(), RowError> {
+        match self.bytes.checked_sub(bytes) {
+            Some(left) => self.bytes = left,
+            None => return Err(RowError::new("the rendered text is too long")),
         }
         Ok(())
     }
 
-    /// Bound an integer by its bits before it is computed, and spend what that costs.
+    /// Checks the size of an integer, in bits, before the integer is computed, and subtracts the
+    /// steps of this computation.
     pub(super) fn integer(&mut self, bits: u64) -> Result<(), RowError> {
         if bits > BITS {
-            return Err(RowError::new("an integer becomes too large"));
+            return Err(RowError::new("an integer is too large"));
         }
         let words = usize::try_from(bits / 64).unwrap_or(usize::MAX);
         self.work(words.saturating_mul(words) / 16)
     }
 
-    /// The same for an integer that is there already.
+    /// Checks the size of an existing integer, as [`Budget::integer`] does.
     pub(super) fn known_integer(&mut self, value: &BigInt) -> Result<(), RowError> {
         self.integer(value.bits())
     }

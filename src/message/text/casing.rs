@@ -1,13 +1,14 @@
-//! Upper and lower case by Python's rules, and what begins a word.
+//! Upper, lower and title case by Python's rules.
 
 use super::value::is_space;
 
-/// str.capitalize(): the first character in title case, the others in lower case.
+/// Python's `str.capitalize`: the first character in title case, the others in lower case.
 pub(super) fn capitalize(text: &str) -> String {
     let Some(first) = text.chars().next() else {
         return String::new();
     };
-    // A final sigma is only known with what stands before it.
+    // The lower case of a sigma depends on the characters before it. So the whole text is
+    // converted, including the first character.
     let lower = text.to_lowercase();
     let skip: usize = first.to_lowercase().map(char::len_utf8).sum();
     let mut capitalized = title_case(first);
@@ -15,7 +16,8 @@ pub(super) fn capitalize(text: &str) -> String {
     capitalized
 }
 
-/// Jinja2's `title`: words begin after space, hyphens and opening brackets, not after apostrophes.
+/// Jinja2's `title`: words start after white space, hyphens and opening brackets, but not after
+/// apostrophes.
 pub(super) fn title(text: &str) -> String {
     let splits = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     let mut titled = String::with_capacity(text.len());
@@ -31,10 +33,11 @@ pub(super) fn title(text: &str) -> String {
     titled
 }
 
-/// Unicode's title case of one character, which Rust has not.
+/// The title case of one character (Unicode). Rust's standard library has no such function.
 ///
-/// It is the upper case, but for digraphs and ligatures of which only the first letter is one,
-/// Georgian, where it is the letter itself, and Greek with an iota below, which stays below.
+/// The title case equals the upper case, with three exceptions. In digraphs and ligatures, only the
+/// first letter is in upper case. Georgian letters do not change. A Greek iota subscript stays a
+/// subscript.
 fn title_case(character: char) -> String {
     let code = u32::from(character);
     let single = match code {
@@ -59,7 +62,8 @@ fn title_case(character: char) -> String {
         0x1fb7 => "\u{1fbc}\u{342}".into(),
         0x1fc7 => "\u{1fcc}\u{342}".into(),
         0x1ff7 => "\u{1ffc}\u{342}".into(),
-        // ŉ: the apostrophe comes first.
+        // The upper case of ŉ is an apostrophe and N. Unlike the second letter of a ligature, this
+        // N stays in upper case.
         0x149 => upper.into_iter().collect(),
         _ => {
             let rest = rest.iter().flat_map(|letter| letter.to_lowercase());

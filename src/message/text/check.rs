@@ -1,14 +1,17 @@
-//! No "Dear ," ever leaves: what is written out is checked, and every field inside of it.
+//! Adds checks for values that are empty by accident. Without these checks, a message could begin
+//! with "Dear ,".
 //!
-//! `"Dear " ~ name` is not empty, but `name` may be. What has a default or is asked about
-//! (`name or "friend"`, `… if name else …`) is left alone; what the answer chooses is not.
+//! The value of each output is checked. Each field in the expression of the output is checked, too:
+//! `"Dear " ~ name` is never empty, but `name` can be empty. Fields with a default and fields in a
+//! condition (`name or "friend"`, `… if name else …`) are not checked. But the value that a
+//! condition selects is checked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::syntax::{Expr, ExprKind, Filter, Output, Statement};
 
-/// Put the checks around all that is written out.
+/// Adds the checks to each output.
 pub(super) fn check_outputs(statements: &mut [Statement]) {
     for statement in statements {
         match statement {
@@ -30,8 +33,9 @@ pub(super) fn check_outputs(statements: &mut [Statement]) {
 }
 
 fn check_output(output: &mut Output) {
-    // Beside a name, Jinja2 has put the values of constants in their places by now: neither a
-    // default of theirs counts nor is an item of theirs a field.
+    // In the pure-Python backend, Jinja2 evaluates constant subexpressions before this check. So in
+    // both backends, a `default` in a constant subexpression does not count, and an item of a
+    // constant is not a field.
     let folds = has_name(&output.expr);
     output.label = label(&output.expr);
     output.has_default = has_default(&output.expr, folds);
@@ -53,7 +57,7 @@ fn check_fields(expr: &mut Expr, folds: bool) {
     }
 }
 
-/// What is written once the question before it is answered.
+/// Checks the value that a condition selects.
 fn check_chosen(kind: &mut ExprKind, folds: bool) {
     use ExprKind::*;
     match kind {
@@ -68,7 +72,8 @@ fn check_chosen(kind: &mut ExprKind, folds: bool) {
     }
 }
 
-/// What to call an expression when it comes out empty: its first name.
+/// Returns the name of an expression for the error about an empty value: the name of the first
+/// field in the expression.
 fn label(expr: &Expr) -> Arc<str> {
     fn first_name(expr: &Expr) -> Option<Arc<str>> {
         if let ExprKind::Name(name) = &expr.kind {
@@ -85,7 +90,7 @@ fn label(expr: &Expr) -> Arc<str> {
     first_name(expr).unwrap_or_else(|| "?".into())
 }
 
-/// Whether anything comes out of the row, or out of a `set`.
+/// Whether the expression reads a field or a variable.
 fn has_name(expr: &Expr) -> bool {
     let mut found = matches!(expr.kind, ExprKind::Name(_));
     expr.each_child(&mut |child| found = found || has_name(child));
@@ -101,7 +106,8 @@ fn has_default(expr: &Expr, folds: bool) -> bool {
     found
 }
 
-/// The names that are used somewhere without a way to do without.
+/// Collects the names that are used without the filter `default` and outside the tests `defined`
+/// and `undefined`. A row must have these fields.
 pub(super) fn used_names(statements: &[Statement], found: &mut BTreeSet<String>) {
     for statement in statements {
         match statement {

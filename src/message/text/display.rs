@@ -1,4 +1,4 @@
-//! Values as text: Python's str() and repr(), and MarkupSafe's escape().
+//! Converts values to text: Python's `str` and `repr`, and MarkupSafe's `escape`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use super::render::Loop;
 use super::value::Value;
 use crate::message::RowError;
 
-/// What the texts of values are made with.
+/// Converts values to text within the budget.
 pub(super) struct Printer<'render> {
     pub(super) budget: &'render mut Budget,
-    /// The loops that run, for the text of a `loop`.
+    /// The running loops. The text of the variable `loop` depends on them.
     pub(super) loops: &'render [Loop],
 }
 
 impl Printer<'_> {
-    /// str(value), appended.
+    /// Appends `str(value)`.
     pub(super) fn str(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         match value {
             Value::Undefined(_) | Value::Absent(_) => return Err(value.undefined()),
@@ -33,7 +33,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// A string as it is, and of anything else its text.
+    /// Returns `str(value)`. A string is returned without a copy.
     pub(super) fn text(&mut self, value: &Value) -> Result<Arc<str>, RowError> {
         if let Some(text) = value.as_text() {
             return Ok(text.clone());
@@ -43,7 +43,7 @@ impl Printer<'_> {
         Ok(text.into())
     }
 
-    /// escape(value), appended: markup stays as it is.
+    /// Appends `escape(value)`. Markup is not escaped again.
     pub(super) fn escape(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         if value.is_markup() {
             return self.str(value, out);
@@ -60,7 +60,7 @@ impl Printer<'_> {
     fn escape_text(&mut self, text: &str, out: &mut String) -> Result<(), RowError> {
         let begin = out.len();
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|octet| entity(octet).is_some()) {
+        while let Some(at) = rest.bytes().position(|byte| entity(byte).is_some()) {
             out.push_str(&rest[..at]);
             out.push_str(entity(rest.as_bytes()[at]).unwrap_or_default());
             rest = &rest[at + 1..];
@@ -69,7 +69,7 @@ impl Printer<'_> {
         self.budget.write(out.len() - begin)
     }
 
-    /// repr(value), appended.
+    /// Appends `repr(value)`.
     pub(super) fn repr(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         self.budget.work(1)?;
         let begin = out.len();
@@ -89,7 +89,8 @@ impl Printer<'_> {
                 out.push(')');
             }
             Value::Loop(place) => self.running(*place, out),
-            // What is inside has been paid for by itself.
+            // Return here, because `items` and `entries` subtract all bytes from the budget
+            // themselves.
             Value::List(sequence) => return self.items(&sequence.items, ("[", "]"), out),
             Value::Tuple(sequence) => {
                 let end = if sequence.items.len() == 1 { ",)" } else { ")" };
@@ -133,7 +134,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// The decimal digits of an integer, as many as Python writes.
+    /// The decimal digits of an integer, within Python's limit.
     pub(super) fn digits(&mut self, value: &BigInt) -> Result<String, RowError> {
         self.budget.known_integer(value)?;
         let digits = value.to_string();
@@ -153,13 +154,13 @@ impl Printer<'_> {
     }
 }
 
-/// Writing into a string does not fail.
+/// Appends formatted text. Writing to a string never fails, so there is no error.
 pub(super) fn append(out: &mut String, text: &dyn std::fmt::Display) {
     let _ = write!(out, "{text}");
 }
 
-fn entity(octet: u8) -> Option<&'static str> {
-    match octet {
+fn entity(byte: u8) -> Option<&'static str> {
+    match byte {
         b'&' => Some("&amp;"),
         b'<' => Some("&lt;"),
         b'>' => Some("&gt;"),
@@ -169,11 +170,13 @@ fn entity(octet: u8) -> Option<&'static str> {
     }
 }
 
-/// repr() of a string: single quotes unless only those stand in it.
+/// Appends `repr` of a string. The quotes are double if the string contains single quotes and no
+/// double quotes. Otherwise they are single.
 pub(in crate::message) fn quote(text: &str, out: &mut String) {
-    let quote = match text.contains('\'') && !text.contains('"') {
-        true => '"',
-        false => '\'',
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
     };
     out.push(quote);
     for character in text.chars() {
@@ -193,12 +196,15 @@ pub(in crate::message) fn quote(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// Python's str.isprintable(): neither controls, formats, private or unassigned, nor separators.
+/// Python's `str.isprintable`: false for control, format, private-use and unassigned characters and
+/// for separators.
 fn is_printable(character: char) -> bool {
     if character.is_ascii() {
         return !character.is_ascii_control();
     }
-    // Rust's Debug escapes by the same rule; a mark is escaped only where nothing precedes it.
+    // Rust's `escape_debug` escapes exactly the characters that Python does not count as printable.
+    // At the start of a text, it also escapes combining marks. So another character precedes the
+    // tested character here.
     let mut pair = [b'a', 0, 0, 0, 0];
     character.encode_utf8(&mut pair[1..]);
     let pair = std::str::from_utf8(&pair[..1 + character.len_utf8()]).unwrap_or_default();

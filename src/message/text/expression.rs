@@ -1,7 +1,7 @@
-//! Expressions, out of tokens, with Jinja2's precedence.
+//! Parses expressions with Jinja2's precedence.
 //!
-//! It is not Python's everywhere: `-2 ** 2` is 4, `2 ** 3 ** 2` is 64, and `~` binds more tightly
-//! than `+`.
+//! Jinja2's precedence differs from Python's: `-2 ** 2` is 4, `2 ** 3 ** 2` is 64, and `~` binds
+//! more tightly than `+`.
 
 use std::sync::Arc;
 
@@ -18,11 +18,12 @@ impl Parser<'_> {
         self.nested(Self::conditional)
     }
 
-    /// An expression, or with commas a tuple without its parentheses.
+    /// Parses an expression, or a tuple without parentheses.
     pub(super) fn tuple(&mut self, with_conditional: bool, ends: &[&str]) -> Parsed {
-        match with_conditional {
-            true => self.tuple_of(ends, false, &mut Self::expression),
-            false => self.tuple_of(ends, false, &mut |parser| parser.nested(Self::or)),
+        if with_conditional {
+            self.tuple_of(ends, false, &mut Self::expression)
+        } else {
+            self.tuple_of(ends, false, &mut |parser| parser.nested(Self::or))
         }
     }
 
@@ -63,9 +64,10 @@ impl Parser<'_> {
         let mut value = self.or()?;
         while self.skip_name("if") {
             let test = Box::new(self.or()?);
-            let otherwise = match self.skip_name("else") {
-                true => Some(Box::new(self.nested(Self::conditional)?)),
-                false => None,
+            let otherwise = if self.skip_name("else") {
+                Some(Box::new(self.nested(Self::conditional)?))
+            } else {
+                None
             };
             let kind = ExprKind::Conditional(test, Box::new(value), otherwise);
             value = Expr::new(kind, line)?;
@@ -194,9 +196,10 @@ impl Parser<'_> {
             self.primary()?
         };
         expr = self.postfix(expr)?;
-        match with_filter {
-            true => self.filters(expr),
-            false => Ok(expr),
+        if with_filter {
+            self.filters(expr)
+        } else {
+            Ok(expr)
         }
     }
 
@@ -236,7 +239,7 @@ impl Parser<'_> {
         Expr::new(kind, line)
     }
 
-    /// Strings beside each other are one.
+    /// Parses adjacent strings as one string.
     fn texts(&mut self) -> Value {
         let mut whole = String::new();
         while let Token::Text(text) = self.current() {
@@ -338,7 +341,7 @@ impl Parser<'_> {
         Expr::new(ExprKind::Item(expr, Box::new(item)), line)
     }
 
-    /// What follows a colon in a slice.
+    /// Parses a bound of a slice, after a colon.
     fn bound(&mut self) -> Result<Option<Box<Expr>>, TextError> {
         if !self.skip_sign(":") || [":", "]", ","].iter().any(|sign| self.is_sign(sign)) {
             return Ok(None);
@@ -394,13 +397,14 @@ impl Parser<'_> {
         };
         let kind = ExprKind::Defined(defined, Box::new(expr), arguments);
         let test = Expr::new(kind, line)?;
-        match negated {
-            true => Expr::new(ExprKind::Not(Box::new(test)), line),
-            false => Ok(test),
+        if negated {
+            Expr::new(ExprKind::Not(Box::new(test)), line)
+        } else {
+            Ok(test)
         }
     }
 
-    /// The one argument that a test may have without parentheses.
+    /// Parses the argument of a test, if the argument has no parentheses.
     fn operand(&mut self) -> Result<Arguments, TextError> {
         let mut arguments = Arguments::default();
         if self.is_name("is") {
@@ -444,7 +448,7 @@ impl Parser<'_> {
         Ok(Some(arguments))
     }
 
-    /// One argument; whether it may stand where it stands.
+    /// Parses one argument. Returns whether an argument is allowed at this position.
     fn argument(&mut self, arguments: &mut Arguments) -> Result<bool, TextError> {
         let spreads = arguments.spread.is_some();
         let spreads_named = arguments.spread_named.is_some();
@@ -473,7 +477,7 @@ impl Name {
         Self {
             name: name.into(),
             slot: 0,
-            missing: format!("no field '{name}'").into(),
+            missing: format!("the field '{name}' is missing").into(),
         }
     }
 }

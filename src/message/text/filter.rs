@@ -1,5 +1,5 @@
-//! The filters: those of Jinja2, but for `default`, which replaces empty values too (a CSV file
-//! cannot leave a cell undefined).
+//! The filters. They behave as in Jinja2, with one exception: `default` also replaces empty values,
+//! because a cell of a CSV file cannot be undefined.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::syntax::Filter;
 use super::value::{Value, is_space};
 use crate::message::RowError;
 
-/// Arguments as they were given, once they have values.
+/// The evaluated arguments of a filter.
 #[derive(Default)]
 pub(super) struct Given {
     pub(super) positional: Vec<Value>,
@@ -20,9 +20,9 @@ pub(super) struct Given {
 
 type Filtered = Result<Value, RowError>;
 
-/// What a filter makes of a value.
+/// Applies a filter to a value.
 ///
-/// `escapes`: this is HTML, where text and markup are told apart.
+/// `escapes` is true if the template is HTML. Plain text and markup differ only in HTML.
 pub(super) fn apply(
     filter: Filter,
     value: Value,
@@ -44,7 +44,7 @@ pub(super) fn apply(
     }
 }
 
-/// The filters that take no arguments.
+/// Applies a filter without arguments.
 fn alone(filter: Filter, value: &Value, printer: &mut Printer<'_>) -> Filtered {
     match filter {
         Filter::Escape => {
@@ -56,7 +56,7 @@ fn alone(filter: Filter, value: &Value, printer: &mut Printer<'_>) -> Filtered {
         Filter::Upper => map(value, printer, str::to_uppercase),
         Filter::Lower => map(value, printer, str::to_lowercase),
         Filter::Capitalize => map(value, printer, casing::capitalize),
-        // Jinja2 puts the words together as plain text, even those of markup.
+        // In Jinja2, the result of `title` is plain text, even if the value is markup.
         Filter::Title => match map(value, printer, casing::title)? {
             Value::Markup(text) => Ok(Value::Text(text)),
             text => Ok(text),
@@ -74,12 +74,13 @@ fn alone(filter: Filter, value: &Value, printer: &mut Printer<'_>) -> Filtered {
     }
 }
 
-/// What there is not is undefined, and has no name.
+/// The undefined value that `first` and `last` return for an empty list. A missing first or last
+/// item has no field name, so the error text says `None`.
 fn none() -> Value {
-    Value::Undefined("no field None".into())
+    Value::Undefined("the field None is missing".into())
 }
 
-/// A function of text: of markup it makes markup.
+/// Applies a function to a text. If the value is markup, the result is markup.
 fn map(value: &Value, printer: &mut Printer<'_>, change: impl Fn(&str) -> String) -> Filtered {
     let text = printer.text(value)?;
     printer.budget.write(text.len().saturating_mul(3))?;
@@ -98,9 +99,10 @@ fn default(value: Value, given: Given) -> Filtered {
         (value, Some(boolean)) => boolean.is_true()? && !value.is_true()?,
         _ => false,
     };
-    Ok(match replaces {
-        true => default.unwrap_or_else(|| Value::from("")),
-        false => value,
+    Ok(if replaces {
+        default.unwrap_or_else(|| Value::from(""))
+    } else {
+        value
     })
 }
 
@@ -128,15 +130,16 @@ fn length(value: &Value, printer: &mut Printer<'_>) -> Filtered {
     Ok(Value::Integer(i64::try_from(length).unwrap_or(i64::MAX)))
 }
 
-/// What iterating over a value gives: the characters of text, the keys of a dict.
+/// Returns the items of a value. The items of a text are its characters, and those of a dict are
+/// its keys.
 pub(super) fn items(value: &Value, printer: &mut Printer<'_>) -> Result<Vec<Value>, RowError> {
     match value {
         Value::Undefined(_) => Err(value.undefined()),
         Value::Absent(_) => Ok(Vec::new()),
         Value::Text(text) | Value::Markup(text) => {
             printer.budget.work(text.len())?;
-            let mut octets = [0; 4];
-            let mut one = |c: char| Value::from(&*c.encode_utf8(&mut octets));
+            let mut bytes = [0; 4];
+            let mut one = |c: char| Value::from(&*c.encode_utf8(&mut bytes));
             Ok(text.chars().map(&mut one).collect())
         }
         Value::List(sequence) | Value::Tuple(sequence) => {
@@ -166,7 +169,7 @@ fn join(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>) -
             }
         }
     }
-    // One piece of markup makes markup of them all.
+    // If the separator or one item is markup, the result is markup.
     let is_markup = escapes && (glue.is_markup() || items.iter().any(Value::is_markup));
     let mut out = String::new();
     for (at, item) in items.iter().enumerate() {
@@ -176,29 +179,34 @@ fn join(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>) -
             vec![item]
         };
         for piece in pieces {
-            match is_markup {
-                true => printer.escape(piece, &mut out)?,
-                false => printer.str(piece, &mut out)?,
+            if is_markup {
+                printer.escape(piece, &mut out)?
+            } else {
+                printer.str(piece, &mut out)?
             }
         }
     }
     if items.is_empty() {
         printer.text(&glue)?;
     }
-    Ok(match is_markup {
-        true => Value::Markup(out.into()),
-        false => Value::from(out),
+    Ok(if is_markup {
+        Value::Markup(out.into())
+    } else {
+        Value::from(out)
     })
 }
 
-/// "a.0.b" as its parts.
+/// Splits an attribute such as `a.0.b` into its keys.
 fn path(attribute: &Value) -> Vec<Value> {
     let Some(text) = attribute.as_text() else {
         return vec![attribute.clone()];
     };
-    let part = |part: &str| match part.bytes().all(|octet| octet.is_ascii_digit()) {
-        true => Value::integer(part).unwrap_or_else(|| Value::from(part)),
-        false => Value::from(part),
+    let part = |part: &str| {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            Value::integer(part).unwrap_or_else(|| Value::from(part))
+        } else {
+            Value::from(part)
+        }
     };
     text.split('.').map(part).collect()
 }
@@ -206,7 +214,9 @@ fn path(attribute: &Value) -> Vec<Value> {
 fn replace(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>) -> Filtered {
     let [old, new, count] = given.bind(["old", "new", "count"])?;
     let (Some(old), Some(new)) = (old, new) else {
-        return Err(RowError::new("replace needs what to replace, and by what"));
+        return Err(RowError::new(
+            "replace needs two arguments: the old and the new text",
+        ));
     };
     let count = match count.unwrap_or(Value::None) {
         Value::None => usize::MAX,
@@ -234,16 +244,18 @@ fn replace(value: &Value, given: Given, escapes: bool, printer: &mut Printer<'_>
         printer.escape(&new, &mut escaped)?;
         by = escaped.into();
     }
-    let found = match from.is_empty() {
-        true => text.len() + 1,
-        false => memchr::memmem::find_iter(text.as_bytes(), from.as_bytes()).count(),
+    let found = if from.is_empty() {
+        text.len() + 1
+    } else {
+        memchr::memmem::find_iter(text.as_bytes(), from.as_bytes()).count()
     };
     let grown = found.min(count).saturating_mul(by.len());
     printer.budget.write(text.len().saturating_add(grown))?;
     let replaced = text.replacen(&*from, &by, count);
-    Ok(match is_markup {
-        true => Value::Markup(replaced.into()),
-        false => Value::from(replaced),
+    Ok(if is_markup {
+        Value::Markup(replaced.into())
+    } else {
+        Value::from(replaced)
     })
 }
 
@@ -309,20 +321,21 @@ fn url_encode(value: &Value, printer: &mut Printer<'_>) -> Filtered {
     Ok(Value::from(query.join("&")))
 }
 
-/// A value for a URL's path, or for its query, where a space is `+` and a slash is encoded.
+/// Encodes a value for the path or, with `is_query`, for the query of a URL. In a query, a space
+/// becomes `+` and a slash is encoded.
 fn quote(value: &Value, is_query: bool, printer: &mut Printer<'_>) -> Result<String, RowError> {
     let text = printer.text(value)?;
     printer.budget.write(text.len().saturating_mul(3))?;
     let mut quoted = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        match octet {
+    for byte in text.bytes() {
+        match byte {
             b' ' if is_query => quoted.push('+'),
             b'/' if !is_query => quoted.push('/'),
-            b'_' | b'.' | b'-' | b'~' => quoted.push(char::from(octet)),
-            octet if octet.is_ascii_alphanumeric() => quoted.push(char::from(octet)),
-            octet => {
+            b'_' | b'.' | b'-' | b'~' => quoted.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => quoted.push(char::from(byte)),
+            byte => {
                 let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value)]);
-                quoted.extend(['%', digit(octet >> 4), digit(octet & 15)]);
+                quoted.extend(['%', digit(byte >> 4), digit(byte & 15)]);
             }
         }
     }
@@ -330,7 +343,7 @@ fn quote(value: &Value, is_query: bool, printer: &mut Printer<'_>) -> Result<Str
 }
 
 impl Given {
-    /// The arguments in the order of these names.
+    /// Returns the arguments in the order of `names`.
     pub(super) fn bind<const COUNT: usize>(
         self,
         names: [&str; COUNT],

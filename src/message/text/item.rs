@@ -10,7 +10,7 @@ use crate::message::RowError;
 
 const SLICE: &str = "slice indices must be integers or None or have an __index__ method";
 
-/// A value that can be the key of a dict.
+/// Checks that a value can be the key of a dict.
 pub(super) fn check_key(key: &Value) -> Result<(), RowError> {
     match key {
         Value::Undefined(_) => Err(key.undefined()),
@@ -23,7 +23,7 @@ pub(super) fn check_key(key: &Value) -> Result<(), RowError> {
     }
 }
 
-/// The value that a key has.
+/// Looks up the value of a key in a dict.
 pub(super) fn look_up<'dict>(
     entries: &'dict [(Value, Value)],
     key: &Value,
@@ -44,7 +44,7 @@ pub(super) fn look_up<'dict>(
     Ok(None)
 }
 
-/// `value[key]`, and what is not there is undefined.
+/// Evaluates `value[key]`. The result is an undefined value if the item does not exist.
 pub(super) fn item(
     value: &Value,
     key: &Value,
@@ -73,8 +73,9 @@ pub(super) fn item(
     match found {
         Some(value) => Ok(value),
         None => {
-            let mut message = String::from("no field ");
+            let mut message = String::from("the field ");
             printer.repr(key, &mut message)?;
+            message.push_str(" is missing");
             Ok(Value::Undefined(message.into()))
         }
     }
@@ -91,7 +92,8 @@ fn character(text: &str, key: &Value, budget: &mut Budget) -> Result<Option<Stri
     Ok(place.and_then(|at| text.chars().nth(at)).map(String::from))
 }
 
-/// Where an index points to, from the end if it is negative.
+/// Returns the position that an index selects; `None` if there is no such position. A negative
+/// index counts from the end.
 fn place(key: &Value, length: usize) -> Option<usize> {
     let index = i64::try_from(&key.as_index()?).ok()?;
     let place = match index {
@@ -101,7 +103,7 @@ fn place(key: &Value, length: usize) -> Option<usize> {
     (place < length).then_some(place)
 }
 
-/// `value[start:stop:step]`
+/// Evaluates `value[start:stop:step]`.
 pub(super) fn slice(
     value: &Value,
     bounds: &[Value; 3],
@@ -146,7 +148,7 @@ fn slice_text(text: &str, bounds: &[Value; 3], budget: &mut Budget) -> Result<St
     Ok(places.into_iter().map(|at| characters[at]).collect())
 }
 
-/// The indices that a slice takes.
+/// Returns the positions that a slice selects.
 fn places(bounds: &[Value; 3], length: usize, budget: &mut Budget) -> Result<Vec<usize>, RowError> {
     let [start, stop, step] = bounds.each_ref().map(bound);
     let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
@@ -154,7 +156,7 @@ fn places(bounds: &[Value; 3], length: usize, budget: &mut Budget) -> Result<Vec
     if step == 0 {
         return Err(RowError::new("slice step cannot be zero"));
     }
-    // Backwards, one before the first is an end.
+    // For a negative step, the end can be -1: the position before the first item.
     let (lowest, highest) = if step > 0 {
         (0, length)
     } else {

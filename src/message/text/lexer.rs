@@ -1,7 +1,8 @@
-//! Cuts a template into tokens, by Jinja2's rules.
+//! Splits a template into tokens by Jinja2's rules.
 //!
-//! Line breaks of any kind count as `\n`; `-` beside a delimiter removes the space around it; the
-//! end of a tag is not seen while a bracket is open.
+//! All kinds of line breaks become `\n`. A `-` at a delimiter removes the white space on that side
+//! of the tag. Inside open brackets, `}}` and `%}` do not end a tag, because they can belong to the
+//! expression, such as `{{ {"a": {}} }}`.
 
 use std::borrow::Cow;
 
@@ -29,24 +30,26 @@ pub(super) enum Token<'source> {
     End,
 }
 
-/// A token and the line that it stands on, from 1.
+/// A token and its line number, from 1.
 #[derive(Clone, Debug)]
 pub(super) struct Lexeme<'source> {
     pub(super) token: Token<'source>,
     pub(super) line: u32,
 }
 
-/// The longer ones first.
+/// All operators. Longer operators come first, because the lexer uses the first operator that
+/// matches.
 const OPERATORS: [&str; 25] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}",
     ">", "<", "=", ".", ":", "|", ",",
 ];
 
-/// Bounds the time and memory that a template from outside can take up when it is compiled; text
-/// without tags is one token, however long it is.
+/// The maximum number of tokens in a template. More tokens are an error. The limit bounds the time
+/// and memory for compiling an untrusted template. Text without tags is one token, regardless of
+/// its length.
 const TOKENS: usize = 100_000;
 
-/// Every kind of line break as `\n`.
+/// Replaces all kinds of line breaks with `\n`.
 pub(super) fn normalize(source: &str) -> Cow<'_, str> {
     if !source.contains('\r') {
         return Cow::Borrowed(source);
@@ -54,7 +57,7 @@ pub(super) fn normalize(source: &str) -> Cow<'_, str> {
     Cow::Owned(source.replace("\r\n", "\n").replace('\r', "\n"))
 }
 
-/// All tokens of a normalized source, with [`Token::End`] as the last.
+/// Returns the tokens of a normalized source, with [`Token::End`] as the last.
 pub(super) fn tokenize(source: &str) -> Result<Vec<Lexeme<'_>>, TextError> {
     let mut lexer = Lexer {
         source,
@@ -74,7 +77,7 @@ struct Lexer<'source> {
     source: &'source str,
     at: usize,
     line: u32,
-    /// How far the line breaks have been counted.
+    /// The position up to which line breaks have been counted.
     counted: usize,
     tokens: Vec<Lexeme<'source>>,
 }
@@ -104,7 +107,7 @@ impl<'source> Lexer<'source> {
         TextError::new(self.line + u32::try_from(breaks).unwrap_or(0), message)
     }
 
-    /// Text up to the next tag, and that tag.
+    /// Reads the text up to the next tag, and then the tag.
     fn root(&mut self) -> Result<(), TextError> {
         let rest = self.rest();
         let Some(begin) = tag_begin(rest) else {
@@ -158,7 +161,7 @@ impl<'source> Lexer<'source> {
         Ok(())
     }
 
-    /// What stands between `{% raw %}` and `{% endraw %}` is text.
+    /// Reads the text between `{% raw %}` and `{% endraw %}`.
     fn raw(&mut self, skip: usize) -> Result<(), TextError> {
         let begin = self.at + skip;
         let mut search = begin;
@@ -177,14 +180,14 @@ impl<'source> Lexer<'source> {
         self.unclosed(skip, "Missing end of raw directive")
     }
 
-    /// What begins as the last thing of a template may stay open.
+    /// Returns the error for an unclosed tag. There is no error if the tag is empty and at the end
+    /// of the template, as in Jinja2.
     fn unclosed(&mut self, skip: usize, message: &str) -> Result<(), TextError> {
-        match self.at + skip == self.source.len() {
-            true => {
-                self.at += skip;
-                Ok(())
-            }
-            false => Err(self.error(message)),
+        if self.at + skip == self.source.len() {
+            self.at += skip;
+            Ok(())
+        } else {
+            Err(self.error(message))
         }
     }
 
@@ -192,7 +195,7 @@ impl<'source> Lexer<'source> {
         self.at = self.source.len() - self.rest().trim_start_matches(is_space).len();
     }
 
-    /// The tokens of a tag, with its end.
+    /// Reads the tokens of a tag, including its end.
     fn tag(&mut self, end: Token<'source>) -> Result<(), TextError> {
         let (signs, delimiter) = match end {
             Token::VariableEnd => ("-", "}}"),
@@ -265,7 +268,7 @@ impl<'source> Lexer<'source> {
 }
 
 impl Token<'_> {
-    /// The constant that a literal stands for.
+    /// The value of a literal; `None` for all other tokens.
     pub(super) fn literal(&self) -> Option<Value> {
         match self {
             Token::Text(text) => Some(Value::from(text.as_str())),
@@ -275,7 +278,7 @@ impl Token<'_> {
         }
     }
 
-    /// What an error calls this token.
+    /// The name of this token in error messages.
     pub(super) fn describe(&self) -> &str {
         match self {
             Token::Data(_) => "template data / text",
@@ -293,14 +296,15 @@ impl Token<'_> {
     }
 }
 
-/// Where the next `{{`, `{%` or `{#` stands.
+/// Returns the position of the next `{{`, `{%` or `{#`.
 fn tag_begin(text: &str) -> Option<usize> {
-    let octets = text.as_bytes();
-    memchr::memchr_iter(b'{', octets)
-        .find(|&at| matches!(octets.get(at + 1), Some(b'{' | b'%' | b'#')))
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'{', bytes)
+        .find(|&at| matches!(bytes.get(at + 1), Some(b'{' | b'%' | b'#')))
 }
 
-/// The length of a tag's end, with the space that a `-` takes away.
+/// Returns the length of the tag's end at the start of the text, including the white space that a
+/// `-` removes; `None` if the text starts differently.
 fn tag_end(text: &str, signs: &str, delimiter: &str) -> Option<usize> {
     if text.starts_with(delimiter) {
         return Some(delimiter.len());
@@ -314,7 +318,8 @@ fn tag_end(text: &str, signs: &str, delimiter: &str) -> Option<usize> {
     Some(text.len() - trimmed.len())
 }
 
-/// The length of ` name %}`, if that is what the text begins with.
+/// Returns the length of ` name %}` at the start of the text; `None` if the text starts
+/// differently.
 fn named_tag(text: &str, name: &str, signs: &str) -> Option<usize> {
     let after = text.trim_start_matches(is_space).strip_prefix(name)?;
     let after = after.trim_start_matches(is_space);

@@ -1,4 +1,4 @@
-//! Python's numbers: integers without bounds, and floats.
+//! Python's numbers: integers of any size, and floats.
 
 use std::cmp::Ordering;
 
@@ -9,7 +9,7 @@ use super::syntax::Arithmetic;
 use super::value::Value;
 use crate::message::RowError;
 
-/// A number of either kind; True is 1.
+/// An integer or a float. `True` is 1.
 #[derive(Clone, Debug)]
 pub(super) enum Number {
     Small(i64),
@@ -40,7 +40,7 @@ impl Number {
 
     fn float(&self) -> Result<f64, RowError> {
         match self {
-            #[allow(clippy::cast_precision_loss)] // rounded to even, as Python does
+            #[allow(clippy::cast_precision_loss)] // Rounds half to even, like Python.
             Small(value) => Ok(*value as f64),
             Big(value) => finite(to_float(value, 0), "int too large to convert to float"),
             Float(value) => Ok(*value),
@@ -48,7 +48,7 @@ impl Number {
     }
 }
 
-/// `left` and `right` put together.
+/// Applies an arithmetic operator to two numbers.
 pub(super) fn compute(
     operation: Arithmetic,
     left: Number,
@@ -107,7 +107,7 @@ fn integer_arithmetic(
 }
 
 fn power(base: &BigInt, exponent: &BigInt, budget: &mut Budget) -> Result<BigInt, RowError> {
-    // 0, 1 and -1 stay small, however large the exponent is.
+    // Powers of 0, 1 and -1 are small for any exponent, so the exponent is not limited.
     let bits = match base.magnitude().bits() {
         0 => 0,
         1 => 1,
@@ -123,7 +123,7 @@ fn power(base: &BigInt, exponent: &BigInt, budget: &mut Budget) -> Result<BigInt
     }
 }
 
-/// Python's `//` and `%`: the remainder has the divisor's sign.
+/// Returns the results of Python's `//` and `%`. The remainder has the sign of the divisor.
 pub(super) fn floor_division(left: &BigInt, right: &BigInt) -> (BigInt, BigInt) {
     let (quotient, remainder) = (left / right, left % right);
     match remainder.sign() {
@@ -133,24 +133,25 @@ pub(super) fn floor_division(left: &BigInt, right: &BigInt) -> (BigInt, BigInt) 
     }
 }
 
-/// Two integers divided, and rounded once.
+/// Divides two integers with a single rounding.
 fn quotient(left: &BigInt, right: &BigInt) -> Result<f64, RowError> {
     let bits = i64::try_from(left.bits()).unwrap_or(0) - i64::try_from(right.bits()).unwrap_or(0);
-    // 66 bits of the quotient and one that says whether there is more.
+    // Compute 66 bits of the quotient. One more bit shows whether there is a remainder, so that the
+    // conversion to a float rounds correctly.
     let shift = (66 - bits).max(0);
     let scaled = left.magnitude() << shift;
     let whole = &scaled / right.magnitude();
     let is_exact = &whole * right.magnitude() == scaled;
     let mut whole = BigInt::from(whole) << 1_u32;
     whole.set_bit(0, !is_exact);
-    // Zero has a sign as well, of a negative divisor.
+    // A quotient of zero also has a sign. As in Python, `0 / -5` is -0.0.
     let is_negative = (left.sign() == Sign::Minus) != (right.sign() == Sign::Minus);
     let sign = if is_negative { -1.0 } else { 1.0 };
     let value = to_float(&whole, -shift - 1);
     Ok(sign * finite(value, "integer division result too large for a float")?)
 }
 
-/// An integer times a power of two, as the nearest float.
+/// Returns the float that is nearest to `value * 2 ** exponent`.
 pub(super) fn to_float(value: &BigInt, exponent: i64) -> f64 {
     let magnitude = value.magnitude();
     let excess = magnitude.bits().saturating_sub(120);
@@ -168,7 +169,7 @@ pub(super) fn to_float(value: &BigInt, exponent: i64) -> f64 {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // this is the rounding
+#[allow(clippy::cast_precision_loss)] // The rounding is intended.
 fn scaled(top: u128, exponent: i64) -> f64 {
     let mut value = top as f64;
     let mut left = exponent;
@@ -223,7 +224,7 @@ fn float_power(base: f64, exponent: f64) -> Result<f64, RowError> {
         return Err(RowError::new("0.0 cannot be raised to a negative power"));
     }
     if base < 0.0 && base.is_finite() && exponent.is_finite() && exponent.fract() != 0.0 {
-        return Err(RowError::new("a complex number cannot be written"));
+        return Err(RowError::new("complex numbers are not supported"));
     }
     let value = base.powf(exponent);
     if value.is_infinite() && base.is_finite() && exponent.is_finite() {
@@ -233,13 +234,14 @@ fn float_power(base: f64, exponent: f64) -> Result<f64, RowError> {
 }
 
 fn finite(value: f64, otherwise: &str) -> Result<f64, RowError> {
-    match value.is_finite() {
-        true => Ok(value),
-        false => Err(RowError::new(otherwise)),
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(RowError::new(otherwise))
     }
 }
 
-/// How two numbers stand to each other, exactly; None where one is not a number.
+/// Compares two numbers exactly. Returns `None` if a number is NaN.
 pub(super) fn compare(left: &Number, right: &Number) -> Option<Ordering> {
     match (left, right) {
         (Small(left), Small(right)) => Some(left.cmp(right)),
@@ -278,7 +280,7 @@ pub(super) fn truncated(value: f64) -> BigInt {
     if value < 0.0 { -magnitude } else { magnitude }
 }
 
-/// Python's repr() of a float: the shortest digits that read back as the same.
+/// Python's `repr` of a float: the shortest digits that give the same value.
 pub(super) fn float_text(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();

@@ -14,7 +14,7 @@ use super::syntax::{Arithmetic, Comparison};
 use super::value::Value;
 use crate::message::RowError;
 
-/// `left` and `right` put together.
+/// Applies an arithmetic operator to two values.
 pub(super) fn arithmetic(
     operation: Arithmetic,
     left: &Value,
@@ -24,7 +24,8 @@ pub(super) fn arithmetic(
     if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
         return number::compute(operation, left, right, printer.budget);
     }
-    // For a format without a directive it does not matter what there is not.
+    // An undefined operand is an error, except for the `%` of a text: a format string without
+    // directives accepts undefined values.
     let formats = operation == Arithmetic::Remainder && left.as_text().is_some();
     for value in [left, right] {
         if value.is_undefined() && !formats {
@@ -86,7 +87,7 @@ fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<
             printer.budget.write(first.len() + second.len())?;
             Value::from(format!("{first}{second}"))
         }
-        // Text beside markup is escaped, before and after it.
+        // If one operand is markup, the other is escaped unless it is markup, too.
         (Value::Text(_) | Value::Markup(_), Value::Text(_) | Value::Markup(_)) => {
             let mut text = String::new();
             printer.escape(left, &mut text)?;
@@ -127,9 +128,10 @@ fn repeat(value: &Value, count: &BigInt, budget: &mut Budget) -> Option<Result<V
 
 fn repeat_text(text: &str, count: usize, budget: &mut Budget) -> Result<Arc<str>, RowError> {
     budget.write(text.len().saturating_mul(count))?;
-    Ok(match text.is_empty() {
-        true => "".into(),
-        false => text.repeat(count).into(),
+    Ok(if text.is_empty() {
+        "".into()
+    } else {
+        text.repeat(count).into()
     })
 }
 
@@ -143,7 +145,7 @@ fn repeat_items(
     Ok(items.iter().cycle().take(length).cloned().collect())
 }
 
-/// `-value` or `+value`.
+/// Evaluates `-value` or `+value`.
 pub(super) fn signed(
     value: &Value,
     is_negative: bool,
@@ -165,7 +167,7 @@ pub(super) fn signed(
     }
 }
 
-/// Whether a comparison holds.
+/// Evaluates a comparison.
 pub(super) fn compare(
     comparison: Comparison,
     left: &Value,
@@ -203,7 +205,7 @@ fn incomparable(comparison: Comparison, left: &Value, right: &Value) -> RowError
     ))
 }
 
-/// `==`
+/// Evaluates `==`.
 pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<bool, RowError> {
     budget.work(1)?;
     for value in [left, right] {
@@ -248,7 +250,8 @@ pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<
     }
 }
 
-/// How two values are ordered: None where they cannot be, Some(None) where nothing holds (NaN).
+/// Returns the order of two values. The result is `None` if the types are not comparable, and
+/// `Some(None)` for NaN.
 fn order(
     left: &Value,
     right: &Value,
@@ -282,7 +285,7 @@ fn order(
     }
 }
 
-/// `item in value`
+/// Evaluates `item in value`.
 fn contains(value: &Value, item: &Value, budget: &mut Budget) -> Result<bool, RowError> {
     match value {
         Value::Undefined(_) => Err(value.undefined()),

@@ -1,14 +1,15 @@
-//! Statements, out of tokens, as Jinja2 takes them; what is beyond the subset is refused here.
+//! Parses statements as Jinja2 does, and refuses those outside the subset.
 
 use super::TextError;
 use super::lexer::{Lexeme, Token};
 use super::syntax::{Expr, ExprKind, For, If, Output, SetBlock, Statement, Target};
 
-/// Statements and brackets within each other. Python itself takes no more than 20 loops; this
-/// bounds the stack of the parser.
+/// The maximum nesting of statements and brackets. Deeper nesting is an error. The limit bounds the
+/// parser's stack. It is higher than Jinja2's limit for loops: Jinja2 compiles loops to Python, and
+/// Python allows only 20 nested loops.
 const DEPTH: usize = 50;
 
-/// Tags that begin a statement of Jinja2, and what Jinja2 calls it.
+/// Refused tags, and the names of their nodes in Jinja2.
 const REFUSED: [(&str, &str); 10] = [
     ("macro", "macro"),
     ("import", "import"),
@@ -22,7 +23,7 @@ const REFUSED: [(&str, &str); 10] = [
     ("autoescape", "scope"),
 ];
 
-/// The statements of a whole template.
+/// Parses a whole template.
 pub(super) fn parse(tokens: Vec<Lexeme<'_>>) -> Result<Vec<Statement>, TextError> {
     let mut parser = Parser {
         tokens,
@@ -39,7 +40,8 @@ pub(super) struct Parser<'source> {
 }
 
 impl<'source> Parser<'source> {
-    // The stream of tokens. Its last one is the end, and stays.
+    // Access to the tokens. The last token is the end of the template. The parser never consumes
+    // it.
 
     pub(super) fn current(&self) -> &Token<'source> {
         &self.tokens[self.at].token
@@ -85,9 +87,10 @@ impl<'source> Parser<'source> {
     }
 
     pub(super) fn expect_sign(&mut self, sign: &str) -> Result<(), TextError> {
-        match self.skip_sign(sign) {
-            true => Ok(()),
-            false => Err(self.expected(sign)),
+        if self.skip_sign(sign) {
+            Ok(())
+        } else {
+            Err(self.expected(sign))
         }
     }
 
@@ -121,7 +124,7 @@ impl<'source> Parser<'source> {
         TextError::new(self.line(), message)
     }
 
-    /// Parse something inside of something else.
+    /// Parses a nested construct. Returns an error if it exceeds the maximum depth.
     pub(super) fn nested<T>(
         &mut self,
         parse: impl FnOnce(&mut Self) -> Result<T, TextError>,
@@ -137,7 +140,8 @@ impl<'source> Parser<'source> {
 
     // Statements
 
-    /// Statements up to a tag of one of these names, which stays, or to the end of the template.
+    /// Parses statements up to a tag in `ends` or to the end of the template. The name of the
+    /// ending tag is not consumed.
     fn statements(&mut self, ends: &[&str]) -> Result<Vec<Statement>, TextError> {
         let mut statements = Vec::new();
         loop {
@@ -185,7 +189,7 @@ impl<'source> Parser<'source> {
         Ok(())
     }
 
-    /// The statements inside of a tag, after what the tag itself says.
+    /// Parses the end of an opening tag, and the statements up to a tag in `ends`.
     fn body(&mut self, ends: &[&str]) -> Result<Vec<Statement>, TextError> {
         self.skip_sign(":");
         self.expect(&Token::BlockEnd)?;
@@ -201,9 +205,10 @@ impl<'source> Parser<'source> {
                 break;
             }
         }
-        let otherwise = match self.skip_name("else") {
-            true => self.body(&["endif"])?,
-            false => Vec::new(),
+        let otherwise = if self.skip_name("else") {
+            self.body(&["endif"])?
+        } else {
+            Vec::new()
         };
         self.advance();
         Ok(Statement::If(If {
@@ -218,17 +223,19 @@ impl<'source> Parser<'source> {
             return Err(self.expected("in"));
         }
         let items = self.tuple(false, &["recursive"])?;
-        let test = match self.skip_name("if") {
-            true => Some(self.expression()?),
-            false => None,
+        let test = if self.skip_name("if") {
+            Some(self.expression()?)
+        } else {
+            None
         };
         if self.is_name("recursive") {
             return Err(TextError::new(line, "a recursive loop is not allowed"));
         }
         let body = self.body(&["endfor", "else"])?;
-        let otherwise = match self.skip_name("else") {
-            true => self.body(&["endfor"])?,
-            false => Vec::new(),
+        let otherwise = if self.skip_name("else") {
+            self.body(&["endfor"])?
+        } else {
+            Vec::new()
         };
         self.advance();
         Ok(Statement::For(Box::new(For {
@@ -273,7 +280,7 @@ impl<'source> Parser<'source> {
         Ok(())
     }
 
-    /// Names that a value is given to.
+    /// Parses the target of an assignment.
     fn target(&mut self, ends: &[&str]) -> Result<Target, TextError> {
         let line = self.line();
         if matches!(self.current(), Token::Name(_)) && *self.next() == Token::Operator(".") {
@@ -291,7 +298,7 @@ impl<'source> Parser<'source> {
 }
 
 fn output(expr: Expr) -> Statement {
-    // What it is called, and whether it is checked, is found once the tree is whole.
+    // `check` sets the name and the checks of this output, after the whole tree is parsed.
     Statement::Output(Output {
         expr,
         label: "".into(),

@@ -1,4 +1,4 @@
-//! Python's `"Dear %s" % name`.
+//! Python's formatting with `%`, such as `"Dear %s" % name`.
 
 use num_bigint::Sign;
 
@@ -9,7 +9,7 @@ use super::number::{Number, truncated};
 use super::value::Value;
 use crate::message::RowError;
 
-/// One `%…`.
+/// One conversion `%…`.
 #[derive(Default)]
 struct Directive {
     alternate: bool,
@@ -21,16 +21,16 @@ struct Directive {
     precision: Option<usize>,
 }
 
-/// Where the values come from.
+/// The values to format.
 struct Values<'format> {
-    /// What stands after the `%`.
+    /// The right operand of `%`.
     given: &'format Value,
     items: &'format [Value],
     next: usize,
     uses_names: bool,
 }
 
-/// Format markup or text; values put into markup are escaped.
+/// Formats text or markup. Values in markup are escaped.
 pub(super) fn format(
     template: &Value,
     given: &Value,
@@ -56,7 +56,8 @@ pub(super) fn format(
     }
     printer.budget.write(rest.len())?;
     out.push_str(rest);
-    // What has items counts as a mapping, and a mapping may have more than is used.
+    // As in Python, a right operand that supports `value[key]` is a mapping, unless it is a tuple
+    // or a string. Unused entries of a mapping are not an error.
     let may_be_left = matches!(
         given,
         Value::Dict(_) | Value::List(_) | Value::Undefined(_) | Value::Absent(_)
@@ -72,7 +73,7 @@ pub(super) fn format(
     })
 }
 
-/// One directive; what follows on it.
+/// Writes one directive and returns the text after it.
 fn directive<'text>(
     text: &'text str,
     values: &mut Values<'_>,
@@ -111,7 +112,7 @@ fn directive<'text>(
     Ok(rest)
 }
 
-/// Where the parentheses close that a key stands in.
+/// Returns the position of the parenthesis that ends a key.
 fn key_end(text: &str) -> Option<usize> {
     let mut open = 1;
     text.char_indices().find_map(|(at, character)| {
@@ -216,9 +217,12 @@ impl Directive {
             printer.escape(&repr, &mut plain)?;
         }
         if conversion == 'a' {
-            let escape = |character: char| match character.is_ascii() {
-                true => String::from(character),
-                false => super::literal::escaped(character),
+            let escape = |character: char| {
+                if character.is_ascii() {
+                    String::from(character)
+                } else {
+                    super::literal::escaped(character)
+                }
             };
             plain = plain.chars().map(escape).collect();
         }
@@ -289,9 +293,10 @@ impl Directive {
             'e' => scientific(magnitude, precision),
             _ => general(magnitude, precision.max(1), self.alternate),
         };
-        let digits = match conversion.is_ascii_uppercase() {
-            true => digits.to_uppercase(),
-            false => digits,
+        let digits = if conversion.is_ascii_uppercase() {
+            digits.to_uppercase()
+        } else {
+            digits
         };
         let sign = self.sign(value.is_sign_negative() && !value.is_nan());
         Ok(format!("{sign}{digits}"))
@@ -320,7 +325,7 @@ impl Directive {
     }
 }
 
-/// A number or `*` of a width or precision, and what follows.
+/// Parses a width or precision (a number or `*`) and returns it with the text after it.
 fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text str), RowError> {
     if let Some(rest) = text.strip_prefix('*') {
         let index = values.next()?.as_index();
@@ -350,7 +355,7 @@ fn character(value: &Value) -> Result<String, RowError> {
     found.ok_or_else(|| RowError::new("%c requires int or char"))
 }
 
-/// C's `%e`: at least two digits of exponent.
+/// Formats a float as C's `%e` does. The exponent has two digits or more.
 fn scientific(value: f64, precision: usize) -> String {
     let text = format!("{value:.precision$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -359,17 +364,22 @@ fn scientific(value: f64, precision: usize) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// C's `%g`: the shorter of the two, zeros at the end cut unless `#` asks for them.
+/// Formats a float as C's `%g` does: like `%e` if the exponent is below -4, or if it is equal to or
+/// above the precision. Otherwise the format is like `%f`. Trailing zeros are removed unless `#` is
+/// given.
 fn general(value: f64, precision: usize, keeps_zeros: bool) -> String {
     let text = scientific(value, precision - 1);
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let place: i64 = exponent.parse().unwrap_or(0);
-    let cut = |digits: &str| match digits.contains('.') && !keeps_zeros {
-        true => digits
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned(),
-        false => digits.to_owned(),
+    let cut = |digits: &str| {
+        if digits.contains('.') && !keeps_zeros {
+            digits
+                .trim_end_matches('0')
+                .trim_end_matches('.')
+                .to_owned()
+        } else {
+            digits.to_owned()
+        }
     };
     if place < -4 || usize::try_from(place).is_ok_and(|place| place >= precision) {
         return format!("{}e{exponent}", cut(digits));

@@ -1,4 +1,4 @@
-//! Fills in one row.
+//! Renders a text for one row.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use super::syntax::{
     Arguments, Expr, ExprKind, For, If, Load, Name, Output, SetBlock, Source, Statement, Target,
 };
 use super::value::Value;
-use crate::message::{FIELD_BEGINS, FIELD_ENDS, Kind, RowError};
+use crate::message::{FIELD_END, FIELD_START, RowError, TextKind};
 
-/// A for that runs.
+/// A running `for` loop.
 pub(super) struct Loop {
     pub(super) items: Arc<Vec<Value>>,
-    /// Which turn it is, from 0.
+    /// The index of the current iteration, from 0.
     pub(super) index0: usize,
 }
 
-/// One rendering.
+/// The state of one rendering.
 pub(super) struct Renderer<'row> {
-    kind: Kind,
+    kind: TextKind,
     row: &'row Row,
     slots: Vec<Option<Value>>,
     loops: Vec<Loop>,
@@ -33,7 +33,7 @@ pub(super) struct Renderer<'row> {
 type Evaluated = Result<Value, RowError>;
 
 impl<'row> Renderer<'row> {
-    pub(super) fn new(kind: Kind, row: &'row Row, slots: usize, loads: &[Load]) -> Self {
+    pub(super) fn new(kind: TextKind, row: &'row Row, slots: usize, loads: &[Load]) -> Self {
         let mut renderer = Self {
             kind,
             row,
@@ -45,7 +45,7 @@ impl<'row> Renderer<'row> {
         renderer
     }
 
-    /// Let a frame begin.
+    /// Enters a frame: sets the initial values of its slots.
     fn enter(&mut self, loads: &[Load]) {
         for load in loads {
             self.slots[load.slot] = match &load.from {
@@ -100,17 +100,17 @@ impl<'row> Renderer<'row> {
             (_, false) => value,
         };
         match self.kind {
-            Kind::Text => self.printer().str(&value, out),
-            Kind::Html => self.printer().escape(&value, out),
-            Kind::Header => {
+            TextKind::Text => self.printer().str(&value, out),
+            TextKind::Html => self.printer().escape(&value, out),
+            TextKind::Header => {
                 let mut text = String::new();
                 self.printer().str(&value, &mut text)?;
-                out.push(FIELD_BEGINS);
+                out.push(FIELD_START);
                 out.extend(
                     text.chars()
-                        .filter(|c| ![FIELD_BEGINS, FIELD_ENDS].contains(c)),
+                        .filter(|c| ![FIELD_START, FIELD_END].contains(c)),
                 );
-                out.push(FIELD_ENDS);
+                out.push(FIELD_END);
                 Ok(())
             }
         }
@@ -155,7 +155,7 @@ impl<'row> Renderer<'row> {
         Ok(())
     }
 
-    /// The items for which the test of a loop holds.
+    /// Returns the items that pass the condition of a loop.
     fn filtered(
         &mut self,
         items: Vec<Value>,
@@ -178,8 +178,8 @@ impl<'row> Renderer<'row> {
         let mut text = String::new();
         self.write(&block.body, &mut text)?;
         let value = match self.kind {
-            Kind::Html => Value::Markup(text.into()),
-            Kind::Text | Kind::Header => Value::from(text),
+            TextKind::Html => Value::Markup(text.into()),
+            TextKind::Text | TextKind::Header => Value::from(text),
         };
         self.assign(&block.target, value)
     }
@@ -194,11 +194,10 @@ impl<'row> Renderer<'row> {
                 let items = filter::items(&value, &mut self.printer())?;
                 let (expected, found) = (targets.len(), items.len());
                 if found != expected {
-                    return Err(RowError::new(match found < expected {
-                        true => format!(
-                            "not enough values to unpack (expected {expected}, got {found})"
-                        ),
-                        false => format!("too many values to unpack (expected {expected})"),
+                    return Err(RowError::new(if found < expected {
+                        format!("not enough values to unpack (expected {expected}, got {found})")
+                    } else {
+                        format!("too many values to unpack (expected {expected})")
                     }));
                 }
                 for (target, item) in targets.iter().zip(items) {
@@ -231,7 +230,10 @@ impl<'row> Renderer<'row> {
                     (false, Some(otherwise)) => self.value(otherwise),
                     (false, None) => {
                         let line = expr.line;
-                        let message = format!("an if on line {line} does not hold and has no else");
+                        let message = format!(
+                            "line {line}: the condition of an `if` without `else` is false, \
+                             so the value is empty"
+                        );
                         Ok(Value::Absent(message.into()))
                     }
                 }
@@ -270,7 +272,7 @@ impl<'row> Renderer<'row> {
             ExprKind::Filter(filter, inner, arguments) => {
                 let value = self.value(inner)?;
                 let given = self.arguments(arguments)?;
-                let escapes = self.kind == Kind::Html;
+                let escapes = self.kind == TextKind::Html;
                 filter::apply(*filter, value, given, escapes, &mut self.printer())
             }
             ExprKind::Defined(defined, inner, arguments) => {
@@ -341,25 +343,28 @@ impl<'row> Renderer<'row> {
         item::slice(&value, &places, &mut self.budget)
     }
 
-    /// `~`: in HTML one piece of markup makes markup of them all.
+    /// Evaluates `~`. In HTML, the result is markup if one part is markup.
     fn concat(&mut self, parts: &[Expr]) -> Evaluated {
         let values = self.values(parts)?;
-        let is_markup = self.kind == Kind::Html && values.iter().any(Value::is_markup);
+        let is_markup = self.kind == TextKind::Html && values.iter().any(Value::is_markup);
         let mut text = String::new();
         let mut printer = self.printer();
         for value in &values {
-            match is_markup {
-                true => printer.escape(value, &mut text)?,
-                false => printer.str(value, &mut text)?,
+            if is_markup {
+                printer.escape(value, &mut text)?
+            } else {
+                printer.str(value, &mut text)?
             }
         }
-        Ok(match is_markup {
-            true => Value::Markup(text.into()),
-            false => Value::from(text),
+        Ok(if is_markup {
+            Value::Markup(text.into())
+        } else {
+            Value::from(text)
         })
     }
 
-    /// `a < b < c`: each operand once, and no further than needed.
+    /// Evaluates `a < b < c`. Each operand is evaluated once, and the first false comparison ends
+    /// the evaluation.
     fn compare(&mut self, first: &Expr, rest: &[(super::syntax::Comparison, Expr)]) -> Evaluated {
         let mut left = self.value(first)?;
         for (comparison, operand) in rest {
@@ -408,7 +413,7 @@ impl Loop {
         let number = |value: usize| Ok(Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)));
         let item = |at: Option<usize>| {
             let item = at.and_then(|at| self.items.get(at)).cloned();
-            Ok(item.unwrap_or_else(|| Value::Undefined("no field None".into())))
+            Ok(item.unwrap_or_else(|| Value::Undefined("the field None is missing".into())))
         };
         match name {
             "index0" => number(index0),
@@ -427,8 +432,9 @@ impl Loop {
                 Err(RowError::new(message))
             }
             name => {
-                let mut message = String::from("no field ");
+                let mut message = String::from("the field ");
                 super::display::quote(name, &mut message);
+                message.push_str(" is missing");
                 Ok(Value::Undefined(message.into()))
             }
         }
@@ -436,7 +442,5 @@ impl Loop {
 }
 
 fn is_empty(label: &str) -> RowError {
-    RowError::new(format!(
-        "the field '{label}' is empty, and there is no |default for it"
-    ))
+    RowError::new(format!("the field '{label}' is empty and has no |default"))
 }

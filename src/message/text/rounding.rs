@@ -1,4 +1,4 @@
-//! `round` and `int`: numbers out of numbers, and out of text.
+//! The filters `round` and `int`.
 
 use num_bigint::{BigInt, Sign};
 
@@ -8,11 +8,15 @@ use super::syntax::Arithmetic;
 use super::value::{Value, is_space};
 use crate::message::RowError;
 
-/// Digits behind the point from which on a float is left as it is, and from which on it is zero.
+/// The maximum precision at which `round` can change a float. At a higher precision, the result is
+/// the float itself.
 const FINEST: i64 = 323;
+/// The minimum precision at which `round` can return a value other than 0. At a lower precision,
+/// the result is 0.
 const COARSEST: i64 = -308;
 
-/// Python's round(value, precision): half goes to even; an integer stays one.
+/// Python's `round(value, precision)`. It rounds half to even. The result for an integer is an
+/// integer.
 pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError> {
     let Some(number) = Number::of(value) else {
         let name = value.type_name();
@@ -69,12 +73,15 @@ fn round_float(value: f64, digits: i64) -> Result<f64, RowError> {
     Ok(rounded.abs().copysign(value))
 }
 
-/// An integer to tens, hundreds …; `has_fraction` says that it is a little more than it looks.
+/// Rounds an integer to tens, hundreds and so on. `has_fraction` is true if `value` is the integer
+/// part of a float whose fraction is not 0. If this integer part is in the middle between two
+/// results, the float itself is nearer to the result with the larger magnitude.
 fn round_integer(value: &BigInt, digits: i64, has_fraction: bool) -> BigInt {
     if digits >= 0 {
         return value.clone();
     }
-    // Half of the unit is more than the value from here on.
+    // With this number of places, half of the unit (`10 ** places`) is larger than the value, so
+    // the result is 0.
     let places = u32::try_from(digits.unsigned_abs()).unwrap_or(u32::MAX);
     if u64::from(places) > value.bits() / 3 + 2 {
         return BigInt::default();
@@ -123,7 +130,7 @@ pub(super) fn round_towards(
     compute(Arithmetic::Divide, whole, unit, budget)
 }
 
-/// Jinja2's `int`: what cannot be read is the default.
+/// Jinja2's `int`. Returns `default` if the conversion of the value fails.
 pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value, RowError> {
     let float = match value {
         Value::Undefined(_) | Value::Absent(_) => return Err(value.undefined()),
@@ -131,7 +138,7 @@ pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value,
             if let Some(integer) = integer_in(text, base) {
                 return Ok(Value::from(integer));
             }
-            // int(float(text)) has no place for infinity.
+            // In Python, `int(float(text))` fails for infinity and NaN.
             float_in(text).filter(|value| value.is_finite())
         }
         Value::Float(value) if value.is_infinite() => {
@@ -164,10 +171,11 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
         _ => 0,
     };
     let has_prefix = named != 0 && (base == named || base == 0);
-    let digits = match has_prefix {
-        // An underscore may stand between the prefix and the digits.
-        true => text[2..].strip_prefix('_').unwrap_or(&text[2..]),
-        false => text,
+    let digits = if has_prefix {
+        // An underscore is allowed between the prefix and the digits.
+        text[2..].strip_prefix('_').unwrap_or(&text[2..])
+    } else {
+        text
     };
     let radix = match base {
         0 if has_prefix => named,
@@ -178,7 +186,7 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
     if !digits.chars().all(|digit| digit.is_digit(radix)) || digits.is_empty() {
         return None;
     }
-    // Base 0 reads what a program may say, and `012` is none of that.
+    // Base 0 accepts only Python's integer literals. `012` is not such a literal.
     if base == 0 && !has_prefix && digits.starts_with('0') && digits.bytes().any(|c| c != b'0') {
         return None;
     }
@@ -193,16 +201,16 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
 fn float_in(text: &str) -> Option<f64> {
     let text = ascii_digits(text.trim_matches(is_space));
     let text = without_underscores(&text)?;
-    // Rust takes the same names as Python, and the same numbers.
+    // Rust accepts the same numbers and names (`inf`, `nan`) as Python.
     text.parse().ok()
 }
 
-/// Single underscores may stand between digits.
+/// Removes single underscores between digits. Returns `None` if an underscore is misplaced.
 fn without_underscores(text: &str) -> Option<String> {
-    let octets = text.as_bytes();
-    for at in memchr::memchr_iter(b'_', octets) {
+    let bytes = text.as_bytes();
+    for at in memchr::memchr_iter(b'_', bytes) {
         let is_digit = |at: Option<usize>| {
-            at.and_then(|at| octets.get(at))
+            at.and_then(|at| bytes.get(at))
                 .is_some_and(u8::is_ascii_alphanumeric)
         };
         if !is_digit(at.checked_sub(1)) || !is_digit(at.checked_add(1)) {
@@ -212,7 +220,7 @@ fn without_underscores(text: &str) -> Option<String> {
     Some(text.replace('_', ""))
 }
 
-/// Every decimal digit of Unicode as that of ASCII.
+/// Replaces each decimal digit of Unicode with its ASCII digit.
 fn ascii_digits(text: &str) -> String {
     let digit = |character: char| {
         let code = u32::from(character);
@@ -220,14 +228,18 @@ fn ascii_digits(text: &str) -> String {
         let zero = ZEROS.get(place.checked_sub(1)?)?;
         char::from_digit(code.checked_sub(*zero).filter(|value| *value < 10)?, 10)
     };
-    let ascii = |character: char| match character.is_ascii() {
-        true => character,
-        false => digit(character).unwrap_or(character),
+    let ascii = |character: char| {
+        if character.is_ascii() {
+            character
+        } else {
+            digit(character).unwrap_or(character)
+        }
     };
     text.chars().map(ascii).collect()
 }
 
-/// The zeros of Unicode's decimal digits (category Nd); nine more follow on each.
+/// The zero of each series of decimal digits in Unicode (category Nd). The digits 1 to 9 follow
+/// each zero.
 const ZEROS: [u32; 67] = [
     0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6,
     0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50,

@@ -12,14 +12,15 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The names in their order; of equal names the last one counts.
+    /// Creates columns from their names, in order. If a name occurs more than once, its last column
+    /// is used.
     pub fn new<Name: Into<Box<str>>>(names: impl IntoIterator<Item = Name>) -> Self {
         let places = names.into_iter().map(Into::into).zip(0..).collect();
         Self { places }
     }
 }
 
-/// One row: what the fields of a text are filled in with.
+/// One row: the values of the merge fields.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     columns: Arc<Columns>,
@@ -27,20 +28,20 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row of its own; of equal names the last one counts.
+    /// Creates a row with its own columns. If a name occurs more than once, its last value is used.
     #[must_use]
     pub fn new(pairs: Vec<(String, Value)>) -> Self {
         let (names, values): (Vec<_>, _) = pairs.into_iter().unzip();
         Self::of_table(Arc::new(Columns::new(names)), values)
     }
 
-    /// A row of a table. A name without a value is a missing field.
+    /// Creates a row of a table. A column without a value is a missing field.
     #[must_use]
     pub fn of_table(columns: Arc<Columns>, values: Vec<Value>) -> Self {
         Self { columns, values }
     }
 
-    /// The value of a field.
+    /// Returns the value of a field; `None` if the row has no such value.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(*self.columns.places.get(name)?)

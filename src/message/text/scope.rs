@@ -1,10 +1,10 @@
-//! Finds out, for each name, where its value is kept.
+//! Determines, for each name, the slot of its value.
 //!
-//! Jinja2 has a frame for the template, for each turn of a loop, and for each block that is set.
-//! Before a frame is entered it is known which names are read or set in it (loops and blocks
-//! inside of it have frames of their own), and so where each begins: with the row's field, with
-//! the value of an outer frame, or with nothing. An `if` has no frame; a name that only some
-//! branch sets begins as if it were only read.
+//! Jinja2 has a frame for the template, for each iteration of a loop, and for each `set` block. The
+//! names that a frame reads or sets are known before the frame is entered. (Nested loops and blocks
+//! have their own frames.) So the source of each name's initial value is also known before: the
+//! field of the row, the value of an outer frame, or nothing. An `if` has no frame. If only some
+//! branches of an `if` set a name, the name has the same initial value as a name that is only read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,22 +12,23 @@ use std::sync::Arc;
 use super::TextError;
 use super::syntax::{Expr, ExprKind, For, If, Load, Name, SetBlock, Source, Statement, Target};
 
-/// Names of one template, those of each loop for themselves; a message has some tens of fields.
-/// They are copied for each branch of an `if`, so a template from outside must not have many.
+/// The maximum number of names in a template, counted separately for each nesting level of frames.
+/// A message needs only several tens of names. The compiler copies all names for each branch of an
+/// `if`, so many names in an untrusted template would take too much time and memory.
 const NAMES: usize = 300;
 
-/// What the whole template needs.
+/// The slots of the whole template.
 #[derive(Debug)]
 pub(super) struct Scope {
-    /// How many slots there are.
+    /// The number of slots.
     pub(super) slots: usize,
-    /// How the outermost frame begins.
+    /// The initial values of the outermost frame.
     pub(super) loads: Vec<Load>,
-    /// The fields that are read from the row anywhere.
+    /// The fields that are read from the row.
     pub(super) fields: BTreeSet<String>,
 }
 
-/// Give each name its slot, and each frame its beginning.
+/// Assigns a slot to each name, and initial values to each frame.
 pub(super) fn resolve(statements: &mut [Statement]) -> Result<Scope, TextError> {
     let mut resolver = Resolver::default();
     let mut frame = Frame::new(None);
@@ -44,7 +45,7 @@ pub(super) fn resolve(statements: &mut [Statement]) -> Result<Scope, TextError> 
     })
 }
 
-/// What is known about the names of one frame.
+/// The names of one frame.
 struct Frame<'outer> {
     outer: Option<&'outer Frame<'outer>>,
     level: usize,
@@ -60,10 +61,12 @@ struct Names {
 
 #[derive(Default)]
 struct Resolver {
-    /// A name has one slot on each level: frames beside each other never run at the same time.
+    /// The slot of each name at each nesting level. Frames of one level never run at the same time,
+    /// so they share slots.
     slots: HashMap<(usize, Arc<str>), usize>,
     fields: BTreeSet<String>,
-    /// There are too many names, and nothing is worth going on with.
+    /// Whether the template has too many names. If it has, no more names are recorded, and
+    /// `resolve` returns an error.
     is_full: bool,
 }
 
@@ -77,7 +80,7 @@ impl Resolver {
         *self.slots.entry((level, name.clone())).or_insert(next)
     }
 
-    /// How a frame begins.
+    /// Returns the initial values of a frame.
     fn loads(&mut self, frame: Frame<'_>) -> Vec<Load> {
         let mut loads = Vec::new();
         for (slot, from) in frame.names.sources {
@@ -218,7 +221,7 @@ impl<'outer> Frame<'outer> {
         }
     }
 
-    // What is read and set, in the order of the template
+    // Names that are read and set, in the order of the template
 
     fn statements(&mut self, statements: &[Statement], resolver: &mut Resolver) {
         for statement in statements {
@@ -244,7 +247,7 @@ impl<'outer> Frame<'outer> {
                 frame.statements(body, resolver);
             });
             let mut ends = vec![body];
-            // A branch that is not there changes nothing, and need not be copied for.
+            // A missing `elif` or `else` sets no names, so no copy of the names is needed for it.
             if branches.len() > 0 {
                 ends.push(self.branch(resolver, |frame, resolver| {
                     for (test, body) in branches {
@@ -265,7 +268,8 @@ impl<'outer> Frame<'outer> {
         }
     }
 
-    /// The names after a branch, as if the others were not there.
+    /// Returns the names as they are at the end of one branch. The names of this frame stay
+    /// unchanged.
     fn branch(
         &mut self,
         resolver: &mut Resolver,
@@ -314,7 +318,7 @@ impl<'outer> Frame<'outer> {
         }
     }
 
-    // What the names come to
+    // Slots of the names
 
     fn resolve_name(&self, name: &mut Name) {
         name.slot = self.find(&name.name).unwrap_or_default();
@@ -353,7 +357,7 @@ fn any_sets_loop(statements: &[Statement]) -> bool {
             let mut branches = condition.branches.iter();
             branches.any(|(_, body)| any_sets_loop(body)) || any_sets_loop(&condition.otherwise)
         }
-        // A loop inside has been or will be looked at for itself.
+        // The statements of a nested loop are checked when that loop is resolved.
         Statement::For(_) => false,
         Statement::Set(target, _) => sets_loop(target),
         Statement::SetBlock(block) => sets_loop(&block.target) || any_sets_loop(&block.body),

@@ -1,18 +1,19 @@
-//! The tree of a template: what is left of Jinja2 once everything but writing text is refused.
+//! The syntax tree of a template's text. It represents a subset of Jinja2.
 
 use std::sync::Arc;
 
 use super::TextError;
 use super::value::Value;
 
-/// Expressions within expressions. Every walk over a tree recurses, so this bounds its stack; a
-/// chain of `~` is one expression and as long as it likes.
+/// The maximum nesting of expressions; a template with deeper nesting is refused. The functions
+/// that visit the tree are recursive, so this limit bounds the size of the stack. A chain of `~` of
+/// any length counts as one level.
 const DEPTH: u16 = 100;
 
 /// A statement.
 #[derive(Debug)]
 pub(super) enum Statement {
-    /// Text as it is.
+    /// Constant text.
     Data(String),
     /// `{{ … }}`.
     Output(Output),
@@ -22,17 +23,18 @@ pub(super) enum Statement {
     SetBlock(Box<SetBlock>),
 }
 
-/// An expression that is written out.
+/// The statement `{{ … }}`: an expression whose value is written to the text.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) expr: Expr,
-    /// What an error calls it.
+    /// The text that names the expression in error messages.
     pub(super) label: Arc<str>,
-    /// Its author thought of what to say where there is nothing.
+    /// Whether the expression contains a `default`. If so, the value of the expression may be
+    /// empty; otherwise an empty value is an error.
     pub(super) has_default: bool,
 }
 
-/// `if`, each `elif`, and `else`.
+/// An `if` with its `elif` branches and its `else`.
 #[derive(Debug)]
 pub(super) struct If {
     pub(super) branches: Vec<(Expr, Vec<Statement>)>,
@@ -47,7 +49,7 @@ pub(super) struct For {
     pub(super) body: Vec<Statement>,
     pub(super) otherwise: Vec<Statement>,
     pub(super) line: u32,
-    /// Where `loop` is kept, if the body looks at it.
+    /// The slot of the variable `loop`; `None` if the body does not read `loop`.
     pub(super) loop_slot: Option<usize>,
     pub(super) body_loads: Vec<Load>,
     pub(super) test_loads: Vec<Load>,
@@ -61,23 +63,23 @@ pub(super) struct SetBlock {
     pub(super) loads: Vec<Load>,
 }
 
-/// What a value is given to.
+/// The target of an assignment or of a `for`: one name, or a tuple of targets.
 #[derive(Debug)]
 pub(super) enum Target {
     Name(Name),
     Tuple(Vec<Target>),
 }
 
-/// A name, and where its value is kept.
+/// A name and its slot.
 #[derive(Debug)]
 pub(super) struct Name {
     pub(super) name: Arc<str>,
     pub(super) slot: usize,
-    /// What an error says where there is no value.
+    /// The error message for a use of the name while it has no value.
     pub(super) missing: Arc<str>,
 }
 
-/// What a slot holds when the frame that it belongs to is entered.
+/// The initial value of a slot when its frame is entered.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     pub(super) slot: usize,
@@ -86,13 +88,13 @@ pub(super) struct Load {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The field of the row.
+    /// The field of the row with this name.
     Row(Arc<str>),
-    /// The slot of an outer frame.
+    /// The value of this slot in the outer frame.
     Slot(usize),
-    /// Nothing yet.
+    /// No value.
     Nothing,
-    /// The frame itself sets it before it is entered.
+    /// A variable of a loop. The loop sets it for each item.
     Parameter,
 }
 
@@ -114,7 +116,7 @@ pub(super) enum ExprKind {
     Attribute(Box<Expr>, Arc<str>),
     Item(Box<Expr>, Box<Expr>),
     Slice(Box<Expr>, [Option<Box<Expr>>; 3]),
-    /// The test, the value, and the one after `else`.
+    /// `value if condition else other`, in the order condition, value, other.
     Conditional(Box<Expr>, Box<Expr>, Option<Box<Expr>>),
     Concat(Vec<Expr>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
@@ -125,10 +127,10 @@ pub(super) enum ExprKind {
     Negative(Box<Expr>),
     Positive(Box<Expr>),
     Filter(Filter, Box<Expr>, Arguments),
-    /// `is defined`, or with false `is undefined`.
+    /// `is defined` (true) or `is undefined` (false).
     Defined(bool, Box<Expr>, Arguments),
-    /// A field inside of an expression that is written out, and its name; without one it may be
-    /// empty, and only has to be there.
+    /// A field in an output, and its name for error messages. The field must not be missing. If the
+    /// name is given, the field must not be empty either.
     Checked(Box<Expr>, Option<Arc<str>>),
 }
 
@@ -155,7 +157,7 @@ pub(super) enum Arithmetic {
     Power,
 }
 
-/// What stands in the parentheses of a filter.
+/// The arguments of a filter.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
     pub(super) positional: Vec<Expr>,
@@ -212,7 +214,7 @@ impl Filter {
 }
 
 impl Expr {
-    /// An expression around others.
+    /// Creates an expression from its subexpressions.
     pub(super) fn new(kind: ExprKind, line: u32) -> Result<Self, TextError> {
         let mut expr = Self {
             kind,
@@ -228,7 +230,7 @@ impl Expr {
         Ok(expr)
     }
 
-    /// Check this field; that is no nesting of the author's.
+    /// Wraps the expression in a check. The check does not count towards the maximum nesting.
     pub(super) fn check(&mut self, label: Option<Arc<str>>) {
         let (line, depth) = (self.line, self.depth);
         let kind = ExprKind::Constant(Value::None);
@@ -236,7 +238,8 @@ impl Expr {
         self.kind = ExprKind::Checked(Box::new(field), label);
     }
 
-    /// What stands in here, in the order of the nodes of Jinja2.
+    /// Visits the direct subexpressions, in the order of the child nodes in Jinja2's own syntax
+    /// tree.
     pub(super) fn each_child<'tree>(&'tree self, visit: &mut dyn FnMut(&'tree Expr)) {
         use ExprKind::*;
         match &self.kind {
@@ -275,7 +278,8 @@ impl Expr {
         }
     }
 
-    /// The same, to change it.
+    /// Visits the direct subexpressions in the order of `each_child`, and gives `visit` mutable
+    /// access to them.
     pub(super) fn each_child_mut(&mut self, visit: &mut dyn FnMut(&mut Expr)) {
         use ExprKind::*;
         match &mut self.kind {

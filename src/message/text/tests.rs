@@ -1,7 +1,7 @@
-//! What the vectors do not show: bounds, and the shapes of errors.
+//! Tests of limits and error messages, which the shared test vectors do not cover.
 
 use super::{Columns, Row, Text, Value};
-use crate::message::{FIELD_BEGINS, FIELD_ENDS, Kind};
+use crate::message::{FIELD_END, FIELD_START, TextKind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ fn row(pairs: &[(&str, &str)]) -> Row {
     Row::new(pairs.iter().map(pair).collect())
 }
 
-fn render(source: &str, kind: Kind, row: &Row) -> Result<String, String> {
+fn render(source: &str, kind: TextKind, row: &Row) -> Result<String, String> {
     let text = Text::compile(source, kind, "place").map_err(|error| error.to_string())?;
     let mut out = String::new();
     match text.render(row, &mut out) {
@@ -20,7 +20,7 @@ fn render(source: &str, kind: Kind, row: &Row) -> Result<String, String> {
 }
 
 fn refused(source: &str) -> String {
-    render(source, Kind::Text, &Row::default()).unwrap_err()
+    render(source, TextKind::Text, &Row::default()).unwrap_err()
 }
 
 #[test]
@@ -29,31 +29,31 @@ fn errors_name_the_place_the_line_and_the_field() {
         refused("\n\n{{ x|foo }}"),
         "place, line 3: the filter 'foo' is not allowed"
     );
-    assert_eq!(refused("{{ name }}"), "place: no field 'name'");
-    let empty = render("{{ name }}", Kind::Text, &row(&[("name", " \u{a0}")]));
-    let message = "place: the field 'name' is empty, and there is no |default for it";
+    assert_eq!(refused("{{ name }}"), "place: the field 'name' is missing");
+    let empty = render("{{ name }}", TextKind::Text, &row(&[("name", " \u{a0}")]));
+    let message = "place: the field 'name' is empty and has no |default";
     assert_eq!(empty.unwrap_err(), message);
 }
 
 #[test]
-fn fields_of_a_header_are_marked_and_cannot_bring_marks() {
-    let evil = format!("a{FIELD_ENDS}, b{FIELD_BEGINS}");
-    let text = render("To {{ name }}!", Kind::Header, &row(&[("name", &evil)]));
-    assert_eq!(text.unwrap(), format!("To {FIELD_BEGINS}a, b{FIELD_ENDS}!"));
+fn fields_of_a_header_are_marked_and_cannot_contain_marks() {
+    let evil = format!("a{FIELD_END}, b{FIELD_START}");
+    let text = render("To {{ name }}!", TextKind::Header, &row(&[("name", &evil)]));
+    assert_eq!(text.unwrap(), format!("To {FIELD_START}a, b{FIELD_END}!"));
 }
 
 #[test]
-fn only_text_alone_is_constant() {
-    let compile = |source| Text::compile(source, Kind::Html, "place").unwrap();
+fn only_text_without_tags_is_constant() {
+    let compile = |source| Text::compile(source, TextKind::Html, "place").unwrap();
     assert_eq!(compile("a\r\n{# b #}c").constant(), Some("a\nc"));
     assert_eq!(compile("").constant(), Some(""));
     assert_eq!(compile("a{{ 1 }}").constant(), None);
 }
 
 #[test]
-fn required_is_what_no_default_and_no_question_stands_for() {
+fn fields_without_default_or_test_are_required() {
     let source = "{{ a }}{{ b|default(c) }}{% if d is defined %}{% endif %}{% set e = f %}{{ e }}";
-    let text = Text::compile(source, Kind::Text, "place").unwrap();
+    let text = Text::compile(source, TextKind::Text, "place").unwrap();
     let required: Vec<_> = text.required().iter().map(String::as_str).collect();
     assert_eq!(required, ["a", "c", "f"]);
 }
@@ -66,9 +66,10 @@ fn a_row_of_a_table_shares_its_columns() {
     assert!(row.get("b").is_none() && row.get("c").is_none());
 }
 
-/// Whoever compiles has no more stack than a thread of the engine.
+/// A deeply nested template is refused before the recursion of the compiler overflows the stack of
+/// a thread. A long chain needs no recursion and is accepted.
 #[test]
-fn nesting_is_refused_in_one_line_and_chains_are_not() {
+fn deep_nesting_is_refused_and_long_chains_are_not() {
     let deep =
         |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(5000), close.repeat(5000));
     let nested = [
@@ -107,28 +108,31 @@ fn nesting_is_refused_in_one_line_and_chains_are_not() {
     }
     let row = Row::default();
     let concat = format!("{{{{ 1{} }}}}", " ~ 1".repeat(5000));
-    assert_eq!(render(&concat, Kind::Text, &row).unwrap(), "1".repeat(5001));
+    assert_eq!(
+        render(&concat, TextKind::Text, &row).unwrap(),
+        "1".repeat(5001)
+    );
     let elif = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 1 %}a".repeat(5000));
-    assert_eq!(render(&elif, Kind::Text, &row).unwrap(), "a");
+    assert_eq!(render(&elif, TextKind::Text, &row).unwrap(), "a");
     let chain = format!("{{{{ 1{} }}}}", " < 2 > 1".repeat(5000));
-    assert_eq!(render(&chain, Kind::Text, &row).unwrap(), "True");
+    assert_eq!(render(&chain, TextKind::Text, &row).unwrap(), "True");
 }
 
 #[test]
-fn the_deepest_tree_and_value_that_are_taken_can_be_rendered() {
+fn the_deepest_allowed_tree_and_value_can_be_rendered() {
     let row = Row::default();
     let open = "(".repeat(40);
     let source = format!("{{{{ {open}1{} }}}}", ")".repeat(40));
-    assert_eq!(render(&source, Kind::Text, &row).unwrap(), "1");
+    assert_eq!(render(&source, TextKind::Text, &row).unwrap(), "1");
     let source = format!("{{{{ 1{} }}}}", " + 1".repeat(99));
-    assert_eq!(render(&source, Kind::Text, &row).unwrap(), "100");
+    assert_eq!(render(&source, TextKind::Text, &row).unwrap(), "100");
     let grow = "{% set x = [x] %}".repeat(5000);
     let error = refused(&format!("{{% set x = 1 %}}{grow}{{{{ x }}}}"));
     assert_eq!(error, "place: a list or dict is nested too deeply");
 }
 
 #[test]
-fn a_template_of_any_size_is_compiled_or_refused_soon() {
+fn compiling_is_bounded_for_templates_of_any_size() {
     let names: String = (0..20_000)
         .map(|name| format!("{{{{ n{name} }}}}"))
         .collect();
@@ -138,16 +142,16 @@ fn a_template_of_any_size_is_compiled_or_refused_soon() {
         .chain((0..3_000).map(|_| "{% if 1 %}{% set a = 1 %}{% endif %}".to_owned()))
         .collect();
     let begin = Instant::now();
-    assert!(render(&branches, Kind::Text, &Row::default()).is_ok());
+    assert!(render(&branches, TextKind::Text, &Row::default()).is_ok());
     assert!(begin.elapsed().as_secs() < 60);
     assert!(refused(&"{{ 1 }}".repeat(50_000)).contains("too long"));
     assert!(refused(&format!("{{{{ {} }}}}", "9".repeat(1 << 20))).contains("digits"));
     assert!(refused(&"{{ '".repeat(1 << 18)).contains("place, line 1"));
 }
 
-/// A template from outside costs a bounded time and memory.
+/// Rendering an untrusted template takes bounded time and memory.
 #[test]
-fn what_takes_too_much_is_an_error_of_the_row() {
+fn rendering_is_bounded() {
     let ten = "[1,2,3,4,5,6,7,8,9,0]";
     let loops = format!(
         "{}x{}",
@@ -184,7 +188,8 @@ fn what_takes_too_much_is_an_error_of_the_row() {
         let begin = Instant::now();
         let error = refused(source);
         assert!(error.starts_with("place: "), "{source}: {error}");
-        // Some milliseconds, but in a debug build and on a busy machine.
+        // A rendering takes a few milliseconds. The limit of 20 seconds is much longer, so that the
+        // test also passes with a debug build on a busy machine.
         assert!(begin.elapsed().as_secs() < 20, "{source}");
     }
 }
@@ -195,13 +200,13 @@ fn a_newsletter_of_38_kb_is_rendered() {
     let source = "{{ a }}{{ b }}{{ c }}{{ d }}{{ e }}".replace("}}", &format!("}}}}{body}"));
     let names = ["a", "b", "c", "d", "e"];
     let row = row(&names.map(|name| (name, "Anna & Co.")));
-    let text = Text::compile(&source, Kind::Html, "html").unwrap();
+    let text = Text::compile(&source, TextKind::Html, "html").unwrap();
     let mut out = String::new();
     let begin = Instant::now();
     for _ in 0..1000 {
         out.clear();
         text.render(&row, &mut out).unwrap();
     }
-    println!("{} octets in {:?}", out.len(), begin.elapsed() / 1000);
+    println!("{} bytes in {:?}", out.len(), begin.elapsed() / 1000);
     assert_eq!(out, names.map(|_| format!("Anna &amp; Co.{body}")).concat());
 }

@@ -1,4 +1,4 @@
-//! What a template computes with: Python's plain values, and nothing that can be called.
+//! The values of templates: Python's plain values. No value can be called as a function.
 
 use std::sync::Arc;
 
@@ -6,19 +6,23 @@ use num_bigint::BigInt;
 
 use crate::message::RowError;
 
-/// Lists within lists: Python's own limit on recursion is hit at some hundreds.
+/// The maximum nesting of lists and dicts; a value with deeper nesting is an error. The functions
+/// that write or compare values are recursive, so this limit bounds the size of the stack.
 const DEPTH: u8 = 64;
 
-/// A value, of a row or made by a template.
+/// A value of a row, or a value that a template computes.
 ///
-/// A row holds [`Value::None`], `Bool`, `Integer`, `Big`, `Float`, `Text`, and the lists and dicts
-/// that [`Value::list`] and [`Value::dict`] make of them. The other kinds come out of templates.
+/// The values of a row are [`Value::None`], `Bool`, `Integer`, `Big`, `Float`, `Text`, the lists
+/// and dicts that [`Value::list`] and [`Value::dict`] create, and [`Value::missing`]. The other
+/// variants occur only as results of a template's expressions.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Nothing is there: what an error would say, such as "no field 'name'".
+    /// An undefined value. The text is the error message for its use, such as "the field 'name' is
+    /// missing".
     Undefined(Arc<str>),
-    /// What an `if` without `else` gives where it does not hold: false and without items where it
-    /// is asked about, and an error, with this text, where it is written or computed with.
+    /// The value of an `if` without `else` whose condition is false. As a condition, the value is
+    /// false. As a list, it has no items. Any other use of the value is an error with this text as
+    /// its message.
     Absent(Arc<str>),
     /// Python's None.
     None,
@@ -26,21 +30,22 @@ pub enum Value {
     Bool(bool),
     /// An integer of 64 bits.
     Integer(i64),
-    /// An integer beyond 64 bits; never one that fits into them.
+    /// An integer that does not fit in 64 bits.
     Big(Arc<BigInt>),
     /// A float.
     Float(f64),
     /// A string.
     Text(Arc<str>),
-    /// A string that is HTML already: only templates make it, a row's text is never markup.
+    /// A string of HTML. It is written without escaping. Only templates create such strings: the
+    /// text of a row is never markup, so it is always escaped.
     Markup(Arc<str>),
     /// A list.
     List(Arc<Sequence>),
-    /// A tuple, which prints with other brackets and can be a key.
+    /// A tuple.
     Tuple(Arc<Sequence>),
-    /// A dict, in its order.
+    /// A dict, in insertion order.
     Dict(Arc<Dict>),
-    /// The `loop` of a running for: its place among the loops around it.
+    /// The variable `loop` of a running `for`. The number is the nesting level of this loop.
     Loop(usize),
 }
 
@@ -59,18 +64,18 @@ pub struct Dict {
 }
 
 impl Value {
-    /// A list.
+    /// Creates a list.
     ///
     /// # Errors
-    /// It is nested too deeply.
+    /// If the list is nested too deeply.
     pub fn list(items: Vec<Value>) -> Result<Value, RowError> {
         Ok(Self::List(sequence(items)?))
     }
 
-    /// A dict of a row: the last of equal keys counts, as in Python.
+    /// Creates a dict for a row. If a key is repeated, its last value is used, as in Python.
     ///
     /// # Errors
-    /// It is nested too deeply.
+    /// If the dict is nested too deeply.
     pub fn dict(pairs: Vec<(String, Value)>) -> Result<Value, RowError> {
         let mut places = std::collections::HashMap::with_capacity(pairs.len());
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
@@ -85,13 +90,13 @@ impl Value {
         Self::entries(entries)
     }
 
-    /// What stands in the place of a field that the row has not.
+    /// The value of a missing field.
     #[must_use]
     pub fn missing(name: &str) -> Value {
-        Self::Undefined(format!("no field {}", super::quoted(name)).into())
+        Self::Undefined(format!("the field {} is missing", super::quoted(name)).into())
     }
 
-    /// An integer written in decimal digits, of any length.
+    /// Parses an integer of any length from decimal digits.
     #[must_use]
     pub fn integer(digits: &str) -> Option<Value> {
         BigInt::parse_bytes(digits.as_bytes(), 10).map(Self::from)
@@ -107,7 +112,7 @@ impl Value {
         Ok(Self::Dict(Arc::new(Dict { entries, depth })))
     }
 
-    /// What Python calls this type.
+    /// The name of the type in Python.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "_FieldMissing",
@@ -141,7 +146,8 @@ impl Value {
         matches!(self, Self::Markup(_))
     }
 
-    /// None, or a string of nothing but space: what must not be written by accident.
+    /// Whether the value is None or a string of white space. Writing such a value without a
+    /// `default` is an error, because the gap in the text is usually an accident.
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::None => true,
@@ -150,7 +156,7 @@ impl Value {
         }
     }
 
-    /// Python's bool().
+    /// Python's `bool`.
     pub(super) fn is_true(&self) -> Result<bool, RowError> {
         Ok(match self {
             Self::Undefined(_) => return Err(self.undefined()),
@@ -165,15 +171,20 @@ impl Value {
         })
     }
 
-    /// The error of using what is not there; of any other value, that it does not fit.
+    /// The error for a use that this value does not allow, because it is undefined or has the wrong
+    /// type.
     pub(super) fn undefined(&self) -> RowError {
         match self {
             Self::Undefined(message) | Self::Absent(message) => RowError::new(&**message),
-            value => RowError::new(format!("{:?} does not fit here", value.type_name())),
+            value => RowError::new(format!(
+                "a value of type {:?} is not allowed here",
+                value.type_name()
+            )),
         }
     }
 
-    /// An integer, for what Python takes by `__index__`.
+    /// The result of Python's method `__index__`; `None` if the value's type does not have this
+    /// method.
     pub(super) fn as_index(&self) -> Option<BigInt> {
         match self {
             Self::Bool(value) => Some(BigInt::from(i64::from(*value))),
@@ -205,7 +216,8 @@ impl From<String> for Value {
     }
 }
 
-/// Python's str.isspace(): Unicode's White_Space and the four separators of ASCII.
+/// Python's `str.isspace`: true for the Unicode property White_Space and for the four ASCII
+/// separators.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }

@@ -1,81 +1,90 @@
-//! The mail transaction: MAIL, RCPT, DATA, BDAT, the content and its final replies.
+//! The mail transaction: MAIL, RCPT, DATA, BDAT, the content and the final replies.
 
 use std::io::Write;
 
-use super::{Census, Conversation, EndOfData, Fate, Greeted, Progress, Shared, State, Step};
+use super::{
+    ContentCounts, Conversation, ConversationState, FaultEffect, Greeting, Progress, SharedState,
+    SinkStep, TerminatorSearch,
+};
 use crate::sink::body;
+use crate::sink::capabilities::ParameterError;
 use crate::sink::command::{self, Path};
-use crate::sink::fault::{Action, Point};
-use crate::sink::offer::Objection;
-use crate::sink::record::{Count, Received, Recipient, Tally};
+use crate::sink::fault::{FaultAction, FaultPoint};
+use crate::sink::record::{Count, ReceivedMessage, ReceivedRecipient, Tally};
 
-/// The transaction that is open, and the buffers that it leaves to the next.
-pub(super) struct Mail {
-    /// MAIL was accepted.
+/// The current transaction. The object is cleared and used again for the next transaction, so that
+/// its buffers need no new allocation.
+pub(super) struct MailTransaction {
+    /// Whether MAIL was accepted.
     pub(super) open: bool,
-    /// The envelope, where somebody will ask for it, and the content, where it is stored.
-    pub(super) envelope: Received,
-    keep_envelope: bool,
+    /// The envelope and the content. The content is stored here only if the sink stores messages.
+    /// The envelope is stored in this case, and also if a fault is limited to an address.
+    pub(super) envelope: ReceivedMessage,
+    store_envelope: bool,
     recipients: usize,
-    /// At least one RCPT came, accepted or not.
-    tried: bool,
+    /// Whether the client has sent at least one RCPT in this transaction. The RCPT may have been
+    /// refused.
+    rcpt_received: bool,
     smtputf8: bool,
-    /// A BDAT was accepted: RFC 3030 2 allows no DATA from here on.
+    /// Whether a BDAT was accepted in this transaction. RFC 3030 section 2: DATA is then not
+    /// allowed.
     chunked: bool,
-    /// What a fault says after the chunk that it let in.
-    pub(super) chunk_action: Option<Action>,
-    /// The bytes of the content so far; doubled dots count, which no limit here is exact enough
-    /// to notice.
+    /// The action of a fault at BDAT. It is applied when the chunk is complete.
+    pub(super) chunk_action: Option<FaultAction>,
+    /// The size of the content so far, in bytes, including the dots of dot-stuffing. The sink
+    /// compares this size with its limit. The dots make the comparison inexact, but a test server
+    /// needs no exact limit.
     size: u64,
-    end: EndOfData,
-    census: Census,
-    /// The recipients to whom an LMTP final reply said no.
+    end: TerminatorSearch,
+    counts: ContentCounts,
+    /// The indices of the recipients (in SMTP, only index 0 for all recipients) for which the final
+    /// reply was a refusal.
     refused: Vec<usize>,
 }
 
-impl Mail {
-    pub(super) fn new(shared: &Shared) -> Self {
+impl MailTransaction {
+    pub(super) fn new(shared: &SharedState) -> Self {
         Self {
             open: false,
-            envelope: Received::default(),
-            keep_envelope: shared.store || shared.faults.know_addresses,
+            envelope: ReceivedMessage::default(),
+            store_envelope: shared.store || shared.faults.match_addresses,
             recipients: 0,
-            tried: false,
+            rcpt_received: false,
             smtputf8: false,
             chunked: false,
             chunk_action: None,
             size: 0,
-            end: EndOfData::default(),
-            census: Census::default(),
+            end: TerminatorSearch::default(),
+            counts: ContentCounts::default(),
             refused: Vec::new(),
         }
     }
 
-    /// Makes ready for the next transaction, and counts what was seen in this one's content.
+    /// Clears the transaction, and adds the counts of its content to `tally`.
     pub(super) fn clear(&mut self, tally: &mut Tally) {
-        tally.add(Count::BareCr, self.census.bare_cr);
-        tally.add(Count::BareLf, self.census.bare_lf);
-        tally.add(Count::EightBit, self.census.eight_bit);
+        tally.add(Count::BareCr, self.counts.bare_cr);
+        tally.add(Count::BareLf, self.counts.bare_lf);
+        tally.add(Count::EightBit, self.counts.eight_bit);
         self.open = false;
         self.envelope.sender.clear();
         self.envelope.parameters.clear();
         self.envelope.recipients.clear();
         self.envelope.data.clear();
         self.recipients = 0;
-        self.tried = false;
+        self.rcpt_received = false;
         self.smtputf8 = false;
         self.chunked = false;
         self.size = 0;
         self.end.restart();
-        self.census = Census::default();
+        self.counts = ContentCounts::default();
         self.refused.clear();
     }
 }
 
 impl Conversation {
     pub(super) fn mail(&mut self, argument: &[u8], output: &mut Vec<u8>) {
-        if self.greeted == Greeted::No {
-            return self.reply(output, "503", "5.5.1", "Say hello first");
+        if self.greeting == Greeting::Missing {
+            return self.reply(output, "503", "5.5.1", "Send EHLO first");
         }
         if self.mail.open {
             return self.reply(output, "503", "5.5.1", "A transaction is open");
@@ -86,12 +95,12 @@ impl Conversation {
         let Some(path) = Path::parse(argument, b"FROM:") else {
             return self.reply(output, "501", "5.1.7", "Bad sender address syntax");
         };
-        let offer = &self.shared.offer;
+        let capabilities = &self.shared.capabilities;
         let check = path
             .parameters()
-            .try_for_each(|written| offer.mail_parameter(written));
-        if let Err(objection) = self.check_esmtp(&path).and(check) {
-            return self.object(objection, output);
+            .try_for_each(|written| capabilities.check_mail_parameter(written));
+        if let Err(error) = self.check_esmtp(&path).and(check) {
+            return self.reply_parameter_error(error, output);
         }
         self.mail.smtputf8 = path
             .parameters()
@@ -100,7 +109,7 @@ impl Conversation {
             return self.reply(output, "553", "5.6.7", "The address needs SMTPUTF8");
         }
         self.mail.open = true;
-        if self.mail.keep_envelope {
+        if self.mail.store_envelope {
             self.mail.envelope.sender.extend_from_slice(path.address);
             self.mail
                 .envelope
@@ -112,26 +121,26 @@ impl Conversation {
 
     pub(super) fn rcpt(&mut self, argument: &[u8], output: &mut Vec<u8>) {
         if !self.mail.open || self.mail.chunked {
-            return self.reply(output, "503", "5.5.1", "Not after MAIL");
+            return self.reply(output, "503", "5.5.1", "RCPT is not allowed now");
         }
-        self.mail.tried = true;
+        self.mail.rcpt_received = true;
         let Some(path) = Path::parse(argument, b"TO:").filter(|path| !path.address.is_empty())
         else {
             return self.reply(output, "501", "5.1.3", "Bad recipient address syntax");
         };
-        let offer = &self.shared.offer;
+        let capabilities = &self.shared.capabilities;
         let check = path
             .parameters()
-            .try_for_each(|written| offer.rcpt_parameter(written));
-        if let Err(objection) = self.check_esmtp(&path).and(check) {
-            return self.object(objection, output);
+            .try_for_each(|written| capabilities.check_rcpt_parameter(written));
+        if let Err(error) = self.check_esmtp(&path).and(check) {
+            return self.reply_parameter_error(error, output);
         }
         if !self.mail.smtputf8 && !path.address.is_ascii() {
             return self.reply(output, "553", "5.6.7", "The address needs SMTPUTF8");
         }
         self.mail.recipients += 1;
-        if self.mail.keep_envelope {
-            self.mail.envelope.recipients.push(Recipient {
+        if self.mail.store_envelope {
+            self.mail.envelope.recipients.push(ReceivedRecipient {
                 address: path.address.to_vec(),
                 parameters: path.parameters().map(<[u8]>::to_vec).collect(),
             });
@@ -146,37 +155,37 @@ impl Conversation {
         if self.mail.chunked {
             return self.reply(output, "503", "5.5.1", "DATA after BDAT");
         }
-        if self.object_to_content(output) {
+        if self.refuse_content(output) {
             return;
         }
-        self.state = State::Data;
+        self.state = ConversationState::Data;
         output.extend_from_slice(b"354 End data with <CR><LF>.<CR><LF>\r\n");
     }
 
     pub(super) fn bdat(&mut self, argument: &[u8], output: &mut Vec<u8>) {
-        if !self.shared.offer.chunking {
+        if !self.shared.capabilities.chunking {
             return self.reply(output, "500", "5.5.2", "Command not recognized");
         }
         let Some((length, last)) = command::chunk(argument) else {
             return self.reply(output, "501", "5.5.4", "Bad chunk size");
         };
-        let discarded = self.object_to_content(output) || self.chunk_too_large(length, output);
+        let discarded = self.refuse_content(output) || self.chunk_too_large(length, output);
         if !discarded {
             self.mail.chunked = true;
         }
-        self.state = State::Chunk {
+        self.state = ConversationState::Chunk {
             remaining: length,
             last,
             discarded,
         };
     }
 
-    /// The chunk of a BDAT that a fault refused; the transaction is over (RFC 3030 2: only RSET
-    /// leads on).
-    pub(super) fn refuse_chunk(&mut self, argument: &[u8]) {
+    /// Discards the chunk of a BDAT that a fault refused. RFC 3030 section 2: after a refused
+    /// chunk, the client must reset the transaction. So this function ends the transaction.
+    pub(super) fn discard_refused_chunk(&mut self, argument: &[u8]) {
         if let Some((remaining, last)) = command::chunk(argument) {
             self.end_transaction();
-            self.state = State::Chunk {
+            self.state = ConversationState::Chunk {
                 remaining,
                 last,
                 discarded: true,
@@ -186,7 +195,11 @@ impl Conversation {
 
     fn chunk_too_large(&mut self, length: u64, output: &mut Vec<u8>) -> bool {
         let size = self.mail.size.saturating_add(length);
-        let too_large = self.shared.offer.size.is_some_and(|limit| size > limit);
+        let too_large = self
+            .shared
+            .capabilities
+            .size
+            .is_some_and(|limit| size > limit);
         if too_large {
             self.end_transaction();
             self.reply(output, "552", "5.3.4", "Message too big");
@@ -194,45 +207,49 @@ impl Conversation {
         too_large
     }
 
-    /// Whether content is out of place here; then the reply says so.
-    fn object_to_content(&self, output: &mut Vec<u8>) -> bool {
+    /// Refuses DATA or BDAT if it is not allowed in this state. Appends the refusal to `output`,
+    /// and returns whether the command was refused.
+    fn refuse_content(&self, output: &mut Vec<u8>) -> bool {
         if !self.mail.open {
-            self.reply(output, "503", "5.5.1", "Not after MAIL");
+            self.reply(output, "503", "5.5.1", "Send MAIL first");
         } else if self.mail.recipients > 0 {
             return false;
-        } else if self.mail.tried && !self.shared.lmtp {
+        } else if self.mail.rcpt_received && !self.shared.lmtp {
             self.reply(output, "554", "5.5.1", "No valid recipients");
         } else {
-            // RFC 2033 4.2 wants 503 from LMTP even after refused recipients.
-            self.reply(output, "503", "5.5.1", "Not after RCPT");
+            // RFC 2033 4.2: an LMTP server replies 503 if no recipient was accepted, even if all
+            // recipients were refused.
+            self.reply(output, "503", "5.5.1", "Send RCPT first");
         }
         true
     }
 
-    fn check_esmtp(&self, path: &Path<'_>) -> Result<(), Objection> {
-        if self.greeted == Greeted::Helo && path.parameters().next().is_some() {
-            return Err(Objection::Unsupported);
+    fn check_esmtp(&self, path: &Path<'_>) -> Result<(), ParameterError> {
+        if self.greeting == Greeting::Helo && path.parameters().next().is_some() {
+            return Err(ParameterError::Unsupported);
         }
         Ok(())
     }
 
-    fn object(&self, objection: Objection, output: &mut Vec<u8>) {
-        match objection {
-            Objection::Unsupported => self.reply(output, "555", "5.5.4", "Unsupported parameter"),
-            Objection::Malformed => self.reply(output, "501", "5.5.4", "Bad parameter value"),
-            Objection::TooLarge => self.reply(output, "552", "5.3.4", "Message too big"),
+    fn reply_parameter_error(&self, error: ParameterError, output: &mut Vec<u8>) {
+        match error {
+            ParameterError::Unsupported => {
+                self.reply(output, "555", "5.5.4", "Unsupported parameter")
+            }
+            ParameterError::Malformed => self.reply(output, "501", "5.5.4", "Bad parameter value"),
+            ParameterError::TooLarge => self.reply(output, "552", "5.3.4", "Message too big"),
         }
     }
 
     pub(super) fn data_content(&mut self, input: &[u8]) -> Progress {
         let end = self.mail.end.find(input);
         let used = end.unwrap_or(input.len());
-        self.take_content(&input[..used]);
+        self.add_content(&input[..used]);
         if end.is_none() {
-            return Progress(used, Some(Step::Read));
+            return Progress(used, Some(SinkStep::Read));
         }
         self.mail.size -= b".\r\n".len() as u64;
-        self.state = State::Final { next: 0 };
+        self.state = ConversationState::Final { next: 0 };
         Progress(used, None)
     }
 
@@ -246,39 +263,39 @@ impl Conversation {
     ) -> Progress {
         let used = usize::try_from(remaining).map_or(input.len(), |most| most.min(input.len()));
         if !discarded {
-            self.take_content(&input[..used]);
+            self.add_content(&input[..used]);
         }
         let remaining = remaining - used as u64;
         if remaining > 0 {
-            self.state = State::Chunk {
+            self.state = ConversationState::Chunk {
                 remaining,
                 last,
                 discarded,
             };
-            return Progress(used, Some(Step::Read));
+            return Progress(used, Some(SinkStep::Read));
         }
-        self.state = State::Commands;
+        self.state = ConversationState::Commands;
         if discarded {
             return Progress(used, None);
         }
         if let Some(action) = self.mail.chunk_action.take() {
             if last {
-                self.settle();
+                self.finish_message();
             }
             output.extend_from_slice(&action.reply.unwrap_or_default());
-            return Progress(used, action.close.map(Step::Close));
+            return Progress(used, action.close.map(SinkStep::Close));
         }
         if last {
-            self.state = State::Final { next: 0 };
+            self.state = ConversationState::Final { next: 0 };
         } else {
             self.reply(output, "250", "2.0.0", "Chunk received");
         }
         Progress(used, None)
     }
 
-    fn take_content(&mut self, content: &[u8]) {
+    fn add_content(&mut self, content: &[u8]) {
         self.tally.add(Count::BodyBytes, content.len() as u64);
-        self.mail.census.take(content);
+        self.mail.counts.add(content);
         self.mail.size += content.len() as u64;
         if self.shared.store && !self.is_too_large() {
             self.mail.envelope.data.extend_from_slice(content);
@@ -286,63 +303,66 @@ impl Conversation {
     }
 
     fn is_too_large(&self) -> bool {
-        // The end of the content is not yet taken off while the content comes in.
+        // After the last chunk of DATA, `size` includes three bytes of the terminator until
+        // `data_content` subtracts them. So the limit is three bytes higher here.
         self.shared
-            .offer
+            .capabilities
             .size
             .is_some_and(|limit| self.mail.size > limit.saturating_add(3))
     }
 
-    /// One final reply: SMTP has one, LMTP one for each recipient (RFC 2033 4.2).
+    /// Appends one final reply. SMTP has one final reply. LMTP has one for each accepted recipient
+    /// (RFC 2033 4.2).
     pub(super) fn final_reply(&mut self, next: usize, output: &mut Vec<u8>) -> Progress {
         let mut step = None;
         let mut accepted = false;
-        match self.strike(Point::Body, b"", next) {
-            Fate::Pause(delay) => return Progress(0, Some(Step::Pause(delay))),
-            Fate::Struck(action) => {
+        match self.injected_fault(FaultPoint::Body, b"", next) {
+            FaultEffect::Pause(delay) => return Progress(0, Some(SinkStep::Pause(delay))),
+            FaultEffect::Inject(action) => {
                 let reply = action.reply.unwrap_or_default();
                 accepted = reply.first() == Some(&b'2');
                 output.extend_from_slice(&reply);
-                step = action.close.map(Step::Close);
+                step = action.close.map(SinkStep::Close);
             }
-            Fate::Normal
+            FaultEffect::None
                 if self
                     .shared
-                    .offer
+                    .capabilities
                     .size
                     .is_some_and(|limit| self.mail.size > limit) =>
             {
                 self.reply(output, "552", "5.3.4", "Message too big");
             }
-            Fate::Normal => {
+            FaultEffect::None => {
                 accepted = true;
-                let status = if self.shared.offer.enhanced {
+                let status = if self.shared.capabilities.enhanced {
                     "2.0.0 "
                 } else {
                     ""
                 };
                 let queued = self.shared.record.next_queued();
-                // Writing to a Vec cannot fail.
+                // Writing to a `Vec` cannot fail, so the result is ignored.
                 let _ = write!(output, "250 {status}Ok: queued as {queued:X}\r\n");
             }
         }
-        let due = self.final_replies();
+        let expected = self.final_reply_count();
         if !accepted {
             self.mail.refused.push(next);
         }
         if step.is_some() {
-            // Nobody will hear the replies that are left.
-            self.mail.refused.extend(next + 1..due);
+            // The connection is closed before the remaining replies are sent. The recipients of
+            // these replies count as refused.
+            self.mail.refused.extend(next + 1..expected);
         }
-        if next + 1 < due && step.is_none() {
-            self.state = State::Final { next: next + 1 };
+        if next + 1 < expected && step.is_none() {
+            self.state = ConversationState::Final { next: next + 1 };
         } else {
-            self.settle();
+            self.finish_message();
         }
         Progress(0, step)
     }
 
-    fn final_replies(&self) -> usize {
+    fn final_reply_count(&self) -> usize {
         if self.shared.lmtp {
             self.mail.recipients
         } else {
@@ -350,23 +370,24 @@ impl Conversation {
         }
     }
 
-    /// All final replies are given: the message is counted and kept for those who accepted it.
-    fn settle(&mut self) {
+    /// Ends the transaction after the last final reply. If a recipient was accepted, counts the
+    /// message and stores it for the accepted recipients.
+    fn finish_message(&mut self) {
         let refused = std::mem::take(&mut self.mail.refused);
-        if refused.len() < self.final_replies() {
+        if refused.len() < self.final_reply_count() {
             let lost = if self.shared.lmtp { refused.len() } else { 0 };
             self.tally.one(Count::Messages);
             self.tally
                 .add(Count::Recipients, (self.mail.recipients - lost) as u64);
             if self.shared.store {
-                self.keep(&refused);
+                self.store_message(&refused);
             }
         }
-        self.state = State::Commands;
+        self.state = ConversationState::Commands;
         self.end_transaction();
     }
 
-    fn keep(&mut self, refused: &[usize]) {
+    fn store_message(&mut self, refused: &[usize]) {
         let mut message = std::mem::take(&mut self.mail.envelope);
         for index in refused.iter().rev() {
             message.recipients.remove(*index);
@@ -376,6 +397,6 @@ impl Conversation {
         }
         message.tls = self.tls;
         message.user = self.user.clone();
-        self.shared.record.keep(message);
+        self.shared.record.store_message(message);
     }
 }

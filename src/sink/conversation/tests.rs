@@ -1,10 +1,10 @@
 use super::*;
-use crate::sink::fault::Fault;
+use crate::sink::fault::InjectedFault;
 use crate::sink::settings::EXTENSIONS;
 
-fn conversation(settings: Settings) -> Conversation {
+fn conversation(settings: SinkSettings) -> Conversation {
     Conversation::new(
-        Arc::new(Shared::new(Settings {
+        Arc::new(SharedState::new(SinkSettings {
             store: true,
             ..settings
         })),
@@ -12,16 +12,17 @@ fn conversation(settings: Settings) -> Conversation {
     )
 }
 
-/// Feeds the input whole, then in pieces of each of some sizes: the replies must be the same.
-fn replies(settings: impl Fn() -> Settings, input: &[u8]) -> String {
+/// Returns the sink's replies to the input. Passes the input as a whole, then in chunks of several
+/// sizes, and checks that the replies are always the same.
+fn replies(settings: impl Fn() -> SinkSettings, input: &[u8]) -> String {
     let mut whole = None;
     for size in [input.len(), 1, 2, 3, 7] {
         let mut conversation = conversation(settings());
         let mut output = Vec::new();
         let mut pending = Vec::new();
         conversation.receive(b"", &mut output);
-        for piece in input.chunks(size) {
-            pending.extend_from_slice(piece);
+        for chunk in input.chunks(size) {
+            pending.extend_from_slice(chunk);
             let (used, _) = conversation.receive(&pending, &mut output);
             pending.drain(..used);
         }
@@ -29,13 +30,13 @@ fn replies(settings: impl Fn() -> Settings, input: &[u8]) -> String {
         assert_eq!(
             whole.get_or_insert_with(|| output.clone()),
             &output,
-            "pieces of {size}"
+            "chunks of {size}"
         );
     }
     whole.unwrap()
 }
 
-fn codes(settings: impl Fn() -> Settings, input: &str) -> Vec<u16> {
+fn codes(settings: impl Fn() -> SinkSettings, input: &str) -> Vec<u16> {
     let replies = replies(settings, input.as_bytes());
     let last_lines = replies
         .lines()
@@ -43,19 +44,19 @@ fn codes(settings: impl Fn() -> Settings, input: &str) -> Vec<u16> {
     last_lines.map(|line| line[..3].parse().unwrap()).collect()
 }
 
-fn smtp() -> Settings {
-    Settings::default()
+fn smtp() -> SinkSettings {
+    SinkSettings::default()
 }
 
-fn lmtp() -> Settings {
-    Settings {
+fn lmtp() -> SinkSettings {
+    SinkSettings {
         lmtp: true,
-        ..Settings::default()
+        ..SinkSettings::default()
     }
 }
 
-fn faulty(at: Point, action: Action) -> Settings {
-    let fault = Fault {
+fn with_fault(at: FaultPoint, action: FaultAction) -> SinkSettings {
+    let fault = InjectedFault {
         at,
         message: None,
         occurrence: None,
@@ -63,29 +64,32 @@ fn faulty(at: Point, action: Action) -> Settings {
         times: None,
         action,
     };
-    Settings {
+    SinkSettings {
         faults: vec![fault],
-        ..Settings::default()
+        ..SinkSettings::default()
     }
 }
 
-fn reply(text: &str) -> Action {
-    Action {
+fn reply(text: &str) -> FaultAction {
+    FaultAction {
         reply: Some(text.as_bytes().to_vec()),
-        ..Action::default()
+        ..FaultAction::default()
     }
 }
 
 const ENVELOPE: &str = "EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n";
 
 #[test]
-fn a_message() {
+fn a_message_is_accepted_and_stored() {
     let input = format!("{ENVELOPE}DATA\r\nhello\r\n..dot\r\n.\r\nQUIT\r\n");
     assert_eq!(codes(smtp, &input), [220, 250, 250, 250, 354, 250, 221]);
     let mut conversation = conversation(smtp());
     let mut output = Vec::new();
     let (used, step) = conversation.receive(input.as_bytes(), &mut output);
-    assert_eq!((used, step), (input.len(), Step::Close(Close::Orderly)));
+    assert_eq!(
+        (used, step),
+        (input.len(), SinkStep::Close(CloseKind::Orderly))
+    );
     assert!(
         String::from_utf8(output)
             .unwrap()
@@ -95,7 +99,7 @@ fn a_message() {
     assert_eq!(message.sender, b"a@b");
     assert_eq!(message.recipients[0].address, b"c@d");
     assert_eq!(message.data, b"hello\r\n.dot\r\n");
-    conversation.publish();
+    conversation.publish_tally();
     let counts = conversation.shared.record.counts();
     assert_eq!(
         (counts.of(Count::Messages), counts.of(Count::Recipients)),
@@ -109,12 +113,12 @@ fn only_crlf_dot_crlf_ends_the_data() {
     assert_eq!(codes(smtp, &input), [220, 250, 250, 250, 354, 250, 250]);
     let mut conversation = conversation(smtp());
     conversation.receive(input.as_bytes(), &mut Vec::new());
-    conversation.publish();
+    conversation.publish_tally();
     assert_eq!(conversation.shared.record.counts().of(Count::BareLf), 3);
 }
 
 #[test]
-fn the_order_of_commands() {
+fn commands_out_of_order_are_refused() {
     assert_eq!(codes(smtp, "MAIL FROM:<a@b>\r\n"), [220, 503]);
     assert_eq!(
         codes(smtp, "EHLO\r\nLHLO x\r\nHELO x\r\n"),
@@ -143,7 +147,7 @@ fn the_order_of_commands() {
 }
 
 #[test]
-fn parameters_and_sizes() {
+fn parameters_and_sizes_are_checked() {
     let mail = |parameters: &str| format!("EHLO x\r\nMAIL FROM:<a@b> {parameters}\r\n");
     assert_eq!(
         codes(smtp, &mail("SIZE=5 BODY=8BITMIME SMTPUTF8")),
@@ -159,7 +163,7 @@ fn parameters_and_sizes() {
         codes(smtp, "EHLO x\r\nMAIL FROM:<ä@b>\r\n"),
         [220, 250, 553]
     );
-    let small = || Settings {
+    let small = || SinkSettings {
         extensions: vec!["SIZE 4".to_owned()],
         ..smtp()
     };
@@ -170,7 +174,7 @@ fn parameters_and_sizes() {
 }
 
 #[test]
-fn chunks_and_what_becomes_of_a_refused_one() {
+fn chunks_are_accepted_and_a_refused_chunk_is_discarded() {
     let input = format!("{ENVELOPE}BDAT 6\r\nab\r\n.\rBDAT 3 LAST\r\n\nxyNOOP\r\n");
     assert_eq!(codes(smtp, &input), [220, 250, 250, 250, 250, 250, 250]);
     let mut stored = conversation(smtp());
@@ -187,7 +191,7 @@ fn chunks_and_what_becomes_of_a_refused_one() {
         [220, 250, 250, 250, 250, 503, 503, 250]
     );
     let refused = format!("{ENVELOPE}BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNOOP\r\nRSET\r\n");
-    let settings = || faulty(Point::Bdat, reply("452 4.3.1 full\r\n"));
+    let settings = || with_fault(FaultPoint::Bdat, reply("452 4.3.1 full\r\n"));
     assert_eq!(
         codes(settings, &refused),
         [220, 250, 250, 250, 452, 452, 250]
@@ -195,23 +199,23 @@ fn chunks_and_what_becomes_of_a_refused_one() {
 }
 
 #[test]
-fn an_accepted_chunk_with_another_reply() {
+fn a_fault_replaces_the_reply_to_an_accepted_chunk() {
     let input = format!("{ENVELOPE}BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNOOP\r\nRSET\r\n");
-    let settings = || faulty(Point::Bdat, reply("251 taken\r\n"));
+    let settings = || with_fault(FaultPoint::Bdat, reply("251 received\r\n"));
     assert_eq!(codes(settings, &input), [220, 250, 250, 250, 251, 251, 250]);
     let mut stored = conversation(settings());
     stored.receive(input.as_bytes(), &mut Vec::new());
     assert_eq!(stored.shared.record.messages()[0].data, b"NOOP\r\nNOOP\r\n");
-    let early = || faulty(Point::Bdat, reply("251 taken\r\n"));
+    let early = || with_fault(FaultPoint::Bdat, reply("251 received\r\n"));
     assert_eq!(codes(early, "BDAT 6 LAST\r\nNOOP\r\n"), [220, 503]);
 }
 
 #[test]
-fn faulty_authentication() {
+fn faults_replace_the_reply_to_auth() {
     let settings = |text: &'static str| {
-        move || Settings {
-            credentials: Credentials::from([("u".to_owned(), "p".to_owned())]),
-            ..faulty(Point::Auth, reply(text))
+        move || SinkSettings {
+            credentials: SinkCredentials::from([("u".to_owned(), "p".to_owned())]),
+            ..with_fault(FaultPoint::Auth, reply(text))
         }
     };
     let mail = "EHLO x\r\nAUTH PLAIN\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\n";
@@ -220,13 +224,14 @@ fn faulty_authentication() {
         codes(settings("454 4.7.0 later\r\n"), mail)[2..],
         [454, 530, 530]
     );
-    // A challenge that is none: the line behind it is its answer.
+    // The fault replaces the reply to AUTH by the challenge `!`. So the sink reads the next line,
+    // MAIL, as the response, and replies 501.
     assert_eq!(codes(settings("334 !\r\n"), mail)[2..], [334, 501, 530]);
 }
 
 #[test]
-fn without_the_extensions() {
-    let bare = || Settings {
+fn extensions_can_be_disabled() {
+    let bare = || SinkSettings {
         extensions: Vec::new(),
         ..smtp()
     };
@@ -239,7 +244,7 @@ fn without_the_extensions() {
 }
 
 #[test]
-fn lmtp_replies_for_each_recipient() {
+fn lmtp_replies_to_each_recipient() {
     let envelope = "LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n";
     let input = format!("{envelope}DATA\r\n.\r\nNOOP\r\n");
     assert_eq!(
@@ -247,11 +252,11 @@ fn lmtp_replies_for_each_recipient() {
         [220, 250, 250, 250, 250, 250, 354, 250, 250, 250, 250]
     );
     let action = reply("552 5.2.2 full\r\n");
-    let fault = Fault {
+    let fault = InjectedFault {
         address: Some(b"c@d".to_vec()),
-        ..faulty(Point::Body, action).faults.remove(0)
+        ..with_fault(FaultPoint::Body, action).faults.remove(0)
     };
-    let settings = || Settings {
+    let settings = || SinkSettings {
         faults: vec![fault.clone()],
         ..lmtp()
     };
@@ -262,7 +267,7 @@ fn lmtp_replies_for_each_recipient() {
     let addresses: Vec<_> = message
         .recipients
         .iter()
-        .map(|own| &own.address[..])
+        .map(|recipient| &recipient.address[..])
         .collect();
     assert_eq!(addresses, [b"a@b", b"e@f"]);
     assert_eq!(
@@ -274,13 +279,13 @@ fn lmtp_replies_for_each_recipient() {
 #[test]
 fn a_refused_command_is_not_executed_and_an_accepted_one_is() {
     let input = format!("{ENVELOPE}DATA\r\n.\r\n");
-    let rcpt = |text: &'static str| move || faulty(Point::Rcpt, reply(text));
+    let rcpt = |text: &'static str| move || with_fault(FaultPoint::Rcpt, reply(text));
     assert_eq!(codes(rcpt("450 later\r\n"), &input)[3..5], [450, 503]);
     assert_eq!(
         codes(rcpt("251 elsewhere\r\n"), &input)[3..],
         [251, 354, 250]
     );
-    let body = || faulty(Point::Body, reply("451 no\r\n"));
+    let body = || with_fault(FaultPoint::Body, reply("451 no\r\n"));
     assert_eq!(codes(body, &input)[4..], [354, 451]);
     let mut stored = conversation(body());
     stored.receive(input.as_bytes(), &mut Vec::new());
@@ -288,32 +293,35 @@ fn a_refused_command_is_not_executed_and_an_accepted_one_is() {
 }
 
 #[test]
-fn a_delay_stops_in_front_of_its_command() {
+fn a_delay_stops_before_its_command() {
     let delay = Duration::from_secs(3);
-    let mut slow = conversation(faulty(
-        Point::Noop,
-        Action {
+    let mut slow = conversation(with_fault(
+        FaultPoint::Noop,
+        FaultAction {
             delay,
             ..reply("421 bye\r\n")
         },
     ));
     let mut output = Vec::new();
     let input = b"VRFY a\r\nNOOP\r\nRSET\r\n";
-    assert_eq!(slow.receive(input, &mut output), (8, Step::Pause(delay)));
-    assert!(output.ends_with(b"take mail for it\r\n"));
+    assert_eq!(
+        slow.receive(input, &mut output),
+        (8, SinkStep::Pause(delay))
+    );
+    assert!(output.ends_with(b"accept the message\r\n"));
     output.clear();
-    assert_eq!(slow.receive(&input[8..], &mut output), (12, Step::Read));
+    assert_eq!(slow.receive(&input[8..], &mut output), (12, SinkStep::Read));
     assert_eq!(output, b"421 bye\r\n250 2.0.0 Ok\r\n");
 }
 
 #[test]
-fn faults_know_their_message_and_occurrence() {
-    let mut settings = faulty(Point::Rcpt, reply("550 no\r\n"));
+fn faults_match_their_message_and_occurrence() {
+    let mut settings = with_fault(FaultPoint::Rcpt, reply("550 no\r\n"));
     settings.faults[0].message = Some(2);
     settings.faults[0].occurrence = Some(2);
     let settings = move || {
         let faults = settings.faults.clone();
-        Settings { faults, ..smtp() }
+        SinkSettings { faults, ..smtp() }
     };
     let two = "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRCPT TO:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n.\r\n";
     let input = format!("EHLO x\r\n{two}{two}{two}");
@@ -323,22 +331,22 @@ fn faults_know_their_message_and_occurrence() {
 }
 
 #[test]
-fn closing_with_and_without_a_reply() {
-    let close = Some(Close::Reset);
-    let mut silent = conversation(faulty(
-        Point::Mail,
-        Action {
+fn a_fault_closes_the_connection_with_or_without_a_reply() {
+    let close = Some(CloseKind::Reset);
+    let mut silent = conversation(with_fault(
+        FaultPoint::Mail,
+        FaultAction {
             close,
-            ..Action::default()
+            ..FaultAction::default()
         },
     ));
     let mut output = Vec::new();
     let (_, step) = silent.receive(b"EHLO x\r\nMAIL FROM:<>\r\nNOOP\r\n", &mut output);
-    assert_eq!(step, Step::Close(Close::Reset));
+    assert_eq!(step, SinkStep::Close(CloseKind::Reset));
     assert!(output.ends_with(b"250 DSN\r\n"));
-    let mut spoken = conversation(faulty(
-        Point::Connect,
-        Action {
+    let mut spoken = conversation(with_fault(
+        FaultPoint::Connect,
+        FaultAction {
             close,
             ..reply("421 no\r\n")
         },
@@ -346,15 +354,15 @@ fn closing_with_and_without_a_reply() {
     output.clear();
     assert_eq!(
         spoken.receive(b"", &mut output),
-        (0, Step::Close(Close::Reset))
+        (0, SinkStep::Close(CloseKind::Reset))
     );
     assert_eq!(output, b"421 no\r\n");
 }
 
 #[test]
-fn mail_needs_authentication_where_there_are_credentials() {
-    let settings = || Settings {
-        credentials: Credentials::from([("u".to_owned(), "p".to_owned())]),
+fn mail_requires_authentication_if_there_are_credentials() {
+    let settings = || SinkSettings {
+        credentials: SinkCredentials::from([("u".to_owned(), "p".to_owned())]),
         ..smtp()
     };
     let input = "EHLO x\r\nMAIL FROM:<>\r\nAUTH PLAIN AHUAeA==\r\nAUTH LOGIN\r\ndQ==\r\ncA==\r\n\
@@ -370,14 +378,14 @@ fn mail_needs_authentication_where_there_are_credentials() {
 }
 
 #[test]
-fn a_line_has_a_limit() {
+fn too_long_lines_are_refused() {
     let long = format!("NOOP {}\r\nNOOP\r\n", "x".repeat(2 * LINE_LIMIT));
     assert_eq!(codes(smtp, &long), [220, 500, 250]);
     let mut conversation = conversation(smtp());
     let mut output = Vec::new();
     let mut pending = Vec::new();
-    for piece in long.as_bytes().chunks(4096) {
-        pending.extend_from_slice(piece);
+    for chunk in long.as_bytes().chunks(4096) {
+        pending.extend_from_slice(chunk);
         let (used, _) = conversation.receive(&pending, &mut output);
         pending.drain(..used);
         assert!(pending.len() <= LINE_LIMIT + 4096);

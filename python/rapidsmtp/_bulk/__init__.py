@@ -1,0 +1,1 @@
+"""The bulk sender: it sends messages in batches and returns their outcomes."""

@@ -1,0 +1,1 @@
+"""Message composition: conversion to bytes, templates, recipients lists and signatures."""

@@ -1,0 +1,443 @@
+"""Encode header fields and text bodies so that every relay accepts them: ASCII, short lines, CRLF.
+
+The rules are in RFC 5322 section 2.1.1 (998 bytes per line, 78 preferred), RFC 2047 (encoded words)
+and RFC 2045 (quoted-printable, base64). In a rendered header field, each value of a merge field is
+between the marks `FIELD_START` and `FIELD_END`. This value is text and never syntax, so a comma, a
+bracket or a quote in a name cannot add a recipient. A value with a line break is refused, because
+it could add a header field.
+"""
+
+import base64
+import binascii
+import re
+import unicodedata
+from email.header import Header
+from itertools import groupby
+from typing import NamedTuple
+
+# The marks around the value of a merge field. Unicode reserves these code points for private use. A
+# mark inside a value is removed, so that a value cannot end its own marked range.
+FIELD_START, FIELD_END = "\uf8f0", "\uf8f1"
+
+# RFC 5322 section 2.1.1: the maximum and the preferred length of a line, without the CRLF.
+MAXIMUM_LINE = 998
+PREFERRED_LINE = 78
+# The length from which a word must be encoded, because a longer word may not fit into one line.
+# Escaping may double the length of a word, and the field name may be on the same line.
+_MAX_WORD = MAXIMUM_LINE // 2 - 32
+# RFC 5321 section 4.5.3.1.3: the maximum length of a path is 256 octets. The angle brackets of the
+# path are two of these octets and not part of the address.
+MAXIMUM_ADDRESS = 254
+
+ADDRESS_HEADERS = frozenset(
+    prefix + name
+    for prefix in ("", "resent-")
+    for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
+)
+# Fields whose value consists of tokens. The values of these fields must not contain encoded words
+# (RFC 2047 section 5).
+TOKEN_HEADERS = frozenset(
+    """
+    date resent-date message-id resent-message-id in-reply-to references list-unsubscribe
+    list-unsubscribe-post list-subscribe list-help list-post list-owner list-archive
+    auto-submitted precedence return-path received dkim-signature feedback-id
+    """.split()  # noqa: SIM905  (a list literal would fill a page)
+)
+# RFC 2369: the value of these fields is a list of URLs in angle brackets, separated by commas. The
+# value of a merge field must not add another URL to this list.
+URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("list-"))
+
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
+# The characters that a value must not contain: the C0 controls except the tab, DEL, and the
+# characters that end a line in Python or Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+_ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
+_NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
+_MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
+_NOT_IN_URL = re.compile(r"[\s<>,\"\\]")
+_LOCAL_PART = re.compile(r'[^\s()<>\[\]:;@\\,"]+|"(?:[^"\\]|\\.)*"')
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[A-Za-z0-9.:_-]+\]")
+# Python implements IDNA 2003 (RFC 3490), which converts a label with one of these characters to a
+# different domain. So `_a_labels` encodes such a label directly with Punycode.
+_IDNA_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
+
+
+class RowError(ValueError):
+    """A row cannot be rendered: a field is missing, empty or not allowed at its place."""
+
+
+class Mailbox(NamedTuple):
+    """A mailbox: its display name, which may be empty, and its address with an ASCII domain."""
+
+    name: str
+    address: str
+
+
+def check_header_name(name: str) -> None:
+    """Check the name of a header field (RFC 5322 section 2.2); a merge field is not allowed.
+
+    Raises:
+        ValueError: The name is not allowed.
+    """
+    if not _HEADER_NAME.fullmatch(name) or "{{" in name or "{%" in name:
+        raise ValueError(f"{name!r} cannot be the name of a header field")
+
+
+def encode_header(name: str, value: str) -> bytes:
+    """Encode one header field of text or tokens.
+
+    Args:
+        name: The name.
+        value: The rendered value, with the marks of the merge fields.
+
+    Returns:
+        The folded field, with CRLF at its end.
+
+    Raises:
+        RowError: The value contains a control character, or cannot be encoded.
+    """
+    _refuse_controls(value, name)
+    tokens = name.lower() in TOKEN_HEADERS
+    if name.lower() in URL_LIST_HEADERS:
+        for field in _MARKED.findall(value):
+            if _NOT_IN_URL.search(field):
+                raise RowError(f"header {name}: {field!r} is not valid in a URL; use |urlencode")
+    value = strip_marks(value).strip(" \t")
+    if value.isascii() and (tokens or "=?" not in value):
+        folded = _fold(f"{name}: {value}")
+        if max(map(len, folded.split("\r\n"))) <= MAXIMUM_LINE:
+            return f"{folded}\r\n".encode("ascii")
+    if tokens:
+        raise RowError(
+            f"header {name}: only ASCII words of at most {MAXIMUM_LINE} bytes are allowed"
+        )
+    end = ""
+    if name.lower() == "list-id":
+        # RFC 2919 section 2: List-Id is a phrase and an identifier. The identifier must not be
+        # encoded.
+        phrase, bracket, identifier = value.rpartition(" <")
+        if bracket and identifier.isascii() and len(identifier) < _MAX_WORD:
+            value, end = phrase, f"\r\n <{identifier}"
+    return f"{name}: {_encoded_words(value, len(name) + 2)}{end}\r\n".encode("ascii")
+
+
+def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
+    """Encode a header field of addresses. Each line contains as many addresses as fit.
+
+    An address whose local part is not ASCII stays in UTF-8 (RFC 6532).
+    """
+    text, column = f"{name}:", len(name) + 1
+    for index, mailbox in enumerate(mailboxes):
+        words = _mailbox_words(mailbox, len(name) + 2)
+        if index + 1 < len(mailboxes):
+            words[-1] += ","
+        if index and column + sum(1 + len(word) for word in words) > PREFERRED_LINE:
+            text, column = f"{text}\r\n", 0
+        # Only a mailbox that is longer than a line is broken between its words.
+        for place, word in enumerate(words):
+            if place and column + 1 + len(word) > PREFERRED_LINE:
+                text, column = f"{text}\r\n", 0
+            text += f" {word}"
+            column += 1 + len(word)
+    return f"{text}\r\n".encode()
+
+
+def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
+    """Encode a text body as 7-bit data.
+
+    Args:
+        text: The text, with any line ends.
+        boundaries: The delimiters of the enclosing multiparts. The encoded body must not contain a
+            delimiter, for any value of a merge field.
+
+    Returns:
+        The Content-Transfer-Encoding and the encoded body, with CRLF line ends.
+
+    Raises:
+        RowError: The text has a lone surrogate.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(f"the text is not valid Unicode: {error.reason}") from None
+    if data.isascii() and b"\0" not in data and _lines_fit(data):
+        encoding, body = "7bit", data
+    else:
+        encoding, body = "quoted-printable", binascii.b2a_qp(data, istext=True)
+    # Choose base64 if it is shorter than quoted-printable, as for most scripts except Latin: it
+    # writes 4 bytes for 3 bytes, and a line end for each 57 bytes. The 64 bytes keep a short text
+    # readable in quoted-printable. Also choose base64 if the other encoding contains a delimiter.
+    # Base64 contains no dash, and so no delimiter.
+    longer = len(body) > len(data) * 7 // 5 + 64
+    if longer or any(boundary in body for boundary in boundaries):
+        return "base64", _base64(data)
+    return encoding, body.replace(b"\n", b"\r\n")
+
+
+def decode_words(value: str) -> str:
+    """Decode the encoded words of a raw header value, so that merge fields in them are found.
+
+    Adjacent encoded words are joined. The decoded text is returned between the marks of a field,
+    because encoded text is never syntax (RFC 2047 section 6.2). But it may contain a merge field.
+
+    Raises:
+        ValueError: A charset is unknown, or a word cannot be decoded with its charset.
+    """
+    decoded: list[str] = []
+    run: list[tuple[str, bytes]] = []
+    position = 0
+    for match in _ENCODED_WORD.finditer(value):
+        between = value[position : match.start()]
+        if between.strip() or not run:
+            decoded += [_decode_run(run), between]
+            run = []
+        run.append((match[1].lower(), _decode_word(match[2], match[3])))
+        position = match.end()
+    return "".join([*decoded, _decode_run(run), value[position:]])
+
+
+def strip_marks(value: str) -> str:
+    """Return a value without the marks of its merge fields."""
+    return value.replace(FIELD_START, "").replace(FIELD_END, "")
+
+
+def parse_mailboxes(value: str, name: str) -> list[Mailbox]:
+    """Parse a rendered list of addresses (RFC 5322 section 3.4); a merge field is one word.
+
+    Raises:
+        RowError: The value contains a control character, or is not a list of addresses.
+    """
+    _refuse_controls(value, name)
+    parser = _MailboxParser(name)
+    for character in value:
+        parser.feed(character)
+    return parser.finish()
+
+
+class _MailboxParser:
+    """A parser of address lists. It reads each character once."""
+
+    def __init__(self, header: str) -> None:
+        self._header = header
+        self._mailboxes: list[Mailbox] = []
+        self._fields = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._phrase: list[str] = []
+        self._bare: list[str] = []
+        self._angle: list[str] | None = None
+        self._in_angle = self._in_quotes = self._escaped = False
+        self._comments = 0
+
+    def feed(self, character: str) -> None:
+        if character == FIELD_START:
+            self._fields += 1
+        elif character == FIELD_END:
+            self._fields -= 1
+        elif self._fields or self._escaped:
+            self._escaped = False
+            self._text(character, character)
+        elif character == "\\" and (self._in_quotes or self._comments):
+            self._escaped = True
+            self._text("", character)
+        elif self._comments or (character == "(" and not self._in_quotes):
+            self._comments += {"(": 1, ")": -1}.get(character, 0)
+        elif character == '"':
+            self._in_quotes = not self._in_quotes
+            self._text("", character)
+        elif self._in_quotes:
+            self._text(character, character)
+        else:
+            self._syntax(character)
+
+    def _text(self, shown: str, literal: str) -> None:
+        """Add a character: `shown` to the display name, `literal` to a possible address."""
+        if self._comments:
+            return
+        if self._in_angle and self._angle is not None:
+            self._angle.append(literal)
+        elif self._angle is not None:
+            if literal.strip():  # most likely a second address, which must not be dropped silently
+                raise RowError(f"header {self._header}: a comma is missing after an address")
+        else:
+            self._phrase.append(shown)
+            self._bare.append(literal)
+
+    def _syntax(self, character: str) -> None:
+        if character == "<" and self._angle is None:
+            self._angle, self._in_angle = [], True
+        elif character == ">" and self._in_angle:
+            self._in_angle = False
+        elif self._in_angle:
+            self._text(character, character)
+        elif character in ",;":
+            self._end()
+        elif character == ":" and self._angle is None:
+            self._start()  # the characters before the colon are a group name
+        else:
+            self._text(character, character)
+
+    def _end(self) -> None:
+        # Split at spaces and tabs only, because no-break and ideographic spaces are part of a name.
+        phrase = " ".join(re.findall(r"[^ \t]+", "".join(self._phrase)))
+        literal = "".join(self._bare if self._angle is None else self._angle).strip()
+        named = self._angle is not None
+        broken = self._in_angle or self._in_quotes or self._comments
+        self._start()
+        if broken:
+            raise RowError(f"header {self._header}: a bracket or quote is not closed")
+        if literal or phrase or named:
+            address = check_address(literal, self._header)
+            self._mailboxes.append(Mailbox(phrase if named else "", address))
+
+    def finish(self) -> list[Mailbox]:
+        self._end()
+        return self._mailboxes
+
+
+def check_address(address: str, header: str) -> str:
+    """Return an address with its domain in A-labels (RFC 5890).
+
+    Raises:
+        RowError: The text is not an address.
+    """
+    local_part, at, domain = address.rpartition("@")
+    fault = f"header {header}: {address!r} is not an address"
+    if not at or not _LOCAL_PART.fullmatch(local_part):
+        raise RowError(fault)
+    try:
+        domain = domain if domain.isascii() else _a_labels(domain)
+    except UnicodeError:
+        raise RowError(fault) from None
+    address = f"{local_part}@{domain}"
+    if not _DOMAIN.fullmatch(domain) or len(address.encode("utf-8", "replace")) > MAXIMUM_ADDRESS:
+        raise RowError(fault)
+    return address
+
+
+def _a_labels(domain: str) -> str:
+    labels = []
+    for label in re.split("[.\u3002\uff0e\uff61]", domain):
+        if _IDNA_DEVIATIONS.isdisjoint(label):
+            labels.append(label.encode("idna").decode("ascii"))
+        else:
+            normal = unicodedata.normalize("NFC", label.lower())
+            labels.append("xn--" + normal.encode("punycode").decode("ascii"))
+    return ".".join(labels)
+
+
+def _refuse_controls(value: str, name: str) -> None:
+    if _CONTROL.search(value):
+        raise RowError(f"header {name}: the value contains a line break or control character")
+
+
+def _fold(line: str) -> str:
+    """Break a header field before white space, but not directly after its name."""
+    if len(line) <= PREFERRED_LINE:
+        return line
+    name, _, value = line.partition(":")
+    folded, length = [f"{name}:"], len(name) + 1
+    for index, word in enumerate(re.findall(r"[ \t]*[^ \t]+", value)):
+        if index and length + len(word) > PREFERRED_LINE:
+            folded.append("\r\n")
+            length = 0
+        folded.append(word)
+        length += len(word)
+    return "".join(folded)
+
+
+def _encoded_words(value: str, used: int) -> str:
+    try:
+        # `Header` reserves space for the field name in the first line. So a name with as many
+        # characters as the line already contains gives the correct length.
+        header = Header(value, "utf-8", maxlinelen=76, header_name="x" * min(used - 2, 40))
+        return header.encode(linesep="\r\n")
+    except UnicodeEncodeError as error:
+        raise RowError(f"the text is not valid Unicode: {error.reason}") from None
+
+
+def _mailbox_words(mailbox: Mailbox, column: int) -> list[str]:
+    """Return the words of a mailbox in a header; the first word starts at `column`."""
+    address = _header_address(mailbox.address)
+    if not mailbox.name:
+        return [address]
+    return [*_phrase(mailbox.name, column), f"<{address}>"]
+
+
+def _phrase(name: str, column: int) -> list[str]:
+    """Return the words of a display name: unchanged, in quotes, or as encoded words."""
+    words = name.split(" ")
+    if all(map(_is_plain, words)):
+        if _NEEDS_QUOTES.search(name):
+            escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+            words = f'"{escaped}"'.split(" ")
+        return words
+    whole = _encoded_words(name, column).split()
+    if len(whole) == 1 or name.isascii():
+        return whole
+    # RFC 2047 section 6.2: white space between two encoded words is ignored. But Python's parser
+    # and others read this white space as a space in a phrase. So the words that need no encoding
+    # stay unchanged.
+    encoded: list[str] = []
+    for plain, run in groupby(words, lambda word: _is_plain(word) and bool(_ATOM.fullmatch(word))):
+        adjacent = list(run)
+        encoded += adjacent if plain else _encoded_words(" ".join(adjacent), column).split()
+    return encoded
+
+
+def _is_plain(word: str) -> bool:
+    """Return whether a word needs no encoding: it is ASCII, short and not like an encoded word."""
+    return word.isascii() and "=?" not in word and len(word) < _MAX_WORD
+
+
+def _header_address(address: str) -> str:
+    """Return an address as it is written in a header.
+
+    RFC 5322 section 3.2.3: in a header, a local part with a leading, trailing or double dot needs
+    quotes. The envelope keeps such an address without quotes, because servers accept this form.
+    """
+    local_part, _, domain = address.rpartition("@")
+    if not local_part.startswith('"') and "" in local_part.split("."):
+        return f'"{local_part}"@{domain}'
+    return address
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.encodebytes(data.replace(b"\n", b"\r\n")).replace(b"\n", b"\r\n")
+
+
+def _lines_fit(data: bytes) -> bool:
+    return len(data) <= MAXIMUM_LINE or max(map(len, data.split(b"\n"))) <= MAXIMUM_LINE
+
+
+def _decode_word(encoding: str, text: str) -> bytes:
+    data = text.encode("ascii", "replace")
+    if encoding in "qQ":
+        return binascii.a2b_qp(data, header=True)
+    try:
+        return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
+    except binascii.Error as error:
+        raise ValueError(f"an encoded word cannot be decoded: {error}") from None
+
+
+def _decode_run(run: list[tuple[str, bytes]]) -> str:
+    """Decode adjacent encoded words.
+
+    The bytes of two words with the same charset are joined before decoding, because a character may
+    be split between the two words.
+    """
+    if not run:
+        return ""
+    text, start = [], 0
+    for end in range(1, len(run) + 1):
+        if end == len(run) or run[end][0] != run[start][0]:
+            charset = run[start][0]
+            try:
+                text.append(b"".join(data for _, data in run[start:end]).decode(charset))
+            except (LookupError, UnicodeDecodeError) as error:
+                raise ValueError(f"an encoded word cannot be decoded: {error}") from None
+            start = end
+    return f"{FIELD_START}{strip_marks(''.join(text))}{FIELD_END}"

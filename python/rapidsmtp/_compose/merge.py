@@ -1,0 +1,124 @@
+"""Merge a template with rows: into messages for a caller, or pending messages for a sender.
+
+A pending message is a row that is not rendered yet. The compiled engine renders pending messages in
+its own threads, without the Python interpreter.
+"""
+
+import email.utils
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rapidsmtp import _backend
+from rapidsmtp._compose.encode import RowError
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.outcome import Outcome, PendingMessage, Status, message_of
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsKeysAndGetItem
+
+    # An object that `dict` converts with the method `keys`: a mapping or a database row.
+    Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
+
+Stamp: TypeAlias = tuple[str, str, int]
+
+
+class Merge(Iterator[Message | Outcome]):
+    """The messages of a template's rows, each rendered when it is requested.
+
+    Args:
+        template: The compiled template.
+        rows: The rows: mappings, or database rows with the method `keys`, such as `sqlite3.Row`.
+        tag: The field whose value becomes a message's tag.
+    """
+
+    def __init__(
+        self, template: "_backend.Template", rows: "Iterable[Row]", tag: str | None
+    ) -> None:
+        self._pending = _from_rows(template, rows, tag)
+
+    @classmethod
+    def of_recipients_list(cls, recipients: "_backend.RecipientsList") -> "Merge":
+        """Merge the rows of a recipients list that the compiled backend reads."""
+        merge = cls.__new__(cls)
+        merge._pending = _from_recipients_list(recipients)
+        return merge
+
+    def __next__(self) -> Message | Outcome:
+        pending = next(self._pending)
+        if isinstance(pending, Outcome):
+            return pending
+        try:
+            return message_of(pending)
+        except Exception as error:  # see _from_rows
+            return _invalid(pending.tag, error)
+
+    def for_engine(self) -> "Iterator[Any]":
+        """Return pending messages if the engine renders them; otherwise return messages."""
+        return self._pending if _backend.engine_renders else self
+
+
+def stamps() -> Iterator[Stamp]:
+    """Yield Date, the part of Message-ID before the "@" and the seconds since 1970, endlessly."""
+    unique, second, date = secrets.token_hex(8), -1, ""
+    for number in count():
+        now = int(time.time())
+        if now != second:
+            second, date = now, email.utils.formatdate(now, localtime=True)
+        yield date, f"{unique}.{number}", now
+
+
+def mapping_of(row: "Row") -> Mapping[str, Any]:
+    """Return a row as a mapping.
+
+    Raises:
+        ValueError: The row is not a mapping and has no method `keys`.
+    """
+    if isinstance(row, Mapping):
+        return row
+    if hasattr(row, "keys"):
+        return dict(row)
+    raise RowError(f"a row must be a mapping, not {type(row).__name__}")
+
+
+def _from_rows(
+    template: "_backend.Template", rows: "Iterable[Row]", tag: str | None
+) -> "Iterator[PendingMessage | Outcome]":
+    for each, stamp in zip(rows, stamps(), strict=False):
+        value = None
+        try:
+            row = mapping_of(each)
+            if tag is not None:
+                if tag not in row:
+                    raise RowError(f"the tag field {tag!r} is missing")
+                value = row[tag]
+            pending = template.pending(row, value, *stamp)
+        except Exception as error:
+            # Conversion to text calls methods of the objects in the row, and these methods may
+            # raise any exception. The exception must not prevent the merge of the other rows.
+            yield _invalid(value, error)
+        else:
+            yield pending
+
+
+def _from_recipients_list(
+    recipients: "_backend.RecipientsList",
+) -> "Iterator[PendingMessage | Outcome]":
+    for stamp in stamps():
+        try:
+            pending = recipients.next(*stamp)
+        except ValueError as error:
+            yield _invalid(recipients.tag, error)
+            continue
+        if pending is None:
+            return
+        yield pending
+
+
+def _invalid(tag: Any, error: Exception) -> Outcome:
+    reason = str(error)
+    if not isinstance(error, ValueError):
+        reason = " ".join(f"{type(error).__name__}: {reason}".split())
+    return Outcome(tag, None, Status.INVALID, phase="build", reason=reason)

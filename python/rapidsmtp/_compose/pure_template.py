@@ -1,0 +1,203 @@
+"""Compile and render templates in the pure-Python backend, with Jinja2 and `email`.
+
+For the same template and row, the messages of this module and of `src/message/template.rs` have the
+same content, but the encoded bytes may differ.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from rapidsmtp._compose.encode import (
+    ADDRESS_HEADERS,
+    Mailbox,
+    RowError,
+    encode_addresses,
+    encode_header,
+    encode_text,
+    parse_mailboxes,
+)
+from rapidsmtp._compose.parts import TextPart
+from rapidsmtp._compose.pure_text import Text, plain
+
+RecipientsList = None
+"""Only the compiled backend has this class. In pure Python, the rows come from `csv_rows`."""
+
+_BLIND = frozenset(("bcc", "resent-bcc"))
+_Mailboxes: TypeAlias = dict[str, list[Mailbox]]
+
+
+@dataclass(frozen=True, slots=True)
+class _HeaderField:
+    """One field of the header."""
+
+    name: str
+    text: Text
+
+    def render(self, row: Mapping[str, Any]) -> tuple[bytes, list[Mailbox]]:
+        value = self.text.render(row)
+        if self.name.lower() not in ADDRESS_HEADERS:
+            return encode_header(self.name, value), []
+        mailboxes = parse_mailboxes(value, self.name)
+        if self.name.lower() in _BLIND:
+            return b"", mailboxes
+        # RFC 5322 section 3.6.3: an address field may be absent, but not empty. So a field without
+        # addresses is omitted.
+        return encode_addresses(self.name, mailboxes) if mailboxes else b"", mailboxes
+
+
+@dataclass(frozen=True, slots=True)
+class _BodyText:
+    """A text of the body, with the MIME fields of its part."""
+
+    content_type: str
+    text: Text
+    boundaries: tuple[bytes, ...]
+
+    def render(self, row: Mapping[str, Any]) -> bytes:
+        encoding, body = encode_text(self.text.render(row), self.boundaries)
+        head = f"Content-Type: {self.content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+        return head.encode("ascii") + body
+
+
+class _Signer(Protocol):
+    """The part of the compiled backend's `Signer` that this module uses."""
+
+    def sign(self, message: bytes, time: int) -> bytes:
+        """Return the signature fields."""
+
+
+class PendingMessage:
+    """A row that is not rendered yet, with its template."""
+
+    __slots__ = ("_row", "_stamp", "_template", "tag")
+
+    def __init__(
+        self, template: "Template", row: Mapping[str, Any], tag: Any, stamp: tuple[str, str, int]
+    ) -> None:
+        self._template, self._row, self._stamp = template, row, stamp
+        self.tag: Any = tag
+
+    def render(self) -> tuple[str, list[str], bytes, list[str]]:
+        """Render the message.
+
+        Returns:
+            The sender, the recipients, the data and the MAIL options.
+
+        Raises:
+            ValueError: A field is missing, or its value is not allowed at its place in the
+                template.
+        """
+        return self._template.render(self._row, *self._stamp)
+
+
+class Template:
+    """A compiled template.
+
+    Args:
+        headers: The names and values of the message's own header fields, decoded and unfolded.
+        parts: The MIME fields and the body. They follow `headers`.
+        signer: The signer of each message, or None.
+
+    Raises:
+        ValueError: A text or a header has wrong template syntax.
+    """
+
+    def __init__(
+        self,
+        headers: Iterable[tuple[str, str]],
+        parts: Sequence[bytes | TextPart],
+        signer: "_Signer | None" = None,
+    ) -> None:
+        self._signer = signer
+        required: set[str] = set()
+        used: set[str] = set()
+        self._fields: list[_HeaderField] = []
+        self._constant: dict[int, tuple[bytes, list[Mailbox]]] = {}
+        for name, value in headers:
+            field = _HeaderField(name, Text(value, "header", f"header {name}"))
+            required |= field.text.required
+            used |= field.text.fields
+            if field.text.constant is not None:
+                self._constant[len(self._fields)] = field.render({})
+            self._fields.append(field)
+        self._names = {field.name.lower() for field in self._fields}
+        self._prefix = "resent-" if "resent-date" in self._names else ""
+        self._parts: list[bytes | _BodyText] = []
+        for part in parts:
+            compiled = part if isinstance(part, bytes) else _compiled(part)
+            if isinstance(compiled, _BodyText):
+                required |= compiled.text.required
+                used |= compiled.text.fields
+                compiled = compiled.render({}) if compiled.text.constant is not None else compiled
+            self._parts.append(compiled)
+        fixed = (part for part in self._parts if isinstance(part, bytes))
+        self._eight_bit = not all(part.isascii() for part in fixed)
+        self.required_fields: frozenset[str] = frozenset(required)
+        self._used = sorted(used)
+
+    def pending(
+        self, row: Mapping[str, Any], tag: Any, date: str, id: str, time: int
+    ) -> PendingMessage:
+        """Return the pending message of a row.
+
+        Args:
+            row: The values by field name.
+            tag: The message's tag.
+            date: The value of Date.
+            id: The part of Message-ID before the "@".
+            time: The time to write into the signatures, in seconds since 1970.
+        """
+        return PendingMessage(self, row, tag, (date, id, time))
+
+    def render(
+        self, row: Mapping[str, Any], date: str, id: str, time: int
+    ) -> tuple[str, list[str], bytes, list[str]]:
+        """Render the message for a row, with the same result as `PendingMessage.render`."""
+        values = {name: plain(row[name]) for name in self._used if name in row}
+        lines: list[bytes] = []
+        found: _Mailboxes = {}
+        for index, field in enumerate(self._fields):
+            line, mailboxes = self._constant.get(index) or field.render(values)
+            lines.append(line)
+            found.setdefault(field.name.lower(), []).extend(mailboxes)
+        sender, recipients = self._envelope(found)
+        lines += self._added_fields(sender, date, id)
+        body = [part if isinstance(part, bytes) else part.render(values) for part in self._parts]
+        data = b"".join([*lines, *body])
+        if not data.endswith(b"\r\n"):
+            data += b"\r\n"
+        if self._signer is not None:
+            data = self._signer.sign(data, time) + data
+        return sender, recipients, data, self._mail_options(found)
+
+    def _envelope(self, found: _Mailboxes) -> tuple[str, list[str]]:
+        senders = found.get(f"{self._prefix}sender") or found.get(f"{self._prefix}from")
+        if not senders:
+            raise RowError("the message has no sender: From is empty")
+        named = [found.get(self._prefix + name, []) for name in ("to", "cc", "bcc")]
+        recipients = dict.fromkeys(mailbox.address for group in named for mailbox in group)
+        if not recipients:
+            raise RowError("the message has no recipient: To, Cc and Bcc are empty")
+        return senders[0].address, list(recipients)
+
+    def _added_fields(self, sender: str, date: str, id: str) -> Iterator[bytes]:
+        """Yield Date, Message-ID and MIME-Version (RFC 5322 section 3.6, RFC 2045 section 4)."""
+        if "date" not in self._names:
+            yield f"Date: {date}\r\n".encode("ascii")
+        if "message-id" not in self._names:
+            yield f"Message-ID: <{id}@{sender.rpartition('@')[2]}>\r\n".encode("ascii")
+        yield b"MIME-Version: 1.0\r\n"
+
+    def _mail_options(self, found: _Mailboxes) -> list[str]:
+        options = []
+        if not all(mailbox.address.isascii() for group in found.values() for mailbox in group):
+            options.append("SMTPUTF8")
+        if self._eight_bit:
+            options.append("BODY=8BITMIME")
+        return options
+
+
+def _compiled(part: TextPart) -> _BodyText:
+    text = Text(part.source, part.kind, part.place)
+    return _BodyText(part.content_type, text, part.boundaries)

@@ -1,0 +1,299 @@
+"""Compile a message with merge fields to a template, and render a message for each row.
+
+This module splits the message once, with the library `email`. The backend compiles the header
+fields and the texts. For each row, only the header fields and texts that contain merge fields are
+rendered and encoded again. A rendered message is 7-bit ASCII with short lines, so it needs no
+capability of the relay. There are two exceptions: a non-ASCII address, and a signed or encrypted
+part whose content is not ASCII or has long lines.
+"""
+
+import copy
+import email
+import email.message
+import email.policy
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapidsmtp import _backend
+from rapidsmtp._compose.builder import compose_body
+from rapidsmtp._compose.dkim import DKIM, join
+from rapidsmtp._compose.encode import TOKEN_HEADERS, check_header_name, decode_words, strip_marks
+from rapidsmtp._compose.envelope import flatten
+from rapidsmtp._compose.merge import Merge, mapping_of, stamps
+from rapidsmtp._compose.parts import BodyParts
+from rapidsmtp._compose.recipients_csv import check_csv, csv_rows, is_utf8
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.outcome import message_of
+
+if TYPE_CHECKING:
+    from rapidsmtp._compose.merge import Row
+
+_UNFOLD = re.compile(r"\r?\n(?=[ \t])")
+Addresses = str | Sequence[str]
+Signers = DKIM | Sequence[DKIM]
+
+# RFC 5322 section 3.6: the fields that a message must not contain more than once.
+_ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
+_ONCE |= {"message-id", "in-reply-to", "references"}
+
+
+class Template:
+    """A message with Jinja2 fields in its header and texts.
+
+    Templates are created by `compose`, `from_eml` or `from_message`. A template is safe to use from
+    many threads at once.
+
+    Attributes:
+        required_fields: The fields that a row must have.
+
+    Raises:
+        ImportError: There is no compiled backend, and Jinja2 is not installed.
+    """
+
+    def __init__(
+        self, headers: Iterable[tuple[str, str]], body: BodyParts, dkim: Signers = ()
+    ) -> None:
+        """Compile a template. Programs should use one of the class methods instead.
+
+        Args:
+            headers: The names and values of the header fields in order, decoded and unfolded.
+            body: The MIME fields and the body.
+            dkim: The signers, as in `compose`.
+
+        Raises:
+            ValueError: A text or a header has wrong template syntax, or the sender or all
+                recipients are missing.
+        """
+        headers = list(headers)
+        names = _check_names(headers)
+        signer = join(dkim) if isinstance(dkim, DKIM) or dkim else None
+        self._compiled: _backend.Template = _backend.templates().Template(
+            headers, body.parts, signer
+        )
+        _check_envelope(names)
+        self.required_fields: frozenset[str] = self._compiled.required_fields
+
+    @classmethod
+    def compose(
+        cls,
+        *,
+        sender: str,
+        to: Addresses,
+        subject: str,
+        text: str | None = None,
+        html: str | None = None,
+        cc: Addresses = (),
+        bcc: Addresses = (),
+        reply_to: Addresses = (),
+        headers: Mapping[str, str] | None = None,
+        attachments: Iterable[str | os.PathLike[str]] = (),
+        inline: Mapping[str, str | os.PathLike[str]] | None = None,
+        dkim: Signers = (),
+    ) -> "Template":
+        """Compose a template from its parts.
+
+        Args:
+            sender: The From field.
+            to: The addresses of the To field: one text, or several. They may contain merge fields.
+            subject: The Subject field.
+            text: The plain text.
+            html: The HTML text. Its merge fields are escaped. At least one of `text` and `html` is
+                needed.
+            cc: The addresses of the Cc field, in the form of `to`.
+            bcc: The addresses that are in the envelope but not in the header, in the form of `to`.
+            reply_to: The addresses of the Reply-To field, in the form of `to`.
+            headers: More header fields.
+            attachments: The paths of files to attach. Every row gets the same files.
+            inline: The paths of images. Each key is the name that the HTML uses for the image:
+                `<img src="cid:name">`.
+            dkim: One `DKIM` or several. Each of them signs every message.
+
+        Raises:
+            ValueError: A text or a header has wrong template syntax, or a part is missing.
+            OSError: A file cannot be read.
+        """
+        fields = [("From", sender)]
+        for name, value in (("To", to), ("Cc", cc), ("Bcc", bcc), ("Reply-To", reply_to)):
+            joined = value if isinstance(value, str) else ", ".join(value)
+            if joined:
+                fields.append((name, joined))
+        fields.append(("Subject", subject))
+        for name, value in (headers or {}).items():
+            if name.lower().startswith(("content-", "mime-")):
+                raise ValueError(f"{name} cannot be set: compose writes it")
+            fields.append((name, value))
+        files = [Path(path) for path in attachments]
+        images = {name: Path(path) for name, path in (inline or {}).items()}
+        return cls(fields, compose_body(text, html, files, images), dkim)
+
+    @classmethod
+    def from_eml(cls, source: str | os.PathLike[str] | bytes, *, dkim: Signers = ()) -> "Template":
+        """Compile a message file, with the merge fields in its header and texts.
+
+        Args:
+            source: The path of the file, or its bytes.
+            dkim: As in `compose`.
+
+        Raises:
+            ValueError: The source is not a message, or one of its texts or headers has wrong
+                template syntax.
+            OSError: The file cannot be read.
+        """
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        message = email.message_from_bytes(data, policy=email.policy.compat32)
+        if not message.keys():
+            raise ValueError("not a message: it does not begin with header fields")
+        headers = [(name, _raw_value(name, value)) for name, value in _own_fields(message)]
+        return cls(headers, BodyParts.from_parsed(message), dkim)
+
+    @classmethod
+    def from_message(
+        cls, message: "email.message.Message[Any, Any]", *, dkim: Signers = ()
+    ) -> "Template":
+        """Compile an email.message object. The object is not changed.
+
+        Args:
+            message: The object.
+            dkim: As in `compose`.
+
+        Raises:
+            ValueError: A merge field was lost when `email` parsed a header, for example
+                `{{ email }}` with spaces inside an address. The errors of `from_eml` are
+                also raised.
+        """
+        headers = []
+        for name, value in _own_fields(message):
+            _check_survived(name, value)
+            headers.append((name, _raw_value(name, str(value))))
+        bare = email.message_from_bytes(_without_own_fields(message), policy=email.policy.compat32)
+        return cls(headers, BodyParts.from_parsed(bare), dkim)
+
+    def render(self, row: "Row", *, tag: Any = None) -> Message:
+        """Render the message for one row.
+
+        Args:
+            row: The values by field name: a mapping, or an object with the method `keys`.
+            tag: The message's tag.
+
+        Raises:
+            ValueError: A field is missing in the row, or its value is not allowed at its place in
+                the template.
+        """
+        return message_of(self._compiled.pending(mapping_of(row), tag, *next(stamps())))
+
+    def merge(self, rows: "Iterable[Row]", tag: str | None = None) -> Merge:
+        """Return an iterator that renders one message for each row on request.
+
+        Args:
+            rows: The rows: mappings, or database rows with the method `keys`, such as
+                `sqlite3.Row`.
+            tag: The field whose value becomes the message's tag.
+
+        Returns:
+            An iterator of `Message` objects. A row that cannot be rendered gives an `Outcome` with
+            the status INVALID and the reason. If the iterator is passed to a `Sender`, the sender
+            reads the rows and not the messages. Its engine renders each message while other
+            messages are sent.
+        """
+        return Merge(self._compiled, rows, tag)
+
+    def merge_csv(
+        self, path: str | os.PathLike[str], *, encoding: str = "utf-8-sig", tag: str | None = None
+    ) -> Merge:
+        """Merge the rows of a CSV file. The first line of the file names the columns.
+
+        The whole file is checked before the first message is rendered, so that even an error on the
+        last line is reported before anything is sent.
+
+        Args:
+            path: The file. A cell in quotes may contain line breaks.
+            encoding: The encoding of the file; the default is UTF-8 with or without a byte order
+                mark.
+            tag: The column whose value becomes the message's tag.
+
+        Returns:
+            The same kind of iterator as `merge`.
+
+        Raises:
+            ValueError: A column that the template needs is missing, or a row is malformed. The
+                error text contains the line number.
+            OSError: The file cannot be read.
+        """
+        required = self.required_fields | ({tag} if tag is not None else set())
+        check_csv(path, encoding, required)
+        recipients_list = _backend.templates().RecipientsList
+        if recipients_list is not None and is_utf8(encoding):
+            return Merge.of_recipients_list(recipients_list(self._compiled, os.fspath(path), tag))
+        return Merge(self._compiled, csv_rows(path, encoding), tag)
+
+
+Template.__module__ = "rapidsmtp"
+
+
+def _check_names(headers: list[tuple[str, str]]) -> set[str]:
+    """Return the names of the header fields in lower case.
+
+    Raises:
+        ValueError: A name is not allowed, or occurs too often.
+    """
+    names: set[str] = set()
+    for name, _ in headers:
+        check_header_name(name)
+        if name.lower() in _ONCE & names:
+            raise ValueError(f"the template has more than one {name}")
+        names.add(name.lower())
+    return names
+
+
+def _check_envelope(names: set[str]) -> None:
+    prefix = "resent-" if "resent-date" in names else ""
+    if names.isdisjoint({f"{prefix}sender", f"{prefix}from"}):
+        raise ValueError("the template has no From")
+    if names.isdisjoint({prefix + name for name in ("to", "cc", "bcc")}):
+        raise ValueError("the template has neither To nor Cc nor Bcc")
+
+
+def _own_fields(message: "email.message.Message[Any, Any]") -> Iterator[tuple[str, Any]]:
+    """Yield the header fields except the MIME fields, which describe the body."""
+    for name, value in message.raw_items():
+        if not name.lower().startswith("content-") and name.lower() != "mime-version":
+            yield name, value
+
+
+def _raw_value(name: str, value: str) -> str:
+    """Return the value of a field as one line of decoded text."""
+    try:
+        value = value.encode("utf-8", "surrogateescape").decode("utf-8")
+        value = strip_marks(_UNFOLD.sub("", value))
+        return value if name.lower() in TOKEN_HEADERS else decode_words(value)
+    except UnicodeDecodeError:
+        raise ValueError(f"header {name}: neither an encoded word nor UTF-8") from None
+    except ValueError as error:
+        raise ValueError(f"header {name}: {error}") from None
+
+
+def _check_survived(name: str, value: Any) -> None:
+    """Check that `email`, which rewrites structured headers, kept the merge fields of this header.
+
+    Raises:
+        ValueError: A merge field was lost.
+    """
+    text = str(value)
+    lost = text.count("{{") != text.count("}}") or text.count("{%") != text.count("%}")
+    for address in getattr(value, "addresses", ()):
+        spec = address.addr_spec
+        lost = lost or ("{{" in spec and ('"' in spec or "{{" not in text))
+    if lost:
+        raise ValueError(f"header {name}: email's parser changed a merge field: {text!r}")
+
+
+def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:
+    # Make a deep copy, because the generator adds missing boundaries to inner parts, and the
+    # caller's message must not change.
+    bare = copy.deepcopy(message)
+    for name in {name for name, _ in _own_fields(message)}:
+        del bare[name]
+    return flatten(bare)

@@ -1,0 +1,298 @@
+"""The settings of a sender: time limits, retries, TLS, rate.
+
+Each object checks its values when it is created. So the exception is raised at the line that sets a
+wrong value, and not when the first message is sent. No repr contains a secret.
+"""
+
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+_SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+_RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
+_VERSIONS = ("1.2", "1.3")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The wait before a retry: random, up to a limit that grows with each attempt.
+
+    The wait before attempt n + 1 is between 0 and `base * factor ** (n - 1)` seconds, but not
+    longer than `maximum`. The wait is random, so that messages that were deferred together are not
+    retried together.
+
+    Attributes:
+        base: The limit before the second attempt, in seconds.
+        factor: The factor by which the limit grows with each attempt.
+        maximum: The maximum of the growing limit, in seconds.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    base: float = 5.0
+    factor: float = 2.0
+    maximum: float = 300.0
+
+    def __post_init__(self) -> None:
+        _check_number("base", self.base, 0.0)
+        _check_number("factor", self.factor, 1.0)
+        _check_number("maximum", self.maximum, self.base)
+
+
+Backoff.__module__ = "rapidsmtp"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Time limits in seconds; the defaults follow RFC 5321 section 4.5.3.2.
+
+    The limit for a reply applies to the complete reply, not to each read. So a server that sends
+    one byte per minute cannot keep a connection busy.
+
+    Attributes:
+        connect: The time to open the TCP connection.
+        tls: The time for the TLS handshake.
+        greeting: The time for the greeting of the server.
+        command: The time for the reply to EHLO, STARTTLS, AUTH or RSET.
+        mail: The time for the reply to MAIL.
+        rcpt: The time for the reply to RCPT.
+        data: The time for the reply to DATA.
+        block: The time to write one block of the message.
+        body: The time for the reply to the message content.
+        quit: The time for the reply to QUIT.
+        idle: The time after which an unused connection is closed.
+        age: The time after which a connection is replaced. A connection is never replaced during a
+            message.
+
+    Raises:
+        ValueError: A limit is not above zero.
+    """
+
+    connect: float = 30.0
+    tls: float = 60.0
+    greeting: float = 300.0
+    command: float = 300.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    body: float = 600.0
+    quit: float = 5.0
+    idle: float = 20.0
+    age: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in self.by_name().items():
+            _check_number(name, seconds, 0.0)
+            if not seconds:
+                raise ValueError(f"{name} must be above 0")
+
+    def by_name(self) -> dict[str, float]:
+        """Return a dict of the limits by their names."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+Timeouts.__module__ = "rapidsmtp"
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """The TLS settings: the certificates and the TLS version.
+
+    Attributes:
+        verify: Whether to verify the relay's certificate and name.
+        ca_file: The certificates to trust instead of the system's: the path of a PEM file, or its
+            bytes.
+        certificate: The client's certificate: the path of a PEM file, or its bytes.
+        key: The client's private key: the path of a PEM file, or its bytes. None if `certificate`
+            also contains the key.
+        server_hostname: The name that the relay's certificate must have; None for the host in the
+            URL.
+        minimum_version: The lowest TLS version: `"1.2"` or `"1.3"`.
+
+    Raises:
+        ValueError: `key` is set without `certificate`, or the version is unknown.
+    """
+
+    verify: bool = True
+    ca_file: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
+    # The repr does not contain `certificate`, because its PEM may contain the private key.
+    certificate: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
+    key: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
+    server_hostname: str | None = None
+    minimum_version: str = "1.2"
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key needs a certificate")
+        if self.minimum_version not in _VERSIONS:
+            raise ValueError(f"minimum_version is {self.minimum_version!r}: it must be 1.2 or 1.3")
+
+    def for_engine(self) -> dict[str, Any]:
+        """Read the files, and return the engine settings that concern TLS.
+
+        Raises:
+            ValueError: A file is not PEM.
+            OSError: A file cannot be read.
+        """
+        certificate = _pem("certificate", self.certificate)
+        return {
+            "verify": self.verify,
+            "ca": _pem("ca_file", self.ca_file),
+            "certificate": certificate,
+            "key": certificate if self.key is None else _pem("key", self.key),
+            "server_hostname": self.server_hostname,
+            "minimum_version": self.minimum_version,
+        }
+
+
+TLS.__module__ = "rapidsmtp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """The settings of an engine, compiled or pure-Python. `Sender` creates them from its arguments.
+
+    Attributes:
+        scheme: `"smtp"`, `"smtps"` (implicit TLS, RFC 8314) or `"lmtp"` (RFC 2033).
+        host: The relay's name or address; empty for a Unix socket.
+        port: The relay's port.
+        path: The path of a Unix socket, or None.
+        local_hostname: The name for EHLO; None for this host's name.
+        source_address: Host and port to bind sockets to, or None.
+        starttls: `"required"`, `"opportunistic"` or `"off"`.
+        verify: Whether to verify the relay's certificate and host name.
+        ca: The certificates to trust, as PEM; None for the system's.
+        certificate: The client's certificate, as PEM, or None.
+        key: The client's private key, as PEM, or None. It may be the same PEM as `certificate`.
+        server_hostname: The name that the relay's certificate must have; None for `host`.
+        minimum_version: The lowest version of TLS: `"1.2"` or `"1.3"`.
+        user: The name to log in with, or None.
+        mechanism: The SASL mechanism in upper case; None for the best that the relay supports.
+        password: The password or token, or None.
+        ask_password: Whether the engine requests the password at each login.
+        allow_plaintext_auth: Whether to log in over a connection that is not encrypted.
+        connections: The maximum number of connections.
+        pipelining: The pipelining mode: `"auto"`, `"off"`, `"transaction"`, `"stream"` or
+            `"window"`. The pure-Python engine uses `"transaction"` for all modes except `"off"`.
+        window: The maximum number of transactions in flight on a connection with
+            `pipelining="window"`.
+        window_bytes: The maximum total size of the messages in flight on a connection with
+            `pipelining="window"`, in bytes.
+        rate: The maximum rate, in messages per second, or None.
+        max_messages_per_connection: The maximum number of messages on one connection, or None.
+        max_recipients: The maximum number of recipients of one transaction.
+        max_attempts: The maximum number of attempts for a recipient that is refused temporarily.
+        backoff: The waits between attempts.
+        resend_unknown: Whether to send a message again if the relay may have accepted it.
+        timeouts: The time limits.
+        queue_size: The maximum number of messages without an outcome.
+        queue_bytes: The maximum total size of the messages without an outcome, in bytes.
+        trace: Whether the engine reports a trace of commands and replies.
+        clock_speed: The speed of the clock for backoff, rate, hold-offs and the pace of new
+            connections. 1 is real time. Tests set a higher speed to save time.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str | None
+    local_hostname: str | None
+    source_address: tuple[str, int] | None
+    starttls: str
+    verify: bool
+    ca: bytes | None
+    certificate: bytes | None = field(repr=False)
+    key: bytes | None = field(repr=False)
+    server_hostname: str | None
+    minimum_version: str
+    user: str | None
+    mechanism: str | None
+    password: str | None = field(repr=False)
+    ask_password: bool
+    allow_plaintext_auth: bool
+    connections: int
+    pipelining: str
+    window: int
+    window_bytes: int
+    rate: float | None
+    max_messages_per_connection: int | None
+    max_recipients: int
+    max_attempts: int
+    backoff: Backoff
+    resend_unknown: bool
+    timeouts: Timeouts
+    queue_size: int
+    queue_bytes: int
+    trace: bool
+    clock_speed: float
+
+    @property
+    def relay(self) -> str:
+        """The name of the relay in error and log texts, without credentials."""
+        if self.path is not None:
+            return self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def lmtp(self) -> bool:
+        """Whether to use LMTP."""
+        return self.scheme == "lmtp"
+
+
+def messages_per_second(rate: float | str | None) -> float | None:
+    """Return a rate in messages per second; None for no limit.
+
+    Args:
+        rate: The rate in messages per second, or a text such as `"600/min"`, `"10/s"`, `"1000/h"`;
+            None for no limit.
+
+    Raises:
+        ValueError: The value is not a rate.
+    """
+    if rate is None:
+        return None
+    if isinstance(rate, str):
+        match = _RATE.fullmatch(rate)
+        if match is None or match[2] not in _SECONDS:
+            raise ValueError(f'rate is {rate!r}: it must be a number or like "600/min"')
+        rate = float(match[1]) / _SECONDS[match[2]]
+    _check_number("rate", rate, 0.0)
+    if not rate:
+        raise ValueError("rate must be above 0")
+    return float(rate)
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Check that a value is a whole number and not too small.
+
+    Raises:
+        TypeError: The value is not an `int`.
+        ValueError: The value is below `minimum`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name} is {value}: it must be at least {minimum}")
+
+
+def _check_number(name: str, value: Any, minimum: float) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value) or value < minimum:
+        raise ValueError(f"{name} is {value:g}: it must be at least {minimum:g}")
+
+
+def _pem(name: str, source: str | os.PathLike[str] | bytes | None) -> bytes | None:
+    if source is None:
+        return None
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if b"-----BEGIN " not in content:
+        where = "" if isinstance(source, bytes) else f" {os.fspath(source)}:"
+        raise ValueError(f"{name}:{where} not PEM")
+    return content

@@ -1,0 +1,24 @@
+"""The pool's clock. It measures backoff, the rate, hold-offs and the time between connections.
+
+The time limits of replies and of the network use real time, because the relay runs in real time. A
+test can therefore run this clock faster: an hour of backoff passes in a second, but the relay still
+has the full time limit for each reply.
+"""
+
+import time
+
+
+class Clock:
+    """A monotonic clock that runs at `speed` times the real speed."""
+
+    def __init__(self, speed: float) -> None:
+        """Create a clock. With a `speed` of 1, the clock runs in real time."""
+        self._speed = speed
+
+    def now(self) -> float:
+        """Return the time of this clock, in seconds."""
+        return time.monotonic() * self._speed
+
+    def real(self, seconds: float) -> float:
+        """Return the real time, in seconds, in which this clock advances by `seconds`."""
+        return seconds / self._speed

@@ -1,0 +1,1 @@
+"""The drop-in replacement for smtplib: its classes, implemented with the protocol core."""

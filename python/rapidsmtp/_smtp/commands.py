@@ -1,0 +1,279 @@
+"""The SMTP commands, as generators that the blocking client and the asyncio client share.
+
+A generator yields the value of each call that does I/O, and receives the result of that call. In
+the blocking client, the yielded value is already the result, and `run` sends it back. In the
+asyncio client (`rapidsmtp.aio`), `run_async` awaits each yielded awaitable and sends its result
+back. `face.Face` lists the members that a client must provide. The client stores its state in
+smtplib's attributes.
+"""
+
+import smtplib
+from collections.abc import Callable, Generator, Sequence
+from email.message import Message
+from typing import Any, TypeAlias, TypeVar
+
+from rapidsmtp import _backend
+from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._smtp import results
+from rapidsmtp._smtp.face import Face
+from rapidsmtp._smtp.results import NOT_CONNECTED, Refused, is_positive
+from rapidsmtp._smtp.state import ReplyPair
+from rapidsmtp.errors import (
+    SMTPDataError,
+    SMTPHeloError,
+    SMTPNotSupportedError,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T]
+
+_MAIL_FROM, _RCPT_TO = ("from:", "to:") if results.LOWER_CASE else ("FROM:", "TO:")
+
+
+def run(steps: Steps[T]) -> T:
+    """Run a generator for a blocking client and return the generator's result.
+
+    Args:
+        steps: A generator for a blocking client. It yields the result of each call that does I/O.
+    """
+    done = None
+    try:
+        while True:
+            done = steps.send(done)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+# Greetings
+
+
+def helo(client: Face, name: str) -> Steps[ReplyPair]:
+    """Send HELO with `name`, or with the name of this host if `name` is empty."""
+    name = str(name or client.local_hostname)
+    _backend.check_host_name(name)
+    yield client.putcmd("helo", name)
+    reply: ReplyPair = yield client.getreply()
+    client.helo_resp = reply[1]
+    return reply
+
+
+def ehlo(client: Face, name: str) -> Steps[ReplyPair]:
+    """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1)."""
+    client.esmtp_features = {}
+    name = str(name or client.local_hostname)
+    _backend.check_host_name(name)
+    yield client.putcmd(client.ehlo_msg, name)
+    code, text = yield client.getreply()
+    if code == -1 and not text:
+        client.close()
+        raise SMTPServerDisconnected("Server not connected")
+    client.ehlo_resp = text
+    if code == 250:
+        client.does_esmtp = True
+        client.esmtp_features = _backend.parse_ehlo(text)
+        client._protocol.greeted_on = client.sock
+    return code, text
+
+
+def greet(client: Face) -> Steps[None]:
+    """Send EHLO if no reply to EHLO or HELO is stored; send HELO if EHLO is refused.
+
+    Raises:
+        SMTPHeloError: The server refused both commands.
+    """
+    if client.helo_resp is not None or client.ehlo_resp is not None:
+        return
+    if not is_positive((yield client.ehlo())):
+        reply = yield client.helo()
+        if not is_positive(reply):
+            raise SMTPHeloError(*reply)
+
+
+def start_tls(client: Face, handshake: Callable[[], Any]) -> Steps[ReplyPair]:
+    """Send STARTTLS (RFC 3207) and do the handshake.
+
+    Args:
+        client: The client.
+        handshake: The function that does the TLS handshake. It is called after the reply 220.
+
+    Raises:
+        SMTPNotSupportedError: The server does not support STARTTLS.
+        SMTPResponseException: The server refused STARTTLS.
+    """
+    yield client.ehlo_or_helo_if_needed()
+    if not client.has_extn("starttls"):
+        raise SMTPNotSupportedError("STARTTLS extension not supported by server.")
+    code, text = yield client.docmd("STARTTLS")
+    if code != 220:
+        raise SMTPResponseException(code, text)
+    yield handshake()
+    # RFC 3207 section 4.2: the client must discard capabilities from before the handshake.
+    forget_greeting(client)
+    return code, text
+
+
+def quit(client: Face) -> Steps[ReplyPair]:
+    """Send QUIT, close the connection and discard the stored capabilities."""
+    reply: ReplyPair = yield client.docmd("quit")
+    forget_greeting(client)
+    client.close()
+    return reply
+
+
+def forget_greeting(client: Face) -> None:
+    """Discard the stored replies to EHLO and HELO."""
+    client.ehlo_resp = client.helo_resp = None
+    client.esmtp_features = {}
+    client.does_esmtp = False
+
+
+# Commands
+
+
+def ask_about(client: Face, verb: str, address: str) -> Steps[ReplyPair]:
+    """Ask whether a mailbox exists (VRFY), or ask for the members of a mailing list (EXPN)."""
+    _backend.check_command(address)
+    yield client.putcmd(verb, smtplib._addr_only(address))  # type: ignore[attr-defined]  # private
+    reply: ReplyPair = yield client.getreply()
+    return reply
+
+
+def mail(client: Face, sender: str, options: Sequence[str]) -> Steps[ReplyPair]:
+    """Start a transaction (MAIL)."""
+    parameters = ""
+    if options and client.does_esmtp:
+        if results.wants_utf8(options, client):
+            client.command_encoding = "utf-8"
+        parameters = " " + " ".join(options)
+    client._protocol.recipients_left = 0
+    yield client.putcmd("mail", _MAIL_FROM + smtp_path(sender) + parameters)
+    reply: ReplyPair = yield client.getreply()
+    return reply
+
+
+def rcpt(client: Face, recipient: str, options: Sequence[str]) -> Steps[ReplyPair]:
+    """Add a recipient (RCPT)."""
+    parameters = ""
+    if options and client.does_esmtp:
+        parameters = " " + " ".join(options)
+    yield client.putcmd("rcpt", _RCPT_TO + smtp_path(recipient) + parameters)
+    reply: ReplyPair = yield client.getreply()
+    if reply[0] == 250 or reply[0] == 251:
+        client._protocol.recipients_left += 1
+    return reply
+
+
+def data(client: Face, message: Any) -> Steps[ReplyPair]:
+    """Send DATA and the message, with CRLF line ends and dot-stuffing.
+
+    Raises:
+        SMTPDataError: The server refused DATA.
+    """
+    if isinstance(message, str):
+        message = message.encode("ascii")
+    # If a program has replaced `send`, the new method receives the whole message in one call,
+    # because smtplib calls it in this way.
+    may_split = results.is_original_method(client, "send") and not client.debuglevel
+    in_pieces = results.is_large(message) and may_split
+    body = message if in_pieces else _backend.stuff(message)[0]
+    yield client.putcmd("data")
+    reply: ReplyPair = yield client.getreply()
+    if client.debuglevel > 0:
+        client._print_debug("data:", reply)
+    if reply[0] != 354:
+        raise SMTPDataError(*reply)
+    try:
+        reply = yield from _send_body(client, body, in_pieces)
+    except BaseException:
+        # On an open connection, the server would read the next command as text of an incomplete
+        # message, or the client would read an unread reply as the reply to the next command.
+        client.close()
+        raise
+    finally:
+        client._protocol.recipients_left = 0
+    if client.debuglevel > 0:
+        client._print_debug("data:", reply)
+    return reply
+
+
+def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
+    state = client._protocol
+    state.body_sent = client.sock is not None
+    try:
+        if in_pieces:
+            for piece, _ in results.stuffed_parts(body):
+                yield client.send(piece)
+        else:
+            yield client.send(body)
+    except SMTPServerDisconnected as error:
+        # Only a ConnectionError proves that the message was not written completely. Any other
+        # exception may come from a signal handler that ran after the write.
+        state.body_sent &= not isinstance(error.__context__, ConnectionError)
+        raise
+    if client.ehlo_msg != "lhlo":
+        reply: ReplyPair = yield client.getreply()
+        return reply
+    yield from _read_final_replies(client)
+    positive = [reply for reply in state.final_replies if is_positive(reply)]
+    first: ReplyPair = (positive or state.final_replies)[0]
+    return first
+
+
+def _read_final_replies(client: Face) -> Steps[None]:
+    """Read one reply for each accepted recipient (LMTP, RFC 2033 section 4.2)."""
+    state = client._protocol
+    replies: list[ReplyPair] = []
+    state.final_replies = replies
+    while len(replies) < max(1, state.recipients_left):
+        if client.sock is None:
+            raise SMTPServerDisconnected(NOT_CONNECTED)
+        reply = yield client.getreply()
+        replies.append(reply)
+        # RFC 5321 section 3.8: 421 may come in reply to any command, and the server closes the
+        # connection. No further replies follow, so the 421 counts as the reply for each remaining
+        # recipient.
+        if reply[0] == 421:
+            replies += [reply] * (state.recipients_left - len(replies))
+
+
+# Whole messages
+
+
+def send_message(
+    client: Face,
+    message: Message,
+    from_addr: str | None,
+    to_addrs: str | Sequence[str] | None,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+) -> Steps[Refused]:
+    """Send an email.message object.
+
+    Args:
+        client: The client.
+        message: The message.
+        from_addr: The sender of the envelope; None for the sender in the header.
+        to_addrs: The recipients: one address (str), or several; None for those in the header.
+        mail_options: ESMTP parameters of MAIL.
+        rcpt_options: ESMTP parameters of every RCPT.
+    """
+    # Imported here and not at the top, because a client that sends only bytes never needs this
+    # module.
+    from rapidsmtp._compose.envelope import envelope, flatten
+
+    yield client._begin_session()
+    sender, recipients = envelope(message, from_addr, to_addrs)
+    international = not "".join([sender, *recipients]).isascii()
+    if international:
+        if not client.has_extn("smtputf8"):
+            raise SMTPNotSupportedError(
+                "One or more source or delivery addresses require internationalized email "
+                "support, but the server does not advertise the required SMTPUTF8 capability"
+            )
+        mail_options = (*mail_options, "SMTPUTF8", "BODY=8BITMIME")
+    flat = flatten(message, utf8=international)
+    refused: Refused = yield client.sendmail(sender, recipients, flat, mail_options, rcpt_options)
+    return refused

@@ -1,0 +1,335 @@
+"""The connection of the drop-in: socket and file, commands and replies, STARTTLS (RFC 3207).
+
+The attributes have smtplib's names. The modules `socket` and `ssl` are looked up at each use
+(`overrides`), because programs and CPython's own tests replace them. `install` copies the methods
+to smtplib's own class. The methods must not use `super()`, because objects of smtplib's class are
+not instances of the class in this module.
+"""
+
+import contextlib
+import operator
+import smtplib
+import socket as _socket
+import ssl
+import sys
+from collections.abc import Callable
+from io import BufferedReader
+from typing import Any, Self, cast
+
+from rapidsmtp import _backend
+from rapidsmtp._smtp import commands, overrides
+from rapidsmtp._smtp.commands import run
+from rapidsmtp._smtp.contexts import context_of_files, default_context
+from rapidsmtp._smtp.face import Face
+from rapidsmtp._smtp.overrides import reading_file
+from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
+from rapidsmtp._smtp.state import ClientState
+from rapidsmtp.errors import (
+    SMTPException,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
+
+
+class SocketConnection(ClientState, smtplib.SMTP):
+    """The methods of `SMTP` that open, close, write to and read from the connection."""
+
+    sock: Any = None
+    file: Any = None
+    _host: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        try:
+            code, text = self.docmd("QUIT")
+            if code != 221:
+                raise SMTPResponseException(code, text)
+        except SMTPServerDisconnected:
+            pass
+        finally:
+            self.close()
+
+    # Connection
+
+    def _get_socket(self, host: str, port: int, timeout: float | None) -> Any:
+        if timeout is not None and not timeout:
+            raise ValueError("Non-blocking socket (timeout=0) is not supported")
+        if self.debuglevel > 0:
+            self._print_debug("connect: to", (host, port), self.source_address)
+        return overrides.socket().create_connection((host, port), timeout, self.source_address)
+
+    def connect(
+        self, host: str = "localhost", port: int = 0, source_address: Any = None
+    ) -> tuple[int, bytes]:
+        """Connect and read the greeting.
+
+        Args:
+            host: The name or address of the server, or `name:port` if `port` is 0.
+            port: The port; 0 for the default of the class.
+            source_address: The host and port to which the socket is bound.
+
+        Returns:
+            The code and the text of the greeting.
+
+        Raises:
+            OSError: The connection failed, or the port is not a number.
+        """
+        if source_address:
+            self.source_address = source_address
+        host, port = split_host_port(host, port)
+        port = port or self.default_port
+        sys.audit("smtplib.connect", self, host, port)
+        self.sock = self._get_socket(host, port, self.timeout)
+        self.file = None
+        _send_without_delay(self.sock)
+        code, text = self.getreply()
+        if self.debuglevel > 0:
+            self._print_debug("connect:", repr(text))
+        return code, text
+
+    def close(self) -> None:
+        """Close the connection without QUIT."""
+        try:
+            file, self.file = self.file, None
+            if file:
+                file.close()
+        finally:
+            sock, self.sock = self.sock, None
+            if sock:
+                sock.close()
+
+    # Commands and replies
+
+    def send(self, s: Any) -> None:
+        """Write bytes, or a text encoded in `command_encoding`.
+
+        Raises:
+            SMTPServerDisconnected: The client is not connected, or the connection was lost.
+        """
+        if self.debuglevel > 0:
+            self._print_sent(s)
+        if not self.sock:
+            raise SMTPServerDisconnected(NOT_CONNECTED)
+        if isinstance(s, str):
+            s = s.encode(self.command_encoding)
+        sys.audit("smtplib.send", self, s)
+        try:
+            self.sock.sendall(s)
+        except OSError:
+            self.close()
+            raise SMTPServerDisconnected("Server not connected") from None
+
+    def putcmd(self, cmd: str, args: str = "") -> None:
+        """Write a command.
+
+        Raises:
+            ValueError: The command contains a line end or another control character. Nothing was
+                sent.
+        """
+        line = cmd if args == "" else f"{cmd} {args}"
+        _backend.check_command(line)
+        self.send(line + "\r\n")
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply.
+
+        Returns:
+            The code, and the text with its lines joined by LF. If the reply has no valid code,
+            the code is -1 and the connection is closed.
+
+        Raises:
+            SMTPServerDisconnected: The connection was closed or lost.
+            SMTPResponseException: The reply is too long.
+        """
+        line = self._read_line()
+        reply = _backend.parse_line(line) or self._read_lines(line)
+        if reply[0] == -1:
+            self.close()
+        if self.debuglevel > 0:
+            self._print_debug(f"reply: retcode ({reply[0]}); Msg: {reply[1]!a}")
+        return reply
+
+    def _read_line(self) -> bytes:
+        file = self.file
+        if file is None:
+            file = self.file = reading_file(self.sock)
+        try:
+            line: bytes = file.readline(MAX_LINE + 1)
+        except OSError as error:
+            self.close()
+            raise SMTPServerDisconnected(f"{CLOSED}: {error}") from None
+        if not line:
+            self.close()
+            raise SMTPServerDisconnected(CLOSED)
+        if self.debuglevel > 0:
+            self._print_debug("reply:", repr(line))
+        if len(line) > MAX_LINE:
+            self.close()
+            raise SMTPResponseException(500, "Line too long.")
+        return line
+
+    def _read_lines(self, line: bytes) -> tuple[int, bytes]:
+        """Read the remaining lines of a multiline reply, and parse it (RFC 5321 section 4.2.1)."""
+        lines, continued, bytes_left = [line], line[:4], _backend.MAX_REPLY - len(line)
+        while line[:4] == continued:
+            line = self._read_line()
+            lines.append(line)
+            bytes_left -= len(line)
+            if bytes_left < 0 or len(lines) > _backend.MAX_LINES:
+                self.close()
+                raise SMTPResponseException(500, "Reply too long.")
+        return _backend.parse_lines(lines)
+
+    def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
+        """Write a command and read its reply."""
+        self.putcmd(cmd, args)
+        return self.getreply()
+
+    # TLS
+
+    if sys.version_info >= (3, 12):
+
+        def starttls(self, *, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
+            """Encrypt the connection with STARTTLS (RFC 3207).
+
+            Args:
+                context: The TLS settings. Without this argument certificates are not verified,
+                    as in smtplib, unless `install(verify=True)` was called.
+
+            Raises:
+                SMTPNotSupportedError: The server does not support STARTTLS.
+                SMTPResponseException: The server refused STARTTLS.
+                SMTPException: Bytes in clear text followed the reply. An attacker may have
+                    injected them.
+            """
+            return self._start_tls(lambda: context or default_context())
+
+    else:
+
+        def starttls(
+            self,
+            keyfile: Any = None,
+            certfile: Any = None,
+            context: ssl.SSLContext | None = None,
+        ) -> tuple[int, bytes]:
+            """Encrypt the connection with STARTTLS (RFC 3207).
+
+            Args:
+                keyfile: A PEM file with the client's key; deprecated.
+                certfile: A PEM file with the client's certificate; deprecated.
+                context: The TLS settings. Without this argument certificates are not verified,
+                    as in smtplib, unless `install(verify=True)` was called.
+
+            Raises:
+                SMTPNotSupportedError: The server does not support STARTTLS.
+                SMTPResponseException: The server refused STARTTLS.
+                SMTPException: Bytes in clear text followed the reply. An attacker may have
+                    injected them.
+            """
+            return self._start_tls(
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=8)
+            )
+
+    def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
+        def handshake() -> None:
+            self._check_no_clear_text()
+            self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
+            self.file = None
+
+        # The cast is valid, because the subclass `SMTP` has all members of `Face`.
+        return run(commands.start_tls(cast(Face, self), handshake))
+
+    def _check_no_clear_text(self) -> None:
+        """Raise SMTPException if bytes follow the reply 220.
+
+        RFC 3207 section 6: bytes that follow the reply may come from an attacker. The client would
+        read them as if they had arrived through TLS.
+        """
+        if not isinstance(self.sock, _socket.socket) or type(self.file) is not BufferedReader:
+            return
+        limit = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            injected = self.file.peek(1)
+        except OSError:
+            injected = b""  # the handshake will raise the same error
+        finally:
+            self.sock.settimeout(limit)
+        if injected:
+            self.close()
+            raise SMTPException("the server sent clear text after its reply to STARTTLS")
+
+
+def split_host_port(host: str, port: int) -> tuple[str, int]:
+    """Split `name:port` into the host and the port, if `port` is 0.
+
+    Args:
+        host: A name or address, or `name:port` if `port` is 0.
+        port: The port; 0 if it is not given.
+
+    Raises:
+        OSError: The port in `host` is not a number.
+    """
+    if not port and host.count(":") == 1:
+        host, _, number = host.partition(":")
+        try:
+            port = int(number)
+        except ValueError:
+            raise OSError("nonnumeric port") from None
+    return host, port
+
+
+def name_of_this_host() -> str:
+    """Return this host's name for EHLO (RFC 5321 section 4.1.4): a domain or an address literal.
+
+    The look-up can take seconds, so its result is cached. If a program has replaced a look-up
+    function of `socket`, the replacement is called each time, and the result is not cached.
+    """
+    module = overrides.socket()
+    functions = (module.getfqdn, module.gethostbyname, module.gethostname)
+    if all(map(operator.is_, functions, _LOOKUP_FUNCTIONS)):
+        if not _names:
+            name = _look_up_name(_socket)
+            if name == _DEFAULT_NAME:  # not cached: a later look-up may succeed
+                return name
+            _names.append(name)
+        return _names[0]
+    return _look_up_name(module)
+
+
+_LOOKUP_FUNCTIONS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
+_DEFAULT_NAME = "[127.0.0.1]"
+_names: list[str] = []
+
+
+def _look_up_name(module: Any) -> str:
+    name: str = module.getfqdn()
+    if "." in name and _is_valid(name):
+        return name
+    try:
+        name = f"[{module.gethostbyname(module.gethostname())}]"
+    except module.gaierror:
+        return _DEFAULT_NAME
+    return name if _is_valid(name) else _DEFAULT_NAME
+
+
+def _is_valid(name: str) -> bool:
+    """Return whether a name is valid in EHLO."""
+    try:
+        _backend.check_host_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _send_without_delay(sock: Any) -> None:
+    """Disable Nagle's algorithm.
+
+    With this algorithm, the system would send the last bytes of a message only after the server has
+    acknowledged the preceding bytes.
+    """
+    if isinstance(sock, _socket.socket) and sock.family != getattr(_socket, "AF_UNIX", None):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)

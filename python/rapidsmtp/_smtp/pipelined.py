@@ -1,0 +1,224 @@
+"""`sendmail` with pipelining: a transaction of the protocol core, written in flights (RFC 2920).
+
+This module works with every client object that has the attributes of `smtplib.SMTP`. The module
+reads from the same `file` as the methods of the client. It leaves bytes that belong to no command
+in that file, so that the next method reads them.
+"""
+
+import contextlib
+import operator
+import sys
+from collections.abc import Sequence
+from io import BufferedReader
+from typing import Any
+
+from rapidsmtp import _backend
+from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._smtp import results
+from rapidsmtp._smtp.face import BlockingFace, Face
+from rapidsmtp._smtp.overrides import reading_file
+from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+
+_BYPASSED = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
+"""The methods of the client that this module does not call. If a program has replaced one of them,
+`sequential` sends the message, because it calls these methods."""
+
+_BYPASSED_SET = frozenset(_BYPASSED)
+
+bypassed_methods: "operator.attrgetter[tuple[Any, ...]]" = operator.attrgetter(*_BYPASSED)
+"""Returns the bypassed methods of a class, for the comparison with the original methods."""
+
+
+def applies(client: BlockingFace, original_methods: tuple[Any, ...]) -> bool:
+    """Return whether `send` of this module may send the client's next message.
+
+    Args:
+        client: The client.
+        original_methods: The value of `bypassed_methods` for the unchanged class.
+    """
+    return (
+        client.pipelining
+        and not client.debuglevel
+        and client.does_esmtp
+        and "pipelining" in client.esmtp_features
+        # The stored capabilities must come from this connection, not from an earlier one.
+        and client._protocol.greeted_on is client.sock is not None
+        and _BYPASSED_SET.isdisjoint(client.__dict__)
+        and bypassed_methods(type(client)) == original_methods
+        and client.command_encoding in ("ascii", "utf-8")
+    )
+
+
+def send(
+    client: BlockingFace,
+    from_addr: str,
+    recipients: list[str],
+    msg: Any,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+) -> Refused:
+    """Send one message; the arguments, the result and the exceptions are as for `sendmail`."""
+    transaction, large = transaction_of(
+        client, from_addr, recipients, msg, mail_options, rcpt_options
+    )
+    try:
+        lost = _run(client, transaction, large)
+    except BaseException:
+        # For example Ctrl-C, or an exception of a signal handler. On an open connection, the client
+        # would read late replies as replies to a later command. If the message is incomplete, the
+        # server would read a later command as message text.
+        client.close()
+        raise
+    if needs_reset(client, transaction):
+        encoding = client.command_encoding
+        client._rset()
+        client.command_encoding = encoding
+    return results.sendmail_result(transaction, from_addr, recipients, lost)
+
+
+def transaction_of(
+    client: Face,
+    from_addr: str,
+    recipients: Sequence[str],
+    msg: Any,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+    *,
+    sequential: bool = False,
+) -> tuple["_backend.Transaction", bytes | None]:
+    """Check and encode one message; the arguments and exceptions are as for `sendmail`.
+
+    Args:
+        client: The client.
+        from_addr: The sender of the envelope.
+        recipients: The recipients.
+        msg: The message.
+        mail_options: The parameters of MAIL.
+        rcpt_options: The parameters of each RCPT.
+        sequential: Whether to wait for the reply to each command.
+
+    Returns:
+        The transaction, and the message if it is large, else None. If the message is large,
+        `data_to_send` returns it without dot-stuffing. The caller must then write it with
+        `results.stuffed_parts`.
+    """
+    if isinstance(msg, str):
+        msg = msg.encode("ascii")
+    large = results.is_large(msg)
+    if large:
+        body, size = msg, sum(size for _, size in results.stuffed_parts(msg))
+    else:
+        body, size = _backend.stuff(msg)
+    features = client.esmtp_features
+    utf8 = client.command_encoding == "utf-8"
+    if mail_options:
+        utf8 = results.wants_utf8(mail_options, client) or utf8
+    plain_path = _backend.plain_path
+    # Servers count errors and close a connection after a certain number of errors. After a refused
+    # message, MAIL and DATA are therefore written alone. A second refused message then causes one
+    # error, not one error for each command in the flight.
+    cautious = client._protocol.refused_on is client.sock
+    transaction = _backend.Transaction(
+        plain_path(from_addr) or smtp_path(from_addr),
+        [plain_path(recipient) or smtp_path(recipient) for recipient in recipients],
+        body,
+        results.mail_parameters(client, size, mail_options),
+        rcpt_options,
+        utf8=utf8,
+        lower_case=results.LOWER_CASE,
+        lmtp=client.ehlo_msg == "lhlo",
+        mail_alone=cautious
+        or ("size" in features and _backend.exceeds_size(features["size"], size)),
+        data_alone=cautious,
+        sequential=sequential,
+    )
+    return transaction, msg if large else None
+
+
+def needs_reset(client: Face, transaction: "_backend.Transaction") -> bool:
+    """Update the client after a transaction, and return whether RSET is needed.
+
+    The function closes an unusable connection, and updates `refused_on` in the client's state.
+
+    Returns:
+        Whether the connection stays open and needs RSET before the next message.
+    """
+    if transaction.close:
+        client._protocol.refused_on = None
+        client.close()
+        return False
+    refused = transaction.end != "accepted"
+    if refused and transaction.end != "data refused":
+        client._protocol.refused_on = client.sock
+    elif not refused and client._protocol.refused_on is client.sock:
+        client._protocol.refused_on = None
+    return refused
+
+
+def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes | None) -> str:
+    """Write and read until the transaction has ended.
+
+    Args:
+        client: The client.
+        transaction: The transaction.
+        large: The message, if `data_to_send` returns it without dot-stuffing; else None.
+
+    Returns:
+        The error text for a lost connection. The caller must ignore this text if the connection was
+        not lost.
+    """
+    write = client.sock.sendall
+    while flight := transaction.data_to_send():
+        pieces = results.stuffed_parts(flight) if flight is large else ((flight, 0),)
+        for piece, _ in pieces:
+            sys.audit("smtplib.send", client, piece)
+            try:
+                write(piece)
+            except OSError as error:
+                _read_pending_replies(client, transaction, error)
+                return "Server not connected"
+        while transaction.awaiting:
+            lost = _receive(client, transaction)
+            if lost:
+                transaction.receive_eof()
+                return lost
+    return NOT_CONNECTED
+
+
+def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
+    """Read once, and leave unexpected bytes in `file`.
+
+    Returns:
+        The error text for a lost connection; empty if the connection was not lost.
+    """
+    file = client.file
+    if file is None:
+        file = client.file = reading_file(client.sock)
+    try:
+        if type(file) is BufferedReader:
+            data = file.peek(1)
+            file.read(transaction.receive_data(data))
+        else:  # the file of a program's own socket object may have only the method readline
+            data = file.readline(MAX_LINE + 1)
+            if data:
+                whole = data.endswith(b"\n") or len(data) > MAX_LINE
+                transaction.receive_data(data if whole else data + b"\n")
+    except OSError as error:
+        return f"{CLOSED}: {error}"
+    return "" if data else CLOSED
+
+
+def _read_pending_replies(
+    client: BlockingFace, transaction: "_backend.Transaction", error: OSError
+) -> None:
+    """Read the replies that arrived before a write failed; they often explain the failure."""
+    if isinstance(error, ConnectionError):
+        # Only a ConnectionError proves that the write failed. Another exception, such as a
+        # TimeoutError of a signal handler, may be raised after a complete write.
+        transaction.write_failed()
+    with contextlib.suppress(OSError, ValueError):
+        client.sock.settimeout(0)
+        while transaction.awaiting and not _receive(client, transaction):
+            pass
+    transaction.receive_eof()
+    client.close()

@@ -1,0 +1,251 @@
+"""Helpers for the envelope and the result of a message, with smtplib's types and exceptions.
+
+This module does no I/O. So the blocking client and the asyncio client share it.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rapidsmtp import _backend
+from rapidsmtp.errors import (
+    SMTPDataError,
+    SMTPException,
+    SMTPNotSupportedError,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+)
+
+if TYPE_CHECKING:
+    from rapidsmtp._smtp.face import Face
+
+LOWER_CASE = sys.version_info >= (3, 13)
+"""Whether this Python's smtplib writes `from:` and `to:` in lower case."""
+
+MAX_LINE = 8192
+"""The maximum length of a line of a reply, in bytes. The value is smtplib's `_MAXLINE`."""
+
+LARGE = 1 << 20
+"""The minimum size, in bytes, of a message that is dot-stuffed piece by piece.
+
+A dot-stuffed copy of the whole message would double the memory for a large attachment.
+"""
+
+CLOSED = "Connection unexpectedly closed"
+"""smtplib's error text for a stream that ends before the expected reply."""
+
+NOT_CONNECTED = "please run connect() first"
+"""smtplib's error text for a command on a closed connection."""
+
+
+class Reply(NamedTuple):
+    """A server's reply.
+
+    Attributes:
+        code: The reply code (three digits). -1 means that the reply has no valid code.
+        text: The text of the lines without the codes, joined by LF.
+    """
+
+    code: int
+    text: bytes
+
+    @property
+    def enhanced_status(self) -> str | None:
+        """The enhanced status code at the start of the text, such as `"2.1.5"` (RFC 3463)."""
+        return _backend.enhanced_status(self.code, self.text)
+
+
+class Refused(dict[str, tuple[int, bytes]]):
+    """The result of `sendmail`: the refused recipients by address, each with its reply.
+
+    This dict has the content of the dict that smtplib returns. In addition, it has attributes.
+
+    Attributes:
+        accepted: The recipients for which the server accepted the message, as the caller wrote
+            them.
+    """
+
+    __slots__ = ("_reply", "accepted")
+
+    def __init__(
+        self,
+        refused: Mapping[str, tuple[int, bytes]] | tuple[()],
+        reply: tuple[int, bytes],
+        accepted: Sequence[str],
+    ) -> None:
+        if refused:
+            self.update(refused)
+        self._reply = reply
+        self.accepted: Sequence[str] = accepted
+
+    @property
+    def reply(self) -> Reply:
+        """The reply to the message. Its text usually contains the server's queue id."""
+        return Reply(*self._reply)
+
+    @property
+    def enhanced_status(self) -> str | None:
+        """The enhanced status code of `reply` (RFC 3463)."""
+        return self.reply.enhanced_status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self._reply, self.accepted)
+
+
+Reply.__module__ = Refused.__module__ = "rapidsmtp"
+
+
+def wants_utf8(mail_options: Sequence[str], client: "Face") -> bool:
+    """Return whether the parameters of MAIL contain SMTPUTF8 (RFC 6531).
+
+    Raises:
+        SMTPNotSupportedError: The parameters contain SMTPUTF8, and the server does not support it.
+    """
+    if not any(option.lower() == "smtputf8" for option in mail_options):
+        return False
+    if not client.has_extn("smtputf8"):
+        raise SMTPNotSupportedError("SMTPUTF8 not supported by server")
+    return True
+
+
+def is_large(message: object) -> bool:
+    """Return whether a message is so large that it must be written with `stuffed_parts`."""
+    return type(message) is bytes and len(message) >= LARGE
+
+
+def stuffed_parts(message: bytes) -> Iterator[tuple[bytes | memoryview, int]]:
+    """Dot-stuff a message and convert its line ends to CRLF, piece by piece.
+
+    Args:
+        message: The message as the caller passed it.
+
+    Yields:
+        The next piece to write, and the size that its lines have without dot-stuffing, in bytes.
+        The last piece includes the terminator. The sum of the sizes is the value for SIZE (RFC
+        1870).
+    """
+    view = memoryview(message)
+    start = 0
+    while start < len(message):
+        # Each piece ends after a line end. So no CRLF is split, and each piece starts at the start
+        # of a line. Dot-stuffing depends on both.
+        end = message.find(b"\n", start + LARGE) + 1 or len(message)
+        stuffed, size = _backend.stuff(view[start:end])
+        yield (stuffed if end == len(message) else memoryview(stuffed)[:-3]), size
+        start = end
+
+
+def mail_parameters(client: "Face", size: int, mail_options: Sequence[str]) -> list[str]:
+    """Return the parameters of MAIL: SIZE if the server supports it, then the caller's parameters.
+
+    Args:
+        client: The client.
+        size: The size of the message, in bytes (RFC 1870).
+        mail_options: The caller's parameters. They are ignored if the server does not support
+            ESMTP.
+    """
+    if not client.does_esmtp:
+        return []
+    if client.has_extn("size"):
+        return [f"size={size}", *mail_options]
+    return list(mail_options)
+
+
+def is_positive(reply: tuple[int, bytes]) -> bool:
+    """Return whether a reply is a positive completion reply, 2yz (RFC 5321 section 4.2.1)."""
+    return 200 <= reply[0] <= 299
+
+
+def is_original_method(client: object, name: str) -> bool:
+    """Return whether a method is rapidsmtp's own: neither the client nor its class replaces it."""
+    function = getattr(getattr(client, name), "__func__", None)
+    return str(getattr(function, "__module__", None)).startswith("rapidsmtp.")
+
+
+def sendmail_result(
+    transaction: "_backend.Transaction", sender: str, recipients: Sequence[str], lost: str
+) -> Refused:
+    """Return the result of a transaction or raise it as an exception, as smtplib does.
+
+    Args:
+        transaction: A finished transaction.
+        sender: The sender as the caller wrote it.
+        recipients: The recipients as the caller wrote them.
+        lost: The error text to use if the connection was lost.
+
+    Raises:
+        SMTPSenderRefused: The server refused MAIL.
+        SMTPRecipientsRefused: The server refused all recipients.
+        SMTPDataError: The server refused the message.
+        SMTPServerDisconnected: The connection was lost. The exception has the attributes that
+            `attach_progress` sets.
+        SMTPResponseException: A reply was invalid. The exception has the attributes that
+            `attach_progress` sets.
+    """
+    end, reply, refusals = transaction.end, transaction.reply, transaction.refused
+    if end == "accepted" and reply is not None and not refusals:
+        return Refused((), reply, recipients)
+    refused = {recipients[index]: refusal for index, refusal in refusals}
+    if end == "accepted" and reply is not None:
+        return Refused(refused, reply, [recipients[index] for index in transaction.accepted])
+    if end == "sender refused" and reply is not None:
+        raise SMTPSenderRefused(*reply, sender)
+    if end == "recipients refused":
+        raise SMTPRecipientsRefused(refused)
+    if end == "data refused" and reply is not None:
+        raise data_error(reply, refused)
+    if end == "fault":
+        error: SMTPException = SMTPResponseException(500, transaction.fault or "")
+    else:
+        error = SMTPServerDisconnected(lost)
+    accepted = [recipients[index] for index in transaction.accepted]
+    attach_progress(error, transaction.body_sent, accepted, refused)
+    raise error
+
+
+def data_error(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]]) -> SMTPDataError:
+    """Return the exception for a refused message.
+
+    Args:
+        reply: The reply to the message.
+        refused: The refused recipients by address, each with its reply. They become the attribute
+            `recipients` of the exception.
+    """
+    error = SMTPDataError(*reply)
+    # smtplib's class does not declare the attribute `recipients`.
+    error.recipients = dict(refused)  # type: ignore[attr-defined]
+    return error
+
+
+def mark_not_started(error: SMTPServerDisconnected) -> SMTPServerDisconnected:
+    """Record in an exception that the connection was lost before a transaction was started.
+
+    Returns:
+        The argument `error`.
+    """
+    attach_progress(error, False, (), {})
+    return error
+
+
+def attach_progress(
+    error: SMTPException,
+    body_sent: bool,
+    accepted: Sequence[str],
+    refused: Mapping[str, tuple[int, bytes]],
+) -> None:
+    """Record the progress of a message in the exception for a lost or unusable connection.
+
+    Args:
+        error: The exception. It gets the attributes `body_sent`, `accepted` and `recipients`.
+        body_sent: Whether the whole message was written to the network. If true, the server may
+            have accepted the message for the recipients without a final reply.
+        accepted: The recipients for which the server accepted the message. Only LMTP has one final
+            reply for each recipient.
+        refused: The refused recipients by address, each with its reply.
+    """
+    annotated: Any = error  # smtplib's class does not declare these attributes
+    annotated.body_sent = body_sent
+    annotated.accepted = list(accepted)
+    annotated.recipients = dict(refused)

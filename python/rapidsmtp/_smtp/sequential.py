@@ -1,0 +1,182 @@
+"""`sendmail` without pipelining: one command at a time, through the client's own methods.
+
+`sendmail` uses this module for servers without PIPELINING. It also uses this module if the program
+replaced `mail`, `rcpt`, `data` or a method that these three call. The replaced methods then run,
+because this module calls all of these methods in smtplib's order.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rapidsmtp import _backend
+from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._smtp import results
+from rapidsmtp._smtp.face import BlockingFace
+from rapidsmtp._smtp.results import Refused, is_positive
+from rapidsmtp._smtp.state import ReplyPair
+from rapidsmtp.errors import (
+    SMTPDataError,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+)
+
+
+def send(
+    client: BlockingFace,
+    from_addr: str,
+    recipients: list[str],
+    msg: Any,
+    mail_options: Sequence[str],
+    rcpt_options: Sequence[str],
+) -> Refused:
+    """Send one message. The arguments, the result and the exceptions are those of `sendmail`."""
+    if isinstance(msg, str):
+        msg = _backend.repair(msg.encode("ascii"))
+    elif not isinstance(msg, bytes) and results.is_original_method(client, "data"):
+        memoryview(msg)  # raises TypeError for a wrong type, before MAIL is written
+    parameters = results.mail_parameters(client, len(msg), mail_options)
+    _check_envelope(client, from_addr, recipients, parameters, rcpt_options)
+    state = client._protocol
+    state.body_sent = False
+    state.final_replies = ()
+    accepted: list[str] = []
+    refused: dict[str, ReplyPair] = {}
+    encoding = client.command_encoding
+    try:
+        code, text = client.mail(from_addr, parameters)
+        if code != 250:
+            _reset_or_close(client, code)
+            raise SMTPSenderRefused(code, text, from_addr)
+        _add_recipients(client, recipients, rcpt_options, accepted, refused)
+        return _send_body(client, msg, accepted, refused)
+    except (SMTPServerDisconnected, SMTPResponseException) as error:
+        if type(error) not in (SMTPServerDisconnected, SMTPResponseException):
+            # Exceptions of a subclass report a refusal and need no attributes of `attach_progress`.
+            raise
+        kept = _assign_final_replies(accepted, state.final_replies, refused)
+        results.attach_progress(error, state.body_sent, kept, refused)
+        raise
+    finally:
+        client.command_encoding = encoding  # `mail` sets "utf-8" for a transaction with SMTPUTF8
+
+
+def _add_recipients(
+    client: BlockingFace,
+    recipients: list[str],
+    rcpt_options: Sequence[str],
+    accepted: list[str],
+    refused: dict[str, ReplyPair],
+) -> None:
+    for recipient in recipients:
+        reply = client.rcpt(recipient, rcpt_options)
+        if reply[0] == 250 or reply[0] == 251:
+            accepted.append(recipient)
+            continue
+        refused[recipient] = reply
+        if reply[0] == 421:
+            client.close()
+            raise SMTPRecipientsRefused(refused)
+    if not accepted:
+        client._rset()
+        raise SMTPRecipientsRefused(refused)
+
+
+def _send_body(
+    client: BlockingFace, msg: Any, accepted: list[str], refused: dict[str, ReplyPair]
+) -> Refused:
+    state = client._protocol
+    state.recipients_left = len(accepted)
+    # rapidsmtp's `data` sets `body_sent`. A replaced `data` does not set it, and may raise an
+    # exception after it has written the message.
+    state.body_sent = not results.is_original_method(client, "data")
+    try:
+        reply = client.data(msg)
+    except SMTPDataError as error:
+        _reset_or_close(client, error.smtp_code)
+        raise results.data_error((error.smtp_code, error.smtp_error), refused) from None
+    finals = state.final_replies or [reply] * len(accepted)
+    return _result(client, reply, finals, accepted, refused)
+
+
+def _result(
+    client: BlockingFace,
+    reply: ReplyPair,
+    finals: Sequence[ReplyPair],
+    accepted: list[str],
+    refused: dict[str, ReplyPair],
+) -> Refused:
+    """Return or raise the result of a message.
+
+    Args:
+        client: The client.
+        reply: The reply that `data` returned.
+        finals: The final reply for each accepted recipient. With SMTP, all of them are `reply`.
+            With LMTP, they may differ.
+        accepted: The recipients that were accepted at RCPT.
+        refused: The refused recipients with their replies. With LMTP, this function adds the
+            recipients whose final reply is negative.
+    """
+    if any(final[0] == 421 for final in finals):
+        client.close()
+    kept = accepted
+    if client.ehlo_msg == "lhlo":
+        kept = _assign_final_replies(accepted, finals, refused)
+    if not is_positive(reply):
+        _reset_or_close(client, reply[0])
+        raise results.data_error(reply, refused)
+    return Refused(refused, reply, kept)
+
+
+def _assign_final_replies(
+    accepted: list[str], finals: Sequence[ReplyPair], refused: dict[str, ReplyPair]
+) -> list[str]:
+    """Pair each accepted recipient with its final reply, in order (LMTP, RFC 2033 section 4.2).
+
+    Recipients with a negative reply are added to `refused`.
+
+    Returns:
+        The recipients with a positive reply.
+    """
+    replies = list(zip(accepted, finals, strict=False))
+    refused.update((recipient, reply) for recipient, reply in replies if not is_positive(reply))
+    return [recipient for recipient, reply in replies if is_positive(reply)]
+
+
+def _check_envelope(
+    client: BlockingFace,
+    from_addr: str,
+    recipients: list[str],
+    mail_parameters: Sequence[str],
+    rcpt_options: Sequence[str],
+) -> None:
+    """Raise an exception if a command of the message is invalid, before the client writes MAIL.
+
+    The arguments of a replaced method are not checked, because such a method may send a different
+    command.
+    """
+    utf8 = client.command_encoding != "ascii"
+    if mail_parameters:
+        utf8 = results.wants_utf8(mail_parameters, client) or utf8
+    checks_mail = results.is_original_method(client, "mail")
+    checks_rcpt = results.is_original_method(client, "rcpt")
+    # The constructor raises an exception for an invalid command. The created object is not used.
+    _backend.Transaction(
+        smtp_path(from_addr) if checks_mail else "<>",
+        [smtp_path(recipient) for recipient in recipients] if checks_rcpt else [],
+        b"",
+        mail_parameters if checks_mail else (),
+        rcpt_options if checks_rcpt and client.does_esmtp else (),
+        utf8=utf8,
+        # The error text contains the command, so the command is written as smtplib writes it.
+        lower_case=results.LOWER_CASE,
+    )
+
+
+def _reset_or_close(client: BlockingFace, code: int) -> None:
+    """End a refused transaction with RSET; after a 421, close the connection instead."""
+    if code == 421:
+        client.close()
+    else:
+        client._rset()

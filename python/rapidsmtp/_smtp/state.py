@@ -1,0 +1,101 @@
+"""The state of a client: smtplib's public attributes, and the state of its transaction."""
+
+import datetime
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, TypeAlias
+
+ReplyPair: TypeAlias = tuple[int, bytes]
+"""A reply as smtplib returns it: the code, and the lines of text joined by LF, without codes."""
+
+
+class ProtocolState:
+    """The part of a client's state for which `smtplib.SMTP` has no attributes.
+
+    `greeted_on` and `refused_on` are sockets of earlier or current connections. The information is
+    valid only if the socket is the client's current socket.
+
+    Attributes:
+        greeted_on: The socket on which EHLO was accepted.
+        refused_on: The socket on which the server refused MAIL or all recipients, until the server
+            accepts a message. On this socket, MAIL and DATA are not pipelined. Otherwise each
+            refusal would cause further errors, and servers may close a connection after too many
+            errors.
+        hides_input: Whether `auth` is running. If true, debug output hides the sent lines.
+        recipients_left: The number of accepted recipients in the transaction. With LMTP, each of
+            them has one final reply (RFC 2033 section 4.2).
+        final_replies: The final replies to the message (LMTP), in the order of the recipients.
+        body_sent: Whether the whole message was written to the network.
+    """
+
+    # This class is not a dataclass, because the import of `dataclasses` would take 20 % of the time
+    # of `import rapidsmtp`.
+    __slots__ = (
+        "body_sent",
+        "final_replies",
+        "greeted_on",
+        "hides_input",
+        "recipients_left",
+        "refused_on",
+    )
+
+    def __init__(self) -> None:
+        self.greeted_on: Any = None
+        self.refused_on: Any = None
+        self.hides_input: bool = False
+        self.recipients_left: int = 0
+        self.final_replies: Sequence[ReplyPair] = ()
+        self.body_sent: bool = False
+
+
+class ClientState:
+    """smtplib's public attributes, and smtplib's methods that do no I/O."""
+
+    helo_resp: bytes | None = None
+    ehlo_resp: bytes | None = None
+    debuglevel: int = 0
+    esmtp_features: dict[str, str]
+
+    @cached_property
+    def _protocol(self) -> ProtocolState:
+        # The object is created at the first use, not in a constructor. `install` copies these
+        # methods to smtplib's own class, and clients of that class may exist already.
+        return ProtocolState()
+
+    def set_debuglevel(self, debuglevel: int) -> None:
+        """Set the level of the debug output to `sys.stderr`.
+
+        Args:
+            debuglevel: 0 for no output, 1 for commands and replies, 2 for both with the time.
+        """
+        self.debuglevel = debuglevel
+
+    def has_extn(self, opt: str) -> bool:
+        """Return whether the server supports an extension.
+
+        Args:
+            opt: The EHLO keyword of the extension, in any case.
+        """
+        return opt.lower() in self.esmtp_features
+
+    def _print_debug(self, *args: object) -> None:
+        if self.debuglevel > 1:
+            print(datetime.datetime.now().time(), *args, file=sys.stderr)
+        else:
+            print(*args, file=sys.stderr)
+
+    def _print_sent(self, s: Any) -> None:
+        self._print_debug("send:", _without_secret(s, self._protocol.hides_input))
+
+
+def _without_secret(s: Any, authenticating: bool) -> str:
+    """Return the debug output for a sent line. It never contains a password."""
+    if not isinstance(s, str):
+        return repr(s)
+    words = s.split(" ", 2)
+    if words[0].upper() == "AUTH" and len(words) == 3:
+        return repr(f"{words[0]} {words[1]} [redacted]\r\n")
+    if authenticating and words[0].upper() != "AUTH":
+        return repr("[redacted]\r\n")
+    return repr(s)

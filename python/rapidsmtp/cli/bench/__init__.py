@@ -1,0 +1,1 @@
+"""`rapidsmtp bench` and `rapidsmtp demo`: compare smtplib and rapidsmtp on this machine."""

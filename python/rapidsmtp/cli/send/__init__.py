@@ -1,0 +1,1 @@
+"""`rapidsmtp send`: send a message to a relay for each row of a recipients list."""

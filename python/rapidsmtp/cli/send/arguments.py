@@ -1,0 +1,209 @@
+"""The options of `rapidsmtp send`."""
+
+import argparse
+
+from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.options import DEFAULT_TO
+from rapidsmtp.cli.usage import Commands, add_command, positive
+
+_EXAMPLE = """\
+rapidsmtp send --relay smtp://user@relay.example:587 \\
+      --template newsletter.eml --to subscribers.csv --rate 600/min
+  rapidsmtp send --from 'News <news@example.com>' --subject 'Hello {{ name }}' \\
+      --text news.txt --html news.html --attach agenda.pdf \\
+      --to subscribers.csv --preview 3"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands, "send", "send a message to each recipient in a CSV file", _EXAMPLE
+    )
+    parser.add_argument(
+        "--relay",
+        metavar="URL",
+        help="the server: smtp://host, smtps://host, lmtp://host:port or lmtp:///path. Options in "
+        "the URL: ?starttls=required, opportunistic or off; &auth=xoauth2 or another mechanism. "
+        "The password or token is read from the URL or from RAPIDSMTP_PASSWORD",
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="FILE.csv",
+        help="recipients list with one row for each message; - means standard input",
+    )
+    parser.add_argument(
+        "--encoding",
+        default="utf-8-sig",
+        metavar="NAME",
+        help="encoding of the recipients list (default utf-8-sig)",
+    )
+    parser.add_argument(
+        "--tag", metavar="COLUMN", help="column that identifies a row in the report"
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="use only the first N rows")
+    parser.add_argument("--template", metavar="FILE.eml", help="message file with Jinja2 fields")
+    _add_composition(parser)
+    _add_signing(parser)
+    _add_preview(parser)
+    _add_delivery(parser)
+    shared.add_tls(parser)
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help="time limit for connecting and for each reply (default: the limits of RFC 5321)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--not-accepted",
+        metavar="FILE.csv",
+        help="write a CSV line for each recipient that was not accepted",
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write each SMTP command and reply, without secrets"
+    )
+    parser.add_argument(
+        "--no-warnings",
+        action="store_true",
+        help="skip the checks for bulk mail (List-Unsubscribe, plain text, DKIM alignment, size) "
+        "and for duplicate recipients",
+    )
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # The import is here, because it loads `Sender` and `Template`.
+    from rapidsmtp.cli.send.command import send
+
+    return send(options)
+
+
+def _add_composition(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "message from options, instead of --template",
+        "All values and text files may contain Jinja2 fields. File names may not.",
+    )
+    group.add_argument(
+        "--from", dest="sender", metavar="MAILBOX", help='such as "News <news@example.com>"'
+    )
+    group.add_argument("--subject", metavar="TEXT", help="the Subject field")
+    group.add_argument(
+        "--text", metavar="FILE", help="file with the plain text, in UTF-8; - means standard input"
+    )
+    group.add_argument(
+        "--html",
+        metavar="FILE",
+        help="file with the HTML text, in UTF-8; - means standard input. At least one of --text "
+        "and --html is needed",
+    )
+    group.add_argument(
+        "--address",
+        metavar="MAILBOX",
+        help=f'the To field, such as "{{{{ name }}}} <{DEFAULT_TO}>" (default "{DEFAULT_TO}")',
+    )
+    group.add_argument(
+        "--header",
+        action="append",
+        metavar="'NAME: VALUE'",
+        help="another header field, such as Cc, Bcc or Reply-To; may be repeated",
+    )
+    group.add_argument(
+        "--attach", action="append", metavar="FILE", help="file to attach; may be repeated"
+    )
+    group.add_argument(
+        "--inline",
+        action="append",
+        metavar="NAME=FILE",
+        help='image for <img src="cid:NAME"> in the HTML text; may be repeated',
+    )
+
+
+def _add_signing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "DKIM signature (RFC 6376)", "A signature needs all three options."
+    )
+    group.add_argument(
+        "--dkim-domain",
+        metavar="DOMAIN",
+        help="signing domain: the domain of From, or a parent domain",
+    )
+    group.add_argument(
+        "--dkim-selector",
+        metavar="NAME",
+        help="selector: the DNS has the public key at NAME._domainkey.DOMAIN",
+    )
+    group.add_argument(
+        "--dkim-key", metavar="FILE", help="private key: PEM, or an Ed25519 seed in base64"
+    )
+
+
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "preview and dry run", "Both work without --relay and open no connection."
+    )
+    group.add_argument(
+        "--preview",
+        type=positive,
+        metavar="N",
+        help="write the messages of the first N rows to .eml files, and list the files",
+    )
+    group.add_argument(
+        "--preview-to",
+        metavar="DIR",
+        help="directory for the files of --preview (default preview/)",
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the files of an earlier --preview"
+    )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build the messages of all rows and report invalid rows; exit status 0 if all rows "
+        "are valid",
+    )
+
+
+def _add_delivery(parser: argparse.ArgumentParser) -> None:
+    shared.add_connections(parser, default=4)
+    parser.add_argument(
+        "--rate",
+        type=shared.rate,
+        metavar="N",
+        help="maximum number of messages per second, or a rate such as 600/min",
+    )
+    parser.add_argument(
+        "--pipelining",
+        choices=shared.PIPELINING,
+        default="auto",
+        metavar="MODE",
+        help=f"{', '.join(shared.PIPELINING)} (default auto: stream if the relay supports "
+        "PIPELINING)",
+    )
+    parser.add_argument(
+        "--max-attempts",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="maximum number of attempts for a recipient that the relay rejects temporarily "
+        "(default 3)",
+    )
+    parser.add_argument(
+        "--on-unknown",
+        choices=("report", "resend"),
+        default="report",
+        help="action if the final reply is missing and the relay may have accepted the message: "
+        "report it (default), or resend it and risk a duplicate",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=shared.port,
+        metavar="N",
+        help="serve Prometheus metrics on this port while sending; 0 chooses a free port",
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to serve the metrics on (default 127.0.0.1)",
+    )

@@ -1,0 +1,134 @@
+"""Checks of a bulk mailing before it is sent. They give warnings, never errors.
+
+Only one message is checked, because all messages are built from the same template. Duplicate
+recipients are found by comparing columns of the recipients list, without rendering.
+"""
+
+import email
+import email.policy
+import email.utils
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from email.message import EmailMessage
+from typing import Any
+
+from rapidsmtp._models.message import Message
+from rapidsmtp.cli import display
+
+# The maximum number of recipients in memory. For each of them, a hash is stored, which takes about
+# 100 bytes. If a list is longer, its later rows are compared only with the stored recipients, and
+# the warning states this.
+_MAX_KNOWN = 4_000_000
+_EXAMPLES = 3
+_URI = re.compile(r"<\s*([a-z][a-z0-9+.-]*):[^>]*>", re.IGNORECASE)
+_DOMAIN_TAG = re.compile(r"(?:^|;)\s*d\s*=\s*([^;\s]+)")
+# Second-level labels under which country registries register names, such as "co" in co.uk. The
+# Public Suffix List has thousands of such labels. For a warning, the most common labels are enough.
+_REGISTRY_LABELS = frozenset(
+    ("ac", "co", "com", "edu", "gob", "gov", "gouv", "gv", "mil", "ne", "net", "nom", "or", "org")
+)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print warnings to stderr, one line each."""
+    for warning in warnings:
+        display.notice(f"warning: {warning}")
+
+
+def check_message(message: Message) -> list[str]:
+    """Return warnings about one message.
+
+    Args:
+        message: Any message of the mailing. All messages are built from the same template.
+    """
+    parsed = email.message_from_bytes(message.data, policy=email.policy.default)
+    assert isinstance(parsed, EmailMessage)
+    return [*_check_unsubscribe(parsed), *_check_plain_text(parsed), *_check_alignment(parsed)]
+
+
+def check_recipients(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
+    """Return a list, with a warning if a recipient occurs in more than one row.
+
+    Args:
+        rows: The rows of the list.
+        columns: The columns that hold recipients. In each row, the cells of these columns that
+            contain an "@" are compared with the other rows. If no cell contains an "@", all of
+            these cells are compared.
+    """
+    names = sorted(columns)
+    if not names:
+        return []
+    known: set[int] = set()
+    examples: list[str] = []
+    count = number = 0
+    for number, row in enumerate(rows, 1):
+        cells = [str(row.get(name) or "").strip().casefold() for name in names]
+        addresses = [cell for cell in cells if "@" in cell] or cells
+        key = hash(tuple(addresses))
+        if key in known:
+            count += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(f"row {number} ({', '.join(addresses)})")
+        elif len(known) < _MAX_KNOWN:
+            known.add(key)
+    if not count:
+        return []
+    rest = ", …" if count > len(examples) else ""
+    fact = "1 row repeats" if count == 1 else f"{count} rows repeat"
+    bound = f"; compared with the first {_MAX_KNOWN} recipients only" if number > _MAX_KNOWN else ""
+    return [f"{fact} a recipient of an earlier row: {', '.join(examples)}{rest}{bound}"]
+
+
+def _check_unsubscribe(message: EmailMessage) -> Iterator[str]:
+    """Yield a warning for each violation of RFC 8058 section 3 (one-click unsubscribe).
+
+    List-Unsubscribe must contain an https URI. List-Unsubscribe-Post must have the value
+    `List-Unsubscribe=One-Click`.
+    """
+    uris = message.get("List-Unsubscribe")
+    if uris is None:
+        yield "List-Unsubscribe is missing; large providers require it for bulk mail (RFC 8058)"
+    elif "https" not in map(str.lower, _URI.findall(str(uris))):
+        yield "List-Unsubscribe has no https URI; add one for one-click unsubscribe (RFC 8058)"
+    post = message.get("List-Unsubscribe-Post")
+    if post is None:
+        yield (
+            "List-Unsubscribe-Post is missing; add the header field "
+            "List-Unsubscribe-Post: List-Unsubscribe=One-Click (RFC 8058)"
+        )
+    elif str(post).strip() != "List-Unsubscribe=One-Click":
+        yield "List-Unsubscribe-Post must have the value List-Unsubscribe=One-Click (RFC 8058)"
+
+
+def _check_plain_text(message: EmailMessage) -> Iterator[str]:
+    html = message.get_body(("html",))
+    if html is not None and message.get_body(("plain",)) is None:
+        yield "the message has HTML but no plain text; some mail readers and filters need both"
+
+
+def _check_alignment(message: EmailMessage) -> Iterator[str]:
+    """Yield a warning if the domain of no DKIM signature is aligned with the domain of From.
+
+    DMARC ignores a signature that is not aligned. In relaxed mode, two domains are aligned if they
+    have the same organizational domain (RFC 7489 section 3.1.1).
+    """
+    author = email.utils.parseaddr(str(message.get("From", "")))[1]
+    domain = author.rpartition("@")[2].lower().rstrip(".")
+    signed = [
+        match[1].lower().rstrip(".")
+        for value in message.get_all("DKIM-Signature", [])
+        if (match := _DOMAIN_TAG.search(str(value)))
+    ]
+    if domain and signed and all(_organization(domain) != _organization(each) for each in signed):
+        yield (
+            f"the domain of From is {domain}, but the DKIM signature is for {', '.join(signed)}: "
+            "not aligned, so DMARC ignores the signature (the organizational domains are guessed "
+            "from the last labels)"
+        )
+
+
+def _organization(domain: str) -> str:
+    """Guess the organizational domain: the last two labels, or the last three as in one.co.uk."""
+    labels = domain.split(".")
+    country = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _REGISTRY_LABELS
+    return ".".join(labels[-3 if country else -2 :])

@@ -1,0 +1,134 @@
+"""`rapidsmtp send`: check the options and the files, then connect and send."""
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from itertools import islice
+
+from rapidsmtp import _backend
+from rapidsmtp._bulk.sender import Sender
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.relay_url import parse_relay
+from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.files import TraceFile, check_files, option
+from rapidsmtp.cli.send import checks, server_limits
+from rapidsmtp.cli.send.composition import Composition, compose_from_options
+from rapidsmtp.cli.send.delivering import GRACE, deliver
+from rapidsmtp.cli.send.dry_run import render_without_sending
+from rapidsmtp.cli.send.metrics import serve_metrics
+from rapidsmtp.cli.send.recipients import RecipientsFile, open_recipients
+from rapidsmtp.cli.send.summary import Summary
+from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
+
+# The maximum number of rows to render for the checks. The first valid message of these rows is
+# checked. If no row gives a valid message, no message is checked.
+_SAMPLE_ROWS = 100
+
+
+def send(options: argparse.Namespace) -> int:
+    """Send the messages. With --preview or --dry-run, only build them.
+
+    Args:
+        options: The options of `send`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: An option or a file is wrong. Nothing was sent.
+        RelayError: No connection to the relay was established.
+    """
+    check_files(options)
+    if options.preview is None and not options.dry_run:
+        return _send(options)
+    if options.relay is not None:
+        try:
+            parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    composition = compose_from_options(options)
+    with _open_recipients(options, composition) as recipients:
+        warnings = _recipient_warnings(options, composition, recipients)
+        return render_without_sending(options, composition.template, recipients, warnings)
+
+
+def _send(options: argparse.Namespace) -> int:
+    for name in ("preview_to", "overwrite"):
+        if getattr(options, name):
+            raise UsageError(f"{option(name)} needs --preview")
+    if options.relay is None:
+        raise UsageError("--relay is missing; only --preview and --dry-run work without it")
+    with contextlib.ExitStack() as stack:
+        trace = TraceFile(options.trace) if options.trace is not None else None
+        if trace is not None:
+            stack.callback(trace.close)
+        sender = _sender(options, trace)
+        stack.callback(sender.close, GRACE)
+        stack.enter_context(serve_metrics(sender, options.metrics_host, options.metrics_port))
+        composition = compose_from_options(options)
+        recipients = stack.enter_context(_open_recipients(options, composition))
+        if trace is not None:
+            trace.begin()
+        warnings = _warnings(options, composition, recipients)
+        total = min(recipients.total, options.limit or recipients.total)
+        arguments = (sender.relay, total, options.json, options.not_accepted, warnings)
+        with Summary(*arguments) as summary:
+            if not options.json:
+                checks.print_warnings(warnings)
+            interrupted = deliver(sender, composition.template, recipients, options.tag, summary)
+        summary.print_write_error()
+        if interrupted:
+            return INTERRUPTED
+        return 0 if summary.all_accepted else NOT_ALL_ACCEPTED
+
+
+def _open_recipients(
+    options: argparse.Namespace, composition: Composition
+) -> contextlib.AbstractContextManager[RecipientsFile]:
+    columns = composition.template.required_fields
+    if options.tag:
+        columns |= {options.tag}
+    return open_recipients(options.to, columns, options.encoding)
+
+
+def _warnings(
+    options: argparse.Namespace, composition: Composition, recipients: RecipientsFile
+) -> list[str]:
+    if options.no_warnings:
+        return []
+    items = composition.template.merge(islice(recipients.rows(), _SAMPLE_ROWS))
+    sample = next((item for item in items if isinstance(item, Message)), None)
+    found = []
+    if sample is not None:
+        relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
+        tls = shared.tls_settings(options)
+        found = [*checks.check_message(sample), *server_limits.check_size(sample, relay, tls)]
+    return found + _recipient_warnings(options, composition, recipients)
+
+
+def _recipient_warnings(
+    options: argparse.Namespace, composition: Composition, recipients: RecipientsFile
+) -> list[str]:
+    if options.no_warnings:
+        return []
+    rows = islice(recipients.rows(), options.limit)
+    return checks.check_recipients(rows, composition.recipient_fields)
+
+
+def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) -> Sender:
+    tls = shared.tls_settings(options)
+    try:
+        return Sender(
+            options.relay,
+            connections=options.connections,
+            pipelining=options.pipelining,
+            rate=options.rate,
+            max_attempts=options.max_attempts,
+            on_unknown=options.on_unknown,
+            timeouts=shared.timeout_settings(options.timeout),
+            tls=tls,
+            allow_plaintext_auth=options.allow_plaintext_auth,
+            trace=trace,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,214 @@
+"""The message of `rapidsmtp send`: a message file, or a message built from options.
+
+For a message that is built from options, the options name the text files and give the values of the
+header fields. Where curl, swaks and mutt agree on the name of an option, `send` uses this name too.
+"""
+
+import argparse
+import email
+import email.policy
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rapidsmtp._compose.dkim import DKIM
+from rapidsmtp._compose.template import Template
+from rapidsmtp.cli.options import DEFAULT_TO
+from rapidsmtp.cli.usage import UsageError
+
+# RFC 5322 section 2.2: a field name is printable ASCII without a colon.
+_HEADER = re.compile(r"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
+_DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
+# The options that describe a message without --template. For each option, the dict has the name of
+# the attribute that holds its value.
+_OPTIONS = {
+    "--from": "sender",
+    "--subject": "subject",
+    "--text": "text",
+    "--html": "html",
+    "--address": "address",
+    "--header": "header",
+    "--attach": "attach",
+    "--inline": "inline",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A message template, and the names of its template fields that hold recipients.
+
+    Attributes:
+        template: The message template.
+        recipient_fields: The names of the template fields that occur in the recipients' header
+            fields, such as To, Cc and Bcc.
+    """
+
+    template: Template
+    recipient_fields: frozenset[str]
+
+
+def compose_from_options(options: argparse.Namespace) -> Composition:
+    """Build the message template that the options of `send` describe.
+
+    Raises:
+        UsageError: The options describe no complete message or two messages, or an option is wrong.
+    """
+    signers = _signers(options)
+    given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]
+    if options.template is not None:
+        if given:
+            raise UsageError(
+                f"{given[0]} cannot be combined with --template; the template is the whole message"
+            )
+        return compose_from_file(options.template, signers)
+    _check_complete(options, given)
+    return _compose_from_parts(options, signers)
+
+
+def compose_from_file(path: str, signers: Sequence[DKIM] = ()) -> Composition:
+    """Read a message file, and convert it to a message template.
+
+    Args:
+        path: The path of the file.
+        signers: The DKIM signatures to add to each message.
+
+    Raises:
+        UsageError: The file cannot be read, or its content is not a valid template.
+    """
+    try:
+        data = Path(path).read_bytes()
+        template = Template.from_eml(data, dkim=signers)
+        return Composition(template, _fields_in(_destinations(data)))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ImportError as error:
+        raise UsageError(str(error)) from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _signers(options: argparse.Namespace) -> list[DKIM]:
+    given = {
+        f"--dkim-{name}": getattr(options, f"dkim_{name}") for name in ("domain", "selector", "key")
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return []
+    if missing:
+        raise UsageError(f"{missing[0]} is missing; a DKIM signature needs {', '.join(given)}")
+    path = options.dkim_key
+    try:
+        return [DKIM(options.dkim_domain, options.dkim_selector, Path(path))]
+    except OSError as error:
+        raise UsageError(f"--dkim-key {path}: {error.strerror}") from None
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _check_complete(options: argparse.Namespace, given: list[str]) -> None:
+    if not given:
+        raise UsageError(
+            "no message given; use --template FILE.eml, or --from, --subject and --text or --html"
+        )
+    for name in ("--from", "--subject"):
+        if name not in given:
+            raise UsageError(f"{name} is missing; a message without --template needs it")
+    if not getattr(options, _OPTIONS["--from"]).strip():
+        raise UsageError("--from is empty")
+    if options.text is None and options.html is None:
+        raise UsageError(
+            "--text and --html are missing; a message without --template needs one of them"
+        )
+    if options.inline and options.html is None:
+        raise UsageError("--inline needs --html; only HTML can show an image")
+    if [options.text, options.html, options.to].count("-") > 1:
+        raise UsageError("only one of --text, --html and --to can read standard input (-)")
+
+
+def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) -> Composition:
+    headers = _headers(options.header or [])
+    to = DEFAULT_TO if options.address is None else options.address
+    others = [value for name, value in headers.items() if name.lower() in _DESTINATIONS]
+    text, html = _text(options.text, "--text"), _text(options.html, "--html")
+    inline = _inline(options.inline or [])
+    try:
+        template = Template.compose(
+            sender=options.sender,
+            to=to,
+            subject=options.subject,
+            text=text,
+            html=html,
+            headers=headers,
+            attachments=options.attach or [],
+            inline=inline,
+            dkim=signers,
+        )
+        fields = _fields_in(value.encode("utf-8", "replace") for value in [to, *others])
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UsageError(f"{where}{error.strerror or error}") from None
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from None
+    return Composition(template, fields)
+
+
+def _headers(fields: Iterable[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for field in fields:
+        match = _HEADER.fullmatch(field)
+        if match is None:
+            raise UsageError(f"--header {field!r} is not one line of the form 'Name: value'")
+        name, value = match.groups()
+        if name.lower() in map(str.lower, headers):
+            raise UsageError(f"--header {name} is given twice")
+        headers[name] = value
+    return headers
+
+
+def _inline(images: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for image in images:
+        name, _, path = image.partition("=")
+        if not re.fullmatch(r"[\w.@+-]+", name, re.ASCII) or not path:
+            raise UsageError(f"--inline {image!r} is not of the form NAME=FILE")
+        if name in found:
+            raise UsageError(f"--inline {name} is given twice")
+        found[name] = path
+    return found
+
+
+def _text(path: str | None, option: str) -> str | None:
+    """Read a text file, and convert its line ends to LF."""
+    if path is None:
+        return None
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{option} {path}: the text is not UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"{option} {path}: the text contains a NUL byte")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _destinations(data: bytes) -> list[bytes]:
+    message = email.message_from_bytes(data, policy=email.policy.compat32)
+    return [
+        str(value).encode("utf-8", "surrogateescape")
+        for name, value in message.raw_items()
+        if name.lower() in _DESTINATIONS
+    ]
+
+
+def _fields_in(values: Iterable[bytes]) -> frozenset[str]:
+    """Return the names of the template fields that occur in the values of address fields."""
+    found: frozenset[str] = frozenset()
+    for value in values:
+        if value.strip():
+            bare = Template.from_eml(b"From: x@example.com\nTo: " + value + b"\n\n")
+            found |= bare.required_fields
+    return found

@@ -1,0 +1,156 @@
+"""The delivery of the messages. The report covers every row, even after an error or Ctrl-C."""
+
+import contextlib
+import csv
+import queue
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from rapidsmtp._bulk.sender import Sender
+from rapidsmtp._compose.template import Template
+from rapidsmtp.cli import display
+from rapidsmtp.cli.send.recipients import RecipientsFile
+from rapidsmtp.cli.send.summary import Summary
+from rapidsmtp.cli.usage import name_options
+from rapidsmtp.errors import RelayError
+
+GRACE = 0.6
+"""The time to wait for replies to messages in flight after Ctrl-C, in seconds.
+
+Without this wait, more outcomes would be "unknown". Ctrl-C must end the command within one second.
+The rest of this second is for the report.
+"""
+
+# The key of the row's number, which is added to each row. No column can have this name, because
+# `open_recipients` refuses NUL.
+_NUMBER = "\0number"
+
+
+def deliver(
+    sender: Sender,
+    template: Template,
+    recipients: RecipientsFile,
+    tag: str | None,
+    summary: Summary,
+) -> bool:
+    """Send a message for each row, and print the summary.
+
+    Args:
+        sender: The sender. `deliver` closes it.
+        template: The message template.
+        recipients: The recipients list.
+        tag: The column that identifies a row, or None.
+        summary: The report. Its `total` limits the number of rows.
+
+    Returns:
+        Whether Ctrl-C ended the sending.
+
+    Raises:
+        RelayError: No connection to the relay was established.
+    """
+    numbered = _NumberedRows(islice(recipients.rows(), summary.total), tag)
+    with _InterruptHandler(sender) as interrupt:
+        error = _send(sender, template.merge(numbered, _NUMBER), summary)
+        if isinstance(error, RuntimeError) and not interrupt.happened:
+            raise error
+        sender.close(GRACE if interrupt.happened else None)
+    if interrupt.happened:
+        summary.stopped = "interrupted"
+    elif error is not None:
+        summary.stopped = name_options(str(error))
+    with contextlib.suppress(OSError, ValueError, csv.Error, KeyboardInterrupt):
+        summary.add_unread(islice(recipients.rows(), summary.total), numbered.count, tag)
+    stats = sender.stats()
+    if isinstance(error, RelayError) and not stats.connected and not interrupt.happened:
+        raise error
+    summary.print(connections=stats.connected, pipelining=stats.relay_limits.pipelining)
+    return interrupt.happened
+
+
+def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exception | None:
+    """Send messages, and add their outcomes to the summary.
+
+    Returns:
+        The error that ended the sending early, or None. The error is a relay error, an error in the
+        recipients list, or a RuntimeError after Ctrl-C has closed the sender.
+    """
+    with display.progress(["sending"], summary.total) as (bar,):
+        summary.start()
+        outcomes = sender.send(messages)
+        while True:
+            # Only `next` is in the `try` block. An OSError of `summary` or `bar` is not an error of
+            # the sender, and must not be returned as one.
+            try:
+                outcome = next(outcomes)
+            except StopIteration:
+                return None
+            except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
+                return error
+            row, tag = outcome.tag
+            summary.add(row, tag, outcome)
+            bar.advance()
+
+
+class _NumberedRows:
+    """The rows of a recipients list, each with its number.
+
+    Outcomes arrive in any order. The number shows to which row an outcome belongs.
+
+    Attributes:
+        count: The number of rows read so far.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], tag: str | None) -> None:
+        self.count = 0
+        self._rows = rows
+        self._tag = tag
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self._rows:
+            self.count += 1
+            row[_NUMBER] = (self.count, row[self._tag] if self._tag else None)
+            yield row
+
+
+class _InterruptHandler:
+    """A context manager. In its block, Ctrl-C closes the sender instead of raising an exception.
+
+    So every message still gets its outcome. After the first Ctrl-C, the sender waits `GRACE`
+    seconds for the replies to messages in flight. After the second Ctrl-C, the sender does not
+    wait.
+
+    Attributes:
+        happened: Whether the user pressed Ctrl-C.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self.happened = False
+        self._sender = sender
+        self._previous: Any = None
+        # A signal handler may interrupt its own thread in any call. So the queue is a
+        # `SimpleQueue`, whose method `put` is reentrant.
+        self._requests: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> "_InterruptHandler":
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        # If SIGINT was ignored at the start (nohup, a background job), it must stay ignored.
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            threading.Thread(target=self._close, name="rapidsmtp Ctrl-C", daemon=True).start()
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+        self._requests.put(None)
+
+    def _handle(self, *_: object) -> None:
+        self._requests.put(0.0 if self.happened else GRACE)
+        self.happened = True
+
+    def _close(self) -> None:
+        while (timeout := self._requests.get()) is not None:
+            threading.Thread(target=self._sender.close, args=[timeout], daemon=True).start()

@@ -1,0 +1,210 @@
+"""`rapidsmtp send --preview` and `--dry-run`: build the messages without opening a connection."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._compose.template import Template
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp.cli import display
+from rapidsmtp.cli.files import option
+from rapidsmtp.cli.send.checks import check_message, print_warnings
+from rapidsmtp.cli.send.failures import FailureList
+from rapidsmtp.cli.send.recipients import RecipientsFile
+from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
+
+_DIRECTORY = "preview"
+# Sequences of characters that some systems do not allow in a file name. Each sequence becomes "_".
+_NOT_IN_NAME = re.compile(r"[^\w.@+-]+")
+# The maximum number of characters of a tag in a file name. A longer tag is cut. 50 characters have
+# up to 200 bytes in UTF-8, and many systems allow 255 bytes in a file name.
+_TAG_LENGTH = 50
+
+
+@dataclass(slots=True)
+class _DryRunReport:
+    """The values of the report: counts of rendered messages, preview files and warnings.
+
+    Attributes:
+        total: The number of rows to render.
+        valid: The number of rows that give a valid message.
+        recipients: The number of recipients of the valid messages.
+        size: The total size of the valid messages, in bytes.
+        largest: The size of the largest valid message, in bytes.
+        files: The preview files, each as the dict that the JSON report contains.
+        warnings: Warnings about the mailing.
+    """
+
+    total: int
+    valid: int = 0
+    recipients: int = 0
+    size: int = 0
+    largest: int = 0
+    files: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, message: Message) -> None:
+        self.valid += 1
+        self.recipients += len(message.recipients)
+        self.size += len(message.data)
+        self.largest = max(self.largest, len(message.data))
+
+
+def render_without_sending(
+    options: argparse.Namespace,
+    template: Template,
+    recipients: RecipientsFile,
+    warnings: Sequence[str],
+) -> int:
+    """Build the messages, write the preview files, and print the report.
+
+    Args:
+        options: The options of `send`.
+        template: The message template.
+        recipients: The recipients list.
+        warnings: Warnings about the recipients list.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: A preview file exists already or cannot be written.
+    """
+    if options.preview is None and (options.preview_to is not None or options.overwrite):
+        name = "overwrite" if options.preview_to is None else "preview_to"
+        raise UsageError(f"{option(name)} needs --preview")
+    total = min(recipients.total, options.limit or recipients.total)
+    previewed = min(total, options.preview or 0)
+    report = _DryRunReport(total if options.dry_run else previewed)
+    paths = _preview_paths(options, recipients, previewed)
+    with FailureList(options.json, options.not_accepted) as failures:
+        items = template.merge(islice(recipients.rows(), report.total), options.tag)
+        with display.progress(["rendering"], report.total) as (bar,):
+            for row, item in enumerate(items, 1):
+                checked = _checked(item)
+                if isinstance(checked, Outcome):
+                    failures.add(row, checked.tag, checked)
+                else:
+                    _add(options, report, row, checked, paths)
+                bar.advance()
+        report.warnings += warnings
+        if options.json:
+            failures.print_json(_as_dict(options, report), "invalid_rows")
+        else:
+            print_warnings(report.warnings)
+            _print(options, report)
+            failures.print_table("invalid")
+    failures.print_write_error()
+    complete = report.valid == report.total and not failures.write_error
+    return 0 if complete else NOT_ALL_ACCEPTED
+
+
+def _add(
+    options: argparse.Namespace,
+    report: _DryRunReport,
+    row: int,
+    message: Message,
+    paths: Sequence[Path],
+) -> None:
+    if not report.valid and not options.no_warnings:
+        report.warnings += check_message(message)
+    report.add(message)
+    if row <= len(paths):
+        path = paths[row - 1]
+        _write(path, message, options.overwrite)
+        report.files.append(_file_as_dict(row, path, message))
+
+
+def _checked(item: Message | Outcome) -> Message | Outcome:
+    """Return the item, or an INVALID outcome instead of it.
+
+    A message becomes INVALID if a `Sender` would reject an address of its envelope.
+    """
+    if isinstance(item, Message):
+        try:
+            for address in (item.sender, *item.recipients):
+                smtp_path(address)
+        except ValueError as error:
+            return Outcome(item.tag, None, Status.INVALID, phase="build", reason=str(error))
+    return item
+
+
+def _preview_paths(
+    options: argparse.Namespace, recipients: RecipientsFile, count: int
+) -> list[Path]:
+    """Create the directory of the preview files, and return their paths.
+
+    Raises:
+        UsageError: The directory cannot be created, or a file exists and --overwrite is missing.
+    """
+    if not count:
+        return []
+    folder = Path(options.preview_to or _DIRECTORY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--preview-to {folder}: {error.strerror}") from None
+    paths = []
+    for number, row in enumerate(islice(recipients.rows(), count), 1):
+        tag = f"-{row[options.tag]}" if options.tag else ""
+        name = _NOT_IN_NAME.sub("_", tag)[:_TAG_LENGTH]
+        paths.append(folder / f"{number:0{len(str(count))}}{name}.eml")
+    existing = next((path for path in paths if path.exists()), None)
+    if existing is not None and not options.overwrite:
+        raise UsageError(f"{existing} exists already; use --overwrite or another --preview-to DIR")
+    return paths
+
+
+def _write(path: Path, message: Message, overwrite: bool) -> None:
+    try:
+        with path.open("wb" if overwrite else "xb") as file:
+            file.write(message.data)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def _file_as_dict(row: int, path: Path, message: Message) -> dict[str, Any]:
+    return {
+        "row": row,
+        "tag": message.tag,
+        "path": str(path),
+        "sender": message.sender,
+        "recipients": list(message.recipients),
+        "bytes": len(message.data),
+    }
+
+
+def _print(options: argparse.Namespace, report: _DryRunReport) -> None:
+    files = [
+        [each["path"], ", ".join(each["recipients"]), f"{each['bytes']}"] for each in report.files
+    ]
+    display.table("preview", ["file", "to", "bytes"], files)
+    title = "dry run" if options.dry_run else f"the first {report.total}"
+    rows = [
+        ["valid", f"{report.valid}"],
+        ["invalid", f"{report.total - report.valid}"],
+        ["recipients", f"{report.recipients}"],
+        ["bytes", f"{report.size}"],
+        ["bytes of the largest", f"{report.largest}"],
+    ]
+    display.table(f"{title}: nothing was sent", ["", ""], rows)
+
+
+def _as_dict(options: argparse.Namespace, report: _DryRunReport) -> dict[str, object]:
+    return {
+        "dry_run": options.dry_run,
+        "messages": report.total,
+        "valid": report.valid,
+        "invalid": report.total - report.valid,
+        "recipients": report.recipients,
+        "bytes": report.size,
+        "largest": report.largest,
+        "preview": report.files,
+        "warnings": report.warnings,
+    }

@@ -1,0 +1,223 @@
+"""The report of failures: messages that were not accepted, and rows that gave no message.
+
+The table groups the failures by reason. The JSON report has an entry for each message, and the CSV
+file has a line for each recipient.
+
+A recipients list may have a million rows, and all rows may fail. So only counts and a few examples
+are kept in memory, and each outcome is written to the files when it arrives.
+"""
+
+import csv
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp.cli import display
+from rapidsmtp.cli.usage import UsageError
+
+# The maximum number of reasons in the table, and the maximum number of examples for each reason.
+_MAX_REASONS = 20
+_MAX_EXAMPLES = 5
+# The maximum number of reasons that are counted separately. Further reasons are counted together.
+# Without this limit, there may be as many reasons as messages, because a relay may give each reply
+# a different text.
+_MAX_KNOWN_REASONS = 10_000
+_OTHER = ("", "other reasons")
+# The maximum total size, in bytes, of outcomes that are kept in memory for the JSON report. Above
+# this size, a temporary file holds the outcomes.
+_MAX_IN_MEMORY = 1 << 20
+_JSON_LIST = "the list of messages that were not accepted"
+_COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
+
+
+class FailureList:
+    """The outcomes other than ACCEPTED. A `with` block closes the files at its end.
+
+    Args:
+        as_json: Whether to keep the outcomes for `print_json`.
+        path: The CSV file to write the outcomes to, or None.
+
+    Attributes:
+        write_error: The error text if the CSV file or the JSON report is incomplete; otherwise "".
+
+    Raises:
+        UsageError: The CSV file cannot be written.
+    """
+
+    def __init__(self, as_json: bool, path: str | None) -> None:
+        self.write_error = ""
+        self._json_failed = self._csv_failed = False
+        self._reasons: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._path = path
+        self._files = ExitStack()
+        self._json = self._csv = None
+        if as_json:
+            self._json = self._files.enter_context(
+                tempfile.SpooledTemporaryFile(  # noqa: SIM115  (`close` closes it)
+                    _MAX_IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass"
+                )
+            )
+        if path is not None:
+            try:
+                file = Path(path).open(  # noqa: SIM115  (`close` closes it)
+                    "w", encoding="utf-8", errors="backslashreplace", newline=""
+                )
+            except OSError as error:
+                raise UsageError(f"--not-accepted {path}: {error.strerror}") from None
+            self._csv = csv.writer(self._files.enter_context(file))
+            self._csv.writerow(_COLUMNS)
+
+    def __enter__(self) -> "FailureList":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        try:
+            self._files.close()
+        except OSError as error:  # closing writes buffered data
+            self._set_write_error(f"--not-accepted {self._path}" if self._path else "", error)
+
+    @property
+    def has_csv(self) -> bool:
+        """Whether there is a CSV file."""
+        return self._csv is not None
+
+    def add(self, row: int, tag: object, outcome: Outcome) -> None:
+        """Add an outcome.
+
+        Args:
+            row: The number of the outcome's row, from 1.
+            tag: The identifier of the row. The reports show it instead of the outcome's own tag.
+            outcome: An outcome other than ACCEPTED.
+        """
+        self._count_reason(row, tag, outcome)
+        if self._json is not None and not self._json_failed:
+            try:
+                self._json.write(", " if self._json.tell() else "")
+                self._json.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
+            except OSError as error:
+                self._json_failed = True
+                self._set_write_error("", error)
+        self.write_lines(_csv_lines(row, tag, outcome))
+
+    def write_lines(self, lines: list[list[object]]) -> None:
+        """Write lines to the CSV file. Without a CSV file, do nothing."""
+        if self._csv is not None and not self._csv_failed:
+            try:
+                self._csv.writerows(lines)
+            except OSError as error:
+                self._csv_failed = True
+                self._set_write_error(f"--not-accepted {self._path}", error)
+
+    def print_table(self, title: str) -> None:
+        """Print the reasons, the most frequent first."""
+        ordered = sorted(self._reasons.items(), key=lambda item: -item[1][0])
+        rows = [
+            [": ".join(filter(None, key)), f"{count}", _examples_text(names)]
+            for key, (count, names) in ordered[:_MAX_REASONS]
+        ]
+        display.table(title, ["reason", "messages", "rows"], rows)
+        if len(ordered) > _MAX_REASONS:
+            more = len(ordered) - _MAX_REASONS
+            print(f"and {more} more reasons; use --not-accepted FILE.csv to get all of them")
+
+    def print_json(self, head: dict[str, object], name: str) -> None:
+        """Print a JSON object whose last value is the list of outcomes.
+
+        Args:
+            head: The values before the list.
+            name: The key of the list.
+        """
+        source = self._json
+        assert source is not None
+        print(display.as_json(head).removesuffix("}"), end=f', "{name}": [')
+        if self._json_failed:
+            print("]}")
+            return
+        source.seek(0)
+        for part in iter(lambda: source.read(65536), ""):
+            print(part, end="")
+        print("]}")
+
+    def print_write_error(self) -> None:
+        """Print `write_error` to stderr if a report is incomplete."""
+        if self.write_error:
+            display.notice(self.write_error)
+
+    def _count_reason(self, row: int, tag: object, outcome: Outcome) -> None:
+        key = (outcome.status.value, outcome.reason)
+        if key not in self._reasons and len(self._reasons) >= _MAX_KNOWN_REASONS:
+            key = _OTHER
+        count, names = self._reasons.get(key, (0, []))
+        if len(names) <= _MAX_EXAMPLES:
+            names.append(f"row {row}" if tag is None else str(tag))
+        self._reasons[key] = (count + 1, names)
+
+    def _set_write_error(self, file: str, error: OSError) -> None:
+        # The error is stored and not raised, so that the sending continues. If writing the CSV file
+        # fails, the JSON report is still written, and vice versa.
+        self.write_error = f"{file or _JSON_LIST} is incomplete: {error.strerror}"
+
+
+def _examples_text(names: list[str]) -> str:
+    more = ", \N{HORIZONTAL ELLIPSIS}" if len(names) > _MAX_EXAMPLES else ""
+    return ", ".join(names[:_MAX_EXAMPLES]) + more
+
+
+def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
+    """Return a CSV line for each recipient that was not accepted.
+
+    If an outcome has no such recipient, return one line with an empty cell for the recipient.
+    """
+    failed = [
+        (address, result)
+        for address, result in outcome.recipients.items()
+        if result.status is not Status.ACCEPTED
+    ]
+    if not failed:
+        status = outcome.status.name.lower()
+        return [[row, tag, "", status, None, None, outcome.phase, outcome.reason]]
+    return [
+        [
+            row,
+            tag,
+            address,
+            result.status.name.lower(),
+            result.code,
+            result.enhanced_status,
+            outcome.phase,
+            result.text or outcome.reason,
+        ]
+        for address, result in failed
+    ]
+
+
+def _outcome_as_dict(row: int, tag: object, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "row": row,
+        "tag": tag,
+        "status": outcome.status.name.lower(),
+        "phase": outcome.phase,
+        "attempts": outcome.attempts,
+        "reason": outcome.reason,
+        "recipients": {
+            address: {
+                "status": result.status.name.lower(),
+                "code": result.code,
+                "enhanced_status": result.enhanced_status,
+                "text": result.text,
+            }
+            for address, result in outcome.recipients.items()
+        },
+    }

@@ -1,0 +1,56 @@
+"""The check of the message size. A relay announces its maximum in the EHLO reply (RFC 1870)."""
+
+import contextlib
+import smtplib
+import ssl
+
+from rapidsmtp._models.message import Message
+from rapidsmtp._models.relay_url import Relay
+from rapidsmtp._models.settings import TLS
+from rapidsmtp._smtp.client import LMTP, SMTP, SMTP_SSL
+
+# The size up to which a message needs no check, in bytes. RFC 5321 section 4.5.3.1.7: every server
+# accepts messages of 64K.
+_ALWAYS_ACCEPTED = 64 * 1024
+_TIMEOUT = 10.0
+
+
+def check_size(message: Message, relay: Relay, tls: TLS) -> list[str]:
+    """Return a list, with a warning if a message is larger than the relay's SIZE.
+
+    The function connects to the relay only if the message is larger than 64 KiB. Errors of this
+    connection are ignored, because the sender later connects to the same relay and reports errors.
+
+    Args:
+        message: Any message of the mailing. All messages are built from the same template.
+        relay: The relay to connect to.
+        tls: The TLS settings for smtps://.
+    """
+    size = len(message.data)
+    if size <= _ALWAYS_ACCEPTED:
+        return []
+    limit = 0
+    with contextlib.suppress(OSError, smtplib.SMTPException, ValueError):
+        limit = _size_limit(relay, tls)
+    # RFC 1870 section 4: SIZE 0 and SIZE without a number mean that there is no limit.
+    if not 0 < limit < size:
+        return []
+    return [f"a message has {size} bytes, but relay {relay.name} accepts {limit} (SIZE)"]
+
+
+def _size_limit(relay: Relay, tls: TLS) -> int:
+    """Return the SIZE in the EHLO reply before the login. Return 0 if there is no SIZE."""
+    with _connect(relay, tls) as client:
+        client.ehlo_or_helo_if_needed()
+        return int(client.esmtp_features.get("size") or 0)
+
+
+def _connect(relay: Relay, tls: TLS) -> SMTP:
+    if relay.scheme == "lmtp":
+        return LMTP(relay.path or relay.host, relay.port, timeout=_TIMEOUT)
+    if relay.scheme != "smtps":
+        return SMTP(relay.host, relay.port, timeout=_TIMEOUT)
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, password="")
+    return SMTP_SSL(relay.host, relay.port, timeout=_TIMEOUT, context=context)

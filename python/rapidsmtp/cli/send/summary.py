@@ -1,0 +1,145 @@
+"""The report of `rapidsmtp send`: counts by status, and failures by reason."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp.cli import display
+from rapidsmtp.cli.send.failures import FailureList
+
+
+class Summary:
+    """The counts and failures of a mailing. A `with` block closes the CSV file at its end.
+
+    Args:
+        relay: The relay's name.
+        total: The number of rows of the mailing.
+        as_json: Whether the report is JSON. A JSON report contains each outcome other than
+            ACCEPTED.
+        not_accepted: The path of the CSV file for the outcomes other than ACCEPTED, or None.
+        warnings: The warnings to include in a JSON report.
+
+    Attributes:
+        total: The number of rows of the mailing.
+        counts: The number of messages with each status.
+        stopped: The reason why the sending ended early; "" if it did not end early.
+
+    Raises:
+        UsageError: The CSV file cannot be written.
+    """
+
+    def __init__(
+        self,
+        relay: str,
+        total: int,
+        as_json: bool,
+        not_accepted: str | None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.total = total
+        self.counts: Counter[Status] = Counter()
+        self.stopped = ""
+        self._relay = relay
+        self._as_json = as_json
+        self._warnings = warnings
+        self._added = 0
+        self._start = time.monotonic()
+        self._failures = FailureList(as_json, not_accepted)
+
+    def __enter__(self) -> "Summary":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._failures.close()
+
+    def start(self) -> None:
+        """Start to measure the duration of the sending."""
+        self._start = time.monotonic()
+
+    @property
+    def all_accepted(self) -> bool:
+        """Whether every message was accepted and every report was written."""
+        return self.counts[Status.ACCEPTED] == self.total and not self._failures.write_error
+
+    def add(self, row: int, tag: object, outcome: Outcome) -> None:
+        """Add an outcome.
+
+        Args:
+            row: The number of the outcome's row, from 1.
+            tag: The identifier of the row.
+            outcome: The outcome of the row's message.
+        """
+        self._added += 1
+        self.counts[outcome.status] += 1
+        if outcome.status is not Status.ACCEPTED:
+            self._failures.add(row, tag, outcome)
+
+    def add_unread(self, rows: Iterable[Mapping[str, Any]], read: int, tag: str | None) -> None:
+        """Write the rows that were not read to the CSV file, after the sending ended early.
+
+        The counts are not changed here, because `print` adds these rows to the counts.
+
+        Args:
+            rows: All rows of the mailing.
+            read: The number of rows that were read. They are the first rows.
+            tag: The column that identifies a row, or None.
+        """
+        if not self._failures.has_csv or read >= self.total:
+            return
+        status = Status.NOT_ATTEMPTED.name.lower()
+        for number, row in enumerate(rows, 1):
+            if number > read:
+                name = row.get(tag) if tag else None
+                line = [number, name, "", status, None, None, "connect", self.stopped]
+                self._failures.write_lines([line])
+
+    def print(self, **values: object) -> None:
+        """Print the report to stdout, and the reason for an early end to stderr.
+
+        Args:
+            values: Additional values of a JSON report, by key.
+        """
+        seconds = time.monotonic() - self._start
+        self.counts[Status.NOT_ATTEMPTED] += self.total - self._added
+        if self._as_json:
+            self._print_json(seconds, values)
+        else:
+            self._print_tables(seconds)
+        if self.stopped:
+            display.notice(f"stopped: {self.stopped}")
+
+    def print_write_error(self) -> None:
+        """Print the error to stderr if a report is incomplete."""
+        self._failures.print_write_error()
+
+    def _print_tables(self, seconds: float) -> None:
+        rows = [[status.value, f"{self.counts[status]}"] for status in Status]
+        rows = [row for row in rows if row[1] != "0" or row[0] == Status.ACCEPTED.value]
+        rows.append(["seconds", f"{seconds:.2f}"])
+        rows.append(["messages per second", f"{self._per_second(seconds):.0f}"])
+        display.table(f"sent to {self._relay}", ["", ""], rows)
+        self._failures.print_table("not accepted")
+
+    def _print_json(self, seconds: float, values: Mapping[str, object]) -> None:
+        head = {
+            "relay": self._relay,
+            "messages": self.total,
+            **{status.name.lower(): self.counts[status] for status in Status},
+            "seconds": round(seconds, 3),
+            "messages_per_second": round(self._per_second(seconds), 1),
+            "stopped": self.stopped or None,
+            "warnings": list(self._warnings),
+            **values,
+        }
+        self._failures.print_json(head, "not_accepted")
+
+    def _per_second(self, seconds: float) -> float:
+        return self.counts[Status.ACCEPTED] / seconds if seconds else 0.0

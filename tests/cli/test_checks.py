@@ -1,0 +1,206 @@
+"""The warnings that `rapidsmtp send` prints before it sends."""
+
+import json
+from typing import Any
+
+import pytest
+
+from commandline import CSV, EML, ONCE, Command, Relays, accept
+from rapidsmtp import Message
+from rapidsmtp.cli.send import checks
+
+FILES = ("--template", "message.eml", "--to", "list.csv")
+GOOD = (
+    b"List-Unsubscribe: <mailto:u@example.com>, <HTTPS://example.com/u?a=1>\r\n"
+    b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+)
+HTML = b"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n<p>x</p>\r\n"
+RELATED = b"MIME-Version: 1.0\r\nContent-Type: multipart/%s; boundary=b\r\n\r\n%s--b--\r\n"
+TEXT_PART = b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n"
+HTML_PART = b"--b\r\nContent-Type: text/html\r\n\r\n<p>x</p>\r\n"
+FILE_PART = TEXT_PART.replace(b"\r\n\r\n", b"\r\nContent-Disposition: attachment\r\n\r\n", 1)
+TEXT = b"\r\nx\r\n"
+
+
+def warnings_for(header: bytes, body: bytes = TEXT, author: str = "n@example.com") -> list[str]:
+    data = b"From: News <%s>\r\nTo: a@example.org\r\n" % author.encode() + header + body
+    return checks.check_message(Message("n@example.com", ["a@example.org"], data))
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (GOOD, []),
+        (b"", ["List-Unsubscribe is missing", "List-Unsubscribe-Post is missing"]),
+        (GOOD.splitlines(True)[0], ["List-Unsubscribe-Post is missing"]),
+        (GOOD.splitlines(True)[1], ["List-Unsubscribe is missing"]),
+        (GOOD.replace(b"HTTPS", b"http"), ["List-Unsubscribe has no https URI"]),
+        (
+            GOOD.replace(b"One-Click", b"Two-Click"),
+            ["List-Unsubscribe-Post must have the value List-Unsubscribe=One-Click"],
+        ),
+        (GOOD.replace(b", <HTTPS", b",\r\n <https"), []),
+    ],
+)
+def test_unsubscribe(header: bytes, expected: list[str]) -> None:
+    found = warnings_for(header)
+    assert len(found) == len(expected), found
+    for warning, start in zip(found, expected, strict=True):
+        assert warning.startswith(start) and "RFC 8058" in warning
+
+
+@pytest.mark.parametrize(
+    ("body", "warned"),
+    [
+        (TEXT, False),
+        (HTML, True),
+        (RELATED % (b"alternative", TEXT_PART + HTML_PART), False),
+        (RELATED % (b"alternative", HTML_PART), True),
+        (RELATED % (b"related", HTML_PART + FILE_PART), True),
+        (RELATED % (b"mixed", HTML_PART + FILE_PART), True),
+        (RELATED % (b"mixed", FILE_PART), False),
+    ],
+)
+def test_text_alternative(body: bytes, warned: bool) -> None:
+    found = warnings_for(GOOD, body)
+    assert found == ([w for w in found if "plain text" in w]) and bool(found) == warned
+
+
+@pytest.mark.parametrize(
+    ("author", "signed", "aligned"),
+    [
+        ("n@example.com", "example.com", True),
+        ("n@news.example.com", "example.com", True),
+        ("n@example.com", "mail.Example.COM", True),
+        ("n@a.example.com", "b.example.com", True),
+        ("n@example.com", "example.net", False),
+        ("n@example.com", "notexample.com", False),
+        ("n@one.co.uk", "two.co.uk", False),
+        ("n@news.one.co.uk", "one.co.uk", True),
+        ("n@one.de", "two.de", False),
+    ],
+)
+def test_alignment(author: str, signed: str, aligned: bool) -> None:
+    header = f"DKIM-Signature: v=1; a=rsa-sha256;\r\n d={signed} ; s=x; bh=d=y; b=z\r\n".encode()
+    found = warnings_for(GOOD + header, author=author)
+    assert found == [w for w in found if "not aligned" in w and signed.lower() in w]
+    assert bool(found) != aligned
+    # A message with one aligned signature gets no warning, even if another signature is not
+    # aligned.
+    assert warnings_for(GOOD + header + b"DKIM-Signature: d=example.com\r\n") == []
+
+
+def test_duplicate_recipients() -> None:
+    rows: list[dict[str, Any]] = [
+        {"email": f"a{number % 7}@example.com", "name": f"{number}"} for number in range(12)
+    ]
+    assert checks.check_recipients(rows[:7], ["email", "name"]) == []
+    assert checks.check_recipients(
+        [*rows[:7], {"email": " A3@Example.com", "name": "x"}], ["email"]
+    ) == ["1 row repeats a recipient of an earlier row: row 8 (a3@example.com)"]
+    assert checks.check_recipients(rows, ["email", "name"]) == [
+        "5 rows repeat a recipient of an earlier row: row 8 (a0@example.com), "
+        "row 9 (a1@example.com), row 10 (a2@example.com), …"
+    ]
+    # If the template builds a recipient from several columns, all of these columns are compared.
+    users = [{"user": "a", "domain": "x"}, {"user": "b", "domain": "x"}]
+    assert checks.check_recipients(users, ["user", "domain"]) == []
+    assert len(checks.check_recipients([*users, users[0]], ["user", "domain"])) == 1
+    assert checks.check_recipients(users, []) == []
+
+
+def test_the_check_for_duplicates_uses_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_MAX_KNOWN", 3)
+    rows = [{"email": f"{name}@example.com"} for name in "abcdead"]
+    (found,) = checks.check_recipients(rows, ["email"])
+    assert found.startswith("1 row ") and found.endswith(
+        "; compared with the first 3 recipients only"
+    )
+
+
+BARE = EML.replace("List-Unsubscribe: <https://example.com/u>\n", "")
+TWICE = CSV + "4,Anna,ANNA@example.com\n"
+
+
+@pytest.mark.parametrize("extra", [("--dry-run",), ("--preview", "1")])
+def test_warnings_without_sending(command: Command, extra: tuple[str, ...]) -> None:
+    command.write("message.eml", BARE)
+    command.write("list.csv", TWICE)
+    result = command("send", *FILES, *extra)
+    first, second = result.stderr.splitlines()
+    assert result.returncode == 0
+    assert first.startswith("rapidsmtp: warning: List-Unsubscribe is missing; ")
+    assert second.endswith("repeats a recipient of an earlier row: row 4 (anna@example.com)")
+    result = command("send", *FILES, "--json", "--overwrite", "--preview", "1")
+    assert result.stderr == "" and len(json.loads(result.stdout)["warnings"]) == 2
+    result = command("send", *FILES, "--no-warnings", "--overwrite", "--preview", "1", "--json")
+    assert json.loads(result.stdout)["warnings"] == []
+
+
+def test_only_the_limited_rows_are_checked(command: Command) -> None:
+    command.write("list.csv", TWICE)
+    assert command("send", *FILES, "--dry-run", "--limit", "3").stderr == ""
+
+
+def test_a_constant_bcc_is_not_a_duplicate(command: Command) -> None:
+    assert command("send", *FILES, "--dry-run").stderr == ""
+
+
+def test_warnings_do_not_stop_the_sending(command: Command, relays: Relays) -> None:
+    command.write("message.eml", BARE)
+    command.write("list.csv", TWICE)
+    relay = relays()
+    result = command.send(relay.url)
+    assert result.returncode == 0 and len(relay.bodies) == 4
+    assert [line[:20] for line in result.stderr.splitlines()] == ["rapidsmtp: warning: "] * 2
+    status, report, errors = command.report(relay.url)
+    assert (status, errors, len(report["warnings"])) == (0, "", 2)
+    result = command.send(relay.url, "--no-warnings")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_sample_is_the_first_valid_row(command: Command, relays: Relays) -> None:
+    command.write("message.eml", BARE)
+    command.write("list.csv", CSV.replace("anna@example.com", "anna"))
+    status, report, _ = command.report(relays().url, *ONCE)
+    assert (status, len(report["warnings"])) == (1, 1)
+
+
+def test_an_escape_in_a_list_is_not_printed(command: Command) -> None:
+    command.write("list.csv", CSV + '4,A,"an\x1b[2Ja@example.com"\n5,A,"an\x1b[2Ja@example.com"\n')
+    result = command("send", *FILES, "--dry-run")
+    assert "\x1b" not in result.stderr and "row 5 (an [2ja@example.com)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "extensions", "expected"),
+    [
+        (100_000, "SIZE 90000", True),
+        (100_000, "SIZE 900000", False),
+        (100_000, "SIZE 0", False),
+        (100_000, "SIZE", False),
+        (100_000, "", False),
+        # Every server must accept a message of this size (RFC 5321 4.5.3.1.7), so the size is not
+        # checked.
+        (1_000, "SIZE 500", False),
+    ],
+)
+def test_a_message_above_the_size_of_the_relay(
+    command: Command, relays: Relays, size: int, extensions: str, expected: bool
+) -> None:
+    relay = relays(accept, extensions)
+    command.write("message.eml", EML + "a line of 20 bytes..\n" * (size // 21))
+    result = command.send(relay.url)
+    warned = [line for line in result.stderr.splitlines() if "(SIZE)" in line]
+    assert len(warned) == expected
+    if expected:
+        assert relay.host in warned[0] and "accepts 90000 (SIZE)" in warned[0]
+        # The relay refuses the message, as the warning predicts.
+        assert result.returncode == 1 and not relay.bodies
+
+
+def test_a_relay_that_is_not_reachable_is_reported_by_the_sender(command: Command) -> None:
+    command.write("message.eml", EML + "a line of 20 bytes..\n" * 5000)
+    result = command.send("smtp://127.0.0.1:9")
+    assert result.returncode == 2 and "(SIZE)" not in result.stderr
+    assert "127.0.0.1:9" in result.stderr

@@ -1,0 +1,185 @@
+"""Relays that send unusual replies, or send replies at unusual moments, on both backends."""
+
+import base64
+import contextlib
+import dataclasses
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from rapidsmtp import Message, RelayError, Status
+from senders import CONTENT, LIMITS, message, messages, send_and_stop, sender_to, wires
+from server import HANG_UP, Raw, Reply, Server, SMTPScript
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+OK = b"250 2.0.0 ok"
+
+
+def serve(replies: dict[str, Any] | None = None, *capabilities: str) -> Server:
+    return Server(SMTPScript(capabilities or ("PIPELINING",), replies or {}))
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+def test_an_unexpected_line_is_not_the_start_of_the_next_reply(pipelining: str) -> None:
+    replies = {"data": Raw(b"354 go\r\n2"), "message": b"550 5.7.1 spam"}
+    with serve(replies) as server:
+        sender = sender_to(server, pipelining=pipelining, max_attempts=1, connections=1)
+        with sender:
+            (outcome,) = sender.send(messages(1))
+    assert outcome.status is Status.NOT_ATTEMPTED
+
+
+@pytest.mark.parametrize("code", [b"200", b"252"])
+def test_any_2yz_accepts_a_recipient(code: bytes) -> None:
+    with serve({"rcpt": code + b" perhaps", "data": b"354 go on"}) as server:
+        with sender_to(server) as sender:
+            report = sender.send_all(messages(20))
+        assert report.counts == {Status.ACCEPTED: 20}
+
+
+@pytest.mark.parametrize("replies", [{"data": b"250 ok"}, {"rcpt": b"350 what"}])
+def test_invalid_replies_cause_no_flood_of_connections(replies: dict[str, bytes]) -> None:
+    with serve(replies) as server:
+        send_and_stop(sender_to(server, connections=4), messages(100))
+        assert len(server.connections) < 25
+
+
+def test_a_late_password_is_not_used_for_the_next_request() -> None:
+    tokens: list[str] = []
+    said: list[str] = []
+
+    def password() -> str:
+        tokens.append(token := f"token{len(tokens)}")
+        if len(tokens) == 1:
+            time.sleep(2)
+        return token
+
+    def auth(line: bytes) -> bytes:
+        said.append(base64.b64decode(line.split()[2]).split(b"\0")[2].decode())
+        return b"235 ok"
+
+    with serve({"auth": auth}, "PIPELINING", "AUTH PLAIN") as server:
+        limits = dataclasses.replace(LIMITS, command=1)
+        login = {"login": "u@", "query": "?starttls=off", "allow_plaintext_auth": True}
+        with sender_to(server, password=password, timeouts=limits, **login) as sender:
+            with pytest.raises(RelayError, match="no answer in time"):
+                list(sender.send(messages(1)))
+            # The late password arrives during this time.
+            time.sleep(1.5)
+            (outcome,) = sender.send(messages(1))
+            assert outcome.status is Status.ACCEPTED
+    assert said == ["token1"]
+
+
+def test_a_connection_closed_while_idle_sets_no_limit_of_messages() -> None:
+    def accept(line: bytes) -> bytes:
+        sock = server.connections[-1].sock
+        threading.Timer(1.6, sock.shutdown, [socket.SHUT_RDWR]).start()
+        return OK
+
+    with serve({"message": accept}) as server, sender_to(server, connections=1) as sender:
+        for _ in range(2):
+            assert sender.submit(message()).result(5).status is Status.ACCEPTED
+            time.sleep(2)
+        assert sender.stats().relay_limits.messages_per_connection is None
+
+
+def test_a_rejection_during_the_body_is_read() -> None:
+    def refuse(line: bytes) -> bytes:
+        connection = server.connections[-1]
+        connection.send(b"354 go on\r\n")
+        connection.sock.recv(100_000)
+        connection.send(b"552 5.3.4 too big\r\n")
+        return HANG_UP
+
+    large = (b"x" * 70 + b"\r\n") * 60_000
+    # The order in which the reset and the reply arrive varies, so the test sends ten messages.
+    for _ in range(10):
+        with serve({"data": refuse}) as server, sender_to(server, connections=1) as sender:
+            (outcome,) = sender.send([message(content=large)])
+            assert (outcome.status, outcome.reason[:9]) == (Status.REFUSED, "552 5.3.4")
+            assert len(server.connections) == 1
+
+
+def test_a_slow_callback_does_not_delay_the_end() -> None:
+    with serve() as server:
+        sender = sender_to(server)
+        future = sender.submit(message())
+        release = threading.Event()
+        future.add_done_callback(lambda _: release.wait(60))
+        assert future.result(30).status is Status.ACCEPTED
+        start = time.monotonic()
+        sender.close(0.2)
+        assert time.monotonic() - start < 30
+        release.set()
+
+
+@pytest.mark.parametrize(
+    ("option", "capabilities"),
+    [
+        ("BODY=BINARYMIME", ("PIPELINING", "BINARYMIME", "CHUNKING", "8BITMIME")),
+        ("BODY=8BITMIME", ("PIPELINING",)),
+        ("body=8bitmime", ("PIPELINING",)),
+    ],
+)
+def test_unsupported_parameters_are_not_sent(option: str, capabilities: tuple[str, ...]) -> None:
+    with serve({}, *capabilities) as server, sender_to(server) as sender:
+        given = Message("a@example.com", ["b@example.com"], CONTENT, mail_options=[option])
+        (outcome,) = sender.send([given])
+        assert outcome.status is Status.INVALID and "does not support" in outcome.reason
+        assert b"MAIL" not in b"".join(wires(server)).upper()
+
+
+@pytest.mark.parametrize("option", [[], ["BODY=7BIT"]])
+def test_eight_bits_need_8bitmime(option: list[str]) -> None:
+    with serve() as server, sender_to(server) as sender:
+        given = Message("a@example.com", ["b@example.com"], b"\xe4\r\n", mail_options=option)
+        (outcome,) = sender.send([given])
+        assert outcome.status is Status.INVALID and "8BITMIME" in outcome.reason
+
+
+def test_the_size_of_the_caller_is_used() -> None:
+    with serve({}, "PIPELINING", "SIZE 1000") as server, sender_to(server) as sender:
+        given = Message("a@example.com", ["b@example.com"], CONTENT, mail_options=["SIZE=50"])
+        (outcome,) = sender.send([given])
+        assert outcome.status is Status.ACCEPTED
+        assert b"".join(wires(server)).upper().count(b"SIZE=") == 1
+
+
+def test_the_reported_attempts_do_not_exceed_the_maximum() -> None:
+    with serve({"mail": b"421 4.0.0 bye"}) as server:
+        sender = sender_to(server, max_attempts=1, connections=1)
+        outcomes = []
+        with sender, contextlib.suppress(RelayError):
+            outcomes.extend(sender.send(messages(1)))
+        assert [each.attempts for each in outcomes] == [1]
+
+
+@pytest.mark.parametrize(
+    ("replies", "settings"),
+    [
+        ({"ehlo": b"550 what"}, {}),
+        (
+            {"auth": b"503 you are in"},
+            {"login": "u:secret@", "query": "?starttls=off", "allow_plaintext_auth": True},
+        ),
+    ],
+)
+def test_a_550_to_ehlo_or_a_503_to_auth_does_not_stop_the_sender(
+    replies: dict[str, Reply], settings: dict[str, Any]
+) -> None:
+    with serve(replies, "AUTH PLAIN") as server, sender_to(server, **settings) as sender:
+        (outcome,) = sender.send(messages(1))
+        assert outcome.status is Status.ACCEPTED
+
+
+def test_no_connection_is_opened_before_its_message_may_be_sent() -> None:
+    limits = dataclasses.replace(LIMITS, idle=0.2)
+    with serve() as server, sender_to(server, rate=1, connections=4, timeouts=limits) as sender:
+        assert sender.send_all(messages(3)).counts == {Status.ACCEPTED: 3}
+        # One connection for each message is expected. A busy machine may open one or two more.
+        assert len(server.connections) <= 8
