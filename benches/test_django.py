@@ -1,7 +1,8 @@
 """rapidsmtp's Django backend compared with Django's own backend, on the installed Django.
 
-`Composed` messages are converted to `email.message` objects before the measurement. All other
-messages are composed while they are sent, so the measurement includes the time for composing. In
+The benchmarks use two kinds of messages. Messages of the class `Composed`, below, are composed
+before the measurement. All other messages are composed while they are sent, so the measurement
+includes the time for composing. In
 `test_send_messages`, Django's backend uses one open connection. rapidsmtp's backend uses the
 connections of its sender.
 """

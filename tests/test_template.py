@@ -471,7 +471,9 @@ def test_from_message_names_a_header_that_email_changed(name: str, value: str) -
     message = EmailMessage()
     message["From"] = "news@example.com"
     message[name] = value
-    with pytest.raises(ValueError, match=f"header {name}: email's parser changed a merge field"):
+    with pytest.raises(
+        ValueError, match=f"header {name}: Python's package email changed a merge field"
+    ):
         Template.from_message(message)
 
 

@@ -6,8 +6,8 @@ overhead. The names of spans and metrics follow OpenTelemetry's semantic convent
 No attribute contains an address or a subject. No attribute contains the text of a reply either,
 because a reply may quote an address or a subject.
 
-    spans     `send HOST`, of kind CLIENT: one for each call of `sendmail` and `submit`, and one
-              for each call of `send` and `send_all`, with the number of messages of the call
+    spans     `send HOST`, of kind CLIENT: one for each call of `sendmail`, `submit`, `send` and
+              `send_all`. The spans of `send` and `send_all` also have the number of messages
     metrics   `messaging.client.operation.duration` (s), `messaging.client.sent.messages`,
               `rapidsmtp.sender.messages` by state, `rapidsmtp.sender.connections`
 """

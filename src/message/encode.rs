@@ -56,7 +56,7 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// Encodes lines with LF line ends. The last line must also end with LF.
+    /// Encodes `lines`. Each line, including the last one, must end with LF.
     #[must_use]
     pub fn new(lines: &str) -> Self {
         let (mut plain, mut quoted) = (Vec::new(), Vec::new());
@@ -192,7 +192,7 @@ fn seven_bit(data: &[u8], out: &mut Vec<u8>) -> bool {
     data.len() - start <= MAXIMUM_LINE
 }
 
-/// Encodes a text with LF line ends in quoted-printable (RFC 2045 section 6.7).
+/// Encodes a text in quoted-printable (RFC 2045 section 6.7). The text must have LF line ends.
 fn quoted_printable(data: &[u8], out: &mut Vec<u8>) {
     out.reserve(data.len() + data.len() / 4);
     let mut start = 0;

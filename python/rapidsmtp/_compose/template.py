@@ -287,7 +287,10 @@ def _check_survived(name: str, value: Any) -> None:
         spec = address.addr_spec
         lost = lost or ("{{" in spec and ('"' in spec or "{{" not in text))
     if lost:
-        raise ValueError(f"header {name}: email's parser changed a merge field: {text!r}")
+        raise ValueError(
+            f"header {name}: Python's package email changed a merge field, and the value is now "
+            f"{text!r}; write merge fields without spaces, such as {{{{email}}}}"
+        )
 
 
 def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:

@@ -42,7 +42,7 @@ def mentions(parts: Iterable[str | bytes], needle: bytes) -> bool:
 
 
 def fold_field(name: str, value: str, limit: int, source: str) -> bytes | None:
-    """Fold a header field that is simple enough.
+    """Render a header field that needs no folding and no encoding, as `email` would.
 
     Args:
         name: The name of the field.

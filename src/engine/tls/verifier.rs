@@ -1,5 +1,6 @@
-//! Verification of server certificates. [`TrustVerifier`] accepts the certificates of a trusted CA
-//! and the trusted certificates themselves. [`NoVerifier`] accepts any certificate.
+//! Verification of server certificates. [`TrustVerifier`] accepts a server certificate that a
+//! trusted CA issued. It also accepts a server certificate that is itself among the trusted
+//! certificates. [`NoVerifier`] accepts any certificate.
 //!
 //! webpki requires a chain that ends at a CA, and rejects a server that uses a CA certificate. A
 //! relay in a private network often has one self-signed certificate, which `openssl req -x509`
