@@ -29,8 +29,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV RAPIDSMTP_CORE
 
-# Run cargo and rustc to test whether they work. They may be on PATH as shims of rustup, although no
-# toolchain is installed.
+# Run cargo and rustc to find out whether they work. A search on PATH is not enough, because it also
+# finds the shims of rustup when no toolchain is installed.
 ifndef BACKENDS
 BACKENDS := $(shell cargo --version >/dev/null 2>&1 && rustc --version >/dev/null 2>&1 \
 	&& echo both || echo python)
@@ -60,7 +60,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 
 PURE_WHEEL := dist/rapidsmtp-$(VERSION)-py3-none-any.whl
 
 # All files and folders of a tree. The removal of a file changes only the modification time of its
-# folder. So the folders are sources too, and make rebuilds the wheels after a removal.
+# folder. So this list includes the folders, and make rebuilds the wheels after a removal.
 tree = $(shell find $(1) -name __pycache__ -prune -o ! -name '*.so' ! -name '*.pyd' -print)
 MANIFESTS := pyproject.toml README.md LICENSE
 PYTHON_SOURCES := $(MANIFESTS) $(call tree,python)
@@ -90,7 +90,7 @@ wheels: $(WHEELS)
 	touch $@
 
 # The name of the compiled wheel contains the platform and is not known before the build. So the
-# target of this rule is a stamp file.
+# target of this rule is a stamp file with a fixed name.
 dist/.native: .venvs/build/.ready $(RUST_SOURCES) $(PYTHON_SOURCES) \
 		$(if $(wildcard dist/rapidsmtp-$(VERSION)-cp311-abi3-*.whl),,FORCE)
 	mkdir -p dist
@@ -157,9 +157,9 @@ ifeq ($(BACKENDS),both)
 	cargo test --locked --quiet
 endif
 
-# libFuzzer needs LLVM's coverage pass. SANCOV enables this pass by its name, which is possible with
-# the stable compiler. With --target, cargo does not pass the flags to the compilation of build
-# scripts. FUZZ_TARGETS='reply address' selects targets.
+# libFuzzer needs LLVM's coverage pass. SANCOV enables this pass by its name. This works with the
+# stable compiler too. The option --target is needed so that cargo does not compile build scripts
+# with these flags. FUZZ_TARGETS='reply address' selects targets.
 SECONDS ?= 10
 SANCOV := -Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing \
 	$(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)

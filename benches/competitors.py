@@ -2,7 +2,7 @@
 
 Each function `by_…` takes a port, a message and a number of messages, and returns the time per
 message. The measurement starts after the connections are open, and ends when all messages are
-accepted. In `by_smtp_source` it also includes the opening of the connections.
+accepted. Only in `by_smtp_source`, the measurement also includes the opening of the connections.
 """
 
 import asyncio
@@ -45,7 +45,8 @@ def by_sender(port: int, data: bytes, count: int, **settings: Any) -> Spent:
     """Send with rapidsmtp's `Sender`, over connections that are open before the measurement."""
     messages = [Message(SENDER, [RECIPIENT], data) for _ in range(count)]
     with Sender(f"smtp://127.0.0.1:{port}?starttls=off", **settings) as sender:
-        # The `Sender` opens its connections for these messages, before the measurement.
+        # These messages are not measured. They make the `Sender` open its connections before the
+        # measurement.
         sender.send_all(messages[: 4 * settings.get("connections", 4)])
 
         def work() -> None:
@@ -155,7 +156,10 @@ def smtp_source() -> str | None:
 
 
 def by_smtp_source(port: int, data: bytes, count: int, connections: int = 2) -> Spent:
-    """Send with smtp-source, which is written in C. Its messages are as long as `data`."""
+    """Send with smtp-source, which is written in C.
+
+    smtp-source generates its own messages. They are as long as `data`.
+    """
     program = smtp_source()
     assert program is not None
     command = [program, "-d", "-s", str(connections), "-m", str(count), "-l", str(len(data))]

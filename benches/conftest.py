@@ -41,10 +41,10 @@ class Comparison:
         """Run the competitor and rapidsmtp in turns, and record the ratio of their times.
 
         Args:
-            competitor: Does the work once, with smtplib or another competitor.
-            rapidsmtp: Does the same work once, with rapidsmtp.
+            competitor: A function that does the work once, with smtplib or another competitor.
+            rapidsmtp: A function that does the same work once, with rapidsmtp.
             calls: The number of calls of each competitor in one round.
-            make: Creates the argument of each call, before the measurement.
+            make: A function that creates the argument of each call, before the measurement.
         """
         wall: list[float] = []
         cpu: list[float] = []

@@ -38,7 +38,7 @@ def write_summary(benchmarks: list[Any], write: Callable[[str], None]) -> None:
 
     Args:
         benchmarks: The benchmarks of pytest-benchmark's session.
-        write: Writes one line to the terminal.
+        write: The function that writes one line to the terminal.
     """
     for lines, key in ((_calls, "ratio"), (_bulk, "competitors"), (_facts, "facts")):
         rows = [each for each in benchmarks if key in each.extra_info]

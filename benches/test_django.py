@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Composed(EmailMessage):
-    """A message that is composed only once, although several rounds send it."""
+    """A message that several rounds send, and that is composed only once."""
 
     def message(self, **keywords):
         if not hasattr(self, "_composed"):
@@ -93,8 +93,8 @@ def test_send_messages(compare, benchmark, backend, sink, kind):
 def test_django_connects_for_each_message(compare, benchmark, backend, kind, tls, calls):
     """Send each message in a call of its own, so that Django's backend connects for each message.
 
-    Each connection uses TLS and AUTH. rapidsmtp's backend keeps its connections between calls. It
-    sends all messages in one call, or each message in a call of its own.
+    Each connection uses TLS and AUTH. rapidsmtp's backend keeps its connections between calls. Each
+    backend sends all messages in one call, or each message in a separate call.
     """
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()

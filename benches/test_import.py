@@ -1,8 +1,9 @@
 """The CPU time of `import rapidsmtp`, compared with `import smtplib`.
 
 Each import runs in its own process. The CPU time of an interpreter that imports neither module is
-subtracted. The three programs run in turns, because the speed of the machine varies. Python has
-cached the bytecode of the modules, as after an installation.
+subtracted, so the result contains only the import. The three programs run in turns, because the
+speed of the machine varies. Python has cached the bytecode of the modules, as after an
+installation.
 """
 
 import os

@@ -20,7 +20,10 @@ def by_expressions(message):
 
 
 def by_replace(message):
-    """Stuff a message by the shortest code that is correct if all its line ends are CRLF."""
+    """Stuff a message by the shortest Python code.
+
+    This code is correct only if all line ends of the message are CRLF.
+    """
     message = message.replace(b"\n.", b"\n..")
     return (b"." + message if message[:1] == b"." else message) + b".\r\n"
 

@@ -142,5 +142,6 @@ def test_million_rows(benchmark, sink):
     )
     facts = json.loads(ran.stdout)
     benchmark.extra_info["facts"] = {name: round(value, 1) for name, value in facts.items()}
-    # The memory must not grow with the number of messages. The allocator may reserve up to 8 MiB.
+    # The memory must not grow with the number of messages. The limit is 8 MiB instead of zero,
+    # because the allocator may reserve more memory than is in use.
     assert facts["mib_maximum"] - facts["mib_after_10_000"] <= 8

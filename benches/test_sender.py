@@ -2,8 +2,8 @@
 
 The competitors run in turns, and the report compares the medians of all rounds. Connections are
 open before the measurement, except in the benchmarks of a cold start. The benchmarks with the
-fixture `port` run twice: client and sink share one CPU, and then they use all CPUs. Real servers
-and their clients use all CPUs. The other benchmarks use one CPU.
+fixture `port` run twice: first the client and the sink share one CPU, and then they use all CPUs.
+Real servers and their clients use all CPUs. The other benchmarks use one CPU.
 """
 
 import json
@@ -203,7 +203,8 @@ def test_million_small_messages(benchmark, sink):
     facts = json.loads(ran.stdout)
     benchmark.extra_info["facts"] = {name: round(value, 1) for name, value in facts.items()}
     assert facts["mib_maximum"] - facts["mib_before"] <= 60
-    # The memory must not grow with the number of messages. The allocator may reserve up to 8 MiB.
+    # The memory must not grow with the number of messages. The limit of 8 MiB is a tolerance for
+    # memory that the allocator reserves.
     assert facts["mib_maximum"] - facts["mib_after_10_000"] <= 8
 
 

@@ -77,7 +77,10 @@ def on_post_page(output: str, **_: Any) -> str:
 
 
 def _public(path: str) -> str:
-    """Return the public path of an object. If it has none, return its name without a module."""
+    """Return the public path of an object.
+
+    If the object has no public path, return its name without a module.
+    """
     for known, public in _PUBLIC.items():
         if path == known or path.startswith(f"{known}."):
             return public + path[len(known) :]

@@ -1,8 +1,9 @@
 """The pytest plugin with the fixture `smtp_sink`.
 
 pytest loads this module at the start of each run, whether a test uses the fixture or not. So the
-module is outside the package. Inside the package, its import would also import the package. This
-import would slow down every run, and a compiled backend that fails to load would stop every run.
+module is outside the package. If the module were in the package, pytest would import the whole
+package at the start of each run. This import would slow down every run, and a compiled backend that
+fails to load would stop every run.
 """
 
 from collections.abc import Iterator
@@ -36,8 +37,8 @@ def smtp_sink(request: pytest.FixtureRequest) -> "Iterator[Sink]":
     from rapidsmtp.testing import Sink
 
     if _backend.native("Sink") is None:
-        # Let the test fail instead of skipping it, because a skipped test would look like a passed
-        # test.
+        # The test fails and is not skipped, because users could mistake a skipped test for a passed
+        # one.
         pytest.fail(
             "smtp_sink needs the compiled backend of rapidsmtp; only the pure-Python one is "
             "installed",

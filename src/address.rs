@@ -2,8 +2,9 @@
 //!
 //! Python's `smtplib.quoteaddr` converts any address to a path in 10 to 13 microseconds. Nearly all
 //! addresses are plain: their path is the address in angle brackets. `plain_path` converts plain
-//! addresses faster. An unquoted `>` inside a path would end the path, so `check_path` refuses
-//! unquoted angle brackets.
+//! addresses faster. An unquoted `>` inside a path would end the path, and the text after it could
+//! add a parameter to the command. So `check_path` refuses paths with unquoted angle brackets
+//! inside.
 
 use crate::error::Error;
 
@@ -68,8 +69,8 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// Whether the text is one or more words, separated by single dots. All bytes of a word must belong
-/// to `class`.
+/// Whether the text consists of words that are separated by single dots. A word is one or more
+/// bytes of `class`.
 fn is_dotted(text: &[u8], class: u8) -> bool {
     let mut in_word = false;
     for &byte in text {
@@ -92,17 +93,18 @@ fn has_bare_bracket(inside: &[u8]) -> bool {
         match byte {
             // RFC 5321 4.1.2: a quoted pair is a backslash and the quoted character. Skipping one
             // byte after the backslash is enough. If the quoted character has further bytes in
-            // UTF-8, these bytes are above 127, and only the last arm matches them.
+            // UTF-8, these bytes are above 127, so the last arm of the `match` ignores them.
             b'\\' if quoted => drop(bytes.next()),
             b'"' => quoted = !quoted,
-            // Servers disagree about a backslash outside a quoted string: Postfix treats a quote
-            // after such a backslash as an ordinary character. So a path with an inner bracket and
-            // such a backslash is refused.
+            // Servers disagree on a quote after a backslash outside a quoted string. For Postfix,
+            // this quote is an ordinary character and begins no quoted string. So a path that
+            // contains both an inner bracket and a backslash outside quotes is refused.
             b'<' | b'>' | b'\\' if !quoted => return true,
             _ => {}
         }
     }
-    // An unterminated quoted string does not quote, so the bracket in it counts as unquoted.
+    // If the closing quote is missing, the text after the opening quote is not a quoted string. So
+    // a bracket in this text counts as unquoted.
     quoted
 }
 

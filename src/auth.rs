@@ -5,13 +5,14 @@
 //! nonce, so the module uses no clock and no randomness. The same arguments give the same responses
 //! in both backends, and the tests can use the examples of the RFCs.
 //!
-//! [`MECHANISMS`] is the only table of mechanisms. A new mechanism needs a struct that implements
-//! [`Mechanism`] and a row in this table. The pure-Python backend needs a class and a row in
-//! `_pure/auth.py`.
+//! [`MECHANISMS`] is the only table of mechanisms in Rust. A new mechanism needs a struct that
+//! implements [`Mechanism`] and a row in this table. In the pure-Python backend, the mechanism
+//! needs a class and a row in `_pure/auth.py`.
 //!
 //! An argument that breaks a mechanism's grammar causes the error `Misuse`, before any byte is
 //! sent. A challenge that breaks the grammar causes the error `Peer` and ends the exchange. No
-//! error text quotes a user, password or token. No type that holds one of them implements `Debug`.
+//! error text quotes a user, password or token. No type that holds a user, password or token
+//! implements `Debug`, because the debug output would contain these values.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
@@ -24,7 +25,7 @@ mod scram;
 pub use scram::Scram;
 
 /// The maximum length of a challenge, in bytes. A longer challenge ends the exchange with an error.
-/// RFC 4954 section 4 limits a line to 12288 octets.
+/// RFC 4954 section 4 limits a line to 12288 octets, so no valid challenge is longer.
 pub const MAX_CHALLENGE: usize = 12 * 1024;
 
 /// The secret of a login, and other values that some mechanisms put into their responses.
@@ -123,7 +124,7 @@ pub trait Mechanism: Send {
         1
     }
 
-    /// Whether the mechanism begins with a challenge from the server. If so, the mechanism has no
+    /// Whether the exchange begins with a challenge from the server. If so, the mechanism has no
     /// initial response.
     fn server_first(&self) -> bool {
         false
@@ -136,7 +137,8 @@ pub trait Mechanism: Send {
     fn response(&mut self, index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error>;
 }
 
-/// One run of a mechanism. `respond` is called once for the start and once for each challenge.
+/// One run of a mechanism. The caller calls `respond` once for the initial response and once for
+/// each challenge.
 pub struct Exchange {
     mechanism: Box<dyn Mechanism>,
     started: bool,
@@ -160,8 +162,8 @@ impl Exchange {
         self.mechanism.name()
     }
 
-    /// Whether the client has completed all its checks. A reply 235 that arrives earlier does not
-    /// count as a success.
+    /// Whether the client has completed all its checks. Before that, the caller must not treat a
+    /// reply 235 as a successful login.
     pub fn complete(&self) -> bool {
         !self.failed && self.responses >= self.mechanism.required_responses()
     }
@@ -234,7 +236,7 @@ impl Mechanism for Plain {
 }
 
 /// LOGIN (draft-murchison-sasl-login): the user, then the password. The challenges are only prompts
-/// for these two, so their texts are ignored.
+/// for the user and the password, so their texts are ignored.
 pub struct Login {
     user: String,
     password: String,
@@ -522,8 +524,8 @@ fn refuse_nul(what: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses control characters. An argument with a 0x01 would end its field and could inject another
-/// field.
+/// Refuses control characters. A 0x01 in an argument would end the field of this argument, and the
+/// characters after it could add another field.
 fn refuse_control(what: &str, text: &str) -> Result<(), Error> {
     refuse_nul(what, text)?;
     if text.contains(|c: char| c.is_ascii_control()) {

@@ -35,8 +35,8 @@ pub fn exceeds_size(parameter: &str, size: u64) -> bool {
     if parameter.len() > MAX_SIZE_DIGITS || !parameter.bytes().all(|byte| byte.is_ascii_digit()) {
         return false;
     }
-    // A number of 20 digits may exceed 64 bits. In that case `parse` fails and the result is false,
-    // because no message is larger than such a limit.
+    // A number of 20 digits may exceed 64 bits, so that `parse` fails. In that case the result is
+    // false, because no message is larger than such a limit.
     parameter
         .parse::<u64>()
         .is_ok_and(|limit| 0 < limit && limit < size)

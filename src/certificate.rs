@@ -39,8 +39,8 @@ const SIGNATURES: [(Identifier, Hash); 14] = [
 
 const RSASSA_PSS: Identifier = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
 
-/// The hashes that the parameters of RSASSA-PSS can name. The default is SHA-1, which SHA-256
-/// replaces (RFC 5929 section 4.1).
+/// The hash functions that the parameters of RSASSA-PSS can name, and the hash to use for each of
+/// them. SHA-256 replaces SHA-1, which is the default (RFC 5929 section 4.1).
 const HASHES: [(Identifier, Hash); 5] = [
     (b"\x2b\x0e\x03\x02\x1a", Hash::Sha256),
     (b"\x60\x86\x48\x01\x65\x03\x04\x02\x04", Hash::Sha224),
@@ -106,8 +106,8 @@ fn elements(mut der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     while let [tag, first, rest @ ..] = der {
         let count = usize::from(first.saturating_sub(0x80));
         let (size, rest) = if *first > 0x80 {
-            // X.690 8.1.3.5: this is the long form. The low seven bits of `first` are the number of
-            // bytes in the length, and the length follows.
+            // X.690 8.1.3.5: the length has the long form. The low seven bits of `first` are the
+            // number of bytes in the length, and these bytes follow.
             let (bytes, rest) = rest.split_at_checked(count)?;
             let size = bytes.iter().try_fold(0_usize, |size, byte| {
                 size.checked_mul(256)?.checked_add(usize::from(*byte))

@@ -16,7 +16,7 @@ pub struct Style {
     pub lower_case: bool,
 }
 
-/// Checks a command line, given without its line end, for control characters.
+/// Checks a command line for control characters. `text` does not include the line end.
 ///
 /// # Errors
 ///

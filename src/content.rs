@@ -1,17 +1,17 @@
-//! The content of a message. The session does not copy a large content. The content is written from
+//! The content of a message. The session does not copy a large content, but writes it directly from
 //! the memory that holds it.
 //!
 //! A scan finds the line ends to repair and the dots to stuff. A caller's content is scanned when
 //! its transaction starts, or shortly before. A rendered content is scanned on the thread that
-//! renders it. The messages of a template may share parts. For example, the memory holds an
-//! attachment only once, and the attachment is written from there for every recipient.
+//! renders it. The messages of a template may share parts. For example, an attachment is in memory
+//! only once, and the session of each message writes the attachment from this memory.
 
 use std::sync::Arc;
 
 use crate::stuffing::{Scan, terminator};
 
-/// Reference-counted bytes. They are not copied out of the object that holds them, for example a
-/// Python `bytes`.
+/// Reference-counted bytes. The bytes stay in the object that holds them, for example in a Python
+/// `bytes`, and are not copied.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The content of a message: header and body.
@@ -23,8 +23,8 @@ pub enum Content {
     Ready(Arc<[CleanBytes]>),
 }
 
-/// Bytes that need no repair of line ends and no dot-stuffing, even if they directly follow other
-/// `CleanBytes`.
+/// Bytes that need no repair of line ends and no dot-stuffing. This is also true if they directly
+/// follow other `CleanBytes`.
 #[derive(Clone)]
 pub struct CleanBytes {
     bytes: SharedBytes,

@@ -103,8 +103,8 @@ impl Phase {
 /// 3207 section 4). With these codes, the relay refuses every message.
 const RELAY_CODES: [i64; 4] = [530, 534, 535, 538];
 
-/// The enhanced status codes that ask for a lower rate. They stand for storage, system and
-/// congestion limits, for too many recipients, and for the rate limits of two providers.
+/// The enhanced status codes that ask for a lower rate. These codes report storage, system and
+/// congestion limits, too many recipients, and the rate limits of two providers.
 const SLOWER_STATUS: [&str; 6] = ["4.3.1", "4.3.2", "4.4.5", "4.5.3", "4.7.28", "4.7.650"];
 
 /// Texts for a connection that has carried its maximum number of messages. Amazon SES, Exim and

@@ -23,8 +23,9 @@ pub struct RecipientOutcome {
     pub reply: Option<Arc<Reply>>,
     /// The reason for an outcome without a reply; otherwise empty.
     pub reason: Cow<'static, str>,
-    /// Whether the server certainly did not execute the transaction. If so, the message may be sent
-    /// again. The other fields are the outcome to report if no further attempt follows.
+    /// Whether the server certainly did not execute the transaction. If true, the engine may send
+    /// the message to this recipient again, and the other fields are the outcome to report if no
+    /// further attempt follows.
     pub not_executed: bool,
 }
 
@@ -208,7 +209,7 @@ impl MessageOutcome {
     #[must_use]
     pub fn status(&self) -> Status {
         status_of(self.recipients.as_slice().iter().map(|each| each.status))
-            // A message has at least one recipient.
+            // A message has at least one recipient, so this value is never used.
             .unwrap_or(Status::NotAttempted)
     }
 
@@ -313,7 +314,8 @@ pub fn message_status(recipients: &[Status]) -> Result<Status, Error> {
 fn status_of(mut statuses: impl Iterator<Item = Status>) -> Option<Status> {
     let first = statuses.next()?;
     // `Unknown` has precedence over `Partial`, because a recipient with the status `Unknown` may
-    // have received the message. Only `Unknown` warns the caller of this.
+    // have received the message. Only the status `Unknown` warns the caller of this possible
+    // delivery.
     Some(statuses.fold(first, |status, next| match (status, next) {
         (Status::Unknown, _) | (_, Status::Unknown) => Status::Unknown,
         (status, next) if status == next => status,

@@ -4,10 +4,10 @@
 //! hyphen instead of the space. A reply that breaks this grammar gets the code -1, as in smtplib.
 //! The start of the next reply is then unknown, so the reader stops.
 //!
-//! Limits on lines and replies bound the memory that a server can make the client use. After a
-//! longer line or reply, the reader stops with a [`ReplyFault`]. The limits are far above valid
-//! replies: RFC 5321 4.5.3.1.5 allows 512 octets in a line, and the largest known EHLO replies have
-//! about forty lines.
+//! Limits on lines and replies bound the memory that a server can make the client use. After a line
+//! or a reply that exceeds a limit, the reader stops with a [`ReplyFault`]. The limits are far
+//! above valid replies: RFC 5321 4.5.3.1.5 allows 512 octets in a line, and the largest known EHLO
+//! replies have about forty lines.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -94,8 +94,8 @@ pub fn parse_lines(lines: &[&[u8]]) -> Reply {
 
 /// The enhanced status code at the beginning of a reply's text, such as `5.1.1` (RFC 2034).
 ///
-/// Returns `None` if the text begins otherwise. The first digit of the status code must equal the
-/// first digit of the reply's code (RFC 2034 section 4).
+/// Returns `None` if the text does not begin with such a code. The first digit of the status code
+/// must equal the first digit of the reply's code (RFC 2034 section 4).
 #[must_use]
 pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     let class = *text.first()?;
@@ -128,7 +128,7 @@ pub struct ReplyReader {
     max_line: usize,
     /// The received beginning of an incomplete line. Its maximum length is `max_line` bytes.
     partial: Vec<u8>,
-    /// The code of the lines that were received of an incomplete reply.
+    /// The code of the lines received so far, while a reply is incomplete.
     code: Option<[u8; 3]>,
     text: Vec<u8>,
     lines: usize,
@@ -291,7 +291,8 @@ impl ReplyReader {
     }
 }
 
-/// The code of a line: any three digits. RFC 5321 4.2 requires that clients handle unknown codes.
+/// The code of a line: any three digits, because RFC 5321 4.2 requires that clients handle unknown
+/// codes.
 fn line_code(line: &[u8]) -> Option<[u8; 3]> {
     let digits = *line.first_chunk::<3>()?;
     digits.iter().all(u8::is_ascii_digit).then_some(digits)

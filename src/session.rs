@@ -6,8 +6,8 @@
 //! A driver owns the socket, and a session implements SMTP. The driver passes received bytes to
 //! `receive_data` and processes the events. Then it calls `advance`, writes the bytes of `slices`,
 //! and reports the number of written bytes with `sent`. The driver starts a message with `begin`
-//! while `capacity` is above zero. Each message that was started ends with one `Finished` event.
-//! These events have the order of the messages.
+//! while `capacity` is above zero. Each started message ends with one `Finished` event. These
+//! events arrive in the order in which the messages were started.
 //!
 //! ```text
 //!     stage          awaits             continues with
@@ -22,13 +22,14 @@
 //!     Quitting       221                Closed
 //! ```
 //!
-//! EHLO, STARTTLS and AUTH must be the last command of a group (RFC 2920 3.1). So no QUIT may
-//! follow them before their replies. If the driver asks for the end before `Ready`, the session
-//! first reads the awaited reply and then writes QUIT.
+//! EHLO, STARTTLS and AUTH must be the last command of a group (RFC 2920 3.1). So the session must
+//! not write QUIT before it has read their replies. If the driver calls `quit` before `Ready`, the
+//! session first reads the awaited reply and then writes QUIT.
 //!
 //! Replies arrive in the order of the commands (RFC 2920 3.2), so each belongs to the oldest
-//! message in flight. An unexpected 421 is a shutdown. After any other unexpected reply, later
-//! replies cannot be matched to commands, so the session ends with `Cause::Fault`.
+//! message in flight. A reply 421 may arrive although no reply is awaited. It means that the server
+//! shuts down the connection. After any other unexpected reply, later replies cannot be matched to
+//! commands, so the session ends with `Cause::Fault`.
 //!
 //! # Modes
 //!
@@ -39,12 +40,13 @@
 //!     window         several whole transactions, each RSET MAIL RCPT… BDAT n LAST body
 //! ```
 //!
-//! In stream mode the envelope of the next message is written with the terminator of the previous
-//! message or later. A terminator is written even if no next message exists. The driver may start
-//! one more message in advance, the ready message. The session writes the envelope of the ready
-//! message as soon as the oldest message is accepted. If the oldest message is refused, the driver
-//! removes the ready message (`retract`) before its envelope is written. If the server refuses all
-//! recipients or DATA, the transaction stays open, so the next group begins with RSET.
+//! In stream mode the session writes the envelope of the next message together with the terminator
+//! of the previous message, or later. It does not delay the terminator until a next message exists.
+//! In addition, the driver may start one more message in advance, the ready message. The session
+//! writes the envelope of the ready message as soon as the oldest message is accepted. If the
+//! oldest message is refused, the driver removes the ready message (`retract`) before its envelope
+//! is written. If the server refuses all recipients or DATA, the transaction stays open, so the
+//! next group begins with RSET.
 //!
 //! In window mode each transaction begins with RSET, because the result of the previous transaction
 //! is not known yet. Without this RSET, Exim delivered a body under the sender of the previous
@@ -61,7 +63,8 @@
 //!     passed on                                anything else                unknown
 //! ```
 //!
-//! A message that was not executed may be sent again.
+//! The driver may resend a message that was not executed, because the server has not delivered it
+//! to any recipient.
 
 mod capabilities;
 mod chunk;
@@ -94,16 +97,16 @@ pub use login::Credentials;
 /// ends the session.
 const MAX_CHALLENGES: usize = 5;
 
-/// The maximum number of refused transactions on a connection in window mode. After this number the
-/// session accepts no more messages. The limit is below ten, because Exim closes the connection
-/// after the tenth refusal.
+/// The maximum number of refused transactions on a connection in window mode. When this number is
+/// reached, the session accepts no more messages. This number is below ten, because Exim closes the
+/// connection after the tenth refusal.
 const MAX_REFUSED: usize = 8;
 
 /// The maximum length of a reply line, in bytes. The longest valid line holds the code 334 and a
 /// challenge in base64.
 const MAX_LINE: usize = MAX_CHALLENGE.div_ceil(3) * 4 + "334 \r\n".len();
 
-/// RFC 5321 3.8: the server closes the connection after this reply.
+/// The reply code that announces that the server closes the connection (RFC 5321 3.8).
 const SHUTDOWN: i16 = 421;
 
 /// The commands that a session writes together, before it reads their replies. A higher mode needs
@@ -114,7 +117,7 @@ pub enum Mode {
     Off,
     /// All commands of one transaction together, then its body.
     Transaction,
-    /// A body together with the next envelope.
+    /// The body of one message together with the envelope of the next message.
     Stream,
     /// Several whole transactions.
     Window,
@@ -155,8 +158,9 @@ pub struct SessionOptions {
     pub discards: bool,
     /// The maximum number of messages in flight in window mode.
     pub window: usize,
-    /// The total content size in flight, in bytes, from which on window mode starts no further
-    /// message. A message that is started below this size may exceed it.
+    /// The limit in window mode for the total content size of the messages in flight, in bytes.
+    /// While the total is below this limit, one more message of any size may start. Otherwise no
+    /// message starts.
     pub window_bytes: usize,
     /// The maximum number of messages on this connection; `None` means no limit.
     pub max_messages: Option<usize>,
@@ -164,8 +168,8 @@ pub struct SessionOptions {
     pub trace: bool,
 }
 
-/// A message with the recipients of one transaction, which may be only some of the message's
-/// recipients.
+/// A message with the recipients of one transaction. A message with many recipients may need
+/// several transactions.
 #[derive(Clone, Copy)]
 pub struct Envelope<'a> {
     /// The reverse path in angle brackets.
@@ -220,8 +224,8 @@ pub enum Event {
     Ready,
     /// The outcome of the oldest message in flight.
     Finished(MessageOutcome),
-    /// The session ended. Each message of which a byte was written has its `Finished` event before
-    /// this event.
+    /// The session ended. Every message that was written, even in part, has already had its
+    /// `Finished` event.
     Closed(Closed),
 }
 
@@ -253,9 +257,9 @@ pub struct Session {
     /// Whether a refused transaction is still open at the server, so that RSET must precede the
     /// next MAIL.
     reset_due: bool,
-    /// Whether the last message was refused. If so, MAIL and DATA of the next message are each
-    /// written as a flight of their own, so that a second refusal counts as only one error at the
-    /// server.
+    /// Whether the last message was refused. If so, the session writes MAIL and DATA of the next
+    /// message each as a separate flight. So a second refusal causes only one error. Servers may
+    /// close a connection after too many errors.
     cautious: bool,
     window: usize,
     refused: usize,
@@ -345,7 +349,7 @@ impl Session {
                 // RFC 3207 section 6: refuse bytes that arrive before the handshake. An attacker
                 // may have injected them.
                 let text = "the relay sent clear text after its reply to STARTTLS";
-                // The pending `Secure` event is removed, so that the driver does not start the
+                // Remove the pending `Secure` event, so that the driver does not start the
                 // handshake.
                 self.events.clear();
                 return self.end(Cause::Unusable(text.to_owned()), None, 0);
@@ -363,13 +367,14 @@ impl Session {
             }
         }
         if self.reader.is_within_reply() && !self.is_reply_due() {
-            // RFC 5321 4.2: each command gets exactly one reply. The received beginning of a reply
-            // belongs to no command.
+            // RFC 5321 4.2: each command gets exactly one reply. The reader holds the beginning of
+            // a reply, but no command awaits a reply.
             let text = "the relay sent an unexpected reply";
             return self.end(Cause::Fault(text.to_owned()), None, 0);
         }
-        // The next message is written at once, without a call of `advance` by the driver. Other
-        // events than an accepted message may be a reason for the driver to stop.
+        // Write the next message at once, without waiting for the driver to call `advance`. This is
+        // done only if all pending events report accepted messages, because the driver may stop
+        // after any other event.
         let accepted =
             |event: &Event| matches!(event, Event::Finished(outcome) if outcome.is_accepted());
         if self.has_unwritten() && self.events.iter().all(accepted) {
@@ -379,14 +384,14 @@ impl Session {
 
     /// Reports that the connection was lost.
     ///
-    /// `unsent` is the number of bytes passed to the network that certainly did not reach the
-    /// server.
+    /// Some bytes that the driver passed to the network certainly did not reach the server.
+    /// `unsent` is the number of these bytes.
     pub fn connection_lost(&mut self, reason: &str, unsent: u64) {
         self.end(Cause::Lost(reason.to_owned()), None, unsent);
     }
 
     /// Reports that the driver could not do what a `Secure` or `Authenticate` event requested.
-    /// `permanent` states that another attempt would also fail.
+    /// If `permanent` is true, another attempt would also fail.
     pub fn fail(&mut self, permanent: bool, reason: &str) {
         let reason = reason.to_owned();
         let cause = if permanent {
@@ -434,7 +439,8 @@ impl Session {
             Some(initial) if initial.is_empty() => format!("AUTH {mechanism} =\r\n"),
             Some(initial) => format!("AUTH {mechanism} {}\r\n", STANDARD.encode(initial)),
         };
-        // A trace never holds a secret, encoded or not.
+        // A trace must not contain a secret, encoded or not, so the trace line has `***` instead of
+        // the initial response.
         self.trace_line(|| format!("C: AUTH {mechanism} ***"));
         self.output
             .write(|out| out.extend_from_slice(line.as_bytes()));
@@ -529,22 +535,23 @@ impl Session {
         }
     }
 
-    /// The number of replies read. The driver uses this number to notice a reply, because each
-    /// reply starts a new time limit (RFC 5321 4.5.3.2).
+    /// The number of replies read. An increase shows the driver that a reply arrived. The driver
+    /// then starts a new time limit, because each reply has its own (RFC 5321 4.5.3.2).
     #[must_use]
     pub fn replies_read(&self) -> u64 {
         self.replies_read
     }
 
-    /// Writes QUIT, or remembers to write it after the awaited reply. Does nothing while a message
-    /// is in flight.
+    /// Writes QUIT. If a reply is awaited, the session writes QUIT after that reply. Does nothing
+    /// while a message is in flight.
     pub fn quit(&mut self) {
         match self.stage {
             Stage::Ready if !self.in_flight.is_empty() => {}
             Stage::Quitting | Stage::Closed => {}
             Stage::Ready | Stage::Credentials(_) => self.write_quit(),
             // RFC 5321 4.1.1.10: a client sends QUIT before it closes the connection. RFC 2920 3.1:
-            // QUIT must not follow the current command before its reply.
+            // no command may follow EHLO, STARTTLS or AUTH before the reply, so QUIT is written
+            // later.
             _ => self.quit_requested = true,
         }
     }
@@ -604,8 +611,8 @@ impl Session {
     // The end
 
     /// Ends the session because of a reply. After a 421 or a refused RSET, no message in flight was
-    /// executed. After an invalid or unexpected reply, the session does not know which of the
-    /// messages in flight were executed.
+    /// executed. After an invalid or unexpected reply, the session cannot determine which messages
+    /// in flight were executed.
     fn end_by(&mut self, reply: Reply) {
         let awaited = self
             .in_flight

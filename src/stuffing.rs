@@ -23,14 +23,14 @@
 //!
 //! (A dot after a bare CR needs no third rule: the first rule already reports the CR.) The two
 //! rules take four comparisons and four logical operations for each pair, and keep no state between
-//! pairs. So the compiler can translate the loop over all pairs, which is safe code, into vector
-//! instructions for sixteen or thirty-two pairs at a time. A block is clean if the results of all
-//! its pairs are zero. The same loop reports bytes above 127 in a separate bit of the results.
+//! pairs. So the compiler can use vector instructions, which process sixteen or thirty-two pairs at
+//! a time. The loop over the pairs is safe Rust code. A block is clean if the results of all its
+//! pairs are zero. The same loop reports bytes above 127 in a separate bit of the results.
 //!
 //! A block has `BLOCK` bytes and `PAIRS` pairs. `PAIRS` is `BLOCK + 1`, because the first and the
 //! last byte of the block are also compared with their neighbours outside the block. `PAIRS` is a
-//! power of two, so that vector instructions process all pairs. Any remaining pairs would need a
-//! slower loop.
+//! power of two, so that vector instructions process all pairs. With another number, a slower loop
+//! would process the remaining pairs.
 //!
 //! In a block that is not clean, the scan searches the line ends one by one (`memchr`) and counts
 //! the insertions. It stores the number of bytes to insert, and the start of each block with an
@@ -38,9 +38,9 @@
 //! therefore needs only one allocation. It copies all bytes between two insertions at once, and
 //! does not search clean blocks again.
 //!
-//! The first and the last byte of a message have only one neighbour, so the rules above do not fit
-//! them. For the first byte, the scan assumes that a line end precedes it. In the block of the
-//! first byte and in the last block, the line ends are always searched one by one.
+//! The first and the last byte of a message have only one neighbour, so the rules above cannot be
+//! applied to them. For the first byte, the scan assumes that a line end precedes it. In the block
+//! of the first byte and in the last block, the line ends are always searched one by one.
 
 use std::borrow::Cow;
 
@@ -272,8 +272,8 @@ fn skip_clean(data: &[u8], mut start: usize, eight_bit: &mut bool) -> usize {
 /// neighbour.
 #[inline(always)]
 fn look(data: &[u8], start: usize) -> u8 {
-    // `get` fails for the last block, and if `start` is beyond the end. `checked_sub` fails for the
-    // first block.
+    // `checked_sub` returns `None` for the first block. `get` returns `None` for the last block,
+    // and if `start` is beyond the end of `data`.
     let neighbours = start
         .checked_sub(1)
         .and_then(|before| data.get(before..=before + PAIRS));
@@ -288,7 +288,7 @@ fn look(data: &[u8], start: usize) -> u8 {
 }
 
 /// A CR or LF, and the bytes that are missing next to it. A CRLF gives two `LineEnd`s, one for its
-/// CR and one for its LF. Neither lacks a byte.
+/// CR and one for its LF. No byte is missing next to either of them.
 struct LineEnd {
     place: usize,
     missing_cr: bool,

@@ -576,7 +576,8 @@ impl Transaction {
         self.end = Some(end);
         self.close = close || self.write_failed;
         self.awaiting = 0;
-        // No flight may be written after the end.
+        // No flight may be written after the end of the transaction, so an unwritten flight is
+        // dropped.
         self.next = NextFlight::Nothing;
         self.next_replies = 0;
         self.reply = if end == TransactionEnd::SenderRefused {

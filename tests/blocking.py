@@ -39,19 +39,20 @@ class _Blocking:
         try:
             return self._run(self._client.connect(*args))
         except SMTPConnectError as error:
-            # If the greeting is a refusal, smtplib returns it and leaves the connection open.
+            # smtplib's `connect` raises no exception if the greeting is a refusal. It returns the
+            # greeting and leaves the connection open.
             return error.smtp_code, error.smtp_error
 
     def login(self, user: str, password: str, initial_response_ok: bool = True) -> Any:
-        # After a 535, `aio.SMTP.login` stops, but smtplib tries the next mechanism. So this method
-        # runs the login of the drop-in.
+        # After the reply 535 (wrong credentials), `aio.SMTP.login` stops, but smtplib tries the
+        # next mechanism. So this method runs the login of the drop-in.
         steps = login.login(self._client, user, password, initial_response_ok)
         return self._run(self._client._run(steps))
 
     def close(self) -> None:
         self._run(self._client.close())
 
-    # `aio.SMTP.__aenter__` is not called, because it would connect again.
+    # The client is already connected, so `aio.SMTP.__aenter__`, which connects, is not called.
     def __enter__(self) -> Any:
         return self
 

@@ -38,7 +38,7 @@ Script = Callable[["ScriptedRelay", str], str | None]
 
 
 def accept(relay: "ScriptedRelay", line: str) -> str | None:
-    """Reply as a relay that accepts every message."""
+    """Return the reply of a relay that accepts every message."""
     verb = line[:4].upper()
     return {
         "EHLO": relay.greeting,
@@ -125,8 +125,9 @@ Relays = Callable[..., ScriptedRelay]
 class Command:
     """The command `rapidsmtp`, in a directory with a template and a recipients list.
 
-    A call runs the command in this process. This is much faster than a new process. `start` and
-    `run` start a process, for tests of signals, pipes, closed streams and the interpreter's exit.
+    Calling the object runs the command in this process, which is much faster than starting a new
+    process. `start` and `run` start a process, for tests of signals, pipes, closed streams and the
+    interpreter's exit.
 
     Attributes:
         directory: The working directory of the command.
@@ -208,7 +209,7 @@ class Command:
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     def send(self, url: str, *arguments: str, **streams: Any) -> "subprocess.CompletedProcess[str]":
-        """Run `send` in this process, with one connection and one attempt, as scripts expect."""
+        """Run `send` in this process, with the options that the relay scripts need (`ONCE`)."""
         files = ("--template", "message.eml", "--to", "list.csv")
         return self("send", "--relay", url, *files, *ONCE, *arguments, **streams)
 
@@ -268,13 +269,13 @@ def one_line(result: "subprocess.CompletedProcess[str]", expected: str) -> None:
 
 
 def is_rate(rate: float, rate_error: float, count: float, seconds: float, error: float) -> bool:
-    """Return whether a rounded rate is a count divided by rounded seconds.
+    """Return whether a rate in a report fits the count and the seconds, which may be rounded.
 
     Args:
-        rate: The rate.
+        rate: The reported rate.
         rate_error: The maximum rounding error of the rate.
         count: The count.
-        seconds: The seconds.
+        seconds: The reported seconds.
         error: The maximum rounding error of the seconds.
     """
     least = count / (seconds + error)

@@ -1,4 +1,4 @@
-"""Make the same calls to smtplib and to rapidsmtp, and compare the results."""
+"""Make the same calls to smtplib and to rapidsmtp, and compare their results."""
 
 import smtplib
 from collections.abc import Callable

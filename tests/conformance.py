@@ -1,8 +1,9 @@
 """Run CPython's tests of smtplib with another module instead of smtplib.
 
-The tests are `test.test_smtplib` of the interpreter that runs this file. CPython maintains them, so
-they are the specification of a drop-in. They run in a separate process for two reasons: the module
-is replaced before they are imported, and a blocked or crashed test must not end the whole run.
+The tests are `test.test_smtplib` of the interpreter that runs this file. These tests define the
+behaviour of smtplib, so a drop-in must pass them. They run in a separate process for two reasons:
+the module is replaced before they are imported, and a blocked or crashed test must not end the
+whole run.
 
 `test_conformance.py` calls `run`, which executes this file as a script in that process.
 """
@@ -33,13 +34,13 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class Setting:
-    """The choice of the module that replaces smtplib in a run, and of the way to replace it.
+    """The settings of a run: the module that replaces smtplib, and the way to replace it.
 
     Attributes:
         module: The name of the module. It is `smtplib` for the baseline.
         core: The backend that the module must use. It is empty for the baseline.
         install: Whether `install()` of the module is called. If false, the module itself replaces
-            smtplib.
+            smtplib in `sys.modules`.
         pipelining: Whether every EHLO reply of the test server contains PIPELINING (RFC 2920).
     """
 
@@ -154,7 +155,7 @@ def _read(log: Path, report: Report) -> bool:
 
 
 class Recorder(unittest.TestResult):
-    """A test result that writes each start and each outcome at once, so that a crash loses none."""
+    """A test result that writes each start and each outcome to the log before the test goes on."""
 
     def __init__(self, log: TextIO) -> None:
         super().__init__()
@@ -248,7 +249,7 @@ def _with_pipelining(original: Callable[[Any, str], None]) -> Callable[[Any, str
 
 
 def count_flights(tests: ModuleType) -> Callable[[], int]:
-    """Count the later reads that contain several commands, and return a function for the count."""
+    """Begin to count the reads that contain several commands; return a function for the count."""
     channel = tests.smtpd.SMTPChannel
     original = channel.recv
     flights = 0
@@ -275,7 +276,8 @@ def each_test(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 def main(setting: Setting, log: Path, done: set[str]) -> None:
     replace_smtplib(setting)
-    # The tests use the time limits of `test.support`, such as `LOOPBACK_TIMEOUT`.
+    # The tests import smtplib, so they are imported after the replacement. Their time limits are
+    # those of `test.support`, such as `LOOPBACK_TIMEOUT`.
     tests = importlib.import_module("test.test_smtplib")
     if setting.pipelining:
         add_pipelining(tests)

@@ -20,8 +20,9 @@ from rapidsmtp import _backend
 from real_servers import Exim, Postfix, RealServer, Unavailable
 
 # Tests whose result may depend on the interpreter, because they use its smtplib, email, asyncio,
-# logging or packaging, or its version of Django. `make test` runs the other tests on only one
-# interpreter. They test only rapidsmtp, and one abi3 file is the extension for all interpreters.
+# logging or packaging, or its version of Django. The other tests test only rapidsmtp, whose
+# extension is the same abi3 file on all interpreters. So `make test` runs them on only one
+# interpreter.
 DEPENDS_ON_INTERPRETER = {
     "django_backend",
     "test_aio_client.py",

@@ -1,8 +1,9 @@
-"""Reader of `tests/traces/*.smtp`; each file is one transaction, and cargo reads them too.
+"""Reader of `tests/traces/*.smtp`; each file is one transaction. The Rust tests read these files
+too.
 
 Each line is a key and a value. The first lines are the envelope and the options. The next lines are
-the client's lines (`C:`, consecutive lines are one flight), the server's reply lines (`S:`) and
-events (`E:`). The last lines are the expected end of the transaction.
+the client's lines (`C:`), the server's reply lines (`S:`) and events (`E:`). Consecutive client's
+lines are one flight. The last lines are the expected result of the transaction.
 """
 
 from dataclasses import dataclass, field

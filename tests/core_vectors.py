@@ -1,6 +1,7 @@
-"""Reader of `tests/vectors/*.json`, which cargo reads too.
+"""Reader of `tests/vectors/*.json`. The Rust tests read these files too.
 
-A string in a vector file contains the Latin-1 character of each byte.
+JSON has no type for bytes. So a vector file contains a string in which each character is the
+Latin-1 character of one byte.
 """
 
 import json
@@ -15,5 +16,5 @@ def rows(file: str, table: str) -> list[Any]:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return the bytes of a text that a vector writes as Latin-1."""
+    """Return the bytes that a string of a vector file represents."""
     return text.encode("latin-1")

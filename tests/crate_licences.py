@@ -1,8 +1,8 @@
 """Check the licences of all crates that the wheel links.
 
-The program reads the output of `cargo metadata --format-version 1` from the standard input. A crate
-passes if permissive licences alone satisfy its SPDX expression. A wheel under MIT may contain such
-a crate.
+This program reads the output of `cargo metadata --format-version 1` from the standard input. A
+crate passes if permissive licences alone satisfy its SPDX expression. A wheel under the MIT licence
+may contain a crate with a permissive licence.
 """
 
 import json
@@ -31,7 +31,7 @@ def is_permissive(expression: str) -> bool:
     """Return whether `PERMISSIVE` licences alone satisfy an SPDX expression.
 
     Args:
-        expression: The SPDX expression. In old manifests, a slash means OR.
+        expression: The SPDX expression. Old manifests contain a slash instead of OR.
     """
     parsed = get_spdx_licensing().parse(expression.replace("/", " OR "), validate=True)
     return _is_met(parsed)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 OLDEST = (3, 11)
 SECONDS_TO_ANSWER = 20
 
-# Each candidate runs this program. In a virtual environment, the program reports the interpreter
-# that created the environment.
+# Each candidate interpreter runs this program. In a virtual environment, the program reports the
+# interpreter that created the environment.
 QUESTION = """
 import importlib, json, os, sys, sysconfig
 def lacks(name):
@@ -127,7 +127,10 @@ def found() -> list[Interpreter]:
 
 
 def newest_of_each_minor(interpreters: list[Interpreter]) -> list[Interpreter]:
-    """Return the newest patch release of each minor version. A final release takes precedence."""
+    """Return the newest patch release of each minor version.
+
+    A final release takes precedence over a pre-release.
+    """
     newest: dict[tuple[int, ...], Interpreter] = {}
     for interpreter in sorted(interpreters, key=lambda each: (each.final, each.version)):
         newest[interpreter.minor] = interpreter

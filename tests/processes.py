@@ -1,8 +1,8 @@
 """Start processes in which Ctrl-C works, even if the tests themselves ignore it.
 
 A process inherits ignored signals from its parent. Shell scripts start background processes with
-SIGINT ignored, and so do some CI runners. There, a process that a test starts would ignore SIGINT
-too. So tests start Python programs with `start` and `run`.
+SIGINT ignored, and so do some CI runners. In these environments, a process that a test starts would
+ignore SIGINT too. So tests start Python programs with `start` and `run`.
 """
 
 import contextlib

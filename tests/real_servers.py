@@ -2,9 +2,9 @@
 
 Each server runs on free loopback ports, with its own configuration in a temporary folder. There is
 one port for each behaviour, such as TLS from the first byte, a time limit of two seconds, or
-refusals after DATA. The server's processes may write the log late. So a test calls `settled_log`,
-which waits until the log is complete. The servers must be started as root, because they change to
-their own users. These users need access only to the temporary folder.
+refusals after DATA. The server's processes may write a log line after the end of the connection. So
+a test calls `settled_log`, which waits until the log is complete. The servers must be started as
+root, because they change to their own users. These users need access only to the temporary folder.
 """
 
 import os
@@ -42,7 +42,7 @@ SETTLING = 10.0
 
 
 class Unavailable(Exception):
-    """The server cannot run on this machine. The exception's text is the reason."""
+    """The error for a server that cannot run on this machine. The error's text is the reason."""
 
 
 class RealServer:
@@ -50,7 +50,7 @@ class RealServer:
 
     Attributes:
         ports: The port number for each name in `PORTS`.
-        authority: The certificate of the server's authority, in PEM.
+        authority: The certificate of the authority that signed the server's certificate, in PEM.
     """
 
     name: ClassVar[str]
@@ -68,7 +68,7 @@ class RealServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
-        self.folder.chmod(0o755)  # The server's own user needs access.
+        self.folder.chmod(0o755)  # The server changes to its own user, which needs access.
         authority = trustme.CA()
         self.authority = authority.cert_pem.bytes()
         certificate = authority.issue_cert("127.0.0.1", "localhost")
@@ -328,8 +328,9 @@ class Exim(RealServer):
         found = []
         for file in (self.folder / "spool" / "input").rglob("*-H"):
             lines = file.read_text().split("\n")
-            # In this file, the line `XX` means that no recipient has the message yet. The next
-            # lines are the number of recipients and the recipients.
+            # In this file, the line `XX` means that the message is not delivered to any recipient
+            # yet. The next line is the number of recipients, and the recipients follow, one in each
+            # line.
             count = lines.index("XX") + 1
             recipients = lines[count + 1 : count + 1 + int(lines[count])]
             content = file.with_name(file.name[:-1] + "D").read_bytes().partition(b"\n")[2]

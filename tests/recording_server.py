@@ -1,6 +1,6 @@
 """An independent SMTP and LMTP server for tests: aiosmtpd on a thread.
 
-The server records the messages, and every received byte after decryption.
+The server records the messages and all received bytes. With TLS, it records the decrypted bytes.
 """
 
 import asyncio

@@ -186,14 +186,15 @@ class Server:
 
 @dataclass
 class SMTPScript:
-    """A script: an SMTP server that follows the RFCs.
+    """A script: an SMTP server that follows the RFCs, except for the replies in `replies`.
 
     Attributes:
         extensions: The lines of the EHLO reply, after the first line.
-        replies: The replies by command in lower case, and for `greeting`, `message` (the
-            terminator) and `response` (a line of an AUTH exchange). The replies of a list are sent
-            one after the other on each connection, followed by the usual reply. A function is
-            called with the line and returns the reply.
+        replies: The replies by verb in lower case. Three other keys are possible: `greeting`,
+            `message` (the reply to the terminator) and `response` (the reply to a line of an AUTH
+            exchange). A list contains the replies to the first, the second and further uses of the
+            command on each connection. After the end of the list, the server sends the usual reply.
+            A function is called with the client's line and returns the reply.
         lmtp: Whether the server uses LMTP. An LMTP server sends one reply to the message for each
             accepted recipient.
         waits_for_pause: Whether the server replies only when the client has stopped to wait for a

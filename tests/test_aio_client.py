@@ -273,7 +273,7 @@ def test_an_auth_object_may_be_a_coroutine_function(run: Run) -> None:
     with Server(SMTPScript(["AUTH PLAIN"])) as server:
         run(main(server))
         assert b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n" in server.wire()
-        # The client sends EHLO before AUTH. Without EHLO, servers reply 503.
+        # The client sends EHLO before AUTH. Servers reply 503 to an AUTH without an earlier EHLO.
         assert server.wire().startswith(b"ehlo ")
 
 
@@ -466,7 +466,7 @@ def test_the_arguments_of_connect_take_precedence_over_those_of_the_class(run: R
         await client.helo()
         await client.quit()
         assert (client.timeout, client.local_hostname) == (7.0, "b.example.com")
-        # The host name is set although no argument gives it, as in smtplib.
+        # As in smtplib, `local_hostname` is set although no argument gives a host name.
         async with aio.SMTP(*place) as other:
             assert isinstance(other.local_hostname, str)
         with pytest.raises(ValueError):
@@ -486,7 +486,8 @@ def test_the_time_limit_of_connect_applies_only_to_connecting(run: Run) -> None:
         client = aio.SMTP(server.host, server.port)
         began = time.monotonic()
         with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-            # This time is long enough to connect on a busy machine.
+            # The connection must open within this time, even on a busy machine. Only the greeting
+            # is missing.
             await client.connect(timeout=0.5)
         assert time.monotonic() - began < 30 and client.timeout == 60.0
 
@@ -646,7 +647,8 @@ def test_a_message_is_not_sent_if_the_server_closes_during_it(run: Run) -> None:
             connection.send(reply + b"\r\n")
             if reply != b"354 go":
                 connection.line()
-        # With this option, close() sends a reset, so the client cannot write the whole message.
+        # With SO_LINGER and a time of zero, close() resets the connection. So the client cannot
+        # write the whole message.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     async def main(server: Server) -> None:

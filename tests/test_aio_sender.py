@@ -79,7 +79,8 @@ def test_messages_are_sent_while_an_asynchronous_iterable_stalls(run: Run) -> No
 
         async def source() -> AsyncIterator[Message]:
             yield from_one
-            # This event is set only after the first message was sent.
+            # Yield no further message before the outcome of the first message has arrived, because
+            # only this outcome sets the event.
             await accepted.wait()
             yield from_two
 
@@ -115,9 +116,9 @@ def test_iterables_are_read_only_as_fast_as_messages_are_sent(run: Run) -> None:
 
     with Sink() as sink:
         run(main(sink.url))
-    # The sender may read as many elements ahead as five queues hold: the queue, two ready batches,
-    # one batch that waits for capacity and the batch in use. No batch has more messages than the
-    # queue.
+    # The sender may read elements ahead, up to five times the queue's size. They are in the queue,
+    # in two ready batches, in one batch that waits for capacity, and in the batch in use. No batch
+    # has more messages than the queue holds.
     assert max(ahead) <= 5 * 50
 
 
@@ -254,7 +255,8 @@ def test_close_reports_a_cancelled_submit(run: Run) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         report = await sender.close()
         stats = sender.stats()
-        # Messages that waited for capacity are reported too.
+        # The report also contains the messages that were still waiting for capacity when their
+        # tasks were cancelled.
         late = report.counts[Status.NOT_ATTEMPTED]
         assert report.total == stats.taken == report.accepted + late == 12
         assert report.accepted >= 4
@@ -312,7 +314,8 @@ def test_each_element_of_an_asynchronous_iterable_has_one_outcome(run: Run) -> N
         sender = aio.Sender(url, queue_size=4, connections=1)
         others = [asyncio.create_task(sender.submit(each)) for each in messages(9, 20_000)]
         sending = asyncio.create_task(sender.send_all(source()))
-        # After this time the queue is full, so an element waits for capacity.
+        # Wait until the queue is full. Then one element that was read from the iterable waits for
+        # capacity.
         await asyncio.sleep(0.1)
         for task in (sending, *others):
             task.cancel()
@@ -451,7 +454,7 @@ def test_after_ctrl_c_every_message_has_an_outcome() -> None:
         lines = done.stdout.split("\n")
         assert lines[1] == "interrupted True", done
         assert lines[0].startswith("True "), done
-        # The server may have accepted more messages than the sender reports as accepted, because a
-        # message whose reply was not read is UNKNOWN.
+        # The server may have accepted more messages than the sender reports as accepted. If the
+        # sender did not read the reply to a message, it reports UNKNOWN.
         assert int(lines[0].split()[1]) <= sink.counts["messages"]
     assert done.stderr == ""

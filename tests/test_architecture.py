@@ -101,8 +101,8 @@ MAY_IMPORT_THE_PACKAGE = {
     "_smtp.client": "an annotation names a class that loads on first use",
 }
 
-# Pairs of modules that name each other. The first module of a pair imports the second only for type
-# checkers.
+# Pairs of modules that name each other. This is no import cycle at run time, because the first
+# module of a pair imports the second only for type checkers.
 NAME_EACH_OTHER = {
     ("_pure.pool", "_pure.worker"): "a pool has workers, and a worker has a pool",
     ("aio.transport", "aio.connection"): "a connection runs its transactions by a transport",
@@ -155,7 +155,7 @@ PURE_MAY_ALSO_USE = {
 # engine's modules is the whole folder `src/engine/`.
 WITHOUT_COUNTERPART = {"__init__", *PURE_ENGINE}
 
-# Names that several modules or classes share, with the one meaning of each name.
+# Names that several modules or classes have. Each value states the one meaning of the name.
 SAME_MODULES = {
     "arguments": "the arguments of a subcommand",
     "command": "a subcommand",
@@ -260,7 +260,7 @@ def own_imports(module: str, *, runtime: bool = False) -> set[str]:
             found.add("_native")
             continue
         # An import names a module or an object in a module. If it names an object, remove the
-        # object's name.
+        # object's name, because only modules are compared.
         while own and own not in MODULES:
             own = own.rpartition(".")[0]
         found.add(own)
@@ -370,8 +370,8 @@ def test_the_backend_imports_only_the_pure_template_from_the_layer_above() -> No
 
 
 def test_no_modules_import_each_other_in_a_cycle() -> None:
-    # Imports of the package itself are ignored, because the import of a submodule always imports
-    # the package first.
+    # Imports of the package itself are ignored. Python always imports the package before any of its
+    # submodules.
     graph = {module: own_imports(module) - {""} for module in MODULES if module}
     for module in MODULES:
         # An `__init__` that is imported only for its submodule is not a dependency.
@@ -407,8 +407,8 @@ def test_only_one_module_distinguishes_the_backends(path: Path) -> None:
     if module_of(path) in {"_backend", *MAY_DISTINGUISH_BACKENDS}:
         return
     assert not set(decisions(path)), "let `_backend` provide what differs"
-    # Two classes exist in the compiled backend only. Modules that need one of them raise an error
-    # if that backend is missing.
+    # The classes `Signer` and `Sink` exist in the compiled backend only. Modules that need one of
+    # them raise an error if the compiled backend is missing.
     assert set(compiled_only(path)) <= {"Signer", "Sink"}
 
 
@@ -539,7 +539,7 @@ FOLDERS = ("src", "python", "tests", "docs", "benches", "fuzz/fuzz_targets")
 
 @pytest.fixture(scope="module")
 def words() -> set[str]:
-    """Return the words of all sources."""
+    """Return all words that occur in the source files."""
     files = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
     sources = (path for path in files if path.suffix in (".rs", ".py", ".pyi", ".toml"))
     return {word for path in sources for word in re.findall(r"\w+", path.read_text("utf-8"))}

@@ -149,7 +149,7 @@ def scram(
 ) -> Mechanism:
     """Return the server's side of SCRAM (RFC 5802).
 
-    `lie` is inserted before the signature's bytes.
+    If `lie` is not empty, the server's signature is wrong: `lie` precedes the correct bytes.
     """
 
     def code(key: bytes, message: bytes) -> bytes:

@@ -29,7 +29,8 @@ from server import HANG_UP, TIMEOUT, Connection, Raw, Server, SMTPScript
 SENDER = "sender@example.com"
 PLAIN = b"Subject: x\r\n\r\nbody\r\n"
 pytestmark = pytest.mark.usefixtures("backend", "face")
-# A mark for tests of error texts that differ or are missing in asyncio. They use only the drop-in.
+# A mark for tests of error texts that differ or are missing in asyncio. These tests use only the
+# drop-in.
 drop_in = pytest.mark.parametrize("face", ["drop-in"], indirect=True)
 
 
@@ -73,8 +74,8 @@ class Route:
             scenario(session)
 
         recorded = self.recorder.next_wire
-        # `next_wire` also waits for the end of the connection, so it is called even if the bytes
-        # are not compared.
+        # Call `next_wire` even if the bytes are not compared, because it also waits for the end of
+        # the connection.
         return compare(connected, recorded if wire else lambda: recorded() and b"")
 
 
@@ -174,7 +175,8 @@ def test_options_are_sent_as_by_smtplib(way: Route) -> None:
     def scenario(session: Session) -> None:
         mail_options = ["BODY=8BITMIME", "SMTPUTF8"]
         session.call("sendmail", "jörg@example.com", ["zoë@example.com"], PLAIN, mail_options)
-        # `sendmail` of smtplib does not reset `command_encoding`, but `rset` does.
+        # After a message with SMTPUTF8, smtplib keeps `command_encoding` until `rset`. So this call
+        # resets it for the next messages.
         session.call("rset")
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN, (), ["NOTIFY=NEVER"])
         session.call("sendmail", SENDER, ["one@example.com"], PLAIN, ["X-UNKNOWN=1"], ())
@@ -424,7 +426,7 @@ def test_cram_md5_equals_the_example_of_the_rfc() -> None:
             scenario(session)
 
         compare(connected, server.wire)
-        # This is the digest of the example in RFC 2195 section 2.
+        # The client sends the response of the example in RFC 2195 section 2.
         assert b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n" in server.wire()
 
 
@@ -468,7 +470,8 @@ def test_greetings_are_read_as_by_smtplib(greeting: bytes) -> None:
             greeting if isinstance(greeting, Raw) or not greeting else greeting + b"\r\n"
         )
         if greeting.startswith(b"220") and not isinstance(greeting, Raw):
-            # Read the EHLO, because unread bytes would turn the close into a reset.
+            # Read the EHLO. If unread bytes remained, closing the socket would reset the
+            # connection.
             connection.line()
 
     against(script, lambda session: session.call("noop"), wire=False)

@@ -130,7 +130,7 @@ def test_a_replaced_data_gets_the_message_as_the_caller_gave_it(server: Server) 
         refused = client.sendmail(SENDER, RECIPIENTS[0], message)
         assert refused.reply == (250, b"kept")
     with connect(server, Sub) as client:
-        # smtplib also encodes a str before it calls the replaced method.
+        # The client encodes a str before it calls the replaced method, as smtplib does.
         client.sendmail(SENDER, RECIPIENTS[0], "text\n.")
     assert given[0] is message
     assert given[1] == b"text\r\n."
@@ -214,7 +214,8 @@ def test_ehlo_is_not_sent_after_its_reply_was_assigned(
         assert client.sendmail(SENDER, RECIPIENTS[0], MESSAGE, ["BODY=8BITMIME"]) == {}
     wire = server.wire()
     assert wire[:5].lower() == b"mail "
-    assert b"BODY" not in wire  # Without EHLO no options are sent.
+    # The client has sent no EHLO, so it has no list of capabilities and sends no options.
+    assert b"BODY" not in wire
 
 
 def test_assigned_capabilities_are_used(server: Server) -> None:
@@ -326,7 +327,7 @@ def test_a_replaced_socket_module_is_used(
 ) -> None:
     bare = BareSocket(
         b"220 ready\r\n250-server\r\n250 " + capability + b"\r\n250 ok\r\n250 ok\r\n354 go on\r\n"
-        # The last reply has no line end. The end of the file ends this reply.
+        # The reply `221 bye` has no line end, so only the end of the stream ends it.
         b"250 queued\r\n221 bye"
     )
     module = mock.Mock(wraps=socket)
@@ -383,7 +384,8 @@ def test_a_replaced_host_name_lookup_is_called_each_time() -> None:
     ("name", "address", "greeting"),
     [
         ("my host.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
-        # A program may mock all functions of the socket module. Then the host's address is a mock.
+        # A program may mock all functions of the socket module. Then the host's address is a mock
+        # and not a str.
         ("host", mock.Mock(), b"ehlo [127.0.0.1]\r\n"),
     ],
 )

@@ -97,7 +97,7 @@ def test_messages_are_sent_as_by_smtplib(way: tuple[str, Sink], client_tls: ssl.
 def test_a_login_works_as_in_smtplib(mechanisms: str, password: str, initial: bool) -> None:
     def scenario(session: Session) -> None:
         session.connect("SMTP", sink.host, sink.port)
-        # Before the login, the server replies 530 (authentication required).
+        # The server refuses this message with 530, because the client has not logged in yet.
         session.call("sendmail", SENDER, "one@example.com", MESSAGE)
         session.call("login", "user", password, initial_response_ok=initial)
         session.call("sendmail", SENDER, "one@example.com", MESSAGE)
@@ -110,7 +110,11 @@ def test_a_login_works_as_in_smtplib(mechanisms: str, password: str, initial: bo
 
 @pytest.mark.parametrize(("at", "commands"), [("mail", 8), ("rcpt", 11)])
 def test_commands_are_written_alone_after_a_refusal(at: str, commands: int) -> None:
-    """Servers count errors, so commands that may be refused are written alone after a refusal."""
+    """After a refusal, the client writes MAIL, RCPT and DATA in separate flights.
+
+    A refusal within one flight would cause several errors, and servers close a connection after too
+    many errors.
+    """
     fault = Fault(at, reply="550 5.7.1 no", times=3)
     with (
         Sink(["PIPELINING"], faults=[fault], wire=True) as sink,
@@ -122,7 +126,8 @@ def test_commands_are_written_alone_after_a_refusal(at: str, commands: int) -> N
         refused = sink.wire[-1].count(b"\r\n") - 1  # without EHLO
         assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
         assert client.sendmail(SENDER, "one@example.com", MESSAGE) == {}
-    # The sink may not have recorded the last RSET yet, so one command may be missing.
+    # The sink may not have recorded the last RSET yet. In this case, `refused` is one command too
+    # low.
     assert refused in (commands, commands - 1)
 
 
@@ -147,7 +152,8 @@ def test_faults_are_reported_as_by_smtplib(
     """
 
     def scenario(session: Session) -> None:
-        # The reset activates the faults again for the second module.
+        # The session with the first module has used up the faults. The reset activates them again
+        # for the second module.
         sink.reset()
         session.connect("SMTP", sink.host, sink.port)
         if session.client is None:

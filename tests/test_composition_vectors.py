@@ -42,8 +42,8 @@ def test_a_field_is_encoded_as_in_the_vectors(vector: dict[str, str]) -> None:
     header = message.data.partition(b"\r\n\r\n")[0]
     words = header.replace(b"\r\n", b"").split()
     assert all(len(word) <= 75 for word in words if word.startswith(b"=?"))
-    # A line is folded at white space, so it may have more than 78 characters only if a word is
-    # long.
+    # A line is folded only at white space. So it may exceed 78 characters only if it contains a
+    # long word.
     folded = all(len(line) <= 78 for line in header.split(b"\r\n"))
     assert folded or max(map(len, vector["value"].split())) > 60
 

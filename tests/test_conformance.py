@@ -17,7 +17,8 @@ import conformance
 import processes
 from conformance import Report, Setting
 
-# These tests compare the whole EHLO reply. No client passes them if the server adds a capability.
+# These tests compare the whole EHLO reply. Every client fails them if the test server adds
+# PIPELINING.
 FIXED_TO_THE_SERVER = {
     "test.test_smtplib.DebuggingServerTests.testELHO",
     "test.test_smtplib.SMTPSimTests.testEHLO",
@@ -65,8 +66,8 @@ def test_tests_that_pass_with_smtplib_pass_with_rapidsmtp(
     missed = [f"{test}: {outcome}" for test, outcome in report.missed(baseline).items()]
     if missed or report.abort_reason:
         pytest.fail("\n  ".join([report.abort_reason, *missed]), pytrace=False)
-    # If the server supports PIPELINING, some reads contain several commands. Otherwise no read
-    # does.
+    # The client must use PIPELINING exactly if the server supports it. A flight is a read of the
+    # server that contains several commands.
     assert (report.flights > 0) == pipelining
 
 

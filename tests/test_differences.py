@@ -1,7 +1,7 @@
 """The intended differences from smtplib. The documentation lists them in a table.
 
-Most tests also run smtplib. Such a test fails if a later Python behaves like the drop-in. Then the
-table's row for this difference can be removed.
+Most tests also run smtplib. Such a test fails if smtplib in a later Python version behaves like the
+drop-in. Then the table's row for this difference can be removed.
 """
 
 import smtplib
@@ -121,8 +121,8 @@ def test_bare_line_ends_in_bytes_become_crlf(extensions: tuple[str, ...]) -> Non
             client.sendmail(SENDER, ONE, message)
         wire = server.wire()
     assert repaired.replace(b"\n.", b"\n..") + b".\r\n" in wire
-    # Without pipelining, `data` corrects line ends after MAIL, so SIZE in MAIL is the original
-    # size.
+    # Without pipelining, the client sends MAIL before `data` corrects the line ends. So SIZE in
+    # MAIL is the size of the message with its original line ends.
     size = len(repaired) if extensions else len(message)
     assert b" size=%d\r\n" % size in wire
 
@@ -135,7 +135,8 @@ def test_parameters_in_an_address_are_refused(extensions: tuple[str, ...], place
     sender = SMUGGLED if place == "sender" else SENDER
     recipients = {"first": [SMUGGLED, ONE], "second": [ONE, SMUGGLED]}.get(place, [ONE])
     with Server(SMTPScript(extensions)) as server:
-        # Some Python versions use only a part of this text as the address, so the text is harmless.
+        # In some Python versions, smtplib uses only a part of `SMUGGLED` as the address. The ESMTP
+        # parameter in it is then not sent, so the client need not refuse `SMUGGLED`.
         if "NOTIFY" not in smtplib.quoteaddr(SMUGGLED):
             with connect(server) as client:
                 client.sendmail(sender, recipients, MESSAGE)

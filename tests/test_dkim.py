@@ -147,8 +147,9 @@ def test_a_signature_verifies_after_the_transfer(form: str) -> None:
     with Sink() as sink, rapidsmtp.SMTP(sink.host, sink.port) as client:
         for message in (MESSAGE, MESSAGE.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n" + broken):
             fields = join(both).sign(message, int(time.time()))
-            # The signed message has its original line ends. The client corrects them while it
-            # sends, and the signature must match the corrected message.
+            # `sign` gets the message with its original line ends, some of which are wrong. The
+            # client corrects them when it sends the message, and the signature must match the
+            # corrected message.
             client.sendmail("a@example.com", ["b@example.com"], fields + message)
         received = [message.data for message in sink.messages]
     assert [verified(data) for data in received] == [[True, True]] * 2
@@ -195,7 +196,8 @@ def test_the_expiry_and_the_identity_are_signed() -> None:
     found = tags(signed)
     assert int(found["x"]) - int(found["t"]) == 7 * 86400
     assert found["i"] == "News@lists.example.com"
-    # dkimpy tolerates a clock error of ten hours, so the signature is eleven hours old.
+    # dkimpy accepts a signature up to ten hours after its expiry, because clocks may be wrong. So
+    # the expired signature is eleven hours old.
     native = signer(expires=60)._signer
     old = native.sign(MESSAGE, int(time.time()) - 11 * 3600)
     assert verified(old + MESSAGE) == [False]
@@ -266,7 +268,7 @@ def test_no_field_can_be_added(name: str) -> None:
     signed = signer().sign(MESSAGE)
     assert verified(field + signed) == [False]
     assert verified(signed.replace(b"MIME-Version", field + b"MIME-Version")) == [False]
-    # A message may have the field twice before it is signed, because the signature covers each
+    # A field that occurs twice before the signing is valid, because the signature covers each
     # occurrence.
     assert verified(signer().sign(field + MESSAGE)) == [True]
 

@@ -260,7 +260,7 @@ def ends_after_the_message(connection: Connection) -> None:
         connection.line()
         connection.send(reply + b"\r\n")
     connection.message()
-    # This final reply is truncated, so it is invalid.
+    # The connection ends within the final reply, so this reply is invalid.
     connection.send(b"250 2.0.0 que")
 
 

@@ -29,14 +29,14 @@ CLASSES = (ImportedSMTP, ImportedSSL, ImportedLMTP)
 
 
 class Subclass(ImportedSMTP):  # type: ignore[misc]
-    """A class defined before install(), with a method that does not affect pipelining."""
+    """A class defined before install(). Its additional method does not affect pipelining."""
 
     def greet(self) -> Any:
         return self.ehlo()[1]
 
 
 class ReplacingSubclass(ImportedSMTP):  # type: ignore[misc]
-    """A class defined before install(), with a replaced method that pipelining does not call."""
+    """A class defined before install(). Pipelined sending would not call its replaced method."""
 
     def rcpt(self, recip: str, options: Any = ()) -> Any:
         self.named = [*getattr(self, "named", []), recip]

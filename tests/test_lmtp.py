@@ -100,7 +100,7 @@ def test_a_connection_lost_between_the_replies_is_reported(
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, [*RECIPIENTS, "four@example.com"], MESSAGE)
         assert vars(caught.value)["accepted"] == [ONE]
-        # A reply without a complete code counts as -1, as for every command.
+        # A reply without a complete code has the code -1, as in the replies to all other commands.
         torn_reply = {THREE: (-1, b"")} if torn else {}
         assert vars(caught.value)["recipients"] == {TWO: (550, b"5.7.1 not this"), **torn_reply}
         assert vars(caught.value)["body_sent"] is True
@@ -122,8 +122,9 @@ def test_lmtp_without_an_accepted_recipient_closes_after_354() -> None:
         client = connect(lmtp)
         with pytest.raises(rapidsmtp.SMTPRecipientsRefused):
             client.sendmail(SENDER, RECIPIENTS, MESSAGE)
-        # RFC 2033 section 4.2: without an accepted recipient, the server sends no reply to a
-        # message. So the client closes the connection instead of sending a message.
+        # RFC 2033 section 4.2: without an accepted recipient, the server sends no reply to the
+        # message. So after this 354, the client closes the connection instead of sending the
+        # message.
         assert client.sock is None
         assert lmtp.wire().endswith(b"data\r\n")
 

@@ -121,7 +121,8 @@ def test_the_next_interval_starts_with_the_mail(
     output = "".join(texts(recorder))
     assert output.index("first") < output.index("second") < output.index("third")
     wait_for(lambda: not [each for each in threading.enumerate() if "logging" in each.name])
-    # This record starts a new thread, because the first thread ended when no records were left.
+    # The first thread has ended, because no records were left. So this record must start a new
+    # thread.
     log.error("fourth")
     wait_for(lambda: "fourth" in "".join(texts(recorder)))
 
@@ -679,9 +680,10 @@ def test_a_multiprocessing_child_mails_its_records(backend: str, recorder: Recor
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_celery_worker_mails_its_records(backend: str, recorder: RecordingServer) -> None:
-    """A worker process sends the mail of its records before it ends.
+    """A worker process sends a mail with its records before it ends.
 
-    Celery's worker processes send a signal and end with `os._exit` after several tasks.
+    A worker process of Celery sends a Celery signal before it ends, and it ends with `os._exit`. So
+    functions that are registered with `atexit` are not called.
     """
     done = program(
         backend,

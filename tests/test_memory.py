@@ -1,4 +1,4 @@
-"""The memory for a large attachment: less than twice the message's size, plus the message itself.
+"""Sending a large attachment needs less than twice the message's size, in addition to the message.
 
 `tracemalloc` does not count the memory of the compiled backend, so a separate process reports its
 peak memory.

@@ -1,4 +1,4 @@
-"""A template merged through a `Sender`: each row always has one outcome."""
+"""Merge a template and send its messages with a `Sender`: each row has exactly one outcome."""
 
 import contextlib
 import email
@@ -75,7 +75,7 @@ def test_each_row_is_sent_once(server: Server) -> None:
     assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
     wire = received(server)
     for number in range(300):
-        # The address occurs twice: in RCPT and in the field To.
+        # The client sends each address twice: in RCPT and in the header field To.
         assert wire.count(b"<r%d@example.com>\r\n" % number) == 2
         assert wire.count(b"this is number %d." % number) == 1
         assert wire.count(b"this is number <b>%d</b>." % number) == 1
@@ -272,7 +272,7 @@ def test_every_row_that_was_read_has_an_outcome_after_close(
     sending = sender.send(template().merge(rows(3000), tag="id"))
     outcomes = list(itertools.islice(sending, 5))
     report = sender.close(timeout)
-    # `sending` raises an error if `close` ended it before the sender had read all rows.
+    # If the sender was closed before it had read all rows, the iterator `sending` raises an error.
     with contextlib.suppress(RuntimeError):
         outcomes += sending
     tags = [outcome.tag for outcome in outcomes]
@@ -378,11 +378,12 @@ def test_many_rows_need_no_more_memory_than_few(server: Server) -> None:
                     each.received.clear()
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sent == {Status.ACCEPTED: 1800}
-    # The values are in KiB. The messages have 54 MB in total, so they cannot all be in memory.
+    # The unit of `ru_maxrss` is KiB. The messages have 54 MB in total, so the memory would grow by
+    # more than this limit if all of them stayed in memory.
     assert after - before < 48 * 1024
 
 
-# The sink and these modes need the compiled backend.
+# The sink and the pipelining modes "stream" and "window" need the compiled backend.
 @pytest.mark.rust
 @pytest.mark.parametrize("pipelining", ["stream", "window"])
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`envelope.py` gives the envelope and the bytes of smtplib's `send_message`."""
+"""`envelope.py` gives the same envelope and the same bytes as smtplib's `send_message`."""
 
 import dataclasses
 import email
@@ -97,7 +97,8 @@ def test_the_envelope_and_the_bytes_equal_those_of_smtplib(make: Any) -> None:
     assert message.items() == before
     if any(boundaries) or not message.is_multipart():
         assert ours == data
-    # Each function generates its own random boundary, so only the lengths are equal.
+    # smtplib and rapidsmtp generate different random boundaries, so only the lengths of the
+    # messages are equal.
     else:
         assert len(ours) == len(data)
 

@@ -1,7 +1,8 @@
 """Pipelining must not change the result of a message: equal replies give equal results.
 
-A scripted server has one reply for each command of a plan. Each plan runs with pipelining and
-sequentially. The results, the state of the client and the messages at the server must be equal.
+A plan lists the server's reply to each command. Each plan runs twice: with pipelining and
+sequentially. Both runs must give the same result, the same state of the client and the same
+messages at the server.
 """
 
 import io
@@ -57,9 +58,9 @@ class Plan:
 
 @dataclass
 class Server(io.RawIOBase):
-    """One object that is the client's socket, its raw file and the server.
+    """A scripted server that is also the client's socket and the raw file of this socket.
 
-    The server replies while the client writes.
+    It replies while the client writes.
     """
 
     plan: Plan
@@ -165,12 +166,13 @@ class Server(io.RawIOBase):
         if self.ended:
             return
         self.output += reply
-        # After a 421 or a line without a line end, the server sends no more replies.
+        # The server sends no more replies after the end of the stream, a 421, or a line without a
+        # line end.
         self.ended = reply == EOF or reply.startswith(b"421") or not reply.endswith(b"\n")
 
 
 def run(plan: Plan, pipelining: bool) -> tuple[object, ...]:
-    """Return the result of a plan, the state of the client and the record of the server."""
+    """Run a plan. Return its result, the state of the client and the record of the server."""
     server = Server(plan)
     client = (rapidsmtp.LMTP if plan.lmtp else rapidsmtp.SMTP)(
         pipelining=pipelining, local_hostname="client.example"
@@ -185,8 +187,8 @@ def run(plan: Plan, pipelining: bool) -> tuple[object, ...]:
         result: tuple[object, ...] = (dict(refused), refused.reply, refused.accepted)
     except rapidsmtp.SMTPException as error:
         result = (type(error), error.args, vars(error))
-    # No run sends an empty message, and only a pipelined run may send a terminator without a
-    # message.
+    # No run may send an empty message. Only a pipelined run may send a terminator without a
+    # message, and only if no RCPT got a 2yz reply.
     assert all(body for _, body in server.delivered)
     assert server.lone_terminators == 0 or (pipelining and not server.positive)
     if client.sock is not None:

@@ -49,7 +49,8 @@ def metadata(backend: str) -> dict[str, list[str]]:
         message = email.message_from_bytes(archive.read(name))
     fields = ("Name", "Version", "Requires-Python", "Provides-Extra")
     found = {field: sorted(message.get_all(field, [])) for field in fields}
-    # The build backends write requirements differently: case, quotes, and the order of bounds.
+    # The two build backends write the same requirements with different case, quotes and order of
+    # bounds, so the requirements are normalised here.
     required = (str(Requirement(value)) for value in message.get_all("Requires-Dist", []))
     return found | {"Requires-Dist": sorted(value.lower() for value in required)}
 

@@ -28,7 +28,7 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
         _audited.append((args[0], bytes(args[1])))
 
 
-# An audit hook cannot be removed, so one hook serves all tests.
+# Python cannot remove an audit hook, so this module installs one hook for all its tests.
 sys.addaudithook(_note)
 
 
@@ -75,7 +75,7 @@ def test_a_message_has_the_expected_flights(
             assert client.sendmail(SENDER, recipients(count), MESSAGE) == {}
             events = list(audited)
         server.wire()
-        # These are the flights between EHLO and QUIT.
+        # The slice omits the first flight, EHLO, and the last flight, QUIT.
         seen = server.connections[0].flights[1:-1]
     assert [verbs(flight) for flight in seen[:-1]] == flights
     assert seen[-1] == MESSAGE + b".\r\n"
@@ -201,7 +201,8 @@ def test_a_421_that_arrived_before_a_failed_write_is_reported() -> None:
         client = connect(server)
         client.ehlo()
         client.noop()
-        server.wire()  # The script has ended, so the 421 has been written.
+        # `wire` waits for the end of the script, so the script has sent the 421.
+        server.wire()
         break_writes(client, 0)
         with pytest.raises(rapidsmtp.SMTPSenderRefused) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
@@ -248,7 +249,7 @@ def test_a_body_without_a_reply_may_have_been_accepted(way: str) -> None:
 def test_command_encoding_lasts_for_one_message(way: str, mail: bytes) -> None:
     """The client resets `command_encoding` after each message.
 
-    smtplib does not reset it after an accepted message with SMTPUTF8.
+    smtplib does not reset this attribute after an accepted message with SMTPUTF8.
     """
     with Server(SMTPScript(("PIPELINING", "SMTPUTF8"), {"mail": [mail]})) as server:
         with connect(server, pipelining=way == "pipelined") as client:
@@ -302,7 +303,7 @@ def test_replies_may_be_split_at_any_byte() -> None:
 
 
 def test_a_server_that_replies_before_it_reads_does_not_block_the_client() -> None:
-    """The client and the server do not both block in a write, although the replies are long."""
+    """The client reads the long replies while it writes, so the server's writes do not block."""
     long_reply = b"\r\n".join([b"250-" + b"x" * 500] * 3 + [b"250 ok"])
     with Server(SMTPScript(PIPELINING, {"rcpt": long_reply})) as server:
         with connect(server) as client:
@@ -356,7 +357,7 @@ def slow(line: bytes) -> bytes:
 def test_options_may_be_any_iterable(way: str) -> None:
     def options() -> Iterator[Any]:
         yield iter(["BODY=8BITMIME", "SMTPUTF8"])
-        # For smtplib, this value means that RCPT has no options.
+        # As in smtplib, None instead of options means that RCPT has no options.
         yield None
 
     extensions = ("PIPELINING", "SIZE", "SMTPUTF8", "DSN")

@@ -1,11 +1,11 @@
 """Run the code blocks of the README and of docs/pages/, and check the delivered messages.
 
-Each block runs unchanged in its own process. A sink replaces its relay, `relay.example`. Port 587
-requires TLS and a password, as in the examples, and `smtp://relay.example` accepts mail without a
-login. `EXAMPLES` lists the requirements of each block and the recipients that must receive mail.
-The tests fail for a block without an entry in `EXAMPLES`, and for an entry without a block. A block
-that cannot run has a comment above it with the reason. The scripts in examples/ run too, and the
-blocks of the other pages are compiled.
+Each block runs in its own process. The test replaces only the address `relay.example` by the
+address of a sink. Port 587 requires TLS and a password, as in the examples, and
+`smtp://relay.example` accepts mail without a login. `EXAMPLES` lists the requirements of each block
+and the recipients that must receive mail. The tests fail for a block without an entry in
+`EXAMPLES`, and for an entry without a block. A block that cannot run has a comment above it with
+the reason. The scripts in examples/ run too, and the blocks of the other pages are compiled.
 """
 
 import ast
@@ -131,7 +131,10 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield the code blocks of a page, named by page and number. `text` blocks are output."""
+    """Yield the code blocks of a page, named by page and number.
+
+    Skip `text` blocks, because they contain output.
+    """
     name = page.relative_to(GUIDES if GUIDES in page.parents else ROOT).with_suffix("").as_posix()
     number = 0
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):

@@ -85,9 +85,10 @@ def test_a_message_without_an_accepted_recipient_raises_as_with_smtplib(server: 
 
 
 def test_the_hard_error_limit_is_reported_as_with_smtplib(real_server: RealServer) -> None:
-    """Both modules report the refused recipients and the 421 in the same way.
+    """smtplib and rapidsmtp report the refused recipients and the 421 in the same way.
 
-    Postfix replies 421 to one RCPT although rapidsmtp has already sent more RCPT commands.
+    At its limit of errors, Postfix replies 421 to an RCPT. At this time, rapidsmtp has already sent
+    the next RCPT commands.
     """
 
     def scenario(session: Session) -> None:
@@ -101,9 +102,10 @@ def test_the_hard_error_limit_is_reported_as_with_smtplib(real_server: RealServe
 
 @pytest.mark.parametrize("count", [1, 50])
 def test_a_refused_sender_is_reported_as_with_smtplib(server: RealServer, count: int) -> None:
-    """A refused sender causes no delayed reply.
+    """After a refused sender, Postfix does not delay its replies.
 
-    From the tenth error on, Postfix delays each reply by 60 seconds.
+    From the tenth error on, Postfix delays each reply by 60 seconds. So rapidsmtp must cause fewer
+    errors, although it sends RCPT together with the refused MAIL.
     """
 
     def scenario(session: Session) -> None:
@@ -205,7 +207,7 @@ def test_a_connection_can_send_200_messages(server: RealServer) -> None:
 
 
 def test_a_limit_of_messages_is_reported_as_with_smtplib(real_server: RealServer) -> None:
-    """Both modules report the 421 that Exim sends to the sixth MAIL.
+    """smtplib and rapidsmtp report the 421 that Exim sends as the reply to the sixth MAIL.
 
     Postfix has no such limit.
     """
@@ -291,7 +293,8 @@ def test_refused_messages_cause_no_more_errors_than_with_smtplib(
 ) -> None:
     """Refused messages cause neither delayed replies nor a closed connection.
 
-    After too many errors, servers delay their replies or close the connection.
+    After too many errors, servers delay their replies or close the connection. So rapidsmtp must
+    not cause more errors than smtplib.
     """
     port = real_server.ports["no body" if refused == "body" else "long error delay"]
     start = time.monotonic()
@@ -313,7 +316,7 @@ def test_refused_messages_cause_no_more_errors_than_with_smtplib(
 def test_a_connection_closed_while_idle_is_reported_as_with_smtplib(
     real_server: RealServer,
 ) -> None:
-    """The server sends 421 and closes the connection while the connection is idle."""
+    """smtplib and rapidsmtp report a 421 that arrived on an idle connection in the same way."""
     backend = _backend.implementation
     clients = [
         module.SMTP("127.0.0.1", real_server.ports["short timeout"], "client.example")

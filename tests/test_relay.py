@@ -102,7 +102,7 @@ def test_the_password_comes_from_the_argument_the_url_or_the_environment(
     assert (asked["password"], asked["ask_password"]) == (None, True)
     given = relay_of("smtp://ann@mx.example", "argument").for_engine()
     assert (given["password"], given["ask_password"], given["user"]) == ("argument", False, "ann")
-    # Without a user name the engine gets no password.
+    # If the URL contains no user name, the engine gets no password.
     assert relay_of("smtp://mx.example").for_engine()["password"] is None
 
 

@@ -52,8 +52,9 @@ LOG_IN: dict[str, Any] = {
     "query": "?starttls=off",
     "allow_plaintext_auth": True,
 }
-# For each command that gets the tested reply: the capabilities and the settings that make the
-# client send this command, and the name of its time limit.
+# The keys name the commands that get the tested reply. Each value contains the server's
+# capabilities and the sender's settings that make the client send this command, and the name of the
+# time limit for the reply.
 POINTS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "greeting": ((), {}, "greeting"),
     "ehlo": ((), {}, "command"),
@@ -241,8 +242,8 @@ def test_no_connection(host: str) -> None:
     assert rust == python
 
 
-# TLS. OpenSSL and rustls name the cause of a failed handshake, or of a certificate that is not
-# trusted, in their own words. So only the text before the cause is compared.
+# TLS. OpenSSL and rustls use different texts for the cause of a failed handshake, or of a
+# certificate that is not trusted. So only the text before the cause is compared.
 
 
 def after_starttls(answer: bytes) -> Script:
@@ -308,8 +309,9 @@ def test_the_drop_in(point: str, reply: str, extensions: tuple[str, ...]) -> Non
                 )
         except Exception as error:
             text = repr(error) + str(error)
-            # The server's kernel resets a connection that the server closes before it has read all
-            # bytes. This reset depends on timing, so its text is removed.
+            # If the server closes a connection before it has read all bytes, its kernel resets the
+            # connection. Whether the client notices the reset depends on timing, so the text about
+            # the reset is removed.
             return text.replace(": [Errno 104] Connection reset by peer", "")
 
     script = SMTPScript(extensions, {point: REPLIES[reply]})

@@ -231,9 +231,10 @@ def test_clear_text_a_moment_after_the_220_is_refused(
 def test_clear_text_that_arrives_before_the_handshake_is_refused(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    """The client also refuses clear text that its file has not buffered.
+    """The client refuses clear text that arrives in a separate segment before the handshake.
 
-    This clear text arrives in a separate segment before the handshake.
+    The client's file has not read this clear text, so the text is still in the socket's receive
+    buffer.
     """
     with Server(injecting(server_tls, 0.01)) as server:
 
@@ -276,7 +277,8 @@ def test_capabilities_are_discarded_after_tls(
                 client.login("user", "secret")
             client.sendmail(SENDER, ONE, MESSAGE)
         assert b"AUTH" not in server.wire()
-        # The EHLO reply after TLS has no PIPELINING, so the client does not pipeline.
+        # The EHLO reply after TLS has no PIPELINING, so the client sends each command in its own
+        # flight.
         assert len(server.connections[0].flights) == 2 + 1 + 4 + 1
 
 
@@ -377,7 +379,7 @@ def test_the_sixth_challenge_is_refused(mechanism: str) -> None:
             client.auth(mechanism, authobject)
         assert "again" not in str(caught.value)
         client.close()
-    # Five challenges are permitted. The sixth challenge is refused.
+    # The client accepts five challenges and refuses the sixth challenge.
     assert len(rounds) <= 6
 
 
@@ -392,7 +394,8 @@ def test_invalid_base64_in_a_challenge_is_refused(challenge: bytes) -> None:
             client.ehlo()
             with pytest.raises(rapidsmtp.SMTPAuthenticationError):
                 client.auth("PLAIN", lambda challenge=None: None if challenge is None else "secret")
-            # The exchange is cancelled, so this is the reply to NOOP.
+            # The client has cancelled the AUTH exchange and read the 501, so the next reply belongs
+            # to NOOP.
             assert client.noop()[0] == 250
         assert b"AUTH PLAIN\r\n*\r\nnoop\r\n" in server.wire()
 
@@ -448,7 +451,7 @@ SECRET = "s3cret-passw0rd"
 
 
 def forms_of(secret: str) -> list[str]:
-    """Return the secret and its encoded forms in a response."""
+    """Return the secret and its encoded forms that a response to AUTH may contain."""
     forms = [secret, f"\0user\0{secret}"]
     encoded = [base64.b64encode(form.encode()).decode().rstrip("=") for form in forms]
     digest = hmac.new(secret.encode(), b"<challenge>", hashlib.md5).hexdigest()
@@ -533,7 +536,11 @@ def test_a_235_with_the_servers_scram_signature_is_accepted() -> None:
 
 
 def test_replies_are_parsed_in_linear_time() -> None:
-    """The server sends many replies of the maximum length. Quadratic parsing would take minutes."""
+    """The client parses replies in linear time.
+
+    The server sends many replies of the maximum length. If the time were quadratic in the length,
+    parsing these replies would take minutes.
+    """
     nasty = b"\r\n".join([b"250-" + b"AUTH= " * 18] * 511 + [b"250 " + b" " * 100])
     began = time.process_time()
     with (

@@ -272,7 +272,10 @@ def test_messages_are_read_at_most_one_queue_ahead_of_the_outcomes(
 
 
 def test_messages_that_were_read_do_not_wait_for_the_next_element(server: Server) -> None:
-    """The iterable yields several messages and waits. The sender sends them during the wait."""
+    """The sender sends the messages that it has read while the iterable waits.
+
+    The iterable yields several messages and waits until the relay has received them.
+    """
     burst = 37
 
     def messages() -> Iterator[Any]:
@@ -561,7 +564,8 @@ def test_a_password_function_that_fails_once_is_called_again() -> None:
         relay = f"smtp://ann@127.0.0.1:{server.port}?starttls=off"
         with Sender(relay, password=token, allow_plaintext_auth=True, connections=1) as sender:
             assert "vault" in str(sender.send_all(numbered(1)).error)
-            # The stop is temporary, and has ended after this time.
+            # A failure of the password function stops the sender only temporarily. The stop ends
+            # during this sleep.
             time.sleep(1.1)
             assert sender.send_all(numbered(1)).accepted == 1
 

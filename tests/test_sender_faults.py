@@ -51,7 +51,8 @@ def serve(replies: Mapping[str, Any] | None = None, *capabilities: str, **settin
     )
 
 
-# The relay rejects the session: one clear error follows the outcomes, and connections are few
+# The relay rejects the session: the sender opens few connections, and one error follows the
+# outcomes
 
 
 def assert_stops(sender: Any, *words: str, code: int | None = None) -> None:
@@ -104,7 +105,7 @@ def test_the_stop_after_a_wrong_password_is_permanent() -> None:
             for _ in range(2):
                 with pytest.raises(Exception, match="535"):
                     list(sender.send(messages(5)))
-                # A temporary stop would end within this time, but this stop is permanent.
+                # A temporary stop would end during this sleep. The stop after a 535 is permanent.
                 time.sleep(1.1)
             with pytest.raises(Exception, match="535"):
                 sender.submit(message()).result(TIMEOUT)
@@ -203,9 +204,9 @@ def test_a_number_of_messages_on_a_connection_is_learned(pipelining: str, end: b
 
 
 def test_one_421_does_not_set_a_limit_of_messages() -> None:
-    """The relay restarts after one message, and replies 421 to the second MAIL.
+    """One 421 does not make the sender limit the number of messages for each connection.
 
-    The sender must not take this as a limit of messages for each connection.
+    The relay restarts after one message, and replies 421 to the second MAIL.
     """
     mails = iter([OK, b"421 4.3.0 restarting"])
     with serve({"mail": lambda _: next(mails, OK)}) as server:
@@ -258,7 +259,7 @@ def test_a_full_mailbox_sets_no_limit_of_messages_or_recipients() -> None:
 def test_pipelining_is_disabled_if_it_does_not_work(pipelining: str) -> None:
     """The sender stops using PIPELINING if the server loses pipelined commands.
 
-    The server drops the bytes that follow a command in the same read.
+    The server executes the first command of each read and drops the bytes that follow it.
     """
 
     def forgetful(connection: Connection) -> None:
@@ -296,7 +297,9 @@ def test_a_relay_that_never_sends_the_final_reply_stops_the_sender(pipelining: s
 def test_an_invalid_rcpt_reply_over_lmtp_ends_the_connection(pipelining: str) -> None:
     """The message is sent on a new connection after an invalid reply to RCPT.
 
-    On the old connection, the client would not know the number of replies to the message.
+    An LMTP server sends one reply to the message for each accepted recipient. After the invalid
+    reply, the client does not know whether the server accepted the recipient, so it does not know
+    the number of replies.
     """
     doubts = iter([OK, b"999 beyond", OK])
     finals = iter([b"250 2.0.0 for r0", b"250 2.0.0 for r1", b"250 2.0.0 for r2"])

@@ -162,7 +162,10 @@ UNTIL_INTERRUPTED = """
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", ["send", "send_all"])
 def test_control_c_at_any_moment_loses_no_outcome(run: Run, how: str) -> None:
-    """No message is sent twice. The only outcome that may be missing is the one being returned."""
+    """Ctrl-C loses no outcome, except one that is being returned.
+
+    No message is sent twice.
+    """
     program = f"""{UNTIL_INTERRUPTED}
         more = error.report.total if how == "send_all" else len(outcomes)
         print(stats.taken - report.total - more)
@@ -198,7 +201,7 @@ def test_control_c_does_not_wait_for_replies(run: Run, silent: Server, how: str)
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, _ = ended(process)
-    # The replies to all messages would take longer.
+    # A wait for the replies to all messages would take longer than 30 seconds.
     assert time.monotonic() - start < 30
     assert out == "2 0 0"
 
@@ -293,8 +296,8 @@ def test_exit_does_not_wait_for_a_daemon_thread(run: Run, server: Server) -> Non
         server,
     )
     _, err = ended(process)
-    # The line about unsent messages is the only permitted output. A traceback at the exit of the
-    # interpreter may abort the process.
+    # The line about unsent messages is the only permitted output. A thread that prints a traceback
+    # at the exit of the interpreter may abort the process.
     assert err.count("\n") <= 1 and "Traceback" not in err and "Fatal" not in err
 
 

@@ -26,7 +26,10 @@ def pure() -> Iterator[None]:
 
 @pytest.fixture
 def allow(monkeypatch: pytest.MonkeyPatch) -> Allow:
-    """Return a function that limits the engine's new threads, as Python 3.12 does at exit."""
+    """Return a function that limits the number of threads that the engine can start.
+
+    Beyond the limit, starting a thread fails in the same way as at the exit of Python 3.12.
+    """
     start = threading.Thread.start
 
     def allow(count: int) -> None:

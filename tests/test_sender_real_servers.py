@@ -51,7 +51,7 @@ def body_of(number: int) -> bytes:
 
 
 def message_of(number: int) -> tuple[Message, Expected]:
-    """Return a message of one of seven kinds, and its expected outcome."""
+    """Return a message of the kind `number % 7`, and its expected outcome."""
     kind = number % 7
     sender = f"{'refused' if kind == 3 else 'sender'}{number}@example.com"
     recipients = [f"to{number}@example.com"]

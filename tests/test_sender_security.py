@@ -225,7 +225,8 @@ def test_a_reply_that_takes_too_long_ends_the_connection() -> None:
         connection.line()
         while True:
             connection.send(b"2")
-            # The bytes arrive so often that a time limit for silence would never expire.
+            # The bytes arrive so often that a time limit for each read would never expire. So the
+            # time limit must apply to the whole reply.
             time.sleep(0.05)
 
     with Server(first(dribble)) as server:
@@ -315,7 +316,8 @@ def test_traces_and_errors_contain_no_secret(mechanism: str, reply: bytes) -> No
     auth = [reply] if mechanism == "plain" else [challenge]
     responses = [challenge, reply] if mechanism == "login" else [reply]
     if mechanism == "login":
-        # The command AUTH LOGIN contains the user name, so only one response follows.
+        # The command AUTH LOGIN contains the user name, so the client sends only one response: the
+        # password.
         responses = [reply]
     capabilities = [f"AUTH {mechanism.upper()}"]
     trace: list[str] = []

@@ -68,7 +68,7 @@ def test_a_late_password_is_not_used_for_the_next_request() -> None:
         with sender_to(server, password=password, timeouts=limits, **login) as sender:
             with pytest.raises(RelayError, match="no answer in time"):
                 list(sender.send(messages(1)))
-            # The late password arrives during this time.
+            # The password function returns the late password during this sleep.
             time.sleep(1.5)
             (outcome,) = sender.send(messages(1))
             assert outcome.status is Status.ACCEPTED
@@ -97,7 +97,7 @@ def test_a_rejection_during_the_body_is_read() -> None:
         return HANG_UP
 
     large = (b"x" * 70 + b"\r\n") * 60_000
-    # The order in which the reset and the reply arrive varies, so the test sends ten messages.
+    # The reset and the reply may arrive in either order, so the test sends ten messages.
     for _ in range(10):
         with serve({"data": refuse}) as server, sender_to(server, connections=1) as sender:
             (outcome,) = sender.send([message(content=large)])
@@ -181,5 +181,6 @@ def test_no_connection_is_opened_before_its_message_may_be_sent() -> None:
     limits = dataclasses.replace(LIMITS, idle=0.2)
     with serve() as server, sender_to(server, rate=1, connections=4, timeouts=limits) as sender:
         assert sender.send_all(messages(3)).counts == {Status.ACCEPTED: 3}
-        # One connection for each message is expected. A busy machine may open one or two more.
+        # The sender opens about one connection for each message. On a busy machine, it may open one
+        # or two more.
         assert len(server.connections) <= 8

@@ -361,13 +361,14 @@ def test_latency_delays_bytes_but_does_not_limit_the_rate() -> None:
     with Sink(latency=0.3) as sink:
         begin = time.monotonic()
         with raw(sink) as client:
-            # The greeting takes one latency; EHLO and its reply take two.
+            # The greeting is delayed once, and EHLO and its reply are delayed once each: 3 times
+            # 0.3 seconds.
             assert time.monotonic() - begin >= 0.9
             begin = time.monotonic()
             group = b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<c@d>\r\n" * 50 + b"DATA\r\n"
             client.send(group, 52)
-            # The delays of a large body's reads overlap. One after the other, the delays would take
-            # 9 seconds.
+            # The sink delays the bytes of each read. A large body needs many reads, but their
+            # delays overlap. Without the overlap, the sum of the delays would be 9 seconds.
             client.send(b"x" * 2_000_000 + b"\r\n.\r\n")
             assert 1.2 <= (elapsed := time.monotonic() - begin) < 8.5, elapsed
             # A second flight does not wait for the reply to the first flight. That reply takes 0.6
@@ -475,7 +476,7 @@ def test_the_interpreter_exits_with_a_busy_sink(end: str) -> None:
 def test_a_delayed_reply_does_not_hold_the_interpreters_lock() -> None:
     """The sink does not hold the interpreter's lock while it delays a reply.
 
-    The thread that reads the reply can end only if it gets this lock.
+    If the sink held the lock, the thread that reads the reply could not end.
     """
     with Sink(faults=[Fault("noop", delay=0.2)]) as sink, raw(sink) as client:
         answers: list[bytes] = []

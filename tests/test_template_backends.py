@@ -1,4 +1,4 @@
-"""Templates of both backends give, after parsing, the message that `email.message` gives."""
+"""On both backends, `Template` and `email.message` write messages that are equal when parsed."""
 
 import email
 import email.policy

@@ -1,4 +1,4 @@
-"""The texts of a template equal those of Jinja2; the Rust tests use the same vectors."""
+"""`Template` renders the same texts as Jinja2. The Rust tests use the same vectors."""
 
 from typing import Any
 

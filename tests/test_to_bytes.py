@@ -194,8 +194,8 @@ def test_common_fields_take_the_fast_path(backend, reading):
     fields = module.Fields(message.policy.clone(linesep="\r\n"), module.source_of(message.policy))
     left = {name for name, value in message._headers if fields._folded(name, value) is None}
     if backend == "rust":
-        # In the parsed message, the first line of Subject is empty, so only the generator writes
-        # Subject.
+        # In the parsed message, the first line of Subject is empty. The compiled backend leaves
+        # such a field to the generator.
         assert left == ({"Subject"} if reading else set())
     else:
         assert left <= {"Subject", "Content-Type"}
@@ -590,7 +590,7 @@ def add(message, name, value):
     try:
         message[name] = value
     except Exception:
-        # A field that the policy refuses is set without the policy.
+        # If the policy refuses the field, add the field to the message's list directly.
         message._headers.append((name, value))
 
 

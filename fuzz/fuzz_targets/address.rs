@@ -1,5 +1,6 @@
-//! Checks that `plain_path` gives the same result as a naive check. Also checks that each path that
-//! `check_path` accepts contains no `<` or `>` outside quotes, except the pair around the address.
+//! Checks that `plain_path` gives the same result as the simple function `is_plain` in this file.
+//! Also checks that a path accepted by `check_path` contains no `<` or `>` outside quotes, except
+//! the pair around the address.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,8 @@
 """A faster smtplib: use `import rapidsmtp as smtplib` and change nothing else.
 
 This package has all names of smtplib, including the private names, because some programs and tests
-use private names. The classes SMTP, SMTP_SSL and LMTP are new implementations. The exceptions and
-functions are smtplib's own objects.
+use them. The classes SMTP, SMTP_SSL and LMTP are new implementations. The exceptions and functions
+are smtplib's own objects.
 """
 
 import smtplib as _smtplib
@@ -82,8 +82,8 @@ else:
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(_import_module(module), name)
-        # Another thread may have set the name in the meantime. `setdefault` keeps the value of that
-        # thread, so that all threads get the same object.
+        # Another thread may have set the same name since this call began. `setdefault` keeps the
+        # value of that thread, so that all threads get the same object.
         return globals().setdefault(name, value)
 
     def __dir__():

@@ -1,9 +1,9 @@
 """The selection of the backend: compiled or pure-Python. No other module selects a backend.
 
-The environment variable `RAPIDSMTP_CORE` is `rust`, `python` or `auto`, the default. `auto` selects
-the pure-Python backend only if the extension is not installed. If an installed extension fails to
-load, `auto` raises an error. With a silent fallback to pure Python, the only sign of the defect
-would be lower speed.
+The environment variable `RAPIDSMTP_CORE` is `rust`, `python` or `auto` (the default). `auto`
+selects the pure-Python backend only if the extension is not installed. If an installed extension
+fails to load, `auto` raises an error and does not select the pure-Python backend. Otherwise the
+only sign of the broken extension would be lower speed.
 """
 
 import os
@@ -33,11 +33,8 @@ def use(backend: str) -> None:
 
 
 def templates() -> Any:
-    """Return the module that contains `Template` and `RecipientsList`.
-
-    The pure-Python module needs Jinja2.
-    """
-    pure = implementation == "python"
+    """Return the module of the selected backend that contains `Template` and `RecipientsList`."""
+    pure = implementation == "python"  # the module of this backend needs Jinja2
     return import_module("rapidsmtp._compose.pure_template" if pure else "rapidsmtp._native")
 
 

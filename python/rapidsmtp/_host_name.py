@@ -1,8 +1,9 @@
 """This host's domain for EHLO (RFC 5321 section 4.1.4), for the engines of both backends.
 
 The system's resolver can block for minutes. So the look-up runs in a thread, and an engine waits
-for a limited time. The result of a successful look-up is kept for all later connections. The
-drop-in classes look up the domain as smtplib does, without a time limit.
+for its result for `LOOKUP_SECONDS` at most. After that, the engine continues without a domain. The
+result of a successful look-up is kept for all later connections. The drop-in classes look up the
+domain as smtplib does, without a time limit.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ _found: list[str] = []
 
 
 def domain_of_this_host() -> str:
-    """Return this host's domain; empty if the host has no domain or the time limit passed."""
+    """Return this host's domain; empty if the look-up found none or exceeded its time limit."""
     if not _found:
         lookup = threading.Thread(target=_look_up, daemon=True)
         # From Python 3.12 on, no thread can be started while the interpreter exits. In that case,
-        # the domain stays unknown.
+        # the domain stays unknown, and this function returns an empty text.
         with contextlib.suppress(RuntimeError):
             lookup.start()
             lookup.join(LOOKUP_SECONDS)

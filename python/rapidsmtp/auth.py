@@ -49,10 +49,10 @@ class _TLSConnection(Protocol):
 
 
 class Utf8Response(str):
-    """A response that is not ASCII.
+    """A response with characters outside ASCII.
 
-    smtplib encodes a response with `.encode("ascii")`. This method of the class returns UTF-8 for
-    every encoding, so that smtplib can send the response.
+    smtplib calls `.encode("ascii")` on each response. The method `encode` of this class returns
+    UTF-8 for every encoding, so that smtplib can send the response.
     """
 
     __slots__ = ()

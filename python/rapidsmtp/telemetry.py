@@ -202,7 +202,7 @@ class _Observer:
         return observed
 
     def send_batches(self, method: Callable[..., Generator[deque[Outcome], None, None]]) -> Any:
-        """Wrap `send_batches`. The methods `send` and `send_all` of `Sender` call it."""
+        """Wrap `send_batches`, which `send` and `send_all` of `Sender` call."""
 
         def observed(sender: SenderCore, messages: Any) -> Generator[deque[Outcome], None, None]:
             operation = _Operation(self, _attributes_of(sender), time.monotonic())
@@ -228,7 +228,8 @@ class _Observer:
         def observed(sender: SenderCore, message: Any, wait: bool) -> "Future[Outcome] | None":
             start = time.monotonic()
             future = method(sender, message, wait)
-            # The queue is full. The caller submits the message again later.
+            # `None` means that the queue is full. The caller submits the message again later, so
+            # this call is not recorded.
             if future is None:
                 return None
             operation = _Operation(self, _attributes_of(sender), start)
@@ -284,7 +285,7 @@ def _attributes(host: str, port: int | None) -> dict[str, Any]:
     }
     if host:
         # In the semantic conventions, the destination is usually a named queue. SMTP has no named
-        # queues, so the relay's name is used instead. The relay's name is also part of the span's
+        # queues, so the destination is the relay's name. The span's name also contains the relay's
         # name.
         attributes["messaging.destination.name"] = attributes["server.address"] = host
     if port:

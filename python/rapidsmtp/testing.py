@@ -55,9 +55,9 @@ class Fault:
             over LMTP), or one of the envelope's addresses (`data`, `bdat`, and `body` over SMTP);
             `None` means every address.
         times: The maximum number of commands to which the fault is applied; `None` for no limit.
-        reply: The reply to send instead of the sink's own reply. A `str` gets a final CRLF if it
-            has none. `bytes` are sent unchanged. The sink executes the command only if this reply
-            is 2yz (354 for `data`).
+        reply: The reply to send instead of the sink's own reply. If a `str` does not end in CRLF,
+            the sink appends CRLF. `bytes` are sent unchanged. The sink executes the command only if
+            this reply is 2yz (354 for `data`).
         close: The way to close the connection after the reply: `orderly`, or with a TCP `reset`.
             `None` keeps the connection open.
         delay: The delay before the reply, in seconds. If only `delay` is set, the sink sends its
@@ -118,9 +118,9 @@ class ReceivedMessage(EmailMessage):
         tls: bool = False,
     ) -> None:
         # A test may receive hundreds of thousands of messages and read none of them. So the
-        # attributes of EmailMessage are set on first access. Only methods of EmailMessage pass a
-        # policy, when they create a new part of a message. A part is not parsed, so its attributes
-        # are set here.
+        # attributes of EmailMessage are set on first access. A call with a policy comes from a
+        # method of EmailMessage that creates a new part of a message. A part is not parsed, so its
+        # attributes are set here.
         if policy is not None:
             super().__init__(policy)
         self.sender = sender
@@ -167,8 +167,8 @@ class ReceivedMessage(EmailMessage):
         return f"<ReceivedMessage from <{self.sender}> to {recipients}, {len(self.data)} bytes>"
 
 
-# The attributes that parsing sets. They differ between Python versions, so they are read from an
-# object.
+# The attributes that parsing sets. Their names differ between Python versions, so they are read
+# from an EmailMessage object.
 _PARSED = frozenset(vars(EmailMessage()))
 
 
@@ -267,7 +267,7 @@ class Sink:
     def messages(self) -> list[ReceivedMessage]:
         """The messages accepted so far, in the order of acceptance; empty with `store=False`.
 
-        Each access returns a new list. The message objects in the lists are the same.
+        Each access returns a new list. All lists contain the same message objects.
         """
         with self._lock:
             self._messages += map(_received, self._native.messages(len(self._messages)))

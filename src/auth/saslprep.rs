@@ -106,7 +106,8 @@ fn is_one_way(text: &str) -> bool {
 }
 
 /// Whether table D.2 of RFC 3454 contains a character. The crate `stringprep` uses a newer Unicode
-/// version. In that version the characters of the first three arms belong to other classes.
+/// version. In that version the characters of the first three arms belong to other classes, so
+/// these arms give the results of table D.2.
 fn is_rightward(c: char) -> bool {
     match c {
         '\u{0CBF}' | '\u{0CC6}' | '\u{1734}' | '\u{2132}' => false,

@@ -145,7 +145,8 @@ impl Scram {
         Ok(format!("{unproven},p={}", STANDARD.encode(proof)).into_bytes())
     }
 
-    /// Checks the server's signature. Only a server that knows the password can compute it.
+    /// Checks the server's signature. Only a server that knows the password can compute the
+    /// signature.
     fn verify(&self, challenge: &[u8]) -> Result<(), Error> {
         let attributes = attributes(text(challenge)?)?;
         let [('v', signature), ..] = attributes[..] else {
@@ -294,7 +295,7 @@ fn attributes(message: &str) -> Result<Vec<(char, &str)>, Error> {
     Ok(attributes)
 }
 
-/// The server's error text, limited in length and without control characters.
+/// Returns the server's error text, limited in length and without control characters.
 fn reason(value: &str) -> String {
     let printable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
     value.chars().take(MAX_REASON).map(printable).collect()

@@ -1,13 +1,14 @@
 //! Busy polling: the engine thread polls its sockets for a short time before it blocks.
 //!
-//! A relay on the same machine replies within about ten microseconds. Blocking for that time costs
-//! more than sending the message: the thread leaves its CPU, the CPU may halt, and the relay's
-//! write of the reply has to wake the thread. So the thread polls the kernel repeatedly for a short
-//! time, and yields the CPU between two polls.
+//! A relay on the same machine replies within about ten microseconds. Blocking until the reply
+//! arrives costs more time than sending the message: the thread leaves its CPU, the CPU may halt,
+//! and the relay's write of the reply has to wake the thread. So the thread checks its sockets
+//! repeatedly for a short time, and yields the CPU between two checks. All checks during this time
+//! are one poll.
 //!
-//! The reply of a distant relay arrives after the end of a poll. Each unsuccessful poll doubles the
-//! number of replies for which the connection blocks before it polls again. So polling costs almost
-//! nothing for a distant relay.
+//! The reply of a distant relay arrives after the end of a poll, so the poll is unsuccessful. Each
+//! unsuccessful poll doubles the number of replies for which the connection blocks before it polls
+//! again. So polling costs almost nothing for a distant relay.
 
 use std::cell::Cell;
 use std::thread::{self, available_parallelism};
@@ -52,7 +53,7 @@ impl BusyPoll {
         loop {
             while self.until.get() > Some(Instant::now()) {
                 thread::yield_now();
-                // During this yield, the runtime checks the sockets and runs the tasks that are
+                // After this yield, the runtime checks the sockets and runs the tasks that are
                 // ready.
                 yield_now().await;
                 meanwhile();
@@ -134,7 +135,8 @@ mod tests {
         }
     }
 
-    /// Returns the number of polls for `replies` replies that each arrive after the time `waited`.
+    /// Returns the number of polls during `replies` replies. Each reply arrives after the time
+    /// `waited`.
     fn polls(
         history: &mut PollHistory,
         busy_poll: &BusyPoll,

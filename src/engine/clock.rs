@@ -1,8 +1,8 @@
 //! The clock of the pool, for backoff, the rate, hold-offs and the opening of connections.
 //!
-//! A test can run the pool's clock fast, so that an hour of backoff passes in one real second. The
-//! time limits for commands and for the network do not use this clock, because the relay replies in
-//! real time.
+//! A test can run this clock faster than real time, so that an hour of backoff passes in one real
+//! second. The time limits for commands and for the network do not use this clock, because the
+//! relay replies in real time.
 
 use std::time::{Duration, Instant};
 

@@ -64,7 +64,7 @@ pub struct ConnectSettings {
 }
 
 /// Connects to `target`, and disables Nagle's algorithm (RFC 896), because every write is a whole
-/// flight of commands.
+/// flight of commands and must not wait for further data.
 ///
 /// Name resolution runs in the runtime's blocking pool and cannot be cancelled. So dropping a
 /// runtime waits for the end of name resolution. `shutdown_background` does not wait.
@@ -222,9 +222,9 @@ async fn connect_tcp(
         None => {}
         Some(None) => return Err(io::ErrorKind::NetworkUnreachable.into()),
         Some(Some(source)) => {
-            // This option allows binding a configured port while an earlier connection is in
-            // TIME-WAIT. On systems other than Unix, the option has another meaning, so it is not
-            // set.
+            // This option allows binding a configured port while an earlier connection from this
+            // port is in TIME-WAIT. On systems other than Unix, the option has another meaning, so
+            // it is not set.
             #[cfg(unix)]
             socket.set_reuseaddr(source.port() != 0)?;
             socket.bind(source)?;

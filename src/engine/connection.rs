@@ -12,9 +12,9 @@
 //! ```
 //!
 //! A turn of the loop processes events, starts messages, writes and reads. The task waits only when
-//! none of these is possible. So the task reads replies while it writes a message. Otherwise a
-//! deadlock is possible, because a server may stop reading until the client has read its replies
-//! (RFC 2920 3.1).
+//! none of these is possible. So the task also reads replies while it writes a message. Otherwise a
+//! deadlock would be possible, because a server may stop reading until the client has read its
+//! replies (RFC 2920 3.1).
 //!
 //! # Guarantees
 //!
@@ -61,8 +61,8 @@ use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::outcome::MessageOutcome;
 use crate::session::{Cause, Closed, Envelope, Event, Mode, Session, SessionOptions};
 
-/// The maximum number of bytes in one read. One read is enough for the replies to the messages of a
-/// large window.
+/// The maximum number of bytes in one read. The replies to all messages of a large window fit into
+/// one read.
 const READ_SIZE: usize = 64 * 1024;
 
 /// The maximum number of slices in one write.
@@ -90,8 +90,8 @@ pub(super) async fn run(pool: Rc<Pool>, number: u64) {
             pool.connection_failed(&failure);
         }
     }
-    // Deliver the outcomes now, without a wait for a full batch, because there may be no further
-    // outcome.
+    // Deliver the outcomes now. The pool normally collects outcomes for a batch, but there may be
+    // no further outcome.
     pool.deliver();
 }
 
@@ -135,7 +135,7 @@ struct Connection<'a> {
     /// succeed.
     password_failed: bool,
     /// Whether no write followed the last read. In that case, no segment has acknowledged the bytes
-    /// read, so `quick_ack` has to do this.
+    /// read, so `quick_ack` must acknowledge them.
     unacknowledged: bool,
     /// Whether the pool counts this connection as idle.
     counted_idle: bool,
@@ -181,8 +181,8 @@ impl<'a> Connection<'a> {
         let mut sleep = Box::pin(sleep_until(Instant::now().into()));
         let pool = self.pool;
         loop {
-            // Events are processed first, so that after a refusal the prepared messages are
-            // withdrawn before they are written.
+            // Events are processed before `turn` writes. After a refusal, the prepared messages
+            // must return to the pool before any byte of them is written.
             if let Some(closed) = self.take_events().await {
                 return closed;
             }
@@ -193,14 +193,14 @@ impl<'a> Connection<'a> {
             if self.session.has_event() {
                 continue;
             }
-            // `work` receives only the notifications that come after its creation. So `work` must
-            // exist before `turn` runs.
+            // `work` receives only the notifications that come after its creation. So `work` is
+            // created before `turn` runs, and no notification is lost.
             let mut work = pin!(pool.work.notified());
             poll_fn(|context| self.turn(context, work.as_mut(), sleep.as_mut())).await;
         }
     }
 
-    /// Writes and reads as much as possible. `Ready` means that the loop has to run again.
+    /// Writes and reads as much as possible. Returns `Ready` if the loop in `drive` must run again.
     fn turn(
         &mut self,
         context: &mut Context<'_>,
@@ -232,8 +232,8 @@ impl<'a> Connection<'a> {
         self.sleep(context, sleep)
     }
 
-    /// Waits until the deadline. Replies arrive far more often than deadlines pass. So a later
-    /// deadline does not reset the timer at once, but only when the timer fires.
+    /// Waits until the deadline. Each reply moves the deadline to a later time. To avoid a reset of
+    /// the timer for each reply, the timer is set to the later deadline only when it fires.
     fn sleep(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         loop {
             let (deadline, purpose) = self.deadline();
@@ -317,7 +317,8 @@ impl<'a> Connection<'a> {
                 Poll::Pending => break,
             }
         }
-        // TLS queues records until the socket accepts them, so the rest of them is written here.
+        // The TLS layer stores the records that the socket has not accepted yet. `poll_flush`
+        // writes these records to the socket.
         if let Poll::Ready(Err(error)) = transport.poll_flush(context) {
             self.socket_error.get_or_insert(system_text(&error));
         }
@@ -341,7 +342,7 @@ impl<'a> Connection<'a> {
                     self.session.receive_data(&self.buffer[..count]);
                     self.unacknowledged = true;
                     progress = true;
-                    // After a full buffer, more bytes may be waiting.
+                    // If the buffer is full, more bytes may be waiting, so the loop reads again.
                     if count < self.buffer.len() {
                         break;
                     }
@@ -448,9 +449,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Whether an idle connection can be used again, because neither a 421 nor the end of the
-    /// stream has arrived. This method reads from the kernel, because the runtime has only the
-    /// state of its last poll.
+    /// Whether an idle connection can be used again: neither a 421 nor the end of the stream has
+    /// arrived. This method reads from the kernel, because the runtime's state of the socket dates
+    /// from its last poll.
     fn is_alive(&mut self) -> bool {
         match self.transport.as_mut().map(Transport::read_available) {
             Some(Available::Nothing) => true,
@@ -470,8 +471,8 @@ impl<'a> Connection<'a> {
     }
 
     fn begin(&mut self, job: Job, now: Instant) {
-        // The job is stored before any code that could panic, because a job in `in_flight` gets its
-        // outcome even after a panic.
+        // A job in `in_flight` gets its outcome even after a panic. So the job is stored there
+        // before any code that could panic.
         self.in_flight.push_back(job);
         let Some(job) = self.in_flight.back_mut() else {
             return;
@@ -479,7 +480,7 @@ impl<'a> Connection<'a> {
         #[cfg(test)]
         super::test_support::panic_at(&self.pool.settings, "begin");
         // RFC 9422 4.2, 4.3: a relay may announce a maximum number of recipients and of their
-        // domains.
+        // domains. The transaction of this job obeys both limits.
         let limits = self.session.capabilities().limits;
         let limit = limits.rcpt_max.unwrap_or(usize::MAX);
         job.begin(
@@ -507,7 +508,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Processes the events of the session. Returns the end of the session, if it has ended.
+    /// Processes the events of the session. If the session has ended, returns the reason for its
+    /// end.
     async fn take_events(&mut self) -> Option<Closed> {
         let no_message = self.in_flight.is_empty();
         while let Some(event) = self.session.next_event() {
@@ -613,8 +615,9 @@ impl<'a> Connection<'a> {
     }
 
     /// Returns the channel binding for a -PLUS mechanism (RFC 5802 6). With TLS 1.3, this is
-    /// `tls-exporter` (RFC 9266). With TLS 1.2, this is the digest of the certificate (RFC 5929 4),
-    /// because most servers without TLS 1.3 are older than RFC 9266.
+    /// `tls-exporter` (RFC 9266). With TLS 1.2, this is `tls-server-end-point`, the digest of the
+    /// server's certificate (RFC 5929 4). Most servers without TLS 1.3 are older than RFC 9266 and
+    /// do not support `tls-exporter`.
     fn channel_binding(&self, mechanism: &MechanismRow) -> Option<(&'static str, Vec<u8>)> {
         if !mechanism.needs_channel_binding {
             return None;
@@ -666,11 +669,12 @@ impl<'a> Connection<'a> {
             failure.kind = FailureKind::Refused;
         }
         if self.ready {
-            // RFC 5321 3.8: a relay may close a connection that was idle for too long. This is not
-            // a failure.
+            // RFC 5321 3.8: a relay may close a connection that was idle for too long. So the end
+            // of an idle connection is not counted as a failure.
             let failure = failure.as_ref().filter(|_| !self.ended_idle);
-            // A 421 without a stated limit may mean a restart of the relay. The rate controller
-            // assumes a limit only if a second connection ends after the same number of messages.
+            // A 421 whose text states no limit may mean a restart of the relay. So after such a
+            // 421, the rate controller assumes a maximum number of messages only if a second
+            // connection ends after the same number of messages.
             let full = match closed.cause {
                 Cause::Refused => says_connection_full(closed) && !self.ended_idle,
                 _ => self.full,

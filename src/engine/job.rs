@@ -12,7 +12,8 @@
 //!     none after the terminator         unknown; retried only if the caller sets `resend_unknown`
 //! ```
 //!
-//! "Free" means that no attempt is counted.
+//! In this table, "free" means that the attempt is not counted against the maximum number of
+//! attempts.
 //!
 //! The engine retries recipients, never whole messages. A message is not sent again to a recipient
 //! that has received it. It is not sent again to a recipient that may have received it, unless the
@@ -53,8 +54,8 @@ pub struct Message {
     pub mail_options: Vec<String>,
     /// The ESMTP parameters of each RCPT.
     pub rcpt_options: Vec<String>,
-    /// The content. The engine returns the content with the outcome, so that a thread of the caller
-    /// drops the content and not the engine thread.
+    /// The content. The engine returns the content with the outcome, so that a thread of the
+    /// caller, and not the engine thread, frees the content's memory.
     pub content: Content,
     /// The size of the content, in bytes.
     pub size: usize,
@@ -334,7 +335,7 @@ impl Job {
     ) -> (NextStep, Vec<PoolAction>) {
         let current = std::mem::take(&mut self.current);
         if outcome.is_accepted() && current.len() == self.message.recipients.len() {
-            // The common case: all recipients are accepted in one transaction. It needs no
+            // The common case: all recipients are accepted in one transaction. This branch needs no
             // allocation for each recipient.
             self.attempts += 1;
             self.reply = outcome.reply;
@@ -557,9 +558,9 @@ impl Job {
 }
 
 /// Returns the cause of a refusal. If the connection carried no earlier message, a reply "too many
-/// messages" cannot mean a limit of the connection. A 4yz with this text asks for a lower rate, and
-/// a 5yz with this text refuses the message. The exception is the code 421, which always concerns
-/// the connection, because the relay ends the connection after it.
+/// messages" cannot mean a limit of the connection. In that case, a 4yz reply with this text asks
+/// for a lower rate, and a 5yz reply refuses the message. The code 421 is an exception. It always
+/// concerns the connection, because the relay closes the connection after a 421.
 fn blame(phase: Phase, reply: &Reply, policy: &RetryPolicy) -> Blame {
     let code = reply.code.into();
     match diagnose(phase, code, &reply.text, reply.enhanced_status()) {

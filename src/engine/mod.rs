@@ -20,8 +20,8 @@
 //! - [`tls`] is the TLS configuration. [`transport`] sends and receives bytes with or without TLS,
 //!   and counts exactly the bytes sent.
 //!
-//! One thread is enough, because the kernel does most of the work for a message. The data that only
-//! this thread uses needs no lock.
+//! One thread is enough, because the kernel does most of the work for a message. With one thread,
+//! the data inside the engine needs no lock.
 
 mod busy_poll;
 mod clock;
@@ -86,7 +86,8 @@ impl Engine {
                 let end = EndGuard(Arc::clone(&shared));
                 let pool = Rc::new(Pool::new(settings, shared));
                 LocalSet::new().block_on(&runtime, pool.run());
-                // This call does not wait for name resolution, which cannot be cancelled.
+                // This call does not wait for a name resolution in progress, because a name
+                // resolution cannot be cancelled.
                 runtime.shutdown_background();
                 drop(end);
             })?;
@@ -112,7 +113,8 @@ impl Engine {
         self.render_workers.start(&self.queue)
     }
 
-    /// Asks the engine to end. May be called several times; the earliest times apply.
+    /// Asks the engine to end. May be called several times. The earliest of the requested times
+    /// apply.
     ///
     /// Without a `limit`, the engine ends when every message has its outcome.
     ///
@@ -138,7 +140,8 @@ impl Engine {
         });
     }
 
-    /// Whether the engine thread belongs to this process. The child of a fork has no such thread.
+    /// Whether the engine thread belongs to this process. The child of a fork inherits this object,
+    /// but not the thread.
     #[must_use]
     pub fn is_in_this_process(&self) -> bool {
         self.process == std::process::id()

@@ -74,7 +74,8 @@ const BATCH: usize = 128;
 /// The maximum time that an outcome waits for further outcomes before its delivery.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 
-/// The maximum time between two turns of the loop. It limits the effect of a lost notification.
+/// The maximum time between two turns of the loop. If a notification is lost, the loop runs again
+/// after this time.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The time between two checks whether the caller has answered a request for a password. The
@@ -109,8 +110,8 @@ struct PoolState {
     rate_controller: RateController,
     /// The messages to send now, in order.
     ready: VecDeque<Job>,
-    /// The messages to retry later, by the time at which they become ready. The number makes each
-    /// key unique.
+    /// The messages to retry later, by the time at which they become ready. The number in a key
+    /// makes the key unique.
     waiting: BTreeMap<(Instant, u64), Job>,
     in_flight: usize,
     /// The outcomes that are not delivered yet.
@@ -218,8 +219,8 @@ impl Pool {
             };
             let due = state.waiting.keys().next().map(|(due, _)| *due);
             let moments = [due, state.not_before, state.deliver_at, token];
-            // The loop has already handled the moments that have passed. A wait for such a moment
-            // would end at once, so the loop would run without a pause.
+            // Moments in the past are skipped, because the loop has already handled them. A wait
+            // for such a moment would end at once, so the loop would run without a pause.
             for moment in moments.into_iter().flatten().filter(|moment| *moment > now) {
                 longest = longest.min(self.clock.real(moment - now));
             }
@@ -635,9 +636,9 @@ impl Pool {
     }
 
     /// Counts a connection that became ready and carried no message. While other connections are
-    /// open, such a connection only lowers the maximum number of connections. Otherwise the backoff
-    /// grows with the number of such connections in succession. Returns whether this number has
-    /// reached `MAX_FRUITLESS`.
+    /// open, such a connection only lowers the maximum number of connections. If no other
+    /// connection is open, the backoff grows with the number of such connections in succession.
+    /// Returns whether this number has reached `MAX_FRUITLESS`.
     fn count_fruitless(&self, state: &mut PoolState, now: Instant) -> bool {
         state.fruitless += 1;
         if state.open > 0 {
@@ -690,7 +691,7 @@ impl Pool {
             }
             let (done, late) = (self.is_done(), Instant::now() >= deadline);
             if done || late {
-                // A late answer must not be used for the next login.
+                // The request is cancelled, so that a late answer is not used for the next login.
                 self.queue.cancel_password();
                 let reason = if done { CLOSED } else { "no answer in time" };
                 return Err(reason.to_owned());
@@ -711,8 +712,8 @@ impl Pool {
         let mut bytes = [0; 4];
         match self.random.fill(&mut bytes) {
             Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
-            // The number scales the wait before a retry. Without random bytes, the wait has its
-            // maximum length.
+            // The number scales the wait before a retry. Without random bytes, the number is 1, so
+            // the wait has its maximum length.
             Err(_) => 1.0,
         }
     }
@@ -742,7 +743,7 @@ impl Pool {
             match state.deliver_at {
                 None => {
                     state.deliver_at = Some(now + BATCH_TIME);
-                    // This notification makes the pool set its timer.
+                    // This notification makes the pool set its timer for `deliver_at`.
                     self.queue.engine.notify_one();
                     return;
                 }

@@ -86,7 +86,7 @@ pub struct RenderBatch {
     pub stop_reason: Option<String>,
 }
 
-/// Counters, and the current limits.
+/// The counters of an engine, and its current limits.
 #[derive(Debug, Clone, Default)]
 pub struct EngineStats {
     /// The number of submitted messages.
@@ -95,7 +95,7 @@ pub struct EngineStats {
     pub finished: [u64; 7],
     /// The number of messages that wait to be sent.
     pub queued: usize,
-    /// The number of messages in a transaction.
+    /// The number of messages whose transaction is in progress.
     pub in_flight: usize,
     /// The number of messages that wait for a later retry.
     pub waiting: usize,
@@ -128,12 +128,12 @@ pub enum Closing {
     No,
     /// The engine ends when every message has its outcome.
     WhenDone,
-    /// The engine ends when every message has its outcome. At the following two times, the messages
-    /// without an outcome get one.
+    /// The engine ends when every message has its outcome. Messages without an outcome at one of
+    /// the following two times get their outcome then.
     At {
         /// The time at which messages that are not in flight are given up.
         give_up: Instant,
-        /// The time at which messages in flight are cut off.
+        /// The time at which the connections of messages in flight are cut.
         cut: Instant,
     },
 }
@@ -422,14 +422,14 @@ impl EngineQueue {
     }
 
     /// Returns the descriptors of the open sockets; `None` if another thread holds the lock. This
-    /// method does not wait for the lock. In the child of a fork, a thread that does not exist in
-    /// the child may hold the lock forever.
+    /// method does not wait for the lock. In the child of a fork, the lock may be held by a thread
+    /// that does not exist there, so a wait would never end.
     pub fn descriptors(&self) -> Option<Vec<i32>> {
         let state = self.state.try_lock().ok()?;
         Some(state.descriptors.clone())
     }
 
-    /// Asks the engine to end. After several calls, the earliest times apply.
+    /// Asks the engine to end. If this method is called several times, the earliest times apply.
     pub fn close(&self, closing: Closing) {
         let mut state = self.lock();
         state.closing = match (state.closing, closing) {
@@ -467,7 +467,7 @@ impl EngineQueue {
     fn capacity(&self, state: &QueueState) -> Capacity {
         if state.stop.is_some() || state.closing != Closing::No {
             // After a stop or a call of `close`, a submitted message gets its outcome at once and
-            // needs no capacity.
+            // needs no capacity, so the capacity is unlimited.
             return Capacity {
                 messages: usize::MAX,
                 bytes: usize::MAX,

@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 /// The factor for a decrease: the decreased rate is this fraction of the rate of accepted messages
 /// in the last second.
 const DECREASE: f64 = 0.8;
-/// The minimum rate after a decrease, in messages per second. At this rate, even an overloaded
-/// relay gets an attempt every ten seconds.
+/// The minimum rate after a decrease, in messages per second. At this rate, the engine still sends
+/// one message every ten seconds, even to an overloaded relay.
 const MIN_RATE: f64 = 0.1;
-/// The rate before a decrease, in messages per second, if it is unknown: there is no rate limit,
-/// and the relay has accepted no message yet.
+/// The value to use for the rate before a decrease, in messages per second, if this rate is
+/// unknown. It is unknown if there is no rate limit and the relay has accepted no message yet.
 const DEFAULT_RATE: f64 = 1.0;
 /// The minimum time between two decreases. The replies to several messages in flight often report
 /// the same event at the relay. These replies must cause only one decrease.
@@ -143,8 +143,8 @@ impl RateController {
             now.saturating_duration_since(refilled_at)
         });
         self.refilled_at = Some(now);
-        // The maximum number of unused tokens: those of a tenth of a second, but at least one. It
-        // prevents a burst after a pause.
+        // The maximum number of unused tokens: the number for a tenth of a second, but at least
+        // one. This limit prevents a burst after a pause.
         let capacity = (rate / 10.0).max(1.0);
         self.tokens = (self.tokens + since.as_secs_f64() * rate).min(capacity);
         if self.tokens >= 1.0 {
@@ -152,7 +152,7 @@ impl RateController {
         }
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / rate);
         // A coarse timer may fire slightly early. The added millisecond ensures that the token is
-        // available when it fires.
+        // available when the timer fires.
         Err(now + wait.unwrap_or(MAX_HOLD_OFF) + Duration::from_millis(1))
     }
 

@@ -1,11 +1,11 @@
 //! Render workers: threads that render messages while the engine thread sends other messages.
 //!
 //! Rendering a merged newsletter takes more processor time than sending it. So the render workers
-//! render each [`PendingMessage`], and the engine thread only sends. The workers pause when the
-//! rendered messages whose sending has not started reach a total of [`RENDER_AHEAD`] bytes. This
-//! limit keeps a rendered message in the processor's cache until it is sent. It also limits the
-//! memory: a million rows need no more memory than a thousand rows. Messages are sent in the order
-//! in which they were submitted.
+//! render each [`PendingMessage`], and the engine thread only sends. Rendered messages wait until
+//! their sending starts. The workers pause when the waiting messages reach a total of
+//! [`RENDER_AHEAD`] bytes. This limit keeps a rendered message in the processor's cache until it is
+//! sent. It also limits the memory: a million rows need no more memory than a thousand rows.
+//! Messages are sent in the order in which they were submitted.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,8 @@ use crate::message::template;
 use crate::outcome::Status;
 
 /// The render-ahead limit: the maximum total size, in bytes, of rendered messages whose sending has
-/// not started. This size is enough for several tens of newsletters per connection.
+/// not started. At this limit the workers pause. The limit is enough for several tens of
+/// newsletters per connection.
 pub const RENDER_AHEAD: usize = 4 << 20;
 
 /// The maximum number of render workers. More workers would not send messages faster, because the
@@ -293,8 +294,8 @@ mod tests {
         until(|| {
             ready.extend(queue.take_inbox());
             maximum = maximum.max(ready.len());
-            // The drop of a message releases its permit. In the engine, the permit is released when
-            // the sending of the message starts.
+            // The test drops some messages, and this releases their permits. The engine releases a
+            // permit when the sending of the message starts.
             count += ready.drain(..ready.len().min(5)).len();
             count == 900
         });

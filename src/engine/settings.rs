@@ -66,7 +66,7 @@ pub struct EngineSettings {
 }
 
 /// Exponential backoff with full jitter. After `n` consecutive failures, the longest possible wait
-/// is `base * factor^(n - 1)`, limited to `maximum`. The actual wait is a random part of this
+/// is `base * factor^(n - 1)`, limited to `maximum`. The actual wait is random, between 0 and this
 /// longest wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
@@ -79,8 +79,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the wait after `failures` consecutive failures (1 or more). `random` is the random
-    /// part of the longest possible wait, from 0 to 1.
+    /// Returns the wait after `failures` consecutive failures (1 or more). `random` is a random
+    /// factor from 0 to 1, by which the longest possible wait is multiplied.
     #[must_use]
     pub fn delay(&self, failures: u32, random: f64) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);

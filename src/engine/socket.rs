@@ -1,7 +1,8 @@
 //! A connected socket, TCP or Unix, with the few calls that bypass the runtime.
 //!
-//! Before a connection is reused, the engine checks whether the relay has closed it. The runtime's
-//! own state of the socket dates from the last poll, so it is too old for this check.
+//! Before a connection is reused, the engine checks whether the relay has closed it. The runtime
+//! stores the state of the socket at its last poll. The relay may have closed the connection after
+//! this poll, so the check asks the kernel directly.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;

@@ -113,8 +113,9 @@ impl TlsClient {
         if client.ca.is_some() || !client.verify {
             client.config()?;
         } else {
-            // Without verification, the build needs no CA certificates. It still checks that the
-            // key matches the client certificate. The built configuration is discarded.
+            // Builds a configuration only to check that the key matches the client certificate, and
+            // discards the configuration. `NoVerifier` needs no CA certificates, so the build does
+            // not read those of the system.
             client.build(Arc::new(NoVerifier::new(&client.provider)))?;
         }
         Ok(client)
@@ -191,7 +192,7 @@ impl TlsClient {
 /// Returns the cryptography provider aws-lc without its hybrid key exchange group. rustls would
 /// support this group, but send no key share for it in the first flight. A server that prefers the
 /// group, such as OpenSSL 3.5, would then request the key share with a HelloRetryRequest (RFC 8446
-/// 4.1.4). This would cost a round trip.
+/// 4.1.4). The HelloRetryRequest would cost a round trip.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider

@@ -7,8 +7,8 @@
 //! least as large as the next one:
 //!
 //! - [`Transport::accepted`]: the bytes that [`Transport::poll_send`] accepted from the caller.
-//! - [`Transport::possible`]: the accepted bytes, without the TLS records of which the kernel has
-//!   received no byte.
+//! - [`Transport::possible`]: the accepted bytes, except those in TLS records of which the kernel
+//!   has received no byte.
 //! - [`Transport::settled`]: the bytes that the relay can read. Without TLS, these are the bytes
 //!   handed to the kernel. With TLS, these are the bytes in records that were handed to the kernel
 //!   completely. A record can be decrypted only as a whole, because its authentication tag is at

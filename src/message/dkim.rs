@@ -31,8 +31,9 @@ const NAME: &str = "DKIM-Signature";
 /// The maximum value of the tags `t` and `x`: twelve digits (RFC 6376 section 3.5).
 const LAST_SECOND: u64 = 999_999_999_999;
 
-/// Header fields that mail readers show. If one of them is absent, its name is signed nevertheless,
-/// so that an attacker cannot add the field. This is safe, because relays do not add these fields.
+/// Header fields that mail readers show. The signature lists these names even if the message does
+/// not contain the fields, so that an attacker cannot add such a field. This is safe, because
+/// relays do not add these fields.
 const SIGNED_IF_ABSENT: &[&str] = &["from", "subject", "to", "cc", "reply-to"];
 
 /// The reason why a key or an option is invalid. The text contains no part of the key.
@@ -105,7 +106,8 @@ pub struct Signature {
     expires: Option<u64>,
 }
 
-/// The hashes of one body: one for each body canonicalization in the signatures of a [`Signer`].
+/// The hashes of one body. There is one hash for each body canonicalization that the signatures of
+/// a [`Signer`] use.
 #[derive(Clone, Copy, Debug)]
 pub struct HashedBody {
     simple: Option<Sha256Hash>,
@@ -173,7 +175,7 @@ impl Signer {
     /// Appends the `DKIM-Signature` fields that must precede the message.
     ///
     /// `time` is the current time in seconds since 1970. The hash of a repeated body comes from a
-    /// cache. A single CR or LF is signed as CRLF, because the client sends CRLF instead.
+    /// cache. A single CR or LF is signed as CRLF, because the client sends CRLF in its place.
     ///
     /// # Errors
     ///

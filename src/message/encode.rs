@@ -25,7 +25,7 @@ const BASE64_INPUT: usize = 57;
 /// line.
 const LITERAL: [bool; 256] = literal();
 
-/// The transfer encoding of a body (RFC 2045 section 6.1).
+/// The Content-Transfer-Encoding of a body (RFC 2045 section 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferEncoding {
     /// 7bit: the text is unchanged.
@@ -48,7 +48,8 @@ impl TransferEncoding {
     }
 }
 
-/// A constant stretch: complete lines that are the same in every body. They are encoded only once.
+/// A constant stretch: complete lines that are the same in the body of every row. These lines are
+/// encoded only once.
 pub struct Stretch {
     text: String,
     seven_bit: Option<Vec<u8>>,
@@ -147,9 +148,9 @@ pub fn encode_text(
         TransferEncoding::QuotedPrintable
     };
     // Use base64 if quoted-printable is longer, as for most scripts other than Latin. In base64, 3
-    // bytes of text need 4 bytes, and each 57 bytes need a line end. A short text stays in
-    // quoted-printable, because people can read quoted-printable. Also use base64 if the encoded
-    // text contains a boundary. A boundary begins with two dashes, and base64 has no dashes.
+    // bytes of text need 4 bytes, and each 57 bytes need a line end. The constant 64 keeps a short
+    // text in quoted-printable, which people can read. Also use base64 if the text encoded so far
+    // contains a boundary. A boundary begins with two dashes, and base64 has no dashes.
     let encoded = &out[start..];
     let longer = encoding == TransferEncoding::QuotedPrintable && {
         let written = encoded.len() - memchr_iter(b'\n', encoded).count();
@@ -204,7 +205,7 @@ fn quoted_printable(data: &[u8], out: &mut Vec<u8>) {
     quote_line(&data[start..], out);
 }
 
-/// Whether a line needs no encoding. Most lines need none.
+/// Whether quoted-printable leaves the whole line unchanged. This is true for most lines.
 fn is_literal(line: &[u8]) -> bool {
     let fits = line.len() <= QUOTED_LINE && !matches!(line, b"." | [.., b' ' | b'\t']);
     // The loop has no early exit, so that the compiler can vectorise it.
@@ -236,8 +237,8 @@ fn quote_line(line: &[u8], out: &mut Vec<u8>) {
             rest = &rest[1..];
             continue;
         }
-        // The last column is reserved for the `=` of a soft line break, or for the last byte of the
-        // line.
+        // The last column of an output line is reserved. Only the `=` of a soft line break or the
+        // last byte of the input line may use it.
         let capacity = QUOTED_LINE - 1 - column;
         if capacity == 0 && !is_last {
             out.extend_from_slice(b"=\r\n");
@@ -249,8 +250,8 @@ fn quote_line(line: &[u8], out: &mut Vec<u8>) {
             .iter()
             .position(|each| !LITERAL[usize::from(*each)]);
         let mut run = run.unwrap_or(capacity);
-        // The last byte of the line is not part of the run. The next iteration escapes the byte if
-        // it is white space.
+        // The run must not include the last byte of the input line, because the next iteration
+        // escapes this byte if it is white space.
         if run == rest.len() && run > 1 {
             run -= 1;
         }

@@ -3,8 +3,8 @@
 //!
 //! A part is either encoded bytes (header fields, delimiters), or text whose line ends become CRLF.
 //! As in `email.generator`, CRLF, CR and LF are each one line end. A text from a Python program
-//! usually contains only LFs. In such a text, this module replaces each LF. A text with a CR is
-//! repaired by `stuffing`.
+//! usually contains only LFs. In such a text, this module replaces each LF by CRLF. If a text
+//! contains a CR, the module `stuffing` converts its line ends.
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};

@@ -66,8 +66,8 @@ fn ends_are_graphic(line: &str) -> bool {
     bytes.first().is_some_and(graphic) && bytes.last().is_some_and(graphic)
 }
 
-/// Splits a value into lines. Returns `None` unless each line is plain and each line except the
-/// first begins with white space and text.
+/// Splits a value into lines. Returns `None` if a line is not plain, or if a line after the first
+/// does not begin with white space followed by text.
 fn source_lines(value: &str) -> Option<Vec<&str>> {
     let mut lines: Vec<&str> = value.split('\n').collect();
     let last = lines.len() - 1;
@@ -135,7 +135,8 @@ fn fold_parameters(name: &str, value: &str, limit: usize) -> Option<Vec<u8>> {
     Some(field(name, " ", &lines))
 }
 
-/// Splits off ` name="text"`. Returns `None` if the text contains a quoted pair.
+/// Splits the parameter ` name="text"` off the start of a text. Returns `None` if the text contains
+/// a quoted pair.
 fn split_parameter(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix(' ')?;
     let (attribute, quoted) = text.split_once("=\"")?;
@@ -184,7 +185,7 @@ struct WordFolder<'a> {
     done: Vec<String>,
     line: Vec<FoldWord<'a>>,
     /// The length of the text before the first word, in characters: the name, the colon and a
-    /// space. It is 0 after the first line.
+    /// space. It is 0 for all lines after the first.
     head: usize,
     limit: usize,
 }
@@ -200,9 +201,9 @@ impl<'a> WordFolder<'a> {
             self.end_line();
             self.line = remainder;
         } else if self.head > 0 {
-            // The line cannot break before this word, because it is the first one. So the first
-            // line contains only the name, and the word moves to the next line. A continuation line
-            // must start with white space.
+            // The line cannot break before this word, because no other word is in the line. So the
+            // first line contains only the name, and the word moves to the next line. A
+            // continuation line must start with white space.
             self.line.pop();
             let line = self.take_line();
             self.done.push(line);
@@ -250,7 +251,7 @@ impl<'a> WordFolder<'a> {
     }
 }
 
-/// Splits a line into words. White space at the end of the line is lost.
+/// Splits a line into words. The words do not include white space at the end of the line.
 fn words(mut line: &str) -> impl Iterator<Item = FoldWord<'_>> {
     std::iter::from_fn(move || {
         let begin = line.find(|letter| !matches!(letter, ' ' | '\t'))?;

@@ -85,8 +85,8 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    // RFC 2919 section 2: the value is a phrase and the identifier. The identifier must not be
-    // encoded, because mail filters compare it.
+    // RFC 2919 section 2: the value of List-Id is a phrase and the identifier. The identifier must
+    // not be encoded, because mail filters compare it.
     let identified = (lower == "list-id")
         .then(|| value.rsplit_once(" <"))
         .flatten()
@@ -299,7 +299,7 @@ mod tests {
         Ok(String::from_utf8(out).unwrap())
     }
 
-    /// A naive decoder of encoded words.
+    /// A simple decoder of encoded words, for the tests.
     fn read(field: &str) -> String {
         let value = field.split_once(": ").unwrap().1.trim_end();
         let value = value.replace("\r\n ", " ");

@@ -117,7 +117,7 @@ impl Mailbox {
     }
 }
 
-/// Encodes a display name: unchanged, quoted, or in encoded words.
+/// Encodes a display name. The result is the unchanged name, a quoted string or encoded words.
 fn phrase(name: &str, column: usize) -> Vec<String> {
     if name.split(' ').all(is_plain) {
         if !name.contains(|each| "()<>[]:;@\\,.\"".contains(each)) {
@@ -133,7 +133,7 @@ fn phrase(name: &str, column: usize) -> Vec<String> {
     }
     // RFC 2047 section 6.2: white space between two encoded words is not part of the text. But some
     // parsers, such as Python's, keep this white space in a phrase. So words that need no encoding
-    // are not encoded, to keep adjacent encoded words rare.
+    // are written unchanged. This makes adjacent encoded words rare.
     let mut words = Vec::new();
     let mut run = String::new();
     for word in name.split(' ') {
@@ -171,7 +171,7 @@ fn is_atom(byte: u8) -> bool {
 
 /// Returns the address as it is written in a header: a local part with misplaced dots is quoted, as
 /// RFC 5322 section 3.2.3 requires. The envelope contains the address without these quotes, because
-/// servers accept it.
+/// servers accept the address in this form.
 fn header_address(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((local_part, domain))
@@ -187,7 +187,8 @@ fn header_address(address: &str) -> String {
 struct MailboxParser<'a> {
     header: &'a str,
     mailboxes: Vec<Mailbox>,
-    /// The number of merge fields that contain the current character.
+    /// The number of merge fields that contain the current character. If it is not 0, the character
+    /// is never syntax.
     fields: usize,
     entry: MailboxEntry,
 }
@@ -243,8 +244,8 @@ impl MailboxParser<'_> {
         }
         match &mut entry.angle {
             Some(angle) if entry.in_angle => angle.push(literal),
-            // A character after the closing bracket probably starts a second address. Without an
-            // error, the recipient with this address would be lost.
+            // A character after the closing bracket probably starts a second address. The parser
+            // reports an error, because otherwise this address would receive no message.
             Some(_) if !is_white(literal) => {
                 return Err(self.error("a comma is missing after an address"));
             }

@@ -1,4 +1,5 @@
-//! A compiled message. Constant parts are encoded once. All other parts are rendered for each row.
+//! A compiled message. Constant parts are encoded only once, when the template is compiled. All
+//! other parts are rendered for each row.
 //!
 //! ```text
 //!     header fields   constant: encoded once        with merge fields: rendered, checked, folded
@@ -66,7 +67,7 @@ pub struct Template {
     required: BTreeSet<String>,
     /// The sorted names of all merge fields that the message uses.
     used: Vec<String>,
-    /// The columns of the rows: the names in `used`, in the same order.
+    /// The columns of the rows. They have the names in `used`, in the same order.
     columns: Arc<Columns>,
     signer: Option<Arc<Signer>>,
     size: usize,
@@ -92,7 +93,8 @@ enum HeaderRole {
     Sender,
     To,
     Cc,
-    /// A field that is used only for the envelope. It is not written into the message.
+    /// A field whose addresses are used only for the envelope. The field itself is not written into
+    /// the message.
     Bcc,
     /// A Bcc field that is used neither for the envelope nor in the message: `Bcc` of a resent
     /// message, or `Resent-Bcc` of a message that is not resent.
@@ -115,7 +117,8 @@ struct BodyText {
     /// The constant lines, encoded once.
     stretches: Vec<Stretch>,
     boundaries: Vec<Vec<u8>>,
-    /// The transfer encoding of the first rendered row. `write` uses it as a guess for all rows.
+    /// The transfer encoding of the first rendered row. `write` assumes this encoding for each row
+    /// and corrects it afterwards if necessary.
     first_encoding: OnceLock<TransferEncoding>,
 }
 
@@ -124,7 +127,7 @@ struct BodyText {
 pub struct Stamp {
     /// The value of Date.
     pub date: Box<str>,
-    /// The unique part of Message-ID before the `@`.
+    /// The unique part of Message-ID, before the `@`.
     pub id: Box<str>,
     /// The time of the signature, in seconds since 1970.
     pub time: u64,
@@ -494,8 +497,8 @@ impl HeaderField {
         }
         let mailboxes = parse_mailboxes(&value, &self.name)?;
         let hidden = matches!(self.role, HeaderRole::Bcc | HeaderRole::Hidden);
-        // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So a field
-        // without addresses is not written.
+        // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So if a row
+        // gives no addresses for a field, the field is not written.
         if !hidden && !mailboxes.is_empty() {
             encode_addresses(&self.name, &mailboxes, &mut line);
         }

@@ -62,8 +62,8 @@ use super::{RowError, TextKind};
 pub use self::row::{Columns, Row};
 pub use self::value::{Dict, Sequence, Value};
 
-/// The minimum length, in bytes, of a constant stretch that is encoded once. Shorter constant text
-/// is encoded again for each row.
+/// The minimum length, in bytes, of constant text that is encoded only once for all rows. Shorter
+/// constant text is encoded again for each row.
 const STRETCH: usize = 256;
 
 /// The reason why a text is not a valid template, in one line: "header Subject, line 3: …".

@@ -60,8 +60,9 @@ impl Exchange {
         PyClassInitializer::from(exchange).add_subclass(class)
     }
 
-    /// Takes the lock, even if a thread panicked while it held the lock. Such an exchange remains
-    /// unfinished, and the client accepts no success of an unfinished exchange.
+    /// Takes the lock, even if a thread panicked while it held the lock. After a panic, the
+    /// exchange remains incomplete, and the client does not accept the reply 235 for an incomplete
+    /// exchange.
     fn lock(&self) -> MutexGuard<'_, auth::Exchange> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,8 +76,8 @@ impl Exchange {
         py.detach(|| self.lock().name())
     }
 
-    /// Whether the exchange is finished. The client must not accept the server's reply 235 before
-    /// the exchange is finished.
+    /// Whether all checks of the client are complete. Before that, the client must not accept the
+    /// server's reply 235 (login accepted).
     #[getter]
     fn complete(&self, py: Python<'_>) -> bool {
         py.detach(|| self.lock().complete())
@@ -274,8 +275,9 @@ impl OptionalArgument<'_> {
         self.0.as_ref().map_or(Ok(""), |given| text(what, given))
     }
 
-    /// Converts an integer, which is a port number. An integer that does not fit in 64 bits becomes
-    /// the maximum of `i64`, because the core rejects this maximum as a port number.
+    /// Converts the argument to an integer. This integer is always a port number. An integer that
+    /// does not fit in 64 bits becomes the maximum of `i64`, because the core rejects this maximum
+    /// as a port number.
     fn integer(&self, what: &str) -> PyResult<i64> {
         let Some(given) = &self.0 else { return Ok(0) };
         match given.cast::<PyInt>() {

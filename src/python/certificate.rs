@@ -10,7 +10,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// Return the digest of a certificate in DER, for the channel binding `tls-server-end-point` (RFC
-/// 5929 4.1). Return None if the certificate's signature algorithm has no hash function.
+/// 5929 4.1). Return None if the certificate is truncated, or if its signature algorithm has no
+/// known hash.
 #[pyfunction]
 fn certificate_digest<'py>(py: Python<'py>, certificate: &[u8]) -> Option<Bound<'py, PyBytes>> {
     certificate::certificate_digest(certificate).map(|digest| PyBytes::new(py, &digest))

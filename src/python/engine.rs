@@ -47,8 +47,8 @@ pub(super) struct Engine {
     path_of: Py<PyAny>,
 }
 
-/// The submitted messages whose outcomes Python has not taken yet. The index of a message in
-/// `messages` is its number.
+/// The submitted messages whose outcomes `take` has not returned yet. The number of a message is
+/// its index in `messages`.
 #[derive(Default)]
 struct SubmittedMessages {
     messages: Vec<Option<Py<PyAny>>>,
@@ -93,7 +93,8 @@ impl Engine {
 
     /// Submit messages from the front of a list while the queue has capacity. Remove the submitted
     /// messages from the list, and return their number. Wait up to `wait` seconds for capacity. An
-    /// interrupt such as Ctrl-C never separates the submission from the removal.
+    /// interrupt such as Ctrl-C comes before or after both steps, never between them. So no message
+    /// is submitted twice.
     fn submit(
         &self,
         py: Python<'_>,
@@ -122,8 +123,8 @@ impl Engine {
         let mut finished = Vec::new();
         let mut bytes = 0;
         for message in messages.iter().take(capacity.messages) {
-            // The lock is held only for this statement. The code below may run Python code, which
-            // may switch to a thread that needs the lock.
+            // The lock is held only for this statement. The statements below may run Python code,
+            // and Python may then switch to a thread that needs the lock.
             let token = self.lock().insert(message.clone().unbind());
             if let Ok(pending) = message.cast::<NativePendingMessage>() {
                 let pending = PendingMessage {
@@ -266,8 +267,8 @@ impl Engine {
         let limit = wait.map(duration).transpose()?;
         self.engine.close(limit, drained);
         let queue = self.engine.queue();
-        // At `limit`, the engine ends by itself. This function waits one second longer, because the
-        // engine's thread may be late on a busy machine.
+        // The engine ends at the end of `limit`, without a further call. This function waits one
+        // second longer, because the engine's thread may be late on a busy machine.
         let longest = limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64() + 1.0);
         wait_in_slices(py, longest, |until| queue.wait_for_end(until).then_some(()))?;
         Ok(())
@@ -286,8 +287,8 @@ impl Engine {
     }
 
     /// Removes and returns the messages of these outcomes. The caller must drop the returned
-    /// messages, because dropping may run Python code. This function holds the lock and therefore
-    /// must not do so.
+    /// messages. This function must not drop them, because dropping may run Python code, and this
+    /// function holds the lock.
     fn remove_messages(&self, finished: &[FinishedMessage]) -> Vec<Option<Py<PyAny>>> {
         let mut messages = self.lock();
         let tokens = finished.iter().map(|each| each.token);
@@ -346,8 +347,8 @@ impl Engine {
     }
 }
 
-/// Returns the recipients of a message that is not sent; they become part of its outcome. Returns
-/// an empty list if reading the recipients fails.
+/// Returns the recipients of a message that is not sent, for the outcome of the message. Returns an
+/// empty list if reading the recipients fails.
 fn recipients_of(message: &Bound<'_, PyAny>) -> Vec<Box<str>> {
     let recipients = message.getattr(intern!(message.py(), "recipients"));
     let recipients = recipients.and_then(|recipients| recipients.try_iter()?.collect());

@@ -58,7 +58,8 @@ fn fold_field<'py>(
         "compat32" => ValueSource::Compat32,
         _ => return Err(PyValueError::new_err("the source is unknown")),
     };
-    // `to_str` fails for a text with lone surrogates, because they cannot be encoded in UTF-8.
+    // `to_str` fails for a text with lone surrogates, because they cannot be encoded in UTF-8. Only
+    // the pure-Python backend can fold such a text.
     let (Ok(name_text), Ok(value_text)) = (name.to_str(), value.to_str()) else {
         return Ok(None);
     };

@@ -10,7 +10,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(message_status, module)?)
 }
 
-/// Return the status of a recipient, derived from the code of the last reply that concerns it.
+/// Return the status of a recipient, derived from the code of the last reply that concerns this
+/// recipient.
 #[pyfunction]
 fn recipient_status(code: i64) -> &'static str {
     outcome::recipient_status(code).name()

@@ -2,7 +2,7 @@
 //!
 //! A text with lone surrogates cannot be encoded in UTF-8, so the core's `&str` cannot hold it. A
 //! Python string can hold such a text, so the compiled backend passes it to the pure-Python
-//! backend. So both backends give the same result and the same error.
+//! backend. In this way both backends give the same result and the same error.
 
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;

@@ -6,8 +6,8 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, P
 
 use crate::message::text::Value;
 
-/// The maximum nesting depth of lists and dicts in a row; a deeper value is an error. It is far
-/// below Python's recursion limit, so that the pure-Python backend can have the same limit.
+/// The maximum nesting depth of lists and dicts in a row; a deeper value is an error. The maximum
+/// is far below Python's recursion limit, so that the pure-Python backend can have the same limit.
 const DEPTH: usize = 60;
 
 /// Returns the values of the fields `names`; `None` for a missing field.

@@ -131,7 +131,7 @@ impl Transaction {
         self.lock().awaiting()
     }
 
-    /// The name of the way in which the transaction ended; None before the end.
+    /// The name of the end, such as "accepted"; None while the transaction is open.
     #[getter]
     fn end(&self) -> Option<&'static str> {
         self.lock().end().map(TransactionEnd::text)

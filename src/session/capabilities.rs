@@ -27,7 +27,8 @@ pub struct Capabilities {
     pub limits: Limits,
 }
 
-/// The limits of RFC 9422. A limit is `None` if the server does not announce it.
+/// The limits in the server's LIMITS line (RFC 9422). A limit is `None` if the server does not
+/// announce it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The maximum number of transactions on one connection.
@@ -76,8 +77,9 @@ impl Capabilities {
             // 8BITMIME.
             "8BITMIME"
         } else if requirements.binary {
-            // RFC 3030 section 3: BINARYMIME content must be sent with BDAT. A session refuses it,
-            // because only window mode uses BDAT.
+            // RFC 3030 section 3: BINARYMIME content must be sent with BDAT. A session refuses such
+            // content, because it cannot rely on BDAT: only window mode uses BDAT, and not every
+            // connection can use window mode.
             "BINARYMIME"
         } else if requirements.dsn && !self.dsn {
             "DSN"
@@ -86,7 +88,8 @@ impl Capabilities {
             .as_ref()
             .is_some_and(|limit| exceeds_size(limit, requirements.size))
         {
-            // RFC 1870 section 6.1: the server would refuse a message above its limit.
+            // RFC 1870 section 6.1: the server would refuse a message above its SIZE limit, so the
+            // message is not sent.
             let limit = self.size.as_deref().unwrap_or_default();
             return Err(format!(
                 "the message has {} bytes, and the relay accepts at most {limit}",

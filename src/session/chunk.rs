@@ -11,7 +11,8 @@
 //!
 //! The content is written before the reply to MAIL is known. If the server refuses the transaction,
 //! it must discard the chunk of BDAT. A server that does not discard the chunk would execute the
-//! content as commands. So the session uses window mode only after the discard test (`setup`).
+//! content as commands. So the session uses window mode only if the server has passed the discard
+//! test (`setup`).
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::diagnosis::Phase;
 use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
 use crate::reply::Reply;
 
-/// A transaction that was written as a whole, and its replies so far.
+/// A transaction whose commands and content were written together, and its replies so far.
 #[derive(Debug)]
 pub(super) struct ChunkTransaction {
     recipients: usize,
@@ -66,15 +67,15 @@ impl ChunkTransaction {
         match phase {
             Phase::Body => return Step::Decided(self.decide(reply, accepts)),
             Phase::Mail if !accepts => self.mail = Some(Arc::new(reply)),
-            // The index of the recipient: `read` counts the replies to RSET and MAIL and this reply
-            // too.
+            // `read` also counts the replies to RSET and MAIL, and this reply. So `read - 3` is the
+            // index of the recipient.
             Phase::Rcpt if !accepts => self.refused.push((self.read - 3, Arc::new(reply))),
             _ => {}
         }
         Step::Open
     }
 
-    /// The outcomes of the recipients, derived from the replies so far. `others` is the outcome of
+    /// The outcomes of the recipients according to the replies so far. `others` is the outcome of
     /// the recipients that no reply has refused.
     pub(super) fn outcomes(&self, others: RecipientOutcome) -> RecipientOutcomes {
         if let Some(mail) = &self.mail {

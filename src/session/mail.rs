@@ -5,8 +5,8 @@
 //! an optional RSET, its commands and its content. `terminator_position` is the number of bytes
 //! from the start of the session's output to the end of the message. When the connection is lost,
 //! the session compares this position with the number of bytes that were passed to the network. If
-//! the end of the message was not passed on, the message was not executed. Otherwise its outcome is
-//! unknown.
+//! the last byte of the message was not passed to the network, the server did not execute the
+//! message. Otherwise its outcome is unknown.
 
 use std::sync::Arc;
 
@@ -140,8 +140,9 @@ impl Session {
         }
         let phase = front.phase();
         match (phase, reply.code) {
-            // RFC 5321 4.3.2 lists the codes that a command allows. A reply with any other code is
-            // invalid. 354 is allowed only for DATA, and a 4yz or 5yz code for every command.
+            // RFC 5321 4.3.2 lists the valid reply codes of each command. A reply with any other
+            // code is invalid. A 354 is valid only for DATA, and a 4yz or 5yz code is valid for
+            // every command.
             (Phase::Data, 354) | (_, 400..=599) => {}
             (Phase::Data, _) => invalidate(&mut reply),
             // RFC 5321 4.2: a client interprets an unknown code by its first digit. `Transaction`
@@ -171,8 +172,8 @@ impl Session {
                 }
             }
             ActiveTransaction::Chunk(chunk) => {
-                // RFC 5321 3.8: after a 421 the server closes the connection. It refused this
-                // message and does not execute the later messages.
+                // RFC 5321 3.8: after a 421 the server closes the connection. So the server refused
+                // this message and does not execute the later messages.
                 if reply.code == SHUTDOWN {
                     let outcome = RecipientOutcome::refused(phase, Arc::new(reply.clone()));
                     if let Some(message) = self.pop() {
@@ -185,7 +186,8 @@ impl Session {
                     return self.end_by(reply);
                 }
                 // RFC 3030 section 2: the server replies to BDAT after it has received the last
-                // byte of the chunk. An earlier acceptance breaks the protocol.
+                // byte of the chunk. An acceptance before that byte was sent violates the protocol,
+                // so the session ends.
                 if phase == Phase::Body && !terminator_sent && reply.code < 300 {
                     let text = "the relay replied before it had received the whole message";
                     return self.end(Cause::Fault(text.to_owned()), None, 0);
@@ -198,8 +200,8 @@ impl Session {
     }
 
     /// Handles the reply to RSET. RFC 5321 4.1.1.5: a server accepts RSET at any time, so a refusal
-    /// ends the session. Exim refuses RSET after too many refused transactions, and executes no
-    /// later command.
+    /// ends the session. For example, Exim refuses RSET after too many refused transactions. After
+    /// this refusal, Exim executes no command.
     pub(super) fn receive_rset(&mut self, reply: Reply) {
         if (200..=299).contains(&reply.code) {
             if let Some(front) = self.in_flight.front_mut() {
@@ -243,9 +245,9 @@ impl Session {
     }
 
     pub(super) fn finish_chunk(&mut self, outcome: MessageOutcome) {
-        // The window uses additive increase and multiplicative decrease. A server counts errors and
-        // closes the connection after too many. With a smaller window, fewer messages are already
-        // in flight when the next refusal arrives.
+        // The window uses additive increase and multiplicative decrease. A server may count errors
+        // and close the connection after too many of them. With a smaller window, fewer messages
+        // are in flight when the next refusal arrives.
         self.pop();
         if outcome.is_accepted() {
             self.window = (self.window + 1).min(self.options.window.max(1));
@@ -317,7 +319,7 @@ impl Session {
     }
 
     /// Writes RSET as a flight of its own, if RSET is due. Without PIPELINING, no command may
-    /// follow RSET before its reply. Returns whether this reply is awaited.
+    /// follow RSET before its reply. Returns whether the message must wait for the reply to RSET.
     pub(super) fn reset_alone(&mut self, message: &mut InFlight) -> bool {
         if !message.written && std::mem::take(&mut self.reset_due) {
             message.reset = true;
@@ -341,7 +343,7 @@ impl Session {
             mail_alone: self.cautious,
             // RFC 2033 4.2: an LMTP server does not reply to the terminator if it accepted no
             // recipient. If DATA were in the same flight as RCPT, the server could reply 354
-            // without an accepted recipient. In this case the client could only close the
+            // without an accepted recipient. After such a 354, the client could only close the
             // connection. So DATA waits for the replies to RCPT.
             data_alone: self.cautious || self.options.lmtp,
             sequential: self.mode == Mode::Off,

@@ -38,9 +38,9 @@ pub(super) fn outcome_of(
             };
             RecipientOutcome::refused(phase, Arc::new(reply.clone()))
         }
-        // The server accepted no recipient, so the message itself was never sent. This outcome is
-        // for recipients without a reply of their own. RFC 5321 3.8: a 421 to one RCPT ends the
-        // session for the other recipients too.
+        // The server accepted no recipient, so the message itself was never sent. The value of this
+        // arm is the outcome of the recipients that got no reply. RFC 5321 3.8: a 421 to one RCPT
+        // ends the session, so the 421 also determines the outcome of these recipients.
         (Some(TransactionEnd::RecipientsRefused), _) => match transaction.refused().last() {
             Some((_, last)) if last.code == SHUTDOWN => {
                 RecipientOutcome::refused(Phase::Rcpt, Arc::new(last.clone()))
@@ -57,8 +57,9 @@ pub(super) fn outcome_of(
 
 /// Returns the outcome of a recipient that got no reply.
 ///
-/// A server cannot accept a message before the terminator (RFC 5321 4.1.1.4). After the terminator,
-/// the server may have accepted the message.
+/// Before the terminator, a server cannot accept a message (RFC 5321 4.1.1.4), so the transaction
+/// was not executed. After the terminator, the server may have accepted the message, so the outcome
+/// is unknown.
 pub(super) fn outcome_without_reply(terminator_sent: bool, reason: &str) -> RecipientOutcome {
     if terminator_sent {
         RecipientOutcome::unknown(reason)
@@ -92,7 +93,7 @@ fn recipient_outcomes(
         match (reply.code, phase) {
             (MALFORMED, Phase::Body) => outcomes[*index] = RecipientOutcome::unknown(reason),
             // An invalid reply to RCPT says neither that the recipient was accepted nor that it was
-            // refused. The recipient keeps the outcome `others`.
+            // refused. So the recipient keeps the outcome `others`.
             (MALFORMED, _) => {}
             _ => outcomes[*index] = RecipientOutcome::refused(phase, Arc::new(reply.clone())),
         }

@@ -1,8 +1,8 @@
 //! The bytes that a session writes: commands and message contents, in order.
 //!
 //! Small parts are copied into one buffer. Large contents are written without a copy. The output
-//! also counts the bytes that were passed to the network. From this count, the session knows
-//! whether the server may have received the last byte of a message.
+//! also counts the bytes that were passed to the network. This count shows whether the server may
+//! have received the last byte of a message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -137,8 +137,8 @@ impl Output {
         }
     }
 
-    /// Discards the bytes that were not written. They count as sent from then on, so that
-    /// `is_empty` returns true.
+    /// Discards the bytes that were not written. The total `sent` then includes these bytes, so
+    /// that `is_empty` returns true.
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.start = 0;

@@ -71,8 +71,8 @@ impl Session {
         self.options.starttls == StartTls::Required && !self.secured
     }
 
-    /// Chooses a mechanism and asks the driver for the secret. Without credentials the session is
-    /// ready.
+    /// Chooses a mechanism and asks the driver for the secret. If the settings contain no
+    /// credentials, the session skips the login and is ready.
     pub(super) fn log_in(&mut self) {
         let Some(credentials) = &self.options.credentials else {
             return self.ready();
@@ -108,16 +108,19 @@ impl Session {
         }
     }
 
-    /// Handles a reply to AUTH or to a response. `rounds` is the number of earlier challenges.
+    /// Handles a reply to AUTH, or to the client's response to a challenge. `rounds` is the number
+    /// of challenges before this reply.
     pub(super) fn receive_auth(&mut self, reply: Reply, mut exchange: Exchange, rounds: usize) {
         match reply.code {
-            // RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated.
+            // RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated. So
+            // the login is complete, as after a 235.
             235 | 503 if exchange.complete() => {
                 self.authenticated = true;
                 self.ready();
             }
             // RFC 5802 section 3: in SCRAM, the server must prove that it knows the password. An
-            // attacker can send a 235, but not this proof.
+            // attacker who does not know the password can send a 235, but cannot compute this
+            // proof.
             235 | 503 => {
                 let text = "the relay did not prove that it knows the password";
                 self.end(Cause::Unusable(text.to_owned()), Some(reply), 0);
@@ -154,8 +157,8 @@ impl Session {
         }
     }
 
-    /// Chooses the mode from the capabilities. Before window mode, the discard test is written,
-    /// unless an earlier session has already passed it.
+    /// Chooses the mode from the capabilities. For window mode, the session first writes the
+    /// discard test, unless the server has already passed this test in an earlier session.
     pub(super) fn ready(&mut self) {
         if self.quit_requested {
             return self.write_quit();
@@ -209,11 +212,12 @@ impl Session {
         }
     }
 
-    /// Handles a reply that belongs to no message.
+    /// Handles a reply that arrives while no message is in flight.
     pub(super) fn receive_setup(&mut self, reply: Reply) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            // RFC 5321 4.3.1: the client waits for the greeting before it sends EHLO. With any code
-            // except 220, for example 554, the server refuses the session.
+            // RFC 5321 4.3.1: the client waits for the greeting before it sends EHLO. A greeting
+            // with another code than 220, for example 554, means that the server refuses the
+            // session. The last branch handles it.
             Stage::Greeting if reply.code == 220 => self.hello(false),
             Stage::Hello { helo } => {
                 self.stage = Stage::Hello { helo };

@@ -4,8 +4,8 @@
 //! 5802, 7677), XOAUTH2, OAUTHBEARER (RFC 7628) and EXTERNAL (RFC 4422). XOAUTH2 and OAUTHBEARER
 //! accept a token that equals the user's entry in the credentials. EXTERNAL accepts an empty
 //! response, and the name of each user in the credentials. The sink does not support channel
-//! binding. Clients in Python's `ssl` can use only the binding `tls-unique`, and a server with
-//! rustls cannot compute this binding.
+//! binding. Clients that use Python's `ssl` support only the binding `tls-unique`, and a server
+//! that uses rustls cannot compute this binding.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -138,7 +138,8 @@ impl ServerExchange {
         Some(Self { state })
     }
 
-    /// Creates an exchange for a fault: the sink replies 535 to any response.
+    /// Creates an exchange that always fails, for the injection of a fault. The sink replies 535 to
+    /// any response.
     #[must_use]
     pub fn failing() -> Self {
         Self {
@@ -220,7 +221,8 @@ impl ServerExchange {
                 self.bearer(user.unwrap_or_default(), response, credentials)
             }
             ExchangeState::OAuthBearer => {
-                // The response begins with the GS2 header `n,a=user,` (RFC 7628 3.1).
+                // The user is in the GS2 header `n,a=user,` at the start of the response (RFC 7628
+                // 3.1).
                 let user = response.split(',').find_map(|part| part.strip_prefix("a="));
                 self.bearer(user.unwrap_or_default(), response, credentials)
             }
@@ -255,7 +257,7 @@ impl ServerExchange {
         credentials: &SinkCredentials,
     ) -> SaslReply {
         // The GS2 header ends at the second comma. A header that begins with `p=` requires channel
-        // binding, so the login fails.
+        // binding. The sink does not support channel binding, so the login fails.
         let Some(bare_at) = message.match_indices(',').nth(1).map(|(at, _)| at + 1) else {
             return SaslReply::Failure;
         };

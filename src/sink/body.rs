@@ -12,15 +12,16 @@ use multiversion::multiversion;
 
 const TERMINATOR: &[u8] = b"\r\n.\r\n";
 
-/// The number of pairs of adjacent bytes in a block of `count`. It must not exceed 255, because the
-/// sums of a block are stored in one byte.
+/// The number of pairs of adjacent bytes that `count` examines as one block. It must not exceed
+/// 255, because each sum over a block is stored in one byte.
 const BLOCK: usize = 128;
 
 static FINDER: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(TERMINATOR));
 
-/// A search for the terminator in content that arrives in chunks of any size. The search does not
-/// start again at the beginning of the content for each chunk.
+/// A search for the terminator in content that arrives in chunks of any size. Each chunk is
+/// searched once: the search continues after the preceding chunk, and does not start again at the
+/// beginning of the content.
 #[derive(Debug, Clone)]
 pub struct TerminatorSearch {
     /// The last bytes that were searched. They can be the beginning of a terminator that the next
@@ -46,8 +47,8 @@ impl TerminatorSearch {
         self.tail.extend_from_slice(b"\r\n");
     }
 
-    /// Searches the next chunk. If the terminator ends in this chunk, returns the number of bytes
-    /// up to its end. Otherwise returns `None`.
+    /// Searches the next chunk. If the terminator ends in this chunk, returns the number of the
+    /// chunk's bytes up to the end of the terminator. Otherwise returns `None`.
     pub fn find(&mut self, chunk: &[u8]) -> Option<usize> {
         let reach = TERMINATOR.len() - 1;
         let known = self.tail.len();
@@ -92,8 +93,8 @@ impl ContentCounts {
         self.bare_cr += counts.bare_cr + u64::from(last == b'\r');
         self.bare_lf += counts.bare_lf + u64::from(first == b'\n');
         self.eight_bit += counts.eight_bit + u64::from(last >> 7);
-        // A CRLF was split between two chunks. Its CR and its LF were both counted as bare, so both
-        // counts are corrected.
+        // In this case, a CRLF was split between two chunks. Its CR and its LF were both counted as
+        // bare, so both counts are corrected.
         if self.ends_in_cr && first == b'\n' {
             self.bare_cr -= 1;
             self.bare_lf -= 1;
@@ -102,12 +103,13 @@ impl ContentCounts {
     }
 }
 
-/// Counts the bare CRs and LFs in the pairs of adjacent bytes, and the bytes above 127. The last
-/// byte of the chunk is not the first byte of a pair, so the caller counts it.
+/// Examines the pairs of adjacent bytes in a chunk. Counts the bare CRs and LFs, and the bytes
+/// above 127 that are the first byte of a pair. The caller counts the bytes that no pair shows: a
+/// bare LF at the start of the chunk, and a bare CR or a byte above 127 at its end.
 ///
-/// Most blocks have no bytes to count. A first loop over a block detects this, so that the other
-/// loops are skipped. The compiler turns the loops into vector instructions, as in the client's
-/// scan (`stuffing`).
+/// Most blocks contain no bytes to count. A first loop over each block detects such a block, and
+/// the other loops are skipped for it. The compiler turns the loops into vector instructions, as in
+/// the client's scan (`stuffing`).
 #[multiversion(targets("x86_64+avx2"))]
 fn count(chunk: &[u8]) -> ContentCounts {
     let mut counts = ContentCounts::default();
@@ -158,7 +160,8 @@ mod tests {
         (cr as u64, lf as u64, high as u64)
     }
 
-    /// Returns all strings of CR, LF, dot and one byte above 127, up to a length.
+    /// Returns all strings that consist of CR, LF, dot and the byte 0xE4, and have at most `length`
+    /// bytes.
     fn strings(length: usize) -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new()];
         let mut last = all.clone();

@@ -70,13 +70,15 @@ impl ServerCapabilities {
         }
     }
 
-    /// The lines of the EHLO reply after the first line. `tls` states that the connection uses TLS.
+    /// The lines of the EHLO reply after the first line. `tls` states whether the connection uses
+    /// TLS.
     pub fn lines(&self, tls: bool) -> impl Iterator<Item = &str> {
         let starttls = (self.starttls && !tls).then_some("STARTTLS");
         self.lines.iter().map(String::as_str).chain(starttls)
     }
 
-    /// Whether the client may use STARTTLS now. `tls` states that the connection uses TLS already.
+    /// Whether the client may use STARTTLS now. `tls` states whether the connection already uses
+    /// TLS.
     #[must_use]
     pub fn starttls(&self, tls: bool) -> bool {
         self.starttls && !tls
@@ -151,9 +153,9 @@ impl ServerCapabilities {
         Ok(())
     }
 
-    /// Checks that the EHLO reply lists the extension `keyword`. The keyword of a parameter can be
-    /// passed too, because most extensions have a parameter of the same name. Examples are
-    /// SMTPUTF8, AUTH, REQUIRETLS and MT-PRIORITY.
+    /// Checks that the EHLO reply lists the extension `keyword`. The caller may also pass the
+    /// keyword of a parameter if the extension has the same keyword. Examples are SMTPUTF8, AUTH,
+    /// REQUIRETLS and MT-PRIORITY.
     fn check_listed(&self, keyword: &[u8]) -> Result<(), ParameterError> {
         if self.keywords.iter().any(|own| own == keyword) {
             Ok(())

@@ -1,7 +1,7 @@
 //! Parsing of command lines: verb, path and parameters (RFC 5321 4.1).
 //!
-//! To save time, lines and addresses are not copied: these results are slices of the connection's
-//! buffer.
+//! To save time, the functions do not copy lines and addresses: they return slices of the
+//! connection's buffer.
 
 /// The verb of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +127,8 @@ pub fn parameter(written: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
     (keyword, parts.next())
 }
 
-/// Parses a decimal number. Returns `None` for more than 20 digits, the maximum length in RFC 1870
-/// and RFC 3030.
+/// Parses a decimal number. Returns `None` if `digits` is not such a number or has more than 20
+/// digits, the maximum in RFC 1870 and RFC 3030.
 #[must_use]
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {

@@ -26,8 +26,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// A stream whose connection the sink can reset.
 pub trait SinkStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Prepares the stream so that dropping it sends a reset to the client. Does nothing for a kind
-    /// of socket without resets.
+    /// Prepares the stream so that dropping it sends a reset to the client. Does nothing for a
+    /// socket that has no resets, for example a Unix socket.
     fn reset_at_drop(&self);
 }
 
@@ -60,8 +60,8 @@ enum ConversationEnd {
 ///
 /// # Errors
 ///
-/// If the socket or the TLS handshake fails. The sink then continues to serve its other
-/// connections.
+/// If the socket or the TLS handshake fails. The error ends only this connection. The sink
+/// continues to serve its other connections.
 pub async fn serve<T: SinkStream>(mut stream: T, shared: Arc<SharedState>) -> io::Result<()> {
     let tls = shared.tls.clone();
     if let Some(tls) = tls

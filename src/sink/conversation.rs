@@ -1,9 +1,9 @@
 //! The server's side of one connection, without a socket.
 //!
-//! [`Conversation::receive`] processes the bytes of one read, appends the replies to an output
-//! buffer, and returns the number of processed bytes and the next step of the connection. The
-//! output buffer collects all replies to one read, so the caller can send them in one write (RFC
-//! 2920 3.2). A test of the conversation needs no socket.
+//! [`Conversation::receive`] processes the bytes of one read and appends the replies to an output
+//! buffer. It returns the number of processed bytes and the next step of the connection. The output
+//! buffer collects all replies to one read, so the caller can send them in one write (RFC 2920
+//! 3.2). Because the conversation uses no socket, a test can call it directly.
 //!
 //! If a fault with a delay matches a command, `receive` stops before this command and returns
 //! [`SinkStep::Pause`]. The caller writes the pending replies, sleeps, and calls `receive` again
@@ -107,7 +107,8 @@ enum ConversationState {
         /// chunk of a refused BDAT.
         discarded: bool,
     },
-    /// The content is complete. The next output is the final reply with the index `next`.
+    /// The content is complete. The next reply to write is the final reply with the index `next`
+    /// (in LMTP, there is one final reply for each accepted recipient).
     Final {
         next: usize,
     },
@@ -175,8 +176,8 @@ impl Conversation {
         self.end_transaction();
     }
 
-    /// The counts of this connection. The conversation does not see reads and writes, so the caller
-    /// adds their counts here.
+    /// The counts of this connection. The caller reads and writes the bytes of the connection, so
+    /// the caller adds the counts of reads and writes here.
     pub fn tally(&mut self) -> &mut Tally {
         &mut self.tally
     }
@@ -334,8 +335,8 @@ impl Conversation {
         None
     }
 
-    /// Returns the effect of the faults at this point. `recipient` is used only for a final reply
-    /// in LMTP: it is the index of the recipient to which the reply belongs.
+    /// Returns the effect of the injected faults on the next reply at `point`. `recipient` is used
+    /// only for a final reply in LMTP. It is the index of the recipient to which the reply belongs.
     fn injected_fault(
         &mut self,
         point: FaultPoint,

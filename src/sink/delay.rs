@@ -1,10 +1,10 @@
 //! Simulated network latency between client and sink. Each byte is delayed by a fixed time, in both
 //! directions.
 //!
-//! The bytes of the TLS handshake are delayed too, as on a network. Bytes that are written together
-//! arrive together, and one flight does not delay the next. So with a latency of 20 ms, the reply
-//! to a flight arrives 40 ms after the flight was sent. This time does not depend on the number of
-//! commands in the flight or on the size of a body.
+//! This includes the bytes of the TLS handshake, because a network delays these bytes too. Bytes
+//! that are written together arrive together, and one flight does not delay the next. So with a
+//! latency of 20 ms, the reply to a flight arrives 40 ms after the flight was sent. This time does
+//! not depend on the number of commands in the flight or on the size of a body.
 
 use std::io;
 use std::pin::Pin;

@@ -21,7 +21,8 @@ pub enum FaultPoint {
     Helo,
     /// STARTTLS.
     StartTls,
-    /// The AUTH command. The responses to its challenges are not part of this point.
+    /// The AUTH command. A fault at this point is not injected at the client's responses to
+    /// challenges.
     Auth,
     /// MAIL.
     Mail,
@@ -140,8 +141,8 @@ pub struct InjectedFault {
     /// address must be the sender. At RCPT and at a final LMTP reply, it must be the recipient. At
     /// DATA, BDAT and the final SMTP reply, it must be the sender or one of the recipients.
     pub address: Option<Vec<u8>>,
-    /// The maximum number of injections of this fault. After them, commands are executed normally.
-    /// `None` means no limit.
+    /// The maximum number of injections of this fault. After this number of injections, the sink
+    /// ignores the fault. `None` means no limit.
     pub times: Option<u64>,
     /// The action of the sink.
     pub action: FaultAction,
@@ -194,8 +195,8 @@ impl CommandAddresses<'_> {
 pub struct FaultList {
     list: Vec<(InjectedFault, AtomicU64)>,
     points: u32,
-    /// Whether any fault is limited to an address. If so, each connection must store the envelope
-    /// to compare its addresses.
+    /// Whether any fault is limited to an address. If so, each connection stores its envelope, so
+    /// that the sink can compare the envelope's addresses with the address of the fault.
     pub match_addresses: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The record of a sink. It always holds the counts. If the settings request this, it also holds
-//! the messages, or the bytes that each client sent.
+//! The record of a sink. It always holds the counts. The settings can enable two more contents: the
+//! messages, and the bytes that each client sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ pub enum Count {
 }
 
 impl Count {
-    /// The number of variants.
+    /// The number of variants of `Count`.
     pub const COUNT: usize = Self::Unknown as usize + 1;
 
     /// The names of the counts, in the order of the enum.
@@ -86,7 +86,8 @@ impl Count {
     ];
 }
 
-/// The counts of one connection that are not added to the record yet, or the totals in the record.
+/// Either the counts of one connection that are not added to the record yet, or the totals in the
+/// record.
 #[derive(Debug, Clone)]
 pub struct Tally([u64; Count::COUNT]);
 
@@ -223,8 +224,8 @@ impl SinkRecord {
             .collect()
     }
 
-    /// Clears the record. The byte logs of open connections become empty and continue to record.
-    /// The other byte logs are removed.
+    /// Clears the record. The byte logs of open connections are emptied, and bytes that arrive
+    /// later are added to them. The other byte logs are removed.
     pub fn reset(&self) {
         *lock(&self.counts) = Tally::default();
         lock(&self.messages).clear();

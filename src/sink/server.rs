@@ -193,7 +193,7 @@ async fn accept(listener: Listener, shared: Arc<SharedState>) -> io::Result<()> 
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         // TCP_NODELAY: replies must be sent immediately. The call fails only if the
-                        // connection is closed already.
+                        // connection is closed already, so an error is ignored.
                         let _ = stream.set_nodelay(true);
                         spawn(stream, &shared);
                     }

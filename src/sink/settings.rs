@@ -102,7 +102,8 @@ pub struct SinkSettings {
     pub extensions: Vec<String>,
     /// The latency that the sink adds to each byte, in each direction.
     pub latency: Duration,
-    /// The injected faults. If several faults match a command, the first one is injected.
+    /// The injected faults. If several of them match a command, the sink injects the first one in
+    /// this list.
     pub faults: Vec<InjectedFault>,
     /// The TLS settings; `None` means a sink without TLS.
     pub tls: Option<ServerTls>,

@@ -40,7 +40,7 @@ def relays() -> Iterator[Relays]:
 
 @pytest.fixture(autouse=True)
 def no_process_remains() -> Iterator[None]:
-    """Kill, at the end of each test, the processes that a failed test has left running."""
+    """After each test, kill the processes that the test started and that are still running."""
     yield
     processes.kill_remaining()
 

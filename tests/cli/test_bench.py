@@ -138,7 +138,8 @@ def test_refused_messages_are_not_counted_as_sent(command: Command, relays: Rela
     assert {each["messages_per_second"] for each in report["results"]} == {0.0}
 
 
-# Code that makes `bench` print a line when the measurement starts. The test then interrupts it.
+# Code that makes `bench` print a line when the measurement starts. The test waits for this line and
+# then interrupts `bench`.
 ANNOUNCE = """
 import sys
 from rapidsmtp.cli.bench import command

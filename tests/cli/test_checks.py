@@ -180,8 +180,8 @@ def test_an_escape_in_a_list_is_not_printed(command: Command) -> None:
         (100_000, "SIZE 0", False),
         (100_000, "SIZE", False),
         (100_000, "", False),
-        # Every server must accept a message of this size (RFC 5321 4.5.3.1.7), so the size is not
-        # checked.
+        # Every server must accept a message of 1,000 bytes (RFC 5321 4.5.3.1.7), so there is no
+        # warning, although the relay states a lower limit.
         (1_000, "SIZE 500", False),
     ],
 )
@@ -195,7 +195,7 @@ def test_a_message_above_the_size_of_the_relay(
     assert len(warned) == expected
     if expected:
         assert relay.host in warned[0] and "accepts 90000 (SIZE)" in warned[0]
-        # The relay refuses the message, as the warning predicts.
+        # The warning was correct: the message is not accepted.
         assert result.returncode == 1 and not relay.bodies
 
 

@@ -171,8 +171,8 @@ def test_bad_options(command: Command, arguments: tuple[str, ...], expected: str
 
 
 def test_an_unreadable_attachment(command: Command) -> None:
-    # The attachment is a socket, because even root cannot open a socket as a file. Tests may run as
-    # root, who can open any other file.
+    # Tests may run as root, and root can read files that other users cannot read. The attachment is
+    # a socket, because even root cannot open a socket as a file.
     with closing(socket.socket(socket.AF_UNIX)) as unreadable:
         unreadable.bind("agenda.sock")
         arguments = ("--to", "list.csv", *PARTS, "--attach", "agenda.sock", "--dry-run")

@@ -108,7 +108,7 @@ def test_without_the_sink(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_slow_competitor_stops_at_its_time_limit(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run the demo on a clock that advances by 20 ms when a message is built, and not otherwise."""
+    """Run the demo on a clock that advances only when a message is built, by 20 ms each time."""
     clock = itertools.count()
     seconds = 0.0
 
@@ -132,7 +132,10 @@ def test_a_slow_competitor_stops_at_its_time_limit(
 
 
 def test_the_reference_message_equals_the_message_of_a_template(command: Command) -> None:
-    """Compare both messages for names that need escapes, in a template with all kinds of parts."""
+    """Both messages have the same content, for a template with all kinds of parts.
+
+    The rows contain names that need escapes.
+    """
     command.write("message.eml", FULL)
     reference = ReferenceMessage("message.eml")
     template = Template.from_eml("message.eml")

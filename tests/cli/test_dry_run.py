@@ -32,11 +32,12 @@ def test_preview(command: Command) -> None:
     message = email.message_from_bytes(data, policy=email.policy.default)
     assert not message.defects
     assert (message["To"], message["Subject"]) == ("Bo <bo@example.com>", "Hello Bo")
-    # The table also shows recipients that are in no header field of the message.
+    # The table also shows recipients that are only in the envelope, for example a Bcc recipient.
     lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
     assert ["preview/2.eml", "bo@example.com, hidden@example.com", f"{len(data)}"] in lines
     assert "the first 2: nothing was sent" in result.stdout
-    # The preview is the rendered message, except for the header fields that differ each time.
+    # The preview equals the rendered message. Date and Message-ID are not compared, because each
+    # rendering generates new values.
     expected = Template.from_eml("message.eml").render({"name": "Bo", "email": "bo@example.com"})
     unique = re.compile(rb"(?m)^(Date|Message-ID): .*\r\n( .*\r\n)*")
     assert unique.sub(b"", data) == unique.sub(b"", expected.data)

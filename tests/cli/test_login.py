@@ -278,7 +278,8 @@ def test_a_refused_login_stops_the_sending(command: Command, relays: Relays, rep
     one_line(result, f"refused the login: {reply}")
     assert "geheim" not in result.stderr and not relay.bodies
     tried = [line[:10] for line in relay.lines if line.startswith("AUTH")]
-    # `ONCE` allows one attempt, and a refused login is never retried with another mechanism.
+    # The command tries only one mechanism, once. `ONCE` allows one attempt, and a refused login is
+    # never retried with another mechanism.
     assert tried == ["AUTH PLAIN"]
 
 
@@ -288,7 +289,7 @@ def test_an_untrusted_certificate_stops_the_sending(
     relay = relays(accept, "", tls)
     one_line(command.send(relay.url), "is not trusted")
     assert relay.lines == []
-    # With a trusted authority, the same certificate is accepted.
+    # The same certificate is accepted if `--ca-file` names the authority that signed it.
     assert command.send(relay.url, "--ca-file", "ca.pem").returncode == 0
 
 

@@ -15,7 +15,7 @@ FILES = ("--template", "message.eml", "--to", "list.csv")
 
 
 def metrics(url: str) -> dict[str, float]:
-    """Return the metrics at a URL, by name and status."""
+    """Return the value of each metric at a URL. The key is the metric's name and its labels."""
     text = urllib.request.urlopen(url, timeout=10).read().decode()
     return {
         " ".join([sample.name, *sample.labels.values()]): sample.value
@@ -40,7 +40,8 @@ def test_metrics(command: Command, relays: Relays) -> None:
     assert line.startswith("metrics: http://127.0.0.1:") and line.endswith("/metrics\n")
     assert reached.wait(30)
     found = metrics(line.split()[1])
-    # Outcomes are reported in batches, so the metrics may change late.
+    # The engine reports outcomes in batches, so the metric may count the accepted message with a
+    # delay.
     while not found["rapidsmtp_outcomes_total accepted"]:
         time.sleep(0.01)
         found = metrics(line.split()[1])
@@ -51,7 +52,7 @@ def test_metrics(command: Command, relays: Relays) -> None:
     assert found["rapidsmtp_bytes_total"] > 0 and found["rapidsmtp_allowed_connections"] == 1
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
-    # The metrics server ends with the command.
+    # The command has ended, so the metrics server must have ended too.
     with pytest.raises(OSError):
         metrics(line.split()[1])
 

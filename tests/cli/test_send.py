@@ -314,9 +314,10 @@ def test_json_on_a_stdout_that_is_not_utf_8(command: Command, relays: Relays) ->
 def test_lmtp_recipients_keep_known_outcomes_after_a_lost_connection(
     command: Command, relays: Relays, extensions: str
 ) -> None:
-    """Lose the connection after one recipient was accepted and another was refused.
+    """Recipients keep the outcomes that are known when the connection is lost.
 
-    Both keep their outcomes.
+    The relay accepts the message for one recipient and refuses it for another recipient. Then the
+    connection is lost.
     """
 
     def script(relay: ScriptedRelay, line: str) -> str | None:

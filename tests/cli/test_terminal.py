@@ -59,7 +59,8 @@ class Terminal:
                 continue
             try:
                 data = os.read(self._master, 65536)
-            except OSError:  # On Linux, the other side of the terminal is closed.
+            except OSError:
+                # On Linux, this error means that the other side of the terminal is closed.
                 break
             if not data:
                 break
@@ -86,7 +87,7 @@ CONTROLLING = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 """
-# A slow machine must not end a competitor of the demo early.
+# This long time limit prevents the demo from ending a competitor early on a slow machine.
 NO_TIME_LIMIT = "from rapidsmtp.cli.bench import demo; demo._SECONDS = 3600.0"
 
 
@@ -109,7 +110,7 @@ def test_bar_and_table(command: Command, relays: Relays) -> None:
     assert terminal.end() == 1
     shown = ESCAPE.sub("", terminal.text)
     assert BAR in shown
-    # The bar showed 0/3, 3/3 and a number in between.
+    # The progress bar showed 0/3, 3/3 and at least one count in between.
     assert {"0/3", "3/3"} < set(re.findall(r"\d/3", shown))
     assert CORNER in shown and re.search(r"accepted +\W +2 ", shown)
     assert "refused: 550 5.1.1 unknown user" in shown and "row 2" in shown
@@ -139,7 +140,7 @@ def test_ctrl_c(command: Command, relays: Relays) -> None:
     def script(relay: ScriptedRelay, line: str) -> str | None:
         if line == "." and len(relay.bodies) == 2:
             reached.set()
-            # The command ends because of Ctrl-C, before this reply is sent.
+            # Delay this reply until Ctrl-C has ended the command.
             ended.wait(300)
         return accept(relay, line)
 
@@ -153,7 +154,7 @@ def test_ctrl_c(command: Command, relays: Relays) -> None:
         assert re.search(rf"{status} +\W +1 ", shown), shown
     assert "unknown: the connection was lost before the final reply" in shown and "row 2" in shown
     assert "rapidsmtp: stopped: interrupted" in shown and "Traceback" not in shown
-    # The bar hides the cursor. After the command, the cursor is visible.
+    # The progress bar hides the cursor, so the command must show the cursor again at its end.
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
 
 

@@ -100,8 +100,8 @@ def test_other_threads_run_while_the_password_is_salted(core: ModuleType) -> Non
     thread = threading.Thread(target=run)
     thread.start()
     interval = sys.getswitchinterval()
-    # With this switch interval, another thread runs only if this thread releases the interpreter's
-    # lock.
+    # With such a long switch interval, another thread can run only if this thread releases the
+    # interpreter's lock.
     sys.setswitchinterval(1000)
     try:
         gate.release()

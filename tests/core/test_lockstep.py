@@ -12,7 +12,8 @@ from rapidsmtp import _pure
 
 pytestmark = pytest.mark.rust
 
-# Examples have no time limit, because a busy machine may delay any of them.
+# Hypothesis normally limits the time for each example. This limit is disabled, because a busy
+# machine may delay any example.
 unhurried = settings(deadline=None)
 
 LINE_END = st.sampled_from(["\r\n", "\n", "\r", " \r\n", ""])
@@ -53,7 +54,10 @@ def chunks(data: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 def conversation(core: Any, stream: bytes, sizes: list[int], awaited: int) -> list[Any]:
-    """Return all results of a reader. Unused bytes are passed again after each call of `events`."""
+    """Return all results of a reader.
+
+    The reader may leave bytes unused. These bytes are passed again after each call of `events`.
+    """
     reader = core.ReplyReader()
     results: list[Any] = []
     for chunk in chunks(stream, sizes):
@@ -183,7 +187,7 @@ OBSERVED = ("awaiting", "end", "close", "reply", "fault", "accepted", "refused",
 
 
 def mail(core: Any, envelope: tuple[Any, ...], options: dict[str, bool], events: list[Any]) -> Any:
-    """Return all results of a transaction that gets `events`."""
+    """Pass `events` to a transaction, and return its results and its state after each event."""
     transaction = core.Transaction(*envelope, **options)
     results = []
     for event in events:
@@ -195,7 +199,8 @@ def mail(core: Any, envelope: tuple[Any, ...], options: dict[str, bool], events:
             transaction.write_failed()
         else:
             transaction.receive_eof()
-        # The pure-Python backend returns lists that it extends later, so the results need copies.
+        # The attributes of the pure-Python backend are lists that the backend extends later. So
+        # copies of them are compared.
         results.append([copy(getattr(transaction, name)) for name in OBSERVED])
     return results
 
@@ -280,8 +285,8 @@ def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:
     assert native.sasl_mechanisms() == _pure.sasl_mechanisms()
 
 
-# The names that only the compiled backend has. Without it, templates and recipients lists use
-# Python code, and the sink and DKIM are unavailable.
+# The names that only the compiled backend has. Without the compiled backend, templates and
+# recipients lists use Python code, and the sink and DKIM are unavailable.
 COMPILED_ONLY = ("PendingMessage", "RecipientsList", "Signer", "Sink", "Template")
 
 

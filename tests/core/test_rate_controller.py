@@ -10,7 +10,7 @@ from rapidsmtp._pure.rate_controller import CONNECTIONS_PER_PROBE, RateControlle
 
 
 def started(rate_controller: RateController, since: float, until: float) -> int:
-    """Return the number of messages that start between two times if a sender never pauses."""
+    """Return the number of messages that the rate controller lets start between two times."""
     now, count = since, 0
     while now < until:
         wait = rate_controller.wait(now)
@@ -55,7 +55,7 @@ def test_a_decrease_without_accepted_messages_halves_the_rate() -> None:
 
 def test_a_decrease_never_raises_the_rate() -> None:
     rate_controller = RateController(10)
-    # These messages were in flight before the rate applied.
+    # The 50 messages exceed the rate of 10, because they were in flight before this rate applied.
     for _ in range(50):
         rate_controller.accepted(0.5)
     rate_controller.decrease(1.0)
@@ -107,8 +107,9 @@ def test_the_rate_increases_until_the_limit_is_removed() -> None:
     assert decreased is not None
     assert rate_controller.rate(11.0) == decreased
     assert rate_controller.rate(16.0) == pytest.approx(1.5 * decreased)
-    # The limit is removed when the rate reaches 400. This is 4 times the rate before the decrease
-    # and 5 times the decreased rate of 80. The increase from 80 to 400 takes 40 seconds.
+    # The limit is removed when the rate reaches 400. This limit is 4 times the rate before the
+    # decrease and 5 times the decreased rate of 80. The increase from 80 to 400 starts at 11
+    # seconds and takes 40 seconds, so it ends at 51 seconds.
     assert rate_controller.rate(50.0) is not None
     assert rate_controller.rate(52.0) is None
     assert rate_controller.wait(52.0) == 0

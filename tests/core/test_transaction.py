@@ -22,7 +22,10 @@ def begin(core: ModuleType, values: dict[str, str]) -> Any:
 
 
 def play(transaction: Any, trace: Trace, chunk: int) -> None:
-    """Run a transaction through a trace. The server's lines arrive in chunks of `chunk` bytes."""
+    """Check that a transaction follows a trace.
+
+    The transaction receives the server's lines in chunks of `chunk` bytes.
+    """
     for key, value in trace.talk:
         if key == "C":
             assert transaction.data_to_send() == value

@@ -17,7 +17,8 @@ from django.test import override_settings
 from rapidsmtp.django import outcome_known, senders
 
 HERE = Path(__file__).parent
-# `make test` sets DJANGO to the expected version, so that a wrong path is detected.
+# `make test` sets DJANGO to the expected version. The assertion fails if another version is first
+# on the module path.
 WANTED = os.environ.get("DJANGO", django.__version__)
 assert WANTED.split(".")[:2] == django.__version__.split(".")[:2], django.__version__
 
@@ -26,7 +27,8 @@ if not settings.configured:
         USE_TZ=True,
         TIME_ZONE="UTC",
         DEFAULT_FROM_EMAIL="site@example.com",
-        SECRET_KEY="tests",  # Django 4.2 needs a key to log exceptions of receivers.
+        # Without a key, Django 4.2 cannot log the exceptions of signal receivers.
+        SECRET_KEY="tests",
     )
     django.setup()
 

@@ -68,7 +68,7 @@ def test_a_connection_that_the_server_has_closed_is_replaced(mail_to, last_reply
         assert send() == 1
         for _ in range(3):
             for each in server.connections.copy():
-                # The sender may have closed the connection first.
+                # These calls raise OSError if the sender has already closed the connection.
                 with contextlib.suppress(OSError):
                     each.sock.sendall(last_reply)
                     each.sock.shutdown(socket.SHUT_RDWR)
@@ -96,8 +96,8 @@ def test_other_credentials_have_another_sender(mail_to):
     capabilities = [*CAPABILITIES, "AUTH PLAIN"]
     with Server(SMTPScript(capabilities)) as server, mail_to(server.port):
         for password in ("old", "new"):
-            # Credentials may change while the process runs. Django sends no signal for this change,
-            # so each call must use the current password.
+            # The password may change while the process runs, and Django sends no signal for this
+            # change. So each call must use the password that is current at this call.
             assert send(username="user", password=password) == 1
         wires = [bytes(each.received) for each in server.connections]
         assert [b"AUTH PLAIN" in wire for wire in wires] == [True, True]
@@ -125,7 +125,10 @@ def test_the_number_of_senders_is_limited(mail_to):
 
 
 def test_a_sender_in_use_is_not_closed(mail_to):
-    """A sender that a thread uses stays open if an override of settings closes all senders."""
+    """A sender that is in use stays open when settings are overridden.
+
+    Overriding the settings closes all other senders.
+    """
     held, go_on = threading.Event(), threading.Event()
 
     def wait(line):
@@ -294,7 +297,7 @@ def _answers_of_gunicorn(backend, folder, port):
 
 
 def test_a_process_sends_its_messages_before_it_ends(backend, tmp_path):
-    """A management command, for example, sends its messages before it ends, and does not hang."""
+    """A process, for example a management command, sends all its messages, then QUIT, and ends."""
     program = SITE.split("from django.core.wsgi")[0] + (
         'print(send_mail("Hello", "Body", None, ["a@example.org"]))\n'
     )

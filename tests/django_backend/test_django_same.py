@@ -100,7 +100,7 @@ def test_a_message_is_sent_as_by_django(name):
 def test_a_list_of_messages_is_sent_as_by_django():
     (theirs, their_mail), (ours, our_mail) = both(list(MESSAGES.values()) * 3)
     assert ours == theirs == len(MESSAGES) * 3 - 3
-    # rapidsmtp uses several connections, so the order may differ from Django's.
+    # rapidsmtp uses several connections, so its messages may arrive in another order than Django's.
     assert sorted(our_mail) == sorted(their_mail)
 
 
@@ -136,7 +136,7 @@ def test_a_failure_is_reported_as_by_django(make, silent):
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_port_without_a_server_is_reported_as_by_django(silent):
-    # This server ends at once, so its port is free and no server listens on it.
+    # This server ends at once. Afterwards, no server listens on its port.
     with RecordingServer() as recorder:
         port = recorder.port
     theirs = sent_by(smtp.EmailBackend, [make_message()], port, fail_silently=silent)

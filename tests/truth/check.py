@@ -10,8 +10,9 @@ The correct outcome of a recipient:
 - The server did not execute the message: never ACCEPTED, and UNKNOWN only if the client may have
   sent a terminator.
 
-Each reply of the server contains its number, so the text of a result identifies the reply that
-determined the result. This reply must concern the message and the recipient of the result.
+The text of each reply contains the number of the reply. The text of a result cites the reply that
+determined the result, so the checker finds this reply in the record. The reply must concern the
+message and the recipient of the result.
 """
 
 import re
@@ -30,7 +31,7 @@ def repaired(data: bytes) -> bytes:
 
 
 def cited(text: str, record: Record) -> Reply | None:
-    """Return the reply that the text of a result cites, or None."""
+    """Return the reply that the text of a result cites; None if it cites no reply."""
     numbers = re.findall(r"#(\d+)#", text)
     return record.replies[int(numbers[-1]) - 1] if numbers else None
 
@@ -172,8 +173,9 @@ class OutcomeChecker:
     def _few_are_unknown(self) -> None:
         unknown = sum(outcome.status is Status.UNKNOWN for outcome in self.outcomes)
         bound = len(list(self.record.lost()))
-        # With a window, a lost connection may lose all messages of a window before the server reads
-        # them.
+        # With a window, each lost connection can cause `window` unknown outcomes, even if the
+        # server has read no MAIL on this connection. So the bound includes all lost connections,
+        # not only those that `record.lost()` yields.
         if self.window > 1:
             bound = self.window * sum(bool(each.lost) for each in self.record.connections)
         if unknown > bound:

@@ -52,8 +52,9 @@ class Plan:
         size: The limit of SIZE in bytes, or None without SIZE.
         discards: Whether the server reads and drops the chunk of a refused BDAT, as RFC 3030
             requires.
-        holds_replies: Whether the server delays replies while input waits, as Postfix does.
-        lenient: Whether DATA without a recipient gets 354. The terminator then gets a refusal.
+        holds_replies: Whether the server delays replies while it has unread input, as Postfix does.
+        lenient: Whether DATA without an accepted recipient gets 354. If so, the server refuses the
+            message after the terminator.
         multiline: Whether replies have several lines.
         drip: Whether replies are sent one byte at a time.
         most_recipients: The maximum number of recipients in a transaction. The next RCPT gets 452.
@@ -63,7 +64,7 @@ class Plan:
         losses: The maximum number of lost connections in the whole run.
         hello_losses: The maximum number of connections lost before their first MAIL.
         stalls: The maximum number of connections lost by a stall.
-        faults: The kinds of faults.
+        faults: The kinds of faults that the server may produce.
         stop_after: The number of executed transactions after which MAIL gets 530.
     """
 
@@ -100,9 +101,10 @@ class Plan:
         Args:
             command: The verb in lower case, or `greeting`, `body` (the final reply) or `in body`
                 (while the body arrives).
-            message: The sender, or the connection if the command concerns no message.
+            message: The sender, which identifies the message; or the connection if the command
+                concerns no message.
             recipient: The recipient, for `rcpt`, and for `body` over LMTP.
-            greeted: Whether any connection has sent MAIL. Otherwise the greeting and the replies to
+            greeted: Whether any connection has sent MAIL. If not, the greeting and the replies to
                 EHLO and STARTTLS have no fault, because other tests cover relays that fail at the
                 start.
         """

@@ -1,4 +1,4 @@
-"""The record of a faulty server: all replies, deliveries and losses, in order."""
+"""The record of a server with planned faults: all replies, deliveries and lost connections."""
 
 import threading
 import time
@@ -8,19 +8,21 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Reply:
-    """A reply of the server, sent or intended.
+    """A reply that the server intended to send. A planned fault may have prevented the reply.
 
     Attributes:
-        number: The number of the reply. The reply's text contains it as `#number#`, which links a
-            result to the reply.
-        connection: The connection of the reply.
-        command: The verb in lower case. `body` means the final reply to DATA, and `bdat` the reply
-            to BDAT LAST.
-        sender, recipient: The subject of the reply. A reply about all recipients has no recipient.
+        number: The number of the reply. The reply's text contains the number as `#number#`. So the
+            test can find the reply from the text in a result.
+        connection: The connection to which the reply belongs.
+        command: The command's verb in lower case. `body` means the final reply to DATA, and `bdat`
+            the reply to BDAT LAST.
+        sender, recipient: The sender and the recipient that the reply concerns. `recipient` is None
+            if the reply does not concern a single recipient.
         code: The intended code.
         valid: Whether the reply is valid and has the intended code.
         sent: Whether the whole reply was written to the socket.
-        consequence: Whether the refusal of an earlier command caused the reply (503).
+        consequence: Whether the reply is a consequence of an earlier refusal, such as a 503 to RCPT
+            after a refused MAIL.
     """
 
     number: int
@@ -49,8 +51,8 @@ class ConnectionRecord:
     """One connection.
 
     Attributes:
-        lost: The cause of the connection's end, if it was not QUIT. A malformed reply is also such
-            a cause.
+        lost: The reason why the connection was lost; None if it was not lost. A connection with a
+            malformed reply also counts as lost.
         abandoned: Whether the client closed the connection without QUIT and without a fault.
         awaited: The senders whose DATA got 354, in order.
         terminators: The number of terminators and LAST chunks that arrived.
@@ -115,5 +117,5 @@ class Record:
             self.violations.append(f"connection {connection.number}: {text}")
 
     def lost(self) -> Iterator[ConnectionRecord]:
-        """Yield the lost connections with a MAIL, on which a message may have been lost."""
+        """Yield the connections that were lost after a MAIL, so that a message may be lost."""
         return (each for each in self.connections if each.lost and each.used)

@@ -65,7 +65,7 @@ class Run:
         messages: The messages that the sender accepted.
         outcomes: The outcomes of these messages.
         error: The exception that stopped the sender.
-        trace: The trace of the sender. Not every seed has a trace.
+        trace: The trace of the sender. Not every seed enables the trace.
     """
 
     seed: int
@@ -287,7 +287,10 @@ class Run:
         return [f"the sender raised {text}"]
 
     def _expected(self, outcome: Outcome) -> list[str]:
-        """Check the outcome of each recipient. The plan determines it if the attempts suffice."""
+        """Check the outcome of each recipient.
+
+        The plan determines the outcome if the number of attempts is large enough.
+        """
         message = outcome.message
         assert message is not None
         size, data = self.plan.size, message.data

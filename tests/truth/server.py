@@ -1,7 +1,8 @@
 """An SMTP and LMTP server with planned faults, which records all its actions.
 
-The server shares no code with rapidsmtp, because the test would not detect a mistake in shared
-code. It uses blocking sockets and one thread for each connection, and executes commands in order.
+The server shares no code with rapidsmtp, because the truth test could not detect a mistake in
+shared code. It uses blocking sockets and one thread for each connection, and executes commands in
+order.
 """
 
 import contextlib
@@ -160,8 +161,9 @@ class _Conversation:
     def _check_flight(self, verb: bytes) -> None:
         more_follows = bool(self.unread) and verb != b"BDAT"
         if verb == b"QUIT" and not self.plan.discards:
-            # A client may send QUIT as a refused chunk, to test whether the server discards such
-            # chunks. This server reads QUIT as a command, so bytes after QUIT are no violation.
+            # A client may send QUIT as the content of a chunk that the server refuses, to test
+            # whether the server discards such chunks. This server does not discard the chunk and
+            # reads QUIT as a command, so bytes after QUIT are no violation.
             return
         if more_follows and (verb in NEVER_PIPELINED or "PIPELINING" not in self.plan.extensions):
             text = f"{bytes(self.unread[:60])!r} after {verb.decode('latin-1')}"
@@ -169,7 +171,8 @@ class _Conversation:
 
     def _start_tls(self) -> None:
         assert self.server.tls is not None
-        # A reset needs a second descriptor, because `_break` closes the TLS socket first.
+        # `_break` closes the TLS socket and then resets the connection by closing this second
+        # descriptor.
         self.plain = self.sock.dup()
         self.sock = self.server.tls.wrap_socket(self.sock, server_side=True)
         self.secure = True
@@ -274,8 +277,8 @@ class _Conversation:
         if "stall" not in how:
             with contextlib.suppress(OSError):
                 self.plain.shutdown(socket.SHUT_WR)
-        # Read until the client closes the connection. Unread bytes would turn the close into a
-        # reset, and a stall lasts until the client closes the connection.
+        # Read until the client closes the connection. If bytes were unread, the close would become
+        # a reset. A stall lasts until the client closes the connection.
         with contextlib.suppress(OSError):
             while self.plain.recv(65536):
                 pass
@@ -288,13 +291,14 @@ class _Conversation:
         self.me.lost = self.me.lost or "malformed"
 
     def _command(self, command, execute, *, about="", recipient=None, last=True) -> int:  # type: ignore[no-untyped-def]
-        """Reply to a command, with its planned fault.
+        """Reply to a command, or inject the fault that the plan contains for this command.
 
         Args:
             command: The verb in lower case.
             execute: The function that executes the command and returns the code and the text of the
                 reply.
-            about: The sender of the message, or the key of the connection.
+            about: The sender of the message; for a command outside a transaction, the key of the
+                connection. The plan draws the fault from this text.
             recipient: The recipient that the reply concerns.
         """
         fault = self.plan.fault(command, about, recipient or "", self.server.greeted)
@@ -386,7 +390,8 @@ class _Conversation:
                 assert int(declared[1]) <= self.plan.size, "the message is larger than SIZE"
             return 250, "2.1.0 sender ok"
 
-        # The reply to MAIL concerns this sender, even if the sender is refused.
+        # Set the sender before the reply, because the record of the reply contains the sender, even
+        # if MAIL is refused.
         self.sender = address
         if self._command("mail", execute, about=address) != 250:
             self.sender = None
@@ -461,7 +466,7 @@ class _Conversation:
             self.record.violation(self.me, "BDAT without CHUNKING")
         if refused and not self.plan.discards:
             self._say("bdat", 503, "5.5.1 RCPT first", consequence=True)
-            # The server does not discard the chunk, and reads it as commands.
+            # The server has not read the chunk, so it reads the chunk as commands next.
             return
         if not refused and (fault := self._in_body()) is not None:
             while len(self.unread) < self.plan.draw("in body", self.sender).randint(0, size):

@@ -70,8 +70,8 @@ def test_a_window_is_executed_in_order_and_refused_chunks_are_discarded() -> Non
     [
         (True, b"QUIT\r\n", [503, 250]),
         (False, b"QUIT\r\n", [503, 221]),
-        # A client cannot test with NOOP whether the server discards chunks, because both kinds of
-        # servers send a 250.
+        # A chunk with NOOP is no discard test. After the 503, every server sends a 250: a correct
+        # server replies to RSET, and a server that executes the chunk replies to NOOP first.
         (False, b"NOOP\r\n", [503, 250, 250]),
     ],
 )

@@ -1,7 +1,8 @@
 """The truth test: the outcome of each message is correct despite all faults of the relay.
 
-Each run is drawn from a seed. A failure prints the seed, the command to repeat the run, and the
-path of a file with the sender's trace and the server's log. `make soak` runs thousands of seeds.
+Each run is generated at random from a seed. A failure prints the seed, the command to repeat the
+run, and the path of a file with the sender's trace and the server's log. `make soak` runs thousands
+of seeds.
 
     TRUTH_SEED=17 pytest tests/truth -k "rust and stream and smtps"
 """

@@ -1,4 +1,4 @@
-"""Calls of the whole public interface that mypy and basedpyright must accept; never executed.
+"""Calls of all public names that mypy and basedpyright must accept. They are never executed.
 
 `make lint` checks this file with both tools in strict mode. `assert_type` gives the expected types.
 """

@@ -2,8 +2,8 @@
 
 `make lint` runs this check. A public name needs an annotation, because type checkers may infer
 different types for a name without one. Names that begin with an underscore and the modules of the
-command line are private. Django has no annotations, so the types of classes that inherit from its
-classes are unknown.
+command line are private. Django has no annotations, so the types of classes that inherit from
+Django's classes are unknown.
 """
 
 import json
@@ -36,8 +36,8 @@ def main() -> int:
     """
     command = [sys.executable, "-m", "basedpyright"]
     command += ["--ignoreexternal", "--outputjson", "--verifytypes", "rapidsmtp"]
-    # basedpyright checks the package of the first Python in PATH, and ignores --pythonpath. So this
-    # Python must be first in PATH.
+    # basedpyright checks the package of the first Python in PATH, and ignores --pythonpath. So the
+    # folder of the running Python is put first in PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")

@@ -1,8 +1,8 @@
 """Calls that mypy and basedpyright must refuse; never executed.
 
 Each wrong call has a comment that names its error and ignores it. Both tools report a comment that
-ignores no error (`warn_unused_ignores`, `reportUnnecessaryTypeIgnoreComment`). So `make lint` fails
-if one of them accepts a call.
+ignores no error (`warn_unused_ignores`, `reportUnnecessaryTypeIgnoreComment`). If a tool accepts a
+wrong call, the comment of this call ignores no error, so `make lint` fails.
 """
 
 from rapidsmtp import (

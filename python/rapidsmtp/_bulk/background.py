@@ -2,11 +2,12 @@
 
 The threads of an engine never call functions of the program: callbacks of futures, the trace
 function and the password function. Instead, the two threads of this module fetch outcomes and
-requests from the engine and call these functions. Each thread is started when it is first needed.
-The outcome thread reads the outcomes of submitted messages. It also submits the gathered messages
-of an iterable that has stalled. The request thread writes trace lines and answers requests for the
-password. Both threads are daemon threads. They hold references to the engine but not to the sender,
-so that Python can delete a sender that the program no longer uses.
+requests from the engine and call these functions. Each of these two threads is started when it is
+first needed. The outcome thread reads the outcomes of submitted messages, and resolves their
+futures. It also submits the gathered messages of an iterable that has stalled. The request thread
+writes trace lines and answers requests for the password. Both threads are daemon threads. They hold
+references to the engine but not to the sender, so that Python can delete a sender that the program
+no longer uses.
 """
 
 import contextlib
@@ -33,8 +34,8 @@ Trace: TypeAlias = Callable[[str], object] | logging.Logger
 # applies while the thread watches an iterable, and `_IDLE_INTERVAL` otherwise.
 _CHECK_INTERVAL = 0.02
 _IDLE_INTERVAL = 0.25
-# The maximum and the minimum time that `close` waits for callbacks of the program, in seconds.
-# `close` waits for the minimum time even if its own time limit has passed.
+# The maximum and the minimum time, in seconds, for which `close` waits until the callbacks of the
+# program return. The minimum applies even if the deadline of `close` has passed.
 _CALLBACK_TIMEOUT = 5.0
 _MIN_CALLBACK_TIMEOUT = 0.1
 # The maximum number of outcomes that one call of the engine returns.
@@ -89,8 +90,8 @@ class BackgroundThreads:
 
     def watch(self, batches: Batches) -> None:
         """Let the outcome thread submit the gathered messages whenever the iterable stalls."""
-        # From Python 3.12 on, no thread can start after the end of the main thread. In that case
-        # the batches are sent without the outcome thread.
+        # From Python 3.12 on, no thread can start after the end of the main thread: `start` raises
+        # RuntimeError. In that case the batches are sent without the outcome thread.
         with self._changed, contextlib.suppress(RuntimeError):
             self._start_outcome_thread()
             self._watched.append(batches)
@@ -112,8 +113,8 @@ class BackgroundThreads:
             The future outcome of the message; None if the queue is full and `wait` is false.
         """
         future: Future[Outcome] = Future()
-        # A submitted message cannot be cancelled. So the future is marked as running, because a
-        # running future cannot be cancelled either.
+        # A submitted message cannot be cancelled. So the future is marked as running, because
+        # `cancel` has no effect on a running future.
         future.set_running_or_notify_cancel()
         submission = _Submission(
             message.sender,
@@ -169,8 +170,9 @@ class BackgroundThreads:
         while not self._engine.submit(outbox, [submission], _IDLE_INTERVAL if wait else 0.0):
             if self._closed or not wait:
                 return False
-            # The engine's `submit` also returns early if an outcome is ready. The pause lets the
-            # outcome thread fetch the outcome. Without it, this loop would use a whole CPU.
+            # The queue is full. The engine's `submit` waits for capacity, but it returns early if
+            # an outcome is ready. The pause lets the outcome thread fetch this outcome. Without the
+            # pause, this loop would use a whole CPU.
             time.sleep(0.001)
         return True
 
@@ -244,7 +246,11 @@ class BackgroundThreads:
             logging.getLogger("rapidsmtp").exception("the trace function raised an exception")
 
     def _read_password(self) -> tuple[str | None, str]:
-        """Return the password and an empty text, or None and the reason of the failure."""
+        """Call the password function.
+
+        Returns:
+            The password and an empty text. If the call fails: None and the reason.
+        """
         assert self._password is not None
         try:
             password = self._password()

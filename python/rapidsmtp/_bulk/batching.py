@@ -1,12 +1,12 @@
 """One call of `Sender.send`: it takes the elements of an iterable in batches and returns outcomes.
 
-Only the caller's thread advances the iterable. This thread submits messages in batches, because one
-call of the engine for each message would take longer than sending the message. A sequence is
-submitted in batches of the maximum size. For any other iterable, the first batch has one element,
-and the size doubles while the iterable is fast. But a fast iterable may stall, for example because
-it reads an empty queue. In that case the elements gathered so far must not wait for the next
-element. So the sender's outcome thread also has access to the gathered elements, and submits them
-after a short time (`submit_if_stalled`).
+Only the caller's thread advances the iterable. This thread submits messages in batches, because a
+separate call of the engine for each message would take longer than sending the message. A sequence
+is submitted in batches of the maximum size. For any other iterable, the first batch has one
+element, and the size doubles while the iterable is fast. A fast iterable may suddenly stall, for
+example because it reads an empty queue. In that case the elements gathered so far must not wait for
+the next element. So the sender's outcome thread also has access to the gathered elements, and
+submits them after a short time (`submit_if_stalled`).
 
 At any time, at most `queue_size` messages have no outcome. While the queue is full, the iterable is
 not advanced.
@@ -16,8 +16,8 @@ Such an exception must not lose a message or cause a second copy. So each transf
 between two containers is a single step: either one call into C or a sequence of assignments. The
 engine's methods are single steps too: `submit` removes messages from the caller's list, and `take`
 appends outcomes to the caller's list. CPython runs signal handlers at calls, at loops and at the
-start of a function, but not between assignments. It runs them in the main thread only, so never in
-the outcome thread.
+start of a function, but not between assignments. It runs signal handlers in the main thread only,
+so they never interrupt the outcome thread.
 """
 
 import threading
@@ -36,8 +36,8 @@ from rapidsmtp.errors import RelayError
 if TYPE_CHECKING:
     from rapidsmtp import _backend
 
-# The maximum number of messages in a batch. It is small enough for a steady flow of outcomes, and
-# large enough that the few microseconds of one engine call for each batch are negligible.
+# The maximum number of messages in a batch. It is small enough for a steady flow of outcomes. It is
+# also so large that the time of the engine call for each batch, a few microseconds, is negligible.
 _BATCH = 256
 # The maximum number of outcomes that one call of the engine returns.
 _OUTCOMES = 512
@@ -45,8 +45,8 @@ _OUTCOMES = 512
 # the next batch has one element. If the batch is still incomplete after this time, the outcome
 # thread submits the elements gathered so far.
 _SLOW = 0.02
-# The maximum wait in one call of the engine, in seconds. The engine returns earlier if an outcome
-# is ready.
+# The maximum wait in one call of the engine, in seconds. The call returns earlier if an outcome is
+# ready.
 _WAIT = 0.5
 
 
@@ -61,7 +61,7 @@ class Batches:
             them for `Sender.stats`.
 
     Attributes:
-        outcomes: The outcomes that the caller has not read yet. The caller removes each outcome
+        outcomes: The outcomes that the caller has not read yet. The caller must remove each outcome
             that it reads.
         failure: The exception that stopped sending before the end of the iterable, or None.
     """
@@ -82,11 +82,13 @@ class Batches:
         self._queue_size = queue_size
         self._count = count
         # The minimum free capacity of the queue at which the next batch is gathered. Without this
-        # minimum, a full queue would be refilled message by message, with one engine call for each.
+        # minimum, a full queue would be refilled message by message, with one call of the engine
+        # for each message.
         self._min_capacity = max(1, min(_BATCH, queue_size // 4))
         self._size = _BATCH if self.is_sequence else 1
-        # The four stages from the iterable to the caller, in order: elements, messages to submit,
-        # messages with the engine's outcomes, and outcomes.
+        # The four containers through which data passes from the iterable to the caller, in this
+        # order: elements, messages to submit, messages with the engine's outcomes, and `Outcome`
+        # objects.
         self._gathered: deque[Any] = deque()
         self._unsubmitted: list[Any] = []
         self._finished: list[Any] = []
@@ -99,12 +101,12 @@ class Batches:
 
     @property
     def is_over(self) -> bool:
-        """Whether no elements will be taken any longer, and every message has an outcome."""
+        """Whether the iterable is no longer read, and every message has an outcome."""
         return self._source is None and not self._unfinished
 
     @property
     def is_submitted(self) -> bool:
-        """Whether the engine has all messages. Valid after `stop_taking`."""
+        """Whether all messages were submitted to the engine. Valid after `stop_taking`."""
         return self._source is None and not self._gathered and not self._unsubmitted
 
     def advance(self) -> None:
@@ -209,8 +211,8 @@ class Batches:
         size = min(self._size, self._queue_size - self._unfinished)
         start = self._gathering_since = time.monotonic()
         try:
-            # If the iterable raises an exception, the elements that it yielded before are already
-            # in the deque, and they are sent.
+            # If the iterable raises an exception, the elements that it yielded before the exception
+            # are already in the deque. So they are still sent.
             self._gathered.extend(islice(self._source, size))
         except Exception as error:
             self._source, self.failure = None, error
@@ -252,7 +254,10 @@ class Batches:
         return number
 
     def _stop_on_error(self) -> None:
-        """Stop because the engine has stopped. `send_batches` raises the engine's error later."""
+        """Stop taking elements, because the engine stopped with an error.
+
+        `send_batches` raises this error later.
+        """
         done = self._source is None and not self._unfinished
         lost = any(each.status is Status.NOT_ATTEMPTED for each in self.outcomes)
         if (not done or lost) and self.failure is None:

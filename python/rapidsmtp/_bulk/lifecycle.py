@@ -47,14 +47,14 @@ class OpenSender(Protocol):
         """Return the file descriptors of the open sockets."""
 
     def reset_after_fork(self) -> object:
-        """Drop the parent's state, and return the objects that the child must keep."""
+        """Drop the parent's state, and return the objects that the child must not destroy."""
 
 
 class Closable(Protocol):
     """The part of `BackgroundThreads` that this module uses."""
 
     def close(self) -> None:
-        """Wait for the last callbacks of the program."""
+        """Wait until the last of the program's callbacks has returned."""
 
 
 _open: "weakref.WeakSet[OpenSender]" = weakref.WeakSet()

@@ -36,7 +36,8 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 # higher speed to save time.
 CLOCK_SPEED = 1.0
 # The types of single messages. The methods that need an iterable of messages refuse an object of
-# these types. Without this check, a `str` or an email.message object would be iterated.
+# these types. Without this check, the methods would iterate over a `str` or an email.message
+# object.
 _SINGLE = (Message, Outcome, email.message.Message, str, bytes)
 
 
@@ -158,16 +159,17 @@ class Sender:
 
         Args:
             messages: An iterable. Each element is a `Message`, an email.message object as for
-                `send_message`, or an element that `Template.merge` yields. It may also be a tuple
-                `(from, to, message)` with the arguments of `sendmail`, whose options may follow.
+                `send_message`, or an element that `Template.merge` yields. An element may also be a
+                tuple `(from, to, message)` with the arguments of `sendmail`. The tuple may also
+                contain the options of `sendmail`.
 
         Yields:
             One outcome for each element; INVALID for an element of another type.
 
         Raises:
             RelayError: The relay cannot be reached or rejected the session. This error is raised
-                after the outcomes of all messages that were taken have been yielded. If the
-                iterable raises an exception, it is also raised after these outcomes.
+                after the outcomes of all messages that were taken have been yielded. An exception
+                of the iterable is also raised after these outcomes.
             RuntimeError: The sender is closed.
         """
         self._core.check_open()

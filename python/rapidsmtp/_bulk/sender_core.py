@@ -1,8 +1,8 @@
 """The internals of a sender: its engine, the batches of each call, and closing.
 
 `SenderCore` is an internal interface. Each `rapidsmtp.Sender` and each `rapidsmtp.aio.Sender` has a
-`SenderCore`. `lifecycle` registers each open `SenderCore`, and `telemetry` wraps its methods
-`send_batches` and `submit`. The engine handles SMTP and sockets.
+`SenderCore`. The module `lifecycle` registers each open `SenderCore`, and the module `telemetry`
+wraps its methods `send_batches` and `submit`. The engine handles SMTP and sockets.
 """
 
 import threading
@@ -36,7 +36,7 @@ _CLOSED = "the sender was closed before the message was sent"
 
 
 class SenderCore:
-    """The internals of one sender. Safe to use from many threads.
+    """The internals of one sender. This object is safe to use from many threads.
 
     Args:
         relay: The relay that receives the messages.
@@ -108,7 +108,8 @@ class SenderCore:
 
         Yields:
             A deque of outcomes, as they become known. The caller removes each outcome that it
-            reads. The remaining outcomes are yielded again, together with the next ones.
+            reads. The outcomes that it does not remove are yielded again, together with the next
+            outcomes.
 
         Raises:
             RelayError: The relay cannot be reached or rejected the session.
@@ -194,7 +195,7 @@ class SenderCore:
         finally:
             threads.close(deadline)
             self._collect_orphans(closed=True)
-            self._unread.add(())  # counts what an interrupted `add` left uncounted
+            self._unread.add(())  # counts the outcomes that an interrupted `add` did not count
         return self._unread
 
     @property
@@ -216,7 +217,7 @@ class SenderCore:
         """Drop the parent's state in the child of a fork, and leave the parent's objects unchanged.
 
         Returns:
-            The objects to which the child must keep a reference.
+            The objects that the child must not destroy. The caller must keep a reference to them.
         """
         kept = (self._engine, self._threads, self._orphans, self._lock)
         self._engine = self._threads = None

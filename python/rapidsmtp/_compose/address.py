@@ -18,7 +18,7 @@ def smtp_path(address: str) -> str:
     if plain is not None:
         return plain
     if isinstance(address, str):
-        _backend.check_command(address)  # because `quoteaddr` removes line ends
+        _backend.check_command(address)  # before `quoteaddr`, which removes line ends
     quoted = quoteaddr(address)
     _backend.check_command(quoted)
     _backend.check_path(quoted)

@@ -1,10 +1,11 @@
-"""Add boundaries to multiparts without one (RFC 2046 section 5.1.1), exactly as `email` does.
+"""Add missing boundaries to multiparts (RFC 2046 section 5.1.1), exactly as `email` does.
 
-The boundary is stored in the message's Content-Type. Under an `EmailPolicy`, this field is a parsed
-object. `email` needs a hundred microseconds to parse the field. For two messages of the same
-multipart type, the parsed objects differ only in the boundary. So `email` parses the field once for
-each multipart type. For each further message, this module copies the parsed object and replaces the
-boundary. In a copy, only the nodes on the path to the boundary are new. All other nodes are shared.
+The boundary is stored in the message's Content-Type. Under an `EmailPolicy`, the value of this
+field is a parsed object. `email` needs a hundred microseconds to parse it. For two messages of the
+same multipart type, the parsed objects differ only in the boundary. So `email` parses the field
+once for each multipart type. For each further message, this module copies the parsed object and
+replaces the boundary. In a copy, only the nodes on the path to the boundary are new. All other
+nodes are shared.
 """
 
 import email.generator
@@ -30,8 +31,8 @@ class Unbounded:
     Args:
         message: The multipart.
         fields: The object that folds the header fields of the multipart.
-        first_field: The index of its first header field in the collected message.
-        delimiters: The indices of its delimiters.
+        first_field: The index of the multipart's first header field in the collected message.
+        delimiters: The indices of the multipart's delimiters in the collected message.
         spans: The start and end index of each part in the collected message.
     """
 
@@ -53,7 +54,7 @@ class Unbounded:
         """Generate a boundary, and write it to the message and to the collected bytes.
 
         Args:
-            collected: The collected message.
+            collected: The collected message, as a list of pieces.
 
         Raises:
             email.errors.HeaderParseError: The message has no Content-Type that can hold the
@@ -84,7 +85,7 @@ def delimit(collected: list[str | bytes], places: list[int], boundary: str) -> N
     """Write the delimiters of a multipart.
 
     Args:
-        collected: The collected message.
+        collected: The collected message, as a list of pieces.
         places: The indices of the delimiters: one before each part, and the closing one.
         boundary: The boundary.
     """
@@ -101,7 +102,7 @@ def delimit(collected: list[str | bytes], places: list[int], boundary: str) -> N
 
 
 def set_boundary(message: Any, boundary: str, fields: Fields) -> None:
-    """Set the boundary, with the same result as the message's own method `set_boundary`."""
+    """Set the boundary in the same way as the message's own method `set_boundary`."""
     if fields.source == "lines" and _set_by_copy(message, boundary, fields.policy):
         return
     before = message.policy
@@ -158,8 +159,9 @@ class _ContentType:
     def parsed(cls, name: str, text: str, policy: Any) -> "_ContentType | None":
         """Parse a field.
 
-        Return None if a copy with the second sample boundary differs from the field that `email`
-        parses for this boundary. In that case copies are not reliable.
+        The field is parsed with each of the two sample boundaries. Return None if a copy of the
+        first field with the second boundary differs from the second field. In that case, copies are
+        not reliable.
         """
         first, second = (
             policy.header_store_parse(name, f'{text}; boundary="{sample}"')[1]
@@ -169,13 +171,13 @@ class _ContentType:
             content_type = cls(first)
             is_equal = _facts(content_type.header(_SAMPLES[1])) == _facts(second)
         except Exception:
-            # This version of `email` creates other parse trees than this class expects. So `email`
-            # must parse the field for each boundary.
+            # This version of `email` creates parse trees that this class cannot copy. The result
+            # None makes `email` parse the field for each boundary.
             return None
         return content_type if is_equal else None
 
     def header(self, boundary: str) -> Any:
-        """Return the field with another boundary."""
+        """Return a copy of the parsed field with another boundary."""
         kind = type(self._parsed)
         header = str.__new__(kind, str.replace(self._parsed, _SAMPLES[0], boundary))
         state = vars(header)
@@ -187,7 +189,10 @@ class _ContentType:
 
 
 def _path_to(node: Any, text: str) -> list[int]:
-    """Return the path to the only leaf of a parse tree that holds the text, as child indices."""
+    """Return the path to the only leaf that holds the text in a parse tree.
+
+    The path contains the index of the child at each level.
+    """
     paths = []
     for place, element in enumerate(node):
         if isinstance(element, str):
@@ -202,7 +207,8 @@ def _path_to(node: Any, text: str) -> list[int]:
 def _replaced(node: Any, path: list[int], text: str) -> Any:
     kind = type(node)
     if path:
-        copy = list.__new__(kind)  # no `__init__`: the attributes are copied below
+        # `__init__` is not called, because the attributes are copied below.
+        copy = list.__new__(kind)
         copy.extend(node)
         copy[path[0]] = _replaced(node[path[0]], path[1:], text)
     else:

@@ -14,7 +14,8 @@ def compose_body(
     """Build a body. The body contains mixed, alternative and related multiparts as needed.
 
     Raises:
-        ValueError: There is no text, or there are images and no HTML to show them.
+        ValueError: `text` and `html` are both None, or there are inline images but no HTML to show
+            them.
         OSError: A file cannot be read.
     """
     if text is None and html is None:

@@ -59,8 +59,8 @@ def _converted(item: Any) -> Message | Outcome:
             return _from_email(item)
         raise TypeError(f"neither {_ACCEPTED_TYPES} nor an Outcome, but {type(item).__name__}")
     except Exception as error:
-        # The methods of an email.message object may raise almost any exception if the message is
-        # malformed.
+        # Catch every exception, because the methods of an email.message object may raise almost any
+        # exception if the message is malformed.
         return Outcome(None, None, Status.INVALID, phase="build", reason=line_of(error))
 
 

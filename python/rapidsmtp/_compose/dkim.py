@@ -1,6 +1,7 @@
 """DKIM signatures (RFC 6376), by which a domain takes responsibility for a message.
 
-Only the compiled backend holds the key. No Python attribute, repr or pickle contains the key.
+The key is stored only in the compiled backend. So no Python attribute, repr or pickle contains the
+key.
 """
 
 import base64

@@ -22,8 +22,8 @@ FIELD_START, FIELD_END = "\uf8f0", "\uf8f1"
 # RFC 5322 section 2.1.1: the maximum and the preferred length of a line, without the CRLF.
 MAXIMUM_LINE = 998
 PREFERRED_LINE = 78
-# The length from which a word must be encoded, because a longer word may not fit into one line.
-# Escaping may double the length of a word, and the field name may be on the same line.
+# The minimum length from which a word must be encoded. Without encoding, such a word may not fit
+# into one line: escaping may double its length, and the field name may be on the same line.
 _MAX_WORD = MAXIMUM_LINE // 2 - 32
 # RFC 5321 section 4.5.3.1.3: the maximum length of a path is 256 octets. The angle brackets of the
 # path are two of these octets and not part of the address.
@@ -75,7 +75,9 @@ class Mailbox(NamedTuple):
 
 
 def check_header_name(name: str) -> None:
-    """Check the name of a header field (RFC 5322 section 2.2); a merge field is not allowed.
+    """Check the name of a header field (RFC 5322 section 2.2).
+
+    A name with a merge field is not allowed.
 
     Raises:
         ValueError: The name is not allowed.
@@ -114,8 +116,8 @@ def encode_header(name: str, value: str) -> bytes:
         )
     end = ""
     if name.lower() == "list-id":
-        # RFC 2919 section 2: List-Id is a phrase and an identifier. The identifier must not be
-        # encoded.
+        # RFC 2919 section 2: the value of List-Id is a phrase and an identifier. Only the phrase
+        # may be encoded.
         phrase, bracket, identifier = value.rpartition(" <")
         if bracket and identifier.isascii() and len(identifier) < _MAX_WORD:
             value, end = phrase, f"\r\n <{identifier}"
@@ -134,7 +136,7 @@ def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
             words[-1] += ","
         if index and column + sum(1 + len(word) for word in words) > PREFERRED_LINE:
             text, column = f"{text}\r\n", 0
-        # Only a mailbox that is longer than a line is broken between its words.
+        # Break between the words of a mailbox only if the mailbox is longer than a line.
         for place, word in enumerate(words):
             if place and column + 1 + len(word) > PREFERRED_LINE:
                 text, column = f"{text}\r\n", 0
@@ -166,10 +168,10 @@ def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
         encoding, body = "7bit", data
     else:
         encoding, body = "quoted-printable", binascii.b2a_qp(data, istext=True)
-    # Choose base64 if it is shorter than quoted-printable, as for most scripts except Latin: it
-    # writes 4 bytes for 3 bytes, and a line end for each 57 bytes. The 64 bytes keep a short text
-    # readable in quoted-printable. Also choose base64 if the other encoding contains a delimiter.
-    # Base64 contains no dash, and so no delimiter.
+    # Choose base64 if it is shorter than quoted-printable, as for most scripts except Latin. Base64
+    # writes 4 bytes for 3 bytes, and a line end for each 57 bytes. The constant 64 keeps a short
+    # text in quoted-printable, which people can read. Also choose base64 if the body chosen so far
+    # contains a delimiter. A delimiter begins with dashes, and base64 contains no dash.
     longer = len(body) > len(data) * 7 // 5 + 64
     if longer or any(boundary in body for boundary in boundaries):
         return "base64", _base64(data)
@@ -179,8 +181,9 @@ def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
 def decode_words(value: str) -> str:
     """Decode the encoded words of a raw header value, so that merge fields in them are found.
 
-    Adjacent encoded words are joined. The decoded text is returned between the marks of a field,
-    because encoded text is never syntax (RFC 2047 section 6.2). But it may contain a merge field.
+    Adjacent encoded words are joined. The decoded text is returned between the marks of a merge
+    field, because encoded text is never syntax (RFC 2047 section 6.2). The decoded text may itself
+    contain merge fields.
 
     Raises:
         ValueError: A charset is unknown, or a word cannot be decoded with its charset.
@@ -204,7 +207,9 @@ def strip_marks(value: str) -> str:
 
 
 def parse_mailboxes(value: str, name: str) -> list[Mailbox]:
-    """Parse a rendered list of addresses (RFC 5322 section 3.4); a merge field is one word.
+    """Parse a rendered list of addresses (RFC 5322 section 3.4).
+
+    The value of a merge field is one word.
 
     Raises:
         RowError: The value contains a control character, or is not a list of addresses.
@@ -254,7 +259,7 @@ class _MailboxParser:
             self._syntax(character)
 
     def _text(self, shown: str, literal: str) -> None:
-        """Add a character: `shown` to the display name, `literal` to a possible address."""
+        """Add a character, as `shown` to the display name, as `literal` to an address."""
         if self._comments:
             return
         if self._in_angle and self._angle is not None:
@@ -281,7 +286,8 @@ class _MailboxParser:
             self._text(character, character)
 
     def _end(self) -> None:
-        # Split at spaces and tabs only, because no-break and ideographic spaces are part of a name.
+        # Split at spaces and tabs only. `str.split` would also split at no-break and ideographic
+        # spaces, which are part of a name.
         phrase = " ".join(re.findall(r"[^ \t]+", "".join(self._phrase)))
         literal = "".join(self._bare if self._angle is None else self._angle).strip()
         named = self._angle is not None
@@ -351,8 +357,8 @@ def _fold(line: str) -> str:
 
 def _encoded_words(value: str, used: int) -> str:
     try:
-        # `Header` reserves space for the field name in the first line. So a name with as many
-        # characters as the line already contains gives the correct length.
+        # `Header` reserves space for the name of the field in the first line. Here, the first line
+        # already contains `used` characters. So a name of about this length is passed.
         header = Header(value, "utf-8", maxlinelen=76, header_name="x" * min(used - 2, 40))
         return header.encode(linesep="\r\n")
     except UnicodeEncodeError as error:
@@ -378,9 +384,9 @@ def _phrase(name: str, column: int) -> list[str]:
     whole = _encoded_words(name, column).split()
     if len(whole) == 1 or name.isascii():
         return whole
-    # RFC 2047 section 6.2: white space between two encoded words is ignored. But Python's parser
-    # and others read this white space as a space in a phrase. So the words that need no encoding
-    # stay unchanged.
+    # RFC 2047 section 6.2: a parser must ignore white space between two encoded words. But in a
+    # phrase, Python's parser and others read it as a space. To avoid adjacent encoded words where
+    # possible, the words that need no encoding stay unchanged.
     encoded: list[str] = []
     for plain, run in groupby(words, lambda word: _is_plain(word) and bool(_ATOM.fullmatch(word))):
         adjacent = list(run)

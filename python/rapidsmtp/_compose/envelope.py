@@ -15,8 +15,8 @@ from typing import Any, cast
 from rapidsmtp._compose.genuine import are_genuine
 from rapidsmtp._compose.to_bytes import to_bytes
 
-# A mailbox without quotes and comments. It can be parsed in one way only (RFC 5322 section 3.4), so
-# the slower `getaddresses` is not needed.
+# Matches a mailbox without quotes and comments. Such a mailbox can be parsed in one way only (RFC
+# 5322 section 3.4), so the slower `getaddresses` is not needed.
 _MAILBOX = re.compile(
     r" *(?:(?:\w+(?: \w+)* )?(<))?([\w+-]+(?:\.[\w+-]+)*@[\w-]+(?:\.[\w-]+)*)(?(1)>) *", re.ASCII
 )
@@ -41,7 +41,10 @@ _HIDDEN = frozenset(("bcc", "resent-bcc"))
 
 
 def _has_plain_header(message: Any) -> bool:
-    """Return whether the message has only the original methods, so that direct reading is safe."""
+    """Return whether the message's methods are those of the standard library.
+
+    In this case, reading `_headers` gives the same result as calling the methods.
+    """
     return _methods(type(message)) == _KNOWN_METHODS and _NAMES.isdisjoint(message.__dict__)
 
 
@@ -78,8 +81,8 @@ def envelope(
     if from_addr is None:
         name = f"{prefix}Sender" if f"{prefix}Sender" in message else f"{prefix}From"
         # If the message has neither Sender nor From, the value is None, and `getaddresses` converts
-        # None to text. smtplib also passes this text to the server as the sender, and the server
-        # refuses it.
+        # None to text. The client then sends this text as the sender, as smtplib does, and the
+        # server refuses it.
         from_addr = _addresses([message[name]])[0]
     if to_addrs is None:
         fields = [message[prefix + name] for name in ("To", "Bcc", "Cc")]
@@ -89,7 +92,7 @@ def envelope(
 
 
 def _plain_envelope(message: Any) -> tuple[str, list[str]] | None:
-    """Return the envelope in one pass over the header; None for a resent message."""
+    """Return the envelope of a message with a plain header; None for a resent message."""
     fields: dict[str, tuple[str, Any]] = {}
     for name, value in message._headers:
         fields.setdefault(name.lower(), (name, value))
@@ -119,7 +122,7 @@ def flatten(message: "email.message.Message[Any, Any]", *, utf8: bool = False) -
     else:
         del shown["Bcc"]
         del shown["Resent-Bcc"]
-    # smtplib uses the same two policies. `policy=None` escapes `From ` at the start of a line, and
-    # `policy=message.policy` may not.
+    # smtplib uses the same two policies. `message.policy` must not replace `None`, because only
+    # `None` always escapes `From ` at the start of a line.
     policy = message.policy.clone(utf8=True) if utf8 else None  # type: ignore[call-arg, unused-ignore]
     return to_bytes(shown, policy=policy)

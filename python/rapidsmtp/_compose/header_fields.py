@@ -33,7 +33,10 @@ _OWN_NAMES = 2
 
 
 def _sources() -> dict[tuple[type, ...], str]:
-    """Return how to fold each header class of `HeaderRegistry`. The keys are the class's bases."""
+    """Return how to fold each header class of `HeaderRegistry`.
+
+    A key is the tuple of a class's bases.
+    """
     same_text = (
         registry.UnstructuredHeader,
         registry.DateHeader,
@@ -57,7 +60,10 @@ def _sources() -> dict[tuple[type, ...], str]:
 
 
 def _plain_nodes() -> dict[type, bool]:
-    """Return the node classes whose text `tree_text` can compute. True stands for a list."""
+    """Return the node classes whose text `tree_text` can compute.
+
+    The value is True for a list of nodes.
+    """
     nodes = {}
     kind: Any
     for kind in vars(parser).values():

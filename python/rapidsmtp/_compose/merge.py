@@ -19,7 +19,7 @@ from rapidsmtp._models.outcome import Outcome, PendingMessage, Status, message_o
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
 
-    # An object that `dict` converts with the method `keys`: a mapping or a database row.
+    # An object with the method `keys`, which `dict` can convert: a mapping or a database row.
     Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
 
 Stamp: TypeAlias = tuple[str, str, int]
@@ -61,7 +61,11 @@ class Merge(Iterator[Message | Outcome]):
 
 
 def stamps() -> Iterator[Stamp]:
-    """Yield Date, the part of Message-ID before the "@" and the seconds since 1970, endlessly."""
+    """Yield an endless series of stamps.
+
+    A stamp is the Date, the part of the Message-ID before the "@", and the time in seconds since
+    1970.
+    """
     unique, second, date = secrets.token_hex(8), -1, ""
     for number in count():
         now = int(time.time())

@@ -1,7 +1,8 @@
 """Split a message into constant bytes and texts with merge fields.
 
 Attachments, inline images and boundaries are encoded once, when the template is created. The
-backend compiles the texts, in `src/message/template.rs` or in `pure_template`.
+compiled backend compiles the texts in `src/message/template.rs`, the pure-Python backend in
+`pure_template`.
 """
 
 import base64
@@ -24,7 +25,7 @@ _ESCAPED = frozenset(("text/html", "text/x-amp-html", "text/xml", "text/xhtml"))
 _FIELD_IN_PART = (
     "header {} of a part: merge fields are allowed in texts and in the message's own header only"
 )
-# These fields of a text part are written again for each row.
+# The fields of a text part that are not copied, because they are written again for each row.
 _ENCODED_ANEW = frozenset(("content-type", "content-transfer-encoding", "mime-version"))
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ class _BodyText:
 
 
 class _Signer(Protocol):
-    """The part of the compiled backend's `Signer` that this module uses."""
+    """The method of the compiled backend's `Signer` that this module calls."""
 
     def sign(self, message: bytes, time: int) -> bytes:
         """Return the signature fields."""

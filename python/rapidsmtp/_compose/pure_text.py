@@ -34,7 +34,8 @@ FILTERS = frozenset(
 )
 TESTS = frozenset(("defined", "undefined"))
 
-# The allowed statements and expressions. Their only effect is text.
+# The allowed statements and expressions. They can only write text and set variables of the
+# template.
 _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.Template,
     nodes.Output,
@@ -205,7 +206,7 @@ class _Absent(jinja2.Undefined):
     __repr__ = __str__
 
 
-@jinja2.pass_context  # Jinja2 evaluates no context filter at compile time
+@jinja2.pass_context  # so that Jinja2 does not evaluate the filter at compile time
 def _absent(context: Any, line: int) -> _Absent:
     return _Absent(
         f"line {line}: the condition of an `if` without `else` is false, so the value is empty"
@@ -304,9 +305,9 @@ class _CheckFields(NodeTransformer):
     """A visitor that wraps each field of an expression in a check.
 
     The check of the whole expression would not find an empty `name` in `"Dear " ~ name`, because
-    the result is not empty. A field with a default is not wrapped. A field in a condition is not
-    wrapped either, as `name` in `name or "friend"` and in `… if name else …`, because its value may
-    be empty. The value that the condition selects is wrapped.
+    the result is not empty. A field with a default is not wrapped. A field in a condition, such as
+    `name` in `name or "friend"` and in `… if name else …`, is not wrapped either, because its value
+    may be empty. The value that the condition selects is wrapped.
     """
 
     def visit_field(self, node: nodes.Expr) -> nodes.Expr:
@@ -338,7 +339,7 @@ class _CheckFields(NodeTransformer):
 
 
 def _label(expression: nodes.Expr) -> str:
-    """Return the text that stands for an expression in error messages."""
+    """Return the name by which error messages refer to an expression."""
     names = [expression, *expression.find_all(nodes.Name)]
     return next((node.name for node in names if isinstance(node, nodes.Name)), "?")
 
@@ -357,7 +358,7 @@ def _constant(tree: nodes.Template) -> str | None:
 
 
 def _used_names(tree: nodes.Template) -> frozenset[str]:
-    """Return the names that are used at least once without a default."""
+    """Return the names of the fields that are used at least once without a default."""
     found: set[str] = set()
     _collect_names(tree, found)
     return frozenset(found)

@@ -1,7 +1,8 @@
 """A recipients list in CSV: check the whole file, then read its rows one at a time.
 
-The compiled backend has its own reader for UTF-8 (`RecipientsList`). The functions in this module
-read other encodings. In the pure-Python backend they also read UTF-8.
+`check_csv` and `csv_rows` accept every encoding of Python. When a template is merged with a UTF-8
+file, the compiled backend reads the rows with its own reader (`RecipientsList`) instead of
+`csv_rows`.
 """
 
 import csv
@@ -10,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TextIO
 
-# The maximum number of columns that an error text names.
+# The maximum number of columns that an error text names. An ellipsis replaces the others.
 _SHOWN_COLUMNS = 8
 _UTF8 = frozenset(("utf-8", "utf-8-sig", "utf8"))
 
@@ -30,7 +31,8 @@ def check_csv(path: str | PathLike[str], encoding: str, required: Iterable[str])
 
     Raises:
         ValueError: A required column is missing, a row has too few or too many cells, or the file
-            is not in the encoding. The error text contains the line number.
+            contains bytes that are invalid in the encoding. The error text contains the line
+            number.
         OSError: The file cannot be read.
     """
     name, line, count = Path(path).name, 1, 0
@@ -63,14 +65,14 @@ def csv_rows(path: str | PathLike[str], encoding: str) -> Iterator[dict[str, Any
         columns = next(reader, [])[::-1]
         for cells in reader:
             if cells:
-                # Columns and cells are in reverse order. `dict` keeps the last value of a repeated
-                # key, so the first of several columns with the same name is used.
+                # Columns and cells are reversed, because `dict` keeps the last value of a repeated
+                # key. So the first of several columns with the same name is used.
                 yield dict(zip(columns, cells[::-1], strict=True))
 
 
 def _open(path: str | PathLike[str], encoding: str) -> TextIO:
-    # The encoding "utf-8-sig" removes a byte order mark, which is not part of the first column's
-    # name.
+    # The encoding "utf-8-sig" removes a byte order mark. Otherwise the mark would become part of
+    # the first column's name.
     encoding = "utf-8-sig" if is_utf8(encoding) else encoding
     return Path(path).open(encoding=encoding, newline="")
 

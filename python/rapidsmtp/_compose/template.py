@@ -195,8 +195,8 @@ class Template:
         Returns:
             An iterator of `Message` objects. A row that cannot be rendered gives an `Outcome` with
             the status INVALID and the reason. If the iterator is passed to a `Sender`, the sender
-            reads the rows and not the messages. Its engine renders each message while other
-            messages are sent.
+            reads the rows from it instead of rendered messages. The engine of the sender then
+            renders each message while it sends other messages.
         """
         return Merge(self._compiled, rows, tag)
 
@@ -205,8 +205,8 @@ class Template:
     ) -> Merge:
         """Merge the rows of a CSV file. The first line of the file names the columns.
 
-        The whole file is checked before the first message is rendered, so that even an error on the
-        last line is reported before anything is sent.
+        The whole file is checked before the first message is rendered. So even an error on the last
+        line is reported before the first message is sent.
 
         Args:
             path: The file. A cell in quotes may contain line breaks.
@@ -294,8 +294,8 @@ def _check_survived(name: str, value: Any) -> None:
 
 
 def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:
-    # Make a deep copy, because the generator adds missing boundaries to inner parts, and the
-    # caller's message must not change.
+    # Make a deep copy. The generator adds missing boundaries to inner parts, but the caller's
+    # message must not change.
     bare = copy.deepcopy(message)
     for name in {name for name, _ in _own_fields(message)}:
         del bare[name]

@@ -209,8 +209,8 @@ class _Walk:
             raise _Unknown
 
     def _check_encoding(self, name: str, value: Any) -> None:
-        # The result of this expression is not used. But the generator also reads the value, and for
-        # a malformed value both raise the same exception.
+        # The generator parses a value that is not in `_ENCODINGS`, and raises an exception if the
+        # value is malformed. So the walk parses the value too, although it does not use the result.
         if type(value) is not str or value not in _ENCODINGS:
             str(self._fields.policy.header_fetch_parse(name, value)).lower()
 

@@ -1,1 +1,1 @@
-"""Data types that the layers above exchange: messages, outcomes, reports, settings, relay URLs."""
+"""Data types that the other layers exchange: messages, outcomes, reports, settings, relay URLs."""

@@ -2,11 +2,12 @@
 
 An SMTP server sends one reply for the sender (MAIL), one for each recipient (RCPT) and one for the
 content (RFC 5321 section 3.3). The connection can be lost between any two of these replies. An
-`Outcome` distinguishes all these cases. So a program can resend a message to the recipients that
-need it, without a second copy for the other recipients.
+`Outcome` contains the result for each recipient. So a program can resend a message to the
+recipients that need it, without a second copy for the other recipients.
 
 An engine may return hundreds of thousands of outcomes, and most callers read only the status. So an
-`Outcome` keeps the engine's `MessageOutcome` and fills its other fields on first access.
+`Outcome` keeps the engine's `MessageOutcome` and fills its other fields when the caller first reads
+one of them.
 """
 
 import smtplib
@@ -57,8 +58,8 @@ class RecipientResult(NamedTuple):
     text: str
 
 
-# The module from which users import the class. It is set after the class body, as for the other
-# public classes.
+# Users import the class from `rapidsmtp`, so its `__module__` names this package. As for the other
+# public classes, the name is assigned after the class body.
 RecipientResult.__module__ = "rapidsmtp"
 
 _Recipient: TypeAlias = tuple[str, int | None, str | None, str]
@@ -88,7 +89,7 @@ class PendingMessage(Protocol):
 
 
 class _FilledOnAccess:
-    """The slots with the engine's result, from which an outcome fills its fields.
+    """The slots that hold the engine's result. An outcome fills its fields from them.
 
     An outcome that no engine returned has no values in these slots.
     """

@@ -34,7 +34,7 @@ class SaslMechanism(NamedTuple):
         name: The name in the EHLO reply.
         tls_rank: The rank on an encrypted connection; 1 is the best. A mechanism with the rank None
             is used only if the caller names it.
-        clear_text_rank: The rank on an unencrypted connection, with the same meaning of 1 and None.
+        clear_text_rank: The rank on an unencrypted connection, with the same scale as `tls_rank`.
         needs_channel_binding: Whether the mechanism needs channel binding to TLS.
         needs_user: Whether the mechanism needs a user.
         needs_password: Whether the mechanism needs a password or token.
@@ -54,7 +54,7 @@ SaslTable = Iterable[tuple[str, int | None, int | None, bool, bool, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The server that messages are sent to, with the credentials.
+    """A relay: the address of the server, and the credentials for the login.
 
     Attributes:
         scheme: "smtp", "smtps" or "lmtp".
@@ -110,7 +110,8 @@ def parse_relay(url: str, password: Password | None = None, *, mechanisms: SaslT
         url: The URL.
         password: The password. If None, the password in the URL is used. If the URL has no password
             either, the value of the environment variable `RAPIDSMTP_PASSWORD` is used.
-        mechanisms: The SASL mechanisms that `auth=` may name: `_backend.sasl_mechanisms()`.
+        mechanisms: The SASL mechanisms that the option `auth=` may name, as
+            `_backend.sasl_mechanisms()` returns them.
 
     Raises:
         ValueError: The URL is wrong. The error text never contains the password.

@@ -154,7 +154,7 @@ class Stats:
 Stats.__module__ = "rapidsmtp"
 
 
-# The name of each relay limit in the engine's counters, and its name in `RelayLimits`.
+# For each relay limit: its name in the engine's counters, and its name in `RelayLimits`.
 _RELAY_LIMITS = {
     "rate": "rate",
     "allowed_connections": "connections",

@@ -1,7 +1,7 @@
 """The settings of a sender: time limits, retries, TLS, rate.
 
-Each object checks its values when it is created. So the exception is raised at the line that sets a
-wrong value, and not when the first message is sent. No repr contains a secret.
+Each object checks its values when it is created. So a wrong value raises an exception at the line
+that sets this value, not when the first message is sent. No repr contains a secret.
 """
 
 import math
@@ -25,9 +25,9 @@ class Backoff:
     retried together.
 
     Attributes:
-        base: The limit before the second attempt, in seconds.
-        factor: The factor by which the limit grows with each attempt.
-        maximum: The maximum of the growing limit, in seconds.
+        base: The longest possible wait before the second attempt, in seconds.
+        factor: The factor by which the longest possible wait grows with each further attempt.
+        maximum: The maximum length of any wait, in seconds.
 
     Raises:
         ValueError: A value is out of its range.
@@ -108,8 +108,8 @@ class TLS:
         ca_file: The certificates to trust instead of the system's: the path of a PEM file, or its
             bytes.
         certificate: The client's certificate: the path of a PEM file, or its bytes.
-        key: The client's private key: the path of a PEM file, or its bytes. None if `certificate`
-            also contains the key.
+        key: The client's private key: the path of a PEM file, or its bytes. None means that
+            `certificate` also contains the key.
         server_hostname: The name that the relay's certificate must have; None for the host in the
             URL.
         minimum_version: The lowest TLS version: `"1.2"` or `"1.3"`.
@@ -190,7 +190,8 @@ class EngineSettings:
         backoff: The waits between attempts.
         resend_unknown: Whether to send a message again if the relay may have accepted it.
         timeouts: The time limits.
-        queue_size: The maximum number of messages without an outcome.
+        queue_size: The maximum number of messages without an outcome. While it is reached, the
+            engine accepts no further message.
         queue_bytes: The maximum total size of the messages without an outcome, in bytes.
         trace: Whether the engine reports a trace of commands and replies.
         clock_speed: The speed of the clock for backoff, rate, hold-offs and the pace of new

@@ -1,4 +1,4 @@
-"""The pure-Python backend: a counterpart of each core module of `src/`, and a thread engine.
+"""The pure-Python backend: a counterpart of each core module of `src/`, and an engine with threads.
 
 It is used if the compiled extension is not installed, or if `RAPIDSMTP_CORE` is `python`. Only
 `rapidsmtp._backend`, which selects the backend, imports this package. No other module outside the

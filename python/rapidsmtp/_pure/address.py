@@ -23,8 +23,8 @@ def plain_path(address: object) -> str | None:
     """
     if not isinstance(address, str):
         return None
-    # The path is not an f-string, because an f-string would call the method `__format__` of a
-    # subclass of str.
+    # `+` is used because an f-string would call `__format__`. A subclass of str may override this
+    # method and return other text than the text that was checked.
     return "<" + address + ">" if _PLAIN.fullmatch(address) else None
 
 
@@ -55,10 +55,10 @@ def _has_bare_bracket(inside: str) -> bool:
         elif character == '"':
             quoted = not quoted
         elif character in "<>\\" and not quoted:
-            # Servers disagree on a backslash outside a quoted string. For Postfix, a quote after
-            # that backslash is an ordinary character. So a path that contains both an inner bracket
-            # and a backslash outside quotes is refused.
+            # Servers disagree on a quote after a backslash outside a quoted string. For Postfix,
+            # this quote is an ordinary character and begins no quoted string. So a path that
+            # contains both an inner bracket and a backslash outside quotes is refused.
             return True
-    # Without its closing quote, the text is not a quoted string (RFC 5321 4.1.2). So the bracket in
-    # it counts as unquoted.
+    # If the closing quote is missing, the text after the opening quote is not a quoted string (RFC
+    # 5321 4.1.2). So a bracket in this text counts as unquoted.
     return quoted

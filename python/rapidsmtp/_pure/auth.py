@@ -6,7 +6,7 @@ The nonce is an argument, because this module uses no clock and no randomness. S
 the same responses, and the tests can use the examples of the RFCs.
 
 `MECHANISMS` is the only table of mechanisms in Python. A new mechanism needs a class and a row in
-this table. In the compiled backend, it needs a struct and a row in `src/auth.rs`.
+this table. In the compiled backend, the mechanism needs a struct and a row in `src/auth.rs`.
 
 An argument that breaks a mechanism's grammar raises `ValueError`, before any byte is sent. A
 challenge that breaks the grammar raises `PeerError`, and the exchange has failed. No error text
@@ -60,7 +60,8 @@ class Secret:
 
 
 class Exchange:
-    """One run of a mechanism. `respond` is called once for the start and once for each challenge.
+    """One run of a mechanism. The caller calls `respond` once for the initial response and once for
+    each challenge.
 
     Attributes:
         name: The mechanism's name as EHLO lists it.
@@ -72,7 +73,8 @@ class Exchange:
     # client are complete. The further responses up to the maximum only acknowledge a refusal.
     _max_responses = 1
     _required_responses = 1
-    # Whether the server sends the first challenge. Such a mechanism has no initial response.
+    # Whether the exchange begins with a challenge from the server. If so, the mechanism has no
+    # initial response.
     _server_first = False
 
     def __init__(self, name: str) -> None:
@@ -94,8 +96,8 @@ class Exchange:
         """Return the response to a challenge.
 
         The caller may send AUTH without the initial response of the mechanism. In that case the
-        server requests this response with an empty challenge (RFC 4954 section 4). This method does
-        not check that the challenge is empty.
+        server requests this response with an empty challenge (RFC 4954 section 4). This method
+        ignores the content of this challenge.
 
         Args:
             challenge: The decoded challenge; `None` asks for the initial response.
@@ -304,7 +306,8 @@ class Scram(Exchange):
             raise PeerError("the server's first SCRAM message does not begin with r=, s= and i=")
         nonce = attributes["r"]
         # RFC 5802 section 5.1: the client checks that the server's nonce begins with the client's
-        # nonce. If the server added nothing, an attacker could replay the exchange.
+        # nonce. The server must also add characters, because otherwise an attacker could replay the
+        # exchange.
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise PeerError("the server's nonce does not extend the client's")
         if not _is_printable(nonce.encode()):
@@ -407,7 +410,7 @@ def _scram_plus(user: str, secret: Secret, algorithm: str) -> Scram:
 def _gs2_header(channel_binding: tuple[str, bytes] | None) -> tuple[bytes, bytes]:
     """Return the GS2 header (RFC 5801 section 4) and the data of the channel binding.
 
-    The attribute `c=` of the client's proof contains both.
+    The attribute `c=` of the client's final message contains both.
     """
     if channel_binding is None:
         return b"n,,", b""
@@ -434,8 +437,8 @@ def _attributes(message: bytes) -> dict[str, str]:
             raise PeerError("the server's SCRAM message is malformed")
         if not value or "\0" in value:
             raise PeerError("the server's SCRAM message is malformed")
-        # RFC 5802 section 5.1: `m` announces a mandatory extension. A client that does not support
-        # the extension must end the exchange.
+        # RFC 5802 section 5.1: `m` announces a mandatory extension. This client supports no
+        # extension, so it must end the exchange.
         if name == "m":
             raise PeerError("the server requires an unknown SCRAM extension")
         if name == "e":
@@ -482,9 +485,9 @@ def _utf8(what: str, text: str) -> bytes:
         return str.encode(text)
     except UnicodeEncodeError:
         pass
-    # Raise the ValueError outside the handler. Inside it, the ValueError would refer to the
-    # UnicodeEncodeError as its context. The UnicodeEncodeError contains the text, which may be a
-    # password.
+    # Raise the ValueError outside the `except` block. Inside the block, Python would store the
+    # UnicodeEncodeError as the context of the ValueError. The UnicodeEncodeError contains the text,
+    # which may be a password.
     raise ValueError(f"the {what} is not valid Unicode")
 
 
@@ -496,7 +499,11 @@ def _without_nul(what: str, text: str) -> bytes:
 
 
 def _without_control(what: str, text: str) -> bytes:
-    """Encode a text and refuse control characters. A 0x01 would end the field of a bearer token."""
+    """Encode a text and refuse control characters.
+
+    The control character 0x01 ends a field in the response of a bearer mechanism. A text with 0x01
+    could therefore add a field.
+    """
     encoded = _without_nul(what, text)
     if any(byte < 0x20 or byte == 0x7F for byte in encoded):
         raise ValueError(f"the {what} holds a control character")

@@ -1,8 +1,8 @@
 """The pool's clock. It measures backoff, the rate, hold-offs and the time between connections.
 
-The time limits of replies and of the network use real time, because the relay runs in real time. A
-test can therefore run this clock faster: an hour of backoff passes in a second, but the relay still
-has the full time limit for each reply.
+The time limits of replies and of the network use real time, because the relay runs in real time. So
+a test can run this clock faster than real time. An hour of backoff then passes in a second, but the
+relay still has the full time limit for each reply.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The encoding of commands. Only this module checks commands for control characters.
 
-RFC 5321 4.1.2: a command contains no control character. A line end inside a command would start a
-second command (SMTP injection).
+RFC 5321 4.1.2: a command must not contain a control character. A line end inside a command would
+start a second command (SMTP injection).
 """
 
 import re

@@ -161,8 +161,8 @@ class _Race:
         if self._source is None:
             return
         if os.name == "posix" and self._source[1]:
-            # After a connection from a port has ended, the system refuses for some time to bind
-            # this port again. With this option, the system accepts the port at once.
+            # After a connection from a port has ended, the system normally refuses for some time to
+            # bind a socket to this port again. With this option, the system allows it at once.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(self._source)
@@ -194,7 +194,8 @@ class _Race:
         self._note_failure(error, address)
 
     def _note_failure(self, error: OSError, address: Any) -> None:
-        self._next_at = 0.0  # RFC 8305 section 5: after a failure the next attempt starts at once
+        # RFC 8305 section 5: after a failure, the next attempt starts at once.
+        self._next_at = 0.0
         if self._failure is None or self._failure.errno in _NO_ROUTE:
             cause = f"{error.strerror or error} ({_address_text(address)})"
             self._failure = OSError(error.errno, cause)

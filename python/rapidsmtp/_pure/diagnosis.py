@@ -1,4 +1,4 @@
-"""Diagnosis of a refusal: the object that is refused, and the next step of the sender.
+"""Diagnosis of a refusal: the object that the refusal concerns, and the next step of the sender.
 
 The diagnosis uses the code of a reply and its enhanced status code (RFC 3463). It also uses the
 text, because providers use one code for several conditions. No other module interprets the text of

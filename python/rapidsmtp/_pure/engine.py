@@ -1,9 +1,9 @@
 """The pure-Python bulk engine. It runs worker threads and has the compiled engine's interface.
 
 One lock protects the connection pool, its queue and the outboxes. Callers wait on conditions of
-that lock, and release the interpreter's lock while they wait. The import of this module creates no
-thread. The first thread starts with the first message. After a `fork`, the child creates its own
-engine. On the parent's engine, the child calls only `descriptors`.
+that lock. While a caller waits, other Python threads can run. The import of this module creates no
+thread. The first thread starts when the first message is submitted. After a `fork`, the child
+process creates its own engine. Of the parent's engine, the child calls only `descriptors`.
 """
 
 import threading
@@ -87,7 +87,7 @@ class Engine:
             return self._last_outbox
 
     def submit(self, outbox: int, messages: list[Any], wait: float) -> int:
-        """Move messages from the front of a list to the queue while the queue has capacity.
+        """Move messages from the front of a list to the queue, as long as the queue has capacity.
 
         Args:
             outbox: The number of the outbox for the outcomes.
@@ -137,7 +137,7 @@ class Engine:
     def _job(self, message: Any, box: _Outbox) -> Job:
         """Create a job for a message.
 
-        If the message cannot be sent, the job already has its outcome.
+        If the message cannot be sent, the new job already contains its outcome.
         """
         job = Job(message, box)
         if self._pool.stopped or self._pool.closing:
@@ -162,9 +162,9 @@ class Engine:
         size = self._bytes + sum(job.size for job in accepted)
         pending = box.pending + len(accepted)
         ready, outcomes = self._pool.queue.ready, box.outcomes
-        # CPython runs signal handlers only at calls and loops, and the following assignments
-        # contain neither. So an exception of a signal handler is raised before or after all of
-        # them, never between two of them.
+        # CPython runs signal handlers only at calls and loops, and the following statements contain
+        # neither. So an exception of a signal handler, for example `KeyboardInterrupt`, never
+        # leaves only some of these statements executed.
         del messages[:number]
         ready += groups
         outcomes += decided
@@ -217,8 +217,9 @@ class Engine:
                     return 0
                 box.changed.wait(left)
             number = min(limit, len(box.outcomes))
-            # The next line is one call of C code. A signal handler runs before or after this call,
-            # so no outcome is lost.
+            # The next line is one call of C code. A signal handler runs only before or after this
+            # call. So an exception of the handler cannot lose an outcome that is already removed
+            # from the outbox.
             into.extend(map(deque.popleft, repeat(box.outcomes, number)))
             return number
 
@@ -229,7 +230,11 @@ class Engine:
             return 0 if box is None else box.pending + len(box.outcomes)
 
     def close_outbox(self, outbox: int) -> None:
-        """Close an outbox. Later outcomes of its messages count in `stats`, but are not stored."""
+        """Close an outbox.
+
+        If a message of this outbox finishes later, its outcome is counted in `stats` but not
+        stored.
+        """
         with self._lock:
             box = self._outboxes.pop(outbox, None)
             if box is not None:
@@ -240,7 +245,9 @@ class Engine:
     # Requests to the owner of the engine
 
     def requests(self, wait: float) -> list[tuple[str, object]]:
-        """Return the engine's requests to its owner, the code that uses the engine.
+        """Return the new requests of the engine.
+
+        The owner of the engine, which is the code that uses it, must process each request.
 
         `("trace", line)` asks the owner to write a trace line. `("password", None)` asks the owner
         for the password.
@@ -299,8 +306,8 @@ class Engine:
         """Return the reason why the engine has stopped; None if it has not stopped.
 
         Returns:
-            The reason, in one line; the code and the text of the relay's reply. Without a reply,
-            the code is None.
+            The reason, in one line; the code of the relay's reply; the text of this reply. If no
+            reply caused the stop, the code is None and the text is empty.
         """
         with self._lock:
             stopped = self._pool.stopped
@@ -310,7 +317,11 @@ class Engine:
             return stopped.line, code, text
 
     def restart(self) -> None:
-        """End a stop that is not permanent and has lasted for `MIN_STOP` seconds."""
+        """Restart a stopped engine.
+
+        Do nothing if the reason of the stop is permanent, or if the stop has lasted for less than
+        `MIN_STOP` seconds.
+        """
         with self._lock:
             stopped = self._pool.stopped
             if stopped is None or stopped.permanent:
@@ -322,7 +333,7 @@ class Engine:
         """Return the descriptors of the open sockets, for the child after a fork.
 
         The method acquires no lock. If another thread of the parent held the lock at the fork, the
-        child could never acquire it.
+        lock would never be released in the child.
         """
         return list(self._context.descriptors)
 
@@ -335,8 +346,8 @@ class Engine:
             wait: The time limit, in seconds; None for no limit. After the time limit, messages
                 whose sending has not started get the outcome "not attempted". Messages in flight
                 without a final reply get the outcome "unknown".
-            drained: Whether queued messages are sent within the time limit. If false, they are
-                not attempted.
+            drained: Whether to send the queued messages within the time limit. If false, they get
+                the outcome "not attempted".
         """
         deadline = None if wait is None else time.monotonic() + wait
         with self._lock:
@@ -365,7 +376,10 @@ class Engine:
         return True
 
     def _give_up(self) -> None:
-        """Give up queued messages, and wait a short time for replies to messages in flight."""
+        """Give up the queued messages, and wait a short time for messages in flight.
+
+        The maximum time to wait for their replies is `LAST_REPLIES`. Then abort the connections.
+        """
         self._pool.aborted = True
         self._pool.give_up()
         if not self._wait_for_jobs(time.monotonic() + LAST_REPLIES):

@@ -67,8 +67,8 @@ def tree_text(tree: object, plain: Mapping[type, bool]) -> str | None:
 
     Args:
         tree: The tree.
-        plain: The types whose `str` is not overridden. Only the compiled backend uses this
-            argument.
+        plain: The types of nodes whose text the compiled backend can compute. The pure-Python
+            backend ignores this argument.
 
     Returns:
         The text; the compiled backend returns None for a text with surrogates.
@@ -77,7 +77,7 @@ def tree_text(tree: object, plain: Mapping[type, bool]) -> str | None:
 
 
 def _slices(text: str) -> Iterator[str]:
-    """Split a text into slices that end with a line end."""
+    """Split a text into slices. Each slice except the last ends with a line end."""
     begin = 0
     while len(text) - begin > _SLICE:
         end = text.find("\n", begin + _SLICE) + 1 or len(text)

@@ -121,7 +121,7 @@ class Job:
     """One submitted message.
 
     Attributes:
-        message: The submitted object itself.
+        message: The object that the caller submitted.
         outbox: The outbox for the message's outcome.
         size: The size of the message's data, in bytes. It counts against the limit `queue_bytes`.
         sender: The sender's path.

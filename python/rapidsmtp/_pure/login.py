@@ -1,7 +1,7 @@
-"""AUTH (RFC 4954): one mechanism, one attempt.
+"""AUTH (RFC 4954): log in with one mechanism, in one attempt.
 
-After a refusal no other mechanism is tried. A weaker mechanism would show the password to the
-server that refused the login, and providers lock accounts after repeated failures.
+After a refusal, the client tries no other mechanism. A weaker mechanism would show the password to
+the server that refused the login, and providers lock accounts after repeated failures.
 """
 
 import base64
@@ -45,7 +45,7 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
     password = ask_password() if mechanism.needs_password else ""
     try:
         exchange = _begin(mechanism, settings, password, session.transport)
-    except ValueError as error:  # for example a forbidden character
+    except ValueError as error:  # for example, the password contains a forbidden character
         raise ConnectionFailure(f"{relay}: login failed: {error}", permanent=True) from None
     reply = _run(session, exchange, relay)
     # RFC 4954 section 4: a 503 means that the client is already authenticated.
@@ -62,7 +62,7 @@ def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> Mech
     """Choose the best of the mechanisms that the relay supports.
 
     Raises:
-        ConnectionFailure: The client can use no mechanism that the relay supports.
+        ConnectionFailure: The relay supports no mechanism that the client can use.
     """
     supported = session.capabilities.get("auth", "").upper().split()
     ranked = []

@@ -15,11 +15,12 @@ A worker thread calls the pool between any two steps:
 
 While no connection is open, only one worker connects. So a wrong password is tried once, and an
 unreachable relay gets only one connection attempt at a time. Worker threads start when messages
-arrive. While a group waits for its retry, one thread stays. It waits until the retry is due.
+arrive. While a group waits for its retry, one worker thread does not end, but waits until the retry
+is due.
 
 At any time a recipient group is held by one worker, in the queue, or finished. The module `retry`
 makes the decision on each recipient. The pool counts the attempts. It puts the group back into the
-queue or sets its outcome.
+queue or sets the outcome of the group.
 """
 
 import threading
@@ -182,7 +183,7 @@ class ConnectionPool:
         """Start worker threads for the groups in the queue, as far as the relay's limits allow."""
         if self.stopped or self.aborted or self.queue.is_empty:
             return
-        # If no group may start yet because of the rate, one waiting thread is enough.
+        # While the rate allows no group to start, one waiting thread is enough.
         needed = 1 if self.rate_controller.wait(now) > 0 else max(1, len(self.queue.ready))
         while (
             self._available() < needed
@@ -190,17 +191,17 @@ class ConnectionPool:
             and (self.open or not self.workers)
         ):
             worker = self._make_worker()
-            # No exception of a signal handler may be raised between these assignments, so they
-            # contain no call (see `Engine._enqueue`). The worker counts as connecting until it
-            # calls `wait_until_needed`.
+            # These assignments contain no call, so that no signal handler can raise an exception
+            # between them (see `Engine._enqueue`). The worker counts as connecting until it calls
+            # `wait_until_needed`.
             self.workers |= {worker}
             self._connecting += 1
             try:
                 worker.start()
             except RuntimeError as error:
                 # The system cannot start more threads. From Python 3.12 on, `start` also fails
-                # while the interpreter exits. The existing threads send the messages. If no thread
-                # exists, the caller that waits for outcomes sends the messages.
+                # while the interpreter exits. In both cases the existing threads send the messages.
+                # If no thread exists, the caller that waits for outcomes sends the messages.
                 self._no_thread = f"starting a thread failed: {error}"
                 if len(self.workers) > 1 or self.closing:
                     self._drop(worker)
@@ -209,8 +210,9 @@ class ConnectionPool:
                     self.wake_all()
                 return
             except BaseException:
-                # An interrupt, such as Ctrl-C. If the thread has started, it ends at its next call
-                # of `wait_until_needed`, because its worker is no longer in `workers`.
+                # The start was interrupted, for example by Ctrl-C. If the thread has started, it
+                # ends at its next call of `wait_until_needed`, because its worker is no longer in
+                # `workers`.
                 self.workers -= {worker}
                 self._connecting -= 1
                 raise
@@ -287,7 +289,7 @@ class ConnectionPool:
             self._start_workers(self.clock.now())
 
     def is_done(self) -> bool:
-        """Return whether no further connection is needed."""
+        """Return whether no connection is needed, because no further message will be sent."""
         with self._lock:
             return bool(self.stopped) or self.aborted or (self.closing and self.queue.is_empty)
 
@@ -323,8 +325,8 @@ class ConnectionPool:
 
         Args:
             worker: The caller; its connection is ready.
-            idle_until: The time of `time.monotonic` at which the connection must end. It has then
-                been idle or open for too long.
+            idle_until: The time of `time.monotonic` at which the connection must end. At this time,
+                the connection has been idle or open for the maximum time.
 
         Returns:
             The group; None if the connection must end.
@@ -453,7 +455,8 @@ class ConnectionPool:
 
     def _remove(self, worker: "WorkerThread") -> None:
         self.workers.discard(worker)
-        # This worker may have received a wake-up. Another worker must react to it instead.
+        # A notification for new work may have woken this worker. So another worker is woken to do
+        # this work.
         self._work.notify()
 
     # Results of a recipient group

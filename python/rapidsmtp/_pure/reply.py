@@ -1,13 +1,13 @@
-"""The parser of replies (RFC 5321 4.2). The input may be split at any byte.
+"""The parser of replies (RFC 5321 4.2). The parser accepts input that is split at any byte.
 
 A reply is one or more lines `code SP text` with the same code. Every line except the last has a
 hyphen instead of the space. A reply that breaks this grammar has the code -1, as in smtplib. The
 start of the next reply is then unknown, so the reader stops.
 
 A reply that exceeds a limit is an error, and the reader stops. The limits bound the memory that a
-server can make the client use. RFC 5321 4.5.3.1.5 allows 512 octets in a line, and smtplib allows
-8192. The longest known replies are replies to EHLO. They have about forty lines, far fewer than
-`MAX_LINES`.
+server can make the client use. Valid replies are far below the limits. RFC 5321 4.5.3.1.5 allows
+512 octets in a line, and `MAX_LINE` is 8192, as in smtplib. The longest known replies are replies
+to EHLO. They have about forty lines, far fewer than `MAX_LINES`.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 The owner is the code that uses the engine. The engine's threads never call code of the owner.
 Instead, they add requests to this queue, and the owner fetches the requests with `Engine.requests`.
-While the queue holds `MAX_LINES` trace lines, each new line replaces the oldest line. The next
-fetch reports the number of dropped lines.
+While the queue holds `MAX_LINES` trace lines, each new line replaces the oldest line. The next call
+of `Engine.requests` also returns a trace line with the number of dropped lines.
 """
 
 import threading

@@ -120,7 +120,9 @@ def on_unused_connection(decisions: list[RetryDecision]) -> list[RetryDecision]:
     """Correct the decisions of the first transaction on a connection.
 
     The connection has carried no message yet. So a reply such as "too many messages" refers to the
-    sender, not to the connection. A 421 is not corrected, because it has ended the connection.
+    sender, not to the connection. A recipient with such a reply does not return to the queue: after
+    a 5yz the recipient is refused, and after a 4yz the rate is decreased. A 421 is not corrected,
+    because it has ended the connection.
     """
     return [_on_unused_connection(each) for each in decisions]
 

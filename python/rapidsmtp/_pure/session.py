@@ -41,7 +41,7 @@ class ConnectionFailure(Exception):
         line: The reason, in one line.
         reply: The relay's reply, or None.
         stops: Whether further attempts would fail in the same way, so that the engine must stop.
-        permanent: Whether this engine must never connect again.
+        permanent: Whether this engine must never connect again, for example after a refused login.
         unreachable: Whether the relay could not be reached: the TCP connection failed, or a reply
             did not arrive in time.
         at_greeting: Whether the relay refused the connection in its greeting.
@@ -227,7 +227,7 @@ class Session:
         self.capabilities = {}
 
     def refusal(self, phase: str, reply: Reply) -> ConnectionFailure:
-        """Return the connection failure for a reply that refuses a command or the connection.
+        """Return the connection failure for a refused command or a refused connection.
 
         Args:
             phase: The phase of the session, as for `diagnose`.
@@ -341,7 +341,7 @@ class Session:
     def _write_flight(self, transaction: Transaction, pieces: Iterable[tuple[bytes, int]]) -> str:
         """Write a flight. After a failure, read the replies that have arrived.
 
-        Such replies often explain the failure.
+        Such replies often contain the reason for the failure.
 
         Returns:
             The error text for a lost connection; empty if the connection was not lost.
@@ -399,8 +399,8 @@ class Session:
     def check(self) -> str:
         """Return the reason why the connection cannot be used; empty if it can be used.
 
-        This check sends no command. If the server has ended the session, a reply is unread or the
-        stream has ended.
+        This check sends no command. The connection cannot be used if a reply is unread or the
+        stream has ended. Both show that the server has ended the session.
         """
         unread = self.transport.unread()
         if unread:

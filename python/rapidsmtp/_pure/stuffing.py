@@ -79,6 +79,6 @@ def stuffed_parts(message: bytes) -> "Iterator[tuple[bytes, int]]":
 
 
 def _to_bytes(data: "Buffer") -> bytes:
-    # If `data` is an int, memoryview() raises TypeError. bytes() would return that number of zero
-    # bytes.
+    # Use memoryview(), because it raises TypeError if `data` is an int. bytes() would instead
+    # return that number of zero bytes.
     return data if isinstance(data, bytes) else memoryview(data).tobytes()

@@ -16,16 +16,17 @@ belongs to the oldest command without a reply.
     body        the message and CRLF.CRLF                   after 354, with an accepted recipient
     lone dot    CRLF.CRLF without a message                 after 354, without accepted recipient
 
-The first flight is short, because servers penalise errors. For example, Postfix 3.7 refused the
-sender of a flight with 50 RCPT. It then paused for eleven seconds and closed the connection. Later
-flights are limited so that their replies fit into any socket buffer. Otherwise the client and the
-server could both block in a write.
+The first flight is short, because servers penalise errors. For example, Postfix 3.7 refused a
+sender and received 50 RCPT commands in the same flight. It then paused for eleven seconds and
+closed the connection. A later flight contains no more than 100 RCPT commands, so that its replies
+fit into any socket buffer. With longer flights, the client and the server could both block in a
+write.
 
-Servers also count errors until a message is accepted: Postfix 3.7 pauses from the tenth error on,
-and closes the connection at the twentieth. In a flight, each command after a refused command is
-another error. So after a refused message the caller sets `mail_alone` and `data_alone`. Then a
-refusal counts as one error. The caller also sets `mail_alone` for a message above the server's SIZE
-limit, because MAIL is then refused.
+Servers also count the errors since the last accepted message. Postfix 3.7 pauses before each reply
+from the tenth error on, and closes the connection at the twentieth error. If MAIL is refused, each
+later command in the same flight is another error. So after a refused message the caller sets
+`mail_alone` and `data_alone`. A second refusal then counts as one error. For a message above the
+server's SIZE limit the caller also sets `mail_alone`, because the server will refuse MAIL.
 
     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
     MAIL        continue           sender refused, close  sender refused, close  sender refused
@@ -34,13 +35,13 @@ limit, because MAIL is then refused.
     DATA        (354) see above    data refused, close    data refused, close    data refused
     body        (2yz) accepted     data refused, close    data refused, close    data refused
 
-(a) Later replies cannot be matched to commands, so the connection is closed. The end is "recipients
-refused" if all recipients were refused, otherwise "disconnected".
+(a) After a malformed reply, later replies cannot be matched to commands, so the connection is
+closed. The end is "recipients refused" if all recipients were refused, otherwise "disconnected".
 
-After the end of the stream or a timeout, the end is "sender refused" if the sender was refused, and
-"recipients refused" if all recipients were refused. Otherwise it is "disconnected". If the
-connection stays open after "recipients refused" or "data refused", the client must send RSET before
-the next transaction.
+If the stream ends or a reply times out after MAIL or every recipient was refused, the transaction
+still ends with this refusal: "sender refused" or "recipients refused". Otherwise it ends with
+"disconnected". If the connection stays open after "recipients refused" or "data refused", the
+client must send RSET before the next transaction.
 
 Without PIPELINING the transaction is sequential: each flight is one command.
 """
@@ -381,7 +382,8 @@ class Transaction:
         self.end = end
         self.close = close or self._write_failed
         self.awaiting = 0
-        # No flight may be written after the end.
+        # No flight may be written after the end of the transaction, so an unwritten flight is
+        # dropped.
         self._flight = b""
         self._flight_replies = 0
         self.reply = self._mail_reply if end == SENDER_REFUSED else reply

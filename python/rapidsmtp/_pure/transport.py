@@ -7,9 +7,10 @@ the kernel has accepted them. The last record contains the last byte of the mess
 has accepted only a part of this record, the server cannot decrypt it.
 
 The transport reads while it writes, for two reasons. First, the server can block while it writes
-replies, and the client can block while it writes commands. If the client then did not read, neither
-could continue. Second, a server may send a 421 and stop reading. The client then has to read the
-421 although its write is not finished.
+replies, and the client can block while it writes commands. If the client did not read in this case,
+neither the client nor the server could continue. Second, a server may send a 421 and stop reading.
+The client then has to read the 421 although the server does not read the remaining bytes of the
+write.
 """
 
 import contextlib

@@ -110,13 +110,14 @@ class WorkerThread:
         threading.Thread(target=self.run, name="rapidsmtp", daemon=True).start()
 
     def run(self) -> None:
-        """Send recipient groups, in the calling thread, until the pool no longer needs it."""
+        """Send recipient groups in the calling thread until the pool does not need this thread."""
         try:
             first = True
             while self._pool.wait_until_needed(self, first=first):
                 first = False
                 self._connect_and_serve()
-        except Exception as error:  # every message must get an outcome, even after a defect here
+        except Exception as error:
+            # Every message must get an outcome, even if the code of this thread has a defect.
             self._close("internal error")
             self._pool.internal_error(self, error)
             self._pool.remove(self)
@@ -389,7 +390,7 @@ _ENDING = (SHUTDOWN, MALFORMED)
 
 
 class _NotNeeded(Exception):
-    """The exception for a new connection that is no longer needed."""
+    """Raised to stop opening a connection that is no longer needed."""
 
 
 class _ConnectionEnd:

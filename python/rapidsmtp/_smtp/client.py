@@ -424,8 +424,8 @@ class LMTP(SMTP, smtplib.LMTP):
 
 _ORIGINAL_METHODS = pipelined.bypassed_methods(SMTP)
 
-# Python 3.13 removes `__firstlineno__` from a class if `__module__` is set after the class body.
-# With `__firstlineno__`, `inspect` would look for the source of the classes at these line numbers
-# of `rapidsmtp/__init__.py`.
+# `__module__` is set after the class bodies, because Python 3.13 then removes `__firstlineno__`
+# from the classes. With this attribute, `inspect` would look for their source in
+# `rapidsmtp/__init__.py`, at the line numbers that the classes have in this file.
 for _class in (SMTP, SMTP_SSL, LMTP):
     _class.__module__ = "rapidsmtp"

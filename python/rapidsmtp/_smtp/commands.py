@@ -110,7 +110,8 @@ def start_tls(client: Face, handshake: Callable[[], Any]) -> Steps[ReplyPair]:
     if code != 220:
         raise SMTPResponseException(code, text)
     yield handshake()
-    # RFC 3207 section 4.2: the client must discard capabilities from before the handshake.
+    # RFC 3207 section 4.2: the client must discard the capabilities that it received before the
+    # handshake.
     forget_greeting(client)
     return code, text
 
@@ -188,8 +189,9 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
     try:
         reply = yield from _send_body(client, body, in_pieces)
     except BaseException:
-        # On an open connection, the server would read the next command as text of an incomplete
-        # message, or the client would read an unread reply as the reply to the next command.
+        # Close the connection after any failure. On an open connection, the server could read the
+        # next command as text of an incomplete message. The client could also read a late reply to
+        # this message as the reply to the next command.
         client.close()
         raise
     finally:
@@ -210,7 +212,8 @@ def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
             yield client.send(body)
     except SMTPServerDisconnected as error:
         # Only a ConnectionError proves that the message was not written completely. Any other
-        # exception may come from a signal handler that ran after the write.
+        # exception may come from a signal handler that ran after the write, so the server may have
+        # received the message.
         state.body_sent &= not isinstance(error.__context__, ConnectionError)
         raise
     if client.ehlo_msg != "lhlo":

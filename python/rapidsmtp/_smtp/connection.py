@@ -238,14 +238,15 @@ class SocketConnection(ClientState, smtplib.SMTP):
             self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
             self.file = None
 
-        # The cast is valid, because the subclass `SMTP` has all members of `Face`.
+        # The cast is valid, because `self` is an instance of the subclass `SMTP`, which has all
+        # members of `Face`.
         return run(commands.start_tls(cast(Face, self), handshake))
 
     def _check_no_clear_text(self) -> None:
-        """Raise SMTPException if bytes follow the reply 220.
+        """Raise SMTPException if bytes follow the reply 220 to STARTTLS.
 
-        RFC 3207 section 6: bytes that follow the reply may come from an attacker. The client would
-        read them as if they had arrived through TLS.
+        RFC 3207 section 6: bytes that follow the reply may come from an attacker. After the
+        handshake, the client would read them as if they had arrived through TLS.
         """
         if not isinstance(self.sock, _socket.socket) or type(self.file) is not BufferedReader:
             return
@@ -254,7 +255,8 @@ class SocketConnection(ClientState, smtplib.SMTP):
         try:
             injected = self.file.peek(1)
         except OSError:
-            injected = b""  # the handshake will raise the same error
+            # The error is ignored here, because the handshake will raise the same error.
+            injected = b""
         finally:
             self.sock.settimeout(limit)
         if injected:
@@ -292,7 +294,8 @@ def name_of_this_host() -> str:
     if all(map(operator.is_, functions, _LOOKUP_FUNCTIONS)):
         if not _names:
             name = _look_up_name(_socket)
-            if name == _DEFAULT_NAME:  # not cached: a later look-up may succeed
+            # The default name is not cached, because a later look-up may find another name.
+            if name == _DEFAULT_NAME:
                 return name
             _names.append(name)
         return _names[0]

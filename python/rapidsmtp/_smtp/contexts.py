@@ -12,7 +12,7 @@ verify_by_default = False
 def default_context() -> ssl.SSLContext:
     """Return the default TLS settings.
 
-    As in smtplib, they do not verify certificates, unless `verify_by_default` is true.
+    As in smtplib, these settings do not verify certificates, unless `verify_by_default` is true.
     """
     if verify_by_default:
         return overrides.ssl().create_default_context()  # type: ignore[no-any-return]

@@ -136,4 +136,4 @@ class BlockingFace(Face, Protocol):
         """Send the message (DATA)."""
 
     def _rset(self) -> Any:
-        """Reset the transaction (RSET). Ignore the error if the connection is lost."""
+        """Reset the transaction (RSET). If the connection is lost, raise no exception."""

@@ -56,7 +56,7 @@ def uninstall() -> None:
 
 
 def _copy_attribute(owner: type, name: str, value: Any) -> None:
-    if owner.__module__ != "smtplib":  # another library replaced smtplib's class: leave it
+    if owner.__module__ != "smtplib":  # do not change a class of another library
         return
     present = vars(owner).get(name, _ABSENT)
     replaced = isinstance(present, FunctionType) and present.__module__ != "smtplib"

@@ -23,7 +23,7 @@ Without a limit, a server could continue the exchange forever.
 
 
 class AuthObjects:
-    """The auth objects that smtplib implements as methods of `smtplib.SMTP`."""
+    """The auth objects for CRAM-MD5, PLAIN and LOGIN. As in smtplib, they are methods of `SMTP`."""
 
     user: str
     password: str

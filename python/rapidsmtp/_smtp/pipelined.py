@@ -1,8 +1,8 @@
 """`sendmail` with pipelining: a transaction of the protocol core, written in flights (RFC 2920).
 
 This module works with every client object that has the attributes of `smtplib.SMTP`. The module
-reads from the same `file` as the methods of the client. It leaves bytes that belong to no command
-in that file, so that the next method reads them.
+reads from the same `file` as the methods of the client. Bytes that are not a reply to a command of
+this module stay in this file, so that the client's next method reads them.
 """
 
 import contextlib
@@ -64,9 +64,10 @@ def send(
     try:
         lost = _run(client, transaction, large)
     except BaseException:
-        # For example Ctrl-C, or an exception of a signal handler. On an open connection, the client
-        # would read late replies as replies to a later command. If the message is incomplete, the
-        # server would read a later command as message text.
+        # The connection is closed after any exception, for example Ctrl-C or an exception of a
+        # signal handler. On an open connection, the client would read late replies as replies to a
+        # later command. And if the message is incomplete, the server would read a later command as
+        # message text.
         client.close()
         raise
     if needs_reset(client, transaction):

@@ -1,6 +1,6 @@
 """Helpers for the envelope and the result of a message, with smtplib's types and exceptions.
 
-This module does no I/O. So the blocking client and the asyncio client share it.
+This module does no I/O. So both the blocking client and the asyncio client can use it.
 """
 
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rapidsmtp._smtp.face import Face
 
 LOWER_CASE = sys.version_info >= (3, 13)
-"""Whether this Python's smtplib writes `from:` and `to:` in lower case."""
+"""Whether smtplib in the running version of Python writes `from:` and `to:` in lower case."""
 
 MAX_LINE = 8192
 """The maximum length of a line of a reply, in bytes. The value is smtplib's `_MAXLINE`."""
@@ -60,7 +60,7 @@ class Reply(NamedTuple):
 class Refused(dict[str, tuple[int, bytes]]):
     """The result of `sendmail`: the refused recipients by address, each with its reply.
 
-    This dict has the content of the dict that smtplib returns. In addition, it has attributes.
+    This dict is equal to the dict that smtplib returns, but has additional attributes.
 
     Attributes:
         accepted: The recipients for which the server accepted the message, as the caller wrote
@@ -122,15 +122,14 @@ def stuffed_parts(message: bytes) -> Iterator[tuple[bytes | memoryview, int]]:
         message: The message as the caller passed it.
 
     Yields:
-        The next piece to write, and the size that its lines have without dot-stuffing, in bytes.
-        The last piece includes the terminator. The sum of the sizes is the value for SIZE (RFC
-        1870).
+        The next piece to write, and the size of this piece without dot-stuffing, in bytes. The last
+        piece includes the terminator. The sum of the sizes is the value for SIZE (RFC 1870).
     """
     view = memoryview(message)
     start = 0
     while start < len(message):
         # Each piece ends after a line end. So no CRLF is split, and each piece starts at the start
-        # of a line. Dot-stuffing depends on both.
+        # of a line. Dot-stuffing of single pieces is correct only under these two conditions.
         end = message.find(b"\n", start + LARGE) + 1 or len(message)
         stuffed, size = _backend.stuff(view[start:end])
         yield (stuffed if end == len(message) else memoryview(stuffed)[:-3]), size
@@ -238,7 +237,8 @@ def attach_progress(
     """Record the progress of a message in the exception for a lost or unusable connection.
 
     Args:
-        error: The exception. It gets the attributes `body_sent`, `accepted` and `recipients`.
+        error: The exception. The exception gets the attributes `body_sent`, `accepted` and
+            `recipients`.
         body_sent: Whether the whole message was written to the network. If true, the server may
             have accepted the message for the recipients without a final reply.
         accepted: The recipients for which the server accepted the message. Only LMTP has one final

@@ -5,7 +5,7 @@ the caller opened it and chose its login and its TLS settings.
 
 If the connection is lost before the final reply to a message, the outcome of the message is UNKNOWN
 or NOT_ATTEMPTED. UNKNOWN means that the message was written completely. The server may then have
-accepted it (RFC 5321 section 4.2.5, RFC 1047).
+accepted the message (RFC 5321 section 4.2.5, RFC 1047).
 """
 
 import smtplib

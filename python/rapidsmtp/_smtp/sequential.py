@@ -53,7 +53,8 @@ def send(
         return _send_body(client, msg, accepted, refused)
     except (SMTPServerDisconnected, SMTPResponseException) as error:
         if type(error) not in (SMTPServerDisconnected, SMTPResponseException):
-            # Exceptions of a subclass report a refusal and need no attributes of `attach_progress`.
+            # Subclasses, such as `SMTPDataError`, report a refusal. They do not need the attributes
+            # of `attach_progress`, because the server has certainly not accepted the message.
             raise
         kept = _assign_final_replies(accepted, state.final_replies, refused)
         results.attach_progress(error, state.body_sent, kept, refused)

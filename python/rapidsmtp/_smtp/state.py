@@ -13,15 +13,15 @@ ReplyPair: TypeAlias = tuple[int, bytes]
 class ProtocolState:
     """The part of a client's state for which `smtplib.SMTP` has no attributes.
 
-    `greeted_on` and `refused_on` are sockets of earlier or current connections. The information is
-    valid only if the socket is the client's current socket.
+    `greeted_on` and `refused_on` are sockets of earlier or current connections. Each of them is
+    valid only if it is the client's current socket.
 
     Attributes:
         greeted_on: The socket on which EHLO was accepted.
         refused_on: The socket on which the server refused MAIL or all recipients, until the server
-            accepts a message. On this socket, MAIL and DATA are not pipelined. Otherwise each
-            refusal would cause further errors, and servers may close a connection after too many
-            errors.
+            accepts a message. On this socket, MAIL and DATA are not pipelined. With pipelining,
+            each refusal would cause further errors, and servers may close a connection after too
+            many errors.
         hides_input: Whether `auth` is running. If true, debug output hides the sent lines.
         recipients_left: The number of accepted recipients in the transaction. With LMTP, each of
             them has one final reply (RFC 2033 section 4.2).
@@ -59,8 +59,9 @@ class ClientState:
 
     @cached_property
     def _protocol(self) -> ProtocolState:
-        # The object is created at the first use, not in a constructor. `install` copies these
-        # methods to smtplib's own class, and clients of that class may exist already.
+        # Create the `ProtocolState` at its first use, not in a constructor of this class. `install`
+        # copies this class's methods to smtplib's own class. Clients of smtplib's class may exist
+        # already, and their constructor created no `ProtocolState`.
         return ProtocolState()
 
     def set_debuglevel(self, debuglevel: int) -> None:

@@ -90,12 +90,13 @@ class SMTP(AuthObjects, StreamConnection):
         self.command_encoding: str = "ascii"
         self.esmtp_features: dict[str, str] = {}
         self._lock = TaskLock()
-        # The tasks that are inside `async with`. A task that entered the block twice is listed
-        # twice.
+        # The tasks that are inside `async with` with this client. A task that has entered such a
+        # block twice is listed twice.
         self._inside: list[asyncio.Task[Any] | None] = []
 
     async def __aenter__(self) -> Self:
-        async with self._lock:  # another task may be connecting
+        # The lock is necessary, because another task may be connecting.
+        async with self._lock:
             if self.options.has_server and not self.is_connected:
                 await self.connect()
         self._inside.append(asyncio.current_task())
@@ -103,14 +104,15 @@ class SMTP(AuthObjects, StreamConnection):
 
     async def __aexit__(self, kind: type[BaseException] | None, *args: object) -> None:
         task = asyncio.current_task()
-        # The list is empty if the program used `AsyncExitStack.push_async_exit`, which does not
-        # call `__aenter__`.
+        # `AsyncExitStack.push_async_exit` calls `__aexit__` without `__aenter__`, so the list may
+        # be empty.
         if self._inside:
             self._inside.remove(task if task in self._inside else self._inside[0])
+        # The connection stays open while other tasks use it.
         if any(each is not task for each in self._inside):
-            return  # other tasks still use the connection
+            return
         try:
-            # A cancelled task must not wait for the server.
+            # A cancelled task sends no QUIT, because it must not wait for the server's reply.
             if self.is_connected and (kind is None or issubclass(kind, Exception)):
                 code, text = await self.docmd("QUIT")
                 if code != 221:
@@ -118,7 +120,8 @@ class SMTP(AuthObjects, StreamConnection):
         except SMTPServerDisconnected:
             pass
         except SMTPResponseException:
-            if kind is None:  # otherwise keep the exception of the block
+            # An exception of the block is more important than a refused QUIT.
+            if kind is None:
                 raise
         finally:
             await self.close()
@@ -164,7 +167,8 @@ class SMTP(AuthObjects, StreamConnection):
             if local_hostname is not None:
                 _backend.check_host_name(local_hostname)
                 self.local_hostname = local_hostname
-            # The name is looked up before connecting, so that no server waits for the look-up.
+            # The name is looked up before connecting, because a server may close an open connection
+            # on which it waits for EHLO.
             await self._own_name()
             kept = self.timeout
             if timeout != 0:
@@ -197,8 +201,8 @@ class SMTP(AuthObjects, StreamConnection):
         options = self.options
         name = self._host if context else None
         if options.sock is not None:
-            # The socket is removed from the options, because it can be used for one connection
-            # only.
+            # The socket is removed from the options, because the socket can be used for only one
+            # connection.
             self.options = dataclasses.replace(options, sock=None)
             return await loop.create_connection(
                 factory, sock=options.sock, ssl=context, server_hostname=name
@@ -209,7 +213,8 @@ class SMTP(AuthObjects, StreamConnection):
                 factory, path, ssl=context, server_hostname=name
             )
         # RFC 8305 section 5 recommends a delay of 250 ms between connection attempts to different
-        # addresses. uvloop's `create_connection` has no argument for this delay.
+        # addresses. uvloop's `create_connection` has no argument for this delay, so the delay is
+        # set only for asyncio's own event loops.
         eyeballs: dict[str, Any] = {}
         if isinstance(loop, asyncio.BaseEventLoop):
             eyeballs["happy_eyeballs_delay"] = 0.25
@@ -292,7 +297,7 @@ class SMTP(AuthObjects, StreamConnection):
         return await self.docmd("rset")
 
     async def noop(self) -> tuple[int, bytes]:
-        """Send NOOP. It has no effect except the server's reply."""
+        """Send NOOP, a command without effect, and return the reply."""
         return await self.docmd("noop")
 
     async def quit(self) -> tuple[int, bytes]:
@@ -470,9 +475,10 @@ class SMTP(AuthObjects, StreamConnection):
             try:
                 lost = await self._runner.run(transaction, large, self.timeout)
             except BaseException:
-                # On an open connection, the client would read late replies to this message as
-                # replies to a later command. After an incomplete message, the server would read a
-                # later command as message text.
+                # Close the connection, because the transaction is incomplete. On an open
+                # connection, the client would read late replies to this message as replies to a
+                # later command, and the server would read a later command as text of an incomplete
+                # message.
                 self.close()
                 raise
             if pipelined.needs_reset(self, transaction):
@@ -568,17 +574,18 @@ class SMTP(AuthObjects, StreamConnection):
             )
 
     async def _rset(self) -> None:
-        # If the connection is lost during RSET, this error is ignored. The caller must see the
-        # error for the message.
+        # If the connection is lost during RSET, this error is ignored, because the caller must get
+        # the error for the message instead.
         encoding = self.command_encoding
         with contextlib.suppress(SMTPServerDisconnected):
             await self.rset()
         self.command_encoding = encoding
 
     async def _reject_unexpected_bytes(self) -> None:
-        """Close the connection, and raise SMTPServerDisconnected with the line that arrived.
+        """Close the connection, and raise SMTPServerDisconnected with the unexpected line.
 
-        Otherwise the client would read the unexpected bytes as the reply to the next command.
+        The line arrived while the client was not waiting for a reply. On an open connection, the
+        client would read this line as the reply to the next command.
         """
         assert self._reader is not None
         received = self._received or await self._reader.read(MAX_READ)

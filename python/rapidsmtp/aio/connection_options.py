@@ -58,13 +58,13 @@ class ConnectionOptions:
         validate_certs: Whether to verify the server's certificate and its name.
         client_cert: A PEM file with the certificate that the client presents to the server.
         client_key: A PEM file with the client's key, if `client_cert` does not contain the key.
-        tls_context: The TLS settings (`ssl.SSLContext`). They replace `validate_certs`,
+        tls_context: The TLS settings (`ssl.SSLContext`). These settings replace `validate_certs`,
             `client_cert`, `client_key` and `cert_bundle`.
         cert_bundle: A PEM file with the trusted certificate authorities. None means the authorities
             that the system trusts.
         socket_path: The path of a Unix socket to connect to, instead of host and port.
-        sock: A connected socket to use, instead of host and port. The client closes it with the
-            connection.
+        sock: A connected socket to use, instead of host and port. The client closes the socket when
+            it closes the connection.
         allow_plaintext_auth: Whether to log in over a connection without TLS.
         pipelining: Whether to write commands together if the server supports PIPELINING.
 

@@ -1,6 +1,6 @@
 """The queue that carries outcomes from the threads of a blocking sender to an event loop.
 
-Several outcomes may become known before the loop runs again. They wake the loop only once.
+If several outcomes become known before the loop runs again, the queue wakes the loop only once.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ T = TypeVar("T")
 def in_thread(function: Callable[[], T]) -> "Future[T]":
     """Call a function in a new thread.
 
-    The event loop's executor is not used, because all its threads may be busy.
+    The event loop's executor is not used: if all its threads were busy, the call would have to
+    wait.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
@@ -65,8 +66,8 @@ class OutcomeQueue:
 
         Args:
             future: The future outcome.
-            receive: The function to call with the outcome. If it returns false, the outcome is kept
-                for `close`.
+            receive: The function to call with the outcome. If this function returns false, the
+                outcome is kept for `close`.
         """
         future.add_done_callback(lambda future: self._arrive(future.result(), receive))
 
@@ -94,9 +95,9 @@ class OutcomeQueue:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        # `_is_scheduled` is reset before the loop below. An outcome that arrives after the loop
-        # then schedules another call of this method. Otherwise this outcome would never be
-        # processed.
+        # `_is_scheduled` is reset before the loop below, so that an outcome that arrives after the
+        # loop schedules another call of this method. If the flag were reset after the loop, an
+        # outcome that arrives just before the reset would never be processed.
         self._is_scheduled = False
         while self._arrived:
             outcome, receive = self._arrived.popleft()

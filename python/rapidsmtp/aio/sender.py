@@ -24,7 +24,7 @@ from rapidsmtp.aio.streams import TaskStream, ThreadStream
 
 
 class SenderSettings(TypedDict, total=False):
-    """The keyword arguments of `rapidsmtp.Sender`. Its documentation describes them."""
+    """The keyword arguments of `rapidsmtp.Sender`, which the docstring of that class describes."""
 
     connections: int
     pipelining: str

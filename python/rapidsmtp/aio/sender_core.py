@@ -25,7 +25,8 @@ class AsyncSenderCore:
         sender: The blocking sender.
 
     Attributes:
-        sender: The blocking sender. It stays open as long as a stream refers to this object.
+        sender: The blocking sender. The sender stays open as long as a stream refers to this
+            object.
         core: The internal interface of the blocking sender.
     """
 
@@ -112,6 +113,6 @@ class AsyncSenderCore:
             if method is not None:
                 method()
         ending = [asyncio.wrap_future(each) for each in self._ending if not each.done()]
-        if ending:  # they still send messages that they have read
+        if ending:  # these threads still send messages that they have read
             await asyncio.wait(ending, timeout=timeout)
         return await asyncio.wrap_future(in_thread(lambda: self.sender.close(timeout)))

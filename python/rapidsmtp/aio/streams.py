@@ -1,8 +1,8 @@
 """The outcomes of one call of `aio.Sender.send`, batch by batch.
 
 `ThreadStream` reads a synchronous iterable in a thread. `TaskStream` reads an asynchronous iterable
-in a task. If the program stops the iteration, the outcomes that it has not received are kept for
-`close`.
+in a task. If the caller stops the iteration early, the outcomes that it has not received are kept.
+`aio.Sender.close` returns them.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from rapidsmtp.aio.outcomes import in_thread
 from rapidsmtp.aio.sender_core import AsyncSenderCore
 from rapidsmtp.errors import line_of
 
-# The maximum number of batches that are ready and not yet returned by `next`. When it is reached,
-# the thread waits.
+# The maximum number of batches that are ready and not yet returned by `next`. When this number is
+# reached, the thread waits.
 _MAX_READY = 2
 
 
@@ -58,7 +58,10 @@ class ThreadStream:
             await self._waiter
 
     def stop(self) -> None:
-        """Stop reading the iterable. Outcomes that `next` has not returned are kept for `close`."""
+        """Stop reading the iterable.
+
+        The outcomes that `next` has not returned are kept. `aio.Sender.close` returns them.
+        """
         with self._changed:
             self._is_stopped = True
             left = [outcome for batch in self._batches for outcome in batch]
@@ -145,7 +148,10 @@ class TaskStream:
         return batch
 
     def stop(self) -> None:
-        """Stop reading the iterable. Outcomes that `next` has not returned are kept for `close`."""
+        """Stop reading the iterable.
+
+        The outcomes that `next` has not returned are kept. `aio.Sender.close` returns them.
+        """
         self._is_stopped = True
         self._task.cancel()
         self._sender.core.keep_for_close(self._batch)
@@ -159,13 +165,13 @@ class TaskStream:
                     future = await self._sender.submit(element)
                 except Exception as error:
                     # Each element that was read from the iterable must have an outcome, even if the
-                    # sender did not accept it.
+                    # sender rejected the element.
                     self._add(self._sender.core.not_attempted(element, line_of(error)))
                     raise
                 self._pending += 1
                 queue.add_receiver(future, self._receive)
-                # Wait for capacity before the next element is read. If the task waited after
-                # reading, cancelling it would lose this element.
+                # Wait for capacity before reading the next element. If the task waited after
+                # reading an element and was cancelled, this element would be lost.
                 await self._capacity.acquire()
         except Exception as error:
             self.failure = self.failure or error

@@ -88,14 +88,14 @@ def _report_error(error: BaseException) -> int:
         display.notice(name_options(str(error)))
         return USAGE
     if isinstance(error, KeyboardInterrupt):
-        # Ctrl-C was pressed before the sending started. During the sending, each command handles
-        # Ctrl-C itself.
+        # The user pressed Ctrl-C before the command started to send. While a command sends, it
+        # handles Ctrl-C itself.
         display.notice("interrupted")
         return INTERRUPTED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         display.notice(f"writing the report failed: {error.strerror or error}")
-    # Python flushes stdout when it exits. Without /dev/null as stdout, it would then report the
-    # same error again.
+    # Replace stdout with /dev/null. Otherwise Python would flush stdout at its exit, fail again,
+    # and report the same error a second time.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return NOT_ALL_ACCEPTED
 

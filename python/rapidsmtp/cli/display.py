@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
-# The minimum interval between plain progress lines, in seconds. It is long, so that the lines do
-# not fill a log file.
+# The minimum interval between plain progress lines, in seconds. The interval is long, so that the
+# lines do not fill a log file.
 _SECONDS_BETWEEN_LINES = 10.0
 # The minimum interval between updates of a bar, in seconds. An update takes longer than sending a
 # message, so an update for each message would slow down the sending.
@@ -123,8 +123,8 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
             name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
         )
     for row in rows:
-        # Cells are converted to `Text`, because rich would interpret a str as markup. A cell may
-        # contain a server's reply.
+        # Cells are converted to `Text`, because rich interprets a str as markup. A cell may contain
+        # a server's reply, which must be printed unchanged.
         shown.add_row(*map(Text, row))
     Console().print(shown)
 
@@ -132,9 +132,8 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 def as_json(value: Any) -> str:
     """Return a value as one line of JSON that stdout can encode.
 
-    If stdout is not UTF-8, all characters that are not ASCII become JSON escapes. Without this
-    conversion, the error handler `backslashreplace` of stdout would write escapes that are invalid
-    in JSON.
+    If stdout is not UTF-8, all characters that are not ASCII become JSON escapes. Otherwise the
+    error handler `backslashreplace` of stdout would write escapes that are invalid in JSON.
     """
     encoding = (sys.stdout.encoding or "").lower().replace("_", "-")
     return json.dumps(value, ensure_ascii=not encoding.startswith("utf"))

@@ -63,7 +63,8 @@ def open_for_writing(path: str, name: str) -> TextIO:
 
 def truncate(file: TextIO) -> TextIO:
     """Remove the previous content of a file, and return the file."""
-    with contextlib.suppress(OSError):  # a pipe or a terminal has no previous content
+    # A pipe or a terminal cannot be truncated, and has no previous content.
+    with contextlib.suppress(OSError):
         file.truncate(0)
     return file
 
@@ -118,7 +119,8 @@ def _paths(name: str, value: str | list[str] | None) -> list[str]:
 def _is_same(path: str, other: str) -> bool:
     """Return whether two paths name the same regular file.
 
-    The result is false for devices and pipes, because two options may name the same one.
+    The result is false for devices and pipes, because two options may write to the same device or
+    pipe.
     """
     if Path(path).exists() and not Path(path).is_file():
         return False

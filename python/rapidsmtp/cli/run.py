@@ -35,7 +35,8 @@ def register(commands: Commands) -> None:
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the arguments of rapidsmtp from the arguments of the script.
 
-    argparse is not used for this, because it would remove a `--` from the arguments of the script.
+    argparse cannot separate these arguments, because it would remove a `--` from the arguments of
+    the script.
 
     Args:
         arguments: The command line, without the program's name. It may contain any command.
@@ -85,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
 def _check_exists(module: str) -> None:
     """Raise UsageError if a module does not exist.
 
-    After this check, an ImportError comes from the module's own code.
+    So an ImportError after this check comes from the module's own code, and is not reported as a
+    missing module.
     """
     from importlib.util import find_spec
 

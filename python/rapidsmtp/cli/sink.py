@@ -84,8 +84,8 @@ def sink(options: argparse.Namespace) -> int:
         with server:
             print(server.url, flush=True)
             try:
-                # The wait has a time limit, because signals do not interrupt a wait without one on
-                # some systems.
+                # On some systems, signals do not interrupt a wait that has no time limit. So this
+                # wait has a time limit and is repeated.
                 while not stopped.wait(0.5):
                     pass
             except KeyboardInterrupt:

@@ -42,8 +42,8 @@ _OPTIONS = frozenset(
 
 _OBJECTS = {"tls": TLS, "timeouts": Timeouts, "backoff": Backoff}
 
-# The maximum time limit for QUIT, in seconds. Django has a single timeout for all steps. For QUIT
-# it may be too long, because the messages are already sent.
+# The maximum time limit for QUIT, in seconds. Django has a single timeout for all commands. It may
+# be too long for QUIT: the messages are already sent, so the program need not wait for the reply.
 _MAX_QUIT = 5.0
 
 
@@ -58,7 +58,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
             pipelining, window, max_attempts, max_recipients, max_messages_per_connection, backoff,
             timeouts, tls, auth, allow_plaintext_auth, local_hostname, source_address, queue_size,
             trace. The default of max_attempts is 1, so that the backend reports a temporary refusal
-            at once. Django's own backend also does this.
+            at once, as Django's own backend does.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: An option is unknown, or the password would
@@ -110,12 +110,12 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
 
         Raises:
             smtplib.SMTPException: At least one message was not sent. The exception is the one that
-                smtplib would raise for the first such message. It is a `RelayError` if the relay
-                cannot be reached. With `fail_silently`, it is not raised. It has two additional
-                attributes: `sent` is the number of sent messages, and `outcomes` has the outcomes
-                of messages that were not accepted for all of their recipients.
-            Exception: The first message that was not sent could not be composed. This exception is
-                also raised with `fail_silently`.
+                smtplib would raise for the first message that was not sent. It is a `RelayError` if
+                the relay cannot be reached. With `fail_silently`, the exception is not raised. It
+                has two additional attributes: `sent` is the number of sent messages, and `outcomes`
+                has the outcomes of messages that were not accepted for all of their recipients.
+            Exception: The first message that was not sent could not be composed. The exception of
+                the composition is raised, even with `fail_silently`.
             django.core.exceptions.ImproperlyConfigured: A setting is wrong.
         """
         delivery = BackendDelivery(self, email_messages or ())
@@ -157,7 +157,8 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
     def _file_versions(self) -> Hashable:
         """Return a value that changes when a certificate file is replaced.
 
-        Backends share a `Sender` only if this value is equal, so a new certificate is used at once.
+        Backends share a `Sender` only if their values are equal. So after a file is replaced, the
+        next messages use a new `Sender` with the new file.
         """
         tls = self._options.get("tls", TLS())
         files = (tls.ca_file, tls.certificate, tls.key, self.ssl_certfile, self.ssl_keyfile)

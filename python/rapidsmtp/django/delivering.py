@@ -54,14 +54,14 @@ class BackendDelivery:
         self._ready: list[Message] = []
 
     def has_messages(self) -> bool:
-        """Compose the first two messages. Return False if there is no message to send."""
+        """Compose the first two messages, and return whether there is a message to send."""
         self._ready = list(islice(self._rendered(), 2))
         return bool(self._ready)
 
     def send(self, sender: Sender) -> None:
         """Send all messages. Later messages are composed while earlier messages are sent."""
-        # A single message is passed as a list, because `Sender.send` needs no extra thread for a
-        # list. Most calls have a single message.
+        # Most calls have a single message. It is passed as a list, because `Sender.send` needs an
+        # extra thread for an iterator, but not for a list.
         single = len(self._ready) == 1
         try:
             for outcome in sender.send(
@@ -81,7 +81,8 @@ class BackendDelivery:
         for _, error in sorted(self._failures.items()):
             if silently and isinstance(error, smtplib.SMTPException):
                 continue
-            # The classes do not declare these attributes, but every exception accepts them.
+            # `Any`, because exception classes do not declare these attributes. Every exception
+            # accepts new attributes.
             raised: Any = error
             raised.sent = self.sent
             raised.outcomes = [outcome for _, outcome in sorted(self._outcomes.items())]
@@ -125,7 +126,10 @@ class BackendDelivery:
 
 
 def _is_sent(outcome: Outcome) -> bool:
-    """Return whether the message was accepted for at least one recipient, as in smtplib."""
+    """Return whether the message was accepted for at least one recipient.
+
+    In this case, `smtplib.SMTP.sendmail` also raises no exception.
+    """
     if outcome.status is not Status.PARTIAL:
         return outcome.status is Status.ACCEPTED
     return any(each.status is Status.ACCEPTED for each in outcome.recipients.values())

@@ -1,10 +1,10 @@
 """The email policy for composing Django's messages: `email.policy.SMTP` with a cache.
 
 `email.headerregistry` creates a new class for each header field of each message, and parses each
-value again. From Django 6.0 on, this takes most of the time to compose a message. But fields such
-as From and Content-Type have the same value in many messages, and header objects are immutable. So
-this module creates each class once and parses a recurring value once. The header objects have the
-same base classes as the header objects of `email`, and give the same bytes.
+value again. From Django 6.0 on, these two steps take most of the time that Django needs to compose
+a message. But fields such as From and Content-Type have the same value in many messages, and header
+objects are immutable. So this module creates each class once and parses a recurring value once. The
+header objects have the same base classes as the header objects of `email`, and give the same bytes.
 """
 
 import email.policy
@@ -30,7 +30,11 @@ _MAX_LENGTH = 200
 
 
 class _CachingRegistry(HeaderRegistry):
-    """A registry that uses the classes of another registry, also those registered later."""
+    """A header registry with a cache.
+
+    It uses the classes of another registry, including classes that the program registers there
+    later.
+    """
 
     def __init__(self, original: HeaderRegistry) -> None:
         self.registry = original.registry

@@ -85,8 +85,9 @@ def _retire(retired: list[SharedSender]) -> None:
     for shared in retired:
         shared.is_retired = True
         if shared.users <= 0:
-            # Close the sender in another thread. This thread holds the lock, and the reply to QUIT
-            # may take seconds.
+            # Close the sender in another thread. The current thread holds the lock, and other
+            # threads would wait for the lock until the relay replies to QUIT. This may take
+            # seconds.
             close = shared.sender.close
             threading.Thread(target=close, name="rapidsmtp ending", daemon=True).start()
 

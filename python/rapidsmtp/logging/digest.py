@@ -32,7 +32,7 @@ class FormattedRecord:
 
     Attributes:
         subject: The subject of a mail that contains only this record.
-        text: The output of the formatter.
+        text: The text of the record, as the formatter returned it.
         level: The numeric level of the record.
         created: The time at which the record was logged, in seconds since the epoch.
     """
@@ -130,7 +130,7 @@ def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> Email
     """Compose the mail of a batch.
 
     Args:
-        batch: The records. If there are several records, the mail begins with a heading.
+        batch: The records. If the batch has several records, the mail begins with a heading.
         sender: The value of From.
         recipients: The addresses in To.
 

@@ -64,8 +64,8 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         toaddrs: The recipient's address, or a list of addresses.
         subject: The subject. Override `getSubject` if the subject depends on the record. A digest
             has the subject of its most severe record.
-        credentials: The user and the password. Instead of the password, a callable that returns it
-            may be given. Credentials are sent only over TLS, unless `allow_plaintext_auth` is true.
+        credentials: The user and the password. The second item may also be a callable that returns
+            the password. Credentials are sent only over TLS, unless `allow_plaintext_auth` is true.
         secure: An empty tuple, or the paths of the client's key and certificate. Any value other
             than None requires STARTTLS. The relay's certificate is verified.
         timeout: The time limit for connecting and for each reply, in seconds. The limit for the
@@ -120,7 +120,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
             "allow_plaintext_auth": allow_plaintext_auth,
             "password": _password_of(credentials),
         }
-        # These calls only check the settings. Without them, a wrong setting would raise an error
+        # These calls only check the settings. A wrong setting raises an exception here, and not
         # when the first record is mailed.
         table = _backend.sasl_mechanisms()
         self._relay = parse_relay(self._url, self._settings["password"], mechanisms=table).name
@@ -172,15 +172,16 @@ class SMTPHandler(logging.handlers.SMTPHandler):
     # The thread
 
     def _reset(self) -> None:
-        """Remove the records, and start without a thread and without a connection."""
+        """Set the initial state: no waiting records, no thread and no connection."""
         self._changed = threading.Condition()
         self._pending.clear()
         self._thread: threading.Thread | None = None
         self._sender: Sender | None = None
         self._is_sending = False
         # The thread sends the next mail at the time `_due`. While `_attempts` is below
-        # `_wanted_attempts`, it sends the next mail at once. `flush` waits for attempts and not for
-        # success, because an attempt may fail.
+        # `_wanted_attempts`, it sends the next mail at once. `flush` increases `_wanted_attempts`
+        # and waits for these attempts. It does not wait for success, because every attempt may
+        # fail.
         self._due = 0.0
         self._attempts = self._wanted_attempts = 0
 
@@ -235,7 +236,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         """Send one mail.
 
         Returns:
-            Whether the mail reached no recipient and must be sent again.
+            Whether the mail must be sent again, because no recipient was accepted.
         """
         try:
             message = compose(batch, self.fromaddr, self.toaddrs)
@@ -251,7 +252,8 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         outcome = report.not_accepted[0] if report.not_accepted else None
         reason = outcome.reason if outcome is not None else line_of(report.error)
         if outcome is None or outcome.status in _RETRIED:
-            # If the senders differ, `close` was called, and `close` reports the records.
+            # If the handler no longer has this sender, `close` was called. In that case, `close`
+            # reports the records.
             if sender is self._sender:
                 _report(f"{_count(batch)} not mailed yet to {self._relay}: {reason}")
             return True
@@ -270,7 +272,8 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         with self._changed:
             if self._is_idle() or time.monotonic() >= deadline:
                 return
-            # The mail in flight does not contain the waiting records. They need one more attempt.
+            # The mail in flight does not contain the waiting records, so these records need one
+            # more attempt.
             target = self._attempts + self._is_sending + bool(self._pending)
             self._wanted_attempts = target
             self._start()
@@ -278,8 +281,8 @@ class SMTPHandler(logging.handlers.SMTPHandler):
             if self._thread is not None:
                 left = max(0.0, deadline - time.monotonic())
                 self._changed.wait_for(lambda: self._attempts >= target or self._is_idle(), left)
-                # After the time limit, no further attempt is made at once. The remaining records
-                # wait until `_due`.
+                # After the time limit, the thread makes no further attempt for this flush. The
+                # remaining records wait for the mail at the time `_due`.
                 self._wanted_attempts = min(
                     self._wanted_attempts, self._attempts + self._is_sending
                 )
@@ -302,7 +305,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         """Mail the waiting records at the end of the program.
 
         `logging.shutdown` runs later and flushes the records that are logged after this call. The
-        limit `flush_timeout` applies to both waits together.
+        limit `flush_timeout` applies to this method and to that flush together.
         """
         self._exit_deadline = start + self.flush_timeout
         self._drain(self._exit_deadline)
@@ -379,7 +382,7 @@ def _password_of(credentials: tuple[str, Password] | None) -> Password | None:
 def _without_mailing(password: Callable[[], str]) -> Callable[[], str]:
     """Wrap the callable, so that the records which it logs are not mailed.
 
-    A mail with such a record would need the password, so it would call the callable again.
+    To mail such a record, the handler would need the password and call the callable again.
     """
 
     def ask() -> str:

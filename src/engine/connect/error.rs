@@ -41,8 +41,8 @@ impl ConnectError {
     /// resolve.
     pub(super) fn name(target: &Target, host: &str, error: &io::Error) -> Self {
         let text = system_text(error);
-        // The standard library adds this prefix to the text of the resolver. It is removed, because
-        // the error text below states the same.
+        // The standard library adds this prefix to the text of the resolver. The prefix is removed,
+        // because the error text below already states this fact.
         let cause = text
             .strip_prefix("failed to lookup address information: ")
             .unwrap_or(&text);
@@ -52,8 +52,9 @@ impl ConnectError {
         }
     }
 
-    /// Creates the error for a connection that was not made within the time limit. `failure` is the
-    /// most informative failure of an attempt before the end of the time limit.
+    /// Creates the error for a connection that was not made within the time limit. Attempts may
+    /// have failed before the end of the time limit. `failure` is the most informative of these
+    /// failures.
     pub(super) fn late(target: &Target, limit: Duration, failure: Option<&ConnectFailure>) -> Self {
         let limit = limit.as_secs_f64();
         let mut text = format!("cannot connect to {target}: timed out after {limit} s");
@@ -104,9 +105,9 @@ impl ConnectFailure {
         }
     }
 
-    /// Stores this failure in `kept`, unless `kept` holds a more informative failure. A missing
-    /// route may only mean that this host has no IPv6. A refusal is more informative, because it
-    /// comes from the host of the relay.
+    /// Stores this failure in `kept`, unless `kept` holds a more informative failure. For example,
+    /// a refusal is more informative than a missing route. A refusal comes from the host of the
+    /// relay, but a missing route may only mean that this host has no IPv6.
     pub(super) fn keep_in(self, kept: &mut Option<Self>) {
         if kept.as_ref().is_none_or(|kept| kept.rank() <= self.rank()) {
             *kept = Some(self);

@@ -1,4 +1,5 @@
-//! The start of a connection: TCP and TLS. It is cancelled when the connection is no longer needed.
+//! The start of a connection: TCP and TLS. The start is cancelled when the connection is no longer
+//! needed.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -46,7 +47,8 @@ async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output =
         }
         sleep(grace).await;
     });
-    // `work` is polled first, so that a finished connection is never discarded.
+    // `work` is polled before `done`. If both are ready, the result of `work` is returned, so that
+    // a finished connection is never discarded.
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => done.as_mut().poll(context).map(|()| None),
@@ -56,8 +58,8 @@ async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output =
 
 /// Performs a TLS handshake. Returns `None` if the connection is no longer needed. RFC 5321
 /// 4.1.1.10: a client sends QUIT before it closes a connection. QUIT cannot be sent during a
-/// handshake. So the handshake may continue for the time limit of QUIT after the connection is no
-/// longer needed.
+/// handshake. So when the connection is no longer needed, the handshake gets more time to finish:
+/// the time limit of QUIT.
 pub(super) async fn secure(
     pool: &Pool,
     transport: Transport,

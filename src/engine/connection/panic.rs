@@ -22,7 +22,8 @@ impl Connection<'_> {
     /// unknown.
     pub(super) fn end_after_panic(mut self, panic: &str) {
         let failure = ConnectionFailure::internal(panic);
-        // The panic may have left the session in any state, so its methods may panic again.
+        // The panic may have left the session in any state, so the session's methods may panic,
+        // too.
         let outcomes = catch_unwind(AssertUnwindSafe(|| {
             self.connection_lost(&failure.text);
             let events = iter::from_fn(|| self.session.next_event());
@@ -60,8 +61,8 @@ impl Connection<'_> {
     }
 }
 
-/// Runs a future. If the future panics, returns the text of the panic as an error. Otherwise the
-/// panic would end the engine thread and all its connections.
+/// Runs a future. If the future panics, returns the text of the panic as an error. Without this
+/// function, the panic would end the engine thread and all its connections.
 pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let mut work = pin!(work);
     poll_fn(|context| {

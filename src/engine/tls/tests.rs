@@ -295,7 +295,8 @@ fn sessions_are_resumed() {
                         .await
                         .unwrap();
                     // The next connection needs a ticket to resume this session. The tickets of TLS
-                    // 1.3 arrive with the first data after the handshake.
+                    // 1.3 arrive with the first data after the handshake, so the client reads this
+                    // data.
                     read(&mut transport).await.unwrap();
                     transport.is_resumed()
                 })

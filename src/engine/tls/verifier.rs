@@ -5,8 +5,9 @@
 //! webpki requires a chain that ends at a CA, and rejects a server that uses a CA certificate. A
 //! relay in a private network often has one self-signed certificate, which `openssl req -x509`
 //! marks as a CA certificate. The user adds this certificate to the trusted certificates. OpenSSL
-//! then accepts it, and so does this verifier: a server certificate needs no issuer if an identical
-//! certificate is among the trusted ones. Its name and its dates are verified as usual.
+//! and this verifier then accept the relay: a server certificate needs no issuer if an identical
+//! certificate is among the trusted certificates. The name and the dates of the server certificate
+//! are verified as usual.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -9,8 +9,8 @@ use tokio::io::AsyncWrite;
 use super::super::socket::Socket;
 use super::poll_socket;
 
-/// The socket during a call of a poll method. If the socket is not ready, the task is registered
-/// with the runtime.
+/// The socket and the context of a poll method. If the socket is not ready, reads and writes return
+/// `WouldBlock`, and the runtime wakes the task when the socket becomes ready.
 pub(super) struct Polled<'a, 'b> {
     pub(super) socket: &'a mut Socket,
     pub(super) context: &'a mut Context<'b>,
@@ -43,7 +43,8 @@ fn blocking(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
     }
 }
 
-/// The socket with calls that bypass the runtime.
+/// The socket, read and written without the runtime. If the socket is not ready, reads and writes
+/// return `WouldBlock`, and the runtime does not wake the task.
 pub(super) struct Immediate<'a>(pub(super) &'a Socket);
 
 impl Read for Immediate<'_> {
@@ -66,7 +67,7 @@ impl Write for Immediate<'_> {
     }
 }
 
-/// A writer that accepts no bytes. It only stores the number of bytes that rustls tries to write.
+/// A writer that measures how many bytes rustls tries to write. It accepts none of these bytes.
 pub(super) struct Measure(pub(super) usize);
 
 impl Write for Measure {

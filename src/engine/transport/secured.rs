@@ -1,10 +1,9 @@
 //! TLS over a socket, record by record, so that the bytes sent can be counted exactly.
 //!
-//! In this module, each call of rustls's writer creates exactly one record. The position of the
-//! record in the encrypted stream is measured right after the call. The number of encrypted bytes
-//! that the kernel accepted shows which records were sent. rustls puts its own messages (a key
-//! update) before the record, never after it. So right after the call, the end of the queue is the
-//! end of the new record.
+//! In this module, each call of rustls's writer creates exactly one record. rustls puts its own
+//! messages (a key update) before the record, never after it. So right after the call, the end of
+//! the queue is the end of the new record, and this position in the encrypted stream is stored.
+//! Later, the number of encrypted bytes that the kernel accepted shows which records were sent.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -21,8 +20,8 @@ use super::{AVAILABLE_SIZE, Available, is_temporary};
 pub(super) const RECORD_SIZE: usize = 16 * 1024;
 
 /// The size of the queue, in encrypted bytes, at which no further record is added. A queue of this
-/// size is enough for one efficient write. A larger queue would lose more bytes with a lost
-/// connection.
+/// size is enough for one efficient write. When a connection is lost, the bytes in the queue are
+/// lost, so a larger queue would lose more bytes.
 const QUEUE_SIZE: u64 = 64 * 1024;
 
 /// The maximum number of records in the queue. [`Measure`] measures the length of the queue with
@@ -30,11 +29,11 @@ const QUEUE_SIZE: u64 = 64 * 1024;
 /// two parts, because a message of TLS itself may precede the record.
 const QUEUE_RECORDS: usize = 24;
 
-/// The maximum number of slices in one record.
+/// The maximum number of slices in one record. Further slices are written in the next record.
 const SLICES: usize = 64;
 
-/// The maximum number of reads in one call of `read_available`. A server that sends many tickets
-/// must not keep the thread busy.
+/// The maximum number of reads in one call of `read_available`. Without this limit, a server that
+/// sends many session tickets could keep the thread busy.
 const AVAILABLE_READS: usize = 16;
 
 /// A record that is not yet sent completely, with its positions in the plaintext stream and in the
@@ -73,8 +72,8 @@ impl Secured {
         sent: u64,
         host: &str,
     ) -> Self {
-        // rustls must accept each record as a whole, so its own limit is removed. `has_capacity`
-        // limits the queue instead.
+        // rustls must accept each record as a whole, so rustls's own limit is removed.
+        // `has_capacity` limits the queue instead.
         connection.set_buffer_limit(None);
         Self {
             socket,
@@ -110,8 +109,8 @@ impl Secured {
                 result => result?,
             };
             let processed = self.process();
-            // After the processed bytes, TLS may have to send a message, for example an alert. An
-            // error of this flush is ignored, because the next send reports it.
+            // Processing the received bytes may have created a TLS message to send, for example an
+            // alert. An error of this flush is ignored, because the next send reports it.
             let _ = self.poll_flush(context);
             processed?;
         }
@@ -266,7 +265,8 @@ impl Secured {
     /// Returns the length of the encrypted queue, in bytes.
     fn queue_length(&mut self) -> u64 {
         let mut measure = Measure(0);
-        // `Measure` always returns an error, so that rustls keeps all bytes.
+        // `Measure` counts the bytes and always returns an error, so that rustls keeps all bytes in
+        // the queue. The error itself is ignored.
         let _ = self.connection.write_tls(&mut measure);
         measure.0 as u64
     }

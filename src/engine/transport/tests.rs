@@ -97,8 +97,8 @@ async fn pair(way: Way) -> (Transport, Peer) {
     (transport, given.await.unwrap())
 }
 
-/// Reads the tickets of TLS 1.3. If the client closed the socket with unread bytes, the connection
-/// would be reset, and the peer would lose the bytes that it has not read.
+/// Reads the tickets of TLS 1.3, so that the client does not close the socket with unread bytes.
+/// Such a close would reset the connection, and the peer would lose the bytes that it has not read.
 fn read_tickets(transport: &mut Transport) {
     assert_eq!(transport.read_available(), Available::Nothing);
 }
@@ -361,7 +361,7 @@ fn available_data_is_read() {
             assert_eq!(transport.read_available(), Available::Nothing);
             peer.write(b"421 4.3.2 bye\r\n").await;
             // The runtime has not polled the socket since the peer's write. `read_available` must
-            // return the data without the runtime.
+            // return the data although the runtime does not yet know that the socket is readable.
             assert_eq!(
                 transport.read_available(),
                 Available::Data(b"421 4.3.2 bye\r\n".to_vec()),
@@ -408,8 +408,8 @@ fn key_updates_are_not_data_and_change_no_count() {
             stream.get_mut().1.refresh_traffic_keys().unwrap();
             stream.flush().await.unwrap();
             assert_eq!(transport.read_available(), Available::Nothing);
-            // The client sends its own key update before this command. The counts must not include
-            // it.
+            // The client sends its own key update before this command. The counts must include the
+            // command but not the key update.
             send(&mut transport, b"NOOP\r\n").await;
             assert_eq!(counts(&transport), [before + 6 * round; 3]);
             let mut buffer = [0; 6];
@@ -439,7 +439,8 @@ fn tls_ends_with_close_notify() {
             transport.shutdown();
             let mut buffer = [0; 64];
             assert_eq!(peer.read(&mut buffer).await.unwrap(), 6);
-            // The client has sent close_notify. Without it, this read would return an error.
+            // The client has sent close_notify. Without this alert, this read would return an
+            // error.
             assert_eq!(peer.read(&mut buffer).await.unwrap(), 0);
         });
     }

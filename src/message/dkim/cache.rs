@@ -1,11 +1,13 @@
-//! A cache of body hashes. A body without merge fields is hashed once for the whole newsletter,
-//! although each copy has its own header.
+//! A cache of body hashes. If the body of a newsletter has no merge fields, all of its messages
+//! have the same body, although each message has its own header. With the cache, this body is not
+//! hashed again for each message.
 //!
 //! A lookup compares the whole body with the stored body, so it never returns a wrong hash. The
-//! comparison takes a fifteenth of the time of hashing. A body is stored only when it is signed for
-//! the second time. Most bodies occur only once, and a copy of each of them would take time. The
-//! cache recognises a repeated body by its fingerprint (the length and a few bytes of the body). If
-//! two different bodies have the same fingerprint, the only cost is one unnecessary copy.
+//! comparison takes a fifteenth of the time of hashing. Storing a body means copying it, which
+//! takes time, and most bodies occur only once. So a body is stored only when it is signed for the
+//! second time. The cache recognises a repeated body by its fingerprint (the length and a few bytes
+//! of the body). If two different bodies have the same fingerprint, the only cost is one
+//! unnecessary copy.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,11 +18,12 @@ const STORED: usize = 4;
 /// The maximum number of fingerprints of bodies that were signed once.
 const SEEN: usize = 16;
 
-/// The maximum length of a stored body, in bytes. [`STORED`] bodies of this length need 16 MiB in
-/// total.
+/// The maximum length of a stored body, in bytes. Longer bodies are always hashed. [`STORED`]
+/// bodies of this length need 16 MiB in total.
 const LONGEST: usize = 4 << 20;
 
-/// The minimum length of a body, in bytes, for which a lookup is faster than hashing.
+/// The minimum length of a stored body, in bytes. Shorter bodies are always hashed, because hashing
+/// them is faster than a lookup.
 const SHORTEST: usize = 512;
 
 /// The number of bytes of a body that its fingerprint contains.
@@ -48,7 +51,7 @@ impl BodyHashes {
         }
         let fingerprint = fingerprint(body, form);
         // The lock is not held while the bodies are compared. If another thread holds the lock,
-        // compute the hash instead of waiting.
+        // this thread does not wait: it computes the hash.
         let found = self
             .cache
             .try_lock()

@@ -3,7 +3,7 @@
 //! A canonical body differs from the original in few places. Both forms omit empty lines at the
 //! end. The relaxed form also reduces each run of white space to one space, and omits white space
 //! at the end of a line. The bytes between two changed places are passed to SHA-256 directly. The
-//! search for the places to change works like the scan in `stuffing`. A pair of adjacent bytes
+//! search for the places to change works like the scan in `stuffing`: each pair of adjacent bytes
 //! shows whether a change starts at the first byte of the pair. So vector instructions compare a
 //! block of pairs at once, and only a block with a match is searched byte by byte.
 
@@ -139,15 +139,16 @@ fn relaxed_body(body: &[u8], context: &mut Context) {
     }
 }
 
-/// The number of pairs that are compared at once.
+/// The number of pairs of adjacent bytes in a block of the first search. A block without a match is
+/// skipped.
 const PAIRS: usize = 128;
 
-/// The number of pairs in one vector. A block with a match, and the incomplete block at the end,
-/// are searched in smaller blocks of this size.
+/// The number of pairs in a smaller block, which fits into one vector. A block with a match, and
+/// the incomplete block at the end, are searched in smaller blocks, and then byte by byte.
 const FEW: usize = 16;
 
-/// Returns the first index, from `start` on, of white space that is not a single space between
-/// words. Returns the length of the body if the rest of the body has no such white space.
+/// Searches the body from `start` on for white space that is not a single space between words.
+/// Returns the index of the first such white space, or the length of the body if there is none.
 ///
 /// This function is also compiled for AVX2, like the scan in `stuffing`.
 #[multiversion(targets("x86_64+avx2"))]
@@ -164,7 +165,8 @@ fn next_reduction(body: &[u8], start: usize) -> usize {
     body.len()
 }
 
-/// Returns the start of the first block from `start` on that contains a match or is incomplete.
+/// Divides the body from `start` on into blocks of `SIZE` pairs. Returns the start of the first
+/// block that contains a match or is incomplete.
 #[inline(always)]
 fn skip<const SIZE: usize>(body: &[u8], mut start: usize) -> usize {
     while let Some(bytes) = body.get(start..start + SIZE + 1) {

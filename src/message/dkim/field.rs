@@ -17,7 +17,8 @@ pub(super) struct HeaderLine<'a> {
 
 /// Splits a message into its header fields and returns them with the index of the body.
 ///
-/// Each line of `message` ends with CRLF. A message without an empty line has no body.
+/// Each line of `message` ends with CRLF. If a message has no empty line, it has no body, and the
+/// index is the length of the message.
 pub(super) fn split(message: &[u8]) -> Result<(Vec<HeaderLine<'_>>, usize), SignError> {
     let mut fields = Vec::with_capacity(32);
     let mut start = 0;
@@ -52,7 +53,7 @@ fn field_end(message: &[u8], start: usize) -> usize {
         .unwrap_or(message.len())
 }
 
-/// A header field that is written word by word and folded.
+/// A writer for one folded header field. The caller appends the field word by word.
 pub(super) struct FoldedHeader<'a> {
     out: &'a mut Vec<u8>,
     column: usize,
@@ -78,7 +79,7 @@ impl<'a> FoldedHeader<'a> {
         self.write(word.as_bytes());
     }
 
-    /// Appends a word without a space, or on a new line if the word does not fit.
+    /// Appends a word directly after the previous word, or on a new line if the word does not fit.
     pub(super) fn joined_word(&mut self, word: &str) {
         if self.column + word.len() > WIDTH {
             self.fold();

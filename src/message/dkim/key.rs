@@ -29,8 +29,8 @@ pub(super) enum PrivateKey {
 }
 
 impl PrivateKey {
-    /// Reads a key in PEM (PKCS#8 or PKCS#1). A seed or the DER content of a PEM is accepted too,
-    /// as bytes or in base64.
+    /// Reads a key in PEM (PKCS#8 or PKCS#1). Also accepts a seed or the DER content of a PEM, as
+    /// bytes or in base64.
     pub(super) fn read(key: &[u8]) -> Result<Self, KeyError> {
         if memmem::find(key, b"-----BEGIN ").is_some() {
             return from_pem(key);
@@ -47,7 +47,7 @@ impl PrivateKey {
         }
     }
 
-    /// The value of the tag `a`.
+    /// The name of the signature algorithm, for the tag `a` of the signature.
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "rsa-sha256",
@@ -90,7 +90,8 @@ fn from_pem(pem: &[u8]) -> Result<PrivateKey, KeyError> {
         Ok(PrivateKeyDer::Pkcs1(der)) => from_pkcs1(der.secret_pkcs1_der()),
         Ok(PrivateKeyDer::Pkcs8(der)) => from_pkcs8(der.secret_pkcs8_der()),
         Ok(_) => Err(KeyError::new(UNKNOWN)),
-        // The parser's message may contain a part of the key, so it is not used.
+        // The parser's error text may contain a part of the key, so the returned error omits this
+        // text.
         Err(_) => Err(KeyError::new(
             "the PEM contains no private key that can be read",
         )),
@@ -155,7 +156,7 @@ fn rsa(pair: Result<RsaKeyPair, KeyRejected>) -> Result<PrivateKey, KeyError> {
     Ok(PrivateKey::Rsa(Box::new(pair)))
 }
 
-/// Whether the public exponent is below 65537. Such a key is refused.
+/// Whether the public exponent is below 65537. A key with such an exponent is refused.
 fn has_small_exponent(pair: &RsaKeyPair) -> bool {
     let exponent = pair.public_key().exponent();
     let bytes = exponent.big_endian_without_leading_zero();

@@ -1,5 +1,6 @@
-//! The names in a signature: domains, selectors, identities and header fields. The checks ensure
-//! that no name contains a character that ends its tag. Such a name could add another tag.
+//! The names in a signature: domains, selectors, identities and header fields. The checks refuse a
+//! name that contains a character that ends a tag, such as `;`. Otherwise the name could add
+//! another tag to the signature.
 
 use super::KeyError;
 
@@ -49,8 +50,8 @@ pub(super) fn selector(selector: &str) -> Result<String, KeyError> {
     labels(selector).ok_or_else(|| KeyError::new(format!("selector {selector:?} is not valid")))
 }
 
-/// Checks the tag `i`: an address, or `@` and a domain. RFC 6376 section 3.5: the domain of the tag
-/// is `domain` or a subdomain of `domain`.
+/// Checks the tag `i`: an address, or `@` and a domain. RFC 6376 section 3.5: the domain in the tag
+/// must be `domain` or one of its subdomains.
 pub(super) fn identity(identity: &str, domain: &str) -> Result<String, KeyError> {
     let wrong = |what: &str| KeyError::new(format!("identity {identity:?} {what}"));
     let (local_part, identity_domain) =
@@ -61,8 +62,8 @@ pub(super) fn identity(identity: &str, domain: &str) -> Result<String, KeyError>
     if !(above.is_empty() || above.ends_with('.')) {
         return Err(wrong(&format!("is not in the domain {domain}")));
     }
-    // RFC 6376 section 2.11: the value is in quoted-printable. This module does not encode it, so
-    // characters that need encoding are refused.
+    // RFC 6376 section 2.11: the value of the tag `i` is in quoted-printable. This module does not
+    // encode the local part, so it refuses characters that need encoding.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+-/?^_`{|}~".contains(&byte);
     if !local_part.bytes().all(plain) {
         return Err(wrong(
@@ -72,7 +73,7 @@ pub(super) fn identity(identity: &str, domain: &str) -> Result<String, KeyError>
     Ok(format!("{local_part}@{identity_domain}"))
 }
 
-/// Checks the names of header fields and returns them in lower case, each once.
+/// Checks the names of header fields and returns them in lower case, without duplicates.
 pub(super) fn headers<'a>(
     names: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<String>, KeyError> {
@@ -102,8 +103,8 @@ pub(super) fn headers<'a>(
     Ok(headers)
 }
 
-/// Returns a domain name in ASCII and lower case, if its labels are valid. Underscores are allowed,
-/// because selectors contain them.
+/// Returns a domain name in ASCII and lower case; `None` if the name is not valid. Underscores are
+/// allowed, because selectors contain them.
 fn labels(name: &str) -> Option<String> {
     let name = if name.is_ascii() {
         name.to_ascii_lowercase()

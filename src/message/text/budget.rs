@@ -10,7 +10,8 @@ use num_bigint::BigInt;
 use crate::message::RowError;
 
 /// The maximum number of steps in one rendering. One step is the evaluation of an expression, or
-/// the creation or comparison of a list item. The maximum number of steps takes about 0.1 s.
+/// the creation or comparison of a list item. A rendering with the maximum number of steps takes
+/// about 0.1 s.
 const STEPS: usize = 2_000_000;
 
 /// The maximum number of bytes that one rendering writes or concatenates. It is larger than any
@@ -18,11 +19,13 @@ const STEPS: usize = 2_000_000;
 const WRITTEN_BYTES: usize = 64 << 20;
 
 /// The maximum number of digits of an integer that Python converts to text
-/// (`sys.int_info.default_max_str_digits`).
+/// (`sys.int_info.default_max_str_digits`). Converting a longer integer is an error in both
+/// backends.
 pub(super) const DIGITS: usize = 4300;
 
-/// The maximum size of an integer, in bits. An integer of this size has more than [`DIGITS`]
-/// digits, so every integer that can be converted to text is allowed.
+/// The maximum size of an integer, in bits. Computing a larger integer is an error. An integer of
+/// the maximum size has more than [`DIGITS`] digits, so every integer that can be converted to text
+/// is allowed.
 const BITS: u64 = 20 << 10;
 
 /// The remaining budget of one rendering.
@@ -71,7 +74,7 @@ impl Budget {
         self.work(words.saturating_mul(words) / 16)
     }
 
-    /// Checks the size of an existing integer, as [`Budget::integer`] does.
+    /// Does the same as [`Budget::integer`] for an integer that already exists.
     pub(super) fn known_integer(&mut self, value: &BigInt) -> Result<(), RowError> {
         self.integer(value.bits())
     }

@@ -7,8 +7,8 @@ pub(super) fn capitalize(text: &str) -> String {
     let Some(first) = text.chars().next() else {
         return String::new();
     };
-    // The lower case of a sigma depends on the characters before it. So the whole text is
-    // converted, including the first character.
+    // The lower case of a sigma depends on the characters before it. So the whole text is converted
+    // to lower case, including the first character, and then the first character is replaced.
     let lower = text.to_lowercase();
     let skip: usize = first.to_lowercase().map(char::len_utf8).sum();
     let mut capitalized = title_case(first);

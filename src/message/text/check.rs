@@ -33,9 +33,10 @@ pub(super) fn check_outputs(statements: &mut [Statement]) {
 }
 
 fn check_output(output: &mut Output) {
-    // In the pure-Python backend, Jinja2 evaluates constant subexpressions before this check. So in
-    // both backends, a `default` in a constant subexpression does not count, and an item of a
-    // constant is not a field.
+    // Both backends must give the same result. In the pure-Python backend, Jinja2 replaces constant
+    // subexpressions with their values before this check, so the check cannot find a `default` or
+    // the item of a constant in them. So this function ignores a `default` in a constant
+    // subexpression, and does not treat an item of a constant as a field.
     let folds = has_name(&output.expr);
     output.label = label(&output.expr);
     output.has_default = has_default(&output.expr, folds);

@@ -15,7 +15,8 @@ use crate::message::RowError;
 /// Converts values to text within the budget.
 pub(super) struct Printer<'render> {
     pub(super) budget: &'render mut Budget,
-    /// The running loops. The text of the variable `loop` depends on them.
+    /// The running loops. The text of a variable `loop` contains the index and the length of its
+    /// loop.
     pub(super) loops: &'render [Loop],
 }
 
@@ -43,7 +44,8 @@ impl Printer<'_> {
         Ok(text.into())
     }
 
-    /// Appends `escape(value)`. Markup is not escaped again.
+    /// Appends `escape(value)`. A value of the type Markup is already escaped, so it is appended
+    /// unchanged.
     pub(super) fn escape(&mut self, value: &Value, out: &mut String) -> Result<(), RowError> {
         if value.is_markup() {
             return self.str(value, out);
@@ -89,8 +91,8 @@ impl Printer<'_> {
                 out.push(')');
             }
             Value::Loop(place) => self.running(*place, out),
-            // Return here, because `items` and `entries` subtract all bytes from the budget
-            // themselves.
+            // Return here and skip `budget.write` below, because `items` and `entries` subtract all
+            // their bytes from the budget themselves.
             Value::List(sequence) => return self.items(&sequence.items, ("[", "]"), out),
             Value::Tuple(sequence) => {
                 let end = if sequence.items.len() == 1 { ",)" } else { ")" };
@@ -134,7 +136,8 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// The decimal digits of an integer, within Python's limit.
+    /// Returns the decimal digits of an integer. An integer with more than `DIGITS` digits is an
+    /// error, as in Python.
     pub(super) fn digits(&mut self, value: &BigInt) -> Result<String, RowError> {
         self.budget.known_integer(value)?;
         let digits = value.to_string();
@@ -154,7 +157,7 @@ impl Printer<'_> {
     }
 }
 
-/// Appends formatted text. Writing to a string never fails, so there is no error.
+/// Appends formatted text. Writing to a string never fails, so the result of `write!` is ignored.
 pub(super) fn append(out: &mut String, text: &dyn std::fmt::Display) {
     let _ = write!(out, "{text}");
 }
@@ -203,8 +206,8 @@ fn is_printable(character: char) -> bool {
         return !character.is_ascii_control();
     }
     // Rust's `escape_debug` escapes exactly the characters that Python does not count as printable.
-    // At the start of a text, it also escapes combining marks. So another character precedes the
-    // tested character here.
+    // At the start of a text, `escape_debug` also escapes combining marks. To avoid this, the
+    // letter `a` precedes the tested character.
     let mut pair = [b'a', 0, 0, 0, 0];
     character.encode_utf8(&mut pair[1..]);
     let pair = std::str::from_utf8(&pair[..1 + character.len_utf8()]).unwrap_or_default();

@@ -448,7 +448,8 @@ impl Parser<'_> {
         Ok(Some(arguments))
     }
 
-    /// Parses one argument. Returns whether an argument is allowed at this position.
+    /// Parses one argument of a call. Returns false if the argument is not allowed after the
+    /// previous arguments.
     fn argument(&mut self, arguments: &mut Arguments) -> Result<bool, TextError> {
         let spreads = arguments.spread.is_some();
         let spreads_named = arguments.spread_named.is_some();

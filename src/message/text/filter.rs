@@ -22,7 +22,8 @@ type Filtered = Result<Value, RowError>;
 
 /// Applies a filter to a value.
 ///
-/// `escapes` is true if the template is HTML. Plain text and markup differ only in HTML.
+/// `escapes` is true if the template is HTML. In other templates, the difference between plain text
+/// and markup has no effect.
 pub(super) fn apply(
     filter: Filter,
     value: Value,
@@ -74,13 +75,13 @@ fn alone(filter: Filter, value: &Value, printer: &mut Printer<'_>) -> Filtered {
     }
 }
 
-/// The undefined value that `first` and `last` return for an empty list. A missing first or last
-/// item has no field name, so the error text says `None`.
+/// The undefined value that `first` and `last` return for an empty list. A missing item has no
+/// name, so the error text names the field `None`.
 fn none() -> Value {
     Value::Undefined("the field None is missing".into())
 }
 
-/// Applies a function to a text. If the value is markup, the result is markup.
+/// Applies a function to the text of a value. If the value is markup, the result is markup.
 fn map(value: &Value, printer: &mut Printer<'_>, change: impl Fn(&str) -> String) -> Filtered {
     let text = printer.text(value)?;
     printer.budget.write(text.len().saturating_mul(3))?;

@@ -68,7 +68,8 @@ fn integer_length(bytes: &[u8]) -> (u32, usize, usize) {
             return (radix, 2, end);
         }
     }
-    // A decimal number cannot start with zero: `007` is two numbers.
+    // A decimal number other than zero cannot start with a zero, so `007` is read as two numbers:
+    // `00` and `7`.
     let end = match bytes[0] {
         b'0' => run(bytes, 1, |byte| byte == b'0'),
         _ => run(bytes, 1, |byte| byte.is_ascii_digit()),

@@ -107,7 +107,8 @@ fn integer_arithmetic(
 }
 
 fn power(base: &BigInt, exponent: &BigInt, budget: &mut Budget) -> Result<BigInt, RowError> {
-    // Powers of 0, 1 and -1 are small for any exponent, so the exponent is not limited.
+    // Powers of 0, 1 and -1 are small for any exponent, so the exponent is not limited for these
+    // bases.
     let bits = match base.magnitude().bits() {
         0 => 0,
         1 => 1,
@@ -133,11 +134,11 @@ pub(super) fn floor_division(left: &BigInt, right: &BigInt) -> (BigInt, BigInt) 
     }
 }
 
-/// Divides two integers with a single rounding.
+/// Divides two integers. As in Python, the quotient is rounded only once, to the nearest float.
 fn quotient(left: &BigInt, right: &BigInt) -> Result<f64, RowError> {
     let bits = i64::try_from(left.bits()).unwrap_or(0) - i64::try_from(right.bits()).unwrap_or(0);
-    // Compute 66 bits of the quotient. One more bit shows whether there is a remainder, so that the
-    // conversion to a float rounds correctly.
+    // Compute 66 bits of the quotient. One more bit shows whether the division has a remainder.
+    // With this bit, the conversion to a float rounds correctly.
     let shift = (66 - bits).max(0);
     let scaled = left.magnitude() << shift;
     let whole = &scaled / right.magnitude();

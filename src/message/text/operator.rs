@@ -24,8 +24,8 @@ pub(super) fn arithmetic(
     if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
         return number::compute(operation, left, right, printer.budget);
     }
-    // An undefined operand is an error, except for the `%` of a text: a format string without
-    // directives accepts undefined values.
+    // An undefined operand is an error. The exception is `%` with a text as its left operand: a
+    // format string without directives accepts an undefined value.
     let formats = operation == Arithmetic::Remainder && left.as_text().is_some();
     for value in [left, right] {
         if value.is_undefined() && !formats {
@@ -87,7 +87,7 @@ fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<
             printer.budget.write(first.len() + second.len())?;
             Value::from(format!("{first}{second}"))
         }
-        // If one operand is markup, the other is escaped unless it is markup, too.
+        // If only one operand is markup, the other operand is escaped.
         (Value::Text(_) | Value::Markup(_), Value::Text(_) | Value::Markup(_)) => {
             let mut text = String::new();
             printer.escape(left, &mut text)?;

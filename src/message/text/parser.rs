@@ -1,15 +1,15 @@
-//! Parses statements as Jinja2 does, and refuses those outside the subset.
+//! Parses statements as Jinja2 does, and refuses statements outside the supported subset.
 
 use super::TextError;
 use super::lexer::{Lexeme, Token};
 use super::syntax::{Expr, ExprKind, For, If, Output, SetBlock, Statement, Target};
 
 /// The maximum nesting of statements and brackets. Deeper nesting is an error. The limit bounds the
-/// parser's stack. It is higher than Jinja2's limit for loops: Jinja2 compiles loops to Python, and
-/// Python allows only 20 nested loops.
+/// parser's stack. It refuses no nested loops that Jinja2 accepts: Jinja2 compiles loops to Python,
+/// and Python allows only 20 nested loops.
 const DEPTH: usize = 50;
 
-/// Refused tags, and the names of their nodes in Jinja2.
+/// The refused tags, each with the name of its node in Jinja2. The error text contains this name.
 const REFUSED: [(&str, &str); 10] = [
     ("macro", "macro"),
     ("import", "import"),
@@ -41,7 +41,7 @@ pub(super) struct Parser<'source> {
 
 impl<'source> Parser<'source> {
     // Access to the tokens. The last token is the end of the template. The parser never consumes
-    // it.
+    // this token, so a current token always exists.
 
     pub(super) fn current(&self) -> &Token<'source> {
         &self.tokens[self.at].token
@@ -298,7 +298,8 @@ impl<'source> Parser<'source> {
 }
 
 fn output(expr: Expr) -> Statement {
-    // `check` sets the name and the checks of this output, after the whole tree is parsed.
+    // After the whole tree is parsed, the module `check` sets the name and the checks of this
+    // output.
     Statement::Output(Output {
         expr,
         label: "".into(),

@@ -56,8 +56,8 @@ pub(super) fn format(
     }
     printer.budget.write(rest.len())?;
     out.push_str(rest);
-    // As in Python, a right operand that supports `value[key]` is a mapping, unless it is a tuple
-    // or a string. Unused entries of a mapping are not an error.
+    // As in Python, a right operand that supports `value[key]` counts as a mapping, unless it is a
+    // tuple or a string. Unused entries of a mapping are not an error.
     let may_be_left = matches!(
         given,
         Value::Dict(_) | Value::List(_) | Value::Undefined(_) | Value::Absent(_)
@@ -73,7 +73,7 @@ pub(super) fn format(
     })
 }
 
-/// Writes one directive and returns the text after it.
+/// Writes the value of one directive and returns the text after the directive.
 fn directive<'text>(
     text: &'text str,
     values: &mut Values<'_>,
@@ -325,7 +325,7 @@ impl Directive {
     }
 }
 
-/// Parses a width or precision (a number or `*`) and returns it with the text after it.
+/// Parses a width or precision (a number or `*`). Returns its value and the text that follows.
 fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text str), RowError> {
     if let Some(rest) = text.strip_prefix('*') {
         let index = values.next()?.as_index();

@@ -155,7 +155,7 @@ impl<'row> Renderer<'row> {
         Ok(())
     }
 
-    /// Returns the items that pass the condition of a loop.
+    /// Returns the items for which the condition of a loop is true.
     fn filtered(
         &mut self,
         items: Vec<Value>,
@@ -343,7 +343,7 @@ impl<'row> Renderer<'row> {
         item::slice(&value, &places, &mut self.budget)
     }
 
-    /// Evaluates `~`. In HTML, the result is markup if one part is markup.
+    /// Evaluates `~`. In HTML, the result is markup if at least one operand is markup.
     fn concat(&mut self, parts: &[Expr]) -> Evaluated {
         let values = self.values(parts)?;
         let is_markup = self.kind == TextKind::Html && values.iter().any(Value::is_markup);

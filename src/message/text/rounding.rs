@@ -15,8 +15,8 @@ const FINEST: i64 = 323;
 /// the result is 0.
 const COARSEST: i64 = -308;
 
-/// Python's `round(value, precision)`. It rounds half to even. The result for an integer is an
-/// integer.
+/// Python's `round(value, precision)`. A value in the middle between two results is rounded to the
+/// even result. The result for an integer is an integer.
 pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError> {
     let Some(number) = Number::of(value) else {
         let name = value.type_name();
@@ -75,13 +75,14 @@ fn round_float(value: f64, digits: i64) -> Result<f64, RowError> {
 
 /// Rounds an integer to tens, hundreds and so on. `has_fraction` is true if `value` is the integer
 /// part of a float whose fraction is not 0. If this integer part is in the middle between two
-/// results, the float itself is nearer to the result with the larger magnitude.
+/// results, the float itself is nearer to the result with the larger magnitude. So this result is
+/// returned.
 fn round_integer(value: &BigInt, digits: i64, has_fraction: bool) -> BigInt {
     if digits >= 0 {
         return value.clone();
     }
-    // With this number of places, half of the unit (`10 ** places`) is larger than the value, so
-    // the result is 0.
+    // For a number of places above the bound below, half of the unit (`10 ** places`) is larger
+    // than the value, so the result is 0.
     let places = u32::try_from(digits.unsigned_abs()).unwrap_or(u32::MAX);
     if u64::from(places) > value.bits() / 3 + 2 {
         return BigInt::default();
@@ -138,7 +139,8 @@ pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value,
             if let Some(integer) = integer_in(text, base) {
                 return Ok(Value::from(integer));
             }
-            // In Python, `int(float(text))` fails for infinity and NaN.
+            // Python's `int(float(text))` fails for infinity and NaN, so Jinja2's `int` returns
+            // `default`.
             float_in(text).filter(|value| value.is_finite())
         }
         Value::Float(value) if value.is_infinite() => {
@@ -172,7 +174,7 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
     };
     let has_prefix = named != 0 && (base == named || base == 0);
     let digits = if has_prefix {
-        // An underscore is allowed between the prefix and the digits.
+        // Python's `int` allows one underscore between the prefix and the digits.
         text[2..].strip_prefix('_').unwrap_or(&text[2..])
     } else {
         text
@@ -186,7 +188,8 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
     if !digits.chars().all(|digit| digit.is_digit(radix)) || digits.is_empty() {
         return None;
     }
-    // Base 0 accepts only Python's integer literals. `012` is not such a literal.
+    // With base 0, Python's `int` accepts only integer literals of Python. `012` is not such a
+    // literal.
     if base == 0 && !has_prefix && digits.starts_with('0') && digits.bytes().any(|c| c != b'0') {
         return None;
     }
@@ -238,8 +241,8 @@ fn ascii_digits(text: &str) -> String {
     text.chars().map(ascii).collect()
 }
 
-/// The zero of each series of decimal digits in Unicode (category Nd). The digits 1 to 9 follow
-/// each zero.
+/// The code point of the digit zero in each Unicode series of decimal digits (category Nd). The
+/// digits 1 to 9 follow each zero.
 const ZEROS: [u32; 67] = [
     0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6,
     0xe50, 0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50,

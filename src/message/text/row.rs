@@ -41,7 +41,7 @@ impl Row {
         Self { columns, values }
     }
 
-    /// Returns the value of a field; `None` if the row has no such value.
+    /// Returns the value of a field; `None` if the row has no value for the field.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(*self.columns.places.get(name)?)

@@ -1,10 +1,11 @@
 //! Determines, for each name, the slot of its value.
 //!
-//! Jinja2 has a frame for the template, for each iteration of a loop, and for each `set` block. The
-//! names that a frame reads or sets are known before the frame is entered. (Nested loops and blocks
-//! have their own frames.) So the source of each name's initial value is also known before: the
-//! field of the row, the value of an outer frame, or nothing. An `if` has no frame. If only some
-//! branches of an `if` set a name, the name has the same initial value as a name that is only read.
+//! Jinja2 has a frame for the template, for each iteration of a loop, and for each `set` block.
+//! Nested loops and blocks have their own frames. The names that a frame reads or sets are known
+//! before the frame is entered. So the source of each name's initial value is also known in
+//! advance: the field of the row, the value of an outer frame, or nothing. An `if` has no frame. If
+//! only some branches of an `if` set a name, the other branches leave the name unset. So the name
+//! gets an initial value, like a name that is only read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use super::TextError;
 use super::syntax::{Expr, ExprKind, For, If, Load, Name, SetBlock, Source, Statement, Target};
 
 /// The maximum number of names in a template, counted separately for each nesting level of frames.
-/// A message needs only several tens of names. The compiler copies all names for each branch of an
-/// `if`, so many names in an untrusted template would take too much time and memory.
+/// More names are an error. A message needs only several tens of names. The compiler copies all
+/// names for each branch of an `if`, so many names in an untrusted template would take too much
+/// time and memory.
 const NAMES: usize = 300;
 
 /// The slots of the whole template.

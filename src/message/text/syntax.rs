@@ -6,8 +6,8 @@ use super::TextError;
 use super::value::Value;
 
 /// The maximum nesting of expressions; a template with deeper nesting is refused. The functions
-/// that visit the tree are recursive, so this limit bounds the size of the stack. A chain of `~` of
-/// any length counts as one level.
+/// that visit the tree are recursive, so this limit bounds the size of the stack. A chain of the
+/// operator `~` counts as one level, whatever its length.
 const DEPTH: u16 = 100;
 
 /// A statement.
@@ -27,7 +27,7 @@ pub(super) enum Statement {
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) expr: Expr,
-    /// The text that names the expression in error messages.
+    /// The name of the expression in error messages.
     pub(super) label: Arc<str>,
     /// Whether the expression contains a `default`. If so, the value of the expression may be
     /// empty; otherwise an empty value is an error.
@@ -79,7 +79,7 @@ pub(super) struct Name {
     pub(super) missing: Arc<str>,
 }
 
-/// The initial value of a slot when its frame is entered.
+/// The initial value of a slot. Entering the slot's frame assigns this value.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     pub(super) slot: usize,
@@ -129,8 +129,8 @@ pub(super) enum ExprKind {
     Filter(Filter, Box<Expr>, Arguments),
     /// `is defined` (true) or `is undefined` (false).
     Defined(bool, Box<Expr>, Arguments),
-    /// A field in an output, and its name for error messages. The field must not be missing. If the
-    /// name is given, the field must not be empty either.
+    /// A field whose value is written to the text. Rendering fails if the field is missing. If the
+    /// name for error messages is given, rendering also fails if the field is empty.
     Checked(Box<Expr>, Option<Arc<str>>),
 }
 

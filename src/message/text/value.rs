@@ -17,8 +17,8 @@ const DEPTH: u8 = 64;
 /// variants occur only as results of a template's expressions.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// An undefined value. The text is the error message for its use, such as "the field 'name' is
-    /// missing".
+    /// An undefined value. The text is the message of the error that a use of this value causes,
+    /// such as "the field 'name' is missing".
     Undefined(Arc<str>),
     /// The value of an `if` without `else` whose condition is false. As a condition, the value is
     /// false. As a list, it has no items. Any other use of the value is an error with this text as

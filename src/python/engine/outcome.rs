@@ -1,5 +1,5 @@
-//! The outcome of a message for Python. An attribute is converted only when Python reads it. For
-//! most messages, Python reads only the status.
+//! The outcome of a message for Python. An attribute is converted only when Python reads it,
+//! because for most messages Python reads only the status.
 
 use std::time::Duration;
 
@@ -73,8 +73,9 @@ impl NativeMessageOutcome {
         }
     }
 
-    /// Returns the text of the first failure. An ellipsis replaces the recipient's address, so that
-    /// a report can count equal failures of different recipients.
+    /// Returns the text of the first failure. An ellipsis replaces the recipient's address in this
+    /// text. So two recipients with the same failure have equal texts, and a report can count them
+    /// together.
     fn reason(&self) -> String {
         let Some((index, failure)) = self.outcome.first_failure() else {
             return String::new();

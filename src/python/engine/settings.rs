@@ -169,8 +169,8 @@ impl PythonTimeouts {
     }
 }
 
-/// Converts seconds to a duration of at most one year. A longer duration could exceed the latest
-/// time that a clock represents.
+/// Converts seconds to a duration of at most one year. The engine adds durations to the current
+/// time. With a longer duration, this sum could exceed the range of the clock.
 pub(super) fn duration(seconds: f64) -> PyResult<Duration> {
     const YEAR: f64 = 365.0 * 86400.0;
     Duration::try_from_secs_f64(seconds.min(YEAR))

@@ -15,7 +15,7 @@ use crate::sink::record::{Count, ReceivedMessage, ReceivedRecipient, Tally};
 /// The current transaction. The object is cleared and used again for the next transaction, so that
 /// its buffers need no new allocation.
 pub(super) struct MailTransaction {
-    /// Whether MAIL was accepted.
+    /// Whether a transaction is open: MAIL was accepted.
     pub(super) open: bool,
     /// The envelope and the content. The content is stored here only if the sink stores messages.
     /// The envelope is stored in this case, and also if a fault is limited to an address.
@@ -26,8 +26,8 @@ pub(super) struct MailTransaction {
     /// refused.
     rcpt_received: bool,
     smtputf8: bool,
-    /// Whether a BDAT was accepted in this transaction. RFC 3030 section 2: DATA is then not
-    /// allowed.
+    /// Whether a BDAT was accepted in this transaction. RFC 3030 section 2: after an accepted BDAT,
+    /// DATA is not allowed.
     chunked: bool,
     /// The action of a fault at BDAT. It is applied when the chunk is complete.
     pub(super) chunk_action: Option<FaultAction>,
@@ -370,8 +370,8 @@ impl Conversation {
         }
     }
 
-    /// Ends the transaction after the last final reply. If a recipient was accepted, counts the
-    /// message and stores it for the accepted recipients.
+    /// Ends the transaction after the last final reply. If at least one final reply accepted the
+    /// message, counts the message and stores it for the recipients of these replies.
     fn finish_message(&mut self) {
         let refused = std::mem::take(&mut self.mail.refused);
         if refused.len() < self.final_reply_count() {

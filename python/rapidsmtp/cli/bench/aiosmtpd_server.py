@@ -1,4 +1,4 @@
-"""aiosmtpd as the local server of `demo` and `bench`, for use without the compiled backend.
+"""The local server of `demo` and `bench` if the compiled backend is not installed: aiosmtpd.
 
     python -m rapidsmtp.cli.bench.aiosmtpd_server [DIRECTORY]
 

@@ -14,10 +14,10 @@ _Value = TypeVar("_Value")
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1_000_000, "mb": 1_000_000}
 _SIZE = re.compile(r"(\d{1,9})\s*([a-z]{0,2})", re.ASCII | re.IGNORECASE)
 # The minimum and maximum size of a message, in bytes. The minimum is enough for the header, which
-# has almost 300 bytes. The maximum is a size for which a sender's queue has enough capacity.
+# has almost 300 bytes. The queue of a sender has enough capacity for messages of the maximum size.
 _SMALLEST, _LARGEST = 300, 50_000_000
-# The maximum number of recipients of a message. RFC 5321 section 4.5.3.1.8: every server accepts
-# 100 recipients in one transaction.
+# The maximum number of recipients of a message. RFC 5321 section 4.5.3.1.8: every server must
+# accept 100 recipients in one transaction, so a message never needs a second transaction.
 _MAX_RECIPIENTS = 100
 
 

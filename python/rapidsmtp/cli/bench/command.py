@@ -29,8 +29,8 @@ from rapidsmtp.cli.bench.plot import plot
 from rapidsmtp.cli.files import open_for_writing, option, truncate
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
 
-# The approximate duration of a trial, as a number of turns. Before the turns, a trial finds how
-# many messages a competitor can send in one turn.
+# The approximate duration of the trial of a competitor, as a number of turns. The trial precedes
+# the measured turns and finds how many messages the competitor can send in one turn.
 _TRIAL = 2
 
 
@@ -110,7 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _modes(options: argparse.Namespace) -> list[str]:
-    """Return the pipelining modes to measure, without repetition.
+    """Return the pipelining modes to measure, each mode once.
 
     The pure-Python backend uses the mode "transaction" instead of "stream" and "window".
     """

@@ -15,7 +15,7 @@ _FIELDS = ("From", "Reply-To", "To", "Cc", "Subject", "List-Id", "List-Unsubscri
 def deliver_same_content(
     make: Callable[[str], Sequence[Competitor]], rows: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Send rows with each competitor to a server that stores the messages, and compare these.
+    """Send rows with each competitor to a server, and compare the messages that the server stored.
 
     Args:
         make: A function that creates the competitors. Its argument is the URL of the server.

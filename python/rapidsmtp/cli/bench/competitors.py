@@ -40,8 +40,8 @@ class Competitor(ABC):
         accepted: The number of messages that were accepted for all of their recipients.
         refused: The number of all other messages.
         seconds: The time that sending all messages took, in seconds.
-        composing: The time that building the messages took, in seconds. It is included in
-            `seconds`. None if it is not measured.
+        composing: The time that building the messages took, in seconds; None if this time is not
+            measured. It is included in `seconds`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Competitor(ABC):
     def send_until(self, deadline: float, messages: Sequence[Any]) -> None:
         """Send messages until the deadline.
 
-        A `Sender` sends all messages if it starts before the deadline.
+        A `Sender` that starts before the deadline sends all messages, even after the deadline.
 
         Args:
             deadline: The time at which to stop, as a value of `time.perf_counter`.
@@ -123,7 +123,8 @@ class ClientCompetitor(Competitor):
                 self.close()
             except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused):
                 self.refused += 1
-                if self._client.sock is None:  # smtplib closes the connection after a 421
+                # smtplib has closed the connection after a 421.
+                if self._client.sock is None:
                     self.close()
             else:
                 self.refused += bool(refused)

@@ -26,8 +26,8 @@ from rapidsmtp.cli.send.composition import compose_from_file
 from rapidsmtp.cli.send.recipients import RecipientsFile, open_recipients
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
 
-# The number of rows in a turn. It is small, so that the competitors alternate often. It is large
-# enough for a `Sender` to reach its full speed.
+# The number of rows in a turn. The number is small, so that the competitors alternate often, but
+# large enough for a `Sender` to reach its full speed.
 _BLOCK = 100
 # The maximum total time of each competitor, in seconds. A competitor that has used this time sends
 # no more messages. This limits the duration of the demo.
@@ -98,7 +98,8 @@ def _send(rows: Sequence[Row], first: Sequence[Row], competitors: Sequence[Compe
 
     Args:
         rows: The rows to send.
-        first: One row. Each competitor sends it first, to open the connection. This is not timed.
+        first: One row. Each competitor sends this row first, to open its connection. This sending
+            is not timed.
         competitors: The competitors.
 
     Returns:
@@ -118,7 +119,7 @@ def _send(rows: Sequence[Row], first: Sequence[Row], competitors: Sequence[Compe
                         rows[start : start + _BLOCK],
                     )
                     bar.advance(competitor.accepted + competitor.refused - before)
-                # In the next block, the order is different. So each competitor is first equally
+                # Rotate the order for the next block, so that each competitor is first equally
                 # often.
                 turns.append(turns.pop(0))
     except KeyboardInterrupt:

@@ -49,7 +49,8 @@ def local_server(latency: float = 0.0) -> Iterator[str]:
         The URL of the server.
 
     Raises:
-        UsageError: Neither server is installed, or the server does not start.
+        UsageError: Neither the compiled backend nor aiosmtpd is installed, or the server does not
+            start.
     """
     if server_name() == "aiosmtpd":
         arguments, backend = ["-m", _AIOSMTPD], "auto"
@@ -63,13 +64,16 @@ def local_server(latency: float = 0.0) -> Iterator[str]:
 
 @contextmanager
 def storing_server() -> Iterator[tuple[str, Callable[[], list[bytes]]]]:
-    """Run a server that stores every message, until the `with` block ends. Send few messages to it.
+    """Run a server that stores every message, until the `with` block ends.
+
+    Send only a few messages to the server, because it stores all of them.
 
     Yields:
         The URL of the server, and a function that returns the messages accepted so far, in order.
 
     Raises:
-        UsageError: Neither server is installed, or the server does not start.
+        UsageError: Neither the compiled backend nor aiosmtpd is installed, or the server does not
+            start.
     """
     if server_name() == "aiosmtpd":
         with (
@@ -93,7 +97,8 @@ def _process(arguments: Sequence[str], backend: str) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # In its own session, the server does not receive Ctrl-C. This process ends the server.
+        # The server runs in its own session, so the terminal does not send Ctrl-C to the server.
+        # Instead, this process ends the server.
         start_new_session=True,
     )
     try:

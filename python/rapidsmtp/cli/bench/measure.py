@@ -1,7 +1,8 @@
 """Messages per second of several competitors, measured in turns.
 
-The load of a machine changes. So the competitors take short turns, in several rounds, and each
-change affects all of them. The result of a competitor is the median of its rounds.
+The load of the machine changes during a measurement. So the competitors take short turns, in
+several rounds, and each change of the load affects all of them. The result of a competitor is the
+median of its rounds.
 """
 
 import itertools
@@ -14,8 +15,8 @@ from rapidsmtp._models.message import Message
 from rapidsmtp.cli.bench.competitors import Competitor
 
 ROUNDS = 3
-# The number of distinct messages. With a single message, the measurement would be too good, because
-# the message would stay in the processor's cache.
+# The number of distinct messages. With a single message, the measured speed would be too high,
+# because the message would stay in the processor's cache.
 _DISTINCT = 64
 # The minimum duration of a trial, as a fraction of a turn. A shorter trial is repeated with more
 # messages, because it is not precise enough.
@@ -113,8 +114,8 @@ class MessageSource:
         ).encode("utf-8", "surrogateescape")
         missing = max(0, self._size - len(header) - 2)
         body = (_LINE * (missing // len(_LINE) + 1))[:missing]
-        # The slice above may end between CR and LF. RFC 5321 section 2.3.8 forbids a bare CR, so it
-        # is removed.
+        # The slice above may end between CR and LF. RFC 5321 section 2.3.8 forbids a bare CR, so
+        # the CR is removed.
         body = body.removesuffix(b"\r")
         end = b"." * (missing - len(body)) + b"\r\n"
         return Message(self._sender, self._recipients, header + body + end)
@@ -194,7 +195,10 @@ def _measure_in_turns(
     counts: Sequence[Sequence[int]],
     done: Callable[[], object],
 ) -> list[Measurement]:
-    """Measure competitors in turns. `counts` has the number of messages by round and competitor."""
+    """Measure competitors in turns.
+
+    `counts[round][competitor]` is the number of messages to send.
+    """
     found = [Measurement(workload, each.name, each.connections) for each in competitors]
     for number, round_counts in enumerate(counts):
         turns = list(zip(competitors, round_counts, found, strict=True))

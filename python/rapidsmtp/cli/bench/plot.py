@@ -143,5 +143,6 @@ def _foot(conditions: str, bottom: float) -> list[str]:
 
 
 def _text(text: str) -> str:
-    # XML 1.0 forbids most control characters, even as character references. So they become spaces.
+    # XML 1.0 forbids most control characters, even as character references. So they are replaced
+    # with spaces.
     return escape("".join(c if c.isprintable() else " " for c in text))

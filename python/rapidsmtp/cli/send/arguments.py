@@ -73,7 +73,8 @@ def register(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # The import is here, because it loads `Sender` and `Template`.
+    # The import is inside the function, because it loads `Sender` and `Template`. `--help` does not
+    # need them.
     from rapidsmtp.cli.send.command import send
 
     return send(options)

@@ -1,7 +1,7 @@
 """Checks of a bulk mailing before it is sent. They give warnings, never errors.
 
-Only one message is checked, because all messages are built from the same template. Duplicate
-recipients are found by comparing columns of the recipients list, without rendering.
+Only one message is checked as an example, because all messages are built from the same template.
+Duplicate recipients are found by comparing columns of the recipients list, without rendering.
 """
 
 import email
@@ -15,9 +15,9 @@ from typing import Any
 from rapidsmtp._models.message import Message
 from rapidsmtp.cli import display
 
-# The maximum number of recipients in memory. For each of them, a hash is stored, which takes about
-# 100 bytes. If a list is longer, its later rows are compared only with the stored recipients, and
-# the warning states this.
+# The maximum number of recipients that are stored to find duplicates. For each of them, a hash is
+# stored, which takes about 100 bytes. If a list is longer, its later rows are compared only with
+# the stored recipients, and the warning states this.
 _MAX_KNOWN = 4_000_000
 _EXAMPLES = 3
 _URI = re.compile(r"<\s*([a-z][a-z0-9+.-]*):[^>]*>", re.IGNORECASE)
@@ -47,13 +47,13 @@ def check_message(message: Message) -> list[str]:
 
 
 def check_recipients(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
-    """Return a list, with a warning if a recipient occurs in more than one row.
+    """Return a list with one warning if a recipient occurs in more than one row, else empty.
 
     Args:
-        rows: The rows of the list.
+        rows: The rows of the recipients list.
         columns: The columns that hold recipients. In each row, the cells of these columns that
-            contain an "@" are compared with the other rows. If no cell contains an "@", all of
-            these cells are compared.
+            contain an "@" are compared with those of the other rows. If no cell contains an "@",
+            all of these cells are compared.
     """
     names = sorted(columns)
     if not names:
@@ -107,7 +107,7 @@ def _check_plain_text(message: EmailMessage) -> Iterator[str]:
 
 
 def _check_alignment(message: EmailMessage) -> Iterator[str]:
-    """Yield a warning if the domain of no DKIM signature is aligned with the domain of From.
+    """Yield a warning if no DKIM signature of a signed message is aligned with the domain of From.
 
     DMARC ignores a signature that is not aligned. In relaxed mode, two domains are aligned if they
     have the same organizational domain (RFC 7489 section 3.1.1).

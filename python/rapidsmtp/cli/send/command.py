@@ -26,7 +26,7 @@ _SAMPLE_ROWS = 100
 
 
 def send(options: argparse.Namespace) -> int:
-    """Send the messages. With --preview or --dry-run, only build them.
+    """Send the messages. With --preview or --dry-run, build the messages but do not send them.
 
     Args:
         options: The options of `send`.

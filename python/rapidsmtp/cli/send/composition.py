@@ -18,11 +18,12 @@ from rapidsmtp._compose.template import Template
 from rapidsmtp.cli.options import DEFAULT_TO
 from rapidsmtp.cli.usage import UsageError
 
-# RFC 5322 section 2.2: a field name is printable ASCII without a colon.
+# RFC 5322 section 2.2: the name of a header field consists of printable ASCII characters except the
+# colon.
 _HEADER = re.compile(r"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
 _DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
-# The options that describe a message without --template. For each option, the dict has the name of
-# the attribute that holds its value.
+# The options that describe a message without --template. The dict maps each option to the name of
+# the attribute that holds the option's value.
 _OPTIONS = {
     "--from": "sender",
     "--subject": "subject",
@@ -53,7 +54,8 @@ def compose_from_options(options: argparse.Namespace) -> Composition:
     """Build the message template that the options of `send` describe.
 
     Raises:
-        UsageError: The options describe no complete message or two messages, or an option is wrong.
+        UsageError: The options describe an incomplete message or two messages, or an option is
+            wrong.
     """
     signers = _signers(options)
     given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]

@@ -1,4 +1,7 @@
-"""The delivery of the messages. The report covers every row, even after an error or Ctrl-C."""
+"""The part of `rapidsmtp send` that sends the messages, and reports every row.
+
+The report covers every row even if an error or Ctrl-C ends the sending early.
+"""
 
 import contextlib
 import csv
@@ -81,8 +84,8 @@ def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exceptio
         summary.start()
         outcomes = sender.send(messages)
         while True:
-            # Only `next` is in the `try` block. An OSError of `summary` or `bar` is not an error of
-            # the sender, and must not be returned as one.
+            # Only `next` is in the `try` block, because an OSError of `summary` or `bar` is not an
+            # error of the sender. It must not be returned as an error of the sender.
             try:
                 outcome = next(outcomes)
             except StopIteration:
@@ -97,7 +100,8 @@ def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exceptio
 class _NumberedRows:
     """The rows of a recipients list, each with its number.
 
-    Outcomes arrive in any order. The number shows to which row an outcome belongs.
+    Outcomes arrive in any order. The number in an outcome's tag shows to which row the outcome
+    belongs.
 
     Attributes:
         count: The number of rows read so far.
@@ -116,11 +120,11 @@ class _NumberedRows:
 
 
 class _InterruptHandler:
-    """A context manager. In its block, Ctrl-C closes the sender instead of raising an exception.
+    """A context manager: in the `with` block, Ctrl-C closes the sender and raises no exception.
 
-    So every message still gets its outcome. After the first Ctrl-C, the sender waits `GRACE`
-    seconds for the replies to messages in flight. After the second Ctrl-C, the sender does not
-    wait.
+    Without an exception, every message still gets its outcome. After the first Ctrl-C, the sender
+    waits `GRACE` seconds for the replies to messages in flight. After the second Ctrl-C, the sender
+    does not wait.
 
     Attributes:
         happened: Whether the user pressed Ctrl-C.
@@ -130,13 +134,14 @@ class _InterruptHandler:
         self.happened = False
         self._sender = sender
         self._previous: Any = None
-        # A signal handler may interrupt its own thread in any call. So the queue is a
-        # `SimpleQueue`, whose method `put` is reentrant.
+        # The signal handler `_handle` calls `put`, and may interrupt another call of `put` in the
+        # same thread. So the queue is a `SimpleQueue`, whose `put` is reentrant.
         self._requests: queue.SimpleQueue[float | None] = queue.SimpleQueue()
 
     def __enter__(self) -> "_InterruptHandler":
         in_main_thread = threading.current_thread() is threading.main_thread()
-        # If SIGINT was ignored at the start (nohup, a background job), it must stay ignored.
+        # Replace only Python's default handler. If SIGINT was ignored at the start (nohup, a
+        # background job), it must stay ignored.
         if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             threading.Thread(target=self._close, name="rapidsmtp Ctrl-C", daemon=True).start()
             self._previous = signal.signal(signal.SIGINT, self._handle)

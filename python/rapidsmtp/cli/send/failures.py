@@ -85,7 +85,7 @@ class FailureList:
         """Close the files."""
         try:
             self._files.close()
-        except OSError as error:  # closing writes buffered data
+        except OSError as error:  # `close` writes buffered data
             self._set_write_error(f"--not-accepted {self._path}" if self._path else "", error)
 
     @property
@@ -98,7 +98,8 @@ class FailureList:
 
         Args:
             row: The number of the outcome's row, from 1.
-            tag: The identifier of the row. The reports show it instead of the outcome's own tag.
+            tag: The identifier of the row. The reports show this identifier instead of the
+                outcome's own tag.
             outcome: An outcome other than ACCEPTED.
         """
         self._count_reason(row, tag, outcome)
@@ -165,8 +166,8 @@ class FailureList:
         self._reasons[key] = (count + 1, names)
 
     def _set_write_error(self, file: str, error: OSError) -> None:
-        # The error is stored and not raised, so that the sending continues. If writing the CSV file
-        # fails, the JSON report is still written, and vice versa.
+        # The error is stored and not raised, so that the sending continues. After an error in one
+        # of the two reports (the CSV file and the JSON report), the other report is still written.
         self.write_error = f"{file or _JSON_LIST} is incomplete: {error.strerror}"
 
 

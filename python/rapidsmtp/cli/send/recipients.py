@@ -72,7 +72,8 @@ def _rereadable(to: str) -> Iterator[str]:
     """Yield the path `to`. If its file can be read only once, yield the path of a copy."""
     path = Path(to)
     # A path such as /dev/stdin may name a file that is already open. If such a path is opened
-    # twice, some systems start the second reading where the first reading ended. So a copy is read.
+    # twice, some systems start the second reading where the first reading ended. So the file is
+    # copied, and the copy is read.
     if to != "-" and not to.startswith("/dev/") and not _is_pipe(path):
         yield to
         return
@@ -92,7 +93,7 @@ def _is_pipe(path: Path) -> bool:
 
 
 def _check_text(path: str, to: str, encoding: str) -> None:
-    """Refuse a file that contains NUL. Such a file is damaged or has another encoding."""
+    """Refuse a file that contains NUL. Such a file is damaged or is not in this encoding."""
     with Path(path).open(encoding=encoding) as file:
         for number, line in enumerate(file, 1):
             if "\0" in line:

@@ -1,4 +1,4 @@
-"""The check of the message size. A relay announces its maximum in the EHLO reply (RFC 1870)."""
+"""The check of the message size against the relay's maximum in the EHLO reply (RFC 1870)."""
 
 import contextlib
 import smtplib
@@ -22,7 +22,8 @@ def check_size(message: Message, relay: Relay, tls: TLS) -> list[str]:
     connection are ignored, because the sender later connects to the same relay and reports errors.
 
     Args:
-        message: Any message of the mailing. All messages are built from the same template.
+        message: Any message of the mailing. All messages are built from the same template, so their
+            sizes are similar.
         relay: The relay to connect to.
         tls: The TLS settings for smtps://.
     """

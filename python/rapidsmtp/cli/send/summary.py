@@ -83,13 +83,13 @@ class Summary:
             self._failures.add(row, tag, outcome)
 
     def add_unread(self, rows: Iterable[Mapping[str, Any]], read: int, tag: str | None) -> None:
-        """Write the rows that were not read to the CSV file, after the sending ended early.
+        """Add the unread rows to the CSV file if the sending ended before it read all rows.
 
         The counts are not changed here, because `print` adds these rows to the counts.
 
         Args:
             rows: All rows of the mailing.
-            read: The number of rows that were read. They are the first rows.
+            read: The number of rows that were read, from the start of `rows`.
             tag: The column that identifies a row, or None.
         """
         if not self._failures.has_csv or read >= self.total:
@@ -117,7 +117,7 @@ class Summary:
             display.notice(f"stopped: {self.stopped}")
 
     def print_write_error(self) -> None:
-        """Print the error to stderr if a report is incomplete."""
+        """If a report is incomplete, print the reason to stderr."""
         self._failures.print_write_error()
 
     def _print_tables(self, seconds: float) -> None:
