@@ -4,10 +4,9 @@
 //! hyphen instead of the space. A reply that breaks this grammar gets the code -1, as in smtplib.
 //! The start of the next reply is then unknown, so the reader stops.
 //!
-//! Limits on lines and replies bound the memory that a server can make the client use. After a line
-//! or a reply that exceeds a limit, the reader stops with a [`ReplyFault`]. The limits are far
-//! above valid replies: RFC 5321 4.5.3.1.5 allows 512 octets in a line, and the largest known EHLO
-//! replies have about forty lines.
+//! Limits bound the memory that a server can make the client use. Beyond a limit, the reader stops
+//! with a [`ReplyFault`]. The limits are far above valid replies: RFC 5321 4.5.3.1.5 allows 512
+//! octets in a line, and the largest known EHLO replies have about forty lines.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -24,7 +23,7 @@ pub const MAX_REPLY: usize = 65536;
 /// The code of an invalid reply, as in smtplib.
 pub const MALFORMED: i16 = -1;
 
-/// The limit that a reply exceeded. The reader stops at such a reply.
+/// The limit that a reply exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyFault {
     /// A line is longer than `MAX_LINE`.
@@ -34,7 +33,7 @@ pub enum ReplyFault {
 }
 
 impl ReplyFault {
-    /// The error text. For a line that is too long, smtplib has the same text.
+    /// The error text. smtplib has the same text for a long line.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -77,8 +76,7 @@ pub fn parse_line(line: &[u8]) -> Option<(i16, &[u8])> {
 /// Parses a reply of several lines. The caller guarantees that all lines except the last have the
 /// same code and a hyphen.
 ///
-/// The code of the reply is -1 if the last line has another code (RFC 5321 4.2.1: the codes must be
-/// the same).
+/// The code is -1 if the last line has another code (RFC 5321 4.2.1).
 pub fn parse_lines(lines: &[&[u8]]) -> Reply {
     let texts: Vec<&[u8]> = lines.iter().map(|line| line_text(line)).collect();
     let codes = [lines.first(), lines.last()].map(|line| line.and_then(|line| line_code(line)));
@@ -94,8 +92,8 @@ pub fn parse_lines(lines: &[&[u8]]) -> Reply {
 
 /// The enhanced status code at the beginning of a reply's text, such as `5.1.1` (RFC 2034).
 ///
-/// Returns `None` if the text does not begin with such a code. The first digit of the status code
-/// must equal the first digit of the reply's code (RFC 2034 section 4).
+/// Returns `None` if there is no such code, or if its first digit is not that of the reply's code
+/// (RFC 2034 4).
 #[must_use]
 pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     let class = *text.first()?;
@@ -126,7 +124,7 @@ pub fn printable(text: &[u8]) -> String {
 #[derive(Debug)]
 pub struct ReplyReader {
     max_line: usize,
-    /// The received beginning of an incomplete line. Its maximum length is `max_line` bytes.
+    /// The received beginning of an incomplete line, at most `max_line` bytes.
     partial: Vec<u8>,
     /// The code of the lines received so far, while a reply is incomplete.
     code: Option<[u8; 3]>,
@@ -151,7 +149,7 @@ impl ReplyReader {
         Self::with_max_line(MAX_LINE)
     }
 
-    /// Creates a reader with a maximum line length of `max_line` bytes.
+    /// Creates a reader with the line limit `max_line`, in bytes.
     #[must_use]
     pub fn with_max_line(max_line: usize) -> Self {
         Self {
@@ -169,8 +167,8 @@ impl ReplyReader {
 
     /// Reads until the reader holds `awaited` complete replies.
     ///
-    /// Returns the number of bytes read from `data`. This is the length of `data`, unless the
-    /// reader holds `awaited` replies or has stopped.
+    /// Returns the number of bytes read: all, unless the reader holds `awaited` replies or has
+    /// stopped.
     pub fn receive_data(&mut self, data: &[u8], awaited: usize) -> usize {
         let mut rest = data;
         while self.replies.len() < awaited && !self.has_stopped() {
@@ -189,8 +187,7 @@ impl ReplyReader {
         data.len() - rest.len()
     }
 
-    /// Reports the end of the stream. If the last line has no line end, it is parsed as a complete
-    /// line, as in smtplib.
+    /// Reports the end of the stream. A last line without a line end is complete, as in smtplib.
     pub fn receive_eof(&mut self) {
         if !self.partial.is_empty() && !self.has_stopped() {
             self.receive_last_part(b"");
@@ -213,7 +210,7 @@ impl ReplyReader {
         self.replies.drain(..)
     }
 
-    /// The limit that a reply exceeded; `None` if no limit was exceeded.
+    /// The limit that a reply exceeded, if any.
     #[must_use]
     pub fn fault(&self) -> Option<ReplyFault> {
         self.fault
@@ -229,8 +226,8 @@ impl ReplyReader {
         self.broken || self.fault.is_some()
     }
 
-    /// Stores a part of a line. Each byte is copied and searched only once, even if the server
-    /// sends a line in many small chunks.
+    /// Stores a part of a line. Each byte is copied and searched once, even if a line arrives in
+    /// many chunks.
     fn keep_partial(&mut self, part: &[u8]) {
         if self.partial.len() + part.len() > self.max_line {
             self.fault = Some(ReplyFault::LineTooLong);
@@ -250,8 +247,7 @@ impl ReplyReader {
     }
 
     fn receive_line(&mut self, line: &[u8]) {
-        // The limits are checked before the line is stored, so the stored bytes never exceed the
-        // limits.
+        // Check the limits first, so that the stored bytes never exceed them.
         self.size += line.len();
         if line.len() > self.max_line {
             self.fault = Some(ReplyFault::LineTooLong);
@@ -291,7 +287,7 @@ impl ReplyReader {
     }
 }
 
-/// The code of a line: any three digits, because RFC 5321 4.2 requires that clients handle unknown
+/// The code of a line: any three digits, because RFC 5321 4.2 requires clients to handle unknown
 /// codes.
 fn line_code(line: &[u8]) -> Option<[u8; 3]> {
     let digits = *line.first_chunk::<3>()?;
@@ -304,8 +300,7 @@ fn number(digits: [u8; 3]) -> i16 {
         .fold(0, |number, digit| number * 10 + i16::from(digit - b'0'))
 }
 
-/// The text after the code and its separator, without the white space at both ends. smtplib removes
-/// this white space too.
+/// The text after the code and its separator, without surrounding white space, as in smtplib.
 fn line_text(line: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let text = line.get(4..).unwrap_or_default();

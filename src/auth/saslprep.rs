@@ -9,15 +9,14 @@ use crate::error::Error;
 /// The kind of preparation (RFC 5802 section 5.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A query, used for the user. It may contain code points that Unicode 3.2 does not assign.
+    /// A query, used for the user. Code points that Unicode 3.2 does not assign are allowed.
     Query,
-    /// A stored string, used for the password. It must not contain code points that Unicode 3.2
-    /// does not assign.
+    /// A stored string, used for the password. Unassigned code points are forbidden.
     Stored,
 }
 
-/// Prepares a text. `what` is the name of the text in an error. The error never quotes the text,
-/// because it may be a password.
+/// Prepares a text. An error contains only the text's name `what`, because the text may be a
+/// password.
 pub(super) fn prepare(what: &str, text: &str, kind: Kind) -> Result<String, Error> {
     refuse_nul(what, text)?;
     // Fast path: SASLprep does not change printable ASCII.
@@ -65,9 +64,9 @@ fn is_prohibited(c: char) -> bool {
 /// assign stays unchanged.
 ///
 /// In Unicode 3.2 an unassigned code point does not combine with its neighbours. So the runs of
-/// text before it and after it are normalised separately. The crate `unicode_normalization` uses a
-/// newer Unicode version. In that version the code points that Unicode 3.2 assigns have the same
-/// normal form, except five ideographs that Corrigendum 4 changed.
+/// text before and after it are normalised separately. The crate `unicode_normalization` uses a
+/// newer Unicode version. There the assigned code points have the same normal form, except five
+/// ideographs that Corrigendum 4 changed.
 fn normalise(text: impl Iterator<Item = char>) -> String {
     let (mut done, mut run) = (String::new(), String::new());
     for c in text {
@@ -106,8 +105,7 @@ fn is_one_way(text: &str) -> bool {
 }
 
 /// Whether table D.2 of RFC 3454 contains a character. The crate `stringprep` uses a newer Unicode
-/// version. In that version the characters of the first three arms belong to other classes, so
-/// these arms give the results of table D.2.
+/// version, in which the characters of the first three arms have other classes.
 fn is_rightward(c: char) -> bool {
     match c {
         '\u{0CBF}' | '\u{0CC6}' | '\u{1734}' | '\u{2132}' => false,

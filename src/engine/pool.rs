@@ -59,14 +59,14 @@ use super::settings::EngineSettings;
 use crate::outcome::{MessageOutcome, Status};
 use crate::session::Mode;
 
-/// The number of consecutive connections that became ready and carried no message, after which the
-/// engine stops.
+/// A connection is fruitless if it became ready and carried no message. After this number of
+/// consecutive fruitless connections, the engine stops.
 const MAX_FRUITLESS: u32 = 10;
 
-/// The number of consecutive connections that became ready and carried no message, after which
-/// PIPELINING is disabled if it has never worked. Some servers announce PIPELINING, but discard a
-/// command that arrives together with another command.
-const PIPELINING_FAILURES: u32 = 2;
+/// After this number of consecutive fruitless connections, the engine disables PIPELINING, if it has
+/// never worked. Some servers announce PIPELINING, but discard a command that arrives together with
+/// another command.
+const FRUITLESS_BEFORE_SEQUENTIAL: u32 = 2;
 
 /// The number of outcomes that are delivered together while more messages are ready to send. Waking
 /// the caller costs more than sending a message.
@@ -623,7 +623,8 @@ impl Pool {
                 // A server that discards pipelined commands sends no reply to them. So PIPELINING
                 // may be the cause of failures without a reply.
                 let no_reply = failure.reply.is_none() && !state.pipelining_worked;
-                state.pipelining_disabled |= no_reply && state.fruitless >= PIPELINING_FAILURES;
+                state.pipelining_disabled |=
+                    no_reply && state.fruitless >= FRUITLESS_BEFORE_SEQUENTIAL;
             }
             None if exhausted => state.rate_controller.connection_filled(),
             None => {}

@@ -143,8 +143,8 @@ impl RateController {
             now.saturating_duration_since(refilled_at)
         });
         self.refilled_at = Some(now);
-        // The maximum number of unused tokens: the number for a tenth of a second, but at least
-        // one. This limit prevents a burst after a pause.
+        // The maximum is the number of tokens that the rate adds in 0.1 s. If this number is below
+        // one, the maximum is one token. The maximum prevents a burst after a pause.
         let capacity = (rate / 10.0).max(1.0);
         self.tokens = (self.tokens + since.as_secs_f64() * rate).min(capacity);
         if self.tokens >= 1.0 {

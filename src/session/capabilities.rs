@@ -1,9 +1,8 @@
-//! The capabilities of the server that matter for a session, and the capabilities that a message
-//! requires.
+//! The server capabilities that a session uses, and those that a message requires.
 
 use crate::capability::{exceeds_size, parse_ehlo};
 
-/// The capabilities in the server's reply to the last EHLO. Before the first EHLO, all are absent.
+/// The capabilities in the reply to the last EHLO.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// PIPELINING (RFC 2920).
@@ -18,17 +17,15 @@ pub struct Capabilities {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
-    /// The parameter of SIZE (RFC 1870). An empty parameter means that the server declares no
-    /// limit.
+    /// The parameter of SIZE (RFC 1870). An empty parameter declares no limit.
     pub size: Option<String>,
     /// The mechanisms of AUTH (RFC 4954), in upper case.
     pub mechanisms: Vec<String>,
-    /// The limits of RFC 9422.
+    /// The announced limits.
     pub limits: Limits,
 }
 
-/// The limits in the server's LIMITS line (RFC 9422). A limit is `None` if the server does not
-/// announce it.
+/// The limits of RFC 9422. A limit is `None` if the server does not announce it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The maximum number of transactions on one connection.
@@ -69,17 +66,15 @@ impl Capabilities {
     ///
     /// The reason why the message cannot be sent.
     pub(super) fn check(&self, requirements: &Requirements) -> Result<(), String> {
-        // RFC 6531 section 3.2: a non-ASCII address must not be sent to a server without SMTPUTF8.
+        // RFC 6531 3.2: a non-ASCII address must not be sent without SMTPUTF8.
         let extension = if requirements.smtputf8 && !self.smtputf8 {
             "SMTPUTF8"
         } else if requirements.eight_bit && !self.eight_bit_mime {
-            // RFC 6152 section 3: a body with bytes above 127 must not be sent to a server without
-            // 8BITMIME.
+            // RFC 6152 3: a body with bytes above 127 must not be sent without 8BITMIME.
             "8BITMIME"
         } else if requirements.binary {
-            // RFC 3030 section 3: BINARYMIME content must be sent with BDAT. A session refuses such
-            // content, because it cannot rely on BDAT: only window mode uses BDAT, and not every
-            // connection can use window mode.
+            // RFC 3030 3: BINARYMIME content must be sent with BDAT. A session refuses such
+            // content, because only window mode uses BDAT and window mode is not always possible.
             "BINARYMIME"
         } else if requirements.dsn && !self.dsn {
             "DSN"
@@ -88,8 +83,7 @@ impl Capabilities {
             .as_ref()
             .is_some_and(|limit| exceeds_size(limit, requirements.size))
         {
-            // RFC 1870 section 6.1: the server would refuse a message above its SIZE limit, so the
-            // message is not sent.
+            // RFC 1870 6.1: the server would refuse a message above its SIZE limit.
             let limit = self.size.as_deref().unwrap_or_default();
             return Err(format!(
                 "the message has {} bytes, and the relay accepts at most {limit}",

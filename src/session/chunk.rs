@@ -1,5 +1,5 @@
-//! A transaction in window mode: RSET, MAIL, RCPT… and BDAT with the whole content (RFC 3030). The
-//! commands and the content are written together. The replies arrive in the order of the commands.
+//! A transaction in window mode: RSET, MAIL, RCPT… and BDAT with the whole content (RFC 3030),
+//! written together.
 //!
 //! ```text
 //!     reply to    2yz                  anything else
@@ -9,10 +9,9 @@
 //!     BDAT        accepted             refused; the earliest refusal is the reason
 //! ```
 //!
-//! The content is written before the reply to MAIL is known. If the server refuses the transaction,
-//! it must discard the chunk of BDAT. A server that does not discard the chunk would execute the
-//! content as commands. So the session uses window mode only if the server has passed the discard
-//! test (`setup`).
+//! The content is written before the reply to MAIL is known. A server that refuses the transaction
+//! must discard the chunk of BDAT. Otherwise the server would execute the content as commands. So
+//! the session uses window mode only after the discard test (`setup`).
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::diagnosis::Phase;
 use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
 use crate::reply::Reply;
 
-/// A transaction whose commands and content were written together, and its replies so far.
+/// A written transaction and its replies so far.
 #[derive(Debug)]
 pub(super) struct ChunkTransaction {
     recipients: usize,
@@ -59,7 +58,7 @@ impl ChunkTransaction {
     }
 
     /// Matches a reply to the oldest command without a reply. The caller handles a reply that ends
-    /// the session, so such a reply is never passed to this function.
+    /// the session.
     pub(super) fn receive_reply(&mut self, reply: Reply) -> Step {
         let phase = self.phase();
         let accepts = reply.code / 100 == 2;
@@ -67,16 +66,16 @@ impl ChunkTransaction {
         match phase {
             Phase::Body => return Step::Decided(self.decide(reply, accepts)),
             Phase::Mail if !accepts => self.mail = Some(Arc::new(reply)),
-            // `read` also counts the replies to RSET and MAIL, and this reply. So `read - 3` is the
-            // index of the recipient.
+            // `read` also counts RSET, MAIL and this reply, so `read - 3` is the index of the
+            // recipient.
             Phase::Rcpt if !accepts => self.refused.push((self.read - 3, Arc::new(reply))),
             _ => {}
         }
         Step::Open
     }
 
-    /// The outcomes of the recipients according to the replies so far. `others` is the outcome of
-    /// the recipients that no reply has refused.
+    /// The outcomes of the recipients so far. `others` is the outcome of the recipients without a
+    /// refusal.
     pub(super) fn outcomes(&self, others: RecipientOutcome) -> RecipientOutcomes {
         if let Some(mail) = &self.mail {
             let refused = RecipientOutcome::refused(Phase::Mail, Arc::clone(mail));
@@ -101,8 +100,7 @@ impl ChunkTransaction {
         let all_refused = self.refused.len() == self.recipients;
         let others = if accepts && (self.mail.is_some() || all_refused) {
             // RFC 5321 3.3: a server refuses content without a sender or a recipient. This server
-            // accepted such content, so the client does not know to which recipients the server
-            // delivers it.
+            // accepted such content, so the actual recipients are unknown.
             RecipientOutcome::unknown(
                 "the relay accepted a message without a sender or a recipient",
             )

@@ -1,22 +1,20 @@
 //! The choice of the SASL mechanism for a login (RFC 4954).
 //!
-//! A session tries only one mechanism. After a failure, a second attempt with a weaker mechanism
-//! could send the password itself to the server. Also, providers lock accounts after repeated
-//! failures.
+//! A session tries only one mechanism. A second, weaker mechanism could send the password itself.
+//! Also, providers lock accounts after repeated failures.
 
 use crate::auth::{MECHANISMS, MechanismRow};
 
 /// The user and mechanism of a login.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// The user. The name may be empty, for example for the mechanism EXTERNAL.
+    /// The user; may be empty, for example for EXTERNAL.
     pub user: String,
-    /// The mechanism's name in upper case; `None` selects the best supported mechanism.
+    /// The mechanism in upper case; `None` selects the best.
     pub mechanism: Option<String>,
 }
 
-/// Chooses a mechanism that the server supports. Returns `None` if the session can use none of
-/// them.
+/// Chooses a supported mechanism; `None` if none is usable.
 pub(super) fn choose(
     credentials: &Credentials,
     supported: &[String],

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use crate::content::{Content, SharedBytes, Survey};
 use crate::stuffing::stuff;
 
-/// The size, in bytes, below which a part of a content is copied into the buffer. Copying a small
-/// part is cheaper than writing a separate slice.
+/// The size in bytes below which a part is copied, because a copy is cheaper than a slice.
 const COPIED: usize = 4096;
 
-/// The maximum number of slices in one write. The next write continues with the remaining slices.
+/// The maximum number of slices in one write.
 const SLICES: usize = 64;
 
 enum OutputPart {
@@ -113,7 +112,7 @@ impl Output {
         }
     }
 
-    /// Removes the first `count` bytes from the output, because they were written.
+    /// Removes the first `count` bytes, which were written.
     pub(super) fn advance(&mut self, mut count: usize) {
         self.sent += count as u64;
         let mut parts = self.parts.len();

@@ -51,12 +51,13 @@ FREE_THROTTLED = 10
 further return counts as an attempt."""
 
 MAX_FRUITLESS = 10
-"""The number of successive connections without a sent message after which the engine stops."""
+"""A connection is fruitless if it became ready and carried no message. After this number of
+consecutive fruitless connections, the engine stops."""
 
 FRUITLESS_BEFORE_SEQUENTIAL = 2
-"""The number of successive connections without a sent message after which PIPELINING is disabled,
-if it has never worked. Some servers advertise PIPELINING, but drop all commands in a flight except
-the first."""
+"""After this number of consecutive fruitless connections, the engine disables PIPELINING, if it has
+never worked. Some servers announce PIPELINING, but discard a command that arrives together with
+another command."""
 
 CLOSED = "the sender was closed before the message was sent"
 

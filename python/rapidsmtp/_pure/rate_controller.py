@@ -130,7 +130,8 @@ class RateController:
     def _refill(self, now: float, rate: float) -> None:
         """Add tokens for the time since the last call.
 
-        The maximum number of tokens is the number for 0.1 s, but at least one.
+        The maximum is the number of tokens that the rate adds in 0.1 s. If this number is below
+        one, the maximum is one token.
         """
         if self._refilled_at is not None:
             tokens = self._tokens + (now - self._refilled_at) * rate
