@@ -188,9 +188,10 @@ def test_cold_start_40_ms_away(benchmark, authority, tls):
         "smtplib, round trips": round(by_smtplib, 1),
         "rapidsmtp, round trips": round(by_rapidsmtp, 1),
     }
-    # The limit is the minimum in the docstring, plus a tolerance for the sink's delays. Their
-    # resolution is 1 ms.
-    assert by_rapidsmtp < (6.0 if tls == "implicit" else 7.5) + 0.9
+    # The limit is the minimum in the docstring, plus a tolerance. The delays of the sink have a
+    # resolution of 1 ms, and both sides compute a TLS handshake. Both together took 1.1 round trips
+    # on the slowest machine that was measured, so one round trip too many exceeds the limit.
+    assert by_rapidsmtp < (6.0 if tls == "implicit" else 7.5) + 1.5
 
 
 def test_million_small_messages(benchmark, sink):
