@@ -106,7 +106,7 @@ const MAX_REFUSED: usize = 8;
 /// challenge in base64.
 const MAX_LINE: usize = MAX_CHALLENGE.div_ceil(3) * 4 + "334 \r\n".len();
 
-/// The reply code that announces that the server closes the connection (RFC 5321 3.8).
+/// The reply code with which a server closes the connection (RFC 5321 3.8).
 const SHUTDOWN: i16 = 421;
 
 /// The commands that a session writes together, before it reads their replies. A higher mode needs
@@ -159,8 +159,7 @@ pub struct SessionOptions {
     /// The maximum number of messages in flight in window mode.
     pub window: usize,
     /// The limit in window mode for the total content size of the messages in flight, in bytes.
-    /// While the total is below this limit, one more message of any size may start. Otherwise no
-    /// message starts.
+    /// While the total is below this limit, one more message of any size may start.
     pub window_bytes: usize,
     /// The maximum number of messages on this connection; `None` means no limit.
     pub max_messages: Option<usize>,
@@ -168,8 +167,7 @@ pub struct SessionOptions {
     pub trace: bool,
 }
 
-/// A message with the recipients of one transaction. A message with many recipients may need
-/// several transactions.
+/// A message with the recipients of one transaction.
 #[derive(Clone, Copy)]
 pub struct Envelope<'a> {
     /// The reverse path in angle brackets.
@@ -384,8 +382,8 @@ impl Session {
 
     /// Reports that the connection was lost.
     ///
-    /// Some bytes that the driver passed to the network certainly did not reach the server.
-    /// `unsent` is the number of these bytes.
+    /// `unsent` is the number of bytes at the end of the output that certainly did not reach the
+    /// server.
     pub fn connection_lost(&mut self, reason: &str, unsent: u64) {
         self.end(Cause::Lost(reason.to_owned()), None, unsent);
     }
@@ -439,8 +437,7 @@ impl Session {
             Some(initial) if initial.is_empty() => format!("AUTH {mechanism} =\r\n"),
             Some(initial) => format!("AUTH {mechanism} {}\r\n", STANDARD.encode(initial)),
         };
-        // A trace must not contain a secret, encoded or not, so the trace line has `***` instead of
-        // the initial response.
+        // A trace contains no secret, not even in encoded form.
         self.trace_line(|| format!("C: AUTH {mechanism} ***"));
         self.output
             .write(|out| out.extend_from_slice(line.as_bytes()));
@@ -535,8 +532,8 @@ impl Session {
         }
     }
 
-    /// The number of replies read. An increase shows the driver that a reply arrived. The driver
-    /// then starts a new time limit, because each reply has its own (RFC 5321 4.5.3.2).
+    /// The number of replies read. After each
+    /// reply, the driver starts a new time limit (RFC 5321 4.5.3.2).
     #[must_use]
     pub fn replies_read(&self) -> u64 {
         self.replies_read
@@ -648,8 +645,7 @@ impl Session {
     fn end(&mut self, cause: Cause, reply: Option<Reply>, unsent: u64) {
         let cause = match self.stage {
             Stage::Closed => return,
-            // QUIT is written only when no message is in flight. So a lost connection after QUIT is
-            // no failure.
+            // No message is in flight after QUIT, so a lost connection is no failure.
             Stage::Quitting => Cause::Quit,
             _ if self.quit_requested => Cause::Quit,
             _ => cause,
