@@ -71,6 +71,12 @@ class Connection:
                 self._read()
         return self._take(len(self._unread))
 
+    def wait_for_end(self) -> None:
+        """Wait until the client closes the connection, without reading what it sent."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLRDHUP)
+        assert poller.poll(60_000), "the client did not close the connection"
+
     def is_quiet(self) -> bool:
         """Return whether all input has been read and no more arrives within `PAUSE` seconds."""
         if self._unread:

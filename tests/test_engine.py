@@ -295,7 +295,7 @@ def test_a_reply_of_a_relay_that_stops_reading_is_read(make_engine: Any) -> None
             connection.line()
             connection.send(reply + b"\r\n")
         connection.send(b"421 4.3.0 enough\r\n")
-        time.sleep(0.5)
+        connection.wait_for_end()
 
     with Server(script) as server:
         (result,) = send(make_engine(server), message(data=b"x" * 78 * 100_000))

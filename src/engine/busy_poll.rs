@@ -126,6 +126,10 @@ impl PollHistory {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
 
     fn busy_poll(enabled: bool) -> BusyPoll {
@@ -181,19 +185,29 @@ mod tests {
         assert_eq!(number, 0);
     }
 
-    #[test]
-    fn polling_lasts_for_its_time_and_ends() {
+    /// Polls the task of `busy_poll` until it waits. Returns whether the task called its closure.
+    fn calls_its_closure(busy_poll: &BusyPoll) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
             .build()
             .unwrap();
-        let (busy_poll, done) = (busy_poll(true), Cell::new(false));
-        let start = Instant::now();
-        PollHistory::new().awaits_reply(&busy_poll, start);
+        let done = Cell::new(false);
         runtime.block_on(async {
-            let limit = tokio::time::timeout(2 * POLL_TIME, busy_poll.run(|| done.set(true)));
-            assert!(limit.await.is_err());
+            let mut run = pin!(busy_poll.run(|| done.set(true)));
+            for _ in 0..3 {
+                poll_fn(|context| Poll::Ready(run.as_mut().poll(context).is_ready())).await;
+            }
         });
-        assert!(start.elapsed() >= POLL_TIME && done.get());
+        done.get()
+    }
+
+    #[test]
+    fn polling_ends_after_its_time() {
+        let now = Instant::now();
+        let (early, late) = (busy_poll(true), busy_poll(true));
+        // No machine is so busy that it delays the test for an hour.
+        PollHistory::new().awaits_reply(&early, now + Duration::from_secs(3600));
+        assert!(calls_its_closure(&early));
+        PollHistory::new().awaits_reply(&late, now.checked_sub(POLL_TIME).unwrap());
+        assert!(!calls_its_closure(&late));
     }
 }
