@@ -58,7 +58,7 @@ class Connection:
 
     def message(self) -> bytes:
         """Return the message after a 354, dot-stuffed and with its terminator."""
-        while not self._unread.startswith(b".\r\n") and b"\r\n.\r\n" not in self._unread:
+        while len(self._unread) < 3:
             self._read()
         if self._unread.startswith(b".\r\n"):
             return self._take(3)
@@ -88,9 +88,13 @@ class Connection:
         self.sock = context.wrap_socket(self.sock, server_side=True)
 
     def _until(self, end: bytes) -> bytes:
-        while end not in self._unread:
+        start = 0
+        while (found := self._unread.find(end, start)) < 0:
+            # The bytes before `start` are searched already. Without it, a long message would take
+            # time in proportion to the square of its length.
+            start = max(0, len(self._unread) - len(end))
             self._read()
-        return self._take(self._unread.index(end) + len(end))
+        return self._take(found + len(end))
 
     def _take(self, size: int) -> bytes:
         taken = bytes(self._unread[:size])
