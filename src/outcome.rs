@@ -205,6 +205,25 @@ impl MessageOutcome {
         })
     }
 
+    /// Whether the server processed the message to its end: it accepted the message for a recipient,
+    /// or refused it permanently.
+    #[must_use]
+    pub fn is_processed(&self) -> bool {
+        let is_decided = |outcome: &RecipientOutcome| match outcome.status {
+            Status::Accepted => true,
+            Status::Refused => !outcome.not_executed,
+            _ => false,
+        };
+        self.recipients.as_slice().iter().any(is_decided)
+    }
+
+    /// The reply that refused the first recipient whose outcome is not `Accepted`.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Arc<Reply>> {
+        self.first_failure()
+            .and_then(|(_, outcome)| outcome.reply.clone())
+    }
+
     /// The status of the message as a whole.
     #[must_use]
     pub fn status(&self) -> Status {

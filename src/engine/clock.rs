@@ -29,6 +29,12 @@ impl Clock {
         self.at(Instant::now())
     }
 
+    /// Converts a time of this clock to seconds since the start of the clock.
+    #[must_use]
+    pub fn seconds(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.origin).as_secs_f64()
+    }
+
     /// Converts a real time to the time of this clock.
     #[must_use]
     pub fn at(&self, real: Instant) -> Instant {

@@ -50,14 +50,14 @@ use self::opening::{open, secure};
 use self::panic::caught;
 use super::busy_poll::PollHistory;
 use super::connect::{Target, system_text};
-use super::failure::{ConnectionFailure, FailureKind};
+use super::failure::{ConnectionFailure, FailureKind, failure_of, says_connection_full};
 use super::job::Job;
-use super::pool::{NextMessage, Pool};
+use super::pool::{ConnectionEffect, ConnectionEnd, ConnectionUse, NextMessage, Pool};
 use super::queue::Request;
 use super::transport::{Available, Transport};
 use crate::auth::{MechanismRow, Secret};
 use crate::certificate::certificate_digest;
-use crate::diagnosis::{Blame, Phase, diagnose, says_full};
+use crate::diagnosis::Phase;
 use crate::outcome::MessageOutcome;
 use crate::session::{Cause, Closed, Envelope, Event, Mode, Session, SessionOptions};
 
@@ -116,8 +116,14 @@ struct Connection<'a> {
     connected_at: Instant,
     /// The number of messages that the connection carried.
     carried: usize,
+    /// Whether the relay has processed a message on this connection.
+    proven: bool,
+    /// Whether the relay accepted every message on this connection.
+    clean: bool,
     /// Whether the relay accepts no further message on this connection.
     full: bool,
+    /// Whether the relay allows fewer connections, so that this one is closed.
+    surplus: bool,
     last_outcome_at: Instant,
     /// Whether the connection was idle for `IDLE_TIME` or longer when it ended.
     ended_idle: bool,
@@ -161,7 +167,10 @@ impl<'a> Connection<'a> {
             ready: false,
             connected_at: now,
             carried: 0,
+            proven: false,
+            clean: true,
             full: false,
+            surplus: false,
             last_outcome_at: now,
             ended_idle: false,
             descriptor,
@@ -422,7 +431,7 @@ impl<'a> Connection<'a> {
         let now = self.pool.clock.at(real);
         let spare = self.poll_history.is_near() && self.pool.may_prepare(now);
         while self.session.capacity(spare) > 0 {
-            match self.pool.next_message(now) {
+            match self.pool.next_message(now, self.proven) {
                 NextMessage::Job(job) => self.begin(*job, now),
                 NextMessage::NotBefore(later) => {
                     self.token_at = Some(real + self.pool.clock.real(later - now));
@@ -445,7 +454,7 @@ impl<'a> Connection<'a> {
         let idle = self.session.is_idle();
         if idle != self.counted_idle {
             self.counted_idle = idle;
-            self.pool.set_idle(idle);
+            self.pool.set_idle(idle, self.proven);
         }
     }
 
@@ -540,9 +549,18 @@ impl<'a> Connection<'a> {
         let accepted = outcome.is_accepted();
         let counts = outcome.counts_for_connection();
         let now = self.pool.clock.at(real);
-        let full = self.pool.settle(job, outcome, self.carried > 0, now);
-        self.carried += usize::from(counts && !full);
-        self.full |= full;
+        if outcome.is_processed() && !std::mem::replace(&mut self.proven, true) {
+            self.pool.connection_proven();
+        }
+        let connection = ConnectionUse {
+            used: self.carried > 0,
+            proven: self.proven,
+        };
+        let effect = self.pool.settle(job, outcome, connection, now);
+        self.carried += usize::from(counts && effect == ConnectionEffect::Keep);
+        self.surplus |= effect == ConnectionEffect::Surplus;
+        self.full |= effect != ConnectionEffect::Keep;
+        self.clean &= accepted || !counts || self.full;
         // After a refusal, the session waits for more replies before it writes (see `session`). So
         // the prepared messages return to the pool, because another connection may send them
         // sooner.
@@ -679,9 +697,16 @@ impl<'a> Connection<'a> {
                 Cause::Refused => says_connection_full(closed) && !self.ended_idle,
                 _ => self.full,
             };
-            let exhausted = self.session.is_exhausted();
-            self.pool
-                .connection_closed(self.carried, failure, full, exhausted);
+            self.pool.connection_closed(&ConnectionEnd {
+                opened: self.pool.clock.at(self.connected_at),
+                messages: self.carried,
+                proven: self.proven,
+                failure,
+                full,
+                surplus: self.surplus,
+                clean: self.clean,
+                exhausted: self.session.is_exhausted(),
+            });
         } else if let Some(failure) = failure {
             self.pool.connection_failed(&failure);
         } else {
@@ -691,7 +716,7 @@ impl<'a> Connection<'a> {
 
     fn leave_pool(&mut self) {
         if std::mem::take(&mut self.counted_idle) {
-            self.pool.set_idle(false);
+            self.pool.set_idle(false, self.proven);
         }
         // The descriptor is removed before the socket is closed, because the system may reuse a
         // closed descriptor at once.
@@ -741,49 +766,4 @@ fn options(pool: &Pool, transport: &Transport) -> SessionOptions {
         max_messages: pool.messages_per_connection(),
         trace: settings.trace,
     }
-}
-
-/// Returns the failure that caused the end of a session; `None` after an orderly end or a failed
-/// discard test.
-fn failure_of(pool: &Pool, closed: &Closed, discards: Option<bool>) -> Option<ConnectionFailure> {
-    let relay = &pool.settings.target;
-    let phase = closed.phase.unwrap_or(Phase::Connect);
-    let kind = match &closed.cause {
-        Cause::Quit => return None,
-        // The discard test failed. This is not a failure of the relay, because the next connection
-        // does not use window mode.
-        Cause::Fault(_) if discards == Some(false) && phase == Phase::Rset => return None,
-        Cause::Unusable(_) => FailureKind::Permanent,
-        Cause::Fault(_) | Cause::Lost(_) => FailureKind::Temporary,
-        Cause::Refused => match &closed.reply {
-            Some(reply) => {
-                let enhanced = reply.enhanced_status();
-                match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
-                    // RFC 4954 6: the credentials are wrong. The failure is permanent, because
-                    // another login with the same credentials may lock the account.
-                    Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
-                    Blame::Relay => FailureKind::Refused,
-                    _ => FailureKind::Temporary,
-                }
-            }
-            None => FailureKind::Temporary,
-        },
-    };
-    let reason = closed.reason();
-    let text = match (&closed.cause, phase) {
-        (Cause::Refused, Phase::Auth) => format!("relay {relay} refused the login: {reason}"),
-        (Cause::Refused, _) => format!("relay {relay} rejected the session: {reason}"),
-        _ => format!("relay {relay}: {reason}"),
-    };
-    Some(ConnectionFailure {
-        text,
-        reply: closed.reply.clone(),
-        kind,
-    })
-}
-
-/// Whether the relay stated that the connection had carried its maximum number of messages.
-fn says_connection_full(closed: &Closed) -> bool {
-    let reply = closed.reply.as_ref();
-    closed.cause == Cause::Refused && reply.is_some_and(|reply| says_full(&reply.text))
 }

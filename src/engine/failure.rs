@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::connect::Target;
+use super::pool::Pool;
+use crate::diagnosis::{Blame, Phase, diagnose, says_full};
 use crate::reply::{Reply, printable};
+use crate::session::{Cause, Closed};
 
 /// The reason why a connection did not become ready, or why it ended.
 pub(super) struct ConnectionFailure {
@@ -24,6 +27,8 @@ pub(super) enum FailureKind {
     Refused,
     /// No network connection to the relay could be made.
     Unreachable,
+    /// The relay refused the login temporarily. Several failed logins may lock the account.
+    LoginRefused,
     /// The next connection may succeed.
     Temporary,
 }
@@ -48,9 +53,85 @@ impl ConnectionFailure {
         }
     }
 
+    /// Creates the failure of a relay that has accepted no message for some time. `reply` is its
+    /// last refusal.
+    pub(super) fn stalled(relay: &Target, reply: Arc<Reply>) -> Self {
+        let text = printable(&reply.text);
+        Self {
+            text: format!(
+                "relay {relay} accepts no messages at present: {} {text}",
+                reply.code
+            ),
+            reply: Some(reply),
+            kind: FailureKind::Temporary,
+        }
+    }
+
+    /// Whether the relay stated a limit or an overload.
+    pub(super) fn states_limit(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| {
+            let code = reply.code.into();
+            let enhanced = reply.enhanced_status();
+            matches!(
+                diagnose(Phase::Connect, code, &reply.text, enhanced),
+                Blame::Slower | Blame::Concurrency
+            )
+        })
+    }
+
     /// Creates the failure of a connection whose task panicked. A panic is a bug, but the next
     /// connection may not trigger it, so the failure is temporary.
     pub(super) fn internal(panic: &str) -> Self {
         Self::without_reply(format!("internal error: {panic}"), FailureKind::Temporary)
     }
+}
+
+/// Returns the failure that caused the end of a session; `None` after an orderly end or a failed
+/// discard test.
+pub(super) fn failure_of(
+    pool: &Pool,
+    closed: &Closed,
+    discards: Option<bool>,
+) -> Option<ConnectionFailure> {
+    let relay = &pool.settings.target;
+    let phase = closed.phase.unwrap_or(Phase::Connect);
+    let kind = match &closed.cause {
+        Cause::Quit => return None,
+        // The discard test failed. This is not a failure of the relay, because the next connection
+        // does not use window mode.
+        Cause::Fault(_) if discards == Some(false) && phase == Phase::Rset => return None,
+        Cause::Unusable(_) => FailureKind::Permanent,
+        Cause::Fault(_) | Cause::Lost(_) => FailureKind::Temporary,
+        Cause::Refused => match &closed.reply {
+            Some(reply) => {
+                let enhanced = reply.enhanced_status();
+                match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
+                    // RFC 4954 6: the credentials are wrong. The failure is permanent, because
+                    // another login with the same credentials may lock the account.
+                    Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
+                    Blame::Relay => FailureKind::Refused,
+                    _ if phase == Phase::Auth => FailureKind::LoginRefused,
+                    _ => FailureKind::Temporary,
+                }
+            }
+            None => FailureKind::Temporary,
+        },
+    };
+    let reason = closed.reason();
+    let text = match (&closed.cause, phase) {
+        (Cause::Refused, Phase::Auth) => format!("relay {relay} refused the login: {reason}"),
+        (Cause::Refused, _) => format!("relay {relay} rejected the session: {reason}"),
+        _ => format!("relay {relay}: {reason}"),
+    };
+    Some(ConnectionFailure {
+        text,
+        reply: closed.reply.clone(),
+        kind,
+    })
+}
+
+/// Whether the relay stated that the connection had carried its maximum number of messages.
+pub(super) fn says_connection_full(closed: &Closed) -> bool {
+    let reply = closed.reply.as_ref();
+    closed.cause == Cause::Refused && reply.is_some_and(|reply| says_full(&reply.text))
 }

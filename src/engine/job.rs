@@ -1,19 +1,5 @@
 //! One message until its final outcome: the recipients of the next transaction, and the effect of
-//! the replies on each recipient.
-//!
-//! ```text
-//!     the reply for a recipient         result
-//!     2yz to the body                   accepted
-//!     5yz                               refused
-//!     4yz                               retried after a backoff; deferred after `max_attempts`
-//!     4yz that asks for a lower rate    retried; the first ten times are free
-//!     none, and not executed            retried at once; the first three times are free
-//!     452 after accepted recipients     sent in a further transaction; this is free
-//!     none after the terminator         unknown; retried only if the caller sets `resend_unknown`
-//! ```
-//!
-//! In this table, "free" means that the attempt is not counted against the maximum number of
-//! attempts.
+//! the replies on each recipient. The module [`retry`](crate::retry) decides on each recipient.
 //!
 //! The engine retries recipients, never whole messages. A message is not sent again to a recipient
 //! that has received it. It is not sent again to a recipient that may have received it, unless the
@@ -22,23 +8,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::queue::OutboxId;
 use super::render::RenderPermit;
-use super::settings::Backoff;
 use crate::content::{Content, Survey};
-use crate::diagnosis::{Blame, Phase, diagnose, says_full};
-use crate::outcome::{
-    MessageOutcome, RecipientOutcome, RecipientOutcomes, Status, recipient_status,
-};
+use crate::diagnosis::Phase;
+use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes, Status};
+use crate::rate_controller::{Evidence, RateController, Throttled};
 use crate::reply::Reply;
-
-/// The maximum number of free returns to the queue (no attempt is counted). A message returns to
-/// the queue if its transaction was not executed. The return is free, because its cause is usually
-/// a lost connection and not the message.
-const FREE_RETURNS: u32 = 3;
-/// The maximum number of free retries (no attempt is counted) after replies that ask for a lower
-/// rate.
-const FREE_SLOWDOWNS: u32 = 10;
+use crate::retry::{Attempts, ConnectionState, RetryPolicy, Step, decide};
 
 /// A message to send.
 pub struct Message {
@@ -119,10 +97,10 @@ impl FinishedMessage {
 /// An action of the pool after an attempt, in addition to the next step of the job.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PoolAction {
-    /// Lower the rate.
-    SlowDown,
     /// Start no more messages on this connection.
     CloseConnection,
+    /// Close this connection, because the relay allows fewer connections.
+    CloseSurplus,
     /// Stop the engine, because the relay would refuse every message.
     Stop(Arc<Reply>),
     /// Limit the number of recipients in one transaction to this number.
@@ -135,22 +113,53 @@ pub enum NextStep {
     Finished(FinishedMessage),
     /// The job returns to the front of the queue.
     RetryNow(Job),
+    /// The job returns to the end of the queue, because the relay throttles messages. Another
+    /// message then shows whether the relay accepts messages again.
+    RetryLast(Job),
     /// The job returns to the queue after this time.
     RetryLater(Job, Duration),
 }
 
-/// The settings that control the retries.
-#[derive(Debug, Clone, Copy)]
-pub struct RetryPolicy {
-    /// The maximum number of attempts.
-    pub max_attempts: u32,
-    /// The waits between attempts.
-    pub backoff: Backoff,
-    /// Whether the message is sent again to a recipient with an unknown outcome.
-    pub resend_unknown: bool,
-    /// Whether the connection carried a message before this one. Without an earlier message, the
-    /// connection cannot have reached a limit, even if the reply states a limit.
-    pub used: bool,
+/// The data that is necessary to settle an attempt.
+pub struct Settlement<'a> {
+    /// The time.
+    pub now: Instant,
+    /// The clock that measured `now`.
+    pub clock: Clock,
+    /// The settings that control the retries.
+    pub policy: RetryPolicy,
+    /// The state of the connection.
+    pub connection: ConnectionState,
+    /// Records what the attempt shows about the relay.
+    pub rate_controller: &'a mut RateController,
+    /// Returns a random number from 0 to 1.
+    pub random: &'a dyn Fn() -> f64,
+}
+
+impl Settlement<'_> {
+    /// Records an attempt that shows nothing about the relay.
+    pub fn weigh_nothing(&mut self) {
+        let now = self.clock.seconds(self.now);
+        let earlier = Throttled::default();
+        self.rate_controller
+            .settled(now, now, Evidence::Nothing, earlier);
+    }
+
+    /// Records what an attempt shows about the relay. Returns whether the refusal concerns the
+    /// relay.
+    fn weigh(&mut self, job: &mut Job, evidence: Evidence) -> bool {
+        let now = self.clock.seconds(self.now);
+        let started = job.attempt_at.map_or(now, |at| self.clock.seconds(at));
+        let earlier = job.attempts.throttled();
+        let concerns_relay = self
+            .rate_controller
+            .settled(now, started, evidence, earlier);
+        if concerns_relay {
+            let accepted = self.rate_controller.accepted();
+            job.attempts.count_throttled(accepted);
+        }
+        concerns_relay
+    }
 }
 
 /// A message without a final outcome, with the state of each recipient.
@@ -169,10 +178,11 @@ pub struct Job {
     deferred: Vec<(usize, RecipientOutcome)>,
     /// The outcomes of earlier attempts for the recipients that are being retried.
     earlier: Vec<(usize, RecipientOutcome)>,
-    attempts: u32,
-    returns: u32,
-    slowdowns: u32,
+    attempts: Attempts,
+    /// The start of the first attempt.
     started_at: Option<Instant>,
+    /// The start of the last attempt.
+    attempt_at: Option<Instant>,
     reply: Option<Arc<Reply>>,
 }
 
@@ -205,14 +215,16 @@ struct AttemptResults {
     /// The value of `not_refused` at the first "too many recipients" reply; `None` without such a
     /// reply.
     limit: Option<usize>,
-    /// The recipients that were refused as "too many recipients".
-    too_many: Vec<usize>,
+    /// The recipients of a further transaction.
+    next: Vec<usize>,
     /// The recipients for which the transaction was not executed, each with the outcome to report
     /// if no retry happens.
     returned: Vec<(usize, RecipientOutcome)>,
-    /// The recipients refused because of the rate, each with the outcome to report if no retry
-    /// happens.
-    slowed: Vec<(usize, RecipientOutcome)>,
+    /// The recipients whose refusal may concern the relay, each with the outcome to report if no
+    /// retry happens.
+    doubtful: Vec<(usize, RecipientOutcome)>,
+    /// The highest evidence of the recipients.
+    evidence: Option<Evidence>,
     actions: Vec<PoolAction>,
 }
 
@@ -236,10 +248,9 @@ impl Job {
             current: Vec::new(),
             deferred: Vec::new(),
             earlier: Vec::new(),
-            attempts: 0,
-            returns: 0,
-            slowdowns: 0,
+            attempts: Attempts::default(),
             started_at: None,
+            attempt_at: None,
             reply: None,
         }
     }
@@ -277,6 +288,7 @@ impl Job {
     /// `domains` is the maximum number of different domains (RFC 9422 4.3).
     pub fn begin(&mut self, now: Instant, limit: usize, domains: Option<usize>) {
         self.started_at.get_or_insert(now);
+        self.attempt_at = Some(now);
         self.message.permit = None;
         if self.pending.is_empty() {
             self.pending = self.deferred.iter().map(|(index, _)| *index).collect();
@@ -309,38 +321,32 @@ impl Job {
     /// Finishes the recipients of the transaction as invalid, because the relay lacks a capability
     /// that the message needs.
     #[must_use]
-    pub fn reject(
-        mut self,
-        reason: &str,
-        now: Instant,
-        random: impl FnOnce() -> f64,
-        policy: &RetryPolicy,
-    ) -> NextStep {
+    pub fn reject(mut self, reason: &str, settlement: &mut Settlement<'_>) -> NextStep {
         let phase = Some(Phase::Mail);
         let invalid = RecipientOutcome::without_reply(Status::Invalid, phase, reason.to_owned());
         for index in std::mem::take(&mut self.current) {
             self.finish_recipient(index, invalid.clone());
         }
-        self.next_step(AttemptResults::default(), now, random, policy)
+        settlement.weigh(&mut self, Evidence::Nothing);
+        self.next_step(AttemptResults::default(), false, settlement)
     }
 
-    /// Applies the outcome of the transaction in flight. `random` returns a number from 0 to 1.
+    /// Applies the outcome of the transaction in flight.
     #[must_use]
     pub fn settle(
         mut self,
         outcome: MessageOutcome,
-        now: Instant,
-        random: impl FnOnce() -> f64,
-        policy: &RetryPolicy,
+        settlement: &mut Settlement<'_>,
     ) -> (NextStep, Vec<PoolAction>) {
         let current = std::mem::take(&mut self.current);
         if outcome.is_accepted() && current.len() == self.message.recipients.len() {
             // The common case: all recipients are accepted in one transaction. This branch needs no
             // allocation for each recipient.
-            self.attempts += 1;
+            settlement.weigh(&mut self, Evidence::Accepted);
+            self.attempts.count += 1;
             self.reply = outcome.reply;
             return (
-                NextStep::Finished(self.finish(outcome.recipients, now)),
+                NextStep::Finished(self.finish(outcome.recipients, settlement.now)),
                 Vec::new(),
             );
         }
@@ -348,15 +354,17 @@ impl Job {
         let mut results = AttemptResults::default();
         for (position, index) in current.into_iter().enumerate() {
             let recipient = outcome.recipients.get(position).clone();
-            self.record(index, recipient, &mut results, policy);
+            self.record(index, recipient, &mut results, settlement);
         }
         // 452 may also mean a full mailbox. If the relay accepted a further recipient after the
         // 452, this 452 did not mean a limit.
         if let Some(limit) = results.limit.filter(|limit| *limit == results.not_refused) {
             results.request(PoolAction::LimitRecipients(limit));
         }
+        let evidence = results.evidence.unwrap_or(Evidence::Nothing);
+        let concerns_relay = settlement.weigh(&mut self, evidence);
         let actions = std::mem::take(&mut results.actions);
-        (self.next_step(results, now, random, policy), actions)
+        (self.next_step(results, concerns_relay, settlement), actions)
     }
 
     /// Finishes the message without a further attempt. `reason` is reported for the recipients that
@@ -390,93 +398,75 @@ impl Job {
         index: usize,
         outcome: RecipientOutcome,
         results: &mut AttemptResults,
-        policy: &RetryPolicy,
+        settlement: &Settlement<'_>,
     ) {
+        let (step, evidence) = decide(
+            &outcome,
+            results.not_refused > 0,
+            settlement.connection,
+            settlement.policy.resend_unknown,
+        );
+        results.evidence = results.evidence.max(Some(evidence));
         let refused =
             outcome.status != Status::Accepted && outcome.reply.is_some() && !outcome.not_executed;
-        let refused_at_rcpt = refused && outcome.phase == Some(Phase::Rcpt);
-        if refused {
-            self.record_refusal(index, outcome, results, policy);
-        } else if outcome.not_executed {
-            results.returned.push((index, outcome));
-        } else if outcome.status == Status::Unknown && policy.resend_unknown {
-            self.deferred.push((index, outcome));
-        } else {
-            self.finish_recipient(index, outcome);
-        }
-        results.not_refused += usize::from(!refused_at_rcpt);
-    }
-
-    fn record_refusal(
-        &mut self,
-        index: usize,
-        outcome: RecipientOutcome,
-        results: &mut AttemptResults,
-        policy: &RetryPolicy,
-    ) {
-        let (Some(phase), Some(reply)) = (outcome.phase, &outcome.reply) else {
-            // This case does not occur: `record` has checked that there is a reply, and every reply
-            // has a phase.
-            return self.finish_recipient(index, outcome);
-        };
-        // RFC 5321 4.5.3.1.10: 452 means "too many recipients". A full mailbox gets 452 as well,
-        // but with its own enhanced status code (4.2.2, RFC 3463 3.3).
-        let too_many = match reply.enhanced_status() {
-            Some(status) => matches!(status, "4.5.3" | "4.3.1" | "4.5.0"),
-            None => reply.code == 452,
-        };
-        if phase == Phase::Rcpt && too_many && results.not_refused > 0 {
-            results.limit.get_or_insert(results.not_refused);
-            results.too_many.push(index);
-            return;
-        }
-        match blame(phase, reply, policy) {
-            Blame::Relay => {
-                results.request(PoolAction::Stop(Arc::clone(reply)));
-                let status = Status::NotAttempted;
-                self.finish_recipient(index, RecipientOutcome { status, ..outcome });
-            }
-            Blame::Connection => {
+        results.not_refused += usize::from(!refused || outcome.phase != Some(Phase::Rcpt));
+        match step {
+            Step::Finish => self.finish_recipient(index, outcome),
+            Step::Defer if evidence >= Evidence::Later => results.doubtful.push((index, outcome)),
+            Step::Defer => self.deferred.push((index, outcome)),
+            Step::Return => results.returned.push((index, outcome)),
+            Step::CloseConnection => {
                 results.request(PoolAction::CloseConnection);
                 results.returned.push((index, outcome));
             }
-            Blame::Slower => {
-                results.request(PoolAction::SlowDown);
-                results.slowed.push((index, outcome));
+            Step::CloseSurplus => {
+                results.request(PoolAction::CloseSurplus);
+                results.next.push(index);
             }
-            Blame::Recipient | Blame::Message if outcome.status == Status::Deferred => {
-                self.deferred.push((index, outcome));
+            Step::NextTransaction => {
+                results.limit.get_or_insert(results.not_refused);
+                results.next.push(index);
             }
-            Blame::Recipient | Blame::Message => self.finish_recipient(index, outcome),
+            Step::Stop => {
+                results
+                    .actions
+                    .extend(outcome.reply.clone().map(PoolAction::Stop));
+                let status = Status::NotAttempted;
+                self.finish_recipient(index, RecipientOutcome { status, ..outcome });
+            }
         }
     }
 
     fn next_step(
         mut self,
         results: AttemptResults,
-        now: Instant,
-        random: impl FnOnce() -> f64,
-        policy: &RetryPolicy,
+        concerns_relay: bool,
+        settlement: &Settlement<'_>,
     ) -> NextStep {
-        self.pending.extend(results.too_many);
-        self.slowdowns += u32::from(!results.slowed.is_empty());
-        if self.slowdowns <= FREE_SLOWDOWNS {
-            let slowed = results.slowed.into_iter();
-            self.pending.extend(slowed.map(|(index, _)| index));
+        self.pending.extend(results.next);
+        if concerns_relay {
+            let throttled = results.doubtful.into_iter();
+            self.pending.extend(throttled.map(|(index, _)| index));
         } else {
-            self.deferred.extend(results.slowed);
+            self.deferred.extend(results.doubtful);
         }
-        let counted = self.take_returned(results.returned, policy);
+        let counted = self.take_returned(results.returned, settlement);
         if !self.pending.is_empty() {
             self.pending.sort_unstable();
-            return NextStep::RetryNow(self);
+            return if concerns_relay {
+                NextStep::RetryLast(self)
+            } else {
+                NextStep::RetryNow(self)
+            };
         }
-        self.attempts += u32::from(!counted);
-        if !self.deferred.is_empty() && self.attempts < policy.max_attempts {
-            let delay = policy.backoff.delay(self.attempts, random());
+        self.attempts.count += u32::from(!counted);
+        if !self.deferred.is_empty()
+            && let Some(delay) = self.attempts.delay(&settlement.policy, settlement.random)
+        {
+            let delay = Duration::try_from_secs_f64(delay).unwrap_or_default();
             return NextStep::RetryLater(self, delay);
         }
-        NextStep::Finished(self.give_up("", now))
+        NextStep::Finished(self.give_up("", settlement.now))
     }
 
     /// Makes the returned recipients pending again, as long as attempts are left. Returns whether
@@ -484,15 +474,14 @@ impl Job {
     fn take_returned(
         &mut self,
         returned: Vec<(usize, RecipientOutcome)>,
-        policy: &RetryPolicy,
+        settlement: &Settlement<'_>,
     ) -> bool {
         if returned.is_empty() {
             return false;
         }
-        self.returns += 1;
-        let counted = self.returns > FREE_RETURNS;
-        self.attempts += u32::from(counted);
-        if self.attempts < policy.max_attempts {
+        let before = self.attempts.count;
+        let used = settlement.connection.used;
+        if self.attempts.count_return(&settlement.policy, used) {
             self.pending
                 .extend(returned.into_iter().map(|(index, _)| index));
         } else {
@@ -500,7 +489,7 @@ impl Job {
                 self.finish_recipient(index, outcome);
             }
         }
-        counted
+        self.attempts.count > before
     }
 
     fn finish_recipient(&mut self, index: usize, outcome: RecipientOutcome) {
@@ -529,7 +518,7 @@ impl Job {
                 recipients,
                 reply: self.reply,
             },
-            attempts: self.attempts,
+            attempts: self.attempts.count,
             time: started_at.map_or(Duration::ZERO, |started_at| {
                 now.saturating_duration_since(started_at)
             }),
@@ -554,23 +543,6 @@ impl Job {
             seen.push(domain);
         }
         self.pending.len()
-    }
-}
-
-/// Returns the cause of a refusal. If the connection carried no earlier message, a reply "too many
-/// messages" cannot mean a limit of the connection. In that case, a 4yz reply with this text asks
-/// for a lower rate, and a 5yz reply refuses the message. The code 421 is an exception. It always
-/// concerns the connection, because the relay closes the connection after a 421.
-fn blame(phase: Phase, reply: &Reply, policy: &RetryPolicy) -> Blame {
-    let code = reply.code.into();
-    match diagnose(phase, code, &reply.text, reply.enhanced_status()) {
-        Blame::Connection if !policy.used && code != 421 && says_full(&reply.text) => {
-            match recipient_status(code) {
-                Status::Deferred => Blame::Slower,
-                _ => Blame::Message,
-            }
-        }
-        blame => blame,
     }
 }
 

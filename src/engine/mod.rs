@@ -13,8 +13,7 @@
 //! - [`queue`] is the only data that the engine thread shares with other threads. [`settings`]
 //!   holds the settings of the engine.
 //! - [`render`] renders pending messages on other threads.
-//! - [`job`] is one message until its final outcome. [`rate_controller`] limits the rate. [`clock`]
-//!   is the clock of the pool.
+//! - [`job`] is one message until its final outcome. [`clock`] is the clock of the pool.
 //! - [`busy_poll`] polls the sockets for a short time before the thread blocks.
 //! - [`socket`] is a TCP or Unix socket. [`connect`] connects a socket to the relay.
 //! - [`tls`] is the TLS configuration. [`transport`] sends and receives bytes with or without TLS,
@@ -31,7 +30,6 @@ mod failure;
 pub mod job;
 mod pool;
 pub mod queue;
-pub mod rate_controller;
 pub mod render;
 pub mod settings;
 pub mod socket;

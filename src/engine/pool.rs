@@ -7,13 +7,14 @@
 //!     inbox ──► ready ──► a connection ──► finished ──► outboxes
 //!                 ▲            │
 //!                 │            ├── RetryNow, put back (front of the queue)
+//!                 │            ├── RetryLast (end of the queue)
 //!                 └─ waiting ◄─┴── RetryLater (until its backoff is over)
 //! ```
 //!
 //! The pool opens a connection for each ready message that no idle or opening connection will send,
-//! as far as the rate controller allows. The first connection has to become ready before the pool
-//! opens a second one. So the pool tries a wrong password only once (providers lock accounts after
-//! several failures), and contacts an unreachable relay only once.
+//! as far as the rate controller allows. The first connection has to carry a message before the
+//! pool opens a second one. So the pool tries a wrong password only once (providers lock accounts
+//! after several failures), and contacts an unreachable relay only once.
 //!
 //! The effect of a failed connection depends on whether other connections work:
 //!
@@ -23,7 +24,10 @@
 //!     any other, while another connection is open        fewer connections
 //!     5yz before any message; no password from caller    stop
 //!     relay unreachable, and no earlier connection       stop
-//!     any other                                          backoff; a stop after `max_attempts`
+//!     login refused temporarily                          backoff; a stop after `max_attempts`
+//!     any other, and only one attempt is allowed         stop
+//!     any other                                          a later connection; a stop when the relay
+//!                                                        has accepted no message for some time
 //! ```
 //!
 //! After a stop, every message is finished without a further attempt, until the caller restarts the
@@ -35,6 +39,8 @@
 //!   `reject` or `put_back`, even after a panic. So the pool ends only when no message is left.
 //! - No borrow of `state` is held across an `await` or across a call of a method that borrows
 //!   `state`. So no borrow can fail.
+
+mod connections;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -52,21 +58,17 @@ use super::busy_poll::BusyPoll;
 use super::clock::Clock;
 use super::connection;
 use super::failure::{ConnectionFailure, FailureKind};
-use super::job::{FinishedMessage, Job, NextStep, PoolAction, RetryPolicy};
+use super::job::{FinishedMessage, Job, NextStep, PoolAction, Settlement};
 use super::queue::{CLOSED, Closing, EngineQueue, Request, Stop};
-use super::rate_controller::RateController;
 use super::settings::EngineSettings;
-use crate::outcome::{MessageOutcome, Status};
+use crate::outcome::MessageOutcome;
+use crate::rate_controller::RateController;
+use crate::reply::Reply;
+use crate::retry::ConnectionState;
 use crate::session::Mode;
 
-/// A connection is fruitless if it became ready and carried no message. After this number of
-/// consecutive fruitless connections, the engine stops.
-const MAX_FRUITLESS: u32 = 10;
-
-/// After this number of consecutive fruitless connections, the engine disables PIPELINING, if it has
-/// never worked. Some servers announce PIPELINING, but discard a command that arrives together with
-/// another command.
-const FRUITLESS_BEFORE_SEQUENTIAL: u32 = 2;
+use self::connections::UNKNOWN_USE;
+pub(super) use self::connections::{ConnectionEffect, ConnectionEnd, ConnectionUse};
 
 /// The number of outcomes that are delivered together while more messages are ready to send. Waking
 /// the caller costs more than sending a message.
@@ -90,6 +92,13 @@ pub(super) enum NextMessage {
     NotBefore(Instant),
     /// No message is ready.
     None,
+}
+
+/// Returns the time `seconds` seconds after `now`. A coarse timer may fire slightly early. The added
+/// millisecond ensures that the wait is over when the timer fires.
+fn later(now: Instant, seconds: f64) -> Instant {
+    let wait = Duration::try_from_secs_f64(seconds).unwrap_or(TICK);
+    now + wait + Duration::from_millis(1)
 }
 
 /// The data that all connections share.
@@ -120,22 +129,25 @@ struct PoolState {
     opening: usize,
     /// The number of connections that are ready for mail.
     open: usize,
+    /// The number of open connections on which the relay has accepted a message.
+    proven: usize,
     /// The number of open connections without a message.
     idle: usize,
+    /// The number of idle connections among the proven ones.
+    idle_proven: usize,
     /// The number of connections that became ready since the start.
     connected: u64,
-    /// The number of consecutive connections that did not become ready.
-    failures: u32,
+    /// The number of consecutive connections on which the relay refused the login temporarily.
+    failed_logins: u32,
     /// The number of consecutive connections that became ready and carried no message.
     fruitless: u32,
     /// Whether a message was sent on a connection that used PIPELINING.
     pipelining_worked: bool,
     /// Whether PIPELINING is disabled, even if the relay announces it.
     pipelining_disabled: bool,
-    /// The end of the backoff after a failed connection. The pool opens no connection before this
-    /// time.
-    not_before: Option<Instant>,
     stop: Option<Stop>,
+    /// The last refusal of a message, with which a stalled relay is reported.
+    refusal: Option<Arc<Reply>>,
     /// Whether the deadline `give_up` has passed. After this deadline, the pool starts no message.
     gave_up: bool,
     /// Whether the relay discards the chunk of a refused BDAT; `None` before the discard test.
@@ -153,24 +165,30 @@ struct PoolState {
 
 impl Pool {
     pub(super) fn new(settings: EngineSettings, queue: Arc<EngineQueue>) -> Self {
-        let connections = settings.connections.max(1);
         Self {
             state: RefCell::new(PoolState {
-                rate_controller: RateController::new(settings.rate, connections),
+                rate_controller: RateController::new(
+                    settings.rate,
+                    settings.connections,
+                    settings.max_messages_per_connection,
+                    settings.retry.is_patient(),
+                ),
                 ready: VecDeque::new(),
                 waiting: BTreeMap::new(),
                 in_flight: 0,
                 finished: Vec::new(),
                 opening: 0,
                 open: 0,
+                proven: 0,
                 idle: 0,
+                idle_proven: 0,
                 connected: 0,
-                failures: 0,
+                failed_logins: 0,
                 fruitless: 0,
                 pipelining_worked: false,
                 pipelining_disabled: false,
-                not_before: None,
                 stop: None,
+                refusal: None,
                 gave_up: false,
                 discards: None,
                 max_recipients: None,
@@ -213,12 +231,15 @@ impl Pool {
         let mut longest = TICK;
         {
             let mut state = self.state.borrow_mut();
-            let token = match state.rate_controller.check_token(now) {
-                Err(moment) if !state.ready.is_empty() => Some(moment),
-                _ => None,
-            };
+            let seconds = self.clock.seconds(now);
+            let waits = [
+                state.rate_controller.wait(seconds),
+                state.rate_controller.connect_wait(seconds),
+            ];
+            let [token, connect] =
+                waits.map(|wait| (!state.ready.is_empty()).then(|| later(now, wait)));
             let due = state.waiting.keys().next().map(|(due, _)| *due);
-            let moments = [due, state.not_before, state.deliver_at, token];
+            let moments = [due, state.deliver_at, token, connect];
             // Moments in the past are skipped, because the loop has already handled them. A wait
             // for such a moment would end at once, so the loop would run without a pause.
             for moment in moments.into_iter().flatten().filter(|moment| *moment > now) {
@@ -257,10 +278,10 @@ impl Pool {
         if state.stop.is_some() && self.queue.stopped().is_none() {
             // The caller restarted the engine, so the failures before the stop no longer count.
             state.stop = None;
-            state.failures = 0;
+            state.failed_logins = 0;
             state.fruitless = 0;
             state.pipelining_disabled = false;
-            state.not_before = None;
+            state.rate_controller.resume();
         }
         if let Some(stop) = &state.stop {
             let text = stop.text.clone();
@@ -272,24 +293,24 @@ impl Pool {
         let now = self.clock.now();
         loop {
             let mut state = self.state.borrow_mut();
-            let allowed = state.rate_controller.allowed_connections(now);
-            let existing = state.open + state.opening;
-            // The first connection shows whether the relay accepts the session. Further connections
-            // are opened after the first connection is ready.
-            let proven = state.open > 0 || state.opening == 0;
-            let in_backoff = state.not_before.is_some_and(|not_before| now < not_before);
             // Each idle or opening connection will send one of the ready messages. A new connection
             // is only useful for a further message.
             let wanted = state.ready.len() > state.opening + state.idle && !state.gave_up;
-            if !wanted || !proven || in_backoff || existing >= allowed || state.stop.is_some() {
+            if !wanted || state.stop.is_some() {
                 return;
             }
-            if state.rate_controller.check_token(now).is_err() {
-                // A connection opened now would wait for the rate limit, and the relay might close
-                // it as idle.
+            // A connection opened during a wait for the rate limit would be idle, and the relay
+            // might close it.
+            let seconds = self.clock.seconds(now);
+            let (proven, unproven) = (state.proven, state.open - state.proven + state.opening);
+            // The first connection shows whether the relay accepts the session.
+            let known = state.open > 0 || state.opening == 0;
+            let controller = &mut state.rate_controller;
+            if !known || controller.wait(seconds) > 0.0 || !controller.may_connect(seconds, proven, unproven)
+            {
                 return;
             }
-            state.not_before = None;
+            state.rate_controller.connection_opened(seconds);
             state.opening += 1;
             state.last_number += 1;
             let number = state.last_number;
@@ -357,21 +378,34 @@ impl Pool {
     pub(super) fn may_prepare(&self, now: Instant) -> bool {
         let state = self.state.borrow();
         let enough_for_all = state.ready.len() > 2 * self.settings.connections;
-        enough_for_all && state.rate_controller.rate(now).is_none()
+        let limited = state
+            .rate_controller
+            .rate(self.clock.seconds(now))
+            .is_some();
+        enough_for_all && !limited
     }
 
-    /// Removes and returns the next message. With a rate limit, the message uses one token of the
-    /// rate controller.
-    pub(super) fn next_message(&self, now: Instant) -> NextMessage {
+    /// Removes and returns the next message, and takes a token of the rate controller.
+    ///
+    /// `proven` states whether the relay has accepted a message on the connection. A connection
+    /// without such a message leaves the messages to idle connections that have one, because the
+    /// relay may allow fewer connections.
+    pub(super) fn next_message(&self, now: Instant, proven: bool) -> NextMessage {
         if !self.has_ready() {
             return NextMessage::None;
         }
         let mut state = self.state.borrow_mut();
-        if let Err(later) = state.rate_controller.take_token(now) {
-            return NextMessage::NotBefore(later);
+        if !proven && state.ready.len() <= state.idle_proven {
+            return NextMessage::None;
+        }
+        let seconds = self.clock.seconds(now);
+        let wait = state.rate_controller.wait(seconds);
+        if wait > 0.0 {
+            return NextMessage::NotBefore(later(now, wait));
         }
         match state.ready.pop_front() {
             Some(job) => {
+                state.rate_controller.start(seconds);
                 state.in_flight += 1;
                 NextMessage::Job(Box::new(job))
             }
@@ -401,7 +435,10 @@ impl Pool {
     /// Returns the maximum number of messages per connection, from the settings and from the rate
     /// controller.
     pub(super) fn messages_per_connection(&self) -> Option<usize> {
-        self.state.borrow().messages_per_connection(&self.settings)
+        self.state
+            .borrow()
+            .rate_controller
+            .messages_per_connection()
     }
 
     /// Whether PIPELINING is disabled, even if the relay announces it.
@@ -419,38 +456,44 @@ impl Pool {
         self.state.borrow_mut().discards = Some(discards);
     }
 
-    /// Takes back a message from a connection, with the outcome of its transaction. `used` states
-    /// whether the connection carried a message before. Returns whether the relay accepts no
-    /// further message on the connection.
+    /// Takes back a message from a connection, with the outcome of its transaction. Returns the effect
+    /// on the connection.
     pub(super) fn settle(
         &self,
         job: Job,
         outcome: MessageOutcome,
-        used: bool,
+        connection: ConnectionUse,
         now: Instant,
-    ) -> bool {
-        let policy = RetryPolicy {
-            used,
-            ..self.policy()
-        };
+    ) -> ConnectionEffect {
+        let refusal = outcome.refusal();
         let lost = job.to_lost();
         let settled = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
             super::test_support::panic_at(&self.settings, "settle");
-            job.settle(outcome, now, || self.random(), &policy)
+            self.with_settlement(connection, now, |settlement| {
+                job.settle(outcome, settlement)
+            })
         }));
         // After a panic, a recipient may have received the message. So the message is reported as
         // unknown and not sent again.
         let (next, actions) =
             settled.unwrap_or_else(|_| (NextStep::Finished(lost.finish()), Vec::new()));
-        let mut close_connection = false;
+        let mut effect = ConnectionEffect::Keep;
+        if refusal.is_some() {
+            self.state.borrow_mut().refusal = refusal;
+        }
         self.apply(next, now);
         for action in actions {
             match action {
-                PoolAction::SlowDown => {
-                    self.state.borrow_mut().rate_controller.decrease(now);
+                PoolAction::CloseConnection => effect = ConnectionEffect::Full,
+                PoolAction::CloseSurplus => {
+                    effect = ConnectionEffect::Surplus;
+                    let mut state = self.state.borrow_mut();
+                    let others = state.proven - usize::from(connection.proven);
+                    state
+                        .rate_controller
+                        .connection_refused(self.clock.seconds(now), others);
                 }
-                PoolAction::CloseConnection => close_connection = true,
                 PoolAction::LimitRecipients(number) => {
                     self.state.borrow_mut().max_recipients = Some(number);
                 }
@@ -461,24 +504,56 @@ impl Pool {
                 }
             }
         }
-        close_connection
+        self.stop_if_stalled(now, None);
+        effect
+    }
+
+    fn with_settlement<T>(
+        &self,
+        connection: ConnectionUse,
+        now: Instant,
+        settle: impl FnOnce(&mut Settlement<'_>) -> T,
+    ) -> T {
+        let mut state = self.state.borrow_mut();
+        let connection = ConnectionState {
+            used: connection.used,
+            others: state.proven > usize::from(connection.proven),
+        };
+        let was_probing = state.rate_controller.is_probing();
+        let settled = settle(&mut Settlement {
+            now,
+            clock: self.clock,
+            policy: self.settings.retry,
+            connection,
+            rate_controller: &mut state.rate_controller,
+            random: &|| self.random(),
+        });
+        if was_probing {
+            // The other connections wait for the result of the probe.
+            self.work.notify_waiters();
+        }
+        settled
     }
 
     /// Takes back a message that cannot be sent to this relay, because the relay lacks a
     /// capability.
     pub(super) fn reject(&self, job: Job, reason: &str, now: Instant) {
-        let next = job.reject(reason, now, || self.random(), &self.policy());
+        let next = self.with_settlement(UNKNOWN_USE, now, |settlement| {
+            job.reject(reason, settlement)
+        });
         self.apply(next, now);
     }
 
     /// Takes back a message of which no byte was written. The message returns to the front of the
     /// queue.
     pub(super) fn put_back(&self, job: Job) {
+        let now = self.clock.now();
+        self.with_settlement(UNKNOWN_USE, now, |settlement| settlement.weigh_nothing());
         let mut state = self.state.borrow_mut();
         state.in_flight -= 1;
         state.ready.push_front(job.put_back());
         self.work.notify_waiters();
-        self.after_return(&mut state, self.clock.now());
+        self.after_return(&mut state, now);
     }
 
     /// Whether the pool starts no more messages.
@@ -492,9 +567,6 @@ impl Pool {
         state.in_flight -= 1;
         match next {
             NextStep::Finished(finished) => {
-                if finished.status() == Status::Accepted {
-                    state.rate_controller.accepted(now, 1);
-                }
                 state.finished.push(finished);
                 return;
             }
@@ -503,6 +575,11 @@ impl Pool {
                 // The job is placed before newer messages, because its recipients have waited
                 // longer.
                 state.ready.push_front(job);
+                self.work.notify_waiters();
+            }
+            NextStep::RetryLast(job) => {
+                state.retried += 1;
+                state.ready.push_back(job);
                 self.work.notify_waiters();
             }
             NextStep::RetryLater(job, delay) => {
@@ -524,138 +601,6 @@ impl Pool {
             state.give_up(CLOSED, now);
         }
         self.queue.engine.notify_one();
-    }
-
-    /// Records that a connection became ready for mail.
-    pub(super) fn connection_ready(&self, mode: Mode) {
-        let mut state = self.state.borrow_mut();
-        state.opening -= 1;
-        state.open += 1;
-        state.connected += 1;
-        state.mode = Some(mode);
-        self.queue.engine.notify_one();
-    }
-
-    /// Records that an open connection became idle or is no longer idle.
-    pub(super) fn set_idle(&self, idle: bool) {
-        let mut state = self.state.borrow_mut();
-        if idle {
-            state.idle += 1;
-        } else {
-            state.idle -= 1;
-        }
-    }
-
-    /// Records that a connection did not become ready. The table at the head of this file lists the
-    /// effects.
-    pub(super) fn connection_failed(&self, failure: &ConnectionFailure) {
-        let now = self.clock.now();
-        let mut state = self.state.borrow_mut();
-        state.opening -= 1;
-        let stop = match failure.kind {
-            FailureKind::Permanent => true,
-            _ if state.open > 0 => {
-                let open = state.open;
-                state.rate_controller.connection_refused(now, open);
-                false
-            }
-            FailureKind::Refused => true,
-            // If the relay was never reached, the settings are probably wrong, so the engine stops.
-            FailureKind::Unreachable if state.connected == 0 => true,
-            FailureKind::Unreachable | FailureKind::Temporary => {
-                self.count_failure(&mut state, now)
-            }
-        };
-        drop(state);
-        if stop {
-            self.stop(failure);
-        }
-        self.queue.engine.notify_one();
-    }
-
-    /// Records that a connection ended before it became ready, and that this is not a failure.
-    /// Either no message needed the connection, or the discard test failed.
-    pub(super) fn connection_renewed(&self) {
-        self.state.borrow_mut().opening -= 1;
-        self.queue.engine.notify_one();
-    }
-
-    /// Counts a failure and starts a backoff. Returns whether `max_attempts` consecutive failures
-    /// occurred.
-    fn count_failure(&self, state: &mut PoolState, now: Instant) -> bool {
-        state.failures += 1;
-        let delay = self.settings.backoff.delay(state.failures, self.random());
-        state.not_before = Some(now + delay);
-        state.failures >= self.settings.max_attempts
-    }
-
-    /// Records the end of a connection that was ready.
-    ///
-    /// - `messages`: the number of messages that the connection carried.
-    /// - `failure`: the reason for the end; `None` if the engine ended the connection, or if the
-    ///   relay closed an idle connection.
-    /// - `full`: whether the relay stated that the connection had carried its maximum number of
-    ///   messages.
-    /// - `exhausted`: whether the connection carried the maximum number of messages that the engine
-    ///   sends on one connection.
-    pub(super) fn connection_closed(
-        &self,
-        messages: usize,
-        failure: Option<&ConnectionFailure>,
-        full: bool,
-        exhausted: bool,
-    ) {
-        let now = self.clock.now();
-        let mut state = self.state.borrow_mut();
-        state.open -= 1;
-        if messages > 0 {
-            state.failures = 0;
-            state.fruitless = 0;
-            state.pipelining_worked |= state.mode > Some(Mode::Off);
-        }
-        let mut stop = false;
-        match failure {
-            _ if full && messages > 0 => state.rate_controller.connection_ended(messages, true),
-            _ if full => stop = self.count_fruitless(&mut state, now),
-            Some(_) if messages > 0 => state.rate_controller.connection_ended(messages, false),
-            Some(failure) => {
-                stop = self.count_fruitless(&mut state, now);
-                // A server that discards pipelined commands sends no reply to them. So PIPELINING
-                // may be the cause of failures without a reply.
-                let no_reply = failure.reply.is_none() && !state.pipelining_worked;
-                state.pipelining_disabled |=
-                    no_reply && state.fruitless >= FRUITLESS_BEFORE_SEQUENTIAL;
-            }
-            None if exhausted => state.rate_controller.connection_filled(),
-            None => {}
-        }
-        drop(state);
-        if let Some(failure) = failure.filter(|_| stop) {
-            self.stop(failure);
-        }
-        self.queue.engine.notify_one();
-    }
-
-    /// Counts a connection that became ready and carried no message. While other connections are
-    /// open, such a connection only lowers the maximum number of connections. If no other
-    /// connection is open, the backoff grows with the number of such connections in succession.
-    /// Returns whether this number has reached `MAX_FRUITLESS`.
-    fn count_fruitless(&self, state: &mut PoolState, now: Instant) -> bool {
-        state.fruitless += 1;
-        if state.open > 0 {
-            let open = state.open;
-            state.rate_controller.connection_refused(now, open);
-            return false;
-        }
-        if state.fruitless < 2 {
-            // A restart of the relay may cause one such connection, so the first one starts no
-            // backoff.
-            return false;
-        }
-        let failures = state.fruitless - 1;
-        let delay = self.settings.backoff.delay(failures, self.random());
-        state.not_before = Some(now + delay);
-        state.fruitless >= MAX_FRUITLESS
     }
 
     /// Stops sending messages until the caller restarts the engine.
@@ -725,15 +670,6 @@ impl Pool {
         self.random.fill(&mut bytes).ok().map(|()| bytes)
     }
 
-    fn policy(&self) -> RetryPolicy {
-        RetryPolicy {
-            max_attempts: self.settings.max_attempts.max(1),
-            backoff: self.settings.backoff,
-            resend_unknown: self.settings.resend_unknown,
-            used: true,
-        }
-    }
-
     /// Delivers the outcomes. If fewer than `BATCH` messages are finished and more messages are
     /// ready, delays the delivery by up to `BATCH_TIME`.
     pub(super) fn deliver_if_due(&self) {
@@ -758,7 +694,7 @@ impl Pool {
 
     /// Delivers the outcomes and updates the counters.
     pub(super) fn deliver(&self) {
-        let now = self.clock.now();
+        let now = self.clock.seconds(self.clock.now());
         let mut state = self.state.borrow_mut();
         state.deliver_at = None;
         let finished = std::mem::take(&mut state.finished);
@@ -774,7 +710,7 @@ impl Pool {
             stats.connected = state.connected;
             stats.rate = state.rate_controller.rate(now);
             stats.allowed_connections = state.rate_controller.allowed_connections(now);
-            stats.messages_per_connection = state.messages_per_connection(&self.settings);
+            stats.messages_per_connection = state.rate_controller.messages_per_connection();
             stats.recipients_per_message = state.max_recipients;
             stats.mode = state.mode;
         });
@@ -782,12 +718,6 @@ impl Pool {
 }
 
 impl PoolState {
-    fn messages_per_connection(&self, settings: &EngineSettings) -> Option<usize> {
-        let learned = self.rate_controller.messages_per_connection();
-        let limits = [learned, settings.max_messages_per_connection];
-        limits.into_iter().flatten().min()
-    }
-
     /// Finishes all messages that no connection holds, without a further attempt.
     fn give_up(&mut self, reason: &str, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_values();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::connect::{ConnectSettings, Target};
 use super::tls::TlsClient;
 use crate::diagnosis::Phase;
+use crate::retry::RetryPolicy;
 use crate::session::{Credentials, Mode, StartTls};
 
 /// The settings of an engine. They do not change while the engine runs.
@@ -47,12 +48,8 @@ pub struct EngineSettings {
     pub max_messages_per_connection: Option<usize>,
     /// The maximum number of recipients per transaction.
     pub max_recipients: usize,
-    /// The maximum number of attempts for a recipient that is refused temporarily.
-    pub max_attempts: u32,
-    /// The waits between attempts.
-    pub backoff: Backoff,
-    /// Whether to send a message again if it may have been delivered.
-    pub resend_unknown: bool,
+    /// The attempts for each message.
+    pub retry: RetryPolicy,
     /// The time limits.
     pub timeouts: Timeouts,
     /// The maximum number of messages without an outcome.
@@ -63,30 +60,6 @@ pub struct EngineSettings {
     pub trace: bool,
     /// The speed of the pool's clock; 1 is real time. Tests use a higher speed to shorten waits.
     pub clock_speed: f64,
-}
-
-/// Exponential backoff with full jitter. After `n` consecutive failures, the longest possible wait
-/// is `base * factor^(n - 1)`, limited to `maximum`. The actual wait is random, between 0 and this
-/// longest wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    /// The longest possible wait after the first failure, in seconds.
-    pub base: f64,
-    /// The factor by which the longest possible wait grows with each further failure.
-    pub factor: f64,
-    /// The maximum length of any wait, in seconds.
-    pub maximum: f64,
-}
-
-impl Backoff {
-    /// Returns the wait after `failures` consecutive failures (1 or more). `random` is a random
-    /// factor from 0 to 1, by which the longest possible wait is multiplied.
-    #[must_use]
-    pub fn delay(&self, failures: u32, random: f64) -> Duration {
-        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let longest = (self.base * self.factor.powi(exponent)).min(self.maximum);
-        Duration::try_from_secs_f64(longest * random).unwrap_or_default()
-    }
 }
 
 /// The time limits. Each limit for a reply (RFC 5321 4.5.3.2) applies to the whole reply, not to

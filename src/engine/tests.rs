@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::connect::{ConnectSettings, Target};
 use super::job::{FinishedMessage, Message};
-use super::settings::{Backoff, EngineSettings, Timeouts};
+use super::settings::{EngineSettings, Timeouts};
 use super::tls::{TlsClient, TlsSettings};
 use crate::content::Content;
 use crate::outcome::Status;
+use crate::retry::{Backoff, RetryPolicy};
 use crate::session::{Mode, StartTls};
 
 /// Starts a server that accepts all messages. Returns the port of the server and the counter of the
@@ -87,13 +88,15 @@ fn settings(port: u16, name: &str) -> EngineSettings {
         rate: None,
         max_messages_per_connection: None,
         max_recipients: 100,
-        max_attempts: 2,
-        backoff: Backoff {
-            base: 0.001,
-            factor: 2.0,
-            maximum: 0.01,
+        retry: RetryPolicy {
+            max_attempts: 2,
+            backoff: Backoff {
+                base: 0.001,
+                factor: 2.0,
+                maximum: 0.01,
+            },
+            resend_unknown: false,
         },
-        resend_unknown: false,
         timeouts: Timeouts {
             tls: limit,
             greeting: limit,
@@ -110,7 +113,8 @@ fn settings(port: u16, name: &str) -> EngineSettings {
         queue_size: 100,
         queue_bytes: 1 << 20,
         trace: false,
-        clock_speed: 1.0,
+        // The stop of a relay that accepts nothing takes 45 s of this clock.
+        clock_speed: 100.0,
     }
 }
 

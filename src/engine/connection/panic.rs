@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use super::super::failure::ConnectionFailure;
+use super::super::pool::{ConnectionEnd, ConnectionUse};
 use super::{Connection, trace};
 use crate::outcome::{MessageOutcome, RecipientOutcome};
 use crate::session::Event;
@@ -47,14 +48,25 @@ impl Connection<'_> {
                 }
                 None => MessageOutcome::same(RecipientOutcome::unknown(&failure.text)),
             };
-            self.pool.settle(job, outcome, true, now);
+            let connection = ConnectionUse {
+                used: true,
+                proven: self.proven,
+            };
+            self.pool.settle(job, outcome, connection, now);
         }
         self.leave_pool();
         trace(self.pool, self.number, [failure.text.clone()]);
         if self.ready {
-            let failure = Some(&failure);
-            self.pool
-                .connection_closed(self.carried, failure, false, false);
+            self.pool.connection_closed(&ConnectionEnd {
+                opened: self.pool.clock.at(self.connected_at),
+                messages: self.carried,
+                proven: self.proven,
+                failure: Some(&failure),
+                full: false,
+                surplus: self.surplus,
+                clean: false,
+                exhausted: false,
+            });
         } else {
             self.pool.connection_failed(&failure);
         }

@@ -1,6 +1,7 @@
 //! Tests of the recipients that an attempt finishes, and of the recipients that are retried.
 
 use super::*;
+use crate::retry::Backoff;
 
 const POLICY: RetryPolicy = RetryPolicy {
     max_attempts: 2,
@@ -10,7 +11,12 @@ const POLICY: RetryPolicy = RetryPolicy {
         maximum: 60.0,
     },
     resend_unknown: false,
+};
+
+/// A connection that carried a message, and that is not the only one.
+const USED: ConnectionState = ConnectionState {
     used: true,
+    others: true,
 };
 
 fn started(recipients: &[&str]) -> Job {
@@ -45,16 +51,36 @@ fn refused(line: &str) -> RecipientOutcome {
     RecipientOutcome::refused(Phase::Rcpt, reply(line))
 }
 
-fn settle(
+fn settle_on(
+    connection: ConnectionState,
     job: Job,
     outcomes: Vec<RecipientOutcome>,
-    policy: &RetryPolicy,
+    policy: RetryPolicy,
 ) -> (NextStep, Vec<PoolAction>) {
     let outcome = MessageOutcome {
         recipients: RecipientOutcomes::Each(outcomes),
         reply: None,
     };
-    job.settle(outcome, Instant::now(), || 1.0, policy)
+    let mut rate_controller = RateController::new(None, 4, None, policy.is_patient());
+    job.settle(
+        outcome,
+        &mut Settlement {
+            now: Instant::now(),
+            clock: Clock::new(1.0),
+            policy,
+            connection,
+            rate_controller: &mut rate_controller,
+            random: &|| 1.0,
+        },
+    )
+}
+
+fn settle(
+    job: Job,
+    outcomes: Vec<RecipientOutcome>,
+    policy: RetryPolicy,
+) -> (NextStep, Vec<PoolAction>) {
+    settle_on(USED, job, outcomes, policy)
 }
 
 fn statuses(next: NextStep) -> Vec<Status> {
@@ -70,7 +96,7 @@ fn statuses(next: NextStep) -> Vec<Status> {
 #[test]
 fn only_deferred_recipients_are_retried() {
     let outcomes = vec![accepted(), refused("450 later"), refused("550 no")];
-    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, POLICY);
     assert_eq!(actions, []);
     let NextStep::RetryLater(mut job, delay) = next else {
         panic!("not later")
@@ -78,7 +104,7 @@ fn only_deferred_recipients_are_retried() {
     assert_eq!(delay, Duration::from_secs(1));
     job.begin(Instant::now(), 100, None);
     assert_eq!(job.paths(), ["<c@d>"]);
-    let (next, _) = settle(job, vec![refused("450 later")], &POLICY);
+    let (next, _) = settle(job, vec![refused("450 later")], POLICY);
     assert_eq!(
         statuses(next),
         [Status::Accepted, Status::Deferred, Status::Refused]
@@ -92,7 +118,7 @@ fn recipients_beyond_the_limit_are_sent_in_another_transaction() {
         refused("452 4.5.3 too many"),
         refused("452 4.2.2 mailbox full"),
     ];
-    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, POLICY);
     assert_eq!(actions, [PoolAction::LimitRecipients(1)]);
     let NextStep::RetryNow(mut job) = next else {
         panic!("not now")
@@ -104,50 +130,102 @@ fn recipients_beyond_the_limit_are_sent_in_another_transaction() {
 #[test]
 fn a_full_mailbox_is_no_limit_of_recipients() {
     let outcomes = vec![accepted(), refused("452 mailbox full"), accepted()];
-    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, &POLICY);
+    let (next, actions) = settle(started(&["<a@b>", "<c@d>", "<e@f>"]), outcomes, POLICY);
     assert_eq!(actions, []);
     assert!(matches!(next, NextStep::RetryNow(_)));
 }
 
 #[test]
 fn a_connection_that_carried_no_message_is_not_full() {
-    let unused = RetryPolicy {
+    let unused = ConnectionState {
         used: false,
-        ..POLICY
+        ..USED
     };
     let too_many = |code: &str| {
         let reply = reply(&format!("{code} too many messages"));
         vec![RecipientOutcome::refused(Phase::Mail, reply)]
     };
-    let (next, actions) = settle(started(&["<a@b>"]), too_many("550"), &unused);
+    let (next, actions) = settle_on(unused, started(&["<a@b>"]), too_many("550"), POLICY);
     assert_eq!((statuses(next), actions), (vec![Status::Refused], vec![]));
-    let (_, actions) = settle(started(&["<a@b>"]), too_many("450"), &unused);
-    assert_eq!(actions, [PoolAction::SlowDown]);
-    for (code, policy) in [("550", POLICY), ("421", unused)] {
-        let (_, actions) = settle(started(&["<a@b>"]), too_many(code), &policy);
+    let (next, actions) = settle_on(unused, started(&["<a@b>"]), too_many("450"), POLICY);
+    assert!(matches!(next, NextStep::RetryLast(_)) && actions.is_empty());
+    for (code, connection) in [("550", USED), ("421", unused)] {
+        let (_, actions) = settle_on(connection, started(&["<a@b>"]), too_many(code), POLICY);
         assert_eq!(actions, [PoolAction::CloseConnection]);
     }
+}
+
+#[test]
+fn a_surplus_connection_returns_its_message() {
+    let crowded = || {
+        let reply = reply("451 4.7.0 Too many concurrent connections");
+        vec![RecipientOutcome::refused(Phase::Data, reply)]
+    };
+    let (next, actions) = settle(started(&["<a@b>"]), crowded(), POLICY);
+    assert!(matches!(next, NextStep::RetryNow(_)));
+    assert_eq!(actions, [PoolAction::CloseSurplus]);
+    // Without another connection, the relay has a limit that does not depend on this sender.
+    let alone = ConnectionState {
+        others: false,
+        ..USED
+    };
+    let (next, actions) = settle_on(alone, started(&["<a@b>"]), crowded(), POLICY);
+    assert!(matches!(next, NextStep::RetryLast(_)) && actions.is_empty());
+}
+
+#[test]
+fn a_single_attempt_reports_the_first_refusal() {
+    let single = RetryPolicy {
+        max_attempts: 1,
+        ..POLICY
+    };
+    let unused = ConnectionState {
+        used: false,
+        ..USED
+    };
+    for line in [
+        "421 4.3.2 shutting down",
+        "451 4.7.1 try again later",
+        "454 throttling failure",
+    ] {
+        let outcomes = vec![RecipientOutcome::refused(Phase::Mail, reply(line))];
+        let (next, _) = settle_on(unused, started(&["<a@b>"]), outcomes, single);
+        assert_eq!(statuses(next), [Status::Deferred], "{line}");
+    }
+    // The relay may have closed an idle connection, so the message is sent once more on a new one.
+    let lost = || vec![RecipientOutcome::not_executed(None)];
+    let (next, _) = settle_on(unused, started(&["<a@b>"]), lost(), single);
+    assert_eq!(statuses(next), [Status::NotAttempted]);
+    let (next, _) = settle(started(&["<a@b>"]), lost(), single);
+    let NextStep::RetryNow(mut job) = next else {
+        panic!("not now")
+    };
+    job.begin(Instant::now(), 100, None);
+    assert_eq!(
+        statuses(settle(job, lost(), single).0),
+        [Status::NotAttempted]
+    );
 }
 
 #[test]
 fn three_returns_are_not_attempts() {
     let mut job = started(&["<a@b>"]);
     for _ in 0..4 {
-        let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], &POLICY);
+        let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], POLICY);
         let NextStep::RetryNow(again) = next else {
             panic!("not now")
         };
         job = again;
         job.begin(Instant::now(), 100, None);
     }
-    let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], &POLICY);
+    let (next, _) = settle(job, vec![RecipientOutcome::not_executed(None)], POLICY);
     assert_eq!(statuses(next), [Status::NotAttempted]);
 }
 
 #[test]
 fn an_unknown_outcome_is_final_unless_a_second_copy_is_requested() {
     let unknown = || vec![RecipientOutcome::unknown("lost")];
-    let (next, _) = settle(started(&["<a@b>"]), unknown(), &POLICY);
+    let (next, _) = settle(started(&["<a@b>"]), unknown(), POLICY);
     assert_eq!(statuses(next), [Status::Unknown]);
     let resend = RetryPolicy {
         resend_unknown: true,
@@ -157,12 +235,12 @@ fn an_unknown_outcome_is_final_unless_a_second_copy_is_requested() {
         (refused("550 no"), Status::Unknown),
         (accepted(), Status::Accepted),
     ] {
-        let (next, _) = settle(started(&["<a@b>"]), unknown(), &resend);
+        let (next, _) = settle(started(&["<a@b>"]), unknown(), resend);
         let NextStep::RetryLater(mut job, _) = next else {
             panic!("not later")
         };
         job.begin(Instant::now(), 100, None);
-        assert_eq!(statuses(settle(job, vec![second], &resend).0), [status]);
+        assert_eq!(statuses(settle(job, vec![second], resend).0), [status]);
     }
 }
 

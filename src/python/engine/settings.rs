@@ -7,8 +7,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::engine::connect::{ConnectSettings, Target};
-use crate::engine::settings::{Backoff, EngineSettings, Timeouts};
+use crate::engine::settings::{EngineSettings, Timeouts};
 use crate::engine::tls::{TlsClient, TlsSettings, TlsVersion};
+use crate::retry::{Backoff, RetryPolicy};
 use crate::session::{Credentials, Mode, StartTls};
 
 /// The attributes of the Python class `rapidsmtp._models.settings.EngineSettings`. They are
@@ -135,13 +136,15 @@ impl PythonSettings {
             rate: self.rate,
             max_messages_per_connection: self.max_messages_per_connection,
             max_recipients: self.max_recipients,
-            max_attempts: self.max_attempts,
-            backoff: Backoff {
-                base: self.backoff.base,
-                factor: self.backoff.factor,
-                maximum: self.backoff.maximum,
+            retry: RetryPolicy {
+                max_attempts: self.max_attempts.max(1),
+                backoff: Backoff {
+                    base: self.backoff.base,
+                    factor: self.backoff.factor,
+                    maximum: self.backoff.maximum,
+                },
+                resend_unknown: self.resend_unknown,
             },
-            resend_unknown: self.resend_unknown,
             timeouts: self.timeouts.convert()?,
             queue_size: self.queue_size,
             queue_bytes: self.queue_bytes,
