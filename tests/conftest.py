@@ -17,7 +17,8 @@ import blocking
 import comparison
 import rapidsmtp
 from rapidsmtp import _backend
-from real_servers import Exim, Postfix, RealServer, Unavailable
+from real_servers import Exim, Postfix, RealServer, Unavailable, memory
+from unpacked_servers import Dovecot, OpenSMTPD, Sendmail
 
 # Tests whose result may depend on the interpreter, because they use its smtplib, email, asyncio,
 # logging or packaging, or its version of Django. The other tests test only rapidsmtp, whose
@@ -123,11 +124,14 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture(scope="module", params=[Postfix, Exim], ids=lambda kind: kind.name)
+REAL_SERVERS = [Postfix, Exim, OpenSMTPD, Sendmail, Dovecot]
+
+
+@pytest.fixture(scope="module", params=REAL_SERVERS, ids=lambda kind: kind.name)
 def real_server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
-    """Start Postfix or Exim from the system's packages, or skip the test with the reason."""
+    """Start a server from the system's packages, or skip the test with the reason."""
     try:
-        server = request.param()
+        server = request.param(memory())
         server.start()
     except Unavailable as reason:
         pytest.skip(str(reason))

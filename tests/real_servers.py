@@ -1,4 +1,4 @@
-"""Real mail servers for the tests: Postfix and Exim from the system's packages.
+"""Real mail servers for the tests: Postfix and Exim. `unpacked_servers.py` has more servers.
 
 Each server runs on free loopback ports, with its own configuration in a temporary folder. There is
 one port for each behaviour, such as TLS from the first byte, a time limit of two seconds, or
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 import trustme
 
 PORTS = ("plain", "tls", "short timeout", "long error delay", "no data", "no body", "strict")
@@ -41,6 +42,16 @@ SETTLING = 10.0
 """The maximum wait for the end of all connections, in seconds. Tests may keep a connection open."""
 
 
+def memory() -> str | None:
+    """Return a folder in memory with enough space for servers; None if there is none.
+
+    Servers wait until each message is on the disk. In memory, this takes no time.
+    """
+    folder = "/dev/shm"
+    roomy = Path(folder).is_dir() and shutil.disk_usage(folder).free > 4_000_000_000
+    return folder if roomy else None
+
+
 class Unavailable(Exception):
     """The error for a server that cannot run on this machine. The error's text is the reason."""
 
@@ -48,8 +59,11 @@ class Unavailable(Exception):
 class RealServer:
     """A server that `start` starts and `close` stops.
 
+    Args:
+        parent: The parent of the server's folder; None for the folder of temporary files.
+
     Attributes:
-        ports: The port number for each name in `PORTS`.
+        ports: The port number for each name in `PORTS`. A name in `missing` skips the test.
         authority: The certificate of the authority that signed the server's certificate, in PEM.
     """
 
@@ -57,16 +71,23 @@ class RealServer:
     programs: ClassVar[tuple[str, ...]]
     connected: ClassVar[re.Pattern[str]]
     disconnected: ClassVar[re.Pattern[str]]
-    """The patterns of the first and the last log line of a connection. The group is the client's
-    port."""
+    """The patterns of the first and the last log line of a connection. The group identifies the
+    connection. It is the client's port if `logs_ports` is True."""
+    logs_ports: ClassVar[bool] = True
+    complaint: ClassVar[re.Pattern[str]] = COMPLAINT
+    """The pattern of the log lines that report a protocol error of the client."""
+    scheme: ClassVar[str] = "smtp"
+    missing: ClassVar[Mapping[str, str]] = {}
+    """The ports and features that this server does not have, each with the reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: str | None = None) -> None:
         self.program = self._find()
         if os.geteuid() != 0:
             raise Unavailable(f"{self.name} can be started by root alone")
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        names = [name for name in PORTS if name not in self.missing]
+        self.ports = _Ports(self, zip(names, _free_ports(len(names)), strict=True))
         self.process: subprocess.Popen[bytes] | None = None
-        self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._temporary = tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         self.folder.chmod(0o755)  # The server changes to its own user, which needs access.
         authority = trustme.CA()
@@ -81,6 +102,11 @@ class RealServer:
         """Stop the server and remove its folder."""
         self.stop()
         self._temporary.cleanup()
+
+    def require(self, feature: str) -> None:
+        """Skip the test if the server does not have a port or a feature."""
+        if feature in self.missing:
+            pytest.skip(f"{self.name}: {self.missing[feature]}")
 
     @classmethod
     def _find(cls) -> str:
@@ -124,6 +150,7 @@ class RealServer:
         The method opens a new connection. It then waits until the log contains this connection and
         the end of every connection.
         """
+        known = len(self.connected.findall(self.log()[self._started_at :]))
         with socket.create_connection(("127.0.0.1", self.ports["plain"]), SETTLING) as mark:
             port = str(mark.getsockname()[1])
             mark.recv(1000)
@@ -136,7 +163,8 @@ class RealServer:
             opened, ended = (
                 Counter(each.findall(recent)) for each in (self.connected, self.disconnected)
             )
-            if (port in opened and not opened - ended) or time.monotonic() > deadline:
+            marked = port in opened if self.logs_ports else opened.total() > known
+            if (marked and not opened - ended) or time.monotonic() > deadline:
                 return log
             time.sleep(0.01)
 
@@ -391,6 +419,18 @@ nowhere:
   driver = appendfile
   file = /dev/null
 """
+
+
+class _Ports(dict[str, int]):
+    """The ports of a server. A name without a port skips the test, with the server's reason."""
+
+    def __init__(self, server: RealServer, ports: Iterable[tuple[str, int]]) -> None:
+        super().__init__(ports)
+        self._server = server
+
+    def __missing__(self, name: str) -> int:
+        self._server.require(name)
+        raise KeyError(name)
 
 
 def _free_ports(count: int) -> list[int]:

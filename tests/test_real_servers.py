@@ -1,4 +1,4 @@
-"""The same calls of smtplib and rapidsmtp with Postfix and Exim, if these are installed.
+"""The same calls of smtplib and rapidsmtp with real servers.
 
 The tests compare the results and exceptions of the calls, and the messages at the servers. After
 each test the server's log must contain no complaint about the client (RFC 2920 3.1: the order of
@@ -19,11 +19,16 @@ import pytest
 import rapidsmtp
 from comparison import Scenario, Session, compare
 from rapidsmtp import _backend
-from real_servers import COMPLAINT, RealServer
+from real_servers import RealServer
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\n.body\r\n..\r\nend\r\n"
 pytestmark = pytest.mark.usefixtures("backend")
+
+
+@pytest.fixture(autouse=True)
+def smtp(real_server: RealServer) -> None:
+    real_server.require("SMTP")
 
 
 @pytest.fixture
@@ -32,7 +37,9 @@ def server(real_server: RealServer) -> Iterator[RealServer]:
     before = len(real_server.settled_log())
     yield real_server
     complaints = [
-        line for line in real_server.settled_log()[before:].splitlines() if COMPLAINT.search(line)
+        line
+        for line in real_server.settled_log()[before:].splitlines()
+        if real_server.complaint.search(line)
     ]
     assert not complaints
 
@@ -130,6 +137,7 @@ def test_a_message_over_the_size_limit_is_reported_as_with_smtplib(server: RealS
 
 
 def test_smtputf8_works_as_with_smtplib(server: RealServer) -> None:
+    server.require("smtputf8")
     message = EmailMessage()
     message["From"], message["To"] = "Jürgen <jürgen@example.com>", "zoë@discard.example"
     message["Subject"] = "größer"
@@ -234,6 +242,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_arrives_as_with_smtplib(server: RealServer, name: str) -> None:
+    server.require(name)
     message = MESSAGES[name]
     received = []
 
