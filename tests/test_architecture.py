@@ -111,6 +111,7 @@ NAME_EACH_OTHER = {
 
 # Modules other than `_backend` that may branch on the backend, with the reasons.
 MAY_DISTINGUISH_BACKENDS = {
+    "_bulk.replaced_sockets": "only the compiled engine does not use a replaced `socket.socket`",
     "cli.sink": "only the compiled backend has a server",
     "cli.bench.command": "it measures each mode that the engine of the backend has, once",
 }
@@ -149,6 +150,7 @@ PURE_ENGINE = {
 PURE_MAY_ALSO_USE = {
     "auth": {"secrets", "stringprep", "unicodedata"},
     "flatten": {"io"},
+    "proxy": {"ipaddress"},
     **PURE_ENGINE,
 }
 # Modules of the pure-Python backend without a Rust file of the same name. The counterpart of the

@@ -152,6 +152,7 @@ NOT_RUN = [
     "how-to/measure 1",
     "how-to/migrate 2",
     "how-to/migrate 3",
+    "how-to/proxy 1",
     "tutorial 1",
 ]
 

@@ -5,10 +5,14 @@
 //! is used (Happy Eyeballs, RFC 8305 4 and 5). RFC 8305 2 and 3 (separate look-ups for the
 //! families, and sorting) do not apply, because `getaddrinfo` returns the addresses of both
 //! families together and sorted.
+//!
+//! With a proxy, the attempts are made at the addresses of the proxy. The proxy resolves the host
+//! name of the relay.
 
 mod error;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::fmt;
 use std::io;
@@ -20,10 +24,12 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::error::ConnectFailure;
 pub(super) use self::error::system_text;
 pub use self::error::{ConnectError, ConnectErrorKind};
+use self::error::{ConnectFailure, Peer};
+use self::tunnel::negotiate;
 use super::socket::Socket;
+use crate::proxy::Proxy;
 
 /// The time from the start of one attempt to the start of the next attempt (RFC 8305 8).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -59,7 +65,9 @@ pub struct ConnectSettings {
     /// The local host ("" for any) and port (0 for any) to bind sockets to; `None` to bind no
     /// socket.
     pub source: Option<(String, u16)>,
-    /// The time limit for connecting, including name resolution.
+    /// The proxy through which to connect, or `None`.
+    pub proxy: Option<Proxy>,
+    /// The time limit for connecting, including name resolution and the dialogue with the proxy.
     pub limit: Duration,
 }
 
@@ -73,53 +81,89 @@ pub struct ConnectSettings {
 ///
 /// [`ConnectError`] with the most informative of all failures.
 pub async fn connect(target: &Target, settings: &ConnectSettings) -> Result<Socket, ConnectError> {
-    // `failure` is declared outside of the future, so that it is available after the time limit has
-    // cancelled the future.
-    let mut failure = None;
-    match timeout(settings.limit, attempt(target, settings, &mut failure)).await {
+    // `progress` is declared outside of the future, so that it is available after the time limit
+    // has cancelled the future.
+    let mut progress = Progress {
+        peer: match &settings.proxy {
+            None => Peer::Relay(target),
+            Some(proxy) => Peer::Proxy(proxy),
+        },
+        failure: None,
+    };
+    match timeout(settings.limit, attempt(target, settings, &mut progress)).await {
         Ok(result) => result,
-        Err(_) => Err(ConnectError::late(target, settings.limit, failure.as_ref())),
+        Err(_) => Err(ConnectError::late(
+            progress.peer,
+            settings.limit,
+            progress.failure.as_ref(),
+        )),
     }
 }
 
-async fn attempt(
-    target: &Target,
-    settings: &ConnectSettings,
-    failure: &mut Option<ConnectFailure>,
+/// The progress of connecting, for the error text after the time limit.
+struct Progress<'a> {
+    /// The host that the client waits for.
+    peer: Peer<'a>,
+    /// The most informative of the failures so far.
+    failure: Option<ConnectFailure>,
+}
+
+async fn attempt<'a>(
+    target: &'a Target,
+    settings: &'a ConnectSettings,
+    progress: &mut Progress<'a>,
 ) -> Result<Socket, ConnectError> {
     let (host, port) = match target {
         Target::Unix(path) => return connect_unix(target, path).await,
-        Target::Tcp(host, port) => (host, *port),
+        Target::Tcp(host, port) => (host.as_str(), *port),
     };
-    let addresses = resolve(host, port)
+    let (first_host, first_port) = match &settings.proxy {
+        None => (host, port),
+        Some(proxy) => (proxy.host.as_str(), proxy.port),
+    };
+    let addresses = resolve(first_host, first_port)
         .await
-        .map_err(|error| ConnectError::name(target, host, &error))?;
+        .map_err(|error| ConnectError::name(progress.peer, first_host, &error))?;
     let sources = match &settings.source {
         None => None,
         Some((host, port)) => Some(
             source_addresses(host, *port)
                 .await
-                .map_err(|error| ConnectError::name(target, host, &error))?,
+                .map_err(|error| ConnectError::name(progress.peer, host, &error))?,
         ),
     };
-    match race(interleave(addresses), sources.as_deref(), failure).await {
-        Some(stream) => Ok(Socket::Tcp(stream)),
-        None => Err(ConnectError::failed(target, failure.as_ref())),
+    let failure = &mut progress.failure;
+    let Some(mut stream) = race(interleave(addresses), sources.as_deref(), failure).await else {
+        return Err(ConnectError::failed(progress.peer, failure.as_ref()));
+    };
+    if let Some(proxy) = &settings.proxy {
+        progress.peer = Peer::RelayBehind(target, proxy);
+        progress.failure = None;
+        negotiate(&mut stream, proxy, host, port)
+            .await
+            .map_err(|error| ConnectError::proxy(progress.peer, &error))?;
     }
+    Ok(Socket::Tcp(stream))
 }
 
 #[cfg(unix)]
 async fn connect_unix(target: &Target, path: &Path) -> Result<Socket, ConnectError> {
     match tokio::net::UnixStream::connect(path).await {
         Ok(stream) => Ok(Socket::Unix(stream)),
-        Err(error) => Err(ConnectError::failed(target, Some(&error.into()))),
+        Err(error) => Err(ConnectError::failed(
+            Peer::Relay(target),
+            Some(&error.into()),
+        )),
     }
 }
 
 #[cfg(not(unix))]
 async fn connect_unix(target: &Target, _path: &Path) -> Result<Socket, ConnectError> {
     let error = io::Error::from(io::ErrorKind::Unsupported);
-    Err(ConnectError::failed(target, Some(&error.into())))
+    Err(ConnectError::failed(
+        Peer::Relay(target),
+        Some(&error.into()),
+    ))
 }
 
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

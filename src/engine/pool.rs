@@ -306,7 +306,9 @@ impl Pool {
             // The first connection shows whether the relay accepts the session.
             let known = state.open > 0 || state.opening == 0;
             let controller = &mut state.rate_controller;
-            if !known || controller.wait(seconds) > 0.0 || !controller.may_connect(seconds, proven, unproven)
+            if !known
+                || controller.wait(seconds) > 0.0
+                || !controller.may_connect(seconds, proven, unproven)
             {
                 return;
             }

@@ -125,6 +125,7 @@ where
     });
     let settings = ConnectSettings {
         source: None,
+        proxy: None,
         limit: Duration::from_secs(10),
     };
     Transport::new(connect(&target, &settings).await.unwrap())

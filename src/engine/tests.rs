@@ -65,6 +65,7 @@ fn settings(port: u16, name: &str) -> EngineSettings {
         target: Target::Tcp("127.0.0.1".to_owned(), port),
         connect: ConnectSettings {
             source: None,
+            proxy: None,
             limit,
         },
         host: "127.0.0.1".to_owned(),

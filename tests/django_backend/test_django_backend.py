@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_messages import make_message
+from proxies import SocksScript
 from rapidsmtp import TLS, RelayError, Status
 from rapidsmtp.django import EmailBackend, outcome_known
 from recording_server import RecordingServer
@@ -175,6 +176,32 @@ def test_a_password_may_be_sent_in_clear_text_to_this_machine(mail_to):
 def test_a_host_that_resembles_this_machine_gets_no_password_in_clear_text(host):
     with override_settings(EMAIL_HOST=host, **LOGIN), pytest.raises(ImproperlyConfigured):
         EmailBackend()
+
+
+def test_mail_passes_through_a_proxy(mail_to):
+    with Server(SMTPScript()) as relay:
+        script = SocksScript({"relay.invalid": relay.port})
+        with Server(script) as proxy:
+            url = f"socks5://127.0.0.1:{proxy.port}"
+            more = {"EMAIL_HOST": "relay.invalid", "RAPIDSMTP": {"proxy": url}}
+            with mail_to(25, **more):
+                assert connection().send_messages([make_message()]) == 1
+    assert script.requests == [(3, "relay.invalid", 25)]
+
+
+def test_behind_a_proxy_no_host_is_this_machine():
+    with override_settings(EMAIL_HOST="localhost", **LOGIN):
+        EmailBackend(proxy="direct")
+        with pytest.raises(ImproperlyConfigured, match="clear text"):
+            EmailBackend(proxy="socks5://127.0.0.1:1080")
+
+
+def test_a_wrong_proxy_is_reported_without_its_password(mail_to):
+    wrong = {"proxy": "socks4://user:geheim@host"}
+    raises = pytest.raises(ImproperlyConfigured, match="proxy=")
+    with mail_to(9, RAPIDSMTP=wrong), raises as caught:
+        connection().send_messages([make_message()])
+    assert "geheim" not in str(caught.value)
 
 
 def test_a_wrong_password_raises_smtplibs_exception(mail_to):

@@ -122,6 +122,7 @@ def many_messages(log: logging.Logger) -> None:
         tls=TLS(verify=False, ca_file=Path("ca.pem"), minimum_version="1.3"),
         local_hostname="me.example.com",
         source_address=("", 0),
+        proxy="socks5://user@proxy.example:1080",
         password=lambda: "token",
         allow_plaintext_auth=True,
         queue_size=1000,

@@ -17,6 +17,7 @@ from rapidsmtp._bulk.batching import drained
 from rapidsmtp._bulk.sender_core import GRACE, SenderCore
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome
+from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import Password, parse_relay
 from rapidsmtp._models.report import Report, Stats, collected
 from rapidsmtp._models.settings import (
@@ -68,6 +69,11 @@ class Sender:
         tls: The TLS settings; certificates are verified by default.
         local_hostname: The name of this host in EHLO; None to look up the name.
         source_address: The host and the port to bind sockets to.
+        proxy: The URL of a proxy: `socks5://user:password@host:1080`, `socks5h://host` or
+            `http://host:3128`. The proxy resolves the relay's host name. If the URL has a user and
+            no password, the value of the environment variable `RAPIDSMTP_PROXY_PASSWORD` is used.
+            The value "direct" permits direct connections although the program has replaced
+            `socket.socket`.
         password: The password or token, or a function that returns one of them. If None, the
             password in the URL is used. If the URL has no password either, the value of the
             environment variable `RAPIDSMTP_PASSWORD` is used.
@@ -81,6 +87,8 @@ class Sender:
         ValueError: The URL or a setting is wrong.
         TypeError: A setting has the wrong type.
         OSError: A certificate cannot be read.
+        RuntimeError: The program has replaced `socket.socket` (for example with PySocks), `proxy`
+            is None, and the compiled engine would not use the replacement.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Sender:
         tls: TLS = TLS(),  # noqa: B008
         local_hostname: str | None = None,
         source_address: tuple[str, int] | None = None,
+        proxy: str | None = None,
         password: Password | None = None,
         allow_plaintext_auth: bool = False,
         queue_size: int = 10_000,
@@ -125,6 +134,7 @@ class Sender:
             **tls.for_engine(),
             local_hostname=local_hostname,
             source_address=source_address,
+            proxy=parse_proxy(proxy, relay),
             allow_plaintext_auth=allow_plaintext_auth,
             connections=connections,
             pipelining=pipelining,
@@ -142,7 +152,7 @@ class Sender:
             trace=trace is not None,
             clock_speed=CLOCK_SPEED,
         )
-        self._core = SenderCore(relay, settings, queue_size, trace)
+        self._core = SenderCore(relay, settings, queue_size, trace, checks_sockets=proxy is None)
 
     @property
     def relay(self) -> str:

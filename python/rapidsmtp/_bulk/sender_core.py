@@ -16,6 +16,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk import lifecycle
 from rapidsmtp._bulk.background import BackgroundThreads, Trace
 from rapidsmtp._bulk.batching import Batches, drained, relay_error
+from rapidsmtp._bulk.replaced_sockets import check_sockets
 from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._compose.convert import not_attempted, prepare
 from rapidsmtp._models.outcome import Outcome, Status
@@ -43,6 +44,11 @@ class SenderCore:
         settings: The settings of the engine.
         queue_size: The maximum number of messages without an outcome.
         trace: A callable or a logger that receives the trace lines, or None.
+        checks_sockets: Whether to raise an error if the program has replaced `socket.socket`.
+
+    Raises:
+        RuntimeError: The program has replaced `socket.socket`, and the engine would not use the
+            replacement.
 
     Attributes:
         relay: The relay that receives the messages.
@@ -56,14 +62,22 @@ class SenderCore:
     _orphans: list[Batches]
 
     def __init__(
-        self, relay: Relay, settings: EngineSettings, queue_size: int, trace: Trace | None
+        self,
+        relay: Relay,
+        settings: EngineSettings,
+        queue_size: int,
+        trace: Trace | None,
+        *,
+        checks_sockets: bool,
     ) -> None:
         self.relay: Relay = relay
         self.queue_size: int = queue_size
         self.is_closed: bool = False
         self._settings = settings
         self._trace = trace
+        self._checks_sockets = checks_sockets
         self._lock = threading.RLock()
+        self._check_sockets()
         self._start()
         lifecycle.opened(self)
 
@@ -276,9 +290,10 @@ class SenderCore:
 
         Raises:
             RelayError: The relay could not be reached a moment ago, or rejected the session.
-            RuntimeError: The sender is closed.
+            RuntimeError: The sender is closed, or the program has replaced `socket.socket`.
         """
         self.check_open()
+        self._check_sockets()
         if self._engine is None:
             with self._lock:
                 if self._engine is None:
@@ -289,6 +304,11 @@ class SenderCore:
         if engine.error() is not None:
             self._restart(engine)
         return engine, threads
+
+    def _check_sockets(self) -> None:
+        # The program may also replace `socket.socket` after it has created the sender.
+        if self._checks_sockets:
+            check_sockets()
 
     def _restart(self, engine: "Engine") -> None:
         with self._lock:

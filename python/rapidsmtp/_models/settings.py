@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rapidsmtp._models.proxy_url import Proxy
+
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
 _VERSIONS = ("1.2", "1.3")
@@ -164,6 +166,7 @@ class EngineSettings:
         path: The path of a Unix socket, or None.
         local_hostname: The name for EHLO; None for this host's name.
         source_address: Host and port to bind sockets to, or None.
+        proxy: The proxy through which to connect, or None.
         starttls: `"required"`, `"opportunistic"` or `"off"`.
         verify: Whether to verify the relay's certificate and host name.
         ca: The certificates to trust, as PEM; None for the system's.
@@ -204,6 +207,7 @@ class EngineSettings:
     path: str | None
     local_hostname: str | None
     source_address: tuple[str, int] | None
+    proxy: Proxy | None
     starttls: str
     verify: bool
     ca: bytes | None

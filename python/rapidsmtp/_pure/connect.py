@@ -5,6 +5,9 @@ The attempts alternate between the address families of the host. If an attempt h
 once. The client uses the first connection that is established (Happy Eyeballs, RFC 8305 sections 4
 and 5). If a network drops IPv6 packets, connecting therefore takes only `STAGGER` seconds longer.
 Without parallel attempts, the IPv6 attempt would use up the whole time limit.
+
+With a proxy, the attempts are made at the addresses of the proxy. The proxy resolves the host name
+of the relay.
 """
 
 import contextlib
@@ -15,8 +18,12 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
+
+from rapidsmtp._models.proxy_url import Proxy
+from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._pure.proxy import CLOSED, ProxyDialogue, ProxyError
 
 STAGGER = 0.25
 """The time between the starts of two attempts, in seconds (RFC 8305 section 8)."""
@@ -34,6 +41,60 @@ the relay and not this host.
 """
 
 _Address: TypeAlias = tuple[int, int, int, Any]
+
+
+class ConnectError(Exception):
+    """A failure to connect to the relay. Its text is one line.
+
+    Attributes:
+        concerns_login: Whether the proxy refused or requires a login.
+    """
+
+    def __init__(self, text: str, *, concerns_login: bool = False) -> None:
+        super().__init__(text)
+        self.concerns_login = concerns_login
+
+
+def connect_to_relay(settings: EngineSettings) -> socket.socket:
+    """Connect to the relay, through the proxy if the settings contain one.
+
+    Raises:
+        ConnectError: The connection failed.
+    """
+    seconds = settings.timeouts.connect
+    deadline = time.monotonic() + seconds
+    proxy = settings.proxy
+    peer, cure = settings.relay, ""
+    host, port = settings.host, settings.port
+    if proxy is not None:
+        peer, cure = f"the proxy {proxy.name}", "; check the host and the port in proxy="
+        host, port = proxy.host, proxy.port
+    with contextlib.ExitStack() as stack:
+        try:
+            if settings.path is not None:
+                return connect_path(settings.path, seconds)
+            sock = connect(host, port, settings.source_address, seconds)
+            stack.callback(sock.close)
+            if proxy is not None:
+                peer = f"{settings.relay} through the proxy {proxy.name}"
+                cure = "; check the proxy, and the relay's host and port"
+                _negotiate(sock, proxy, settings.host, settings.port, deadline)
+            stack.pop_all()
+            return sock
+        except ProxyError as error:
+            text = f"cannot connect to {peer}: {error}"
+            raise ConnectError(text, concerns_login=error.concerns_login) from None
+        except socket.gaierror as error:
+            cause = f'"{host}" does not resolve: {error.strerror}'
+        except UnicodeError:
+            cause = f'"{host}" does not resolve: it is not a valid host name'
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                detail = f" ({error})" if str(error) else ""
+                cause = f"timed out after {seconds:g} s{detail}"
+            else:
+                cause = error.strerror or str(error)
+        raise ConnectError(f"cannot connect to {peer}: {cause}{cure}")
 
 
 def connect(host: str, port: int, source: tuple[str, int] | None, seconds: float) -> socket.socket:
@@ -80,6 +141,54 @@ def connect_path(path: str, seconds: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _negotiate(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: float) -> None:
+    """Request a connection to the relay from a proxy.
+
+    After this call, the next byte of the socket comes from the relay.
+
+    Args:
+        sock: The connection to the proxy, in non-blocking mode.
+        proxy: The proxy.
+        host: The relay's host name or IP address.
+        port: The relay's port.
+        deadline: The time of `time.monotonic` at which to stop.
+
+    Raises:
+        ProxyError: The proxy made no connection.
+        TimeoutError: The dialogue did not finish before the deadline.
+    """
+    dialogue = ProxyDialogue(proxy, host, port)
+    while True:
+        # A proxy may send its answer and close the connection while the client writes. So a failed
+        # write is not reported: the answer, or the end of the stream, is read next.
+        with _until(deadline, sock):
+            sock.sendall(dialogue.data_to_send())
+        if not dialogue.wanted:
+            sock.setblocking(False)
+            return
+        data = b""
+        with _until(deadline, sock):
+            data = sock.recv(dialogue.wanted)
+        if not data:  # the end of the stream, or a reset by the proxy
+            raise ProxyError(CLOSED)
+        dialogue.receive_data(data)
+
+
+@contextlib.contextmanager
+def _until(deadline: float, sock: socket.socket) -> Iterator[None]:
+    """Set the time limit of an operation, and ignore its errors except for a TimeoutError."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
+    try:
+        yield
+    except TimeoutError:
+        raise TimeoutError from None  # without a text, as the other time-outs of this module
+    except OSError:
+        pass
 
 
 def interleave(addresses: Iterable[_Address]) -> list[_Address]:
@@ -153,7 +262,7 @@ class _Race:
             self._fail(sock, error)
             return None
         if code in _IN_PROGRESS:
-            self._selector.register(sock, selectors.EVENT_WRITE)
+            self._selector.register(sock, selectors.EVENT_WRITE, sock)
             return None
         return self._finish(sock, code)
 
@@ -172,8 +281,7 @@ class _Race:
 
     def _wait(self, seconds: float) -> socket.socket | None:
         for key, _ in self._selector.select(max(0.0, seconds)):
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
+            sock: socket.socket = key.data
             self._selector.unregister(sock)
             winner = self._finish(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             if winner is not None:

@@ -11,7 +11,7 @@ from rapidsmtp._host_name import domain_of_this_host
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure import retry
 from rapidsmtp._pure.capability import exceeds_size
-from rapidsmtp._pure.connect import connect, connect_path
+from rapidsmtp._pure.connect import ConnectError, connect_to_relay
 from rapidsmtp._pure.job import Job, RecipientGroup
 from rapidsmtp._pure.login import log_in
 from rapidsmtp._pure.pool import ConnectionPool
@@ -182,24 +182,14 @@ class WorkerThread:
         return session
 
     def _connect(self) -> socket.socket:
-        settings = self._settings
-        seconds = settings.timeouts.connect
         try:
-            if settings.path is not None:
-                return connect_path(settings.path, seconds)
-            return connect(settings.host, settings.port, settings.source_address, seconds)
-        except socket.gaierror as error:
-            cause = f'"{settings.host}" does not resolve: {error.strerror}'
-        except UnicodeError:
-            cause = f'"{settings.host}" does not resolve: it is not a valid host name'
-        except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:
-                detail = f" ({error})" if str(error) else ""
-                cause = f"timed out after {seconds:g} s{detail}"
-            else:
-                cause = error.strerror or str(error)
-        line = f"cannot connect to {settings.relay}: {cause}"
-        raise ConnectionFailure(line, unreachable=True)
+            return connect_to_relay(self._settings)
+        except ConnectError as error:
+            # The next attempt would use the same login. A proxy may lock an account after several
+            # wrong passwords.
+            permanent = error.concerns_login
+            failure = ConnectionFailure(str(error), permanent=permanent, unreachable=not permanent)
+        raise failure
 
     def _attach(self, sock: socket.socket) -> Transport:
         context = self._context
@@ -209,7 +199,9 @@ class WorkerThread:
         self.transport = Transport(sock, context.count)
         context.transports.add(self.transport)
         if context.trace is not None:
-            context.trace(f"[{self._number}] connected to {self._settings.relay}")
+            proxy = self._settings.proxy
+            through = "" if proxy is None else f" through the proxy {proxy.name}"
+            context.trace(f"[{self._number}] connected to {self._settings.relay}{through}")
         return self.transport
 
     def _introduce(self, session: Session, sock: socket.socket) -> None:

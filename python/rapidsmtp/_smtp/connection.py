@@ -248,7 +248,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
         RFC 3207 section 6: bytes that follow the reply may come from an attacker. After the
         handshake, the client would read them as if they had arrived through TLS.
         """
-        if not isinstance(self.sock, _socket.socket) or type(self.file) is not BufferedReader:
+        if not _is_socket(self.sock) or type(self.file) is not BufferedReader:
             return
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)
@@ -327,12 +327,22 @@ def _is_valid(name: str) -> bool:
     return True
 
 
+def _is_socket(sock: Any) -> bool:
+    """Return whether an object is a socket, also if the program has replaced `socket.socket`.
+
+    The replacement may be a function. The object may be older than the replacement.
+    """
+    current: Any = _socket.socket
+    kinds = (_socket.SocketType, current if isinstance(current, type) else _socket.SocketType)
+    return isinstance(sock, kinds)
+
+
 def _send_without_delay(sock: Any) -> None:
     """Disable Nagle's algorithm.
 
     With this algorithm, the system would send the last bytes of a message only after the server has
     acknowledged the preceding bytes.
     """
-    if isinstance(sock, _socket.socket) and sock.family != getattr(_socket, "AF_UNIX", None):
+    if _is_socket(sock) and sock.family != getattr(_socket, "AF_UNIX", None):
         with contextlib.suppress(OSError):
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)

@@ -39,6 +39,7 @@ class SenderSettings(TypedDict, total=False):
     tls: TLS
     local_hostname: str | None
     source_address: tuple[str, int] | None
+    proxy: str | None
     password: Password | None
     allow_plaintext_auth: bool
     queue_size: int
@@ -58,6 +59,7 @@ class Sender:
         ValueError: The URL or a setting is invalid.
         TypeError: A setting has the wrong type, or a keyword is unknown.
         OSError: A certificate cannot be read.
+        RuntimeError: The program has replaced `socket.socket`, as for `rapidsmtp.Sender`.
     """
 
     def __init__(self, url: str, **settings: Unpack[SenderSettings]) -> None:

@@ -1,6 +1,7 @@
 """Exit statuses, usage errors, and functions for the command-line parser."""
 
 import argparse
+import re
 from typing import TypeAlias
 
 NOT_ALL_ACCEPTED = 1
@@ -11,6 +12,12 @@ INTERRUPTED = 130
 """Ctrl-C ended the command. Shells use the same status: 128 plus the number of SIGINT."""
 
 _MAXIMUM = 2**31 - 1
+# Patterns of Python parameters in error texts, and the options of the same meaning.
+_OPTION_NAMES = {
+    r"\ballow_plaintext_auth\b": "--allow-plaintext-auth",
+    r'\bproxy="': '--proxy "',
+    r"\bproxy=": "--proxy",
+}
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -42,7 +49,9 @@ def add_command(
 
 def name_options(text: str) -> str:
     """Replace each name of a Python parameter in an error text with the command-line option."""
-    return text.replace("allow_plaintext_auth", "--allow-plaintext-auth")
+    for pattern, option in _OPTION_NAMES.items():
+        text = re.sub(pattern, option, text)
+    return text
 
 
 def positive(text: str) -> int:

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends import smtp
 from django.core.signals import setting_changed
 
+from rapidsmtp._models.proxy_url import DIRECT
 from rapidsmtp._models.settings import TLS, Backoff, Timeouts
 from rapidsmtp.django import senders
 from rapidsmtp.django.delivering import BackendDelivery
@@ -30,6 +31,7 @@ _OPTIONS = frozenset(
         "max_messages_per_connection",
         "max_recipients",
         "pipelining",
+        "proxy",
         "queue_size",
         "rate",
         "source_address",
@@ -56,9 +58,9 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
         arguments: The arguments of Django's SMTP backend, in the same order.
         keywords: The same arguments by name, and these options of `Sender`: connections, rate,
             pipelining, window, max_attempts, max_recipients, max_messages_per_connection, backoff,
-            timeouts, tls, auth, allow_plaintext_auth, local_hostname, source_address, queue_size,
-            trace. The default of max_attempts is 1, so that the backend reports a temporary refusal
-            at once, as Django's own backend does.
+            timeouts, tls, auth, allow_plaintext_auth, local_hostname, source_address, proxy,
+            queue_size, trace. The default of max_attempts is 1, so that the backend reports a
+            temporary refusal at once, as Django's own backend does.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: An option is unknown, or the password would
@@ -128,7 +130,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
     def _borrow(self) -> senders.SharedSender:
         try:
             return senders.borrow(self._sender_settings(), self._file_versions())
-        except (TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise self._misconfigured(str(error)) from error
 
     def _sender_settings(self) -> dict[str, Any]:
@@ -172,7 +174,10 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
         """Return whether the relay is on this machine.
 
         If so, the password does not pass through a network, and a login without TLS is allowed.
+        With a proxy, "localhost" is the proxy's host.
         """
+        if self._options.get("proxy") not in (None, DIRECT):
+            return False
         if self.host == "localhost":
             return True
         try:

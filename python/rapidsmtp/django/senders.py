@@ -60,6 +60,7 @@ def borrow(settings: Mapping[str, Any], version: Hashable = None) -> SharedSende
         TypeError: A setting has the wrong type, or it is not hashable, so it cannot identify a
             sender.
         ValueError: A setting is wrong.
+        RuntimeError: The program has replaced `socket.socket`, as for `Sender`.
         OSError: A certificate cannot be read.
     """
     key = (version, *sorted(settings.items()))

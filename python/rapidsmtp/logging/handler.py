@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._models.outcome import Status
+from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import Password, parse_relay
 from rapidsmtp._models.settings import TLS, Timeouts, check_count
 from rapidsmtp.errors import line_of
@@ -80,6 +81,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         tls: The TLS settings, for example the trusted certificates.
         allow_plaintext_auth: Whether to log in over a connection in clear text if the relay does
             not support TLS.
+        proxy: The URL of a proxy, as for `Sender`.
 
     Raises:
         ValueError: A setting or an address is wrong.
@@ -102,6 +104,7 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         flush_timeout: float = 10.0,
         tls: TLS | None = None,
         allow_plaintext_auth: bool = False,
+        proxy: str | None = None,
     ) -> None:
         # This call sets the attributes of the standard library's handler.
         given: tuple[Any, Any, Any] = (credentials, secure, timeout)
@@ -118,12 +121,15 @@ class SMTPHandler(logging.handlers.SMTPHandler):
             "tls": _tls_of(secure, tls),
             "timeouts": _timeouts_of(timeout),
             "allow_plaintext_auth": allow_plaintext_auth,
+            "proxy": proxy,
             "password": _password_of(credentials),
         }
         # These calls only check the settings. A wrong setting raises an exception here, and not
         # when the first record is mailed.
         table = _backend.sasl_mechanisms()
-        self._relay = parse_relay(self._url, self._settings["password"], mechanisms=table).name
+        relay = parse_relay(self._url, self._settings["password"], mechanisms=table)
+        parse_proxy(proxy, relay)
+        self._relay = relay.name
         probe = PendingRecords(1, _MIN_CHARACTERS)
         probe.add("", "", logging.NOTSET, 0.0)
         if (batch := probe.take()) is not None:

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Target;
+use crate::proxy::{Proxy, ProxyError};
 
 /// The kind of a failure to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,44 @@ pub enum ConnectErrorKind {
     TimedOut,
     /// There is no route to the host.
     Unreachable,
+    /// The proxy refused or requires a login.
+    ProxyLogin,
     /// Any other failure.
     Other,
+}
+
+/// The host to which a connection failed. `Display` writes its name for an error text.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Peer<'a> {
+    /// The relay, without a proxy.
+    Relay(&'a Target),
+    /// The proxy.
+    Proxy(&'a Proxy),
+    /// The relay, after the connection to the proxy was made.
+    RelayBehind(&'a Target, &'a Proxy),
+}
+
+impl Peer<'_> {
+    /// Returns the cure for a failed connection; empty without a proxy.
+    fn cure(self) -> &'static str {
+        match self {
+            Self::Relay(_) => "",
+            Self::Proxy(_) => "; check the host and the port in proxy=",
+            Self::RelayBehind(..) => "; check the proxy, and the relay's host and port",
+        }
+    }
+}
+
+impl fmt::Display for Peer<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relay(target) => target.fmt(formatter),
+            Self::Proxy(proxy) => write!(formatter, "the proxy {proxy}"),
+            Self::RelayBehind(target, proxy) => {
+                write!(formatter, "{target} through the proxy {proxy}")
+            }
+        }
+    }
 }
 
 /// A failure to connect.
@@ -39,7 +76,7 @@ impl ConnectError {
 
     /// Creates the error for a host name (of the relay or of the source address) that does not
     /// resolve.
-    pub(super) fn name(target: &Target, host: &str, error: &io::Error) -> Self {
+    pub(super) fn name(peer: Peer<'_>, host: &str, error: &io::Error) -> Self {
         let text = system_text(error);
         // The standard library adds this prefix to the text of the resolver. The prefix is removed,
         // because the error text below already states this fact.
@@ -48,36 +85,51 @@ impl ConnectError {
             .unwrap_or(&text);
         Self {
             kind: ConnectErrorKind::Name,
-            text: format!("cannot connect to {target}: {host:?} does not resolve: {cause}"),
+            text: format!(
+                "cannot connect to {peer}: {host:?} does not resolve: {cause}{}",
+                peer.cure()
+            ),
         }
     }
 
     /// Creates the error for a connection that was not made within the time limit. Attempts may
     /// have failed before the end of the time limit. `failure` is the most informative of these
     /// failures.
-    pub(super) fn late(target: &Target, limit: Duration, failure: Option<&ConnectFailure>) -> Self {
+    pub(super) fn late(peer: Peer<'_>, limit: Duration, failure: Option<&ConnectFailure>) -> Self {
         let limit = limit.as_secs_f64();
-        let mut text = format!("cannot connect to {target}: timed out after {limit} s");
+        let mut text = format!("cannot connect to {peer}: timed out after {limit} s");
         if let Some(failure) = failure {
             text = format!("{text} ({failure})");
         }
         Self {
             kind: ConnectErrorKind::TimedOut,
-            text,
+            text: text + peer.cure(),
         }
     }
 
     /// Creates the error after all attempts failed.
-    pub(super) fn failed(target: &Target, failure: Option<&ConnectFailure>) -> Self {
+    pub(super) fn failed(peer: Peer<'_>, failure: Option<&ConnectFailure>) -> Self {
         let Some(failure) = failure else {
             return Self {
                 kind: ConnectErrorKind::Other,
-                text: format!("cannot connect to {target}"),
+                text: format!("cannot connect to {peer}{}", peer.cure()),
             };
         };
         Self {
             kind: failure.kind(),
-            text: format!("cannot connect to {target}: {failure}"),
+            text: format!("cannot connect to {peer}: {failure}{}", peer.cure()),
+        }
+    }
+
+    /// Creates the error for a proxy that made no connection to the relay.
+    pub(super) fn proxy(peer: Peer<'_>, error: &ProxyError) -> Self {
+        Self {
+            kind: if error.concerns_login() {
+                ConnectErrorKind::ProxyLogin
+            } else {
+                ConnectErrorKind::Other
+            },
+            text: format!("cannot connect to {peer}: {error}"),
         }
     }
 }

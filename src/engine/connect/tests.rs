@@ -19,6 +19,7 @@ fn target(address: SocketAddr) -> Target {
 fn within(limit: Duration) -> ConnectSettings {
     ConnectSettings {
         source: None,
+        proxy: None,
         limit,
     }
 }
@@ -26,6 +27,7 @@ fn within(limit: Duration) -> ConnectSettings {
 fn from(host: &str, port: u16) -> ConnectSettings {
     ConnectSettings {
         source: Some((host.to_owned(), port)),
+        proxy: None,
         limit: LIMIT,
     }
 }
@@ -202,7 +204,11 @@ fn a_timeout_reports_an_earlier_failure() {
         assert!(timeout(Duration::from_millis(100), race).await.is_err());
     });
     let target = Target::Tcp("relay.test".to_owned(), 25);
-    let error = ConnectError::late(&target, Duration::from_secs(30), failure.as_ref());
+    let error = ConnectError::late(
+        Peer::Relay(&target),
+        Duration::from_secs(30),
+        failure.as_ref(),
+    );
     assert_eq!(
         error.to_string(),
         format!(
@@ -222,12 +228,12 @@ fn a_refusal_is_more_informative_than_a_missing_route() {
             failure.keep_in(&mut kept);
         }
         let target = target(address);
-        let error = ConnectError::failed(&target, kept.as_ref());
+        let error = ConnectError::failed(Peer::Relay(&target), kept.as_ref());
         assert_eq!(error.kind(), ConnectErrorKind::Refused);
     }
     let mut kept = None;
     unreachable().keep_in(&mut kept);
-    let error = ConnectError::failed(&target(address), kept.as_ref());
+    let error = ConnectError::failed(Peer::Relay(&target(address)), kept.as_ref());
     assert_eq!(error.kind(), ConnectErrorKind::Unreachable);
 }
 

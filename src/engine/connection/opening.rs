@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::super::connect::connect;
+use super::super::connect::{ConnectErrorKind, connect};
 use super::super::failure::{ConnectionFailure, FailureKind};
 use super::super::pool::Pool;
 use super::super::tls::TlsError;
@@ -26,9 +26,19 @@ pub(super) async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, 
         return Ok(None);
     };
     let socket = connected.map_err(|error| {
-        ConnectionFailure::without_reply(error.to_string(), FailureKind::Unreachable)
+        let kind = match error.kind() {
+            // The next attempt would use the same login. A proxy may lock an account after several
+            // wrong passwords.
+            ConnectErrorKind::ProxyLogin => FailureKind::Permanent,
+            _ => FailureKind::Unreachable,
+        };
+        ConnectionFailure::without_reply(error.to_string(), kind)
     })?;
-    trace(pool, number, [format!("connected to {}", settings.target)]);
+    let mut line = format!("connected to {}", settings.target);
+    if let Some(proxy) = &settings.connect.proxy {
+        line = format!("{line} through the proxy {proxy}");
+    }
+    trace(pool, number, [line]);
     let transport = Transport::new(socket);
     if settings.implicit_tls {
         secure(pool, transport).await

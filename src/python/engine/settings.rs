@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::engine::connect::{ConnectSettings, Target};
 use crate::engine::settings::{EngineSettings, Timeouts};
 use crate::engine::tls::{TlsClient, TlsSettings, TlsVersion};
+use crate::proxy::{Proxy, ProxyScheme};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::session::{Credentials, Mode, StartTls};
 
@@ -22,6 +23,7 @@ pub(super) struct PythonSettings {
     path: Option<PathBuf>,
     local_hostname: Option<String>,
     source_address: Option<(String, u16)>,
+    proxy: Option<PythonProxy>,
     starttls: String,
     verify: bool,
     ca: Option<Vec<u8>>,
@@ -49,6 +51,17 @@ pub(super) struct PythonSettings {
     queue_bytes: usize,
     trace: bool,
     clock_speed: f64,
+}
+
+/// The attributes of the Python class `rapidsmtp._models.proxy_url.Proxy`.
+#[derive(FromPyObject)]
+struct PythonProxy {
+    scheme: String,
+    host: String,
+    port: u16,
+    user: String,
+    password: String,
+    logs_in: bool,
 }
 
 /// The attributes of `rapidsmtp.Backoff`.
@@ -105,6 +118,7 @@ impl PythonSettings {
             target,
             connect: ConnectSettings {
                 source: self.source_address,
+                proxy: self.proxy.map(PythonProxy::convert),
                 limit: duration(self.timeouts.connect)?,
             },
             host: self.host,
@@ -151,6 +165,20 @@ impl PythonSettings {
             trace: self.trace,
             clock_speed: self.clock_speed,
         })
+    }
+}
+
+impl PythonProxy {
+    fn convert(self) -> Proxy {
+        Proxy {
+            scheme: match self.scheme.as_str() {
+                "http" => ProxyScheme::Http,
+                _ => ProxyScheme::Socks5,
+            },
+            host: self.host,
+            port: self.port,
+            login: self.logs_in.then_some((self.user, self.password)),
+        }
     }
 }
 

@@ -49,6 +49,12 @@ def register(commands: Commands) -> None:
     _add_delivery(parser)
     shared.add_tls(parser)
     parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="connect through a proxy: socks5://user@host:1080, socks5h://host or "
+        "http://host:3128. The password is read from the URL or from RAPIDSMTP_PROXY_PASSWORD",
+    )
+    parser.add_argument(
         "--timeout",
         type=positive,
         metavar="SECONDS",

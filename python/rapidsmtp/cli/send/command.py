@@ -8,6 +8,7 @@ from itertools import islice
 from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._models.message import Message
+from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.files import TraceFile, check_files, option
@@ -43,7 +44,8 @@ def send(options: argparse.Namespace) -> int:
         return _send(options)
     if options.relay is not None:
         try:
-            parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
+            relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
+            parse_proxy(options.proxy, relay)
         except ValueError as error:
             raise UsageError(str(error)) from None
     composition = compose_from_options(options)
@@ -102,7 +104,11 @@ def _warnings(
     if sample is not None:
         relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
         tls = shared.tls_settings(options)
-        found = [*checks.check_message(sample), *server_limits.check_size(sample, relay, tls)]
+        found = checks.check_message(sample)
+        # The check of the size connects to the relay directly. With a proxy, it would disclose this
+        # host to the relay.
+        if options.proxy is None:
+            found += server_limits.check_size(sample, relay, tls)
     return found + _recipient_warnings(options, composition, recipients)
 
 
@@ -128,7 +134,8 @@ def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) 
             timeouts=shared.timeout_settings(options.timeout),
             tls=tls,
             allow_plaintext_auth=options.allow_plaintext_auth,
+            proxy=options.proxy,
             trace=trace,
         )
-    except (ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
