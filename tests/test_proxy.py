@@ -455,8 +455,8 @@ def test_no_representation_contains_the_password() -> None:
 
 def test_the_asyncio_sender_uses_the_proxy() -> None:
     async def main(url: str) -> Status:
-        settings = {"timeouts": LIMITS, "proxy": url}
-        async with aio.Sender(f"smtp://{RELAY}:587?starttls=off", **settings) as sender:
+        relay = f"smtp://{RELAY}:587?starttls=off"
+        async with aio.Sender(relay, timeouts=LIMITS, proxy=url) as sender:
             return (await sender.submit(message())).status
 
     with Server(SMTPScript()) as relay:

@@ -8,11 +8,10 @@ relay.
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rapidsmtp._models.relay_url import Relay
+from rapidsmtp._models.settings import Proxy
 
 DIRECT = "direct"
 """The value of `proxy=` for connections without a proxy, even if `socket.socket` is replaced."""
@@ -22,38 +21,6 @@ _MAX_LENGTH = 255  # RFC 1928 section 5 and RFC 1929: a length is one byte
 # The characters of a host name in an HTTP request. Other characters could add header fields.
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 _WRONG = "proxy= must be a URL such as socks5://host:1080, socks5h://host:1080 or http://host:3128"
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy, and the login.
-
-    Attributes:
-        scheme: "socks5" or "http".
-        host: The name or the address of the proxy, without brackets.
-        port: The port.
-        user: The user to log in as, or "".
-        password: The password, or "".
-    """
-
-    scheme: str
-    host: str
-    port: int
-    user: str = ""
-    password: str = field(default="", repr=False)
-
-    @property
-    def name(self) -> str:
-        """The name of the proxy in error and log texts, without credentials."""
-        return authority(self.host, self.port)
-
-    @property
-    def logs_in(self) -> bool:
-        """Whether the client logs in."""
-        return bool(self.user)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Proxy cannot be pickled: it may hold a password")
 
 
 def parse_proxy(url: str | None, relay: Relay) -> Proxy | None:
@@ -101,11 +68,6 @@ def parse_proxy(url: str | None, relay: Relay) -> Proxy | None:
     _check_login(proxy)
     _check_relay(relay)
     return proxy
-
-
-def authority(host: str, port: int) -> str:
-    """Return a host and a port in the form of a URL (RFC 3986 section 3.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _password(user: str | None, password: str | None) -> str:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rapidsmtp._models.proxy_url import Proxy
-
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
 _VERSIONS = ("1.2", "1.3")
@@ -155,6 +153,38 @@ class TLS:
 TLS.__module__ = "rapidsmtp"
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the login.
+
+    Attributes:
+        scheme: "socks5" or "http".
+        host: The name or the address of the proxy, without brackets.
+        port: The port.
+        user: The user to log in as, or "".
+        password: The password, or "".
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the proxy in error and log texts, without credentials."""
+        return authority(self.host, self.port)
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether the client logs in."""
+        return bool(self.user)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Proxy cannot be pickled: it may hold a password")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
     """The settings of an engine, compiled or pure-Python. `Sender` creates them from its arguments.
@@ -241,13 +271,17 @@ class EngineSettings:
         """The name of the relay in error and log texts, without credentials."""
         if self.path is not None:
             return self.path
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return authority(self.host, self.port)
 
     @property
     def lmtp(self) -> bool:
         """Whether to use LMTP."""
         return self.scheme == "lmtp"
+
+
+def authority(host: str, port: int) -> str:
+    """Return a host and a port in the form of a URL (RFC 3986 section 3.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def messages_per_second(rate: float | str | None) -> float | None:

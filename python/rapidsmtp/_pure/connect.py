@@ -21,8 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
-from rapidsmtp._models.proxy_url import Proxy
-from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._models.settings import EngineSettings, Proxy
 from rapidsmtp._pure.proxy import CLOSED, ProxyDialogue, ProxyError
 
 STAGGER = 0.25

@@ -13,7 +13,7 @@ import base64
 import ipaddress
 import re
 
-from rapidsmtp._models.proxy_url import Proxy, authority
+from rapidsmtp._models.settings import Proxy, authority
 from rapidsmtp._pure.job import printable
 
 MAX_HEAD = 16 * 1024

@@ -53,7 +53,7 @@ pub(super) struct PythonSettings {
     clock_speed: f64,
 }
 
-/// The attributes of the Python class `rapidsmtp._models.proxy_url.Proxy`.
+/// The attributes of the Python class `rapidsmtp._models.settings.Proxy`.
 #[derive(FromPyObject)]
 struct PythonProxy {
     scheme: String,
