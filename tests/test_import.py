@@ -87,6 +87,11 @@ def loaded(program: str, backend: str) -> set[str]:
     )
 
 
+def test_an_empty_choice_of_the_backend_is_auto() -> None:
+    program = "import rapidsmtp; print(rapidsmtp.implementation)"
+    assert run(program, "") == run(program, "auto")
+
+
 @pytest.mark.rust
 def test_the_compiled_backend_loads_no_module_of_the_pure_one() -> None:
     found = loaded("import rapidsmtp", "rust")

@@ -1,6 +1,8 @@
 """The URL of a relay: its permitted parts, and a one-line error for each fault."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from rapidsmtp import Sender, _backend
 from rapidsmtp._models.relay_url import Password, Relay, parse_relay
@@ -22,6 +24,17 @@ def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("smtp://mx.example:587", Relay("smtp", "mx.example", 587, starttls="required")),
         ("smtp://mx.example:2525", Relay("smtp", "mx.example", 2525)),
         ("smtp://[::1]:2525", Relay("smtp", "::1", 2525)),
+        ("smtp://[fe80::1%25eth0]", Relay("smtp", "fe80::1%eth0", 25)),
+        ("SMTP://m\u00fcnchen.Example:", Relay("smtp", "m\u00fcnchen.example", 25)),
+        ("smtp://mx.example:465?starttls=off", Relay("smtp", "mx.example", 465)),
+        (
+            "smtps://ann@b:c:d@mx.example",
+            Relay("smtps", "mx.example", 465, "", "off", "ann@b", "c:d"),
+        ),
+        (
+            "smtps://:token@mx.example?auth=oauthbearer",
+            Relay("smtps", "mx.example", 465, "", "off", "", "token", "oauthbearer"),
+        ),
         ("smtps://mx.example/", Relay("smtps", "mx.example", 465)),
         ("lmtp://mx.example", Relay("lmtp", "mx.example", 24)),
         ("lmtp:///run/mail%20box", Relay("lmtp", "", 24, "/run/mail box")),
@@ -73,6 +86,34 @@ def test_a_url_is_parsed(url: str, relay: Relay) -> None:
         ("smtp://mx.example?auth=plain", "needs a user"),
         ("smtp://mx.example?auth=oauthbearer", "RAPIDSMTP_PASSWORD"),
         ("smtp://ann@mx.example", "RAPIDSMTP_PASSWORD"),
+        ("lmtp:ann:geheim@mx.example", "must begin with"),
+        ("lmtp:/run/socket", "must begin with"),
+        ("lmtp:///ann:geheim@mx.example", "%40"),
+        ("lmtp://ann:geheim@/run/socket", "user for a unix socket"),
+        ("lmtp://:24/run/socket", "has no host"),
+        ("smtp://:geheim@mx.example", "no user for the password"),
+        ("smtp://:geheim@mx.example?auth=external", "no user for the password"),
+        ("smtp://@mx.example", "empty user"),
+        ("smtp://a\r\nb", "invisible character"),
+        ("smtp://mx.example\n", "invisible character"),
+        ("smtp://mx.exa\u202emple", "invisible character"),
+        ("smtp://mx example", "space"),
+        ("smtp://a%0d%0ab", "host name"),
+        ("smtp://mx.example\\inbox", "host name"),
+        ("smtp://a\u2100b", "host name"),
+        ("lmtp:///a%00b", "percent-encoded invisible character"),
+        ("smtp://ann%0A:geheim@mx.example", "percent-encoded invisible character"),
+        ("smtp://ann%E2%80%AE:geheim@mx.example", "percent-encoded invisible character"),
+        ("smtp://ann:geheim%FF@mx.example", "UTF-8"),
+        ("smtp://ann:geheim", "port"),
+        ("smtp://mx.example:\u0662\u0665", "port"),
+        ("smtp://::1", "port"),
+        ("smtp://[mx.example]", "not an IPv6 address"),
+        ("smtp://x[::1]", "not an IPv6 address"),
+        ("smtp://[::1]x", "brackets"),
+        ("smtp://mx.example?starttls=off&starttls=required", "twice"),
+        ("smtp://mx.example:465", "smtps://"),
+        ("smtp://ann:geheim@mx.example:465?starttls=required", "smtps://"),
     ],
 )
 def test_a_wrong_url_is_refused(url: str, fault: str) -> None:
@@ -104,6 +145,45 @@ def test_the_password_comes_from_the_argument_the_url_or_the_environment(
     assert (given["password"], given["ask_password"], given["user"]) == ("argument", False, "ann")
     # If the URL contains no user name, the engine gets no password.
     assert relay_of("smtp://mx.example").for_engine()["password"] is None
+
+
+def test_a_password_without_a_user_is_refused() -> None:
+    for password in ("geheim", lambda: "geheim"):
+        with pytest.raises(ValueError, match="no user for the password"):
+            Sender("smtp://mx.example", password=password)
+
+
+_PARTS = some.sampled_from(
+    [
+        *("smtp:", "lmtp:", "smtps:", "//", "/", ":", "@", "?", "#", "&", "[", "]", "%", " ", "\0"),
+        *("%00", "%0A", "%FF", "%40", "\r\n", "::1", "mx.example", "587", "starttls=", "auth="),
+    ]
+)
+
+
+@given(some.lists(_PARTS | some.text(max_size=3), max_size=12), some.lists(_PARTS, max_size=6))
+@settings(deadline=None, max_examples=500)
+def test_any_url_is_parsed_or_refused_without_its_password(
+    parts: list[str], after: list[str]
+) -> None:
+    secret = "Geheim-7f3a"
+    for url in (
+        "".join(parts),
+        f"smtp://ann:{''.join(parts)}",
+        f"smtp://ann:{secret}{''.join(parts)}@mx.example{''.join(after)}",
+        f"lmtp:{''.join(after)}:{secret}@{''.join(parts)}",
+    ):
+        try:
+            relay = relay_of(url)
+        except ValueError as error:
+            text = str(error)
+            assert error.__context__ is None or error.__suppress_context__
+        else:
+            text = f"{relay!r} {relay.name}"
+            visible = relay.host + relay.path + relay.user
+            assert visible.replace(" ", "").isprintable()
+            assert bool(relay.host) != bool(relay.path) and 0 < relay.port < 65536
+        assert secret.lower() not in text.lower() and "\n" not in text
 
 
 def test_the_repr_contains_no_password() -> None:

@@ -1,9 +1,9 @@
 """The selection of the backend: compiled or pure-Python. No other module selects a backend.
 
-The environment variable `RAPIDSMTP_CORE` is `rust`, `python` or `auto` (the default). `auto`
-selects the pure-Python backend only if the extension is not installed. If an installed extension
-fails to load, `auto` raises an error and does not select the pure-Python backend. Otherwise the
-only sign of the broken extension would be lower speed.
+The environment variable `RAPIDSMTP_CORE` is `rust`, `python` or `auto` (the default, also if it is
+empty). `auto` selects the pure-Python backend only if the extension is not installed. If an
+installed extension fails to load, `auto` raises an error and does not select the pure-Python
+backend. Otherwise the only sign of the broken extension would be lower speed.
 """
 
 import os
@@ -48,7 +48,7 @@ def native(name: str) -> Any:
         raise
 
 
-_choice = os.environ.get("RAPIDSMTP_CORE", "auto")
+_choice = os.environ.get("RAPIDSMTP_CORE") or "auto"
 if _choice not in ("auto", *_MODULES):
     raise ImportError(f"RAPIDSMTP_CORE is {_choice!r}: it must be auto, rust or python")
 try:

@@ -287,6 +287,18 @@ def test_both_kinds_of_tls_are_refused():
         EmailBackend(use_tls=True, use_ssl=True)
 
 
+@pytest.mark.parametrize("port", [465, "465"])
+@pytest.mark.parametrize("use_tls", [True, False])
+def test_the_port_for_implicit_tls_needs_use_ssl(mail_to, port, use_tls):
+    with (
+        mail_to(port, EMAIL_USE_TLS=use_tls),
+        pytest.raises(ImproperlyConfigured, match="465: set EMAIL_USE_SSL, not EMAIL_USE_TLS"),
+    ):
+        connection()
+    with mail_to(port, EMAIL_USE_SSL=True):
+        assert connection().use_ssl
+
+
 def test_arguments_override_settings(mail_to):
     with Server(SMTPScript(CAPABILITIES)) as server, mail_to(1, EMAIL_HOST="relay.example"):
         backend = EmailBackend("127.0.0.1", server.port, "other", "secret", False, True)

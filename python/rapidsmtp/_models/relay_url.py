@@ -5,19 +5,23 @@ STARTTLS (RFC 3207) is required if there are credentials or the port is the subm
 (RFC 8314).
 """
 
+import ipaddress
 import os
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 _SUBMISSION = 587
+_IMPLICIT_TLS = 465
 _STARTTLS = ("required", "opportunistic", "off")
 _OPTIONS = ("starttls", "auth")
 
 _UNQUOTED = (
-    "in a user name or a password '#', '/', '?', '[' and ']' are written as %23, %2F, %3F, %5B, %5D"
+    "in a user name or a password '#', '/', '?', '[' and ']' are written as %23, %2F, %3F, %5B, "
+    "%5D, and in a path '@' is written as %40"
 )
 
 Password = str | Callable[[], str]
@@ -116,66 +120,151 @@ def parse_relay(url: str, password: Password | None = None, *, mechanisms: SaslT
     Raises:
         ValueError: The URL is wrong. The error text never contains the password.
     """
-    try:
-        parts = urlsplit(url)
-        _check_at(parts)
-        port = parts.port
-    except ValueError as error:
-        # The text of the original error may quote the password. So this text is used only if the
-        # URL has no "@" and therefore no password.
-        what = _UNQUOTED if "@" in url else error
-        raise ValueError(f"the relay's URL is wrong: {what}") from None
-    scheme = parts.scheme
-    if scheme not in _PORTS:
-        raise ValueError("the relay's URL must begin with smtp://, smtps:// or lmtp://")
-    path = parts.path if scheme == "lmtp" and not parts.hostname else ""
-    if port == 0:
-        raise ValueError("the relay's URL has port 0")
-    if not parts.hostname and not path.strip("/"):
-        raise ValueError("the relay's URL has no host")
-    if (parts.path.strip("/") and not path) or parts.fragment:
-        raise ValueError("the relay's URL must end after the host, the port and the options")
-    user = unquote(parts.username or "")
-    secret = password or unquote(parts.password or "") or os.environ.get("RAPIDSMTP_PASSWORD", "")
-    port = port or _PORTS[scheme]
-    options = _options(parts.query)
-    mechanism = _mechanism(options, user, secret, mechanisms)
-    login = bool(user or mechanism)
+    parts = _split(url)
+    given = password or parts.password
+    secret = given or os.environ.get("RAPIDSMTP_PASSWORD", "")
+    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    mechanism, needs_password = _mechanism(parts.options, parts.user, mechanisms)
+    if needs_password and not secret:
+        raise ValueError("the relay's URL has no password: set RAPIDSMTP_PASSWORD")
+    if given and not needs_password and not parts.user:
+        # Without this check, the client would send without a login.
+        raise ValueError(
+            "the relay's URL has no user for the password: write user@ before the host"
+        )
+    login = bool(parts.user or mechanism)
+    starttls = _starttls(parts.options, parts.scheme, parts.path, login or port == _SUBMISSION)
+    if parts.scheme == "smtp" and port == _IMPLICIT_TLS and parts.options.get("starttls") != "off":
+        # RFC 8314 section 3: a server on this port sends its greeting after the TLS handshake. A
+        # client without TLS would wait for the greeting until its time limit.
+        raise ValueError(
+            "the relay's URL has port 465, where TLS begins before the greeting: write smtps:// "
+            "instead of smtp://, or ?starttls=off if the server does not use TLS"
+        )
     return Relay(
-        scheme=scheme,
-        host=parts.hostname or "",
+        scheme=parts.scheme,
+        host=parts.host,
         port=port,
-        path=unquote(path),
-        starttls=_starttls(options, scheme, path, login or port == _SUBMISSION),
-        user=user,
+        path=parts.path,
+        starttls=starttls,
+        user=parts.user,
         password=secret,
         mechanism=mechanism,
     )
 
 
-def _check_at(parts: SplitResult) -> None:
-    # An "@" after the host means that the user name or the password contains an unquoted "/", "?"
-    # or "#". Every URL parser ends the host at such a character, so the result would be a wrong
-    # host.
-    after_host = parts.query + parts.fragment + (parts.path if parts.netloc else "")
-    if "@" in after_host:
-        raise ValueError(_UNQUOTED)
+class _Parts(NamedTuple):
+    """The parts of a URL, without percent-encoding. The port is None if the URL has no port."""
+
+    scheme: str
+    user: str
+    password: str
+    host: str
+    port: int | None
+    path: str
+    options: dict[str, str]
+
+
+def _split(url: str) -> _Parts:
+    """Split a URL into its parts (RFC 3986 section 3).
+
+    `urllib.parse.urlsplit` is not used. It removes control characters from a URL, its rules differ
+    between versions of Python, and its error texts quote the URL with the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _PORTS:
+        raise ValueError("the relay's URL must begin with smtp://, smtps:// or lmtp://")
+    if " " in url or not url.isprintable():
+        raise _wrong("it contains a space or an invisible character")
+    before, hash_sign, fragment = rest.partition("#")
+    before, _, query = before.partition("?")
+    authority, slash, path = before.partition("/")
+    # An "@" after the host means that the user or the password contains an unquoted "/", "?" or
+    # "#". The part before this character would be the wrong host.
+    if "@" in path + query + fragment:
+        raise _wrong(_UNQUOTED)
+    userinfo, _, address = authority.rpartition("@")
+    if "[" in userinfo or "]" in userinfo:
+        raise _wrong(_UNQUOTED)
+    user, _, secret = userinfo.partition(":")
+    host, port = _host_and_port(address)
+    if port == 0:
+        raise ValueError("the relay's URL has port 0")
+    is_socket = scheme == "lmtp" and not address
+    if not host and (not is_socket or not path.strip("/")):
+        raise ValueError("the relay's URL has no host")
+    if (path.strip("/") and not is_socket) or hash_sign:
+        raise ValueError("the relay's URL must end after the host, the port and the options")
+    if is_socket and authority:
+        raise ValueError("the relay's URL has a user for a unix socket: remove the user")
+    if authority.startswith("@"):
+        raise ValueError("the relay's URL has an empty user: remove the @")
+    socket = _visible(slash + path) if is_socket else ""
+    return _Parts(scheme, _visible(user), _unquoted(secret), host, port, socket, _options(query))
+
+
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    """Split `host:port`. An IPv6 address is in brackets (RFC 3986 section 3.2.2)."""
+    host, bracket, end = address.rpartition("]")
+    if bracket:
+        # RFC 6874 section 2: the zone of an IPv6 address follows "%25".
+        host = host.removeprefix("[").replace("%25", "%", 1)
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise _wrong("the address in brackets is not an IPv6 address") from None
+        if not address.startswith("[") or end[:1] not in ("", ":"):
+            raise _wrong("the brackets are not around the address")
+        port = end[1:]
+    else:
+        host, _, port = address.partition(":")
+        host = host.lower()
+        # Compatibility characters, such as U+2100, would become other characters in the resolver.
+        text = unicodedata.normalize("NFKC", host)
+        if any(c.isascii() and not c.isalnum() and c not in "-._" for c in text):
+            raise _wrong("a host name has only letters, digits, '-', '_' and '.'")
+    if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
+        raise _wrong("the port must be a number from 1 to 65535")
+    return host, int(port) if port else None
 
 
 def _options(query: str) -> dict[str, str]:
-    options = parse_qsl(query, keep_blank_values=True)
-    for key, _ in options:
-        if key not in _OPTIONS:
-            raise ValueError(f"the relay's URL has an unknown option {key!r}")
-    return dict(options)
+    options: dict[str, str] = {}
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
+        if name not in _OPTIONS:
+            raise ValueError(f"the relay's URL has an unknown option {name!r}")
+        if name in options:
+            raise ValueError(f"the relay's URL has the option {name} twice")
+        options[name] = _visible(value)
+    return options
 
 
-def _mechanism(
-    options: dict[str, str], user: str, password: Password, mechanisms: SaslTable
-) -> str:
+def _unquoted(text: str) -> str:
+    """Decode percent-encoding (RFC 3986 section 2.1)."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _wrong("percent-encoded text must be UTF-8") from None
+
+
+def _visible(text: str) -> str:
+    """Decode a part that is not secret. It is shown in error texts, and NUL would end a path."""
+    decoded = _unquoted(text)
+    if not decoded.replace(" ", "").isprintable():
+        raise _wrong("it contains a percent-encoded invisible character")
+    return decoded
+
+
+def _wrong(fact: str) -> ValueError:
+    return ValueError(f"the relay's URL is wrong: {fact}")
+
+
+def _mechanism(options: dict[str, str], user: str, mechanisms: SaslTable) -> tuple[str, bool]:
+    """Return the mechanism that the URL names, or "", and whether the login needs a password."""
     if "auth" not in options:
-        _require_password(bool(user), password)
-        return ""
+        return "", bool(user)
     rows = {row.name.lower(): row for row in map(SaslMechanism._make, mechanisms)}
     chosen = options["auth"].lower()
     if chosen not in rows:
@@ -185,13 +274,7 @@ def _mechanism(
         raise ValueError(
             f"auth={chosen} in the relay's URL needs a user: write user@ before the host"
         )
-    _require_password(rows[chosen].needs_password, password)
-    return chosen
-
-
-def _require_password(needed: bool, password: Password) -> None:
-    if needed and not password:
-        raise ValueError("the relay's URL has no password: set RAPIDSMTP_PASSWORD")
+    return chosen, rows[chosen].needs_password
 
 
 def _starttls(options: dict[str, str], scheme: str, path: str, default: bool) -> str:

@@ -44,6 +44,8 @@ _OPTIONS = frozenset(
 
 _OBJECTS = {"tls": TLS, "timeouts": Timeouts, "backoff": Backoff}
 
+_SMTPS_PORT = "465"
+
 # The maximum time limit for QUIT, in seconds. Django has a single timeout for all commands. It may
 # be too long for QUIT: the messages are already sent, so the program need not wait for the reply.
 _MAX_QUIT = 5.0
@@ -64,7 +66,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: An option is unknown, or the password would
-            be sent in clear text.
+            be sent in clear text, or port 465 is used without `use_ssl`.
         ValueError: Both `use_tls` and `use_ssl` are set.
     """
 
@@ -84,6 +86,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
                 raise self._misconfigured(f"{name} must be a rapidsmtp.{kind.__name__} object")
         self._options: dict[str, Any] = options
         self._is_open = False
+        self._check_port()
         self._check_login()
 
     def open(self) -> bool:
@@ -184,6 +187,17 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def _check_port(self) -> None:
+        # RFC 8314 section 3: on this port, the server sends its greeting after the TLS handshake. A
+        # client without TLS would wait for the greeting until its time limit.
+        if str(self.port) == _SMTPS_PORT and not self.use_ssl:
+            tls, starttls = "EMAIL_USE_SSL", "EMAIL_USE_TLS"
+            if self.alias is not None:
+                tls, starttls = "use_ssl", "use_tls"
+            raise self._misconfigured(
+                f"TLS begins before the greeting on port 465: set {tls}, not {starttls}"
+            )
 
     def _check_login(self) -> None:
         encrypted = self.use_tls or self.use_ssl
