@@ -13,6 +13,7 @@ pub mod engine;
 pub mod error;
 pub mod message;
 pub mod outcome;
+pub mod printable;
 pub mod proxy;
 pub mod rate_controller;
 pub mod reply;

@@ -109,21 +109,21 @@ pub fn enhanced_status(code: i64, text: &[u8]) -> Option<&str> {
     }
 }
 
-/// The text of a reply as one line for logs and errors. Each run of white space, also a line end,
-/// becomes one space. Control characters are removed, because a terminal would execute them.
+/// The text of a reply as one printable line for reasons, error texts and the trace. Each run of
+/// spaces, tabs and line ends becomes one space.
 #[must_use]
 pub fn printable(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars()
-        .filter(|character| !character.is_control())
-        .collect()
+    let text = String::from_utf8_lossy(text).replace(['\t', '\n', '\r'], " ");
+    let text = crate::printable::printable(&text);
+    let words = text.split(' ').filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Reads replies from bytes in chunks of any size.
 #[derive(Debug)]
 pub struct ReplyReader {
     max_line: usize,
+    whole_invalid_lines: bool,
     /// The received beginning of an incomplete line, at most `max_line` bytes.
     partial: Vec<u8>,
     /// The code of the lines received so far, while a reply is incomplete.
@@ -146,14 +146,20 @@ impl ReplyReader {
     /// Creates a reader for the beginning of a stream.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_max_line(MAX_LINE)
+        Self::with_limit(MAX_LINE, false)
     }
 
-    /// Creates a reader with the line limit `max_line`, in bytes.
+    /// Creates a reader for the engine, with the line limit `max_line`, in bytes. In an error text,
+    /// the engine quotes an invalid line from its first byte. smtplib's text lacks four bytes.
     #[must_use]
-    pub fn with_max_line(max_line: usize) -> Self {
+    pub fn for_engine(max_line: usize) -> Self {
+        Self::with_limit(max_line, true)
+    }
+
+    fn with_limit(max_line: usize, whole_invalid_lines: bool) -> Self {
         Self {
             max_line,
+            whole_invalid_lines,
             partial: Vec::new(),
             code: None,
             text: Vec::new(),
@@ -261,6 +267,7 @@ impl ReplyReader {
             self.text.push(b'\n');
         }
         self.lines += 1;
+        let start = self.text.len();
         self.text.extend_from_slice(line_text(line));
         // RFC 5321 4.2.1: every line of a reply has the same code.
         match line_code(line) {
@@ -273,6 +280,10 @@ impl ReplyReader {
             }
             _ => {
                 self.broken = true;
+                if self.whole_invalid_lines {
+                    self.text.truncate(start);
+                    self.text.extend_from_slice(trimmed(line));
+                }
                 self.finish(MALFORMED);
             }
         }
@@ -302,8 +313,11 @@ fn number(digits: [u8; 3]) -> i16 {
 
 /// The text after the code and its separator, without surrounding white space, as in smtplib.
 fn line_text(line: &[u8]) -> &[u8] {
+    trimmed(line.get(4..).unwrap_or_default())
+}
+
+fn trimmed(text: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    let text = line.get(4..).unwrap_or_default();
     let Some(first) = text.iter().position(is_text) else {
         return b"";
     };

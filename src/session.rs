@@ -281,7 +281,7 @@ impl Session {
             capabilities: Capabilities::default(),
             mode: Mode::Off,
             // RFC 4954 section 4: a challenge may be longer than other reply lines.
-            reader: ReplyReader::with_max_line(MAX_LINE),
+            reader: ReplyReader::for_engine(MAX_LINE),
             output: Output::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,

@@ -164,6 +164,23 @@ def test_a_time_out_at_each_point(point: str) -> None:
     assert_same(script, timeouts=replace(AMPLE, **{limit: seconds}), **settings)
 
 
+def test_a_missing_greeting_may_mean_that_tls_begins_first() -> None:
+    def silence(connection: Connection) -> None:
+        connection.rest()
+
+    act = partial(send, timeouts=replace(AMPLE, greeting=SHORT))
+    rust, python = on_both(silence, act)
+    assert rust == python
+    assert "no reply in 0.05 seconds; if TLS begins before the greeting" in rust
+    assert "use smtps://" in rust
+    # The other time limits have no such hint, and LMTP has no port with implicit TLS.
+    script = SMTPScript((), {"message": UNFINISHED})
+    assert "smtps" not in "".join(
+        on_both(script, partial(send, timeouts=replace(AMPLE, body=SHORT)))
+    )
+    assert "smtps" not in "".join(on_both(silence, partial(act, scheme="lmtp")))
+
+
 def fail() -> str:
     raise OSError("no keyring")
 

@@ -11,6 +11,10 @@ from smtplib import SMTPResponseException as SMTPResponseException
 from smtplib import SMTPSenderRefused as SMTPSenderRefused
 from smtplib import SMTPServerDisconnected as SMTPServerDisconnected
 
+_LINE_ENDS = str.maketrans("\t\n\r", "   ")
+# The characters of the Unicode category Zs (spaces) other than the space.
+_SPACES = frozenset("\u00a0\u1680\u202f\u205f\u3000") | set(map(chr, range(0x2000, 0x200B)))
+
 
 class PeerError(Exception):
     """The server broke a rule of the protocol, so sending or the login cannot continue.
@@ -41,3 +45,28 @@ RelayError.__module__ = "rapidsmtp"
 def line_of(error: BaseException | None) -> str:
     """Return the text of an exception in one line, or the name of its class if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Return a text that is safe for a terminal: each unprintable character is an escape.
+
+    A terminal executes control characters. Bidirectional and other format characters change what a
+    reader sees. They become escapes such as `\x1b`, as in `repr`. A space of any width becomes one
+    space. The compiled backend has the same function in `src/printable.rs`.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def printable_reply(text: bytes) -> str:
+    """Return the text of a reply as one printable line.
+
+    Each run of spaces, tabs and line ends becomes one space.
+    """
+    line = printable(text.decode("utf-8", "replace").translate(_LINE_ENDS))
+    return " ".join(filter(None, line.split(" ")))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character in _SPACES else repr(character)[1:-1]

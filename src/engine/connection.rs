@@ -255,8 +255,8 @@ impl<'a> Connection<'a> {
                         self.connection_lost("the relay accepted no more bytes in time");
                     }
                     Deadline::Reply(limit) => {
-                        let seconds = limit.as_secs_f64();
-                        self.connection_lost(&format!("no reply in {seconds} seconds"));
+                        let phase = self.session.awaited_phase();
+                        self.connection_lost(&self.pool.settings.timeout_text(phase, limit));
                     }
                 }
                 self.waiting_since = now;

@@ -62,6 +62,21 @@ pub struct EngineSettings {
     pub clock_speed: f64,
 }
 
+impl EngineSettings {
+    /// Returns the error text for a reply that did not arrive within `limit`.
+    #[must_use]
+    pub fn timeout_text(&self, phase: Option<Phase>, limit: Duration) -> String {
+        // RFC 8314 section 3: on a port with implicit TLS, the greeting follows the handshake.
+        let hint = match phase {
+            Some(Phase::Connect) if !self.implicit_tls && !self.lmtp => {
+                "; if TLS begins before the greeting, as on port 465, use smtps://"
+            }
+            _ => "",
+        };
+        format!("no reply in {} seconds{hint}", limit.as_secs_f64())
+    }
+}
+
 /// The time limits. Each limit for a reply (RFC 5321 4.5.3.2) applies to the whole reply, not to
 /// each read.
 #[derive(Debug, Clone, Copy)]

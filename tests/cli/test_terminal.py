@@ -134,6 +134,20 @@ def test_preview_and_dry_run(command: Command) -> None:
     assert max(map(len, lines_of(terminal.text))) <= 80
 
 
+def test_hostile_texts_are_escaped(command: Command, relays: Relays) -> None:
+    hostile = "\x1b[2J\x07\x9b31m\u202eabc\u200b"
+
+    def refuse(relay: ScriptedRelay, line: str) -> str | None:
+        return f"550 5.1.1 {hostile}" if line[:4].upper() == "RCPT" else accept(relay, line)
+
+    command.write("list.csv", f"id,name,email\n{hostile},Anna,anna@example.com\n")
+    terminal = Terminal(command, "send", "--relay", relays(refuse).url, *SEND, "--tag", "id")
+    assert terminal.end() == 1
+    assert "\x1b[2J" not in terminal.text
+    assert {"\x07", "\x9b", "\u202e", "\u200b"}.isdisjoint(terminal.text)
+    assert r"\x1b[2J\x07" in terminal.text
+
+
 def test_ctrl_c(command: Command, relays: Relays) -> None:
     reached, ended = threading.Event(), threading.Event()
 

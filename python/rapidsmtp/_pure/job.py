@@ -13,6 +13,7 @@ from rapidsmtp._pure.address import plain_path
 from rapidsmtp._pure.command import mail, rcpt
 from rapidsmtp._pure.outcome import ACCEPTED, INVALID, message_status
 from rapidsmtp._pure.reply import Reply, enhanced_status
+from rapidsmtp.errors import printable_reply
 
 
 class RecipientOutcome(NamedTuple):
@@ -29,23 +30,15 @@ def outcome_of_reply(status: str, phase: str, reply: Reply) -> RecipientOutcome:
     """Return a recipient's outcome that is based on a reply."""
     code, text = reply
     known = code if code > 0 else None
-    return RecipientOutcome(status, phase, known, enhanced_status(code, text), printable(text))
-
-
-def printable(text: bytes) -> str:
-    """Return a reply's text as one printable line.
-
-    Unprintable characters are removed. A relay may send any bytes, and escape sequences in a reply
-    could control the user's terminal.
-    """
-    line = " ".join(text.decode("utf-8", "replace").split())
-    return "".join(each for each in line if each.isprintable())
+    return RecipientOutcome(
+        status, phase, known, enhanced_status(code, text), printable_reply(text)
+    )
 
 
 def reply_line(reply: Reply) -> str:
     """Return a reply with its code as one printable line."""
     code, text = reply
-    return f"{code} {printable(text)}".rstrip()
+    return f"{code} {printable_reply(text)}".rstrip()
 
 
 class MessageOutcome:

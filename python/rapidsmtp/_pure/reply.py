@@ -93,15 +93,28 @@ class ReplyReader:
         broken: Whether the reader stopped after an invalid reply.
     """
 
-    __slots__ = ("_code", "_max_line", "_partial", "_replies", "_size", "_texts", "broken", "fault")
+    __slots__ = (
+        "_code",
+        "_max_line",
+        "_partial",
+        "_replies",
+        "_size",
+        "_texts",
+        "_whole_invalid_lines",
+        "broken",
+        "fault",
+    )
 
-    def __init__(self, max_line: int = MAX_LINE) -> None:
+    def __init__(self, max_line: int = MAX_LINE, *, whole_invalid_lines: bool = False) -> None:
         """Create a reader for the beginning of a stream.
 
         Args:
             max_line: The maximum length of a line in bytes, with its line end.
+            whole_invalid_lines: Whether the text of an invalid reply contains its last line from
+                the first byte. Otherwise the text lacks the first four bytes, as in smtplib.
         """
         self._max_line = max_line
+        self._whole_invalid_lines = whole_invalid_lines
         self.fault: str | None = None
         self.broken = False
         self._partial = bytearray()
@@ -163,6 +176,8 @@ class ReplyReader:
         # RFC 5321 4.2.1: every line of a reply has the same code. Otherwise the reply is invalid.
         if code not in _CODES or (self._code and code != self._code):
             self.broken = True
+            if self._whole_invalid_lines:
+                self._texts[-1] = line.strip(_WHITE_SPACE)
             self._finish(MALFORMED)
         elif line[3:4] == b"-":
             self._code = code

@@ -9,19 +9,21 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.capability import parse_ehlo
 from rapidsmtp._pure.diagnosis import RELAY, diagnose
-from rapidsmtp._pure.job import printable, reply_line
+from rapidsmtp._pure.job import reply_line
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, enhanced_status
 from rapidsmtp._pure.stuffing import stuffed_parts
 from rapidsmtp._pure.transaction import ACCEPTED, Transaction
 from rapidsmtp._pure.transport import CLOSED, ConnectionLost, Transport
+from rapidsmtp.errors import printable, printable_reply
 
 _NO_REPLY = "no reply in"
 _NOT_READ = "the relay accepted no more bytes in time"
+_USE_SMTPS = "; if TLS begins before the greeting, as on port 465, use smtps://"
 _OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 SHUTDOWN = 421
@@ -74,6 +76,10 @@ class SessionTransaction(Transaction):
     """
 
     last_reply: Reply | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._reader = ReplyReader(whole_invalid_lines=True)
 
     def _receive_reply(self, reply: Reply) -> None:
         code, text = reply
@@ -148,7 +154,12 @@ class Session:
             ConnectionFailure: The relay refused the connection.
             ConnectionLost, TimeoutError: The greeting did not arrive, or it is invalid.
         """
-        reply = self.reply("greeting")
+        try:
+            reply = self.reply("greeting")
+        except TimeoutError as error:
+            # RFC 8314 section 3: on a port with implicit TLS, the greeting follows the handshake.
+            hint = _USE_SMTPS if self._settings.scheme == "smtp" else ""
+            raise TimeoutError(f"{error}{hint}") from None
         if reply[0] != 220:
             raise self.refusal("connect", reply)
 
@@ -235,7 +246,7 @@ class Session:
         """
         blame = diagnose(phase, *reply, enhanced_status(*reply))
         if reply[0] == MALFORMED:
-            fact = f": {invalid_reply(printable(reply[1]))}"
+            fact = f": {invalid_reply(printable_reply(reply[1]))}"
         elif phase == "auth":
             fact = f" refused the login: {reply_line(reply)}"
         else:
@@ -265,7 +276,7 @@ class Session:
         """
         if lost := self.check():
             raise ConnectionLost(lost)
-        self.trace(f"C: {shown or line}")
+        self.trace(f"C: {printable(shown or line)}")
         try:
             self.transport.write(line.encode("utf-8") + b"\r\n", self._limits["block"])
         except TimeoutError:
@@ -283,7 +294,7 @@ class Session:
             TimeoutError: No reply arrived in time. The text of the exception contains the time
                 limit.
         """
-        reader = ReplyReader(MAX_AUTH_LINE)
+        reader = ReplyReader(MAX_AUTH_LINE, whole_invalid_lines=True)
         seconds = self._limits[limit]
         deadline = time.monotonic() + seconds
         while True:
@@ -331,7 +342,7 @@ class Session:
                 lost = self._read_replies(transaction, written, recipients)
         last = transaction.last_reply
         if not lost and last is not None and last[0] == MALFORMED:
-            lost = invalid_reply(printable(last[1]))
+            lost = invalid_reply(printable_reply(last[1]))
         elif not lost and transaction.fault:
             lost = invalid_reply(transaction.fault)
         self.messages += 1
@@ -410,7 +421,7 @@ class Session:
 
     def unexpected_reply(self) -> Reply | None:
         """Return the first unread reply; None if no complete reply has arrived."""
-        reader = ReplyReader()
+        reader = ReplyReader(whole_invalid_lines=True)
         reader.receive_data(self.transport.unread(), 1)
         return next(iter(reader.events()), None)
 
@@ -432,15 +443,16 @@ class Session:
         if is_body:
             self._trace(f"C: <{len(flight)} bytes of message>")
             return
-        for line in flight.decode("utf-8", "replace").splitlines():
-            self._trace(f"C: {line}")
+        for line in flight.splitlines():
+            self._trace(f"C: {printable(line.decode('utf-8', 'replace'))}")
 
     def _trace_replies(self, data: bytes) -> None:
         if self._trace is None:
             return
         *lines, self._untraced = (self._untraced + data).split(b"\n")
         for line in lines:
-            self._trace(f"S: {_trace_text(line)}")
+            text = line.rstrip(b"\r").decode("utf-8", "replace")
+            self._trace(f"S: {printable(text)}")
 
 
 def invalid_reply(text: str) -> str:
@@ -449,12 +461,7 @@ def invalid_reply(text: str) -> str:
 
 
 def _unexpected(data: bytes) -> str:
-    return f"the relay sent an unexpected reply: {printable(data)}"
-
-
-def _trace_text(line: bytes) -> str:
-    text = line.rstrip(b"\r").decode("utf-8", "replace")
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return f"the relay sent an unexpected reply: {printable_reply(data)}"
 
 
 def _phase(replies: int, recipients: int) -> str:

@@ -20,7 +20,7 @@ from rapidsmtp._models.outcome import Outcome, RecipientResult, Status, outcome_
 from rapidsmtp._smtp.commands import Steps
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.state import ReplyPair
-from rapidsmtp.errors import line_of
+from rapidsmtp.errors import line_of, printable_reply
 
 Replies: TypeAlias = Mapping[str, ReplyPair]
 
@@ -138,7 +138,7 @@ def recipient_results(replies: Replies) -> dict[str, RecipientResult]:
     for address, (code, text) in replies.items():
         status = Status[_backend.recipient_status(code)]
         enhanced = _backend.enhanced_status(code, text)
-        results[address] = RecipientResult(status, code, enhanced, printable(text))
+        results[address] = RecipientResult(status, code, enhanced, printable_reply(text))
     return results
 
 
@@ -159,12 +159,6 @@ def reason(results: Mapping[str, RecipientResult]) -> str:
             code = "" if result.code is None else f"{result.code} "
             return f"{code}{result.text}".replace(address, "\N{HORIZONTAL ELLIPSIS}")
     return ""
-
-
-def printable(text: bytes) -> str:
-    """Return a reply's text as one line without control characters, safe for a terminal."""
-    line = " ".join(text.decode("utf-8", "replace").split())
-    return "".join(each for each in line if each.isprintable())
 
 
 def missing_capability(client: Face, message: Message) -> str:

@@ -36,6 +36,7 @@ from rapidsmtp.errors import (
     SMTPNotSupportedError,
     SMTPResponseException,
     SMTPServerDisconnected,
+    printable_reply,
 )
 
 DEFAULT_TIMEOUT = 60.0
@@ -590,7 +591,7 @@ class SMTP(AuthObjects, StreamConnection):
         assert self._reader is not None
         received = self._received or await self._reader.read(MAX_READ)
         self.close()
-        line = received.split(b"\n", 1)[0].decode("ascii", "backslashreplace").strip()
+        line = printable_reply(received.split(b"\n", 1)[0])
         error = SMTPServerDisconnected(f"the server sent an unexpected reply: {line[:200]}")
         raise results.mark_not_started(error)
 

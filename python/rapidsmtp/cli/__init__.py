@@ -43,7 +43,7 @@ class _VersionAction(argparse.Action):
     """The action of `--version`. It builds the version text only when the option is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        print(_version())
+        display.show(_version())
         parser.exit()
 
 

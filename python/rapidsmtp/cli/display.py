@@ -1,5 +1,8 @@
 """Progress and tables: drawn by rich on a terminal, written as plain lines elsewhere.
 
+Commands print only through this module. It shows the characters that a terminal executes or hides
+as escapes: a cell of the recipients list or a reply of a server may contain such characters.
+
 Progress is written to stderr, so stdout contains only the result. If the environment variable
 NO_COLOR is set, rich uses no colour. Plain lines never have colour. An error in writing progress is
 ignored, so that the sending continues.
@@ -12,6 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
+
+from rapidsmtp.errors import printable
 
 # The minimum interval between plain progress lines, in seconds. The interval is long, so that the
 # lines do not fill a log file.
@@ -37,7 +42,7 @@ class _PlainProgress:
         self._done += count
         if time.monotonic() >= self._next:
             with suppress(OSError):
-                print(f"{self._label}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+                show(f"{self._label}: {self._done} of {self._total}", stream=sys.stderr)
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
 
 
@@ -95,7 +100,20 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
 def notice(text: str) -> None:
     """Print one line to stderr, and ignore an error in writing."""
     with suppress(OSError):
-        print(f"rapidsmtp: {printable(text)}", file=sys.stderr, flush=True)
+        line = text.replace("\n", " ")
+        show(f"rapidsmtp: {line}", stream=sys.stderr)
+
+
+def show(text: str, *, end: str = "\n", stream: TextIO | None = None) -> None:
+    """Print a text of one or more lines.
+
+    Args:
+        text: The text. Only its line feeds are printed as they are.
+        end: The end of the text.
+        stream: The stream; None for stdout.
+    """
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(lines, end=end, file=stream or sys.stdout, flush=True)
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -117,35 +135,36 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title, title_justify="left", show_header=any(head))
+    shown = Table(
+        title=Text(printable(title), "table.title"), title_justify="left", show_header=any(head)
+    )
     for name, numeric in zip(head, _numeric_columns(rows), strict=True):
         shown.add_column(
             name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
         )
     for row in rows:
-        # Cells are converted to `Text`, because rich interprets a str as markup. A cell may contain
-        # a server's reply, which must be printed unchanged.
-        shown.add_row(*map(Text, row))
+        # Cells are converted to `Text`, because rich interprets a str as markup.
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(shown)
 
 
 def as_json(value: Any) -> str:
     """Return a value as one line of JSON that stdout can encode.
 
-    If stdout is not UTF-8, all characters that are not ASCII become JSON escapes. Otherwise the
-    error handler `backslashreplace` of stdout would write escapes that are invalid in JSON.
+    Characters that are not printable become JSON escapes. If stdout is not UTF-8, all characters
+    that are not ASCII become JSON escapes. Otherwise the error handler `backslashreplace` of stdout
+    would write escapes that are invalid in JSON.
     """
     encoding = (sys.stdout.encoding or "").lower().replace("_", "-")
-    return json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
-
-
-def printable(text: str) -> str:
-    """Replace control characters with spaces, so that no escape sequence reaches a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    text = json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(title)
+    show(title)
+    rows = [[printable(cell) for cell in row] for row in rows]
     lines = [head, *rows] if any(head) else rows
     widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
     numeric = _numeric_columns(rows)
@@ -154,7 +173,7 @@ def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, numeric, strict=True)
         ]
-        print("  " + "  ".join(cells).rstrip())
+        show("  " + "  ".join(cells).rstrip())
 
 
 def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[bool]:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from rapidsmtp import _backend
+from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
 
@@ -82,15 +83,15 @@ def sink(options: argparse.Namespace) -> int:
     try:
         server = Sink(names, options.latency, store=False, threads=options.threads, **arguments)
         with server:
-            print(server.url, flush=True)
+            display.show(server.url)
             try:
                 # On some systems, signals do not interrupt a wait that has no time limit. So this
                 # wait has a time limit and is repeated.
                 while not stopped.wait(0.5):
                     pass
             except KeyboardInterrupt:
-                print(file=sys.stderr)
-            print(server.counts, flush=True)
+                display.show("", stream=sys.stderr)
+            display.show(str(server.counts))
     except (OSError, OverflowError, ValueError) as error:
         raise UsageError(f"cannot start the sink: {_reason(error)}") from None
     finally:

@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
@@ -28,7 +28,7 @@ from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import Password, parse_relay
 from rapidsmtp._models.settings import TLS, Timeouts, check_count
-from rapidsmtp.errors import line_of
+from rapidsmtp.errors import line_of, printable
 from rapidsmtp.logging.digest import PendingRecords, RecordBatch, compose
 
 __all__ = ["SMTPHandler"]
@@ -337,7 +337,7 @@ def _url_of(
         url += f":{port}" if port else ""
     scheme, _, rest = url.partition("://")
     if isinstance(credentials, (list, tuple)):
-        if "@" in urlsplit(url).netloc:
+        if "@" in url:
             raise ValueError(
                 "credentials are given twice: in credentials and in the URL of mailhost"
             )
@@ -408,7 +408,7 @@ def _count(batch: RecordBatch) -> str:
 def _report(line: str) -> None:
     if logging.raiseExceptions and sys.stderr:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"rapidsmtp.logging: {line}\n")
+            sys.stderr.write(f"rapidsmtp.logging: {printable(line)}\n")
 
 
 # The process

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use num_bigint::BigInt;
 
 use super::budget::{Budget, DIGITS};
-use super::literal::escaped;
 use super::number::float_text;
 use super::render::Loop;
 use super::value::Value;
 use crate::message::RowError;
+use crate::printable::{escaped, is_printable};
 
 /// Converts values to text within the budget.
 pub(super) struct Printer<'render> {
@@ -184,9 +184,6 @@ pub(in crate::message) fn quote(text: &str, out: &mut String) {
     out.push(quote);
     for character in text.chars() {
         match character {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             _ if character == quote => {
                 out.push('\\');
@@ -197,19 +194,4 @@ pub(in crate::message) fn quote(text: &str, out: &mut String) {
         }
     }
     out.push(quote);
-}
-
-/// Python's `str.isprintable`: false for control, format, private-use and unassigned characters and
-/// for separators.
-fn is_printable(character: char) -> bool {
-    if character.is_ascii() {
-        return !character.is_ascii_control();
-    }
-    // Rust's `escape_debug` escapes exactly the characters that Python does not count as printable.
-    // At the start of a text, `escape_debug` also escapes combining marks. To avoid this, the
-    // letter `a` precedes the tested character.
-    let mut pair = [b'a', 0, 0, 0, 0];
-    character.encode_utf8(&mut pair[1..]);
-    let pair = std::str::from_utf8(&pair[..1 + character.len_utf8()]).unwrap_or_default();
-    pair.escape_debug().nth(1) == Some(character)
 }

@@ -4,6 +4,7 @@ use num_bigint::BigInt;
 
 use super::budget::DIGITS;
 use super::lexer::Token;
+use crate::printable::escaped;
 
 /// Parses the number at the start of a text and returns it with its length. The text starts with a
 /// digit.
@@ -149,15 +150,6 @@ fn escape(after: &str, value: &mut String) -> Result<usize, String> {
     };
     value.push(simple);
     Ok(1)
-}
-
-/// Encodes a character like Python's error handler `backslashreplace`.
-pub(super) fn escaped(character: char) -> String {
-    match u32::from(character) {
-        code @ 0..=0xff => format!("\\x{code:02x}"),
-        code @ 0x100..=0xffff => format!("\\u{code:04x}"),
-        code => format!("\\U{code:08x}"),
-    }
 }
 
 fn hexadecimal(after: &str, count: usize, value: &mut String) -> Result<usize, String> {

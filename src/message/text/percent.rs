@@ -221,7 +221,7 @@ impl Directive {
                 if character.is_ascii() {
                     String::from(character)
                 } else {
-                    super::literal::escaped(character)
+                    crate::printable::escaped(character)
                 }
             };
             plain = plain.chars().map(escape).collect();

@@ -67,7 +67,7 @@ def bench(options: argparse.Namespace) -> int:
             interrupted = True
         refused = sum(each.refused for each in found)
         if options.json:
-            print(display.as_json(_as_dict(options, found, name, interrupted)))
+            display.show(display.as_json(_as_dict(options, found, name, interrupted)))
         else:
             _print(found, refused)
         if found:
@@ -230,7 +230,7 @@ def _conditions(name: str, connections: int) -> str:
 
 def _print_notice(options: argparse.Namespace, text: str) -> None:
     stream = sys.stderr if options.json else sys.stdout
-    print("\n".join(map(display.printable, text.split("\n"))), file=stream, flush=True)
+    display.show(text, stream=stream)
 
 
 def _print(found: Sequence[Measurement], refused: int) -> None:
@@ -246,13 +246,13 @@ def _print(found: Sequence[Measurement], refused: int) -> None:
         rows,
     )
     if rows:
-        print(
+        display.show(
             "smtplib and the drop-in call sendmail() for one message after the other, over one\n"
             "connection. Sender.send() receives all messages at once. The time to open the\n"
             "connections is not measured."
         )
     if refused:
-        print(f"{refused} messages were not accepted; the table does not count them.")
+        display.show(f"{refused} messages were not accepted; the table does not count them.")
 
 
 def _as_dict(

@@ -65,17 +65,16 @@ def demo(options: argparse.Namespace) -> int:
         rows = list(islice(recipients.rows(), options.limit))
         with local_server() as url:
             stream = sys.stderr if options.json else sys.stdout
-            print(f"server: {server_name()} at {url}, in another process", file=stream)
-            stream.flush()
+            display.show(f"server: {server_name()} at {url}, in another process", stream=stream)
             competitors = competitors_for(url)
             interrupted = _send(rows, sample[:1], competitors)
     if options.json:
         head = {"subscribers": len(rows), "message_bytes": size, "interrupted": interrupted}
-        print(display.as_json({**head, **_as_dict(competitors, len(sample), same)}))
+        display.show(display.as_json({**head, **_as_dict(competitors, len(sample), same)}))
     else:
         title = f"{len(rows)} subscribers, messages of {size / 1000:.0f} KB"
         _print(f"{title}, interrupted" if interrupted else title, competitors)
-        print(_comparison(len(sample), same))
+        display.show(_comparison(len(sample), same))
     if interrupted:
         return INTERRUPTED
     all_accepted = all(each.accepted and not each.refused for each in competitors)
@@ -143,12 +142,12 @@ def _print(title: str, competitors: Sequence[Competitor]) -> None:
         ]
         for each in competitors
     ]
-    print(f"rapidsmtp ({_backend.implementation} backend)")
+    display.show(f"rapidsmtp ({_backend.implementation} backend)")
     display.table(title, ["", "sent", "refused", "seconds", "per second", "times smtplib"], rows)
     composing = " and ".join(
         f"{each.composing:.3f}" for each in competitors if each.composing is not None
     )
-    print(
+    display.show(
         "Timed: from a row of the list to the server's reply 250. Each competitor has\n"
         f"one connection and takes turns of {_BLOCK} rows, for a maximum of {_SECONDS:g} seconds.\n"
         "smtplib and the drop-in: Jinja2, an EmailMessage for each row, send_message();\n"

@@ -11,6 +11,7 @@ from html import escape
 from itertools import groupby
 
 from rapidsmtp.cli.bench.measure import Measurement
+from rapidsmtp.errors import printable
 
 _WIDTH = 860
 _LEFT, _RIGHT = 170, 150
@@ -143,6 +144,5 @@ def _foot(conditions: str, bottom: float) -> list[str]:
 
 
 def _text(text: str) -> str:
-    # XML 1.0 forbids most control characters, even as character references. So they are replaced
-    # with spaces.
-    return escape("".join(c if c.isprintable() else " " for c in text))
+    # XML 1.0 forbids most control characters, even as character references.
+    return escape(printable(text))

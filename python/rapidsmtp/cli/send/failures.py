@@ -131,7 +131,7 @@ class FailureList:
         display.table(title, ["reason", "messages", "rows"], rows)
         if len(ordered) > _MAX_REASONS:
             more = len(ordered) - _MAX_REASONS
-            print(f"and {more} more reasons; use --not-accepted FILE.csv to get all of them")
+            display.show(f"and {more} more reasons; use --not-accepted FILE.csv to get all of them")
 
     def print_json(self, head: dict[str, object], name: str) -> None:
         """Print a JSON object whose last value is the list of outcomes.
@@ -142,14 +142,14 @@ class FailureList:
         """
         source = self._json
         assert source is not None
-        print(display.as_json(head).removesuffix("}"), end=f', "{name}": [')
+        display.show(display.as_json(head).removesuffix("}"), end=f', "{name}": [')
         if self._json_failed:
-            print("]}")
+            display.show("]}")
             return
         source.seek(0)
         for part in iter(lambda: source.read(65536), ""):
-            print(part, end="")
-        print("]}")
+            display.show(part, end="")
+        display.show("]}")
 
     def print_write_error(self) -> None:
         """Print `write_error` to stderr if a report is incomplete."""

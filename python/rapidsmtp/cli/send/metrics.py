@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._models.outcome import Status
+from rapidsmtp.cli import display
 from rapidsmtp.cli.usage import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def serve_metrics(sender: Sender, host: str, port: int | None) -> Iterator[None]
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"--metrics-port {port}, --metrics-host {host}: {reason}") from None
     shown = f"[{host}]" if ":" in host else host
-    print(f"metrics: http://{shown}:{server.server_port}/metrics", file=sys.stderr)
+    display.show(f"metrics: http://{shown}:{server.server_port}/metrics", stream=sys.stderr)
     try:
         yield
     finally:
