@@ -1,17 +1,20 @@
 """The files that `rapidsmtp` writes, and standard streams that are closed or full."""
 
+import csv
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import processes
 from commandline import CSV, EML, Command, Relays, ScriptedRelay, accept, one_line
-from rapidsmtp.cli import display
+from rapidsmtp.cli import display, files
 from rapidsmtp.cli.send import failures
 
 
@@ -167,3 +170,98 @@ def test_exceptions_of_a_script_have_a_traceback(
     result = plain_command.run("run", "program.py")
     assert result.returncode not in (0, 2)
     assert "Traceback" in result.stderr and raised in result.stderr.splitlines()[-1]
+
+
+# Formulas
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@sum(1)", "'@sum(1)"),
+        ("\N{FULLWIDTH EQUALS SIGN}1", "'\N{FULLWIDTH EQUALS SIGN}1"),
+        ("\t=1", "\\t=1"),
+        ("\r=1", "\\r=1"),
+        ("  =1", "  '=1"),
+        ("no;=1", "no;'=1"),
+        ("no, @x; -1", "no, '@x; '-1"),
+        ("5.1.1 <a@b.example>: no such user = unknown", None),
+        ("1-2; see https://example.com/?a=b", None),
+        ("", None),
+    ],
+)
+def test_a_text_of_a_remote_party_is_no_formula(text: str, expected: str | None) -> None:
+    assert files.spreadsheet_text(text) == (text if expected is None else expected)
+
+
+def test_a_reply_is_no_formula_in_the_list_of_failures(command: Command, relays: Relays) -> None:
+    def script(relay: ScriptedRelay, line: str) -> str | None:
+        if line[:4].upper() != "RCPT":
+            return accept(relay, line)
+        return "550 =HYPERLINK(1)" if "anna" in line else "550 no;@SUM(1)"
+
+    command.write("message.eml", EML.replace("Bcc: hidden@example.com\n", ""))
+    command.write("list.csv", "id,name,email\n=1+1,Anna,-anna@example.com\n@2,Bo,+bo@example.com\n")
+    options = ("--tag", "id", "--not-accepted", "failed.csv")
+    assert command.send(relays(script).url, *options).returncode == 1
+    with (command.directory / "failed.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["row"])
+    # The list's own values stay as they are.
+    assert [row["tag"] for row in rows] == ["=1+1", "@2"]
+    assert [row["recipient"] for row in rows] == ["-anna@example.com", "+bo@example.com"]
+    assert [row["reason"] for row in rows] == ["'=HYPERLINK(1)", "no;'@SUM(1)"]
+
+
+# Private files
+
+PRIVATE = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+
+
+def permissions(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@PRIVATE
+def test_only_the_owner_may_read_the_files(
+    command: Command, relays: Relays, open_umask: None
+) -> None:
+    written = ("--not-accepted", "failed.csv", "--trace", "trace")
+    assert command.send(relays().url, *written).returncode == 0
+    options = ("--template", "message.eml", "--to", "list.csv", "--preview", "1")
+    assert command("send", *options).returncode == 0
+    directory = command.directory
+    assert permissions(directory / "failed.csv") == permissions(directory / "trace") == 0o600
+    assert permissions(directory / "preview") == 0o700
+    assert permissions(directory / "preview" / "1.eml") == 0o600
+    # The user chose the permissions of an existing file.
+    (directory / "failed.csv").chmod(0o640)
+    assert command.send(relays().url, *written).returncode == 0
+    assert permissions(directory / "failed.csv") == 0o640
+
+
+@PRIVATE
+def test_overwrite_replaces_a_symbolic_link(command: Command) -> None:
+    options = ("--template", "message.eml", "--to", "list.csv", "--preview", "2", "--overwrite")
+    preview = command.directory / "preview"
+    preview.mkdir()
+    victim = command.directory / command.write("victim", "precious")
+    (preview / "1.eml").symlink_to(victim)
+    (preview / "2.eml").symlink_to("absent")
+    result = command("send", *options)
+    assert result.returncode == 0, result.stderr
+    assert victim.read_text() == "precious" and not (preview / "absent").exists()
+    for name in ("1.eml", "2.eml"):
+        assert not (preview / name).is_symlink() and permissions(preview / name) == 0o600
+    (preview / "1.eml").unlink()
+    (preview / "1.eml").mkdir()
+    one_line(command("send", *options), "1.eml")

@@ -1,17 +1,26 @@
 """The output files of commands.
 
 A command refuses to write to a file that it also reads. If writing a file fails during the sending,
-the sending continues.
+the sending continues. Files with addresses, messages or dialogue are private: only their owner may
+read them.
 """
 
 import argparse
 import contextlib
+import os
+import re
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rapidsmtp.cli import display
 from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.errors import printable
 
+_PRIVATE_FILE = 0o600
+_PRIVATE_FOLDER = 0o700
+# The places where a spreadsheet finds a formula: the start of a cell, and the places that become
+# the start of a cell if the spreadsheet splits lines at another delimiter.
+_FORMULA = re.compile("(?:^|[,;]) *(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 _WRITTEN = ("not_accepted", "trace")
 _READ = (
     "to",
@@ -45,17 +54,68 @@ def check_files(options: argparse.Namespace) -> None:
             known.append((name, path))
 
 
-def open_for_writing(path: str, name: str) -> TextIO:
+def open_private(path: str | Path, mode: str, **options: Any) -> Any:
+    """Open a file for writing, as `open` does. Only its owner may read and write a new file.
+
+    Raises:
+        OSError: The file cannot be opened for writing.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags, _PRIVATE_FILE)
+
+    return open(path, mode, opener=opener, **options)
+
+
+def replace_private(path: Path, overwrite: bool) -> Any:
+    """Create a private binary file, and open it for writing.
+
+    Args:
+        path: The path of the file.
+        overwrite: Whether to replace an existing file. A symbolic link is replaced and not
+            followed, because it may point to a file of another person's choice.
+
+    Raises:
+        OSError: The file exists and `overwrite` is false, or the file cannot be created.
+    """
+    if overwrite:
+        path.unlink(missing_ok=True)
+    return open_private(path, "xb")
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder that only its owner may enter, unless it exists.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    path.mkdir(_PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return a text of a remote party for a CSV cell, without formulas.
+
+    A spreadsheet executes a cell that begins with `=`, `+`, `-` or `@` (OWASP: CSV injection). A
+    single quote before this character makes it a text.
+    """
+    return _FORMULA.sub(r"\g<0>'", printable(text))
+
+
+def open_for_writing(path: str, name: str, *, private: bool) -> TextIO:
     """Open a file for writing, without removing its content. `truncate` removes the content.
 
     Args:
         path: The path of the file.
         name: The option that names the file, as the user typed it.
+        private: Whether only the owner may read a new file.
 
     Raises:
         UsageError: The file cannot be opened for writing.
     """
     try:
+        if private:
+            file: TextIO = open_private(path, "a", encoding="utf-8", buffering=1)
+            return file
         return Path(path).open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise UsageError(f"{name} {path}: {error.strerror}") from None
@@ -87,7 +147,7 @@ class TraceFile:
 
     def __init__(self, path: str) -> None:
         self._path, self._error = path, ""
-        self._file = open_for_writing(path, "--trace")
+        self._file = open_for_writing(path, "--trace", private=True)
 
     def begin(self) -> None:
         """Remove the previous content of the file."""

@@ -208,7 +208,7 @@ def _plot_file(path: str | None) -> Iterator[Callable[[str], object]]:
         yield lambda drawing: None
         return
     try:
-        with open_for_writing(path, "--plot") as file:
+        with open_for_writing(path, "--plot", private=False) as file:
             yield lambda drawing: truncate(file).write(drawing)
     except OSError as error:
         raise UsageError(f"--plot {path}: {error.strerror}") from None

@@ -13,7 +13,7 @@ from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
-from rapidsmtp.cli.files import option
+from rapidsmtp.cli.files import make_private_folder, option, replace_private
 from rapidsmtp.cli.send.checks import check_message, print_warnings
 from rapidsmtp.cli.send.failures import FailureList
 from rapidsmtp.cli.send.recipients import RecipientsFile
@@ -147,7 +147,7 @@ def _preview_paths(
         return []
     folder = Path(options.preview_to or _DIRECTORY)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise UsageError(f"--preview-to {folder}: {error.strerror}") from None
     paths = []
@@ -163,7 +163,7 @@ def _preview_paths(
 
 def _write(path: Path, message: Message, overwrite: bool) -> None:
     try:
-        with path.open("wb" if overwrite else "xb") as file:
+        with replace_private(path, overwrite) as file:
             file.write(message.data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

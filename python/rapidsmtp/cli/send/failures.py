@@ -10,12 +10,12 @@ are kept in memory, and each outcome is written to the files when it arrives.
 import csv
 import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
+from rapidsmtp.cli.files import open_private, spreadsheet_text
 from rapidsmtp.cli.usage import UsageError
 
 # The maximum number of reasons in the table, and the maximum number of examples for each reason.
@@ -62,8 +62,8 @@ class FailureList:
             )
         if path is not None:
             try:
-                file = Path(path).open(  # noqa: SIM115  (`close` closes it)
-                    "w", encoding="utf-8", errors="backslashreplace", newline=""
+                file = open_private(
+                    path, "w", encoding="utf-8", errors="backslashreplace", newline=""
                 )
             except OSError as error:
                 raise UsageError(f"--not-accepted {path}: {error.strerror}") from None
@@ -188,7 +188,8 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     ]
     if not failed:
         status = outcome.status.name.lower()
-        return [[row, tag, "", status, None, None, outcome.phase, outcome.reason]]
+        reason = spreadsheet_text(outcome.reason)
+        return [[row, tag, "", status, None, None, outcome.phase, reason]]
     return [
         [
             row,
@@ -198,7 +199,7 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
             result.code,
             result.enhanced_status,
             outcome.phase,
-            result.text or outcome.reason,
+            spreadsheet_text(result.text or outcome.reason),
         ]
         for address, result in failed
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
+from rapidsmtp.cli.files import spreadsheet_text
 from rapidsmtp.cli.send.failures import FailureList
 
 
@@ -94,11 +95,11 @@ class Summary:
         """
         if not self._failures.has_csv or read >= self.total:
             return
-        status = Status.NOT_ATTEMPTED.name.lower()
+        status, reason = Status.NOT_ATTEMPTED.name.lower(), spreadsheet_text(self.stopped)
         for number, row in enumerate(rows, 1):
             if number > read:
                 name = row.get(tag) if tag else None
-                line = [number, name, "", status, None, None, "connect", self.stopped]
+                line = [number, name, "", status, None, None, "connect", reason]
                 self._failures.write_lines([line])
 
     def print(self, **values: object) -> None:
