@@ -34,6 +34,7 @@ DEPENDS_ON_INTERPRETER = {
     "test_client_sink.py",
     "test_conformance.py",
     "test_differences.py",
+    "test_domains.py",
     "test_import.py",
     "test_installation.py",
     "test_lmtp.py",

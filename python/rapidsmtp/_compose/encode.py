@@ -10,10 +10,11 @@ it could add a header field.
 import base64
 import binascii
 import re
-import unicodedata
 from email.header import Header
 from itertools import groupby
 from typing import NamedTuple
+
+from rapidsmtp._domain import to_a_labels
 
 # The marks around the value of a merge field. Unicode reserves these code points for private use. A
 # mark inside a value is removed, so that a value cannot end its own marked range.
@@ -58,9 +59,6 @@ _MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
 _NOT_IN_URL = re.compile(r"[\s<>,\"\\]")
 _LOCAL_PART = re.compile(r'[^\s()<>\[\]:;@\\,"]+|"(?:[^"\\]|\\.)*"')
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[A-Za-z0-9.:_-]+\]")
-# Python implements IDNA 2003 (RFC 3490), which converts a label with one of these characters to a
-# different domain. So `_a_labels` encodes such a label directly with Punycode.
-_IDNA_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
 
 
 class RowError(ValueError):
@@ -315,24 +313,13 @@ def check_address(address: str, header: str) -> str:
     if not at or not _LOCAL_PART.fullmatch(local_part):
         raise RowError(fault)
     try:
-        domain = domain if domain.isascii() else _a_labels(domain)
-    except UnicodeError:
+        domain = to_a_labels(domain)
+    except ValueError:
         raise RowError(fault) from None
     address = f"{local_part}@{domain}"
     if not _DOMAIN.fullmatch(domain) or len(address.encode("utf-8", "replace")) > MAXIMUM_ADDRESS:
         raise RowError(fault)
     return address
-
-
-def _a_labels(domain: str) -> str:
-    labels = []
-    for label in re.split("[.\u3002\uff0e\uff61]", domain):
-        if _IDNA_DEVIATIONS.isdisjoint(label):
-            labels.append(label.encode("idna").decode("ascii"))
-        else:
-            normal = unicodedata.normalize("NFC", label.lower())
-            labels.append("xn--" + normal.encode("punycode").decode("ascii"))
-    return ".".join(labels)
 
 
 def _refuse_controls(value: str, name: str) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from rapidsmtp._domain import to_a_labels
+
 _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 _SUBMISSION = 587
 _IMPLICIT_TLS = 465
@@ -224,6 +226,10 @@ def _host_and_port(address: str) -> tuple[str, int | None]:
         text = unicodedata.normalize("NFKC", host)
         if any(c.isascii() and not c.isalnum() and c not in "-._" for c in text):
             raise _wrong("a host name has only letters, digits, '-', '_' and '.'")
+        try:
+            host = to_a_labels(host)
+        except ValueError:
+            raise _wrong("the host name is not a valid international domain name") from None
     if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
         raise _wrong("the port must be a number from 1 to 65535")
     return host, int(port) if port else None

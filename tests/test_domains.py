@@ -1,0 +1,139 @@
+"""Domains beyond ASCII: both backends convert them as UTS 46 does, or refuse them."""
+
+import random
+import unicodedata
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from rapidsmtp import Template, _backend
+from rapidsmtp._domain import to_a_labels
+from rapidsmtp._models.relay_url import parse_relay
+
+# The code points below this limit include all scripts that occur in domains, except most Chinese
+# characters. Their treatment is regular.
+SCRIPTS = 0x3400
+STEP = 211
+
+ARABIC, VIRAMA = "\u0628", "\u0915\u094d"
+
+
+@pytest.fixture(autouse=True)
+def keep_backend() -> Iterator[None]:
+    before = _backend.implementation
+    yield
+    _backend.use(before)
+
+
+def converter() -> Callable[[str], str | None]:
+    """Return a function that returns the domain of a recipient in a message, None if invalid."""
+    template = Template.compose(sender="a@x.org", to="{{ email }}", subject="s", text="t")
+
+    def convert(domain: str) -> str | None:
+        try:
+            return template.render({"email": f"a@{domain}"}).recipients[0].removeprefix("a@")
+        except ValueError:
+            return None
+
+    return convert
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("faß.example", "xn--fa-hia.example"),
+        ("FAẞ.Example", "xn--fa-hia.example"),
+        ("βόλος.example", "xn--nxasmm1c.example"),
+        ("bücher。straße．Example", "xn--bcher-kva.xn--strae-oqa.example"),
+        ("ﬁsch.example", "fisch.example"),
+        ("x\u00ady.example", "xy.example"),
+        ("x\u1806y.example", "xn--xy-h0o.example"),  # IDNA 2003 removes this character
+        ("xn--fa-hia.bücher.example", "xn--fa-hia.xn--bcher-kva.example"),
+        ("XN--FA-hia.bücher.example", "xn--fa-hia.xn--bcher-kva.example"),
+        ("☃.example", "xn--n3h.example"),
+        ("אבג.example", "xn--4dbcd.example"),
+        (f"{ARABIC}{ARABIC}1.example", "xn--1-0mca.example"),
+        (f"{VIRAMA}\u200d\u0937.example", "xn--11b2ezcw70k.example"),
+        ("x\u200cy.example", None),
+        ("x\u200dy.example", None),
+        ("x\u202ey.example", None),
+        ("1אבג.example", None),
+        ("xאבג.example", None),
+        ("\u0300x.example", None),
+        ("⒈x.example", None),
+        ("x︒example", None),
+        ("xn--.bücher.example", None),
+        ("xn--a.bücher.example", None),
+        ("xn--ss-bka.bücher.example", "xn--ss-bka.xn--bcher-kva.example"),
+        ("x\u3000y.example", None),
+        ("x\ue000y.example", None),
+        ("x⑴.example", None),
+        ("bücher..example", None),
+    ],
+)
+def test_a_domain_is_converted_as_uts_46_does(
+    backend: str, domain: str, expected: str | None
+) -> None:
+    assert converter()(domain) == expected
+
+
+@pytest.mark.rust
+@pytest.mark.parametrize("pattern", ["x{}y.example", "{}.example"])
+def test_both_backends_convert_each_character_equally(pattern: str) -> None:
+    """The pure-Python backend may refuse a character, for example one that Python does not know."""
+    _backend.use("rust")
+    convert = converter()
+    refused = 0
+    for code in [*range(0x80, SCRIPTS), *range(SCRIPTS, 0x110000, STEP)]:
+        domain = pattern.format(chr(code))
+        if 0xD800 <= code < 0xE000:
+            continue
+        compiled, pure = convert(domain), pure_of(domain)
+        if pure is None and compiled is not None:
+            refused += unicodedata.category(chr(code)) != "Cn"
+        else:
+            assert pure == compiled, hex(code)
+    assert refused < 40
+
+
+@pytest.mark.rust
+def test_both_backends_convert_mixed_domains_equally() -> None:
+    _backend.use("rust")
+    convert = converter()
+    pools = ["abZ09-_", "äßẞςΣİıſ", "אבבה\u0301", "ابت٠١۰\u200c", "\u200d\u094d\u0915\u0937"]
+    pools += ["\u0301\u0323\u0345", "京都ー・", "。．｡.", "①Ⅷ½ﬃ™℡", "xn--", "\u00ad\ufeff\u2060"]
+    chosen = random.Random(46)
+    for _ in range(3000):
+        letters = "".join(chosen.sample(pools, 3))
+        labels = [
+            "".join(chosen.choices(letters, k=chosen.randint(1, 5)))
+            for _ in range(chosen.randint(1, 3))
+        ]
+        labels.append("xn--" + chosen.choice(labels).encode("punycode").decode())
+        domain = f"é.{'.'.join(labels)}.example"
+        compiled, pure = convert(domain), pure_of(domain)
+        # Only the property Joining_Type permits the joiner in some Arabic words.
+        assert pure == compiled or (pure is None and "\u200c" in domain), ascii(domain)
+
+
+def pure_of(domain: str) -> str | None:
+    try:
+        converted = to_a_labels(domain)
+    except ValueError:
+        return None
+    labels = converted.split(".")
+    return converted if all(_is_label(label) for label in labels) else None
+
+
+def _is_label(label: str) -> bool:
+    return label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
+
+
+def test_the_host_of_a_relay_is_converted() -> None:
+    relay = parse_relay("smtp://faß.bücher.example:2525", mechanisms=())
+    assert (relay.host, relay.name) == (
+        "xn--fa-hia.xn--bcher-kva.example",
+        "xn--fa-hia.xn--bcher-kva.example:2525",
+    )
+    with pytest.raises(ValueError, match="URL is wrong: U\\+200C, ZERO WIDTH NON-JOINER, is not"):
+        parse_relay("smtp://x\u200cy.example", mechanisms=())
