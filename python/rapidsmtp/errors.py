@@ -32,7 +32,7 @@ class RelayError(SMTPException):
     """
 
     def __init__(self, message: str, reply: tuple[int, bytes] | None = None) -> None:
-        super().__init__(message, reply)
+        super().__init__(brief(message), reply)
         self.reply = reply
 
     def __str__(self) -> str:
@@ -42,9 +42,25 @@ class RelayError(SMTPException):
 RelayError.__module__ = "rapidsmtp"
 
 
+MAX_REASON = 500
+"""The maximum length of a reason, in characters. A relay's reply may have 64 KiB."""
+
+_END = 150
+
+
+def brief(reason: str) -> str:
+    """Return a reason with at most `MAX_REASON` characters.
+
+    An ellipsis replaces the middle. The start of a reason names the object, and the end the fact.
+    """
+    if len(reason) <= MAX_REASON:
+        return reason
+    return f"{reason[: MAX_REASON - _END - 1]}\N{HORIZONTAL ELLIPSIS}{reason[-_END:]}"
+
+
 def line_of(error: BaseException | None) -> str:
     """Return the text of an exception in one line, or the name of its class if it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return brief(" ".join(str(error).split())) or type(error).__name__
 
 
 def printable(text: str) -> str:

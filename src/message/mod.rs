@@ -39,10 +39,25 @@ pub enum TextKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError(String);
 
+/// The maximum length of a reason, in characters. The value of a merge field may have megabytes.
+const MAX_REASON: usize = 500;
+/// The length of the end of a longer reason, in characters.
+const END: usize = 150;
+
 impl RowError {
-    /// Creates an error with this text.
+    /// Creates an error with this text. If the text is longer than `MAX_REASON`, an ellipsis
+    /// replaces its middle.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let mut text = text.into();
+        if text.chars().nth(MAX_REASON).is_some() {
+            let place = |(index, _)| index;
+            let start = text.char_indices().nth(MAX_REASON - END - 1).map(place);
+            let end = text.char_indices().nth_back(END - 1).map(place);
+            if let (Some(start), Some(end)) = (start, end) {
+                text.replace_range(start..end, "\u{2026}");
+            }
+        }
+        Self(text)
     }
 }
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from rapidsmtp._models.message import Message
+from rapidsmtp.errors import brief
 
 
 class Status(StrEnum):
@@ -49,7 +50,8 @@ class RecipientResult(NamedTuple):
         code: The three-digit code of the reply; None if there was no reply.
         enhanced_status: The enhanced status code of the reply (RFC 3463), such as "5.1.1"; None if
             the reply has none.
-        text: The text of the reply, or the reason why there was no reply.
+        text: The text of the reply, or the reason why there was no reply. An ellipsis replaces the
+            middle of a text that is longer than 500 characters.
     """
 
     status: Status
@@ -112,9 +114,13 @@ class _FilledOnAccess:
             if name not in _FROM_ENGINE:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             _, recipients, *values = self._engine_outcome.details()
-            results = [RecipientResult(_STATUS[each[0]], *each[1:]) for each in recipients]
+            results = [
+                RecipientResult(_STATUS[status], code, enhanced, brief(text))
+                for status, code, enhanced, text in recipients
+            ]
             addresses = self.message.recipients if self.message else ()
             values.insert(0, dict(zip(addresses, results, strict=True)))
+            values[-1] = brief(values[-1])
             for field_name, value in zip(_FROM_ENGINE, values, strict=True):
                 object.__setattr__(self, field_name, value)
             return object.__getattribute__(self, name)
@@ -135,7 +141,8 @@ class Outcome(_FilledOnAccess):
             "body".
         attempts: The number of attempts.
         seconds: The time from the first attempt to the outcome, in seconds.
-        reason: The reason why the message was not accepted, in one line; "" if it was accepted.
+        reason: The reason why the message was not accepted, in one line; "" if it was accepted. An
+            ellipsis replaces the middle of a reason that is longer than 500 characters.
     """
 
     tag: Any
@@ -147,6 +154,9 @@ class Outcome(_FilledOnAccess):
     attempts: int = 0
     seconds: float = 0.0
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", brief(self.reason))
 
     def raise_for_status(self) -> None:
         """Raise the exception that `sendmail` would raise, unless the message was accepted.
@@ -243,7 +253,7 @@ def outcome_without_reply(
             message = message_of(message)
         except ValueError as error:
             return Outcome(message.tag, None, Status.INVALID, phase="build", reason=str(error))
-    result = RecipientResult(status, None, None, reason)
+    result = RecipientResult(status, None, None, brief(reason))
     recipients = dict.fromkeys(message.recipients, result)
     return Outcome(message.tag, message, status, recipients, phase=phase, reason=reason)
 

@@ -228,8 +228,8 @@ def _host_and_port(address: str) -> tuple[str, int | None]:
             raise _wrong("a host name has only letters, digits, '-', '_' and '.'")
         try:
             host = to_a_labels(host)
-        except ValueError:
-            raise _wrong("the host name is not a valid international domain name") from None
+        except ValueError as error:
+            raise _wrong(str(error)) from None
     if port and not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) < 65536):
         raise _wrong("the port must be a number from 1 to 65535")
     return host, int(port) if port else None

@@ -20,7 +20,7 @@ from rapidsmtp._models.outcome import Outcome, RecipientResult, Status, outcome_
 from rapidsmtp._smtp.commands import Steps
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.state import ReplyPair
-from rapidsmtp.errors import line_of, printable_reply
+from rapidsmtp.errors import brief, line_of, printable_reply
 
 Replies: TypeAlias = Mapping[str, ReplyPair]
 
@@ -125,7 +125,7 @@ def _after_lost_connection(client: Face, message: Message, error: OSError) -> _S
     # method may have written the whole message before it raised the exception.
     sent = getattr(error, "body_sent", True)
     status = Status.UNKNOWN if sent else Status.NOT_ATTEMPTED
-    text = f"{_LOST_BEFORE_REPLY if sent else _LOST}: {line_of(error)}"
+    text = brief(f"{_LOST_BEFORE_REPLY if sent else _LOST}: {line_of(error)}")
     results = dict.fromkeys(message.recipients, RecipientResult(status, None, None, text))
     results |= recipient_results(getattr(error, "recipients", {}))
     results |= dict.fromkeys(getattr(error, "accepted", ()), ACCEPTED)
@@ -138,7 +138,7 @@ def recipient_results(replies: Replies) -> dict[str, RecipientResult]:
     for address, (code, text) in replies.items():
         status = Status[_backend.recipient_status(code)]
         enhanced = _backend.enhanced_status(code, text)
-        results[address] = RecipientResult(status, code, enhanced, printable_reply(text))
+        results[address] = RecipientResult(status, code, enhanced, brief(printable_reply(text)))
     return results
 
 
@@ -152,12 +152,16 @@ def for_all(message: Message, error: smtplib.SMTPResponseException) -> dict[str,
 def reason(results: Mapping[str, RecipientResult]) -> str:
     """Return the code and the text of the first result other than ACCEPTED.
 
-    The recipient's address is replaced by an ellipsis, so that reports can group equal reasons.
+    The recipient's address in the text of a relay is replaced by an ellipsis, so that reports can
+    group equal reasons. The reason of an invalid message may name the invalid address.
     """
     for address, result in results.items():
         if result.status is not Status.ACCEPTED:
             code = "" if result.code is None else f"{result.code} "
-            return f"{code}{result.text}".replace(address, "\N{HORIZONTAL ELLIPSIS}")
+            line = f"{code}{result.text}"
+            if result.status is Status.INVALID or not address:
+                return line
+            return line.replace(address, "\N{HORIZONTAL ELLIPSIS}")
     return ""
 
 

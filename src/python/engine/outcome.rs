@@ -73,9 +73,9 @@ impl NativeMessageOutcome {
         }
     }
 
-    /// Returns the text of the first failure. An ellipsis replaces the recipient's address in this
-    /// text. So two recipients with the same failure have equal texts, and a report can count them
-    /// together.
+    /// Returns the text of the first failure. An ellipsis replaces the recipient's address in the
+    /// text of a relay. So two recipients with the same failure have equal texts, and a report can
+    /// count them together. The reason of an invalid message may name the invalid address.
     fn reason(&self) -> String {
         let Some((index, failure)) = self.outcome.first_failure() else {
             return String::new();
@@ -86,7 +86,7 @@ impl NativeMessageOutcome {
         };
         let path = self.recipients.get(index).map_or("", |path| path);
         let address = path.trim_start_matches('<').trim_end_matches('>');
-        if address.is_empty() {
+        if address.is_empty() || failure.status == Status::Invalid {
             return text;
         }
         text.replace(address, "\u{2026}")
