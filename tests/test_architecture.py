@@ -83,7 +83,7 @@ MAY_IMPORT = {
     "testing": {"_backend"},
     "aio": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "auth"},
     "django": {"errors", "_models", "_compose", "_bulk"},
-    "logging": {"errors", "_backend", "_models", "_bulk"},
+    "logging": {"errors", "_backend", "_models", "_compose", "_bulk"},
     "telemetry": {"_models", "_bulk", "_smtp", "aio"},
     "cli": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "testing"},
     "__main__": {"cli"},

@@ -13,6 +13,10 @@ use super::{FIELD_END, FIELD_START, RowError};
 /// path is 256 bytes, including the angle brackets.
 const MAXIMUM_ADDRESS: usize = 254;
 
+/// The maximum length of an address before its domain is converted to A-labels, in bytes. The
+/// conversion takes quadratic time.
+const MAX_UNCONVERTED: usize = 4 * MAXIMUM_ADDRESS;
+
 /// An address with its display name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
@@ -87,8 +91,14 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
         ))
     };
     let (local_part, domain) = address.rsplit_once('@').ok_or_else(error)?;
-    if !is_local_part(local_part) {
+    if address.len() > MAX_UNCONVERTED || !is_local_part(local_part) {
         return Err(error());
+    }
+    if local_part.contains("=?") && local_part.contains("?=") {
+        // Some readers decode such a word, so they see another address.
+        return Err(RowError::new(format!(
+            "header {header}: an encoded word is not allowed in an address (RFC 2047 section 5)"
+        )));
     }
     let checked = if domain.is_ascii() {
         address.to_owned()
@@ -204,6 +214,8 @@ struct MailboxEntry {
     /// The text in angle brackets; `None` without angle brackets.
     angle: Option<String>,
     in_angle: bool,
+    /// Whether an "@" occurred that is syntax. A colon after it begins no group: `a@[IPv6:::1]`.
+    has_at: bool,
     in_quotes: bool,
     escaped: bool,
     comments: usize,
@@ -269,8 +281,11 @@ impl MailboxParser<'_> {
             _ if entry.in_angle => return self.text(Some(character), character),
             ',' | ';' => return self.end(),
             // The text before the colon is the name of a group and is discarded.
-            ':' if entry.angle.is_none() => *entry = MailboxEntry::default(),
-            _ => return self.text(Some(character), character),
+            ':' if entry.angle.is_none() && !entry.has_at => *entry = MailboxEntry::default(),
+            _ => {
+                entry.has_at |= character == '@';
+                return self.text(Some(character), character);
+            }
         }
         Ok(())
     }
@@ -366,6 +381,8 @@ mod tests {
         assert_eq!(parsed("\"a \\\" b\"@x.org"), one("", "\"a \\\" b\"@x.org"));
         assert_eq!(parsed("group: a@x.org;"), one("", "a@x.org"));
         assert_eq!(parsed("a@[127.0.0.1]"), one("", "a@[127.0.0.1]"));
+        assert_eq!(parsed("a@[IPv6:::1]"), one("", "a@[IPv6:::1]"));
+        assert!(parsed("a@x.org: b@x.org").is_err());
         assert_eq!(
             parsed("a@münchen.example"),
             one("", "a@xn--mnchen-3ya.example")

@@ -8,7 +8,7 @@ import email.message
 from collections.abc import Iterable
 from typing import Any
 
-from rapidsmtp._compose.envelope import envelope, flatten
+from rapidsmtp._compose.envelope import checked_envelope, flatten
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status, outcome_without_reply
 from rapidsmtp.errors import line_of
@@ -74,7 +74,8 @@ def _from_arguments(
     """Convert the arguments of `smtplib.SMTP.sendmail`."""
     mail_options = tuple(mail_options)
     if isinstance(msg, email.message.Message):
-        msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
+        utf8 = any(option.lower() == "smtputf8" for option in mail_options)
+        msg = flatten(msg, utf8=utf8, checked=True)
     elif isinstance(msg, str):
         msg = msg.encode("ascii")
     return Message(
@@ -84,8 +85,19 @@ def _from_arguments(
 
 def _from_email(message: "email.message.Message[Any, Any]") -> Message:
     """Convert the argument of `smtplib.SMTP.send_message`."""
-    sender, recipients = envelope(message)
+    return with_envelope(message, *checked_envelope(message))
+
+
+def with_envelope(
+    message: "email.message.Message[Any, Any]", sender: str, recipients: Iterable[str]
+) -> Message:
+    """Convert an email.message object whose envelope is known.
+
+    Raises:
+        ValueError: A header field has a line break in its value, or there is no recipient.
+    """
     recipients = tuple(recipients)
     international = not "".join([sender, *recipients]).isascii()
     options = ("SMTPUTF8", "BODY=8BITMIME") if international else ()
-    return Message(sender, recipients, flatten(message, utf8=international), mail_options=options)
+    data = flatten(message, utf8=international, checked=True)
+    return Message(sender, recipients, data, mail_options=options)

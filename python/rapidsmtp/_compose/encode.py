@@ -13,8 +13,10 @@ import re
 from email.header import Header
 from itertools import groupby
 from typing import NamedTuple
+from urllib.parse import quote
 
 from rapidsmtp._domain import to_a_labels
+from rapidsmtp.errors import brief
 
 # The marks around the value of a merge field. Unicode reserves these code points for private use. A
 # mark inside a value is removed, so that a value cannot end its own marked range.
@@ -28,7 +30,11 @@ PREFERRED_LINE = 78
 _MAX_WORD = MAXIMUM_LINE // 2 - 32
 # RFC 5321 section 4.5.3.1.3: the maximum length of a path is 256 octets. The angle brackets of the
 # path are two of these octets and not part of the address.
-MAXIMUM_ADDRESS = 254
+MAXIMUM_PATH = 256
+MAXIMUM_ADDRESS = MAXIMUM_PATH - 2
+# The maximum length of an address before its domain is converted to A-labels, in bytes. The
+# conversion takes quadratic time.
+_MAX_UNCONVERTED = 4 * MAXIMUM_ADDRESS
 
 ADDRESS_HEADERS = frozenset(
     prefix + name
@@ -48,6 +54,9 @@ TOKEN_HEADERS = frozenset(
 # value of a merge field must not add another URL to this list.
 URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("list-"))
 
+# The maximum length of a parameter's value in one line, without the name of the parameter.
+_PIECE = 50
+
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
 # The characters that a value must not contain: the C0 controls except the tab, DEL, and the
 # characters that end a line in Python or Unicode.
@@ -57,12 +66,17 @@ _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
 _NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
 _MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
 _NOT_IN_URL = re.compile(r"[\s<>,\"\\]")
-_LOCAL_PART = re.compile(r'[^\s()<>\[\]:;@\\,"]+|"(?:[^"\\]|\\.)*"')
+# RFC 2047 section 5, rule 3. Some readers decode such a word, so they see another address.
+ENCODED_WORD_IN_ADDRESS = "an encoded word is not allowed in an address (RFC 2047 section 5)"
+LOCAL_PART = re.compile(r'[^\s()<>\[\]:;@\\,"]+|"(?:[^"\\]|\\.)*"')
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[A-Za-z0-9.:_-]+\]")
 
 
 class RowError(ValueError):
     """A row cannot be rendered: a field is missing, empty or not allowed at its place."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(brief(reason))
 
 
 class Mailbox(NamedTuple):
@@ -120,6 +134,37 @@ def encode_header(name: str, value: str) -> bytes:
         if bracket and identifier.isascii() and len(identifier) < _MAX_WORD:
             value, end = phrase, f"\r\n <{identifier}"
     return f"{name}: {_encoded_words(value, len(name) + 2)}{end}\r\n".encode("ascii")
+
+
+def encode_parameter(name: str, value: str) -> str:
+    """Encode a parameter of a MIME header field (RFC 2045 section 5.1, RFC 2231).
+
+    The value is a literal, so it is never parsed. Some readers decode an encoded word in quotes,
+    although RFC 2047 section 5 forbids it. So a value with "=?" is written as RFC 2231 defines.
+
+    Args:
+        name: The name of the parameter.
+        value: The value, of any characters and any length.
+
+    Returns:
+        The parameter. A long one has several lines.
+
+    Raises:
+        UnicodeEncodeError: The value has a lone surrogate.
+    """
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    if value.isascii() and value.isprintable() and "=?" not in value and len(escaped) <= _PIECE:
+        return f'{name}="{escaped}"'
+    pieces = [""]
+    for character in value:
+        encoded = quote(character, safe="")
+        if len(pieces[-1]) + len(encoded) > _PIECE:
+            pieces.append("")
+        pieces[-1] += encoded
+    pieces[0] = f"utf-8''{pieces[0]}"
+    if len(pieces) == 1:
+        return f"{name}*={pieces[0]}"
+    return ";\r\n ".join(f"{name}*{number}*={piece}" for number, piece in enumerate(pieces))
 
 
 def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
@@ -199,21 +244,38 @@ def decode_words(value: str) -> str:
     return "".join([*decoded, _decode_run(run), value[position:]])
 
 
+def check_words(value: str) -> None:
+    """Check that no address in a raw header value contains an encoded word.
+
+    Raises:
+        ValueError: An address contains an encoded word.
+    """
+    words = _ENCODED_WORD.sub("\0", value)
+    in_address = any("\0" in each and "@" in each for each in re.split(r"[\s,;<>()]+", words))
+    if in_address or re.search(r"<[^<>]*\0", words):
+        raise ValueError(ENCODED_WORD_IN_ADDRESS)
+
+
 def strip_marks(value: str) -> str:
     """Return a value without the marks of its merge fields."""
     return value.replace(FIELD_START, "").replace(FIELD_END, "")
 
 
-def parse_mailboxes(value: str, name: str) -> list[Mailbox]:
+def parse_mailboxes(value: str, name: str, *, convert: bool = True) -> list[Mailbox]:
     """Parse a rendered list of addresses (RFC 5322 section 3.4).
 
     The value of a merge field is one word.
+
+    Args:
+        value: The list.
+        name: The name of the header field.
+        convert: Whether to convert the domains to A-labels.
 
     Raises:
         RowError: The value contains a control character, or is not a list of addresses.
     """
     _refuse_controls(value, name)
-    parser = _MailboxParser(name)
+    parser = _MailboxParser(name, convert)
     for character in value:
         parser.feed(character)
     return parser.finish()
@@ -222,8 +284,9 @@ def parse_mailboxes(value: str, name: str) -> list[Mailbox]:
 class _MailboxParser:
     """A parser of address lists. It reads each character once."""
 
-    def __init__(self, header: str) -> None:
+    def __init__(self, header: str, convert: bool) -> None:
         self._header = header
+        self._convert = convert
         self._mailboxes: list[Mailbox] = []
         self._fields = 0
         self._start()
@@ -232,7 +295,7 @@ class _MailboxParser:
         self._phrase: list[str] = []
         self._bare: list[str] = []
         self._angle: list[str] | None = None
-        self._in_angle = self._in_quotes = self._escaped = False
+        self._in_angle = self._in_quotes = self._escaped = self._has_at = False
         self._comments = 0
 
     def feed(self, character: str) -> None:
@@ -278,9 +341,10 @@ class _MailboxParser:
             self._text(character, character)
         elif character in ",;":
             self._end()
-        elif character == ":" and self._angle is None:
+        elif character == ":" and self._angle is None and not self._has_at:
             self._start()  # the characters before the colon are a group name
         else:
+            self._has_at = self._has_at or character == "@"
             self._text(character, character)
 
     def _end(self) -> None:
@@ -295,6 +359,7 @@ class _MailboxParser:
             raise RowError(f"header {self._header}: a bracket or quote is not closed")
         if literal or phrase or named:
             address = check_address(literal, self._header)
+            address = address if self._convert else literal
             self._mailboxes.append(Mailbox(phrase if named else "", address))
 
     def finish(self) -> list[Mailbox]:
@@ -310,20 +375,31 @@ def check_address(address: str, header: str) -> str:
     """
     local_part, at, domain = address.rpartition("@")
     fault = f"header {header}: {address!r} is not an address"
-    if not at or not _LOCAL_PART.fullmatch(local_part):
+    if _length(address) > _MAX_UNCONVERTED or not at or not LOCAL_PART.fullmatch(local_part):
         raise RowError(fault)
+    if "=?" in local_part and "?=" in local_part:
+        raise RowError(f"header {header}: {ENCODED_WORD_IN_ADDRESS}")
     try:
         domain = to_a_labels(domain)
     except ValueError:
         raise RowError(fault) from None
     address = f"{local_part}@{domain}"
-    if not _DOMAIN.fullmatch(domain) or len(address.encode("utf-8", "replace")) > MAXIMUM_ADDRESS:
+    if not _DOMAIN.fullmatch(domain) or _length(address) > MAXIMUM_ADDRESS:
         raise RowError(fault)
     return address
 
 
+def _length(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def has_control(value: str) -> bool:
+    """Return whether a value has a line break or another control character except the tab."""
+    return _CONTROL.search(value) is not None
+
+
 def _refuse_controls(value: str, name: str) -> None:
-    if _CONTROL.search(value):
+    if has_control(value):
         raise RowError(f"header {name}: the value contains a line break or control character")
 
 

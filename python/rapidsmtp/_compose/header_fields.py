@@ -22,7 +22,7 @@ _COMPAT32_UNLIMITED = 1_000_000
 
 parser: Any = _header_value_parser  # typeshed lacks most private names of this module
 
-_BROKEN = re.compile(rb"\r\n[^ \t]|\r[^ \n\t]|\n[^ \t]")
+_BROKEN = re.compile(rb"\r(?![ \n\t])|\n(?![ \t])")
 """A line end that is inside a field and is not part of its folding.
 
 Newer versions of `email` refuse a field with such a line end.
@@ -30,6 +30,11 @@ Newer versions of `email` refuse a field with such a line end.
 
 _OWN_NAMES = 2
 """The number of names in an unchanged class: `__module__` and `__doc__`."""
+
+
+def has_line_break(field: bytes) -> bool:
+    """Return whether a folded field has a line break that is not part of its folding."""
+    return _BROKEN.search(field.removesuffix(b"\r\n")) is not None
 
 
 def _sources() -> dict[tuple[type, ...], str]:
@@ -156,7 +161,7 @@ class Fields:
             field = self.policy.fold_binary(name, value)
             if type(field) is not bytes or not field.endswith(b"\r\n"):
                 raise ValueError("not one field")
-            if _BROKEN.search(field[:-2]):
+            if has_line_break(field):
                 raise ValueError("not one field")
         return field
 

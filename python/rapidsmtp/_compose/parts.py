@@ -7,17 +7,24 @@ compiled backend compiles the texts in `src/message/template.rs`, the pure-Pytho
 
 import base64
 import copy
+import email
 import email.generator
 import email.message
 import email.policy
+import email.utils
 import io
 import mimetypes
+import re
 import secrets
-from email.message import EmailMessage
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rapidsmtp._compose.encode import MAXIMUM_LINE
+from rapidsmtp._compose.encode import (
+    MAXIMUM_LINE,
+    PREFERRED_LINE,
+    encode_parameter,
+    has_control,
+)
 
 # The types of parts that must not change, because they are signed or encrypted.
 _SEALED = frozenset(("multipart/signed", "multipart/encrypted"))
@@ -28,9 +35,20 @@ _FIELD_IN_PART = (
 # The fields of a text part that are not copied, because they are written again for each row.
 _ENCODED_ANEW = frozenset(("content-type", "content-transfer-encoding", "mime-version"))
 
+# A character that Python uses for a byte of a file name that is not valid in UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# RFC 2392 section 2: a name in `cid:name` is the content of a Content-ID.
+_CONTENT_ID = re.compile("[!-;=?-~]+")
+
 if TYPE_CHECKING:
     # `Message` is subscriptable only for type checkers.
     Parsed = email.message.Message[str, str]
+
+
+_MAX_DEPTH = 50
+"""The maximum depth of nested parts. `email` recurses for each level. Messages have few levels."""
+
+TOO_DEEP = f"the message has nested parts with more than {_MAX_DEPTH} levels"
 
 
 class TextPart(NamedTuple):
@@ -79,8 +97,16 @@ class BodyParts:
         place = f"text/{subtype} part"
         self.parts.append(TextPart(content_type, source, kind, place, boundaries))
 
-    def add_file(self, path: Path, boundaries: tuple[bytes, ...], inline_name: str = "") -> None:
-        """Add a file in base64: an attachment, or the image `cid:inline_name` of the HTML."""
+    def add_file(
+        self, path: Path, boundaries: tuple[bytes, ...], inline_name: str | None = None
+    ) -> None:
+        """Add a file in base64: an attachment, or the image `cid:inline_name` of the HTML.
+
+        Raises:
+            ValueError: The name of the file or of the image cannot be written.
+            OSError: The file cannot be read.
+        """
+        _check_names(path.name, inline_name)
         guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         maintype, _, subtype = guessed.partition("/")
         if maintype in ("message", "multipart"):
@@ -88,17 +114,15 @@ class BodyParts:
             # lines may be too long for the relay. So a file of this type is attached as unknown
             # binary data.
             maintype, subtype = "application", "octet-stream"
-        part = EmailMessage(email.policy.SMTP)
-        part.set_content(
-            path.read_bytes(),
-            maintype=maintype,
-            subtype=subtype,
-            disposition="inline" if inline_name else "attachment",
-            filename=path.name,
-            cid=f"<{inline_name}>" if inline_name else None,
-        )
-        del part["MIME-Version"]
-        self._add_bytes(part.as_bytes())
+        fields = [
+            f"Content-Type: {maintype}/{subtype}",
+            "Content-Transfer-Encoding: base64",
+            _disposition("attachment" if inline_name is None else "inline", path.name),
+        ]
+        if inline_name is not None:
+            fields.append(f"Content-ID: <{inline_name}>")
+        content = base64.encodebytes(path.read_bytes()).replace(b"\n", b"\r\n")
+        self._add_bytes("\r\n".join([*fields, "", ""]).encode("ascii") + content)
 
     def open_multipart(self, subtype: str, boundaries: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Start a multipart. Its boundary contains "=_", which encoded text never contains."""
@@ -179,6 +203,55 @@ class BodyParts:
         self._add_bytes(data)
 
 
+def parse(data: bytes) -> "Parsed":
+    """Parse a message with the policy `compat32`.
+
+    Raises:
+        ValueError: The nesting of the parts is too deep.
+    """
+    try:
+        message = email.message_from_bytes(data, policy=email.policy.compat32)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    check_depth(message)
+    return message
+
+
+def check_depth(message: "email.message.Message[Any, Any]") -> None:
+    """Check the depth of the nested parts, without a recursion.
+
+    Raises:
+        ValueError: The nesting of the parts is too deep.
+    """
+    level: list[Any] = [message]
+    for _ in range(_MAX_DEPTH):
+        inner = (part.get_payload() for part in level if part.is_multipart())
+        # The keys remove duplicates, because a message may contain the same part several times.
+        children = {id(child): child for payload in inner for child in payload}
+        level = [each for each in children.values() if isinstance(each, email.message.Message)]
+    if level:
+        raise ValueError(TOO_DEEP)
+
+
+def _check_names(file_name: str, inline_name: str | None) -> None:
+    if has_control(file_name) or _SURROGATE.search(file_name):
+        raise ValueError(
+            f"file {file_name!r}: the name has a line break, a control character or an invalid "
+            "character; rename the file"
+        )
+    if inline_name is not None and not _CONTENT_ID.fullmatch(inline_name):
+        raise ValueError(
+            f"inline image {inline_name!r}: the name becomes a Content-ID, so it must be ASCII "
+            "without spaces, '<' and '>'"
+        )
+
+
+def _disposition(kind: str, file_name: str) -> str:
+    head, parameter = f"Content-Disposition: {kind};", encode_parameter("filename", file_name)
+    fits = len(head) + 1 + len(parameter) <= PREFERRED_LINE
+    return head + (" " if fits else "\r\n ") + parameter
+
+
 def has_syntax(text: str) -> bool:
     """Return whether a text has Jinja2 syntax."""
     return "{{" in text or "{%" in text or "{#" in text
@@ -220,7 +293,7 @@ def _text_parameters(part: "Parsed") -> str:
     """Return the parameters of Content-Type for a text, such as format=flowed (RFC 3676)."""
     parameters = part.get_params() or []
     return "".join(
-        f'; {name}="{value}"'
+        f"; {encode_parameter(name, email.utils.collapse_rfc2231_value(value))}"
         for name, value in parameters[1:]
         if name.lower() in ("format", "delsp", "reply-type", "method", "component")
     )

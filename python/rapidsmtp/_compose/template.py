@@ -8,9 +8,7 @@ part whose content is not ASCII or has long lines.
 """
 
 import copy
-import email
 import email.message
-import email.policy
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 from rapidsmtp import _backend
 from rapidsmtp._compose.builder import compose_body
 from rapidsmtp._compose.dkim import DKIM, join
-from rapidsmtp._compose.encode import TOKEN_HEADERS, check_header_name, decode_words, strip_marks
+from rapidsmtp._compose.encode import (
+    ADDRESS_HEADERS,
+    TOKEN_HEADERS,
+    check_header_name,
+    check_words,
+    decode_words,
+    strip_marks,
+)
 from rapidsmtp._compose.envelope import flatten
 from rapidsmtp._compose.merge import Merge, mapping_of, stamps
-from rapidsmtp._compose.parts import BodyParts
+from rapidsmtp._compose.parts import BodyParts, check_depth, parse
 from rapidsmtp._compose.recipients_csv import check_csv, csv_rows, is_utf8
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
@@ -143,7 +148,7 @@ class Template:
             OSError: The file cannot be read.
         """
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        message = email.message_from_bytes(data, policy=email.policy.compat32)
+        message = parse(data)
         if not message.keys():
             raise ValueError("not a message: it does not begin with header fields")
         headers = [(name, _raw_value(name, value)) for name, value in _own_fields(message)]
@@ -164,12 +169,13 @@ class Template:
                 `{{ email }}` with spaces inside an address. The errors of `from_eml` are
                 also raised.
         """
+        check_depth(message)
         headers = []
         for name, value in _own_fields(message):
             _check_survived(name, value)
             headers.append((name, _raw_value(name, str(value))))
-        bare = email.message_from_bytes(_without_own_fields(message), policy=email.policy.compat32)
-        return cls(headers, BodyParts.from_parsed(bare), dkim)
+        body = BodyParts.from_parsed(parse(_without_own_fields(message)))
+        return cls(headers, body, dkim)
 
     def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Render the message for one row.
@@ -268,6 +274,8 @@ def _raw_value(name: str, value: str) -> str:
     try:
         value = value.encode("utf-8", "surrogateescape").decode("utf-8")
         value = strip_marks(_UNFOLD.sub("", value))
+        if name.lower() in ADDRESS_HEADERS:
+            check_words(value)
         return value if name.lower() in TOKEN_HEADERS else decode_words(value)
     except UnicodeDecodeError:
         raise ValueError(f"header {name}: neither an encoded word nor UTF-8") from None
@@ -299,4 +307,4 @@ def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:
     bare = copy.deepcopy(message)
     for name in {name for name, _ in _own_fields(message)}:
         del bare[name]
-    return flatten(bare)
+    return flatten(bare, checked=True)

@@ -23,7 +23,12 @@ from typing import Any
 from rapidsmtp import _backend
 from rapidsmtp._compose.boundary import Unbounded, delimit
 from rapidsmtp._compose.genuine import are_genuine
-from rapidsmtp._compose.header_fields import Fields, folding_functions, source_of
+from rapidsmtp._compose.header_fields import (
+    Fields,
+    folding_functions,
+    has_line_break,
+    source_of,
+)
 
 _MAX_DEPTH = 40
 """The maximum depth of nested messages. A deeper message may exceed Python's recursion limit."""
@@ -113,13 +118,48 @@ def to_bytes(message: "email.message.Message[Any, Any]", *, policy: Any = None) 
     Raises:
         Exception: Any exception that the generator raises.
     """
+    return _written(message, policy, email.generator.BytesGenerator)
+
+
+def checked_bytes(message: "email.message.Message[Any, Any]", *, policy: Any = None) -> bytes:
+    """Return the same bytes as `to_bytes`, but refuse a line break in the value of a header field.
+
+    An `EmailPolicy` decodes encoded words in a text that the program sets, also in the name of an
+    attachment. A line break in the decoded text starts another header field. Newer versions of
+    `email` refuse such a field in some cases.
+
+    Args:
+        message: As in `to_bytes`.
+        policy: As in `to_bytes`.
+
+    Raises:
+        ValueError: A header field has a line break that is not part of its folding, or the nesting
+            of the parts is too deep.
+        Exception: Any exception that the generator raises.
+    """
+    try:
+        return _written(message, policy, _CheckingGenerator)
+    except RecursionError:
+        raise ValueError("the message has too many levels of nested parts") from None
+
+
+def _written(message: Any, policy: Any, generator: type[email.generator.BytesGenerator]) -> bytes:
     walk = _walked(message, policy)
     if walk is not None:
         return walk.finish()
     with io.BytesIO() as file:
-        generator = email.generator.BytesGenerator(file, policy=policy)
-        generator.flatten(message, linesep="\r\n")
+        generator(file, policy=policy).flatten(message, linesep="\r\n")
         return file.getvalue()
+
+
+class _CheckingGenerator(email.generator.BytesGenerator):
+    def _write_headers(self, msg: Any) -> None:
+        for name, value in msg.raw_items():
+            if has_line_break(self.policy.fold_binary(name, value)):  # type: ignore[union-attr]
+                raise ValueError(
+                    f"header {name}: the value contains a line break or control character"
+                )
+        super()._write_headers(msg)  # type: ignore[misc]
 
 
 def _walked(message: Any, policy: Any) -> "_Walk | None":

@@ -13,6 +13,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.message import EmailMessage
+from typing import Any
+
+from rapidsmtp._compose.convert import with_envelope
+from rapidsmtp._compose.encode import encode_header
+from rapidsmtp._compose.envelope import envelope
+from rapidsmtp._models.message import Message
 
 _MAX_SUBJECT = 200
 """The maximum length of a subject in characters: a few lines of 78 (RFC 5322 section 2.1.1)."""
@@ -126,7 +132,23 @@ def shortened(text: str, limit: int) -> str:
     return text[:kept] + note + text[len(text) - kept :]
 
 
-def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> EmailMessage:
+class _Subject(str):
+    """A subject that `email` neither parses nor folds.
+
+    `email` decodes encoded words in a text. A line break in the decoded text starts another header
+    field in Python 3.11 and 3.12.
+    """
+
+    __slots__ = ()
+
+    name = "Subject"
+
+    def fold(self, *, policy: Any) -> str:
+        """Return the header field."""
+        return encode_header(self.name, self).decode("ascii")
+
+
+def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> Message:
     """Compose the mail of a batch.
 
     Args:
@@ -138,19 +160,21 @@ def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> Email
         The mail.
 
     Raises:
-        ValueError: An address has a line break.
+        ValueError: An address has a line break, or there is no address.
     """
+    if not email.utils.parseaddr(sender)[1]:
+        raise ValueError(f"fromaddr {sender!r} is not an address")
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = ", ".join(recipients)
-    message["Subject"] = _subject(batch)
+    message["Subject"] = _Subject(_subject(batch))
     message["Date"] = email.utils.localtime()
     message["Message-ID"] = email.utils.make_msgid(domain=_domain(sender))
     message["Auto-Submitted"] = _AUTO_SUBMITTED
     message.set_content(
         "\n\n".join([*_heading(batch), *(_body(each.text) for each in batch.records)])
     )
-    return message
+    return with_envelope(message, *envelope(message))
 
 
 def _subject(batch: RecordBatch) -> str:
