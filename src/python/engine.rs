@@ -36,6 +36,9 @@ use settings::{PythonSettings, duration};
 /// interrupts a wait without a noticeable delay.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// The maximum length of a path, in bytes (RFC 5321 section 4.5.3.1.3).
+const MAX_PATH: usize = 256;
+
 /// A request of the engine: its name, and for the request `trace` the line of the trace.
 type RequestTuple<'py> = (&'static str, Option<Bound<'py, PyString>>);
 
@@ -314,6 +317,9 @@ impl Engine {
                 "a message needs at least one recipient",
             ));
         }
+        if recipients.iter().any(|path| &**path == "<>") {
+            return Err(PyValueError::new_err("a recipient is empty"));
+        }
         let message = Message {
             outbox,
             token,
@@ -329,12 +335,13 @@ impl Engine {
         Ok(message)
     }
 
-    /// Returns an address in angle brackets. For an address that is not plain, the Python function
-    /// `path_of` creates the result.
+    /// Returns an address in angle brackets. For an address that is long or not plain, the Python
+    /// function `path_of` creates the result.
     fn path(&self, address: &Bound<'_, PyAny>) -> PyResult<Box<str>> {
         if let Ok(text) = address.cast::<PyString>()
             && let Ok(plain) = text.to_str()
             && let Some(path) = plain_path(plain)
+            && path.len() <= MAX_PATH
         {
             return Ok(path.into_boxed_str());
         }

@@ -15,6 +15,9 @@ from rapidsmtp._pure.outcome import ACCEPTED, INVALID, message_status
 from rapidsmtp._pure.reply import Reply, enhanced_status
 from rapidsmtp.errors import printable_reply
 
+MAX_PATH = 256
+"""The maximum length of a path, in bytes (RFC 5321 4.5.3.1.3)."""
+
 
 class RecipientOutcome(NamedTuple):
     """The final result of one recipient, and the phase of the transaction that determined it."""
@@ -94,13 +97,14 @@ class MessageOutcome:
 def _reason(addresses: Sequence[object], recipients: Sequence[RecipientOutcome]) -> str:
     """Return the reason for the first recipient that was not accepted; empty if all were accepted.
 
-    The recipient's address is replaced by an ellipsis, so that reports can group equal reasons.
+    The recipient's address in the text of a relay is replaced by an ellipsis, so that reports can
+    group equal reasons. The reason of an invalid message may name the invalid address.
     """
     for address, outcome in zip(addresses, recipients, strict=True):
         if outcome.status != ACCEPTED:
             code = "" if outcome.code is None else f"{outcome.code} "
             line = f"{code}{outcome.text}"
-            if _is_address(address):
+            if _is_address(address) and outcome.status != INVALID:
                 return line.replace(address, "\N{HORIZONTAL ELLIPSIS}")
             return line
     return ""
@@ -172,8 +176,10 @@ class Job:
             raise TypeError(f"data must be bytes, not {type(message.data).__name__}")
         if not message.recipients:
             raise ValueError("a message needs at least one recipient")
-        self.sender = plain_path(message.sender) or path_of(message.sender)
-        self.recipients = [plain_path(each) or path_of(each) for each in message.recipients]
+        self.sender = _path(message.sender, path_of)
+        self.recipients = [_path(each, path_of) for each in message.recipients]
+        if "<>" in self.recipients:
+            raise ValueError("a recipient is empty")
         self.utf8 = _asks_utf8(message) or not all(
             path.isascii() for path in (self.sender, *self.recipients)
         )
@@ -204,6 +210,11 @@ class Job:
         return MessageOutcome(
             self.message.recipients, recipients, self.reply, self.attempts, seconds
         )
+
+
+def _path(address: str, path_of: Callable[[str], str]) -> str:
+    plain = plain_path(address)
+    return plain if plain is not None and len(plain) <= MAX_PATH else path_of(address)
 
 
 def _asks_utf8(message: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import rapidsmtp
 from rapidsmtp import _backend
-from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._compose.address import checked_path
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
@@ -96,7 +96,7 @@ def _check(options: argparse.Namespace) -> None:
         address = getattr(options, name)
         try:
             if address is not None:
-                smtp_path(address)
+                checked_path(address)
         except ValueError as error:
             raise UsageError(f"{option(name)}: {error}") from None
         if address is not None and not (address.isascii() and address.rpartition("@")[0]):

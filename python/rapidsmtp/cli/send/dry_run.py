@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._compose.address import checked_path
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
@@ -129,7 +129,7 @@ def _checked(item: Message | Outcome) -> Message | Outcome:
     if isinstance(item, Message):
         try:
             for address in (item.sender, *item.recipients):
-                smtp_path(address)
+                checked_path(address)
         except ValueError as error:
             return Outcome(item.tag, None, Status.INVALID, phase="build", reason=str(error))
     return item
