@@ -1,8 +1,9 @@
 //! The parser of replies (RFC 5321 4.2). The input may arrive in chunks of any size.
 //!
 //! A reply is one or more lines `code SP text` with the same code. Every line except the last has a
-//! hyphen instead of the space. A reply that breaks this grammar gets the code -1, as in smtplib.
-//! The start of the next reply is then unknown, so the reader stops.
+//! hyphen instead of the space. The code may also be the whole line (RFC 5321 4.2). A reply that
+//! breaks this grammar gets the code -1, as an invalid code does in smtplib. The start of the next
+//! reply is then unknown, so the reader stops.
 //!
 //! Limits bound the memory that a server can make the client use. Beyond a limit, the reader stops
 //! with a [`ReplyFault`]. The limits are far above valid replies: RFC 5321 4.5.3.1.5 allows 512
@@ -62,7 +63,7 @@ impl Reply {
 
 /// Parses a reply of a single line. At the end of the stream the line end may be missing.
 ///
-/// Returns the code (`MALFORMED` if it is not three digits) and the text without surrounding white
+/// Returns the code (`MALFORMED` if the line has no valid code) and the text without surrounding white
 /// space; `None` if the line announces more lines (RFC 5321 4.2.1).
 #[must_use]
 pub fn parse_line(line: &[u8]) -> Option<(i16, &[u8])> {
@@ -299,10 +300,13 @@ impl ReplyReader {
 }
 
 /// The code of a line: any three digits, because RFC 5321 4.2 requires clients to handle unknown
-/// codes.
+/// codes. The fourth character is a space, a tab or a hyphen, or the line ends after the code. So
+/// `2500` and `250x` are no codes.
 fn line_code(line: &[u8]) -> Option<[u8; 3]> {
-    let digits = *line.first_chunk::<3>()?;
-    digits.iter().all(u8::is_ascii_digit).then_some(digits)
+    let (digits, rest) = line.split_first_chunk::<3>()?;
+    let is_separated = matches!(rest, [b' ' | b'\t' | b'-', ..])
+        || rest.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+    (is_separated && digits.iter().all(u8::is_ascii_digit)).then_some(*digits)
 }
 
 fn number(digits: [u8; 3]) -> i16 {

@@ -41,6 +41,19 @@ def test_any_2yz_accepts_a_recipient(code: bytes) -> None:
         assert report.counts == {Status.ACCEPTED: 20}
 
 
+@pytest.mark.usefixtures("fast_clock")
+@pytest.mark.parametrize("reply", [b"2500 ok", b"250x ok", b"250-a\r\n250xb"])
+@pytest.mark.parametrize("point", ["mail", "rcpt", "message"])
+def test_a_fourth_character_is_no_part_of_a_code(point: str, reply: bytes) -> None:
+    with serve({point: reply}) as server:
+        sender = sender_to(server, connections=1, max_attempts=1)
+        outcomes = []
+        with sender, contextlib.suppress(RelayError):
+            outcomes.extend(sender.send(messages(1)))
+    expected = Status.UNKNOWN if point == "message" else Status.NOT_ATTEMPTED
+    assert [each.status for each in outcomes] == [expected]
+
+
 @pytest.mark.parametrize("replies", [{"data": b"250 ok"}, {"rcpt": b"350 what"}])
 def test_invalid_replies_cause_no_flood_of_connections(replies: dict[str, bytes]) -> None:
     with serve(replies) as server:

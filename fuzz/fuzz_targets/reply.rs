@@ -16,9 +16,11 @@ fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Reply>, bool) {
 }
 
 fn naive(line: &str) -> (i16, String) {
+    let rest = line.get(3..).unwrap_or("");
+    let is_separated = rest.starts_with([' ', '\t', '-']) || rest.trim_matches(['\r', '\n']) == "";
     let code = line
         .get(..3)
-        .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+        .filter(|code| is_separated && code.bytes().all(|byte| byte.is_ascii_digit()));
     let text = line
         .get(4..)
         .unwrap_or("")

@@ -5,6 +5,7 @@
 //! that has received it. It is not sent again to a recipient that may have received it, unless the
 //! caller sets `resend_unknown`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -295,12 +296,9 @@ impl Job {
             self.pending.sort_unstable();
             self.earlier.append(&mut self.deferred);
         }
-        let mut count = self.pending.len().min(limit.max(1));
-        if let Some(domains) = domains {
-            count = count.min(self.within_domains(domains.max(1)));
-        }
-        let rest = self.pending.split_off(count);
-        self.current = std::mem::replace(&mut self.pending, rest);
+        let (current, rest) = self.split(limit.max(1), domains.map(|domains| domains.max(1)));
+        self.current = current;
+        self.pending = rest;
     }
 
     /// Returns the paths of the recipients of the transaction in flight.
@@ -527,22 +525,28 @@ impl Job {
         }
     }
 
-    /// Returns the number of recipients at the start of `pending` that together have no more than
-    /// `domains` different domains.
-    fn within_domains(&self, domains: usize) -> usize {
-        let mut seen: Vec<&str> = Vec::with_capacity(domains);
-        for (count, index) in self.pending.iter().enumerate() {
+    /// Splits the pending recipients into those of the next transaction and the others. Both keep
+    /// their order.
+    fn split(&mut self, limit: usize, domains: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let Some(domains) = domains else {
+            let rest = pending.split_off(pending.len().min(limit));
+            return (pending, rest);
+        };
+        let mut count = 0;
+        // The limit is a number of the relay, so no memory is reserved for this number of domains.
+        let mut seen = HashSet::new();
+        pending.into_iter().partition(|index| {
             let path = &self.message.recipients[*index];
             let domain = path.rsplit('@').next().unwrap_or_default();
-            if seen.iter().any(|seen| seen.eq_ignore_ascii_case(domain)) {
-                continue;
+            let domain = domain.to_ascii_lowercase();
+            let fits = count < limit && (seen.contains(&domain) || seen.len() < domains);
+            if fits {
+                seen.insert(domain);
+                count += 1;
             }
-            if seen.len() == domains {
-                return count;
-            }
-            seen.push(domain);
-        }
-        self.pending.len()
+            fits
+        })
     }
 }
 

@@ -2,6 +2,9 @@
 
 use crate::capability::{exceeds_size, parse_ehlo};
 
+/// The maximum number of digits in the value of a limit (RFC 9422 section 4).
+const MAX_LIMIT_DIGITS: usize = 6;
+
 /// The capabilities in the reply to the last EHLO.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -105,17 +108,29 @@ impl Limits {
             .split_ascii_whitespace()
             .filter_map(|parameter| parameter.split_once('='))
         {
-            // RFC 9422 section 4: a client ignores a limit with an invalid value, for example 0.
-            let number = value.parse().ok().filter(|number| *number > 0);
+            // RFC 9422 section 3: a client ignores a limit with an invalid value.
+            let Some(number) = limit_value(value) else {
+                continue;
+            };
             match name.to_ascii_uppercase().as_str() {
-                "MAILMAX" => limits.mail_max = number,
-                "RCPTMAX" => limits.rcpt_max = number,
-                "RCPTDOMAINMAX" => limits.rcpt_domain_max = number,
+                "MAILMAX" => limits.mail_max = Some(number),
+                "RCPTMAX" => limits.rcpt_max = Some(number),
+                "RCPTDOMAINMAX" => limits.rcpt_domain_max = Some(number),
                 _ => {}
             }
         }
         limits
     }
+}
+
+/// Parses the value of a limit. RFC 9422 section 4: it has one to six digits, and the first digit
+/// is not 0.
+fn limit_value(value: &str) -> Option<usize> {
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    if value.len() > MAX_LIMIT_DIGITS || !is_number || value.starts_with('0') {
+        return None;
+    }
+    value.parse().ok()
 }
 
 /// The properties of a message that require a capability of the server.

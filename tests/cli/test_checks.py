@@ -179,6 +179,10 @@ def test_an_escape_in_a_list_is_not_printed(command: Command) -> None:
         (100_000, "SIZE 900000", False),
         (100_000, "SIZE 0", False),
         (100_000, "SIZE", False),
+        # RFC 1870 section 4: a client ignores a parameter that is not a number of up to 20 digits.
+        (100_000, "SIZE 9_0", False),
+        (100_000, "SIZE +90", False),
+        (100_000, "SIZE 000000000000000000090", False),
         (100_000, "", False),
         # Every server must accept a message of 1,000 bytes (RFC 5321 4.5.3.1.7), so there is no
         # warning, although the relay states a lower limit.

@@ -107,6 +107,8 @@ def test_only_bytes_are_accepted(core: ModuleType) -> None:
         ([b"250-a\r\n", b"250"], (250, b"a\n")),
         ([b"250-a\r\n", b"550 b\r\n"], (-1, b"a\nb")),
         ([b"250-a\r\n", b"25"], (-1, b"a\n")),
+        ([b"250-a\r\n", b"2500 b\r\n"], (-1, b"a\nb")),
+        ([b"250-a\r\n", b"250xb\r\n"], (-1, b"a\nb")),
         ([b"250- a \t\r\n", b"what\r\n"], (-1, b"a\n")),
     ],
 )

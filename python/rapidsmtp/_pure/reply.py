@@ -1,8 +1,9 @@
 """The parser of replies (RFC 5321 4.2). The parser accepts input that is split at any byte.
 
 A reply is one or more lines `code SP text` with the same code. Every line except the last has a
-hyphen instead of the space. A reply that breaks this grammar has the code -1, as in smtplib. The
-start of the next reply is then unknown, so the reader stops.
+hyphen instead of the space. The code may also be the whole line (RFC 5321 4.2). A reply that breaks
+this grammar has the code -1, as an invalid code does in smtplib. The start of the next reply is then
+unknown, so the reader stops.
 
 A reply that exceeds a limit is an error, and the reader stops. The limits bound the memory that a
 server can make the client use. Valid replies are far below the limits. RFC 5321 4.5.3.1.5 allows
@@ -34,6 +35,7 @@ LF, as in smtplib."""
 
 _ENHANCED_STATUS = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?![^ \n])")
 _CODES = {b"%03d" % code: code for code in range(1000)}
+_SEPARATORS = (b" ", b"-", b"\t")
 _WHITE_SPACE = b" \t\r\n"
 
 
@@ -45,10 +47,10 @@ def parse_line(line: bytes) -> Reply | None:
             be missing.
 
     Returns:
-        The code (-1 if it is not three digits) and the text without surrounding white space; None
+        The code (-1 if the line has no valid code) and the text without surrounding white space; None
         if a hyphen after the code shows that more lines follow (RFC 5321 4.2.1).
     """
-    code = _CODES.get(line[:3], MALFORMED)
+    code = _code(line)
     if line[3:4] == b"-" and code != MALFORMED:
         return None
     return code, line[4:].strip(_WHITE_SPACE)
@@ -65,8 +67,19 @@ def parse_lines(lines: Sequence[bytes]) -> Reply:
         The code (-1 if the last line has another code, RFC 5321 4.2.1) and the text.
     """
     text = b"\n".join([line[4:].strip(_WHITE_SPACE) for line in lines])
-    code = lines[0][:3]
-    return _CODES.get(code, MALFORMED) if lines[-1][:3] == code else MALFORMED, text
+    code = _code(lines[0])
+    return code if _code(lines[-1]) == code else MALFORMED, text
+
+
+def _code(line: bytes) -> int:
+    """Return the code of a line, or -1.
+
+    The fourth character is a space, a tab or a hyphen, or the line ends after the code. So `2500`
+    and `250x` are no codes.
+    """
+    if line[3:4] in _SEPARATORS or not line[3:].strip(b"\r\n"):
+        return _CODES.get(line[:3], MALFORMED)
+    return MALFORMED
 
 
 def enhanced_status(code: int, text: bytes) -> str | None:
@@ -118,7 +131,7 @@ class ReplyReader:
         self.fault: str | None = None
         self.broken = False
         self._partial = bytearray()
-        self._code = b""
+        self._code: int | None = None
         self._texts: list[bytes] = []
         self._size = 0
         self._replies: list[Reply] = []
@@ -171,10 +184,10 @@ class ReplyReader:
         if self._size > MAX_REPLY or len(self._texts) == MAX_LINES:
             self.fault = REPLY_TOO_LONG
             return
-        code = line[:3]
+        code = _code(line)
         self._texts.append(line[4:].strip(_WHITE_SPACE))
         # RFC 5321 4.2.1: every line of a reply has the same code. Otherwise the reply is invalid.
-        if code not in _CODES or (self._code and code != self._code):
+        if code == MALFORMED or self._code not in (None, code):
             self.broken = True
             if self._whole_invalid_lines:
                 self._texts[-1] = line.strip(_WHITE_SPACE)
@@ -182,10 +195,10 @@ class ReplyReader:
         elif line[3:4] == b"-":
             self._code = code
         else:
-            self._finish(_CODES[code])
+            self._finish(code)
 
     def _finish(self, code: int) -> None:
         self._replies.append((code, b"\n".join(self._texts)))
-        self._code = b""
+        self._code = None
         self._texts = []
         self._size = 0

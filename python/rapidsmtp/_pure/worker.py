@@ -1,6 +1,7 @@
 """Worker threads. Each thread opens a connection, sends recipient groups and closes it."""
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -420,12 +421,17 @@ def _has_final_reply(transaction: Transaction) -> bool:
     return transaction.end in (ACCEPTED, DATA_REFUSED)
 
 
+_LIMIT_VALUE = re.compile(r"[1-9][0-9]{0,5}")
+"""The value of a limit (RFC 9422 section 4): one to six digits, and the first digit is not 0."""
+
+
 def _limits(capabilities: dict[str, str]) -> dict[str, int]:
     """Return the values of the LIMITS capability (RFC 9422), by name in lower case."""
     limits = {}
     for part in capabilities.get("limits", "").lower().split():
         name, _, value = part.partition("=")
-        if value.isascii() and value.isdigit() and 0 < len(value) < 7 and int(value) > 0:
+        # RFC 9422 section 3: a client ignores a limit with an invalid value.
+        if _LIMIT_VALUE.fullmatch(value):
             limits[name] = int(value)
     return limits
 

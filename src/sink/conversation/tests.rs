@@ -174,6 +174,22 @@ fn parameters_and_sizes_are_checked() {
 }
 
 #[test]
+fn a_chunk_size_of_any_value_needs_no_memory() {
+    let input = |size: &str| format!("{ENVELOPE}BDAT {size} LAST\r\nNOOP\r\n");
+    let unlimited = || SinkSettings {
+        extensions: vec!["CHUNKING".to_owned()],
+        ..smtp()
+    };
+    let largest = u64::MAX.to_string();
+    // The chunk contains the line NOOP, so this line gets no reply.
+    assert_eq!(codes(unlimited, &input(&largest)), [220, 250, 250, 250]);
+    assert_eq!(codes(smtp, &input(&largest)), [220, 250, 250, 250, 552]);
+    // RFC 3030 section 2 allows 20 digits. A number above 64 bits is refused.
+    let larger = "99999999999999999999";
+    assert_eq!(codes(smtp, &input(larger)), [220, 250, 250, 250, 501, 250]);
+}
+
+#[test]
 fn chunks_are_accepted_and_a_refused_chunk_is_discarded() {
     let input = format!("{ENVELOPE}BDAT 6\r\nab\r\n.\rBDAT 3 LAST\r\n\nxyNOOP\r\n");
     assert_eq!(codes(smtp, &input), [220, 250, 250, 250, 250, 250, 250]);

@@ -4,6 +4,7 @@ import contextlib
 import smtplib
 import ssl
 
+from rapidsmtp import _backend
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.relay_url import Relay
 from rapidsmtp._models.settings import TLS
@@ -30,20 +31,19 @@ def check_size(message: Message, relay: Relay, tls: TLS) -> list[str]:
     size = len(message.data)
     if size <= _ALWAYS_ACCEPTED:
         return []
-    limit = 0
+    limit = ""
     with contextlib.suppress(OSError, smtplib.SMTPException, ValueError):
         limit = _size_limit(relay, tls)
-    # RFC 1870 section 4: SIZE 0 and SIZE without a number mean that there is no limit.
-    if not 0 < limit < size:
+    if not _backend.exceeds_size(limit, size):
         return []
     return [f"a message has {size} bytes, but relay {relay.name} accepts {limit} (SIZE)"]
 
 
-def _size_limit(relay: Relay, tls: TLS) -> int:
-    """Return the SIZE in the EHLO reply before the login. Return 0 if there is no SIZE."""
+def _size_limit(relay: Relay, tls: TLS) -> str:
+    """Return the parameter of SIZE in the EHLO reply before the login; empty without SIZE."""
     with _connect(relay, tls) as client:
         client.ehlo_or_helo_if_needed()
-        return int(client.esmtp_features.get("size") or 0)
+        return client.esmtp_features.get("size", "")
 
 
 def _connect(relay: Relay, tls: TLS) -> SMTP:
