@@ -27,6 +27,17 @@ const POLICY: RetryPolicy = RetryPolicy {
     used: true,
 };
 
+/// Words with which the fuzzer builds the lines of a reply. It would not find them by itself.
+const WORDS: [&str; 7] = [
+    "",
+    "\nLIMITS",
+    " MAILMAX=",
+    " RCPTMAX=",
+    " RcptDomainMax=",
+    "\nSIZE ",
+    "\n",
+];
+
 /// Returns a session that has read a reply to EHLO with these lines.
 fn session(lines: &str) -> Session {
     let mut session = Session::new(SessionOptions {
@@ -136,8 +147,14 @@ fn deliver(mut job: Job, recipients: usize, limits: &Limits) {
     assert_eq!(served.len(), recipients);
 }
 
-fuzz_target!(|input: (&[u8], u64, &str)| {
-    let (recipients, size, lines) = input;
+fuzz_target!(|input: (&[u8], u64, Vec<(u8, &str)>)| {
+    let (recipients, size, parts) = input;
+    let mut lines = "relay.example".to_owned();
+    for (word, text) in parts {
+        lines += WORDS[usize::from(word) % WORDS.len()];
+        lines += text;
+    }
+    let lines = lines.as_str();
     // The lengths of a reply and the white space in it are the subject of the target `reply`.
     let is_control = |letter: char| letter.is_control() && letter != '\n';
     if lines.len() > 4096 || lines.matches('\n').count() > 100 || lines.contains(is_control) {
