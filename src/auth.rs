@@ -14,6 +14,8 @@
 //! error text quotes a user, password or token. No type that holds a user, password or token
 //! implements `Debug`, because the debug output would contain these values.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
 
@@ -58,6 +60,8 @@ pub struct MechanismRow {
     pub needs_user: bool,
     /// Whether the mechanism needs a password or token.
     pub needs_password: bool,
+    /// Whether the response depends on the content of the challenge.
+    pub uses_challenge: bool,
     begin: fn(&str, &Secret<'_>) -> Result<Exchange, Error>,
 }
 
@@ -68,26 +72,26 @@ pub struct MechanismRow {
 /// certificate or a channel binding have no rank. They are used only if the caller names them.
 #[rustfmt::skip]
 pub static MECHANISMS: [MechanismRow; 10] = [
-    //   name             rank over TLS  clear text  needs binding, user, password
-    row("PLAIN",              Some(1),  Some(4), false, true, true,
+    //   name             rank over TLS  clear text  needs binding, user, password; uses challenge
+    row("PLAIN",              Some(1),  Some(4), false, true, true, false,
         |user, secret| begin(Plain::new(user, secret.password, ""))),
-    row("LOGIN",              Some(2),  Some(5), false, true, true,
+    row("LOGIN",              Some(2),  Some(5), false, true, true, false,
         |user, secret| begin(Login::new(user, secret.password))),
-    row("CRAM-MD5",           Some(5),  Some(3), false, true, true,
+    row("CRAM-MD5",           Some(5),  Some(3), false, true, true, true,
         |user, secret| begin(CramMd5::new(user, secret.password))),
-    row("SCRAM-SHA-1",        Some(4),  Some(2), false, true, true,
+    row("SCRAM-SHA-1",        Some(4),  Some(2), false, true, true, true,
         |user, secret| begin(scram(user, secret, "sha1", None))),
-    row("SCRAM-SHA-1-PLUS",   None,     None, true, true, true,
+    row("SCRAM-SHA-1-PLUS",   None,     None, true, true, true, true,
         |user, secret| begin(scram(user, secret, "sha1", Some(binding(secret)?)))),
-    row("SCRAM-SHA-256",      Some(3),  Some(1), false, true, true,
+    row("SCRAM-SHA-256",      Some(3),  Some(1), false, true, true, true,
         |user, secret| begin(scram(user, secret, "sha256", None))),
-    row("SCRAM-SHA-256-PLUS", None,     None, true, true, true,
+    row("SCRAM-SHA-256-PLUS", None,     None, true, true, true, true,
         |user, secret| begin(scram(user, secret, "sha256", Some(binding(secret)?)))),
-    row("XOAUTH2",            None,     None, false, true, true,
+    row("XOAUTH2",            None,     None, false, true, true, false,
         |user, secret| begin(XOAuth2::new(user, secret.password))),
-    row("OAUTHBEARER",        None,     None, false, false, true,
+    row("OAUTHBEARER",        None,     None, false, false, true, false,
         |user, secret| begin(oauth_bearer(user, secret))),
-    row("EXTERNAL",           None,     None, false, false, false,
+    row("EXTERNAL",           None,     None, false, false, false, false,
         |user, _| begin(External::new(user))),
 ];
 
@@ -95,6 +99,22 @@ pub static MECHANISMS: [MechanismRow; 10] = [
 #[must_use]
 pub fn mechanism(name: &str) -> Option<&'static MechanismRow> {
     MECHANISMS.iter().find(|row| row.name == name)
+}
+
+/// Decodes the challenge in the text of a reply 334 (RFC 4954 section 4: base64 in one line).
+///
+/// Some servers write prompts or errors in clear text, or text after the base64. If the mechanism
+/// does not use the challenge, such a text is returned unchanged. `mechanism` must be in upper
+/// case.
+///
+/// # Errors
+/// `Error::Peer` if the text is not base64 and the mechanism uses the challenge or is unknown.
+pub fn decode_challenge(mechanism: &str, text: &[u8]) -> Result<Vec<u8>, Error> {
+    match (STANDARD.decode(text), self::mechanism(mechanism)) {
+        (Ok(challenge), _) => Ok(challenge),
+        (Err(_), Some(row)) if !row.uses_challenge => Ok(text.to_vec()),
+        (Err(_), _) => Err(peer("the server's challenge is not base64")),
+    }
 }
 
 impl MechanismRow {
@@ -122,6 +142,11 @@ pub trait Mechanism: Send {
     /// response only acknowledges a refusal.
     fn required_responses(&self) -> usize {
         1
+    }
+
+    /// Whether the server must prove its identity before the login is successful.
+    fn proves_server(&self) -> bool {
+        false
     }
 
     /// Whether the exchange begins with a challenge from the server. If so, the mechanism has no
@@ -166,6 +191,17 @@ impl Exchange {
     /// reply 235 as a successful login.
     pub fn complete(&self) -> bool {
         !self.failed && self.responses >= self.mechanism.required_responses()
+    }
+
+    /// Whether the login is successful after a reply with this code.
+    pub fn succeeds_with(&self, code: i16) -> bool {
+        match code {
+            235 => self.complete(),
+            // RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated. The
+            // reply proves nothing about the server.
+            503 => self.complete() || !self.mechanism.proves_server(),
+            _ => false,
+        }
     }
 
     /// Returns the response to a decoded challenge. The challenge `None` asks for the initial
@@ -440,6 +476,7 @@ impl Mechanism for External {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one argument for each column of the table")]
 const fn row(
     name: &'static str,
     tls_rank: Option<u8>,
@@ -447,6 +484,7 @@ const fn row(
     needs_channel_binding: bool,
     needs_user: bool,
     needs_password: bool,
+    uses_challenge: bool,
     begin: fn(&str, &Secret<'_>) -> Result<Exchange, Error>,
 ) -> MechanismRow {
     MechanismRow {
@@ -456,6 +494,7 @@ const fn row(
         needs_channel_binding,
         needs_user,
         needs_password,
+        uses_challenge,
         begin,
     }
 }

@@ -66,9 +66,14 @@ class _AuthObject:
 
     Attributes:
         mechanism: The SASL name of the mechanism. It is the first argument of `SMTP.auth`.
+        proves_server: Whether the server must prove that it knows the password.
+        takes_long: Whether a response may need seconds of computing time. If so, the asyncio client
+            computes it in a thread.
     """
 
     mechanism: str
+    proves_server = False
+    takes_long = False
 
     def __init__(self) -> None:
         self._exchange: _backend.Exchange | None = None
@@ -115,6 +120,10 @@ class _AuthObject:
 
     def _begin(self) -> _backend.Exchange:
         raise NotImplementedError
+
+    def _restart(self) -> None:
+        """Discard the exchange of an earlier connection."""
+        self._exchange = None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an auth object cannot be pickled: it holds secrets")
@@ -241,6 +250,8 @@ class External(_AuthObject):
 
 
 class _Scram(_Password):
+    proves_server = True
+    takes_long = True
     _algorithm: str
 
     def _begin(self) -> _backend.Exchange:

@@ -182,6 +182,10 @@ impl Mechanism for Scram {
         3
     }
 
+    fn proves_server(&self) -> bool {
+        true
+    }
+
     fn response(&mut self, index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error> {
         match index {
             0 => Ok(format!("{}{}", self.header, self.bare).into_bytes()),

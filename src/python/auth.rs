@@ -13,6 +13,7 @@ use crate::error::Error;
 /// Adds the table of mechanisms and the classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sasl_mechanisms, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_challenge, module)?)?;
     module.add_class::<Exchange>()?;
     module.add_class::<Plain>()?;
     module.add_class::<Login>()?;
@@ -42,6 +43,17 @@ fn sasl_mechanisms() -> Vec<MechanismTuple> {
         )
     });
     rows.collect()
+}
+
+/// Decode the challenge in the text of a reply 334. If the mechanism does not use the challenge and
+/// the text is not base64, return the text.
+#[pyfunction]
+fn decode_challenge<'py>(
+    py: Python<'py>,
+    mechanism: &str,
+    text: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, &auth::decode_challenge(mechanism, text)?))
 }
 
 /// One authentication exchange of a mechanism. The client calls `respond` once for the initial

@@ -77,6 +77,25 @@ def test_each_mechanism_gives_the_steps_of_its_vectors(
     assert exchange.complete is vector["complete"]
 
 
+@pytest.mark.parametrize("mechanism", [row[0] for row in pure.sasl_mechanisms()] + ["X-NEW", ""])
+@pytest.mark.parametrize(
+    "text",
+    [b"Username:", b"PDE+ more", b"PDE+\nPDE+", b"PDE", b"PDF=", b"PDE+=", b"=", b"\xff", b"P DE+"],
+)
+def test_a_challenge_that_is_not_base64(core: ModuleType, mechanism: str, text: bytes) -> None:
+    if mechanism in ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"):
+        assert core.decode_challenge(mechanism, text) == text
+    else:
+        with pytest.raises(PeerError, match="challenge is not base64"):
+            core.decode_challenge(mechanism, text)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "CRAM-MD5", "SCRAM-SHA-256-PLUS", "X-NEW"])
+def test_base64_is_decoded(core: ModuleType, mechanism: str) -> None:
+    assert core.decode_challenge(mechanism, b"PDE+") == b"<1>"
+    assert core.decode_challenge(mechanism, b"") == b""
+
+
 def test_the_maximum_number_of_iterations_is_accepted() -> None:
     # This test runs only in pure Python, because a debug build of the compiled backend needs 30
     # seconds for these iterations.

@@ -15,6 +15,7 @@ from rapidsmtp._pure.auth import (
     Plain,
     Scram,
     XOAuth2,
+    decode_challenge,
     sasl_mechanisms,
 )
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
@@ -64,6 +65,7 @@ __all__ = [
     "check_command",
     "check_host_name",
     "check_path",
+    "decode_challenge",
     "diagnose",
     "enhanced_status",
     "exceeds_size",

@@ -76,6 +76,8 @@ class Exchange:
     # Whether the exchange begins with a challenge from the server. If so, the mechanism has no
     # initial response.
     _server_first = False
+    # Whether the server must prove its identity before the login is successful.
+    _proves_server = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -91,6 +93,14 @@ class Exchange:
         login as failed.
         """
         return not self._failed and self._responses >= self._required_responses
+
+    def succeeds_with(self, code: int) -> bool:
+        """Return whether the login is successful after a reply with this code."""
+        if code == 503:
+            # RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated. The
+            # reply proves nothing about the server.
+            return self.complete or not self._proves_server
+        return code == 235 and self.complete
 
     def respond(self, challenge: bytes | None) -> bytes | None:
         """Return the response to a challenge.
@@ -261,6 +271,7 @@ class Scram(Exchange):
     __slots__ = ("_algorithm", "_bare", "_binding", "_nonce", "_password", "_signature")
     _max_responses = 3
     _required_responses = 3
+    _proves_server = True
 
     def __init__(
         self,
@@ -312,7 +323,7 @@ class Scram(Exchange):
             raise PeerError("the server's nonce does not extend the client's")
         if not _is_printable(nonce.encode()):
             raise PeerError("the server's nonce is not printable ASCII")
-        salt = _decode("salt", attributes["s"])
+        salt = _decode("salt", attributes["s"].encode())
         iterations = _iterations(attributes["i"])
 
         # RFC 5802 section 5.1: `c=` is always required, also without a channel binding. It repeats
@@ -334,7 +345,7 @@ class Scram(Exchange):
         attributes = _attributes(challenge)
         if list(attributes)[:1] != ["v"]:
             raise PeerError("the server's last SCRAM message does not begin with v=")
-        if not hmac.compare_digest(_decode("signature", attributes["v"]), self._signature):
+        if not hmac.compare_digest(_decode("signature", attributes["v"].encode()), self._signature):
             raise PeerError(
                 "the server's signature is wrong: the server does not know the password"
             )
@@ -354,6 +365,7 @@ class MechanismRow(NamedTuple):
         needs_channel_binding: Whether the mechanism needs a channel binding, and therefore TLS.
         needs_user: Whether the mechanism needs a user.
         needs_password: Whether the mechanism needs a password or token.
+        uses_challenge: Whether the response depends on the content of the challenge.
         begin: The function that creates an exchange from a user and a secret. It raises ValueError
             if the mechanism does not allow a character of the user or the secret.
     """
@@ -364,6 +376,7 @@ class MechanismRow(NamedTuple):
     needs_channel_binding: bool
     needs_user: bool
     needs_password: bool
+    uses_challenge: bool
     begin: Callable[[str, Secret], Exchange]
 
 
@@ -372,32 +385,54 @@ class MechanismRow(NamedTuple):
 # Mechanisms that need a token, a certificate or a channel binding have no rank. They are used only
 # if the caller names them.
 MECHANISMS = (
-    # name, rank over TLS, rank in clear text, needs a channel binding, a user, a password
-    MechanismRow("PLAIN", 1, 4, False, True, True,
+    # name, rank over TLS, rank in clear text, needs a channel binding, a user, a password; uses the
+    # challenge
+    MechanismRow("PLAIN", 1, 4, False, True, True, False,
         lambda user, secret: Plain(user, secret.password)),
-    MechanismRow("LOGIN", 2, 5, False, True, True,
+    MechanismRow("LOGIN", 2, 5, False, True, True, False,
         lambda user, secret: Login(user, secret.password)),
-    MechanismRow("CRAM-MD5", 5, 3, False, True, True,
+    MechanismRow("CRAM-MD5", 5, 3, False, True, True, True,
         lambda user, secret: CramMd5(user, secret.password)),
-    MechanismRow("SCRAM-SHA-1", 4, 2, False, True, True,
+    MechanismRow("SCRAM-SHA-1", 4, 2, False, True, True, True,
         lambda user, secret: Scram(user, secret.password, "sha1", secret.nonce)),
-    MechanismRow("SCRAM-SHA-1-PLUS", None, None, True, True, True,
+    MechanismRow("SCRAM-SHA-1-PLUS", None, None, True, True, True, True,
         lambda user, secret: _scram_plus(user, secret, "sha1")),
-    MechanismRow("SCRAM-SHA-256", 3, 1, False, True, True,
+    MechanismRow("SCRAM-SHA-256", 3, 1, False, True, True, True,
         lambda user, secret: Scram(user, secret.password, "sha256", secret.nonce)),
-    MechanismRow("SCRAM-SHA-256-PLUS", None, None, True, True, True,
+    MechanismRow("SCRAM-SHA-256-PLUS", None, None, True, True, True, True,
         lambda user, secret: _scram_plus(user, secret, "sha256")),
-    MechanismRow("XOAUTH2", None, None, False, True, True,
+    MechanismRow("XOAUTH2", None, None, False, True, True, False,
         lambda user, secret: XOAuth2(user, secret.password)),
-    MechanismRow("OAUTHBEARER", None, None, False, False, True,
+    MechanismRow("OAUTHBEARER", None, None, False, False, True, False,
         lambda user, secret: OAuthBearer(user, secret.password, secret.host, secret.port)),
-    MechanismRow("EXTERNAL", None, None, False, False, False,
+    MechanismRow("EXTERNAL", None, None, False, False, False, False,
         lambda user, secret: External(user)),
 )  # fmt: skip
 
 
+def decode_challenge(mechanism: str, text: bytes) -> bytes:
+    """Decode the challenge in the text of a reply 334 (RFC 4954 section 4: base64 in one line).
+
+    Some servers write prompts or errors in clear text, or text after the base64. If the mechanism
+    does not use the challenge, such a text is returned unchanged.
+
+    Args:
+        mechanism: The name of the mechanism, in upper case.
+        text: The text of the reply.
+
+    Raises:
+        PeerError: The text is not base64, and the mechanism uses the challenge or is unknown.
+    """
+    try:
+        return _decode("challenge", text)
+    except PeerError:
+        if any(row.name == mechanism and not row.uses_challenge for row in MECHANISMS):
+            return text
+        raise
+
+
 def sasl_mechanisms() -> list[tuple[str, int | None, int | None, bool, bool, bool]]:
-    """Return the table of mechanisms: the fields of `MechanismRow` without `begin`."""
+    """Return the table of mechanisms: the first six fields of each `MechanismRow`."""
     return [row[:6] for row in MECHANISMS]
 
 
@@ -453,13 +488,13 @@ def _reason(value: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in value[:MAX_REASON])
 
 
-def _decode(what: str, text: str) -> bytes:
+def _decode(what: str, text: bytes) -> bytes:
     """Decode base64, and refuse any form except the canonical one (RFC 5802 section 4)."""
     try:
         decoded = base64.b64decode(text, validate=True)
     except ValueError:
         decoded = b""
-    if base64.b64encode(decoded).decode() != text:
+    if base64.b64encode(decoded) != text:
         raise PeerError(f"the server's {what} is not base64")
     return decoded
 

@@ -1,9 +1,9 @@
 """The parser of replies (RFC 5321 4.2). The parser accepts input that is split at any byte.
 
 A reply is one or more lines `code SP text` with the same code. Every line except the last has a
-hyphen instead of the space. The code may also be the whole line (RFC 5321 4.2). A reply that breaks
-this grammar has the code -1, as an invalid code does in smtplib. The start of the next reply is then
-unknown, so the reader stops.
+hyphen instead of the space. The code may also be the whole line (RFC 5321 4.2). A reply that
+breaks this grammar has the code -1, as an invalid code does in smtplib. The start of the next reply
+is then unknown, so the reader stops.
 
 A reply that exceeds a limit is an error, and the reader stops. The limits bound the memory that a
 server can make the client use. Valid replies are far below the limits. RFC 5321 4.5.3.1.5 allows
@@ -47,8 +47,8 @@ def parse_line(line: bytes) -> Reply | None:
             be missing.
 
     Returns:
-        The code (-1 if the line has no valid code) and the text without surrounding white space; None
-        if a hyphen after the code shows that more lines follow (RFC 5321 4.2.1).
+        The code (-1 if the line has no valid code) and the text without surrounding white space;
+        None if a hyphen after the code shows that more lines follow (RFC 5321 4.2.1).
     """
     code = _code(line)
     if line[3:4] == b"-" and code != MALFORMED:

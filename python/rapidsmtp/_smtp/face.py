@@ -104,6 +104,9 @@ class Face(Protocol):
     ) -> Any:
         """Authenticate with one SASL mechanism."""
 
+    def _answer(self, authobject: Callable[..., Any], challenge: bytes) -> Any:
+        """Call an auth object with a decoded challenge, and return its response."""
+
     def sendmail(
         self,
         from_addr: str,

@@ -4,7 +4,7 @@ The functions `auth` and `login` are generators, like the functions in `commands
 """
 
 import base64
-import binascii
+import contextlib
 import hmac
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +32,9 @@ class AuthObjects:
     def auth_cram_md5(self, challenge: Any = None) -> Any:
         """Return the response of CRAM-MD5 (RFC 2195) for `self.user` and `self.password`."""
         if challenge is None:
+            if not _has_md5():
+                # Raised before the client sends AUTH, so no exchange is left open.
+                raise SMTPException("CRAM-MD5 needs MD5, which this Python does not provide")
             return None
         digest = hmac.new(_ascii(self.password), challenge, "md5")
         return f"{self.user} {digest.hexdigest()}"
@@ -46,6 +49,9 @@ class AuthObjects:
             return self.user
         return self.password
 
+    def _answer(self, authobject: Callable[..., Any], challenge: bytes) -> Any:
+        return authobject(challenge)
+
 
 def auth(
     client: Face, mechanism: str, authobject: Callable[..., Any], initial_response_ok: bool
@@ -57,6 +63,8 @@ def auth(
             knows the password.
         SMTPException: The server sent too many challenges.
     """
+    # An auth object may be used again. Its proof of the earlier server must not count.
+    getattr(authobject, "_restart", lambda: None)()
     client._protocol.hides_input = True
     try:
         code, text = yield from _exchange(
@@ -66,10 +74,22 @@ def auth(
         client._protocol.hides_input = False
     if code not in (235, 503):
         raise SMTPAuthenticationError(code, text)
-    if code == 235 and getattr(authobject, "complete", True) is False:
+    if not _is_proven(authobject, code):
         client.close()
         raise SMTPAuthenticationError(code, b"the server did not prove that it knows the password")
     return code, text
+
+
+def _is_proven(authobject: Callable[..., Any], code: int) -> bool:
+    """Return whether a login is successful after the reply 235 or 503.
+
+    An auth object without the attribute `complete` requires no proof of the server.
+    """
+    if getattr(authobject, "complete", True) is not False:
+        return True
+    # RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated. The reply
+    # proves nothing about the server.
+    return code == 503 and not getattr(authobject, "proves_server", True)
 
 
 def _exchange(
@@ -85,7 +105,7 @@ def _exchange(
         client._auth_challenge_count = 1
     while code == 334:
         client._auth_challenge_count += 1
-        response = yield from _respond(client, authobject, text)
+        response = yield from _respond(client, mechanism, authobject, text)
         code, text = yield client.docmd(response)
         if client._auth_challenge_count > _MAX_CHALLENGES:
             raise SMTPException(
@@ -94,17 +114,28 @@ def _exchange(
     return code, text
 
 
-def _respond(client: Face, authobject: Callable[..., Any], challenge: bytes) -> Steps[str]:
+def _respond(
+    client: Face, mechanism: str, authobject: Callable[..., Any], text: bytes
+) -> Steps[str]:
+    """Return the encoded response to a challenge. If there is none, cancel the exchange."""
     try:
-        return _base64((yield authobject(base64.b64decode(challenge, validate=True))))
-    except (binascii.Error, _backend.PeerError) as error:
-        reason = str(error).encode()
-    yield client.docmd("*")  # RFC 4954 section 4: "*" cancels the exchange
-    raise SMTPAuthenticationError(334, reason)
+        challenge = _backend.decode_challenge(mechanism, text)
+        return _base64((yield client._answer(authobject, challenge)))
+    except Exception as error:
+        # RFC 4954 section 4: "*" cancels the exchange. On a connection with an open exchange, the
+        # server would read the next command as a response.
+        with contextlib.suppress(SMTPException):
+            yield client.docmd("*")
+        if isinstance(error, _backend.PeerError):
+            raise SMTPAuthenticationError(334, str(error).encode()) from None
+        raise
+    except BaseException:
+        client.close()
+        raise
 
 
 def login(
-    client: Face, user: str, password: str, initial_response_ok: bool, *, persistent: bool = True
+    client: Face, user: str, password: str, initial_response_ok: bool, *, as_smtplib: bool = True
 ) -> Steps[ReplyPair]:
     """Authenticate: try CRAM-MD5, PLAIN and LOGIN in this order until one succeeds.
 
@@ -113,7 +144,8 @@ def login(
         user: The user name.
         password: The password.
         initial_response_ok: Whether the initial response may be part of the AUTH command.
-        persistent: Whether to try the next mechanism after a 535 (wrong credentials).
+        as_smtplib: Whether to try the next mechanism even after a 535 (wrong credentials), and to
+            know the names of mechanisms in upper case only.
 
     Raises:
         SMTPNotSupportedError: The server does not support AUTH.
@@ -124,7 +156,12 @@ def login(
     if not client.has_extn("auth"):
         raise SMTPNotSupportedError("SMTP AUTH extension not supported by server.")
     supported = client.esmtp_features["auth"].split()
+    if not as_smtplib:
+        # RFC 5321 section 2.4: argument values, such as names of mechanisms, are case-insensitive.
+        supported = [name.upper() for name in supported]
     mechanisms = [name for name in ("CRAM-MD5", "PLAIN", "LOGIN") if name in supported]
+    if "CRAM-MD5" in mechanisms and not _has_md5():
+        mechanisms.remove("CRAM-MD5")
     if not mechanisms:
         raise SMTPException("No suitable authentication method found.")
     client.user, client.password = user, password
@@ -136,10 +173,19 @@ def login(
             )
             return reply
         except SMTPAuthenticationError as error:
-            if error.smtp_code == 535 and not persistent:
+            if error.smtp_code == 535 and not as_smtplib:
                 raise
             refusal = error
     raise refusal
+
+
+def _has_md5() -> bool:
+    """Return whether this Python provides MD5. A system in FIPS mode may not provide it."""
+    try:
+        hmac.new(b"", b"", "md5")
+    except ValueError:
+        return False
+    return True
 
 
 def _base64(response: Any) -> str:

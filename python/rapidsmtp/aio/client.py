@@ -243,7 +243,7 @@ class SMTP(AuthObjects, StreamConnection):
         result = token()
         secret = result if isinstance(result, str) else await result
         await self._begin_session()
-        if "XOAUTH2" not in self.esmtp_features.get("auth", "").split():
+        if "XOAUTH2" not in self.esmtp_features.get("auth", "").upper().split():
             raise SMTPNotSupportedError("the server does not support AUTH XOAUTH2")
         await self.auth("XOAUTH2", XOAuth2(username, secret))
 
@@ -366,7 +366,7 @@ class SMTP(AuthObjects, StreamConnection):
             SMTPException: The server supports none of the three mechanisms.
         """
         secrets = Utf8Response(user), Utf8Response(password)
-        return await self._run(login.login(self, *secrets, initial_response_ok, persistent=False))
+        return await self._run(login.login(self, *secrets, initial_response_ok, as_smtplib=False))
 
     def auth_cram_md5(self, challenge: Any = None) -> Any:
         """Return the response of CRAM-MD5 (RFC 2195) for `self.user` and `self.password`."""
@@ -376,6 +376,11 @@ class SMTP(AuthObjects, StreamConnection):
     def auth_plain(self, challenge: Any = None) -> str:
         """Return the response of PLAIN (RFC 4616) for `self.user` and `self.password`."""
         return Utf8Response(super().auth_plain(challenge))
+
+    def _answer(self, authobject: Callable[..., Any], challenge: bytes) -> Any:
+        if getattr(authobject, "takes_long", False):
+            return asyncio.to_thread(authobject, challenge)
+        return authobject(challenge)
 
     @property
     def _may_authenticate(self) -> bool:
