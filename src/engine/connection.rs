@@ -57,7 +57,6 @@ use super::queue::Request;
 use super::transport::{Available, Transport};
 use crate::auth::{MechanismRow, Secret};
 use crate::certificate::certificate_digest;
-use crate::diagnosis::Phase;
 use crate::outcome::MessageOutcome;
 use crate::session::{Cause, Closed, Envelope, Event, Mode, Session, SessionOptions};
 

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod message;
 mod outcome;
+mod policy;
 mod pure_fallback;
 mod reply;
 mod row;
@@ -35,6 +36,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     command::register(module)?;
     diagnosis::register(module)?;
     outcome::register(module)?;
+    policy::register(module)?;
     reply::register(module)?;
     stuffing::register(module)?;
     module.add_class::<engine::Engine>()?;
