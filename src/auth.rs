@@ -476,7 +476,10 @@ impl Mechanism for External {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one argument for each column of the table")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one argument for each column of the table"
+)]
 const fn row(
     name: &'static str,
     tls_rank: Option<u8>,

@@ -19,7 +19,6 @@
 //! The texts of providers with their sources are in `tests/vectors/providers.json`.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use memchr::memmem;
 
@@ -162,7 +161,7 @@ const MANY: &[&str] = &[
 
 const CONNECTIONS: &[&str] = &[" connections ", " connects ", " sessions ", " connexions "];
 
-/// Texts that can only mean the rate of the sender or the load of the relay.
+/// Texts that can only mean the rate of the sender.
 const SLOWER: &[&str] = &[
     "throttl",
     " rate limit",
@@ -193,6 +192,10 @@ const SLOWER: &[&str] = &[
     " frequency limited ",
     " relay limit exceeded ",
     " limit for processing requests ",
+];
+
+/// Texts that can only mean the load of the relay.
+const BUSY: &[&str] = &[
     " temporarily deferred due to ",
     " server busy ",
     " too busy ",
@@ -228,7 +231,8 @@ const CONTENT: &[&str] = &[
 
 /// The account may not send: a limit is used up, or its sending was stopped.
 const QUOTA: &[&str] = &[
-    " not allowed to send ",
+    " not allowed to send recipient limit exceeded ",
+    " not allowed to send please activate ",
     " not yet activated ",
     " unusual sending activity ",
     " outgoing blocked ",
@@ -267,7 +271,7 @@ const LIMIT: &[&str] = &[
     " exceed",
     " max ",
     " maximum ",
-    " only ",
+    " messages per ",
 ];
 
 const NO_QUOTA: &[&str] = &[" size ", " too large ", " lookup", " hop count ", " peak "];
@@ -373,7 +377,7 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
         }
     } else if transient && words.is_concurrency() {
         Blame::Concurrency
-    } else if transient && (words.has(SLOWER) || is_slower(code, status)) {
+    } else if transient && (words.has(SLOWER) || words.has(BUSY) || is_slower(code, status)) {
         Blame::Slower
     } else if code == 421 || set_up {
         Blame::Connection
@@ -398,20 +402,21 @@ pub fn says_full(text: &[u8]) -> bool {
     Words::new(text).is_full()
 }
 
-/// The time after which the relay may accept mail again.
+/// The time after which the relay may accept mail again, in seconds.
 ///
 /// The text states the time ("try again in 5 minutes"), or a limit for a period. A limit is renewed
 /// at the end of its period at the latest. So the time is 3600 seconds for an hourly limit and
 /// 86400 seconds for a daily limit. The time is at most 31 days. For a monthly limit it is None,
 /// because the text does not state how much of the month is over.
 #[must_use]
-pub fn retry_after(code: i64, text: &[u8]) -> Option<Duration> {
+pub fn retry_after(code: i64, text: &[u8]) -> Option<u32> {
     let words = Words::new(text);
     let period = || {
         let period = words.period().filter(|&seconds| seconds < MONTH)?;
         words.is_quota(code < 500).then_some(period)
     };
-    words.hint().or_else(period).map(Duration::from_secs)
+    let seconds = words.hint().or_else(period)?;
+    u32::try_from(seconds).ok()
 }
 
 /// Whether the second number of an enhanced status code has this text, such as ".2.".

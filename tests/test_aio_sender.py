@@ -329,6 +329,20 @@ def test_each_element_of_an_asynchronous_iterable_has_one_outcome(run: Run) -> N
         run(cancelled(sink.url))
 
 
+def test_the_error_of_a_used_up_limit_states_the_time(run: Run) -> None:
+    async def main(url: str) -> None:
+        async with aio.Sender(url) as sender:
+            with pytest.raises(RelayError) as caught:
+                async for _ in sender.send(list(messages(5))):
+                    pass
+            assert caught.value.retry_after == 3600
+            report = await sender.send_all(list(messages(2)))
+            assert report.error is not None and report.error.retry_after == 3600
+
+    with Sink(faults=[Fault("rcpt", reply="451 4.7.1 Hourly limit exceeded")]) as sink:
+        run(main(sink.url))
+
+
 def test_a_relay_that_rejects_the_session_raises(run: Run) -> None:
     async def main(url: str) -> None:
         async with aio.Sender(url) as sender:

@@ -324,8 +324,8 @@ def test_a_relay_that_rejects_the_session_stops_the_engine(make_engine: Any) -> 
         results = send(engine, *map(message, range(20)))
         assert {each.status for each in results} == {"NOT_ATTEMPTED"}
         assert bytes(server.connections[0].received).count(b"mail ") == 1
-        line, code, text = engine.error()
-        assert (code, text) == (530, b"5.7.0 log in")
+        line, code, text, retry_after = engine.error()
+        assert (code, text, retry_after) == (530, b"5.7.0 log in", None)
         assert "rejected the session: 530 5.7.0 log in" in line
         assert [each.status for each in send(engine, message())] == ["NOT_ATTEMPTED"]
 

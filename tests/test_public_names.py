@@ -27,7 +27,7 @@ def report() -> rapidsmtp.Report:
 PICKLED = [
     *(MESSAGE, OUTCOME, ACCEPTED, rapidsmtp.Status.PARTIAL, report()),
     *(rapidsmtp.Stats(), rapidsmtp.Backoff(1), rapidsmtp.Timeouts(), rapidsmtp.TLS(verify=False)),
-    rapidsmtp.RelayError("lost", (421, b"bye")),
+    rapidsmtp.RelayError("lost", (421, b"bye"), 60.0),
     rapidsmtp.Refused({"b@example.com": (550, b"no")}, rapidsmtp.Reply(250, b"ok"), ["a"]),
 ]
 
@@ -54,8 +54,9 @@ def test_a_pickle_contains_no_private_path(each: object, protocol: int) -> None:
 
 
 def test_an_error_and_a_report_survive_pickling() -> None:
-    error = pickle.loads(pickle.dumps(rapidsmtp.RelayError("lost", (421, b"bye"))))
-    assert (str(error), error.reply) == ("lost", (421, b"bye"))
+    error = pickle.loads(pickle.dumps(rapidsmtp.RelayError("lost", (421, b"bye"), 60.0)))
+    assert (str(error), error.reply, error.retry_after) == ("lost", (421, b"bye"), 60.0)
+    assert rapidsmtp.RelayError("lost").retry_after is None
     again = pickle.loads(pickle.dumps(report()))
     assert again.counts == {rapidsmtp.Status.ACCEPTED: 1, rapidsmtp.Status.UNKNOWN: 1}
     assert [each.tag for each in again.not_accepted] == [2] and again.total == 2

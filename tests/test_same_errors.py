@@ -40,6 +40,7 @@ REPLIES: dict[str, bytes] = {
     "temporary": b"451 4.7.1 later",
     "shutdown": b"421 4.4.2 going",
     "login required": b"530 5.7.0 log in first",
+    "used up": b"452 4.7.1 Hourly limit reached, try again in 90 s",
     "closed": HANG_UP,
     "invalid line": b"what is this?",
     "invalid code": b"999 x",
@@ -103,7 +104,7 @@ def send(server: Server, *, recipients: int = 1, **settings: Any) -> list[Any]:
             for outcome in sender.send([Message("s@example.com", addresses, **given)]):
                 result.append(fields(outcome))
         except RelayError as error:
-            result.append((str(error), error.reply))
+            result.append((str(error), error.reply, error.retry_after))
     return result
 
 

@@ -176,12 +176,22 @@ fn messages() {
 
 #[test]
 fn diagnoses() {
-    for row in rows("diagnosis", "replies") {
+    let tables = [
+        ("diagnosis", "replies"),
+        ("diagnosis", "times"),
+        ("providers", "replies"),
+    ];
+    for row in tables.iter().flat_map(|(file, table)| rows(file, table)) {
         let phase = diagnosis::Phase::from_name(text(&row, "phase")).unwrap();
         let code = row["code"].as_i64().unwrap();
         let enhanced_status = row["enhanced_status"].as_str();
-        let blame = diagnosis::diagnose(phase, code, &bytes(&row["text"]), enhanced_status);
+        let reply = &bytes(&row["text"]);
+        let blame = diagnosis::diagnose(phase, code, reply, enhanced_status);
         assert_eq!(blame.text(), text(&row, "blame"), "{row}");
+        if let Some(time) = row.get("retry_after") {
+            let found = diagnosis::retry_after(code, reply);
+            assert_eq!(found.map(f64::from), time.as_f64(), "{row}");
+        }
     }
     assert!(diagnosis::Phase::from_name("quit").is_err());
 }

@@ -25,15 +25,28 @@ class PeerError(Exception):
 
 
 class RelayError(SMTPException):
-    """The relay cannot be reached or rejected the session. The failure concerns every message.
+    """The relay cannot be reached, rejected the session, or accepts no more mail for now.
+
+    The failure concerns every message.
 
     Attributes:
         reply: The relay's reply as (code, text); None if no reply caused the exception.
+        retry_after: The seconds after which the relay may accept mail again; None if the reply does
+            not state them. For a reply such as "try again in 5 minutes", this is the stated time.
+            If an hourly or daily limit of the account is used up, this is the length of the period
+            (3600 or 86400), because the limit is renewed at its end at the latest. It is at most 31
+            days.
     """
 
-    def __init__(self, message: str, reply: tuple[int, bytes] | None = None) -> None:
-        super().__init__(brief(message), reply)
+    def __init__(
+        self,
+        message: str,
+        reply: tuple[int, bytes] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(brief(message), reply, retry_after)
         self.reply = reply
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return str(self.args[0])

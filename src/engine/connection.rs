@@ -652,7 +652,9 @@ impl<'a> Connection<'a> {
     /// Reports the trace, the counters and the outcomes.
     fn report_progress(&mut self) {
         #[cfg(test)]
-        if self.session.awaited_phase() == Some(Phase::Body) && !self.session.wants_write() {
+        if self.session.awaited_phase() == Some(crate::diagnosis::Phase::Body)
+            && !self.session.wants_write()
+        {
             super::test_support::panic_at(&self.pool.settings, "body");
         }
         let lines = self.session.take_trace();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::connect::Target;
 use super::pool::Pool;
-use crate::diagnosis::{Blame, Phase, diagnose, says_full};
+use super::queue::Stop;
+use crate::diagnosis::{Blame, Phase, diagnose, retry_after, says_full};
 use crate::reply::{Reply, printable};
 use crate::session::{Cause, Closed};
 
@@ -44,12 +45,12 @@ impl ConnectionFailure {
     }
 
     /// Creates the failure of a session that the relay rejected with `reply`.
-    pub(super) fn rejected(relay: &Target, reply: Arc<Reply>, kind: FailureKind) -> Self {
-        let text = printable(&reply.text);
+    pub(super) fn rejected(relay: &Target, phase: Phase, reply: Arc<Reply>) -> Self {
+        let (fact, text) = (fact(blame(phase, &reply)), printable(&reply.text));
         Self {
-            text: format!("relay {relay} rejected the session: {} {text}", reply.code),
+            text: format!("relay {relay} {fact}: {} {text}", reply.code),
             reply: Some(reply),
-            kind,
+            kind: FailureKind::Refused,
         }
     }
 
@@ -70,13 +71,22 @@ impl ConnectionFailure {
     /// Whether the relay stated a limit or an overload.
     pub(super) fn states_limit(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| {
-            let code = reply.code.into();
-            let enhanced = reply.enhanced_status();
             matches!(
-                diagnose(Phase::Connect, code, &reply.text, enhanced),
+                blame(Phase::Connect, reply),
                 Blame::Slower | Blame::Concurrency
             )
         })
+    }
+
+    /// Returns the reason of the stop that this failure causes, for the caller.
+    pub(super) fn to_stop(&self) -> Stop {
+        let reply = self.reply.as_ref();
+        Stop {
+            text: self.text.clone(),
+            reply: reply.map(|reply| (reply.code, reply.text.clone())),
+            retry_after: reply.and_then(|reply| retry_after(reply.code.into(), &reply.text)),
+            permanent: self.kind == FailureKind::Permanent,
+        }
     }
 
     /// Creates the failure of a connection whose task panicked. A panic is a bug, but the next
@@ -95,6 +105,8 @@ pub(super) fn failure_of(
 ) -> Option<ConnectionFailure> {
     let relay = &pool.settings.target;
     let phase = closed.phase.unwrap_or(Phase::Connect);
+    let reply = closed.reply.as_ref();
+    let blame = reply.map_or(Blame::Connection, |reply| blame(phase, reply));
     let kind = match &closed.cause {
         Cause::Quit => return None,
         // The discard test failed. This is not a failure of the relay, because the next connection
@@ -102,25 +114,21 @@ pub(super) fn failure_of(
         Cause::Fault(_) if discards == Some(false) && phase == Phase::Rset => return None,
         Cause::Unusable(_) => FailureKind::Permanent,
         Cause::Fault(_) | Cause::Lost(_) => FailureKind::Temporary,
-        Cause::Refused => match &closed.reply {
-            Some(reply) => {
-                let enhanced = reply.enhanced_status();
-                match diagnose(phase, reply.code.into(), &reply.text, enhanced) {
-                    // RFC 4954 6: the credentials are wrong. The failure is permanent, because
-                    // another login with the same credentials may lock the account.
-                    Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
-                    Blame::Relay => FailureKind::Refused,
-                    _ if phase == Phase::Auth => FailureKind::LoginRefused,
-                    _ => FailureKind::Temporary,
-                }
-            }
-            None => FailureKind::Temporary,
+        Cause::Refused => match blame {
+            // RFC 4954 6: the credentials are wrong. The failure is permanent, because another
+            // login with the same credentials may lock the account.
+            Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
+            Blame::Relay | Blame::Quota => FailureKind::Refused,
+            _ if phase == Phase::Auth && reply.is_some() => FailureKind::LoginRefused,
+            _ => FailureKind::Temporary,
         },
     };
     let reason = closed.reason();
     let text = match (&closed.cause, phase) {
-        (Cause::Refused, Phase::Auth) => format!("relay {relay} refused the login: {reason}"),
-        (Cause::Refused, _) => format!("relay {relay} rejected the session: {reason}"),
+        (Cause::Refused, Phase::Auth) if blame != Blame::Quota => {
+            format!("relay {relay} refused the login: {reason}")
+        }
+        (Cause::Refused, _) => format!("relay {relay} {}: {reason}", fact(blame)),
         _ => format!("relay {relay}: {reason}"),
     };
     Some(ConnectionFailure {
@@ -134,4 +142,17 @@ pub(super) fn failure_of(
 pub(super) fn says_connection_full(closed: &Closed) -> bool {
     let reply = closed.reply.as_ref();
     closed.cause == Cause::Refused && reply.is_some_and(|reply| says_full(&reply.text))
+}
+
+/// Returns the fact that the refusal of a session shows about the relay.
+fn fact(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Quota => "accepts no more mail for now",
+        _ => "rejected the session",
+    }
+}
+
+fn blame(phase: Phase, reply: &Reply) -> Blame {
+    let code = reply.code.into();
+    diagnose(phase, code, &reply.text, reply.enhanced_status())
 }

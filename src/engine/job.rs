@@ -103,7 +103,7 @@ pub enum PoolAction {
     /// Close this connection, because the relay allows fewer connections.
     CloseSurplus,
     /// Stop the engine, because the relay would refuse every message.
-    Stop(Arc<Reply>),
+    Stop(Phase, Arc<Reply>),
     /// Limit the number of recipients in one transaction to this number.
     LimitRecipients(usize),
 }
@@ -426,9 +426,10 @@ impl Job {
                 results.next.push(index);
             }
             Step::Stop => {
-                results
-                    .actions
-                    .extend(outcome.reply.clone().map(PoolAction::Stop));
+                if let (Some(phase), Some(reply)) = (outcome.phase, &outcome.reply) {
+                    let stop = PoolAction::Stop(phase, Arc::clone(reply));
+                    results.actions.push(stop);
+                }
                 let status = Status::NotAttempted;
                 self.finish_recipient(index, RecipientOutcome { status, ..outcome });
             }

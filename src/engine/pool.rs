@@ -499,10 +499,9 @@ impl Pool {
                 PoolAction::LimitRecipients(number) => {
                     self.state.borrow_mut().max_recipients = Some(number);
                 }
-                PoolAction::Stop(reply) => {
+                PoolAction::Stop(phase, reply) => {
                     let relay = &self.settings.target;
-                    let kind = FailureKind::Refused;
-                    self.stop(&ConnectionFailure::rejected(relay, reply, kind));
+                    self.stop(&ConnectionFailure::rejected(relay, phase, reply));
                 }
             }
         }
@@ -607,14 +606,7 @@ impl Pool {
 
     /// Stops sending messages until the caller restarts the engine.
     fn stop(&self, failure: &ConnectionFailure) {
-        let stop = Stop {
-            text: failure.text.clone(),
-            reply: failure
-                .reply
-                .as_ref()
-                .map(|reply| (reply.code, reply.text.clone())),
-            permanent: failure.kind == FailureKind::Permanent,
-        };
+        let stop = failure.to_stop();
         self.queue.stop(stop.clone());
         let mut state = self.state.borrow_mut();
         state.stop.get_or_insert(stop);

@@ -61,6 +61,8 @@ pub struct Stop {
     pub text: String,
     /// The code and text of the reply that caused the stop; `None` if no reply caused it.
     pub reply: Option<(i16, Vec<u8>)>,
+    /// The seconds after which the relay may accept mail again, if the reply states them.
+    pub retry_after: Option<u32>,
     /// Whether a later attempt would fail, too, for example because of a wrong password or an
     /// untrusted certificate.
     pub permanent: bool,

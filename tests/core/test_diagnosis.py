@@ -1,4 +1,9 @@
-"""Diagnosis, on both backends; cargo reads the same vectors."""
+"""Diagnosis, on both backends; cargo reads the same vectors.
+
+The file `providers.json` contains texts of public documentation pages and issue threads, each with
+its source. Placeholders in a source are replaced by example values. If a source states no code, the
+code is an example.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -8,10 +13,37 @@ import pytest
 from core_vectors import rows, to_bytes
 
 
-@pytest.mark.parametrize("row", rows("diagnosis", "replies"), ids=str)
+@pytest.mark.parametrize(
+    "row",
+    [
+        *rows("diagnosis", "replies"),
+        *rows("diagnosis", "times"),
+        *rows("providers", "replies"),
+    ],
+    ids=str,
+)
 def test_each_reply_has_the_expected_blame(core: ModuleType, row: Any) -> None:
     arguments = row["phase"], row["code"], to_bytes(row["text"]), row["enhanced_status"]
     assert core.diagnose(*arguments) == row["blame"]
+
+
+@pytest.mark.parametrize(
+    "row", [*rows("diagnosis", "times"), *rows("providers", "replies")], ids=str
+)
+def test_each_reply_has_the_expected_retry_time(core: ModuleType, row: Any) -> None:
+    assert core.retry_after(row["code"], to_bytes(row["text"])) == row["retry_after"]
+
+
+def test_the_case_of_letters_does_not_matter(core: ModuleType) -> None:
+    text = b"4.7.1 HOURLY LIMIT EXCEEDED; TRY AGAIN IN 5 MINUTES"
+    assert core.diagnose("mail", 451, text, "4.7.1") == "quota"
+    assert core.retry_after(451, text) == 300
+
+
+def test_a_long_text_is_diagnosed(core: ModuleType) -> None:
+    text = b"limit 9 " * 10_000 + b"try again in " + b"9" * 10_000 + b" hours"
+    assert core.diagnose("mail", 451, text, None) == "later"
+    assert core.retry_after(451, text) is None
 
 
 def test_an_unknown_phase_is_refused(core: ModuleType) -> None:

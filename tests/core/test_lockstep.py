@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_vectors import rows, to_bytes
 from rapidsmtp import _pure
+from rapidsmtp._pure import diagnosis
 
 pytestmark = pytest.mark.rust
 
@@ -28,6 +30,29 @@ REPLY_LINE = st.builds(
 STREAM = st.lists(REPLY_LINE, max_size=30).map(b"".join)
 TEXT = st.text(
     st.one_of(st.sampled_from('<>"\\@. \r\n\x00\x7f\x85aZ'), st.characters(codec=None)), max_size=30
+)
+PHRASE = st.sampled_from(
+    sorted(
+        phrase
+        for table in vars(diagnosis).values()
+        if isinstance(table, tuple | set | dict)
+        for phrase in table
+        if isinstance(phrase, bytes)
+    )
+)
+"""The words and phrases of all tables of the module `diagnosis`."""
+WORDS = sorted(
+    {
+        word
+        for row in rows("providers", "replies") + rows("diagnosis", "times")
+        for word in to_bytes(row["text"]).split()
+    }
+)
+TIMES = [b"5", b"0.5", b"1.0001", b"24h", b"90s", b"01:00:00", b"1:60:00", b"9" * 9, b"9" * 10]
+PIECE = st.one_of(
+    st.sampled_from(WORDS),
+    st.sampled_from(TIMES),
+    st.sampled_from([b" ", b" ", b" ", b"\n", b"/", b"-", b".", b":", b"'", b"\xff", b"T", b"THE"]),
 )
 
 
@@ -252,20 +277,19 @@ def test_envelopes_are_written_equally(
 
 @unhurried
 @given(
-    phase=st.sampled_from(["connect", "auth", "mail", "rcpt", "body", "rset", "quit"]),
-    code=st.integers(-1, 999),
-    phrases=st.lists(
-        st.sampled_from(
-            [b"Throttl", b"TOO MANY", b" messages", b"rate limit", b"\xff", b"message "]
-        )
+    phase=st.sampled_from(
+        ["connect", "hello", "starttls", "auth", "mail", "rcpt", "data", "body", "rset", "quit"]
     ),
-    status=st.sampled_from([None, "4.3.2", "4.7.28", "5.1.1"]),
+    code=st.one_of(st.sampled_from([421, 450, 451, 452, 454, 550, 552]), st.integers(-1, 999)),
+    text=st.lists(st.one_of(PHRASE, PIECE, st.binary(max_size=4)), max_size=12).map(b"".join),
+    status=st.sampled_from(
+        [None, "", "4", "4.1.8", "4.2.2", "4.3.2", "4.3.4", "4.6.3", "4.7.28", "5.1.1", "5.2.2"]
+    ),
 )
-def test_diagnoses_are_equal(
-    native: Any, phase: str, code: int, phrases: list[bytes], status: Any
-) -> None:
-    arguments = phase, code, b"".join(phrases), status
+def test_diagnoses_are_equal(native: Any, phase: str, code: int, text: bytes, status: Any) -> None:
+    arguments = phase, code, text, status
     assert outcome(native.diagnose, *arguments) == outcome(_pure.diagnose, *arguments)
+    assert native.retry_after(code, text) == _pure.retry_after(code, text)
 
 
 @unhurried

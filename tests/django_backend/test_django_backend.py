@@ -124,6 +124,15 @@ def test_every_message_has_an_outcome_if_the_relay_is_down(mail_to, signalled):
         assert connection(fail_silently=True).send_messages(make_messages("ok")) == 0
 
 
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_error_of_a_used_up_limit_states_the_time(mail_to, signalled, count):
+    script = SMTPScript(CAPABILITIES, {"rcpt": b"550 5.4.5 Daily sending limit exceeded"})
+    with Server(script) as server, mail_to(server.port), pytest.raises(RelayError) as caught:
+        connection().send_messages(make_messages(*["ok"] * count))
+    assert (caught.value.retry_after, caught.value.sent) == (86400, 0)
+    assert [outcome.status for _, outcome in signalled] == [Status.NOT_ATTEMPTED] * count
+
+
 def test_an_exception_of_a_signal_receiver_stops_nothing(mail_to, caplog):
     def fail(**_):
         raise RuntimeError("of the receiver")

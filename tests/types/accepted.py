@@ -155,6 +155,7 @@ def what_became_of_it(outcome: Outcome) -> None:
         outcome.raise_for_status()
     except RelayError as error:
         assert_type(error.reply, tuple[int, bytes] | None)
+        assert_type(error.retry_after, float | None)
     except SMTPException:
         pass
 

@@ -275,5 +275,5 @@ def relay_error(engine: "_backend.Engine") -> RelayError | None:
     error = engine.error()
     if error is None:
         return None
-    reason, code, text = error
-    return RelayError(reason, None if code is None else (code, text))
+    reason, code, text, retry_after = error
+    return RelayError(reason, None if code is None else (code, text), retry_after)

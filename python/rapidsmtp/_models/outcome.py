@@ -34,7 +34,8 @@ class Status(StrEnum):
     INVALID = "invalid"
     """The message could not be built or encoded, or needs a capability that the relay lacks."""
     NOT_ATTEMPTED = "not attempted"
-    """The relay could not be reached or rejected the session, or sending stopped too early."""
+    """The relay could not be reached, rejected the session, or accepts no more mail for now, or
+    sending stopped too early."""
     PARTIAL = "partial"
     """The recipients have different statuses, and none of them is UNKNOWN."""
 

@@ -21,7 +21,7 @@ from rapidsmtp._pure.auth import (
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.command import check_command, check_host_name
-from rapidsmtp._pure.diagnosis import diagnose
+from rapidsmtp._pure.diagnosis import diagnose, retry_after
 from rapidsmtp._pure.engine import Engine
 from rapidsmtp._pure.flatten import (
     assemble,
@@ -79,6 +79,7 @@ __all__ = [
     "plain_path",
     "recipient_status",
     "repair",
+    "retry_after",
     "sasl_mechanisms",
     "stuff",
     "tree_text",

@@ -302,19 +302,20 @@ class Engine:
                 "pipelining": self._context.pipelining,
             }
 
-    def error(self) -> tuple[str, int | None, bytes] | None:
+    def error(self) -> tuple[str, int | None, bytes, float | None] | None:
         """Return the reason why the engine has stopped; None if it has not stopped.
 
         Returns:
-            The reason, in one line; the code of the relay's reply; the text of this reply. If no
-            reply caused the stop, the code is None and the text is empty.
+            The reason, in one line; the code of the relay's reply; the text of this reply; the
+            seconds after which the relay may accept mail again. If no reply caused the stop, the
+            code is None and the text is empty. If the reply states no time, the time is None.
         """
         with self._lock:
             stopped = self._pool.stopped
             if stopped is None:
                 return None
             code, text = stopped.reply or (None, b"")
-            return stopped.line, code, text
+            return stopped.line, code, text, stopped.retry_after
 
     def restart(self) -> None:
         """Restart a stopped engine.

@@ -31,13 +31,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure import retry
 from rapidsmtp._pure.clock import Clock
-from rapidsmtp._pure.job import Job, RecipientGroup, RecipientOutcome, reply_line
+from rapidsmtp._pure.diagnosis import retry_after
+from rapidsmtp._pure.job import Job, RecipientGroup, RecipientOutcome
 from rapidsmtp._pure.outcome import ACCEPTED, INVALID, NOT_ATTEMPTED, UNKNOWN
 from rapidsmtp._pure.queue import MessageQueue, backoff
 from rapidsmtp._pure.rate_controller import RateController
 from rapidsmtp._pure.reply import Reply
 from rapidsmtp._pure.retry import RetryDecision
-from rapidsmtp._pure.session import SHUTDOWN, ConnectionFailure
+from rapidsmtp._pure.session import SHUTDOWN, ConnectionFailure, rejection
 
 if TYPE_CHECKING:
     from rapidsmtp._pure.worker import WorkerThread
@@ -69,12 +70,15 @@ class StopReason(NamedTuple):
         line: The reason, in one line.
         reply: The relay's reply, or None.
         permanent: Whether the engine must never send again.
+        retry_after: The seconds after which the relay may accept mail again, if the reply states
+            them.
         at: The time of the stop, by `time.monotonic`.
     """
 
     line: str
     reply: Reply | None
     permanent: bool
+    retry_after: float | None
     at: float
 
 
@@ -149,7 +153,8 @@ class ConnectionPool:
             permanent: Whether the engine must never send again.
         """
         if self.stopped is None or permanent:
-            self.stopped = StopReason(line, reply, permanent, time.monotonic())
+            seconds = None if reply is None else retry_after(*reply)
+            self.stopped = StopReason(line, reply, permanent, seconds, time.monotonic())
         self.give_up()
 
     def give_up(self) -> None:
@@ -425,7 +430,7 @@ class ConnectionPool:
         elif self._fruitless >= MAX_FRUITLESS:
             relay = f"relay {self._settings.relay}"
             if reply is not None and reply[0] == SHUTDOWN:
-                self.stop(f"{relay} rejected the session: {reply_line(reply)}", reply)
+                self.stop(f"{relay} {rejection(reply)}", reply)
             else:
                 self.stop(f"{relay}: {reason}", reply)
         elif self._fruitless > 1:
@@ -529,10 +534,9 @@ class ConnectionPool:
             self._retry_later(group, decision.outcome)
         else:
             self._decide_all(group, decision.outcome)
-        if action == retry.STOP and decision.reply is not None:
-            relay = self._settings.relay
-            line = f"relay {relay} rejected the session: {reply_line(decision.reply)}"
-            self.stop(line, decision.reply)
+        if action in (retry.STOP, retry.QUOTA) and decision.reply is not None:
+            fact = rejection(decision.reply, quota=action == retry.QUOTA)
+            self.stop(f"relay {self._settings.relay} {fact}", decision.reply)
 
     def _throttle(self, group: RecipientGroup, outcome: RecipientOutcome) -> None:
         group.throttled += 1

@@ -3,6 +3,7 @@
     the reply                                  the recipient
     2yz to the message                         is accepted
     5yz                                        is refused
+    a limit of the account is used up          is not attempted, because the engine stops
     4yz                                        is retried later, with `max_attempts` attempts in all
     a reply that asks for a lower rate         returns to the queue, and the rate is decreased
     452 or 4.5.3 after accepted recipients     moves to another transaction, which starts at once
@@ -41,6 +42,7 @@ RETURN = "return"
 THROTTLE = "throttle"
 REMAINDER = "remainder"
 STOP = "stop"
+QUOTA = "quota"
 IN_DOUBT = "in doubt"
 
 LOST = "the connection was lost again and again before the message was sent"
@@ -204,9 +206,10 @@ def _of_reply(phase: str, reply: Reply) -> RetryDecision:
     code, text = reply
     outcome = outcome_of_reply(recipient_status(code), phase, reply)
     blame = diagnosis.diagnose(phase, code, text, enhanced_status(code, text))
-    if blame == diagnosis.RELAY:
-        return RetryDecision(STOP, outcome._replace(status=NOT_ATTEMPTED), reply)
-    if blame == diagnosis.CONNECTION:
+    if blame in (diagnosis.RELAY, diagnosis.QUOTA):
+        action = QUOTA if blame == diagnosis.QUOTA else STOP
+        return RetryDecision(action, outcome._replace(status=NOT_ATTEMPTED), reply)
+    if blame in (diagnosis.CONNECTION, diagnosis.CONCURRENCY):
         return RetryDecision(RETURN, outcome, reply)
     if blame == diagnosis.SLOWER:
         return RetryDecision(THROTTLE, outcome, reply)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.capability import parse_ehlo
-from rapidsmtp._pure.diagnosis import RELAY, diagnose
+from rapidsmtp._pure.diagnosis import QUOTA, RELAY, diagnose
 from rapidsmtp._pure.job import reply_line
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, enhanced_status
 from rapidsmtp._pure.stuffing import stuffed_parts
@@ -247,14 +247,14 @@ class Session:
         blame = diagnose(phase, *reply, enhanced_status(*reply))
         if reply[0] == MALFORMED:
             fact = f": {invalid_reply(printable_reply(reply[1]))}"
-        elif phase == "auth":
+        elif phase == "auth" and blame != QUOTA:
             fact = f" refused the login: {reply_line(reply)}"
         else:
-            fact = f" rejected the session: {reply_line(reply)}"
+            fact = f" {rejection(reply, quota=blame == QUOTA)}"
         return ConnectionFailure(
             f"relay {self._settings.relay}{fact}",
             reply,
-            stops=blame == RELAY,
+            stops=blame in (QUOTA, RELAY),
             permanent=blame == RELAY and phase == "auth",
             at_greeting=phase == "connect",
         )
@@ -453,6 +453,17 @@ class Session:
         for line in lines:
             text = line.rstrip(b"\r").decode("utf-8", "replace")
             self._trace(f"S: {printable(text)}")
+
+
+def rejection(reply: Reply, *, quota: bool = False) -> str:
+    """Return the text for a reply that rejects the session.
+
+    Args:
+        reply: The reply.
+        quota: Whether a limit of the account is used up.
+    """
+    fact = "accepts no more mail for now" if quota else "rejected the session"
+    return f"{fact}: {reply_line(reply)}"
 
 
 def invalid_reply(text: str) -> str:

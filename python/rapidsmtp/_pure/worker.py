@@ -354,9 +354,11 @@ class WorkerThread:
             )
         if retry.RETURN in actions:
             session.quit()
-            return _ConnectionEnd(
-                "the relay accepts no more messages on this connection", full=True, unfinished=1
-            )
+            # A limit of the number of connections is not a limit of this connection. So a maximum
+            # is learned only if the relay stated one.
+            full = retry.says_full(decisions) or session.messages == 1
+            line = "the relay accepts no more messages on this connection"
+            return _ConnectionEnd(line, full=full, unfinished=1)
         # After a refused MAIL no transaction is open, so RSET is not needed. It is not sent,
         # because Exim limits the number of RSET commands.
         if transaction.end not in (ACCEPTED, SENDER_REFUSED) and not session.reset():
