@@ -126,6 +126,50 @@ def test_a_530_stops_the_sending(command: Command, relays: Relays) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        ("550 5.4.5 Daily limit exceeded.", "550 5.4.5 Daily limit exceeded; try again in 24 h"),
+        ("451 Hourly limit exceeded", "451 Hourly limit exceeded; try again in 1 h"),
+        (
+            "451 Daily limit, retry after 5400 seconds",
+            "451 Daily limit, retry after 5400 seconds; try again in 2 h",
+        ),
+        (
+            "451 Daily limit, retry after 300 seconds",
+            "451 Daily limit, retry after 300 seconds; try again in 5 min",
+        ),
+        (
+            "451 Daily limit, retry after 59 seconds",
+            "451 Daily limit, retry after 59 seconds; try again in 59 s",
+        ),
+        ("550 Weekly limit exceeded", "550 Weekly limit exceeded; try again in 7 d"),
+        ("550 Monthly limit exceeded", "550 Monthly limit exceeded"),
+    ],
+)
+def test_a_used_up_limit_stops_the_sending(
+    command: Command, relays: Relays, reply: str, line: str
+) -> None:
+    relay = relays(lambda relay, line: reply if "RCPT" in line.upper() else accept(relay, line))
+    status, report, errors = command.report(relay.url)
+    assert (status, report["not_attempted"]) == (1, 3)
+    line = f"relay {relay.url[7:]} accepts no more mail for now: {line}"
+    assert errors.splitlines() == [f"rapidsmtp: stopped: {line}"]
+    assert report["stopped"] == line
+
+
+def test_a_used_up_limit_before_the_first_message_is_reported(
+    command: Command, relays: Relays
+) -> None:
+    reply = "450 4.7.1 Daily sending limit exceeded"
+    relay = relays(lambda relay, line: reply if line[:4].upper() == "EHLO" else accept(relay, line))
+    result = command.send(relay.url)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"rapidsmtp: relay {relay.url[7:]} accepts no more mail for now: {reply}; try again in 24 h"
+    )
+
+
 def test_interrupted(command: Command, relays: Relays) -> None:
     reached, ended = threading.Event(), threading.Event()
 

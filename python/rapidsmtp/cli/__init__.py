@@ -24,6 +24,7 @@ from rapidsmtp.cli.usage import (
     NOT_ALL_ACCEPTED,
     USAGE,
     UsageError,
+    error_line,
     name_options,
 )
 from rapidsmtp.errors import RelayError
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report_error(error: BaseException) -> int:
     """Print the error that ended a command, and return the exit status."""
     if isinstance(error, RelayError):
-        display.notice(name_options(str(error)))
+        display.notice(error_line(error))
         return USAGE
     if isinstance(error, KeyboardInterrupt):
         # The user pressed Ctrl-C before the command started to send. While a command sends, it

@@ -1,8 +1,11 @@
 """Exit statuses, usage errors, and functions for the command-line parser."""
 
 import argparse
+import math
 import re
 from typing import TypeAlias
+
+from rapidsmtp.errors import RelayError
 
 NOT_ALL_ACCEPTED = 1
 """Some messages were not accepted, or a report could not be written."""
@@ -52,6 +55,28 @@ def name_options(text: str) -> str:
     for pattern, option in _OPTION_NAMES.items():
         text = re.sub(pattern, option, text)
     return text
+
+
+def error_line(error: Exception) -> str:
+    """Return the text of an error, and the time after which the command may be repeated."""
+    text = name_options(str(error))
+    seconds = error.retry_after if isinstance(error, RelayError) else None
+    if seconds is None:
+        return text
+    return f"{text.removesuffix('.')}; try again in {_rounded_up(seconds)}"
+
+
+def _rounded_up(seconds: float) -> str:
+    """Return a time as a whole number of one unit."""
+    if seconds > 24 * 3600:
+        number, unit = seconds / (24 * 3600), "d"
+    elif seconds >= 3600:
+        number, unit = seconds / 3600, "h"
+    elif seconds >= 60:
+        number, unit = seconds / 60, "min"
+    else:
+        number, unit = seconds, "s"
+    return f"{math.ceil(number)} {unit}"
 
 
 def positive(text: str) -> int:

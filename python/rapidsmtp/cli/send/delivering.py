@@ -17,7 +17,7 @@ from rapidsmtp._compose.template import Template
 from rapidsmtp.cli import display
 from rapidsmtp.cli.send.recipients import RecipientsFile
 from rapidsmtp.cli.send.summary import Summary
-from rapidsmtp.cli.usage import name_options
+from rapidsmtp.cli.usage import error_line
 from rapidsmtp.errors import RelayError
 
 GRACE = 0.6
@@ -63,7 +63,7 @@ def deliver(
     if interrupt.happened:
         summary.stopped = "interrupted"
     elif error is not None:
-        summary.stopped = name_options(str(error))
+        summary.stopped = error_line(error)
     with contextlib.suppress(OSError, ValueError, csv.Error, KeyboardInterrupt):
         summary.add_unread(islice(recipients.rows(), summary.total), numbered.count, tag)
     stats = sender.stats()
