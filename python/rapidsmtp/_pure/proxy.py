@@ -14,7 +14,7 @@ import ipaddress
 import re
 
 from rapidsmtp._models.settings import Proxy, authority
-from rapidsmtp._pure.job import printable
+from rapidsmtp.errors import printable_reply
 
 MAX_HEAD = 16 * 1024
 """The maximum size of an HTTP proxy's answer, in bytes."""
@@ -197,7 +197,7 @@ class ProxyDialogue:
         match = _STATUS.fullmatch(head.partition(b"\n")[0].removesuffix(b"\r"))
         if match is None:
             raise ProxyError(_NOT_HTTP)
-        status, code = printable(match[1])[:_MAX_QUOTED], int(match[2])
+        status, code = printable_reply(match[1])[:_MAX_QUOTED], int(match[2])
         if 200 <= code <= 299:
             # RFC 9110 9.3.6: after any 2xx, the connection leads to the relay, even if the answer
             # has a Content-Length.
