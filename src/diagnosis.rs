@@ -119,6 +119,14 @@ impl Phase {
 /// 3207 section 4). With these codes, the relay refuses every message.
 const RELAY_CODES: [i64; 4] = [530, 534, 535, 538];
 
+/// The codes of a reply to AUTH that concern the mechanism and not the credentials. RFC 4954 section
+/// 6: 500 and 501 refuse the syntax of the exchange, 504 the mechanism, 534 a mechanism that is too
+/// weak, 538 a mechanism that needs TLS. Servers also send 502 and 553 for a disabled mechanism.
+const MECHANISM_CODES: [i16; 7] = [500, 501, 502, 504, 534, 538, 553];
+
+/// The enhanced status code for wrong credentials (RFC 4954 section 6).
+const WRONG_CREDENTIALS: &str = "5.7.8";
+
 /// The enhanced status codes for system and congestion limits, and the rate limits of Google and
 /// Microsoft. Sendmail and Yahoo send 4.3.2 with code 451 for a problem with one message.
 const SLOWER_STATUS: [&str; 6] = ["4.3.2", "4.4.5", "4.7.28", "4.7.500", "4.7.650", "4.7.651"];
@@ -394,6 +402,12 @@ pub fn diagnose(phase: Phase, code: i64, text: &[u8], enhanced_status: Option<&s
         };
         if certain { of_one } else { Blame::Later }
     }
+}
+
+/// Whether a refusal of AUTH concerns the mechanism, so that another mechanism may succeed.
+#[must_use]
+pub fn concerns_mechanism(code: i16, enhanced_status: Option<&str>) -> bool {
+    MECHANISM_CODES.contains(&code) && enhanced_status != Some(WRONG_CREDENTIALS)
 }
 
 /// Whether a text states that a connection has carried its maximum number of messages.

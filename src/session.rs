@@ -246,6 +246,12 @@ pub struct Session {
     stage: Stage,
     secured: bool,
     authenticated: bool,
+    /// The mechanisms that the server refused on this connection.
+    refused_mechanisms: Vec<&'static str>,
+    /// The refusal after which the session tried another way to log in, with the mechanism.
+    login_refusal: Option<(&'static str, Reply)>,
+    /// Whether LOGIN is used without an initial response.
+    without_initial_response: bool,
     capabilities: Capabilities,
     mode: Mode,
     reader: ReplyReader,
@@ -278,6 +284,9 @@ impl Session {
             stage: Stage::Greeting,
             secured: options.secured,
             authenticated: false,
+            refused_mechanisms: Vec::new(),
+            login_refusal: None,
+            without_initial_response: false,
             capabilities: Capabilities::default(),
             mode: Mode::Off,
             // RFC 4954 section 4: a challenge may be longer than other reply lines.
@@ -385,7 +394,18 @@ impl Session {
     /// `unsent` is the number of bytes at the end of the output that certainly did not reach the
     /// server.
     pub fn connection_lost(&mut self, reason: &str, unsent: u64) {
-        self.end(Cause::Lost(reason.to_owned()), None, unsent);
+        // The earlier refusal is often the reason why the server closes the connection.
+        let reason = match &self.login_refusal {
+            None => reason.to_owned(),
+            Some((mechanism, reply)) => {
+                let text = printable(&reply.text);
+                format!(
+                    "{reason}, after AUTH {mechanism} was refused: {} {text}",
+                    reply.code
+                )
+            }
+        };
+        self.end(Cause::Lost(reason), None, unsent);
     }
 
     /// Reports that the driver could not do what a `Secure` or `Authenticate` event requested.
@@ -426,7 +446,15 @@ impl Session {
         let started = auth::mechanism(mechanism)
             .ok_or_else(|| Error::Misuse(format!("no such mechanism: {mechanism}")))
             .and_then(|row| row.begin(user, secret))
-            .and_then(|mut exchange| exchange.respond(None).map(|initial| (exchange, initial)));
+            .and_then(|mut exchange| {
+                let is_omitted = self.without_initial_response && mechanism == "LOGIN";
+                let initial = if is_omitted {
+                    None
+                } else {
+                    exchange.respond(None)?
+                };
+                Ok((exchange, initial))
+            });
         let (exchange, initial) = started.inspect_err(|error| {
             self.end(Cause::Unusable(format!("login failed: {error}")), None, 0);
         })?;

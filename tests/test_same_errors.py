@@ -186,7 +186,7 @@ def fail() -> str:
     raise OSError("no keyring")
 
 
-NAMED: dict[str, tuple[tuple[str, ...], dict[str, bytes], dict[str, Any]]] = {
+NAMED: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]] = {
     "STARTTLS is missing": ((), {}, START_TLS),
     "STARTTLS and EHLO are missing": ((), {"ehlo": b"500 what?"}, START_TLS),
     "text after STARTTLS": (("STARTTLS",), {"starttls": b"220 go\r\n250 x"}, START_TLS),
@@ -209,6 +209,32 @@ NAMED: dict[str, tuple[tuple[str, ...], dict[str, bytes], dict[str, Any]]] = {
     "a bad SCRAM challenge": (("AUTH SCRAM-SHA-256",), {"auth": b"334 aGVsbG8="}, LOG_IN),
     "too many challenges": (
         ("AUTH LOGIN",), {"auth": b"334 aGVsbG8=", "response": b"334 aGVsbG8="}, LOG_IN,
+    ),
+    "a challenge that is not base64, then closed": (
+        ("AUTH CRAM-MD5",), {"auth": b"334 !!!", "response": HANG_UP}, LOG_IN,
+    ),
+    "every mechanism is refused": (
+        ("AUTH CRAM-MD5 PLAIN LOGIN",), {"auth": b"504 5.5.4 unknown \x1b[31m"}, LOG_IN,
+    ),
+    "a mechanism is refused, then closed": (
+        ("AUTH CRAM-MD5 PLAIN",), {"auth": [b"504 5.5.4 unknown", HANG_UP] * 20}, LOG_IN,
+    ),
+    "a mechanism is refused, then 421": (
+        ("AUTH CRAM-MD5 PLAIN",), {"auth": [b"504 5.5.4 unknown", b"421 4.7.0 bye"]}, LOG_IN,
+    ),
+    "a mechanism is refused, then an invalid line": (
+        ("AUTH CRAM-MD5 PLAIN",), {"auth": [b"504 5.5.4 unknown", b"what?"]}, LOG_IN,
+    ),
+    "LOGIN with 501": (("AUTH LOGIN",), {"auth": b"501 5.5.2 syntax"}, LOG_IN),
+    "an unexpected code after AUTH": (("AUTH PLAIN",), {"auth": b"250 2.0.0 ok"}, LOG_IN),
+    "251 to EHLO, with a login": ((), {"ehlo": b"251 hello"}, LOG_IN),
+    "220 to EHLO, with STARTTLS": ((), {"ehlo": b"220 hello"}, START_TLS),
+    "354 to EHLO, with a login": ((), {"ehlo": b"354 hello"}, LOG_IN),
+    "251 to EHLO, then HELO is refused": (
+        (), {"ehlo": b"251 hello", "helo": b"550 5.7.1 no"}, {},
+    ),
+    "SCRAM without the proof and with 503": (
+        ("AUTH SCRAM-SHA-256 PLAIN",), {"auth": b"503 5.5.1 known"}, LOG_IN,
     ),
     "SCRAM without the proof": (("AUTH SCRAM-SHA-256",), {"auth": b"235 ok"}, LOG_IN),
     "success before the user": (("AUTH LOGIN",), {"auth": b"235 ok"}, LOG_IN),

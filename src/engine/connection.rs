@@ -136,6 +136,8 @@ struct Connection<'a> {
     counted_bytes: u64,
     /// The error of the socket. It is kept until all bytes that arrived before the error are read.
     socket_error: Option<String>,
+    /// The password during the login. If the relay refuses a mechanism, the next mechanism uses it.
+    password: Option<String>,
     /// Whether reading the password failed. This failure is not permanent: the next login may
     /// succeed.
     password_failed: bool,
@@ -179,6 +181,7 @@ impl<'a> Connection<'a> {
             token_at: None,
             counted_bytes: 0,
             socket_error: None,
+            password: None,
             password_failed: false,
             unacknowledged: false,
             counted_idle: false,
@@ -526,6 +529,7 @@ impl<'a> Connection<'a> {
                 Event::Authenticate(mechanism) => self.authenticate(mechanism).await,
                 Event::Ready => {
                     self.ready = true;
+                    self.password = None;
                     self.pool.connection_ready(self.session.mode());
                 }
                 Event::Finished(outcome) => self.finish_oldest(outcome),
@@ -603,7 +607,11 @@ impl<'a> Connection<'a> {
 
     /// Answers the session's request for a password (RFC 4954).
     async fn authenticate(&mut self, mechanism: &MechanismRow) {
-        let password = match self.pool.password().await {
+        let password = match self.password.take() {
+            Some(password) => Ok(password),
+            None => self.pool.password().await,
+        };
+        let password = match password {
             Ok(password) => password,
             Err(_) if self.pool.is_done() => return self.session.quit(),
             Err(reason) => {
@@ -628,6 +636,7 @@ impl<'a> Connection<'a> {
         };
         // An error ends the session. The session reports the error as the reason for its end.
         let _ = self.session.authenticate(&secret);
+        self.password = Some(password);
         self.waiting_since = Instant::now();
     }
 

@@ -1,7 +1,8 @@
 //! The choice of the SASL mechanism for a login (RFC 4954).
 //!
-//! A session tries only one mechanism. A second, weaker mechanism could send the password itself.
-//! Also, providers lock accounts after repeated failures.
+//! If the server refuses the mechanism itself, for example with 504, the session tries the next
+//! mechanism. After a refusal of the credentials (535), it tries no other mechanism: a weaker
+//! mechanism could send the password itself, and providers lock accounts after repeated failures.
 
 use crate::auth::{MECHANISMS, MechanismRow};
 
@@ -14,15 +15,16 @@ pub struct Credentials {
     pub mechanism: Option<String>,
 }
 
-/// Chooses a supported mechanism; `None` if none is usable.
+/// Chooses a supported mechanism that the server has not refused; `None` if none is usable.
 pub(super) fn choose(
     credentials: &Credentials,
     supported: &[String],
+    refused: &[&str],
     encrypted: bool,
 ) -> Option<&'static MechanismRow> {
-    let mut candidates = MECHANISMS
-        .iter()
-        .filter(|row| supported.iter().any(|name| name == row.name));
+    let mut candidates = MECHANISMS.iter().filter(|row| {
+        supported.iter().any(|name| name == row.name) && !refused.contains(&row.name)
+    });
     match &credentials.mechanism {
         Some(wanted) => candidates.find(|row| row.name == wanted),
         None => candidates
@@ -49,7 +51,7 @@ mod tests {
         encrypted: bool,
     ) -> Option<&'static str> {
         let supported: Vec<String> = supported.iter().map(|name| (*name).to_owned()).collect();
-        choose(credentials, &supported, encrypted).map(|row| row.name)
+        choose(credentials, &supported, &[], encrypted).map(|row| row.name)
     }
 
     #[test]

@@ -8,11 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::capabilities::Capabilities;
+use super::login::{self, Credentials};
 use super::{
-    Cause, Event, MAX_CHALLENGES, Mode, SHUTDOWN, Session, Stage, StartTls, login, unexpected_reply,
+    Cause, Event, MAX_CHALLENGES, Mode, SHUTDOWN, Session, Stage, StartTls, unexpected_reply,
 };
-use crate::auth::Exchange;
-use crate::error::Error;
+use crate::auth::{self, Exchange, MechanismRow};
+use crate::diagnosis::concerns_mechanism;
 use crate::reply::Reply;
 
 impl Session {
@@ -33,21 +34,20 @@ impl Session {
     }
 
     pub(super) fn receive_hello(&mut self, reply: Reply, helo: bool) {
-        if reply.code != 250 {
-            // RFC 5321 3.2: if the server does not support EHLO, the client sends HELO. A session
-            // after HELO has no extensions, so it cannot use STARTTLS or AUTH. If TLS or a login is
-            // required, the session ends instead.
-            let unknown = (500..=599).contains(&reply.code) && !helo && !self.options.lmtp;
-            if unknown && self.options.credentials.is_none() && !self.requires_tls() {
-                return self.hello(true);
-            }
+        let is_transient = (400..=499).contains(&reply.code);
+        if reply.code != 250 && !is_transient && !helo && !self.needs_extensions() {
+            // RFC 5321 3.2: if the server does not support EHLO, the client sends HELO.
+            return self.hello(true);
+        }
+        // RFC 5321 4.2.1: any 2yz is a positive reply.
+        if !(200..=299).contains(&reply.code) {
             return self.end(Cause::Refused, Some(reply), 0);
         }
         if self.quit_requested {
             return self.write_quit();
         }
-        // RFC 5321 4.1.1.1: only the reply to EHLO lists extensions. A reply to HELO is not parsed.
-        if !helo {
+        // RFC 5321 4.1.1.1: only a reply 250 to EHLO lists extensions.
+        if !helo && reply.code == 250 {
             self.capabilities = Capabilities::read(&reply.text);
         }
         if self.options.starttls != StartTls::Off && !self.secured {
@@ -64,6 +64,12 @@ impl Session {
             }
         }
         self.log_in();
+    }
+
+    /// Whether the session cannot continue after HELO. A session after HELO has no extensions, so it
+    /// cannot use STARTTLS or AUTH. LMTP has no HELO.
+    fn needs_extensions(&self) -> bool {
+        self.options.lmtp || self.options.credentials.is_some() || self.requires_tls()
     }
 
     /// Whether TLS is required and not established yet.
@@ -87,11 +93,8 @@ impl Session {
             return self.end(Cause::Unusable(text.to_owned()), None, 0);
         }
         let supported = &self.capabilities.mechanisms;
-        match login::choose(credentials, supported, self.secured) {
-            Some(mechanism) => {
-                self.stage = Stage::Credentials(mechanism.name);
-                self.events.push_back(Event::Authenticate(mechanism));
-            }
+        match self.choose_mechanism(credentials) {
+            Some(mechanism) => self.request_secret(mechanism),
             None => {
                 let wanted = match &credentials.mechanism {
                     Some(name) => format!("AUTH {name}"),
@@ -108,14 +111,28 @@ impl Session {
         }
     }
 
+    fn choose_mechanism(&self, credentials: &Credentials) -> Option<&'static MechanismRow> {
+        let supported = &self.capabilities.mechanisms;
+        login::choose(
+            credentials,
+            supported,
+            &self.refused_mechanisms,
+            self.secured,
+        )
+    }
+
+    fn request_secret(&mut self, mechanism: &'static MechanismRow) {
+        self.stage = Stage::Credentials(mechanism.name);
+        self.events.push_back(Event::Authenticate(mechanism));
+    }
+
     /// Handles a reply to AUTH, or to the client's response to a challenge. `rounds` is the number
     /// of challenges before this reply.
     pub(super) fn receive_auth(&mut self, reply: Reply, mut exchange: Exchange, rounds: usize) {
         match reply.code {
-            // RFC 4954 section 4: a 503 to AUTH means that the client is already authenticated. So
-            // the login is complete, as after a 235.
-            235 | 503 if exchange.complete() => {
+            code if exchange.succeeds_with(code) => {
                 self.authenticated = true;
+                self.login_refusal = None;
                 self.ready();
             }
             // RFC 5802 section 3: in SCRAM, the server must prove that it knows the password. An
@@ -127,13 +144,8 @@ impl Session {
             }
             334 if rounds < MAX_CHALLENGES => {
                 // RFC 4954 section 4: challenges and responses are base64 (RFC 4648 section 4).
-                let challenge = STANDARD.decode(&reply.text);
-                let response = match challenge {
-                    Ok(challenge) => exchange.respond(Some(&challenge)),
-                    Err(_) => Err(Error::Peer(
-                        "the server's challenge is not base64".to_owned(),
-                    )),
-                };
+                let challenge = auth::decode_challenge(exchange.name(), &reply.text);
+                let response = challenge.and_then(|challenge| exchange.respond(Some(&challenge)));
                 match response {
                     Ok(response) => {
                         let line = STANDARD.encode(response.unwrap_or_default()) + "\r\n";
@@ -153,7 +165,34 @@ impl Session {
                 let text = format!("the relay sent more than {MAX_CHALLENGES} challenges");
                 self.end(Cause::Unusable(text), Some(reply), 0);
             }
-            _ => self.end(Cause::Refused, Some(reply), 0),
+            _ => self.receive_auth_refusal(reply, exchange.name(), rounds),
+        }
+    }
+
+    /// Handles a refusal of AUTH. If the refusal concerns the mechanism, the session continues with
+    /// the next mechanism.
+    fn receive_auth_refusal(&mut self, reply: Reply, mechanism: &'static str, rounds: usize) {
+        if self.quit_requested {
+            return self.write_quit();
+        }
+        let is_initial = rounds == 0 && !self.without_initial_response;
+        let next = if !concerns_mechanism(reply.code, reply.enhanced_status()) {
+            None
+        } else if mechanism == "LOGIN" && reply.code == 501 && is_initial {
+            // LOGIN has no standard, and some servers know no initial response for it.
+            self.without_initial_response = true;
+            auth::mechanism(mechanism)
+        } else {
+            self.refused_mechanisms.push(mechanism);
+            let credentials = self.options.credentials.as_ref();
+            credentials.and_then(|credentials| self.choose_mechanism(credentials))
+        };
+        match next {
+            Some(next) => {
+                self.login_refusal = Some((mechanism, reply));
+                self.request_secret(next);
+            }
+            None => self.end(Cause::Refused, Some(reply), 0),
         }
     }
 

@@ -141,6 +141,76 @@ fn stream_writes_the_next_envelope_after_the_body() {
     );
 }
 
+fn login(ehlo: &[u8]) -> TestConnection {
+    let credentials = Some(Credentials {
+        user: "u".to_owned(),
+        mechanism: None,
+    });
+    let options = SessionOptions {
+        credentials,
+        allow_plaintext_auth: true,
+        ..options(Mode::Off)
+    };
+    TestConnection::new(options, ehlo)
+}
+
+/// Answers the request for the secret, and returns the AUTH command.
+fn auth_command(connection: &mut TestConnection) -> String {
+    let event = connection.session.next_event();
+    assert!(matches!(event, Some(Event::Authenticate(_))), "{event:?}");
+    let secret = Secret {
+        password: "p",
+        nonce: "nonce",
+        channel_binding: None,
+        host: "h",
+        port: 25,
+    };
+    connection.session.authenticate(&secret).unwrap();
+    String::from_utf8(connection.written()).unwrap()
+}
+
+#[test]
+fn a_refused_mechanism_is_followed_by_the_next_one() {
+    let mut connection = login(b"250-relay\r\n250 AUTH LOGIN PLAIN CRAM-MD5\r\n");
+    assert_eq!(auth_command(&mut connection), "AUTH CRAM-MD5\r\n");
+    connection.receive(b"504 5.5.4 no\r\n");
+    assert_eq!(auth_command(&mut connection), "AUTH PLAIN AHUAcA==\r\n");
+    connection.receive(b"538 5.7.11 no\r\n");
+    assert_eq!(auth_command(&mut connection), "AUTH LOGIN dQ==\r\n");
+    connection.receive(b"501 5.5.2 no\r\n");
+    assert_eq!(auth_command(&mut connection), "AUTH LOGIN\r\n");
+    connection.receive(b"501 5.5.2 last\r\n");
+    assert_eq!(connection.outcomes(), ["closed: 501 5.5.2 last"]);
+}
+
+#[test]
+fn refused_credentials_end_the_session() {
+    for refusal in ["535 no", "501 5.7.8 no", "454 4.7.0 no"] {
+        let mut connection = login(b"250-relay\r\n250 AUTH PLAIN CRAM-MD5\r\n");
+        auth_command(&mut connection);
+        connection.receive(format!("{refusal}\r\n").as_bytes());
+        assert_eq!(connection.outcomes(), [format!("closed: {refusal}")]);
+    }
+}
+
+#[test]
+fn quit_after_a_refused_mechanism_needs_no_further_login() {
+    let mut connection = login(b"250-relay\r\n250 AUTH PLAIN CRAM-MD5\r\n");
+    auth_command(&mut connection);
+    connection.session.quit();
+    connection.receive(b"504 5.5.4 no\r\n");
+    assert_eq!(connection.written(), b"QUIT\r\n");
+}
+
+#[test]
+fn another_2yz_than_250_to_ehlo_leads_to_helo() {
+    let mut connection = TestConnection::new(options(Mode::Stream), b"220 relay\r\n");
+    assert_eq!(connection.written(), b"HELO me.example\r\n");
+    connection.receive(b"251-relay\r\n251 PIPELINING\r\n");
+    assert_eq!(connection.outcomes(), ["Ready"]);
+    assert_eq!(connection.session.mode(), Mode::Off);
+}
+
 /// Returns a session in stream mode. The body of the first message and the envelope of the second
 /// are written. The third message is the ready message.
 fn with_one_ready() -> TestConnection {

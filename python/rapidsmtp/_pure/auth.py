@@ -189,6 +189,8 @@ class CramMd5(Exchange):
 
     def __init__(self, user: str, password: str) -> None:
         super().__init__("CRAM-MD5")
+        if not has_md5():
+            raise ValueError("CRAM-MD5 needs MD5, which this Python does not provide")
         self._user = _without_nul("user", user)
         self._password = _without_nul("password", password)
 
@@ -408,6 +410,15 @@ MECHANISMS = (
     MechanismRow("EXTERNAL", None, None, False, False, False, False,
         lambda user, secret: External(user)),
 )  # fmt: skip
+
+
+def has_md5() -> bool:
+    """Return whether this Python provides MD5. A system in FIPS mode may not provide it."""
+    try:
+        hmac.new(b"", b"", "md5")
+    except ValueError:
+        return False
+    return True
 
 
 def decode_challenge(mechanism: str, text: bytes) -> bytes:

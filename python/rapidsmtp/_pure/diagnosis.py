@@ -36,6 +36,14 @@ _PHASES = (*_SET_UP, "mail", "rcpt", "data", "body", "rset")
 _RELAY_CODES = {530, 534, 535, 538}
 """The codes for missing authentication, missing TLS and wrong credentials (RFC 4954, RFC 3207)."""
 
+_MECHANISM_CODES = {500, 501, 502, 504, 534, 538, 553}
+"""The codes of a reply to AUTH that concern the mechanism and not the credentials. RFC 4954 section
+6: 500 and 501 refuse the syntax of the exchange, 504 the mechanism, 534 a mechanism that is too
+weak, 538 a mechanism that needs TLS. Servers also send 502 and 553 for a disabled mechanism."""
+
+_WRONG_CREDENTIALS = "5.7.8"
+"""The enhanced status code for wrong credentials (RFC 4954 section 6)."""
+
 _SLOWER_STATUS = {"4.3.2", "4.4.5", "4.7.28", "4.7.500", "4.7.650", "4.7.651"}
 """The enhanced status codes for system and congestion limits, and the rate limits of Google and
 Microsoft. Sendmail and Yahoo send 4.3.2 with code 451 for a problem with one message."""
@@ -263,6 +271,11 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
         return RECIPIENT if status[:4] == "4.1." or words.has(_MAILBOX) else LATER
     certain = status[:4] == "4.6." or status == "4.3.4" or words.has(_CONTENT)
     return MESSAGE if certain or words.has((b" mailbox ", b" over quota ")) else LATER
+
+
+def concerns_mechanism(code: int, enhanced_status: str | None) -> bool:
+    """Return whether a refusal of AUTH concerns the mechanism, so that another may succeed."""
+    return code in _MECHANISM_CODES and enhanced_status != _WRONG_CREDENTIALS
 
 
 def says_full(text: bytes) -> bool:

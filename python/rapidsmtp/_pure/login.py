@@ -1,20 +1,31 @@
-"""AUTH (RFC 4954): log in with one mechanism, in one attempt.
+"""AUTH (RFC 4954): the choice of the mechanism, and the exchange.
 
-After a refusal, the client tries no other mechanism. A weaker mechanism would show the password to
-the server that refused the login, and providers lock accounts after repeated failures.
+If the relay refuses the mechanism itself, for example with 504, the client tries the next
+mechanism. After a refusal of the credentials (535), it tries no other mechanism: a weaker mechanism
+could send the password itself, and providers lock accounts after repeated failures.
 """
 
 import base64
-import binascii
+import contextlib
 import secrets
+from collections import deque
 from collections.abc import Callable
 
 from rapidsmtp._models.settings import EngineSettings
-from rapidsmtp._pure.auth import MECHANISMS, Exchange, MechanismRow, Secret
+from rapidsmtp._pure.auth import (
+    MECHANISMS,
+    Exchange,
+    MechanismRow,
+    Secret,
+    decode_challenge,
+    has_md5,
+)
 from rapidsmtp._pure.certificate import certificate_digest
-from rapidsmtp._pure.reply import Reply
+from rapidsmtp._pure.diagnosis import concerns_mechanism
+from rapidsmtp._pure.job import reply_line
+from rapidsmtp._pure.reply import Reply, enhanced_status
 from rapidsmtp._pure.session import ConnectionFailure, Session
-from rapidsmtp._pure.transport import Transport
+from rapidsmtp._pure.transport import ConnectionLost, Transport
 from rapidsmtp.errors import PeerError
 
 MAX_CHALLENGES = 5
@@ -41,25 +52,39 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
     if not encrypted and not settings.allow_plaintext_auth:
         line = "login in clear text is disabled: use TLS or allow_plaintext_auth"
         raise ConnectionFailure(f"{relay}: {line}", stops=True)
-    mechanism = _choose(session, settings, encrypted)
-    password = ask_password() if mechanism.needs_password else ""
-    try:
-        exchange = _begin(mechanism, settings, password, session.transport)
-    except ValueError as error:  # for example, the password contains a forbidden character
-        raise ConnectionFailure(f"{relay}: login failed: {error}", permanent=True) from None
-    reply = _run(session, exchange, relay)
-    # RFC 4954 section 4: a 503 means that the client is already authenticated.
-    if reply[0] not in (235, 503):
-        raise session.refusal("auth", reply)
-    # RFC 5802 section 3: with SCRAM, the server must prove that it knows the password. A 235
-    # without this proof may come from an attacker.
-    if not exchange.complete:
-        line = "the relay did not prove that it knows the password"
-        raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
+    mechanisms = _choose(session, settings, encrypted)
+    password = ask_password() if any(row.needs_password for row in mechanisms) else ""
+    attempts = deque((row, True) for row in mechanisms)
+    refused = ""
+    while attempts:
+        row, sends_initial = attempts.popleft()
+        try:
+            exchange = _begin(row, settings, password, session.transport)
+        except ValueError as error:  # for example, the password contains a forbidden character
+            raise ConnectionFailure(f"{relay}: login failed: {error}", permanent=True) from None
+        try:
+            reply, rounds = _run(session, exchange, relay, sends_initial)
+        except (ConnectionLost, TimeoutError) as error:
+            # The earlier refusal is often the reason why the relay closes the connection.
+            raise type(error)(f"{error}{refused}") from None
+        if exchange.succeeds_with(reply[0]):
+            return
+        # RFC 5802 section 3: with SCRAM, the server must prove that it knows the password. A 235
+        # without this proof may come from an attacker.
+        if reply[0] in (235, 503):
+            line = "the relay did not prove that it knows the password"
+            raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
+        if not concerns_mechanism(reply[0], enhanced_status(*reply)):
+            break
+        if row.name == "LOGIN" and reply[0] == 501 and sends_initial and rounds == 0:
+            # LOGIN has no standard, and some servers know no initial response for it.
+            attempts.appendleft((row, False))
+        refused = f", after AUTH {row.name} was refused: {reply_line(reply)}"
+    raise session.refusal("auth", reply)
 
 
-def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> MechanismRow:
-    """Choose the best of the mechanisms that the relay supports.
+def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> list[MechanismRow]:
+    """Return the usable mechanisms that the relay supports; the best is the first.
 
     Raises:
         ConnectionFailure: The relay supports no mechanism that the client can use.
@@ -73,7 +98,9 @@ def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> Mech
         if rank is not None and row.name in supported:
             ranked.append((rank, row))
     if ranked:
-        return min(ranked, key=lambda pair: pair[0])[1]
+        rows = [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+        # Without MD5, CRAM-MD5 is only chosen for its error text.
+        return [row for row in rows if row.name != "CRAM-MD5" or has_md5()] or rows
     wanted = f"AUTH {settings.mechanism}" if settings.mechanism else "AUTH with a password"
     line = f"the relay does not support {wanted}; it supports {' '.join(supported) or 'none'}"
     raise ConnectionFailure(f"relay {settings.relay}: {line}", stops=True)
@@ -120,38 +147,38 @@ def _channel_binding(transport: Transport) -> tuple[str, bytes] | None:
     return "tls-server-end-point", digest
 
 
-def _run(session: Session, exchange: Exchange, relay: str) -> Reply:
-    """Respond to challenges (334). Return the first reply that is not a challenge."""
+def _run(
+    session: Session, exchange: Exchange, relay: str, sends_initial: bool
+) -> tuple[Reply, int]:
+    """Send AUTH and respond to challenges (334).
+
+    Returns:
+        The first reply that is not a challenge, and the number of challenges.
+    """
     name = exchange.name
-    initial = exchange.respond(None)
+    initial = exchange.respond(None) if sends_initial else None
     if initial is None:
         reply = session.command(f"AUTH {name}")
     else:
         # RFC 4954 section 4: an empty initial response is written as "=".
         text = _base64(initial) or "="
         reply = session.command(f"AUTH {name} {text}", shown=f"AUTH {name} ***")
-    for _ in range(MAX_CHALLENGES):
+    for rounds in range(MAX_CHALLENGES):
         if reply[0] != 334:
-            return reply
+            return reply, rounds
         try:
-            response = exchange.respond(_challenge(reply))
+            response = exchange.respond(decode_challenge(name, reply[1]))
         except PeerError as error:
             # RFC 4954 section 4: "*" cancels the exchange.
-            session.command("*")
+            with contextlib.suppress(ConnectionLost, TimeoutError):
+                session.command("*")
             line = f"{relay}: login failed: {error}"
             raise ConnectionFailure(line, reply, permanent=True) from None
         reply = session.command(_base64(response or b""), shown="***")
     if reply[0] == 334:
         line = f"the relay sent more than {MAX_CHALLENGES} challenges"
         raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
-    return reply
-
-
-def _challenge(reply: Reply) -> bytes:
-    try:
-        return base64.b64decode(reply[1], validate=True)
-    except binascii.Error:
-        raise PeerError("the server's challenge is not base64") from None
+    return reply, MAX_CHALLENGES
 
 
 def _base64(data: bytes) -> str:

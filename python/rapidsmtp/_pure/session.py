@@ -172,18 +172,26 @@ class Session:
         """
         verb = "LHLO" if self._settings.lmtp else "EHLO"
         reply = self.command(f"{verb} {name}")
-        settings = self._settings
-        requires_tls = settings.starttls == "required" and not self._is_private
-        needs_extension = settings.lmtp or settings.user or settings.mechanism or requires_tls
-        if reply[0] // 100 == 5 and not needs_extension:
+        if reply[0] != 250 and reply[0] // 100 != 4 and not self._needs_extensions:
             # RFC 5321 3.2: a client falls back to HELO if the server does not support EHLO.
             reply = self.command(f"HELO {name}")
-            if reply[0] == 250:
-                self.capabilities = {}
-                return
-        if reply[0] != 250:
+            verb = "HELO"
+        # RFC 5321 4.2.1: any 2yz is a positive reply.
+        if reply[0] // 100 != 2:
             raise self.refusal("hello", reply)
-        self.capabilities = parse_ehlo(reply[1])
+        # RFC 5321 4.1.1.1: only a reply 250 to EHLO lists extensions.
+        lists_extensions = reply[0] == 250 and verb != "HELO"
+        self.capabilities = parse_ehlo(reply[1]) if lists_extensions else {}
+
+    @property
+    def _needs_extensions(self) -> bool:
+        """Whether the session cannot continue after HELO.
+
+        A session after HELO has no extensions, so it cannot use STARTTLS or AUTH. LMTP has no HELO.
+        """
+        settings = self._settings
+        requires_tls = settings.starttls == "required" and not self._is_private
+        return bool(settings.lmtp or settings.user or settings.mechanism or requires_tls)
 
     def start_tls(self) -> None:
         """Send STARTTLS, and check that no bytes follow the reply 220.
