@@ -1,11 +1,15 @@
-//! The certificate digest to which SCRAM's -PLUS mechanisms bind: `tls-server-end-point` (RFC 5929
-//! section 4.1).
+//! Reads certificates in DER (X.690): their [fields](CertificateFields), and the digest to which
+//! SCRAM's -PLUS mechanisms bind: `tls-server-end-point` (RFC 5929 section 4.1).
 //!
 //! The digest uses the hash function of the certificate's signature algorithm. So this module reads
-//! the name of the signature algorithm from the certificate in DER (X.690). A certificate has no
-//! digest if it is truncated or if its signature algorithm is not in the tables below.
+//! the name of the signature algorithm from the certificate. A certificate has no digest if it is
+//! truncated or if its signature algorithm is not in the tables below.
+
+mod fields;
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+
+pub use self::fields::{AuthorityFault, CertificateFields};
 
 /// The content of an object identifier in DER.
 type Identifier = &'static [u8];

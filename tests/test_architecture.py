@@ -144,7 +144,7 @@ PURE_ENGINE = {
     "job": set(),
     "retry": set(),
     "login": {"secrets"},
-    "tls": {"pathlib", "ssl", "tempfile"},
+    "tls": {"ipaddress", "pathlib", "ssl", "tempfile"},
     "transport": {"contextlib", "select", "socket", "ssl", "time"},
     "worker": {"contextlib", "socket", "ssl", "threading", "time"},
 }

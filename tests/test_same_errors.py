@@ -286,8 +286,8 @@ def test_no_connection(host: str) -> None:
     assert rust == python
 
 
-# TLS. OpenSSL and rustls use different texts for the cause of a failed handshake, or of a
-# certificate that is not trusted. So only the text before the cause is compared.
+# TLS. `tests/test_tls.py` has more cases. OpenSSL reports fewer details than rustls. The details are
+# in parentheses, and they are not compared.
 
 
 def after_starttls(answer: bytes) -> Script:
@@ -318,13 +318,12 @@ def test_a_handshake_that_takes_too_long() -> None:
     assert_same(stall, timeouts=timeouts, **START_TLS)
 
 
-def without_cause(result: str) -> str:
-    return re.sub(r"(is not trusted|TLS with 127\.0\.0\.1 failed): [^'\"]*", r"\1", result)
+def without_details(result: str) -> str:
+    return re.sub(r" \((only|it) [^)]*\)", "", result)
 
 
 def test_an_answer_that_is_not_tls() -> None:
-    rust, python = on_both(after_starttls(b"what is this?\r\n"), partial(send, **START_TLS))
-    assert without_cause(rust) == without_cause(python) != python
+    assert_same(after_starttls(b"what is this?\r\n"), **START_TLS)
 
 
 @pytest.mark.parametrize("name", ["localhost", "other.example"])
@@ -334,7 +333,7 @@ def test_a_certificate_that_is_not_trusted(
     ca = None if name == "localhost" else authority.cert_pem.bytes()
     settings = START_TLS | {"tls": TLS(ca_file=ca, server_hostname=name)}
     rust, python = on_both(SMTPScript(("STARTTLS",), tls=server_tls), partial(send, **settings))
-    assert without_cause(rust) == without_cause(python) != python
+    assert without_details(rust) == python and "is not trusted" in python
 
 
 # The drop-in

@@ -82,6 +82,10 @@ impl Authority {
         let mut params = params(&[]);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::of(params)
+    }
+
+    pub(super) fn of(params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         Self {
             certificate: params.self_signed(&key).unwrap().pem().into_bytes(),

@@ -181,10 +181,12 @@ impl TlsClient {
             .with_client_auth_cert(chain.clone(), key.clone_key())
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => TlsSettingsError::Mismatch,
-                rustls::Error::InvalidCertificate(error) => {
-                    TlsSettingsError::Certificate(error.to_string())
+                rustls::Error::InvalidCertificate(_) => {
+                    TlsSettingsError::Certificate("it is malformed".to_owned())
                 }
-                error => TlsSettingsError::Key(error::plain(&error)),
+                _ => TlsSettingsError::Key(
+                    "it cannot be read; use a key for RSA, ECDSA or Ed25519".to_owned(),
+                ),
             })
     }
 }

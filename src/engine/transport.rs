@@ -92,9 +92,9 @@ impl Transport {
         let name = client.server_name(host)?;
         let connector = TlsConnector::from(client.config()?);
         let stream = connector
-            .connect(name, socket)
+            .connect(name.clone(), socket)
             .await
-            .map_err(|error| TlsError::of_handshake(host, &error))?;
+            .map_err(|error| TlsError::of_handshake(host, &name.to_str(), &error))?;
         let (socket, connection) = stream.into_inner();
         Ok(Self {
             layer: Layer::Secured(Box::new(Secured::new(socket, connection, sent, host))),

@@ -252,7 +252,7 @@ def test_external_uses_the_client_certificate(
     assert result.returncode == 0, result.stderr
     # RFC 4954 section 4: "=" is an empty initial response.
     assert relay.lines[1] == "AUTH EXTERNAL ="
-    one_line(command.send(url, "--ca-file", "ca.pem"), "127.0.0.1")
+    one_line(command.send(url, "--ca-file", "ca.pem"), "give one in --certificate")
 
 
 # Errors that stop the sending
@@ -287,7 +287,7 @@ def test_an_untrusted_certificate_stops_the_sending(
     command: Command, relays: Relays, tls: ssl.SSLContext
 ) -> None:
     relay = relays(accept, "", tls)
-    one_line(command.send(relay.url), "is not trusted")
+    one_line(command.send(relay.url), "give the certificate of its CA in --ca-file")
     assert relay.lines == []
     # The same certificate is accepted if `--ca-file` names the authority that signed it.
     assert command.send(relay.url, "--ca-file", "ca.pem").returncode == 0
@@ -299,5 +299,7 @@ def test_a_certificate_of_another_host_stops_the_sending(
     relay = relays(accept, "", tls)
     url = relay.url.replace("127.0.0.1", "localhost")
     wanted = "is not trusted: host name mismatch: it is not valid for localhost"
-    one_line(command.send(url, "--ca-file", "ca.pem"), wanted)
+    result = command.send(url, "--ca-file", "ca.pem")
+    one_line(result, wanted)
+    assert result.stderr.endswith("write a name of the certificate in the relay's URL\n")
     assert relay.lines == []

@@ -1,9 +1,9 @@
-"""The certificate digest for the channel binding of SCRAM's -PLUS mechanisms.
+"""Reads certificates in DER (X.690): whether a certificate is that of a CA, and the digest.
 
-The channel binding has the type `tls-server-end-point`. RFC 5929 section 4.1: the digest uses the
-hash function of the certificate's signature algorithm. This module therefore reads that algorithm
-from the DER encoding of the certificate (X.690). The digest is None if the certificate is truncated
-or its signature algorithm is unknown.
+The digest is for the channel binding of SCRAM's -PLUS mechanisms, which has the type
+`tls-server-end-point`. RFC 5929 section 4.1: the digest uses the hash function of the certificate's
+signature algorithm. This module therefore reads that algorithm from the certificate. The digest is
+None if the certificate is truncated or its signature algorithm is unknown.
 """
 
 import hashlib
@@ -38,6 +38,10 @@ _HASHES = {
     bytes.fromhex("608648016503040203"): "sha512",
 }
 
+_BASIC_CONSTRAINTS = bytes.fromhex("551d13")
+_BOOLEAN = 0x01
+_EXTENSIONS = 0xA3  # the tag of the optional field `extensions` (RFC 5280 section 4.1)
+
 
 def certificate_digest(certificate: bytes) -> bytes | None:
     """Return the digest of a DER certificate; None if it is truncated or its hash is unknown."""
@@ -52,6 +56,29 @@ def certificate_digest(certificate: bytes) -> bytes | None:
     except (IndexError, StopIteration, ValueError):
         return None
     return hashlib.new(name, certificate).digest() if name else None
+
+
+def is_ca(certificate: bytes) -> bool:
+    """Return whether a DER certificate is that of a CA (RFC 5280 section 4.2.1.9)."""
+    try:
+        _, outer = next(_elements(certificate))
+        _, content = next(_elements(outer))
+        for tag, extensions in _elements(content):
+            if tag == _EXTENSIONS:
+                _, extensions = next(_elements(extensions))
+                return any(_says_ca(extension) for _, extension in _elements(extensions))
+    except (IndexError, StopIteration, ValueError):
+        pass
+    return False
+
+
+def _says_ca(extension: bytes) -> bool:
+    """Return whether an extension is basicConstraints with the value CA."""
+    (_, identifier), *_, (_, value) = _elements(extension)
+    if identifier != _BASIC_CONSTRAINTS:
+        return False
+    _, constraints = next(_elements(value))
+    return list(_elements(constraints))[:1] == [(_BOOLEAN, b"\xff")]
 
 
 def _pss_hash(parameters: list[tuple[int, bytes]]) -> str | None:

@@ -17,6 +17,14 @@ from rapidsmtp._pure.diagnosis import QUOTA, RELAY, diagnose
 from rapidsmtp._pure.job import reply_line
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, enhanced_status
 from rapidsmtp._pure.stuffing import stuffed_parts
+from rapidsmtp._pure.tls import (
+    CA,
+    CLOSED_IN_HANDSHAKE,
+    certificate_name,
+    failure_text,
+    is_untrusted_ca,
+    untrusted_text,
+)
 from rapidsmtp._pure.transaction import ACCEPTED, Transaction
 from rapidsmtp._pure.transport import CLOSED, ConnectionLost, Transport
 from rapidsmtp.errors import printable, printable_reply
@@ -24,7 +32,6 @@ from rapidsmtp.errors import printable, printable_reply
 _NO_REPLY = "no reply in"
 _NOT_READ = "the relay accepted no more bytes in time"
 _USE_SMTPS = "; if TLS begins before the greeting, as on port 465, use smtps://"
-_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 SHUTDOWN = 421
 """The server closes the connection after this reply to any command (RFC 5321 3.8)."""
@@ -218,18 +225,14 @@ class Session:
             ConnectionFailure: The certificate is not trusted, or the handshake failed.
         """
         settings = self._settings
-        name = settings.server_hostname or settings.host
+        name = certificate_name(settings)
         prefix = "" if settings.scheme == "smtps" else f"relay {settings.relay}: "
         try:
-            self.transport.start_tls(context, name, deadline, session)
+            self.transport.start_tls(context, settings.host, name, deadline, session)
         except ssl.SSLCertVerificationError as error:
-            cause = error.verify_message or error.reason
-            if error.verify_code in _OTHER_NAME:
-                cause = f"host name mismatch: it is not valid for {name}"
-            line = f"the certificate of {settings.host} is not trusted: {cause}"
-            raise ConnectionFailure(prefix + line, permanent=True) from None
+            raise self._untrusted(untrusted_text(error, name)) from None
         except ssl.SSLError as error:
-            line = f"TLS with {settings.host} failed: {error.reason or error}"
+            line = f"TLS with {settings.host} failed: {failure_text(error)}"
             raise ConnectionFailure(prefix + line) from None
         except TimeoutError:
             seconds = self._limits["tls"]
@@ -238,12 +241,21 @@ class Session:
         except ConnectionLost as error:
             cause = str(error)
             if cause == CLOSED:
-                cause = "the server closed the connection in the handshake"
+                cause = CLOSED_IN_HANDSHAKE
             line = f"TLS with {settings.host} failed: {cause}"
             raise ConnectionFailure(prefix + line) from None
+        tls = self.transport.tls
+        if tls is not None and is_untrusted_ca(tls, context):
+            raise self._untrusted(CA)
         # RFC 3207 4.2: the client must discard capabilities that it received in clear text. They
         # may have been forged.
         self.capabilities = {}
+
+    def _untrusted(self, reason: str) -> ConnectionFailure:
+        settings = self._settings
+        prefix = "" if settings.scheme == "smtps" else f"relay {settings.relay}: "
+        line = f"{prefix}the certificate of {settings.host} is not trusted: {reason}"
+        return ConnectionFailure(line, permanent=True)
 
     def refusal(self, phase: str, reply: Reply) -> ConnectionFailure:
         """Return the connection failure for a refused command or a refused connection.

@@ -20,6 +20,8 @@ import ssl
 import time
 from collections.abc import Callable
 
+from rapidsmtp._pure.tls import failure_text
+
 BLOCK = 65536
 """The maximum number of bytes in one read, and in one conversion to TLS records."""
 
@@ -57,6 +59,7 @@ class Transport:
         self._count = count
         self._received = bytearray()
         self._end = ""
+        self._host = ""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.tls: ssl.SSLObject | None = None
@@ -142,7 +145,7 @@ class Transport:
         except ssl.SSLZeroReturnError:
             self._end = CLOSED
         except ssl.SSLError as error:
-            self._end = f"TLS failed: {error.reason or error}"
+            self._end = f"TLS with {self._host} failed: {failure_text(error)}"
 
     # Writing
 
@@ -171,7 +174,8 @@ class Transport:
             while data:
                 data = data[self.tls.write(data) :]
         except ssl.SSLError as error:
-            raise ConnectionLost(f"TLS failed: {error.reason or error}") from None
+            text = f"TLS with {self._host} failed: {failure_text(error)}"
+            raise ConnectionLost(text) from None
         return self._outgoing.read()
 
     def _send(self, data: bytes | memoryview, seconds: float, expect_silence: bool) -> None:
@@ -200,6 +204,7 @@ class Transport:
     def start_tls(
         self,
         context: ssl.SSLContext,
+        host: str,
         name: str,
         deadline: float,
         session: ssl.SSLSession | None,
@@ -208,7 +213,8 @@ class Transport:
 
         Args:
             context: The TLS settings.
-            name: The server's name.
+            host: The server's name in error texts.
+            name: The name that the server's certificate must contain.
             deadline: The time of `time.monotonic` at which to stop the handshake.
             session: An earlier session to resume, or None.
 
@@ -217,6 +223,7 @@ class Transport:
             TimeoutError: The handshake did not finish before the deadline.
             ssl.SSLError: The handshake failed, or the certificate is not trusted.
         """
+        self._host = host
         tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=name, session=session
         )

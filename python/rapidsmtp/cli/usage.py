@@ -20,6 +20,10 @@ _OPTION_NAMES = {
     r"\ballow_plaintext_auth\b": "--allow-plaintext-auth",
     r'\bproxy="': '--proxy "',
     r"\bproxy=": "--proxy",
+    r"\bca_file=": "--ca-file",
+    r"\bcertificate=": "--certificate",
+    # The command line has no such option.
+    r", or (?:in )?server_hostname=": "",
 }
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

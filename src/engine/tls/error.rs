@@ -3,9 +3,12 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::UnixTime;
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError, PeerIncompatible};
+use tokio_rustls::rustls::{
+    self, AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible,
+};
 
 use super::super::connect::system_text;
 
@@ -78,28 +81,26 @@ impl TlsError {
         }
     }
 
-    /// Converts the error of a handshake.
-    pub(in super::super) fn of_handshake(host: &str, error: &io::Error) -> Self {
+    /// Converts the error of a handshake. `name` is the name that the certificate must contain.
+    pub(in super::super) fn of_handshake(host: &str, name: &str, error: &io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         match inner {
-            Some(inner) => Self::of_session(host, inner),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Self::failed(host, "the server closed the connection in the handshake")
-            }
+            Some(inner) => Self::of_session(host, name, inner),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::failed(host, CLOSED),
             None => Self::failed(host, system_text(error)),
         }
     }
 
-    /// Converts an error of rustls.
-    pub(in super::super) fn of_session(host: &str, error: &rustls::Error) -> Self {
+    /// Converts an error of rustls. `name` is the name that the certificate must contain.
+    pub(in super::super) fn of_session(host: &str, name: &str, error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::Untrusted {
                 host: host.to_owned(),
-                reason: certificate_text(error),
+                reason: certificate_text(error, name),
             },
             rustls::Error::NoCertificatesPresented => Self::Untrusted {
                 host: host.to_owned(),
-                reason: "the server sent none".to_owned(),
+                reason: NONE.to_owned(),
             },
             error => Self::failed(host, plain(error)),
         }
@@ -129,84 +130,231 @@ impl From<TlsSettingsError> for TlsError {
     }
 }
 
-/// Returns the text of a rustls error in one line. For common errors, the text is written for
-/// administrators.
-pub(super) fn plain(error: &rustls::Error) -> String {
-    let text = match error {
-        rustls::Error::InvalidMessage(_) => "the reply of the server is not TLS",
+/// A fault of a certificate for which rustls has no variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CertificateFault {
+    /// The certificate contains no host name.
+    NoName,
+    /// The certificate is self-signed, and not among the trusted ones.
+    SelfSigned,
+    /// The server uses the certificate of a CA, and the certificate is not among the trusted ones.
+    Ca,
+    /// A certificate of the chain is not that of a CA.
+    NotCa,
+}
+
+impl CertificateFault {
+    fn text(self, name: &str) -> String {
+        match self {
+            Self::NoName => name_text(name, "it contains no host name"),
+            Self::SelfSigned => SELF_SIGNED.to_owned(),
+            Self::Ca => CA.to_owned(),
+            Self::NotCa => NOT_CA.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text("the host"))
+    }
+}
+
+impl Error for CertificateFault {}
+
+impl From<CertificateFault> for rustls::Error {
+    fn from(fault: CertificateFault) -> Self {
+        CertificateError::Other(OtherError(Arc::new(fault))).into()
+    }
+}
+
+/// The maximum number of names of a certificate in an error text.
+const MAX_NAMES: usize = 5;
+
+// The texts for certificates. The pure-Python backend has the same texts. Details that OpenSSL does
+// not report are in parentheses.
+const UNKNOWN_ISSUER: &str = "its issuer is unknown; give the certificate of its CA in ca_file=, \
+     and let the relay send all intermediate certificates";
+const SELF_SIGNED: &str = "it is self-signed; give it in ca_file= to trust it";
+const CA: &str = "it is the certificate of a CA; give it in ca_file= to trust it";
+const NOT_CA: &str = "a certificate of its chain is not that of a CA; check ca_file=, or replace \
+     the relay's certificate";
+const PURPOSE: &str = "it, or a certificate of its chain, does not permit TLS servers; replace the \
+     relay's certificate";
+const SIGNATURE: &str = "a signature in its chain is invalid or weak (RSA below 2048 bits, SHA-1); \
+     check ca_file=, or replace the relay's certificate";
+const TOO_LONG: &str = "its chain is longer than its CA permits; replace the relay's certificate";
+const FORBIDDEN_NAME: &str =
+    "its CA is not permitted to certify this name; replace the relay's certificate";
+const EXTENSION: &str = "it, or a certificate of its chain, has an unknown critical extension; \
+     replace the relay's certificate";
+const MALFORMED: &str =
+    "it, or a certificate of its chain, is malformed; replace the relay's certificate";
+const NONE: &str = "the server sent none; install a certificate at the relay";
+
+fn expired_text(detail: &str) -> String {
+    format!(
+        "it, or a certificate of its chain, has expired{detail}; renew the certificate at the relay"
+    )
+}
+
+fn not_valid_yet_text(detail: &str) -> String {
+    format!(
+        "it, or a certificate of its chain, is not valid yet{detail}; check the clock of this host"
+    )
+}
+
+fn name_text(name: &str, detail: &str) -> String {
+    format!(
+        "host name mismatch: it is not valid for {name} ({detail}); write a name of the \
+         certificate in the relay's URL, or in server_hostname="
+    )
+}
+
+// The texts for handshakes and sessions. The pure-Python backend has the same texts.
+const NOT_TLS: &str =
+    "the reply of the server is not TLS; check the scheme and the port in the relay's URL";
+const NO_VERSION: &str = "the server supports no version of TLS that is allowed here; enable TLS \
+     1.2 or 1.3 at the relay";
+const NO_PARAMETERS: &str = "the server found no common parameters; enable ECDHE with AES-GCM or \
+     ChaCha20-Poly1305 at the relay, or give a client certificate in certificate= if the relay \
+     requires one";
+const NEEDS_CERTIFICATE: &str =
+    "the server requires a client certificate; give one in certificate=";
+const REFUSED_CERTIFICATE: &str = "the server refused the client certificate; check certificate=";
+const UNKNOWN_NAME: &str = "the server does not recognize this host name; check the host in the \
+     relay's URL, or server_hostname=";
+const MISBEHAVED: &str = "the server broke the rules of TLS; check the log of the relay";
+const CLOSED: &str =
+    "the server closed the connection in the handshake; check the log of the relay";
+const INTERNAL: &str = "this host cannot use TLS; check its clock and its random numbers";
+
+/// Returns the text of a rustls error in one line, in the words of administrators.
+fn plain(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::MessageTooLarge
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => NOT_TLS,
         rustls::Error::AlertReceived(alert) => return alert_text(*alert),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::ServerDoesNotSupportTls12Or13,
-        ) => "the server supports no version of TLS that is allowed here",
-        rustls::Error::General(text) => text,
-        error => return one_line(&error.to_string()),
-    };
-    one_line(text)
+        ) => NO_VERSION,
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
+        ) => REFUSED_CERTIFICATE,
+        rustls::Error::PeerIncompatible(_) => NO_PARAMETERS,
+        rustls::Error::FailedToGetCurrentTime | rustls::Error::FailedToGetRandomBytes => INTERNAL,
+        // A variant without its own text is a message that the rules of TLS forbid, or a library
+        // error that no server can cause.
+        _ => MISBEHAVED,
+    }
+    .to_owned()
 }
 
 fn alert_text(alert: AlertDescription) -> String {
     let text = match alert {
-        AlertDescription::ProtocolVersion => {
-            "the server supports no version of TLS that is allowed here"
+        AlertDescription::ProtocolVersion => NO_VERSION,
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            NO_PARAMETERS
         }
-        AlertDescription::HandshakeFailure => "the server found no common parameters",
-        AlertDescription::CertificateRequired => "the server requires a client certificate",
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            NEEDS_CERTIFICATE
+        }
         AlertDescription::BadCertificate
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateRevoked
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
-        | AlertDescription::UnsupportedCertificate => {
-            return format!("the server refused the client certificate ({alert:?})");
+        | AlertDescription::UnsupportedCertificate => REFUSED_CERTIFICATE,
+        AlertDescription::UnrecognisedName => UNKNOWN_NAME,
+        AlertDescription::Unknown(_) => MISBEHAVED,
+        alert => {
+            let name = snake_case(&format!("{alert:?}"));
+            return format!("the server sent the TLS alert {name}; check the log of the relay");
         }
-        AlertDescription::UnrecognisedName => "the server does not recognize this host name",
-        alert => return format!("the server sent the alert {alert:?}"),
     };
     text.to_owned()
 }
 
-fn certificate_text(error: &CertificateError) -> String {
-    match error {
-        CertificateError::UnknownIssuer => {
-            "its issuer is unknown (self-signed, or of a CA that is not trusted here)".to_owned()
+/// Converts the name of an alert to its form in RFC 8446 6, such as `internal_error`.
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
         }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+/// Returns the text for a certificate that is not trusted. `name` is the name that the certificate
+/// must contain.
+fn certificate_text(error: &CertificateError, name: &str) -> String {
+    match error {
+        CertificateError::UnknownIssuer => UNKNOWN_ISSUER.to_owned(),
         CertificateError::NotValidForNameContext {
             expected,
             presented,
         } => {
-            let expected = expected.to_str();
-            let presented: Vec<_> = presented.iter().map(|name| host_in(name)).collect();
-            one_line(&if presented.is_empty() {
-                format!("host name mismatch: it contains no host name, but the host is {expected}")
+            let mut hosts: Vec<_> = presented.iter().filter_map(|name| host_in(name)).collect();
+            if hosts.len() > MAX_NAMES {
+                hosts.truncate(MAX_NAMES);
+                hosts.push("…");
+            }
+            let detail = if hosts.is_empty() {
+                "it contains no host name".to_owned()
             } else {
-                format!(
-                    "host name mismatch: it is not valid for {expected}, only for {}",
-                    presented.join(", ")
-                )
-            })
+                format!("only for {}", hosts.join(", "))
+            };
+            one_line(&name_text(&expected.to_str(), &detail))
         }
+        CertificateError::NotValidForName => name_text(name, "it has other names"),
         CertificateError::ExpiredContext { time, not_after } => {
-            format!("it expired {} ago", days(*not_after, *time))
+            expired_text(&format!(" ({} ago)", days(*not_after, *time)))
         }
         CertificateError::NotValidYetContext { time, not_before } => {
-            format!("it becomes valid in {}", days(*time, *not_before))
+            not_valid_yet_text(&format!(" (valid in {})", days(*time, *not_before)))
         }
-        // rustls has no variant for this error of webpki, so the error is recognised by its text.
-        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "it is the certificate of a CA (or self-signed), and not among the trusted ones"
-                .to_owned()
+        CertificateError::Expired => expired_text(""),
+        CertificateError::NotValidYet => not_valid_yet_text(""),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            PURPOSE.to_owned()
         }
-        error => one_line(&error.to_string()),
+        CertificateError::BadEncoding => MALFORMED.to_owned(),
+        CertificateError::UnhandledCriticalExtension => EXTENSION.to_owned(),
+        CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
+            Some(fault) => CertificateFault::text(*fault, name),
+            // rustls has no variants for these errors of webpki, so the errors are recognized by
+            // their texts.
+            None => match other.to_string().as_str() {
+                "EndEntityUsedAsCa" | "UnsupportedCertVersion" => NOT_CA,
+                "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => TOO_LONG,
+                "NameConstraintViolation" => FORBIDDEN_NAME,
+                "UnsupportedCriticalExtension" => EXTENSION,
+                "EmptyEkuExtension" => PURPOSE,
+                "SignatureAlgorithmMismatch" | "MaximumSignatureChecksExceeded" => SIGNATURE,
+                _ => MALFORMED,
+            }
+            .to_owned(),
+        },
+        // BadSignature, and signature algorithms that are not supported. The errors of revocation
+        // lists cannot occur, because none are used.
+        _ => SIGNATURE.to_owned(),
     }
 }
 
-/// Extracts the host from a name in webpki's format, such as `DnsName("example.org")`.
-fn host_in(name: &str) -> &str {
-    let quoted = name
-        .split_once('"')
-        .and_then(|(_, rest)| rest.split_once('"'));
-    quoted.map_or(name, |(name, _)| name)
+/// Extracts the host from a name in webpki's format: `DnsName("example.org")` or
+/// `IpAddress(127.0.0.1)`. Other kinds of names contain no host.
+fn host_in(name: &str) -> Option<&str> {
+    let dns_name = name.strip_prefix("DnsName(\"");
+    dns_name
+        .and_then(|rest| rest.strip_suffix("\")"))
+        .or_else(|| name.strip_prefix("IpAddress(")?.strip_suffix(')'))
 }
 
 fn days(from: UnixTime, to: UnixTime) -> String {

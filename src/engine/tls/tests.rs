@@ -7,12 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
 use crate::engine::test_support::{
-    Authority, Identity, connect_to_server, params, read, run, trusting,
+    self, Authority, Identity, connect_to_server, params, read, run, trusting,
 };
 use crate::engine::transport::Transport;
 
@@ -99,11 +100,31 @@ fn a_certificate_with_another_name_is_rejected() {
     };
     assert_eq!(
         reason(to(&settings, "other.test")),
-        "host name mismatch: it is not valid for other.test, only for relay.test, mx.relay.test"
+        "host name mismatch: it is not valid for other.test (only for relay.test, mx.relay.test); \
+         write a name of the certificate in the relay's URL, or in server_hostname="
     );
     assert!(
         reason(to(&settings, "127.0.0.1"))
             .starts_with("host name mismatch: it is not valid for 127.0.0.1")
+    );
+    let names = [
+        "127.0.0.1",
+        "a.test",
+        "b.test",
+        "c.test",
+        "d.test",
+        "e.test",
+    ];
+    let relay_with_names = authority.sign(&params(&names)).server(&VERSIONS);
+    let result = run(handshake(
+        relay_with_names,
+        &client(&settings),
+        "relay.test",
+    ));
+    let text = reason(result);
+    assert!(
+        text.contains("(only for 127.0.0.1, a.test, b.test, c.test, d.test, …);"),
+        "{text}"
     );
     settings.server_hostname = Some("mx.relay.test".to_owned());
     assert!(to(&settings, "other.test").is_ok());
@@ -183,7 +204,7 @@ fn a_certificate_outside_of_its_dates_is_rejected() {
     let mut early = params(&["relay.test"]);
     early.not_before = date_time_ymd(3001, 1, 1);
     early.not_after = date_time_ymd(3002, 1, 1);
-    for (mut params, text) in [(expired, "it expired "), (early, "it becomes valid in ")] {
+    for (mut params, text) in [(expired, "has expired ("), (early, "is not valid yet (")] {
         let relay = authority.sign(&params);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let alone = Identity::self_signed(&params);
@@ -195,7 +216,7 @@ fn a_certificate_outside_of_its_dates_is_rejected() {
             let result = run(handshake(relay.server(&VERSIONS), &client, "relay.test"));
             let reason = reason(result);
             assert!(
-                reason.starts_with(text) && reason.contains(" days"),
+                reason.contains(text) && reason.contains(" days"),
                 "{reason}"
             );
         }
@@ -257,7 +278,7 @@ fn the_client_certificate_is_sent() {
             error.get_ref().and_then(|inner| inner.downcast_ref()),
             Some(&TlsError::failed(
                 "relay.test",
-                "the server requires a client certificate"
+                "the server requires a client certificate; give one in certificate="
             ))
         );
     });
@@ -277,7 +298,8 @@ fn the_minimum_version_is_enforced() {
     assert!(to(&settings, &VERSIONS[..1]).is_ok());
     assert_eq!(
         failure(to(&settings, &VERSIONS[1..])),
-        "the server supports no version of TLS that is allowed here"
+        "the server supports no version of TLS that is allowed here; enable TLS 1.2 or 1.3 at the \
+         relay"
     );
 }
 
@@ -323,12 +345,101 @@ fn a_server_without_tls_is_reported() {
     };
     assert_eq!(
         failure(to(b"220 relay.test ESMTP at your service\r\n")),
-        "the reply of the server is not TLS"
+        "the reply of the server is not TLS; check the scheme and the port in the relay's URL"
     );
     assert_eq!(
         failure(to(b"")),
-        "the server closed the connection in the handshake"
+        "the server closed the connection in the handshake; check the log of the relay"
     );
+}
+
+#[test]
+fn a_ca_is_trusted_only_within_its_dates() {
+    let mut params = params(&[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2030, 1, 1);
+    let authority = Authority::of(params);
+    let mut relay = test_support::params(&["relay.test"]);
+    relay.not_before = date_time_ymd(2001, 1, 1);
+    let relay = authority.sign(&relay).chain();
+    let provider = Arc::new(provider());
+    let trusted = read_chain(&authority.certificate).unwrap();
+    let verifier = TrustVerifier::new(trusted, &provider).unwrap();
+    let name = parse_name("relay.test").unwrap();
+    // The years 2010, 2025, 2035 and 2025 again: the verifier caches the valid authorities.
+    for (seconds, text) in [
+        (1_262_304_000, "is not valid yet"),
+        (1_735_689_600, ""),
+        (2_051_222_400, "has expired"),
+        (1_735_689_600, ""),
+    ] {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let text_now = match verifier.verify_server_cert(&relay[0], &[], &name, &[], now) {
+            Ok(_) => String::new(),
+            Err(error) => TlsError::of_session("relay.test", "relay.test", &error).to_string(),
+        };
+        assert!(
+            text_now.contains(text) && text_now.is_empty() == text.is_empty(),
+            "{text_now}"
+        );
+    }
+}
+
+#[test]
+fn error_texts_contain_no_names_of_the_library() {
+    use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+    use rustls::{OtherError, PeerMisbehaved};
+    let mut errors: Vec<Error> = (0..=u8::MAX)
+        .map(|code| Error::AlertReceived(AlertDescription::from(code)))
+        .collect();
+    errors.extend([
+        InvalidMessage::MissingData("ServerHello").into(),
+        InvalidMessage::InvalidContentType.into(),
+        InvalidMessage::TrailingData("KeyShareEntry").into(),
+        PeerMisbehaved::SelectedUnofferedCipherSuite.into(),
+        PeerMisbehaved::AttemptedDowngradeToTls12WhenTls13IsSupported.into(),
+        PeerIncompatible::NoKxGroupsInCommon.into(),
+        PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig.into(),
+        PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon.into(),
+        Error::NoCertificatesPresented,
+        Error::DecryptError,
+        Error::PeerSentOversizedRecord,
+        Error::General("BadThing".to_owned()),
+        Error::FailedToGetCurrentTime,
+        CertificateError::BadEncoding.into(),
+        CertificateError::BadSignature.into(),
+        CertificateError::Expired.into(),
+        CertificateError::NotValidYet.into(),
+        CertificateError::Revoked.into(),
+        CertificateError::UnhandledCriticalExtension.into(),
+        CertificateError::UnknownIssuer.into(),
+        CertificateError::InvalidPurpose.into(),
+        CertificateError::ApplicationVerificationFailure.into(),
+        CertificateError::NotValidForName.into(),
+    ]);
+    for name in [
+        "MaximumPathDepthExceeded",
+        "InvalidSerialNumber",
+        "ExtensionValueInvalid",
+    ] {
+        let other = OtherError(Arc::new(io::Error::other(name)));
+        errors.push(CertificateError::Other(other).into());
+    }
+    for error in errors {
+        let text = TlsError::of_session("relay.test", "relay.test", &error).to_string();
+        let known = text.replace("ChaCha20-Poly1305", "").replace("TLS", "");
+        let has_name = known
+            .split(|letter: char| !letter.is_ascii_alphanumeric())
+            .any(|word| {
+                word.chars().any(|letter| letter.is_ascii_lowercase())
+                    && word
+                        .chars()
+                        .skip(1)
+                        .any(|letter| letter.is_ascii_uppercase())
+            });
+        assert!(!has_name && text.contains("; "), "{text}");
+    }
 }
 
 #[test]
@@ -355,6 +466,13 @@ fn invalid_settings_are_reported() {
     assert_eq!(
         wrong(&|settings| settings.certificate = text(broken)),
         Wrong::Certificate("a section in PEM is not base64".to_owned())
+    );
+    assert_eq!(
+        wrong(&|settings| {
+            settings.certificate = Some(one.certificate.clone());
+            settings.key = text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+        }),
+        Wrong::Key("it cannot be read; use a key for RSA, ECDSA or Ed25519".to_owned())
     );
     let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(

@@ -286,7 +286,7 @@ impl Secured {
             Ok(_) => Ok(()),
             Err(error) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                TlsError::of_session(&self.host, &error),
+                TlsError::of_session(&self.host, &self.host, &error),
             )),
         }
     }
