@@ -77,7 +77,7 @@ MAY_IMPORT = {
     # From `_compose`, `_backend` uses only `pure_template`, the pure-Python backend of templates.
     "_backend": {"_native", "_pure", "_compose"},
     "_compose": {"errors", "_backend", "_domain", "_models"},
-    "_bulk": {"errors", "_backend", "_models", "_compose"},
+    "_bulk": {"errors", "_backend", "_domain", "_models", "_compose"},
     "_smtp": {"errors", "_backend", "_models", "_compose"},
     "auth": {"errors", "_backend"},
     "testing": {"_backend"},

@@ -384,6 +384,9 @@ def test_a_replaced_host_name_lookup_is_called_each_time() -> None:
     ("name", "address", "greeting"),
     [
         ("my host.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
+        ("büro.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
+        # Python decodes a byte of the host name that is not valid in UTF-8 to a lone surrogate.
+        ("b\udcffro.example", "192.0.2.1", b"ehlo [192.0.2.1]\r\n"),
         # A program may mock all functions of the socket module. Then the host's address is a mock
         # and not a str.
         ("host", mock.Mock(), b"ehlo [127.0.0.1]\r\n"),
@@ -395,6 +398,24 @@ def test_an_invalid_host_name_is_not_sent_in_ehlo(
     with (
         mock.patch("socket.getfqdn", return_value=name),
         mock.patch("socket.gethostbyname", return_value=address),
+    ):
+        client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
+    client.ehlo()
+    client.close()
+    assert server.wire() == greeting
+
+
+@pytest.mark.parametrize(
+    ("address", "greeting"),
+    [("192.0.2.1", b"ehlo [192.0.2.1]\r\n"), (UnicodeError(), b"ehlo [127.0.0.1]\r\n")],
+)
+def test_a_host_name_that_is_not_decodable_is_not_sent_in_ehlo(
+    backend: str, server: Server, address: Any, greeting: bytes
+) -> None:
+    error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    with (
+        mock.patch("socket.getfqdn", side_effect=error),
+        mock.patch("socket.gethostbyname", side_effect=[address]),
     ):
         client = rapidsmtp.SMTP(server.host, server.port, timeout=TIMEOUT)
     client.ehlo()

@@ -3,12 +3,16 @@
 import random
 import unicodedata
 from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 import pytest
 
-from rapidsmtp import Template, _backend
+from rapidsmtp import Sender, Status, Template, _backend, _host_name
 from rapidsmtp._domain import to_a_labels
 from rapidsmtp._models.relay_url import parse_relay
+from senders import messages, send, sender_to, wires
+from server import Server, SMTPScript
 
 # The code points below this limit include all scripts that occur in domains, except most Chinese
 # characters. Their treatment is regular.
@@ -137,11 +141,34 @@ def _is_label(label: str) -> bool:
     return label.isascii() and label.replace("-", "a").replace("_", "a").isalnum()
 
 
+def test_the_name_in_ehlo_is_converted(backend: str) -> None:
+    with Server(SMTPScript(())) as server:
+        (outcome,) = send(sender_to(server, local_hostname="büro.example"), messages(1))
+        assert outcome.status is Status.ACCEPTED
+        assert wires(server)[0].startswith(b"EHLO xn--bro-hoa.example\r\n")
+    for name in ("x\u200cy.example", "b\udcffro.example"):
+        with pytest.raises(ValueError, match=r"^local_hostname is wrong: U\+"):
+            Sender("smtp://127.0.0.1", local_hostname=name)
+
+
+@pytest.mark.parametrize("name", ["büro.example", "b\udcffro.example", UnicodeError("too long")])
+def test_the_address_is_sent_in_ehlo_instead_of_an_invalid_name(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: Any
+) -> None:
+    monkeypatch.setattr(_host_name, "_found", [])
+    monkeypatch.setattr(_host_name.socket, "getfqdn", mock.Mock(side_effect=[name]))
+    with Server(SMTPScript(())) as server:
+        (outcome,) = send(sender_to(server, local_hostname=None), messages(1))
+        assert outcome.status is Status.ACCEPTED
+        assert wires(server)[0].startswith(b"EHLO [127.0.0.1]\r\n")
+    assert capfd.readouterr().err == ""
+
+
 def test_the_host_of_a_relay_is_converted() -> None:
     relay = parse_relay("smtp://faß.bücher.example:2525", mechanisms=())
     assert (relay.host, relay.name) == (
         "xn--fa-hia.xn--bcher-kva.example",
         "xn--fa-hia.xn--bcher-kva.example:2525",
     )
-    with pytest.raises(ValueError, match="URL is wrong: U\\+200C, ZERO WIDTH NON-JOINER, is not"):
-        parse_relay("smtp://x\u200cy.example", mechanisms=())
+    with pytest.raises(ValueError, match=r"URL is wrong: U\+0300, COMBINING GRAVE ACCENT, is not"):
+        parse_relay("smtp://\u0300x.example", mechanisms=())

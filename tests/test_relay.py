@@ -25,7 +25,7 @@ def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("smtp://mx.example:2525", Relay("smtp", "mx.example", 2525)),
         ("smtp://[::1]:2525", Relay("smtp", "::1", 2525)),
         ("smtp://[fe80::1%25eth0]", Relay("smtp", "fe80::1%eth0", 25)),
-        ("SMTP://m\u00fcnchen.Example:", Relay("smtp", "m\u00fcnchen.example", 25)),
+        ("SMTP://m\u00fcnchen.Example:", Relay("smtp", "xn--mnchen-3ya.example", 25)),
         ("smtp://mx.example:465?starttls=off", Relay("smtp", "mx.example", 465)),
         (
             "smtps://ann@b:c:d@mx.example",

@@ -29,6 +29,9 @@ def domain_of_this_host() -> str:
 
 
 def _look_up() -> None:
-    name = socket.getfqdn()
+    try:
+        name = socket.getfqdn()
+    except UnicodeError:  # the name of this host cannot be encoded or decoded
+        return
     if "." in name and name.isascii() and name.isprintable() and " " not in name:
         _found.append(name)

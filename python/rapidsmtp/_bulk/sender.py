@@ -15,6 +15,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk.background import Trace
 from rapidsmtp._bulk.batching import drained
 from rapidsmtp._bulk.sender_core import GRACE, SenderCore
+from rapidsmtp._domain import to_a_labels
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome
 from rapidsmtp._models.proxy_url import parse_proxy
@@ -67,7 +68,8 @@ class Sender:
             UNKNOWN, or "resend" it at the risk of a second copy.
         timeouts: The time limits.
         tls: The TLS settings; certificates are verified by default.
-        local_hostname: The name of this host in EHLO; None to look up the name.
+        local_hostname: The name of this host in EHLO; None to look up the name. A domain beyond
+            ASCII is converted to A-labels.
         source_address: The host and the port to bind sockets to.
         proxy: The URL of a proxy: `socks5://user:password@host:1080`, `socks5h://host` or
             `http://host:3128`. The proxy resolves the relay's host name. If the URL has a user and
@@ -128,6 +130,10 @@ class Sender:
             _backend.check_host_name(local_hostname)
             if not local_hostname:
                 raise ValueError("local_hostname is empty")
+            try:
+                local_hostname = to_a_labels(local_hostname)
+            except ValueError as error:
+                raise ValueError(f"local_hostname is wrong: {error}") from None
         relay = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms())
         settings = EngineSettings(
             **relay.for_engine(),

@@ -308,18 +308,23 @@ _names: list[str] = []
 
 
 def _look_up_name(module: Any) -> str:
-    name: str = module.getfqdn()
+    try:
+        name: str = module.getfqdn()
+    except UnicodeError:  # the name of this host cannot be encoded or decoded
+        name = ""
     if "." in name and _is_valid(name):
         return name
     try:
         name = f"[{module.gethostbyname(module.gethostname())}]"
-    except module.gaierror:
+    except (module.gaierror, UnicodeError):
         return _DEFAULT_NAME
     return name if _is_valid(name) else _DEFAULT_NAME
 
 
 def _is_valid(name: str) -> bool:
     """Return whether a name is valid in EHLO."""
+    if not name.isascii():
+        return False
     try:
         _backend.check_host_name(name)
     except ValueError:
