@@ -10,8 +10,8 @@
 //!
 //! ```text
 //!     refusal                                  concerns
-//!     a limit or an overload ("throttling",    the relay; but only the message if the relay
-//!     4.3.2)                                   refused it often and accepted many others meanwhile
+//!     a limit or an overload ("throttling",    the relay from the second message on; the message
+//!     4.3.2)                                   alone if the relay accepts the others meanwhile
 //!     any other temporary refusal              the message; but the relay after `RUN` of these
 //!     ("try again later")                      refusals without an acceptance in between, or if a
 //!                                              trial shows that the rate is the cause
@@ -67,10 +67,11 @@ const TRIAL_DROP: f64 = 4.0;
 const TRIAL_INTERVAL: f64 = 300.0;
 /// A refusal below this fraction of the known rate contradicts the result of a trial.
 const CONTRADICTION: f64 = 0.9;
-/// The number of refusals of one message after which the refusals may concern only this message.
-const OFTEN: u32 = 3;
-/// The number of other messages that the relay accepts between these refusals, in that case.
+/// The number of other messages that the relay accepts between two refusals of one message, if these
+/// refusals concern only this message.
 const OTHERS: u64 = 16;
+/// The number of accepted messages after which the first refusal of a message is forgotten.
+const WARNING: u64 = 64;
 /// The known rate before the first acceptance, in messages per second.
 const DEFAULT_RATE: f64 = 1.0;
 /// The minimum rate after a decrease, in messages per second.
@@ -146,8 +147,10 @@ pub enum Evidence {
 pub struct Throttled {
     /// The number of these refusals.
     pub count: u32,
-    /// The number of accepted messages ([`RateController::accepted`]) at the first one.
+    /// The number of accepted messages ([`RateController::accepted`]) at the last one.
     pub accepted: u64,
+    /// The number of refusals of all messages ([`RateController::refusals`]) at the last one.
+    pub refusals: u64,
 }
 
 /// The limits of one relay.
@@ -157,6 +160,10 @@ pub struct RateController {
     /// Whether messages may wait for the relay.
     patient: bool,
     accepted: u64,
+    /// The number of refusals that concern the relay.
+    refusals: u64,
+    /// The value of `accepted` at the last of these refusals.
+    warned_at: Option<u64>,
     // The rate
     known: Option<f64>,
     plateau: f64,
@@ -228,6 +235,8 @@ impl RateController {
             configured_rate: rate,
             patient,
             accepted: 0,
+            refusals: 0,
+            warned_at: None,
             known: None,
             plateau: PLATEAU,
             event_at: 0.0,
@@ -280,6 +289,12 @@ impl RateController {
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted
+    }
+
+    /// The number of refusals that concern the relay.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     // The rate
@@ -369,11 +384,20 @@ impl RateController {
         if !self.concerns_relay(now, evidence, earlier) {
             return false;
         }
+        self.refusals += 1;
         self.refuses(now, true);
-        if started >= self.decreased_at {
+        let is_confirmed = started >= self.decreased_at && self.is_confirmed(evidence);
+        if is_confirmed {
             self.decrease(now, evidence);
         }
         true
+    }
+
+    /// Whether a refusal is not the only one for some time.
+    fn is_confirmed(&mut self, evidence: Evidence) -> bool {
+        let warned_at = self.warned_at.replace(self.accepted);
+        evidence == Evidence::Later
+            || warned_at.is_some_and(|warned_at| self.accepted - warned_at <= WARNING)
     }
 
     /// Records that the relay processes messages.
@@ -395,8 +419,8 @@ impl RateController {
             return false;
         }
         if evidence == Evidence::Throttled {
-            let others = self.accepted.saturating_sub(earlier.accepted);
-            return earlier.count < OFTEN || others < OTHERS;
+            let is_alone = earlier.count > 0 && self.refusals == earlier.refusals;
+            return !is_alone || self.accepted - earlier.accepted < OTHERS;
         }
         if evidence != Evidence::Later {
             return false;
@@ -504,7 +528,7 @@ impl RateController {
             // The known rate may be too high, because relays accept a burst at any rate.
             let accepted = f64::from(TRIAL_RESULTS - self.trial_refusals);
             self.set_known(now, accepted / (now - self.decreased_at));
-            self.plateau = PLATEAU;
+            self.plateau = LONG;
             self.trial_results = 0;
             self.trial_refusals = 0;
         } else {
@@ -641,7 +665,9 @@ impl RateController {
         }
         if messages >= 1 && (stated || is_equal) {
             // If the limit is the old one, the attempt to send one message more has failed.
-            let again = self.learned_messages == Some(messages);
+            let again = self
+                .learned_messages
+                .is_some_and(|learned| learned == messages || learned == messages + 1);
             self.probe_after = if again {
                 self.probe_after.saturating_mul(2)
             } else {

@@ -201,13 +201,16 @@ impl Attempts {
         self.throttled
     }
 
-    /// Counts a refusal that concerns the relay. `accepted` is the number of messages that the
-    /// relay has accepted.
-    pub fn count_throttled(&mut self, accepted: u64) {
-        if self.throttled.count == 0 {
-            self.throttled.accepted = accepted;
-        }
-        self.throttled.count = self.throttled.count.saturating_add(1);
+    /// Counts a refusal that concerns the relay.
+    ///
+    /// `accepted` is the number of messages that the relay has accepted. `refusals` is the number
+    /// of refusals that concerned the relay, with this one.
+    pub fn count_throttled(&mut self, accepted: u64, refusals: u64) {
+        self.throttled = Throttled {
+            count: self.throttled.count.saturating_add(1),
+            accepted,
+            refusals,
+        };
     }
 
     /// Counts a transaction that was not executed. Returns whether the message may be sent again at

@@ -392,7 +392,12 @@ class Simulation:
         )
         attempts = message.attempts
         concerns_relay = self._controller.settled(
-            self.now, started, Evidence(evidence), attempts.throttled, attempts.accepted_before
+            self.now,
+            started,
+            Evidence(evidence),
+            attempts.throttled,
+            attempts.accepted_before,
+            attempts.refusals_before,
         )
         if evidence == Evidence.ACCEPTED:
             self.result.seconds = self.now
@@ -416,7 +421,7 @@ class Simulation:
     ) -> None:
         attempts = message.attempts
         if concerns:
-            attempts.count_throttled(self._controller.accepted)
+            attempts.count_throttled(self._controller.accepted, self._controller.refusals)
             self._last.append(message)
         elif step == "close surplus":
             self._ready.append(message)

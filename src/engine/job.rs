@@ -156,8 +156,9 @@ impl Settlement<'_> {
             .rate_controller
             .settled(now, started, evidence, earlier);
         if concerns_relay {
-            let accepted = self.rate_controller.accepted();
-            job.attempts.count_throttled(accepted);
+            let controller = &self.rate_controller;
+            job.attempts
+                .count_throttled(controller.accepted(), controller.refusals());
         }
         concerns_relay
     }

@@ -56,6 +56,11 @@ impl NativeRateController {
     }
 
     #[getter]
+    fn refusals(&self) -> u64 {
+        self.0.refusals()
+    }
+
+    #[getter]
     fn is_probing(&self) -> bool {
         self.0.is_probing()
     }
@@ -77,7 +82,7 @@ impl NativeRateController {
         self.0.start(now);
     }
 
-    #[pyo3(signature = (now, started, evidence, throttled=0, accepted_before=0))]
+    #[pyo3(signature = (now, started, evidence, throttled=0, accepted_before=0, refusals_before=0))]
     fn settled(
         &mut self,
         now: f64,
@@ -85,6 +90,7 @@ impl NativeRateController {
         evidence: usize,
         throttled: u32,
         accepted_before: u64,
+        refusals_before: u64,
     ) -> PyResult<bool> {
         let evidence = EVIDENCE
             .get(evidence)
@@ -92,6 +98,7 @@ impl NativeRateController {
         let earlier = Throttled {
             count: throttled,
             accepted: accepted_before,
+            refusals: refusals_before,
         };
         Ok(self.0.settled(now, started, *evidence, earlier))
     }
@@ -182,8 +189,13 @@ impl NativeAttempts {
         self.0.throttled().accepted
     }
 
-    fn count_throttled(&mut self, accepted: u64) {
-        self.0.count_throttled(accepted);
+    #[getter]
+    fn refusals_before(&self) -> u64 {
+        self.0.throttled().refusals
+    }
+
+    fn count_throttled(&mut self, accepted: u64, refusals: u64) {
+        self.0.count_throttled(accepted, refusals);
     }
 
     /// Count a transaction that was not executed. Return whether the message may be sent again.
