@@ -230,7 +230,7 @@ def test_a_limit_without_an_accepted_message_is_not_a_limit_of_the_connection() 
         assert (len(server.connections), commands(server, b"MAIL")) == (1, 20)
     replies = iter([b"450 4.7.1 too many messages"])
     with serve({"mail": lambda _: next(replies, OK)}) as server:
-        sender = sender_to(server, connections=1, max_attempts=1)
+        sender = sender_to(server, connections=1, max_attempts=2)
         outcomes = send(sender, messages(3))
         assert {outcome.status for outcome in outcomes} == {Status.ACCEPTED}
         assert len(server.connections) == 1
