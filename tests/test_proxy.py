@@ -81,10 +81,15 @@ def test_mail_passes_through_a_socks_proxy(scheme: str, bound: str, split: bool)
 
 
 @pytest.mark.parametrize(
-    ("host", "kind"), [("192.0.2.1", 1), ("[2001:db8::1]", 4), ("RELAY.invalid", 3)]
+    ("host", "kind", "bare"),
+    [
+        ("192.0.2.1", 1, "192.0.2.1"),
+        ("[2001:db8::1]", 4, "2001:db8::1"),
+        ("RELAY.invalid", 3, "relay.invalid"),
+        ("m\xfcnchen.invalid", 3, "xn--mnchen-3ya.invalid"),
+    ],
 )
-def test_the_type_of_the_address(host: str, kind: int) -> None:
-    bare = host.strip("[]").lower()
+def test_the_type_of_the_address(host: str, kind: int, bare: str) -> None:
     with Server(SMTPScript()) as relay:
         script = SocksScript({bare: relay.port})
         with Server(script) as proxy:
@@ -280,7 +285,7 @@ ANSWERS: list[tuple[bytes, str]] = [
     (b"\x05\x00", NOT_HTTP),
     (
         b"HTTP/1.1 403 For\x1b[31mbidden\r\nX: y\r\n\r\n",
-        "the proxy refused the connection: 403 For[31mbidden; "
+        "the proxy refused the connection: 403 For\\x1b[31mbidden; "
         "permit CONNECT to port 587 at the proxy",
     ),
     (
@@ -433,7 +438,7 @@ def test_a_url_of_another_type_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "relay",
-    ["lmtp:///run/lmtp", "smtp://ho st", "smtp://m\xfcnchen.example", "smtp://[fe80::1%eth0]"],
+    ["lmtp:///run/lmtp", f"smtp://{'a' * 256}", "smtp://[fe80::1%eth0]"],
 )
 def test_a_relay_that_no_proxy_can_reach_is_refused(relay: str) -> None:
     with pytest.raises(ValueError, match="proxy"):

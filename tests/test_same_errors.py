@@ -286,8 +286,8 @@ def test_no_connection(host: str) -> None:
     assert rust == python
 
 
-# TLS. `tests/test_tls.py` has more cases. OpenSSL reports fewer details than rustls. The details are
-# in parentheses, and they are not compared.
+# TLS. `tests/test_tls.py` has more cases. The compiled engine adds details in parentheses. They are
+# not compared.
 
 
 def after_starttls(answer: bytes) -> Script:

@@ -95,8 +95,8 @@ def _check_relay(relay: Relay) -> None:
     # A zone ("%eth0") has a meaning on this host only.
     if not _is_host(relay.host) or "%" in relay.host:
         raise ValueError(
-            f"a proxy cannot resolve the relay's host {relay.host!r}: write a name in ASCII "
-            "(xn--… for an international name) or an address"
+            f"a proxy cannot reach the relay's host {relay.host!r}: write a name of at most "
+            f"{_MAX_LENGTH} characters, or an address without a zone"
         )
 
 

@@ -11,6 +11,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::super::connect::system_text;
+use crate::printable::printable;
 
 /// An error in the settings. The error texts are single lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,7 +312,8 @@ fn certificate_text(error: &CertificateError, name: &str) -> String {
             } else {
                 format!("only for {}", hosts.join(", "))
             };
-            one_line(&name_text(&expected.to_str(), &detail))
+            // The names come from the server's certificate.
+            printable(&name_text(&expected.to_str(), &detail)).into_owned()
         }
         CertificateError::NotValidForName => name_text(name, "it has other names"),
         CertificateError::ExpiredContext { time, not_after } => {
@@ -364,12 +366,4 @@ fn days(from: UnixTime, to: UnixTime) -> String {
         1 => "1 day".to_owned(),
         days => format!("{days} days"),
     }
-}
-
-/// Replaces control characters with spaces, because the text may contain names from the server's
-/// certificate.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
 }
