@@ -102,3 +102,32 @@ def test_a_large_message_arrives_unchanged(backend):
     whole = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     assert received == [whole + b"\r\n"] * 3
     assert f"size={len(whole)}" in declared
+
+
+FIELDS = r"""
+import sys
+from rapidsmtp import Template, _backend
+
+backend, count = sys.argv[1], int(sys.argv[2])
+_backend.use(backend)
+source = b"From: a@x.org\nTo: {{ email }}\n" + b"X-A: b\n" * count + b"Subject: s\n\ntext\n"
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
+
+Template.from_eml(source[:200]).render({"email": "b@x.org"})
+before = memory("VmRSS")
+message = Template.from_eml(source).render({"email": "b@x.org"})
+assert message.data.count(b"X-A: b\r\n") == count
+print((memory("VmHWM") - before) / count)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+def test_a_constant_header_field_needs_little_memory(backend):
+    """The package `email` needs about 300 bytes for each field while it parses the message."""
+    command = [sys.executable, "-P", "-c", FIELDS, backend, "100000"]
+    done = processes.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 600

@@ -74,10 +74,15 @@ pub struct Template {
 }
 
 struct HeaderField {
-    name: String,
     role: HeaderRole,
-    text: Text,
-    constant: Option<EncodedHeader>,
+    content: HeaderContent,
+}
+
+enum HeaderContent {
+    /// A constant field, or adjacent constant fields with the role `Unstructured`.
+    Constant(EncodedHeader),
+    /// A field with merge fields.
+    Rendered { name: String, text: Box<Text> },
 }
 
 /// An encoded header field and its addresses.
@@ -313,16 +318,24 @@ impl Template {
         let text = Text::compile(value, TextKind::Header, &format!("header {name}"))
             .map_err(|error| TemplateError(error.to_string()))?;
         self.collect_names(&text);
-        let mut field = HeaderField {
-            role: HeaderRole::of(&name, self.resent),
-            name,
-            text,
-            constant: None,
+        let role = HeaderRole::of(&name, self.resent);
+        let content = if text.constant().is_none() {
+            let text = Box::new(text);
+            HeaderContent::Rendered { name, text }
+        } else {
+            HeaderContent::Constant(role.write(&name, &text, &Row::default())?)
         };
-        if field.text.constant().is_some() {
-            field.constant = Some(field.write(&Row::default())?);
+        match (self.fields.last_mut(), content) {
+            // A template may have many constant fields, so they need no memory except their bytes.
+            (
+                Some(HeaderField {
+                    role: HeaderRole::Unstructured,
+                    content: HeaderContent::Constant(before),
+                }),
+                HeaderContent::Constant(encoded),
+            ) if role == HeaderRole::Unstructured => before.line.extend_from_slice(&encoded.line),
+            (_, content) => self.fields.push(HeaderField { role, content }),
         }
-        self.fields.push(field);
         Ok(())
     }
 
@@ -373,9 +386,11 @@ impl Template {
     fn header(&self, row: &Row) -> Result<Vec<Cow<'_, EncodedHeader>>, RowError> {
         let fields = self.fields.iter();
         fields
-            .map(|field| match &field.constant {
-                Some(encoded) => Ok(Cow::Borrowed(encoded)),
-                None => field.write(row).map(Cow::Owned),
+            .map(|field| match &field.content {
+                HeaderContent::Constant(encoded) => Ok(Cow::Borrowed(encoded)),
+                HeaderContent::Rendered { name, text } => {
+                    field.role.write(name, text, row).map(Cow::Owned)
+                }
             })
             .collect()
     }
@@ -481,26 +496,25 @@ impl HeaderRole {
             _ => Self::Unstructured,
         }
     }
-}
 
-impl HeaderField {
-    fn write(&self, row: &Row) -> Result<EncodedHeader, RowError> {
+    /// Renders and encodes a header field with this role.
+    fn write(self, name: &str, text: &Text, row: &Row) -> Result<EncodedHeader, RowError> {
         let mut value = String::new();
-        self.text.render(row, &mut value)?;
+        text.render(row, &mut value)?;
         let mut line = Vec::new();
-        if self.role == HeaderRole::Unstructured {
-            encode_header(&self.name, &value, &mut line)?;
+        if self == Self::Unstructured {
+            encode_header(name, &value, &mut line)?;
             return Ok(EncodedHeader {
                 line,
                 mailboxes: Vec::new(),
             });
         }
-        let mailboxes = parse_mailboxes(&value, &self.name)?;
-        let hidden = matches!(self.role, HeaderRole::Bcc | HeaderRole::Hidden);
+        let mailboxes = parse_mailboxes(&value, name)?;
+        let hidden = matches!(self, Self::Bcc | Self::Hidden);
         // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So if a row
         // gives no addresses for a field, the field is not written.
         if !hidden && !mailboxes.is_empty() {
-            encode_addresses(&self.name, &mailboxes, &mut line);
+            encode_addresses(name, &mailboxes, &mut line);
         }
         Ok(EncodedHeader { line, mailboxes })
     }

@@ -5,7 +5,7 @@ same content, but the encoded bytes may differ.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from rapidsmtp._compose.encode import (
@@ -44,6 +44,18 @@ class _HeaderField:
         # RFC 5322 section 3.6.3: an address field may be absent, but not empty. So a field without
         # addresses is omitted.
         return encode_addresses(self.name, mailboxes) if mailboxes else b"", mailboxes
+
+
+@dataclass(frozen=True, slots=True)
+class _ConstantFields:
+    """Adjacent constant fields of the header. At most the first one is a field of addresses."""
+
+    lines: bytearray
+    name: str = ""
+    mailboxes: list[Mailbox] = field(default_factory=list)
+
+    def render(self, row: Mapping[str, Any]) -> tuple[bytearray, list[Mailbox]]:
+        return self.lines, self.mailboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +124,14 @@ class Template:
         self._signer = signer
         required: set[str] = set()
         used: set[str] = set()
-        self._fields: list[_HeaderField] = []
-        self._constant: dict[int, tuple[bytes, list[Mailbox]]] = {}
+        self._fields: list[_HeaderField | _ConstantFields] = []
+        self._names: set[str] = set()
         for name, value in headers:
-            field = _HeaderField(name, Text(value, "header", f"header {name}"))
-            required |= field.text.required
-            used |= field.text.fields
-            if field.text.constant is not None:
-                self._constant[len(self._fields)] = field.render({})
-            self._fields.append(field)
-        self._names = {field.name.lower() for field in self._fields}
+            header = _HeaderField(name, Text(value, "header", f"header {name}"))
+            required |= header.text.required
+            used |= header.text.fields
+            self._names.add(name.lower())
+            self._add_field(header)
         self._prefix = "resent-" if "resent-date" in self._names else ""
         self._parts: list[bytes | _BodyText] = []
         for part in parts:
@@ -135,6 +145,21 @@ class Template:
         self._eight_bit = not all(part.isascii() for part in fixed)
         self.required_fields: frozenset[str] = frozenset(required)
         self._used = sorted(used)
+
+    def _add_field(self, header: _HeaderField) -> None:
+        if header.text.constant is None:
+            self._fields.append(header)
+            return
+        line, mailboxes = header.render({})
+        if header.name.lower() in ADDRESS_HEADERS:
+            self._fields.append(_ConstantFields(bytearray(line), header.name, mailboxes))
+            return
+        # A template may have many constant fields, so they need no memory except their bytes.
+        last = self._fields[-1] if self._fields else None
+        if not isinstance(last, _ConstantFields):
+            last = _ConstantFields(bytearray())
+            self._fields.append(last)
+        last.lines.extend(line)
 
     def pending(
         self, row: Mapping[str, Any], tag: Any, date: str, id: str, time: int
@@ -155,12 +180,12 @@ class Template:
     ) -> tuple[str, list[str], bytes, list[str]]:
         """Render the message for a row, with the same result as `PendingMessage.render`."""
         values = {name: plain(row[name]) for name in self._used if name in row}
-        lines: list[bytes] = []
+        lines: list[bytes | bytearray] = []
         found: _Mailboxes = {}
-        for index, field in enumerate(self._fields):
-            line, mailboxes = self._constant.get(index) or field.render(values)
+        for each in self._fields:
+            line, mailboxes = each.render(values)
             lines.append(line)
-            found.setdefault(field.name.lower(), []).extend(mailboxes)
+            found.setdefault(each.name.lower(), []).extend(mailboxes)
         sender, recipients = self._envelope(found)
         lines += self._added_fields(sender, date, id)
         body = [part if isinstance(part, bytes) else part.render(values) for part in self._parts]
