@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 
 import rapidsmtp._pure as pure
-from rapidsmtp import _backend
 from rapidsmtp._pure import rate_controller, retry
 from rapidsmtp._pure.outcome import ACCEPTED, UNKNOWN, RecipientOutcome, recipient_status
 from relay_models import (
@@ -51,9 +50,7 @@ def decide_in_python(
     return retry.decide(outcome, **circumstances)
 
 
-PYTHON = Policy(
-    rate_controller.RateController, retry.Attempts, decide_in_python, pure.diagnose
-)
+PYTHON = Policy(rate_controller.RateController, retry.Attempts, decide_in_python, pure.diagnose)
 
 
 def native() -> Policy:
@@ -62,8 +59,8 @@ def native() -> Policy:
 
 
 @pytest.fixture
-def policy() -> Policy:
-    return native() if _backend.implementation() == "rust" else PYTHON
+def policy(backend: str) -> Policy:
+    return native() if backend == "rust" else PYTHON
 
 
 class Model(NamedTuple):
@@ -72,7 +69,7 @@ class Model(NamedTuple):
     Attributes:
         relay: The function that creates the relay.
         number: The number of messages.
-        seconds: The time of a sender that knows the limits, in seconds, for a number of connections.
+        seconds: The time of a sender that knows the limits, for a number of connections.
         necessary: The number of refusals that are necessary to learn the limits, for a number of
             connections.
     """
@@ -305,6 +302,7 @@ def test_the_deferral_of_one_message_delays_no_other_message(policy: Policy, lin
     assert 3000 * 0.02 / 4 / accepted[-1] >= THROUGHPUT
 
 
+@pytest.mark.rust
 @pytest.mark.parametrize("name", [*MODELS, *DEAD])
 def test_both_backends_make_the_same_decisions(name: str) -> None:
     """Each event of the simulation has the same time and the same result."""

@@ -108,6 +108,7 @@ def test_a_login_without_tls_is_refused(query: str) -> None:
 INJECTION = b"250-server.example\r\n250 AUTH PLAIN\r\n"
 
 
+@pytest.mark.usefixtures("fast_clock")
 @pytest.mark.parametrize("pause", [0, 0.05], ids=["with the 220", "a moment later"])
 def test_clear_text_after_the_220_is_not_read_as_a_reply(
     pause: float, server_tls: ssl.SSLContext, trusting: TLS
@@ -294,6 +295,7 @@ def test_a_challenge_that_is_not_base64_is_refused() -> None:
         assert commands(server, b"MAIL") == 0
 
 
+@pytest.mark.usefixtures("fast_clock")
 @pytest.mark.parametrize(("size", "is_accepted"), [(9 * 1024 - 12, True), (40 * 1024, False)])
 def test_the_length_of_a_challenge_is_limited(size: int, is_accepted: bool) -> None:
     challenge = b"334 " + base64.b64encode(b"x" * size)
