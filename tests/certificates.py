@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -61,7 +61,7 @@ def make(
     days: tuple[int, int] = (-10, 10),
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     key: Any = None,
-    hash_: HashAlgorithm | None = SHA256(),  # noqa: B008  (stateless)
+    hash_: SHA256 | SHA384 | None = SHA256(),  # noqa: B008  (stateless)
     version_1: bool = False,
 ) -> Identity:
     """Return a new certificate.

@@ -87,12 +87,14 @@ UNKNOWN_EXTENSION = (
 
 def relay(issuer: Identity | None = None, **options: Any) -> Identity:
     """Return the certificate of a relay."""
-    return make(**{"hosts": HOSTS, "issuer": issuer} | options)
+    given: dict[str, Any] = {"hosts": HOSTS, "issuer": issuer}
+    return make(**given | options)
 
 
 def authority(issuer: Identity | None = None, **options: Any) -> Identity:
     """Return the certificate of a CA. Each CA has another name."""
-    return make(**{"name": f"CA {next(_number)}", "ca": True, "issuer": issuer} | options)
+    given: dict[str, Any] = {"name": f"CA {next(_number)}", "ca": True, "issuer": issuer}
+    return make(**given | options)
 
 
 def below(ca: Identity, *between: Identity) -> tuple[Identity, Sequence[Identity], Identity]:
