@@ -13,6 +13,7 @@ import trustme
 
 from commandline import Command, Relays, Script, ScriptedRelay, accept, one_line
 from rapidsmtp.testing import Sink
+from server import Connection, Server, SMTPScript
 
 MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"]
 MECHANISMS += ["SCRAM-SHA-1", "SCRAM-SHA-256"]
@@ -303,3 +304,23 @@ def test_a_certificate_of_another_host_stops_the_sending(
     one_line(result, wanted)
     assert result.stderr.endswith("write a name of the certificate in the relay's URL\n")
     assert relay.lines == []
+
+
+def test_the_reasons_of_rows_name_options(
+    command: Command, tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    replies = {"mail": [b"250 ok", b"421 4.4.2 restarting"]}
+    scripts = [SMTPScript(("STARTTLS", "AUTH PLAIN"), replies, tls=tls)]
+
+    def script(connection: Connection) -> None:
+        # From the second connection on, the relay does not support TLS.
+        (scripts.pop() if scripts else SMTPScript(("AUTH PLAIN",)))(connection)
+
+    with Server(script) as server:
+        url = f"smtp://user:geheim@127.0.0.1:{server.port}?starttls=opportunistic"
+        options = ("--ca-file", "ca.pem", "--not-accepted", "failed.csv")
+        result = command.send(url, *options, "--json")
+    assert result.returncode == 1, result.stderr
+    written = (tmp_path / "failed.csv").read_text("utf-8")
+    for text in (result.stdout, written):
+        assert text.count("--allow-plaintext-auth") >= 2 and "allow_plaintext_auth" not in text

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp._models.outcome import Outcome, RecipientResult, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import open_private, spreadsheet_text
-from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.cli.usage import UsageError, name_options
 
 # The maximum number of reasons in the table, and the maximum number of examples for each reason.
 _MAX_REASONS = 20
@@ -157,7 +157,7 @@ class FailureList:
             display.notice(self.write_error)
 
     def _count_reason(self, row: int, tag: object, outcome: Outcome) -> None:
-        key = (outcome.status.value, outcome.reason)
+        key = (outcome.status.value, _reason(outcome))
         if key not in self._reasons and len(self._reasons) >= _MAX_KNOWN_REASONS:
             key = _OTHER
         count, names = self._reasons.get(key, (0, []))
@@ -176,6 +176,16 @@ def _examples_text(names: list[str]) -> str:
     return ", ".join(names[:_MAX_EXAMPLES]) + more
 
 
+def _reason(outcome: Outcome) -> str:
+    """Return the reason of an outcome. The words of a relay stay as they are."""
+    return outcome.reason if outcome.reply else name_options(outcome.reason)
+
+
+def _result_text(result: RecipientResult) -> str:
+    """Return the text of a recipient's result. The words of a relay stay as they are."""
+    return result.text if result.code else name_options(result.text)
+
+
 def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     """Return a CSV line for each recipient that was not accepted.
 
@@ -188,7 +198,7 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     ]
     if not failed:
         status = outcome.status.name.lower()
-        reason = spreadsheet_text(outcome.reason)
+        reason = spreadsheet_text(_reason(outcome))
         return [[row, tag, "", status, None, None, outcome.phase, reason]]
     return [
         [
@@ -199,7 +209,7 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
             result.code,
             result.enhanced_status,
             outcome.phase,
-            spreadsheet_text(result.text or outcome.reason),
+            spreadsheet_text(_result_text(result) or _reason(outcome)),
         ]
         for address, result in failed
     ]
@@ -212,13 +222,13 @@ def _outcome_as_dict(row: int, tag: object, outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status.name.lower(),
         "phase": outcome.phase,
         "attempts": outcome.attempts,
-        "reason": outcome.reason,
+        "reason": _reason(outcome),
         "recipients": {
             address: {
                 "status": result.status.name.lower(),
                 "code": result.code,
                 "enhanced_status": result.enhanced_status,
-                "text": result.text,
+                "text": _result_text(result),
             }
             for address, result in outcome.recipients.items()
         },
