@@ -437,6 +437,10 @@ mod tests {
             ("a b@x", "header To: 'a b@x' is not an address"),
             ("a@b..c", "header To: 'a@b..c' is not an address"),
             (
+                "=?utf-8?q?a?=@x",
+                "header To: an encoded word is not allowed in an address (RFC 2047 section 5)",
+            ),
+            (
                 "<a@x> b@y",
                 "header To: a comma is missing after an address",
             ),
@@ -452,6 +456,7 @@ mod tests {
             assert_eq!(parsed(value), Err(text.to_owned()), "{value}");
         }
         assert!(check_address(&format!("a@{}", "b".repeat(253)), "To").is_err());
+        assert!(check_address(&format!("a@{}", "é".repeat(508)), "To").is_err());
         assert!(check_address(&format!("a@{}", "b".repeat(252)), "To").is_ok());
     }
 

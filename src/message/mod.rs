@@ -68,3 +68,18 @@ impl fmt::Display for RowError {
 }
 
 impl std::error::Error for RowError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_a_long_reason_is_omitted() {
+        let whole = "é".repeat(MAX_REASON);
+        assert_eq!(RowError::new(whole.as_str()).to_string(), whole);
+        let long = format!("{}{}", "é".repeat(MAX_REASON), "ö".repeat(END));
+        let start = "é".repeat(MAX_REASON - END - 1);
+        let end = "ö".repeat(END);
+        assert_eq!(RowError::new(long).to_string(), format!("{start}…{end}"));
+    }
+}

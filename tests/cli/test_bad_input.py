@@ -7,6 +7,10 @@ import pytest
 
 from commandline import CSV, EML, Command, Relays, one_line
 
+NESTED = "".join(
+    f"Content-Type: multipart/mixed; boundary=b{number}\n\n--b{number}\n" for number in range(1000)
+)
+
 
 @pytest.mark.parametrize(
     ("url", "expected"),
@@ -60,6 +64,21 @@ def test_a_refused_port(command: Command) -> None:
         ("list.csv", CSV.encode("utf-16"), "not in the encoding utf-8-sig"),
         ("message.eml", "From: n@example.com\nSubject: x\n\nDear\n", "neither To nor Cc nor Bcc"),
         ("message.eml", bytes(range(256)), "not a message"),
+        (
+            "message.eml",
+            "From: =?utf-8?b?YQ0KYg==?=@x.org\nTo: {{ email }}\n\ntext\n",
+            "message.eml: header From: an encoded word is not allowed in an address",
+        ),
+        (
+            "message.eml",
+            f"From: {'x' * 400_000}@x.org\nTo: {{{{ email }}}}\n\ntext\n",
+            "@x.org' is not an address",
+        ),
+        (
+            "message.eml",
+            "From: a@x.org\nTo: {{ email }}\n" + NESTED,
+            "message.eml: the message has nested parts with more than 50 levels",
+        ),
     ],
 )
 def test_bad_files(
@@ -67,7 +86,9 @@ def test_bad_files(
 ) -> None:
     relay = relays()
     command.write(name, text)
-    one_line(command.send(relay.url), expected)
+    result = command.send(relay.url)
+    one_line(result, expected)
+    assert len(result.stderr) < 600
     assert relay.connections == 0
 
 
@@ -120,6 +141,20 @@ def test_an_empty_sender(command: Command, relays: Relays) -> None:
     one_line(
         command("send", "--relay", relays().url, "--to", "list.csv", *message), "--from is empty"
     )
+
+
+@pytest.mark.parametrize("mode", [(), ("--dry-run",), ("--preview", "1")], ids=str)
+def test_a_sender_with_an_encoded_word(
+    command: Command, relays: Relays, mode: tuple[str, ...]
+) -> None:
+    command.write("text", "hello\n")
+    message = ("--from", "=?utf-8?b?YQ0KYg==?=@x.org", "--subject", "s", "--text", "text")
+    relay = relays()
+    one_line(
+        command("send", "--relay", relay.url, "--to", "list.csv", *message, *mode),
+        "header From: an encoded word is not allowed in an address",
+    )
+    assert relay.connections == 0
 
 
 def test_no_command(command: Command) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rapidsmtp._models.message import Message
 from rapidsmtp.cli import display
+from rapidsmtp.errors import brief
 
 # The maximum number of recipients that are stored to find duplicates. For each of them, a hash is
 # stored, which takes about 100 bytes. If a list is longer, its later rows are compared only with
@@ -68,7 +69,7 @@ def check_recipients(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) 
         if key in known:
             count += 1
             if len(examples) < _EXAMPLES:
-                examples.append(f"row {number} ({', '.join(addresses)})")
+                examples.append(brief(f"row {number} ({', '.join(addresses)})"))
         elif len(known) < _MAX_KNOWN:
             known.add(key)
     if not count:
