@@ -105,7 +105,6 @@ MAY_IMPORT_THE_PACKAGE = {
 # Pairs of modules that name each other. This is no import cycle at run time, because the first
 # module of a pair imports the second only for type checkers.
 NAME_EACH_OTHER = {
-    ("_pure.pool", "_pure.worker"): "a pool has workers, and a worker has a pool",
     ("aio.transport", "aio.connection"): "a connection runs its transactions by a transport",
     ("django.delivering", "django.backend"): "a delivery is one call of a backend",
 }
@@ -133,20 +132,21 @@ PURE_MAY_USE = {
     "typing",
 }
 PURE_ENGINE = {
-    "request_queue": {"threading", "time"},
-    "queue": {"heapq", "itertools", "random"},
+    "queue": {"itertools", "threading"},
     "clock": {"time"},
-    "connect": {"contextlib", "errno", "itertools", "os", "selectors", "socket", "time"},
-    "pool": {"threading", "time"},
-    "session": {"contextlib", "socket", "ssl", "time"},
-    "engine": {"itertools", "threading", "time"},
+    "connect": {"errno", "itertools", "os", "selectors", "socket", "time"},
+    "connection": {"time"},
+    "pool": {"heapq", "math", "random", "ssl", "threading", "time"},
+    "session": {"contextlib", "ssl", "time"},
+    "engine": {"math", "time"},
+    "failure": set(),
     "rate_controller": set(),
     "job": set(),
     "retry": set(),
-    "login": {"secrets"},
+    "login": {"contextlib", "secrets"},
     "tls": {"ipaddress", "pathlib", "ssl", "tempfile"},
-    "transport": {"contextlib", "select", "socket", "ssl", "time"},
-    "worker": {"contextlib", "socket", "ssl", "threading", "time"},
+    "tunnel": {"contextlib", "socket", "time"},
+    "transport": {"contextlib", "selectors", "socket", "ssl", "time"},
 }
 PURE_MAY_ALSO_USE = {
     "auth": {"secrets", "stringprep", "unicodedata"},
@@ -156,7 +156,7 @@ PURE_MAY_ALSO_USE = {
 }
 # Modules of the pure-Python backend without a Rust file of the same name. The counterpart of the
 # engine's modules is the whole folder `src/engine/`.
-WITHOUT_COUNTERPART = {"__init__", *PURE_ENGINE}
+WITHOUT_COUNTERPART = {"__init__", "envelope", *PURE_ENGINE}
 
 # Names that several modules or classes have. Each value states the one meaning of the name.
 SAME_MODULES = {

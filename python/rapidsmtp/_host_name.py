@@ -35,3 +35,12 @@ def _look_up() -> None:
         return
     if "." in name and name.isascii() and name.isprintable() and " " not in name:
         _found.append(name)
+
+
+def address_literal(sock: socket.socket) -> str:
+    """Return this host's address as a literal for EHLO (RFC 5321 section 4.1.3)."""
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return "[127.0.0.1]"  # a Unix socket has no address
+    host = name[0].partition("%")[0]
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"

@@ -30,8 +30,7 @@ from rapidsmtp._pure.flatten import (
     mentions,
     tree_text,
 )
-from rapidsmtp._pure.job import MessageOutcome
-from rapidsmtp._pure.outcome import message_status, recipient_status
+from rapidsmtp._pure.outcome import MessageOutcome, message_status, recipient_status
 from rapidsmtp._pure.reply import (
     MAX_LINES,
     MAX_REPLY,

@@ -5,6 +5,9 @@ import re
 _OLD_STYLE_AUTH = re.compile(r"auth=(.*)", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 
+_LIMIT_VALUE = re.compile(r"[1-9][0-9]{0,5}")
+"""The value of a limit (RFC 9422 section 4): one to six digits, and the first digit is not 0."""
+
 MAX_SIZE_DIGITS = 20
 """The maximum number of digits in the parameter of SIZE (RFC 1870 section 4). A longer parameter is
 invalid."""
@@ -50,3 +53,53 @@ def exceeds_size(parameter: str, size: int) -> bool:
     if not (parameter.isascii() and parameter.isdigit()) or len(parameter) > MAX_SIZE_DIGITS:
         return False
     return 0 < int(parameter) < size
+
+
+class Capabilities:
+    """The capabilities in the reply to the last EHLO.
+
+    Attributes:
+        mechanisms: The mechanisms of AUTH (RFC 4954), in upper case.
+        limits: The limits that the relay announces (RFC 9422), by name in upper case.
+    """
+
+    def __init__(self, text: bytes = b"") -> None:
+        """Parse the text of a reply to EHLO. An empty text means no capability."""
+        self._parameters = parse_ehlo(text)
+        self.mechanisms = self._parameters.get("auth", "").upper().split()
+        self.limits = _limits(self._parameters.get("limits", ""))
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword.lower() in self._parameters
+
+    def missing(
+        self, *, smtputf8: bool, eight_bit: bool, binary: bool, dsn: bool, size: int
+    ) -> str:
+        """Return the reason why a message with these requirements cannot be sent, or "".
+
+        Args:
+            smtputf8: Whether an address is not ASCII (RFC 6531 3.2).
+            eight_bit: Whether the body has bytes above 127 (RFC 6152 3).
+            binary: Whether the caller asks for BINARYMIME.
+            dsn: Whether a parameter of RFC 3461 is used.
+            size: The size of the message, in bytes.
+        """
+        needs = {"SMTPUTF8": smtputf8, "8BITMIME": eight_bit, "BINARYMIME": binary, "DSN": dsn}
+        for name, needed in needs.items():
+            # RFC 3030 3: BINARYMIME must be sent with BDAT, which this backend does not use.
+            if needed and (name == "BINARYMIME" or name not in self):
+                return f"the relay does not support {name}, which the message needs"
+        limit = self._parameters.get("size", "")
+        if exceeds_size(limit, size):
+            return f"the message has {size} bytes, and the relay accepts at most {limit}"
+        return ""
+
+
+def _limits(parameters: str) -> dict[str, int]:
+    limits = {}
+    for parameter in parameters.upper().split():
+        name, _, value = parameter.partition("=")
+        # RFC 9422 section 3: a client ignores a limit with an invalid value.
+        if _LIMIT_VALUE.fullmatch(value):
+            limits[name] = int(value)
+    return limits

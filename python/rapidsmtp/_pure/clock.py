@@ -12,12 +12,12 @@ class Clock:
     """A monotonic clock that runs at `speed` times the real speed."""
 
     def __init__(self, speed: float) -> None:
-        """Create a clock. With a `speed` of 1, the clock runs in real time."""
+        self._origin = time.monotonic()
         self._speed = speed
 
     def now(self) -> float:
-        """Return the time of this clock, in seconds."""
-        return time.monotonic() * self._speed
+        """Return the time since the start of the clock, in seconds of this clock."""
+        return (time.monotonic() - self._origin) * self._speed
 
     def real(self, seconds: float) -> float:
         """Return the real time, in seconds, in which this clock advances by `seconds`."""

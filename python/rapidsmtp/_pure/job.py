@@ -1,281 +1,228 @@
-"""A job: one submitted message, the outcomes of its recipients and its recipient groups.
+"""One message until its final outcome: the recipients of each transaction, and their outcomes.
 
-A message is submitted once and has one outcome, but it can need several transactions. One reason is
-that the number of recipients in a transaction is limited. Another reason is the retry of deferred
-recipients. Each transaction sends to one `RecipientGroup`. An accepted recipient is in no later
-group, so it does not receive the message twice.
+The engine retries recipients, never whole messages. A message is not sent again to a recipient that
+has received it. It is not sent again to a recipient that may have received it, unless the caller
+sets `resend_unknown`. The module `retry` has the table of the next steps.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from collections import defaultdict
+from typing import Any, NamedTuple
 
-from rapidsmtp._pure.address import plain_path
-from rapidsmtp._pure.command import mail, rcpt
-from rapidsmtp._pure.outcome import ACCEPTED, INVALID, message_status
-from rapidsmtp._pure.reply import Reply, enhanced_status
-from rapidsmtp.errors import printable_reply
+from rapidsmtp._pure import retry
+from rapidsmtp._pure.envelope import Envelope
+from rapidsmtp._pure.outcome import (
+    ACCEPTED,
+    INVALID,
+    NOT_ATTEMPTED,
+    UNKNOWN,
+    MessageOutcome,
+    RecipientOutcome,
+)
+from rapidsmtp._pure.rate_controller import Evidence, RateController
+from rapidsmtp._pure.reply import Reply
+from rapidsmtp._pure.retry import Attempts, RetryPolicy
 
-MAX_PATH = 256
-"""The maximum length of a path, in bytes (RFC 5321 4.5.3.1.3)."""
-
-
-class RecipientOutcome(NamedTuple):
-    """The final result of one recipient, and the phase of the transaction that determined it."""
-
-    status: str
-    phase: str
-    code: int | None
-    enhanced_status: str | None
-    text: str
+DOUBTFUL = "doubtful"
+"""The step of a deferred recipient whose refusal may concern the relay."""
 
 
-def outcome_of_reply(status: str, phase: str, reply: Reply) -> RecipientOutcome:
-    """Return a recipient's outcome that is based on a reply."""
-    code, text = reply
-    known = code if code > 0 else None
-    return RecipientOutcome(
-        status, phase, known, enhanced_status(code, text), printable_reply(text)
-    )
+class Settlement(NamedTuple):
+    """The data that is necessary to settle an attempt."""
+
+    now: float
+    policy: RetryPolicy
+    used: bool  # whether the connection carried a message before
+    others: bool  # whether the relay processed messages on other open connections
+    rate_controller: RateController
+    random: float  # from 0 to 1
 
 
-def reply_line(reply: Reply) -> str:
-    """Return a reply with its code as one printable line."""
-    code, text = reply
-    return f"{code} {printable_reply(text)}".rstrip()
+class PoolAction(NamedTuple):
+    """What the pool has to do after an attempt, in addition to the next step of the job."""
+
+    close_connection: bool  # start no more messages on the connection
+    close_surplus: bool  # the same, because the relay allows fewer connections
+    stop: tuple[str, Reply] | None  # the phase and the reply of a refusal of every message
+    limit_recipients: int | None  # the maximum number of recipients in one transaction
 
 
-class MessageOutcome:
-    """The outcome of a message.
+class NextStep(NamedTuple):
+    """The next step of a job: its final outcome, or a retry."""
 
-    Attributes:
-        status: The name of a `Status`.
-    """
-
-    __slots__ = ("_details", "status")
-
-    def __init__(
-        self,
-        addresses: Sequence[object],
-        recipients: Sequence[RecipientOutcome],
-        reply: Reply | None,
-        attempts: int,
-        seconds: float,
-    ) -> None:
-        self.status = message_status([each.status for each in recipients] or [INVALID])
-        first = next((each for each in recipients if each.status != ACCEPTED), None)
-        self._details = (
-            self.status,
-            [(each.status, each.code, each.enhanced_status, each.text) for each in recipients],
-            reply,
-            first.phase if first else "body" if recipients else "build",
-            attempts,
-            seconds,
-            _reason(addresses, recipients),
-        )
-
-    def details(
-        self,
-    ) -> tuple[
-        str,
-        list[tuple[str, int | None, str | None, str]],
-        Reply | None,
-        str,
-        int,
-        float,
-        str,
-    ]:
-        """Return all details of the outcome.
-
-        Returns:
-            The status; the status, code, enhanced status code and text of each recipient; the
-            reply to the message; the phase; the number of attempts; the time since the first
-            attempt, in seconds; the reason.
-        """
-        return self._details
-
-
-def _reason(addresses: Sequence[object], recipients: Sequence[RecipientOutcome]) -> str:
-    """Return the reason for the first recipient that was not accepted; empty if all were accepted.
-
-    The recipient's address in the text of a relay is replaced by an ellipsis, so that reports can
-    group equal reasons. The reason of an invalid message may name the invalid address.
-    """
-    for address, outcome in zip(addresses, recipients, strict=True):
-        if outcome.status != ACCEPTED:
-            code = "" if outcome.code is None else f"{outcome.code} "
-            line = f"{code}{outcome.text}"
-            if _is_address(address) and outcome.status != INVALID:
-                return line.replace(address, "\N{HORIZONTAL ELLIPSIS}")
-            return line
-    return ""
-
-
-def _is_address(address: object) -> TypeGuard[str]:
-    return isinstance(address, str) and address != ""
+    outcome: MessageOutcome | None
+    delay: float = 0.0  # the time until the job returns to the inbox, in seconds
+    last: bool = False  # whether the job returns to the end of the inbox
 
 
 class Job:
-    """One submitted message.
+    """A message without a final outcome.
 
     Attributes:
         message: The object that the caller submitted.
-        outbox: The outbox for the message's outcome.
-        size: The size of the message's data, in bytes. It counts against the limit `queue_bytes`.
-        sender: The sender's path.
-        recipients: The recipients' paths.
-        utf8: Whether the message needs SMTPUTF8.
-        attempts: The number of attempts. If the recipient groups have different numbers of
-            attempts, this is the highest number.
-        first_attempt: The time when the first attempt started, or None.
-        reply: The relay's last reply to the message (after the terminator), or None.
-        deferred: The outcomes to report if no retry happens, by the index of the recipient.
+        outbox: The outbox for the outcome.
+        envelope: The envelope.
+        current: The recipients of the transaction in flight. A recipient is an index into the
+            recipients of the message.
     """
 
-    __slots__ = (
-        "_outcomes",
-        "_undecided",
-        "attempts",
-        "deferred",
-        "first_attempt",
-        "message",
-        "outbox",
-        "recipients",
-        "reply",
-        "sender",
-        "size",
-        "utf8",
-    )
-
-    def __init__(self, message: Any, outbox: Any) -> None:
+    def __init__(self, message: Any, outbox: Any, envelope: Envelope) -> None:
         self.message = message
         self.outbox = outbox
-        self.size = len(message.data)
-        self.sender = ""
-        self.recipients: list[str] = []
-        self.utf8 = False
-        self.attempts = 0
-        self.first_attempt: float | None = None
-        self.reply: Reply | None = None
-        self.deferred: dict[int, RecipientOutcome] = {}
-        self._undecided = len(message.recipients)
-        self._outcomes: list[RecipientOutcome | None] = [None] * self._undecided
+        self.envelope = envelope
+        self.current: list[int] = []
+        # The recipients of the next transactions, and those to retry after a backoff. A recipient
+        # that is in none of the three lists is finished.
+        self._pending = list(range(len(envelope.recipients)))
+        self._deferred: list[int] = []
+        # The last outcome of each recipient. It is reported if no further attempt follows.
+        self._outcomes: dict[int, RecipientOutcome] = {}
+        self._attempts = Attempts()
+        self._started_at: float | None = None
+        self._attempt_at = 0.0
+        self._reply: Reply | None = None
 
-    def render_envelope(self, path_of: Callable[[str], str]) -> None:
-        """Render and check the envelope, so that no later step fails because of the envelope.
-
-        Args:
-            path_of: The function that returns the path for an address that is not plain.
-
-        Raises:
-            ValueError: The message has no recipient, or an address or an option contains a
-                forbidden character.
-            TypeError: The data of the message is not bytes.
-        """
-        message = self.message
-        if not isinstance(message.data, bytes):
-            raise TypeError(f"data must be bytes, not {type(message.data).__name__}")
-        if not message.recipients:
-            raise ValueError("a message needs at least one recipient")
-        self.sender = _path(message.sender, path_of)
-        self.recipients = [_path(each, path_of) for each in message.recipients]
-        if "<>" in self.recipients:
-            raise ValueError("a recipient is empty")
-        self.utf8 = _asks_utf8(message) or not all(
-            path.isascii() for path in (self.sender, *self.recipients)
-        )
-        mail(self.sender, message.mail_options, utf8=self.utf8, lower_case=False)
-        for place, path in enumerate(self.recipients):
-            if place == 0 or not path.isascii() or not plain_path(path[1:-1]):
-                rcpt(path, message.rcpt_options, utf8=self.utf8, lower_case=False)
-
-    def decide(self, index: int, outcome: RecipientOutcome) -> None:
-        """Set the outcome of a recipient, unless it is set already."""
-        if self._outcomes[index] is None:
-            self._outcomes[index] = outcome
-            self._undecided -= 1
-
-    def decide_all(self, outcome: RecipientOutcome) -> None:
-        """Set the outcome of every recipient whose outcome is not set."""
-        for index in range(len(self._outcomes)):
-            self.decide(index, outcome)
-
-    @property
-    def is_decided(self) -> bool:
-        return self._undecided == 0
-
-    def outcome(self, now: float) -> MessageOutcome:
-        """Return the outcome of the message. Every recipient must have an outcome."""
-        recipients = [outcome for outcome in self._outcomes if outcome is not None]
-        seconds = 0.0 if self.first_attempt is None else now - self.first_attempt
-        return MessageOutcome(
-            self.message.recipients, recipients, self.reply, self.attempts, seconds
-        )
-
-
-def _path(address: str, path_of: Callable[[str], str]) -> str:
-    plain = plain_path(address)
-    return plain if plain is not None and len(plain) <= MAX_PATH else path_of(address)
-
-
-def _asks_utf8(message: Any) -> bool:
-    return any(option.upper() == "SMTPUTF8" for option in message.mail_options)
-
-
-class RecipientGroup:
-    """The recipients of one transaction: all or some recipients of a message.
-
-    Attributes:
-        job: The message.
-        indices: The indices of the recipients in the message.
-        attempts: The number of attempts that count against the maximum number of attempts.
-        returns: The number of times that the group returned to the queue because its connection
-            failed.
-        throttled: The number of times that the group returned to the queue because the relay asked
-            for a lower rate.
-        in_doubt: Whether an earlier attempt may have delivered the message.
-    """
-
-    __slots__ = ("attempts", "in_doubt", "indices", "job", "returns", "throttled")
-
-    def __init__(self, job: Job, indices: Sequence[int]) -> None:
-        self.job = job
-        self.indices = list(indices)
-        self.attempts = 0
-        self.returns = 0
-        self.throttled = 0
-        self.in_doubt = False
-
-    def part(self, indices: Sequence[int]) -> "RecipientGroup":
-        """Return a new group with some of the recipients and the same counts of past attempts."""
-        other = RecipientGroup(self.job, indices)
-        other.attempts = self.attempts
-        other.returns = self.returns
-        other.throttled = self.throttled
-        other.in_doubt = self.in_doubt
-        return other
-
-    def split(self, limit: int, domain_limit: int | None) -> "RecipientGroup | None":
-        """Keep the recipients that fit into one transaction, and return the others.
+    def begin(self, now: float, limit: int, domains: int | None) -> None:
+        """Choose the recipients of the next transaction.
 
         Args:
+            now: The time.
             limit: The maximum number of recipients.
-            domain_limit: The maximum number of different domains (RFC 9422 section 4.3), or None.
+            domains: The maximum number of different domains (RFC 9422 4.3), or None.
+        """
+        self._attempt_at = now
+        if self._started_at is None:
+            self._started_at = now
+        if not self._pending:
+            self._pending, self._deferred = sorted(self._deferred), []
+        rest: list[int] = []
+        seen: set[str] = set()
+        for index in self._pending:
+            domain = self.envelope.recipients[index].rpartition("@")[2].lower()
+            fits_domains = domains is None or domain in seen or len(seen) < domains
+            if len(self.current) < max(1, limit) and fits_domains:
+                self.current.append(index)
+                seen.add(domain)
+            else:
+                rest.append(index)
+        self._pending = rest
+
+    def put_back(self) -> None:
+        """Undo `begin`. The caller must ensure that no byte of the transaction was written."""
+        self._pending = sorted(self._pending + self.current)
+        self.current = []
+
+    def reject(self, reason: str, settlement: Settlement) -> NextStep:
+        """Finish the current recipients as invalid, because the relay lacks a capability."""
+        invalid = RecipientOutcome(INVALID, "mail", None, reason)
+        steps = defaultdict(dict, {retry.FINISH: dict.fromkeys(self.current, invalid)})
+        self.weigh(Evidence.NOTHING, settlement)
+        return self._next_step(steps, settlement, concerns_relay=False)
+
+    def settle(
+        self, outcome: MessageOutcome, settlement: Settlement
+    ) -> tuple[NextStep, PoolAction]:
+        """Apply the outcome of the transaction in flight."""
+        self._reply = outcome.reply or self._reply
+        steps: dict[str, dict[int, RecipientOutcome]] = defaultdict(dict)
+        evidence = Evidence.NOTHING
+        accepted, limit = (
+            0,
+            None,
+        )  # recipients that RCPT accepted, and their number at the first 452
+        for index, each in zip(self.current, outcome.recipients, strict=True):
+            step, shown = retry.decide(
+                each,
+                after_accepted=accepted > 0,
+                used=settlement.used,
+                others=settlement.others,
+                resend_unknown=settlement.policy.resend_unknown,
+            )
+            if step == retry.DEFER and shown >= Evidence.LATER:
+                step = DOUBTFUL
+            if step == retry.NEXT_TRANSACTION and limit is None:
+                limit = accepted
+            steps[step][index] = each
+            evidence = max(evidence, shown)
+            accepted += each.phase != "rcpt"
+        stops = ((each.phase, each.reply) for each in steps[retry.STOP].values() if each.reply)
+        action = PoolAction(
+            close_connection=retry.CLOSE_CONNECTION in steps,
+            close_surplus=retry.CLOSE_SURPLUS in steps,
+            stop=next(stops, None),
+            # 452 may also mean a full mailbox. If the relay accepted a further recipient after the
+            # 452, this 452 did not mean a limit.
+            limit_recipients=limit if limit == accepted else None,
+        )
+        concerns_relay = self.weigh(evidence, settlement)
+        return self._next_step(steps, settlement, concerns_relay=concerns_relay), action
+
+    def weigh(self, evidence: Evidence, settlement: Settlement) -> bool:
+        """Record what an attempt shows about the relay.
 
         Returns:
-            A group of the other recipients; None if all recipients fit.
+            Whether the refusal concerns the relay.
         """
-        kept: list[int] = []
-        domains: set[str] = set()
-        for index in self.indices:
-            domain = self.job.recipients[index].rpartition("@")[2].lower()
-            if len(kept) == limit:
-                break
-            if domain_limit is None or domain in domains or len(domains) < domain_limit:
-                domains.add(domain)
-                kept.append(index)
-        if len(kept) == len(self.indices):
-            return None
-        chosen = set(kept)
-        rest = self.part([index for index in self.indices if index not in chosen])
-        self.indices = kept
-        return rest
+        controller, attempts = settlement.rate_controller, self._attempts
+        concerns_relay = controller.settled(
+            settlement.now,
+            self._attempt_at,
+            evidence,
+            attempts.throttled,
+            attempts.accepted_before,
+            attempts.refusals_before,
+        )
+        if concerns_relay:
+            attempts.count_throttled(controller.accepted, controller.refusals)
+        return concerns_relay
+
+    def give_up(self, reason: str, now: float) -> MessageOutcome:
+        """Return the outcome of the message if no further attempt follows.
+
+        Args:
+            reason: The reason to report for recipients that were never attempted.
+            now: The time.
+        """
+        unsent = RecipientOutcome(NOT_ATTEMPTED, "connect", None, reason)
+        addresses = self.message.recipients
+        recipients = [self._outcomes.get(index, unsent) for index in range(len(addresses))]
+        seconds = 0.0 if self._started_at is None else now - self._started_at
+        return MessageOutcome(recipients, self._reply, addresses, self._attempts.count, seconds)
+
+    def _next_step(
+        self,
+        steps: dict[str, dict[int, RecipientOutcome]],
+        settlement: Settlement,
+        *,
+        concerns_relay: bool,
+    ) -> NextStep:
+        self.current = []
+        attempts, policy = self._attempts, settlement.policy
+        doubtful = steps[DOUBTFUL]
+        self._record(steps[retry.FINISH] | steps[retry.DEFER] | doubtful)
+        # The relay would refuse every message, so the recipient itself was not attempted.
+        stopped = steps[retry.STOP].items()
+        self._record({index: each._replace(status=NOT_ATTEMPTED) for index, each in stopped})
+        self._pending += steps[retry.NEXT_TRANSACTION] | steps[retry.CLOSE_SURPLUS]
+        self._deferred += steps[retry.DEFER]
+        (self._pending if concerns_relay else self._deferred).extend(doubtful)
+        before = attempts.count
+        returned = steps[retry.RETURN] | steps[retry.CLOSE_CONNECTION]
+        if returned and attempts.count_return(policy, used=settlement.used):
+            self._pending += returned
+        else:
+            self._record(returned)
+        if self._pending:
+            self._pending.sort()
+            return NextStep(None, last=concerns_relay)
+        attempts.count += attempts.count == before
+        if self._deferred and attempts.count < policy.max_attempts:
+            return NextStep(None, policy.delay(attempts.count, settlement.random))
+        return NextStep(self.give_up("", settlement.now))
+
+    def _record(self, outcomes: dict[int, RecipientOutcome]) -> None:
+        for index, outcome in outcomes.items():
+            earlier = self._outcomes.get(index)
+            # An attempt with an unknown outcome may have delivered the message. So a later refusal
+            # does not replace that outcome.
+            if earlier is None or earlier.status != UNKNOWN or outcome.status == ACCEPTED:
+                self._outcomes[index] = outcome

@@ -22,10 +22,10 @@ from rapidsmtp._pure.auth import (
 )
 from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.diagnosis import concerns_mechanism
-from rapidsmtp._pure.job import reply_line
-from rapidsmtp._pure.reply import Reply, enhanced_status
-from rapidsmtp._pure.session import ConnectionFailure, Session
-from rapidsmtp._pure.transport import ConnectionLost, Transport
+from rapidsmtp._pure.failure import ConnectionFailure, ConnectionLost
+from rapidsmtp._pure.reply import Reply, enhanced_status, reply_line
+from rapidsmtp._pure.session import Session
+from rapidsmtp._pure.transport import Transport
 from rapidsmtp.errors import PeerError
 
 MAX_CHALLENGES = 5
@@ -43,16 +43,13 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
 
     Raises:
         ConnectionFailure: The relay refused the login, or a login is not possible.
-        ConnectionLost, TimeoutError: The connection was lost, or no reply arrived in time.
+        ConnectionLost: The connection was lost, or no reply arrived in time.
     """
-    relay = f"relay {settings.relay}"
-    encrypted = session.transport.tls is not None or settings.path is not None
     # RFC 4954 section 9: without TLS, an attacker can read or change the password or token. So the
     # caller must allow such a login explicitly.
-    if not encrypted and not settings.allow_plaintext_auth:
-        line = "login in clear text is disabled: use TLS or allow_plaintext_auth"
-        raise ConnectionFailure(f"{relay}: {line}", stops=True)
-    mechanisms = _choose(session, settings, encrypted)
+    if not session.secured and not settings.allow_plaintext_auth:
+        raise session.unusable("login in clear text is disabled: use TLS or allow_plaintext_auth")
+    mechanisms = _choose(session, settings)
     password = ask_password() if any(row.needs_password for row in mechanisms) else ""
     attempts = deque((row, True) for row in mechanisms)
     refused = ""
@@ -61,19 +58,18 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
         try:
             exchange = _begin(row, settings, password, session.transport)
         except ValueError as error:  # for example, the password contains a forbidden character
-            raise ConnectionFailure(f"{relay}: login failed: {error}", permanent=True) from None
+            raise session.unusable(f"login failed: {error}") from None
         try:
-            reply, rounds = _run(session, exchange, relay, sends_initial)
-        except (ConnectionLost, TimeoutError) as error:
+            reply, rounds = _run(session, exchange, sends_initial)
+        except ConnectionLost as error:
             # The earlier refusal is often the reason why the relay closes the connection.
-            raise type(error)(f"{error}{refused}") from None
+            raise ConnectionLost(f"{error}{refused}", error.reply) from None
         if exchange.succeeds_with(reply[0]):
             return
         # RFC 5802 section 3: with SCRAM, the server must prove that it knows the password. A 235
         # without this proof may come from an attacker.
         if reply[0] in (235, 503):
-            line = "the relay did not prove that it knows the password"
-            raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
+            raise session.unusable("the relay did not prove that it knows the password", reply)
         if not concerns_mechanism(reply[0], enhanced_status(*reply)):
             break
         if row.name == "LOGIN" and reply[0] == 501 and sends_initial and rounds == 0:
@@ -83,16 +79,16 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
     raise session.refusal("auth", reply)
 
 
-def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> list[MechanismRow]:
+def _choose(session: Session, settings: EngineSettings) -> list[MechanismRow]:
     """Return the usable mechanisms that the relay supports; the best is the first.
 
     Raises:
         ConnectionFailure: The relay supports no mechanism that the client can use.
     """
-    supported = session.capabilities.get("auth", "").upper().split()
+    supported = session.capabilities.mechanisms
     ranked = []
     for row in MECHANISMS:
-        rank = row.tls_rank if encrypted else row.clear_text_rank
+        rank = row.tls_rank if session.secured else row.clear_text_rank
         if settings.mechanism:
             rank = 1 if row.name == settings.mechanism else None
         if rank is not None and row.name in supported:
@@ -102,8 +98,9 @@ def _choose(session: Session, settings: EngineSettings, encrypted: bool) -> list
         # Without MD5, CRAM-MD5 is only chosen for its error text.
         return [row for row in rows if row.name != "CRAM-MD5" or has_md5()] or rows
     wanted = f"AUTH {settings.mechanism}" if settings.mechanism else "AUTH with a password"
-    line = f"the relay does not support {wanted}; it supports {' '.join(supported) or 'none'}"
-    raise ConnectionFailure(f"relay {settings.relay}: {line}", stops=True)
+    raise session.unusable(
+        f"the relay does not support {wanted}; it supports {' '.join(supported) or 'none'}"
+    )
 
 
 def _begin(
@@ -147,9 +144,7 @@ def _channel_binding(transport: Transport) -> tuple[str, bytes] | None:
     return "tls-server-end-point", digest
 
 
-def _run(
-    session: Session, exchange: Exchange, relay: str, sends_initial: bool
-) -> tuple[Reply, int]:
+def _run(session: Session, exchange: Exchange, sends_initial: bool) -> tuple[Reply, int]:
     """Send AUTH and respond to challenges (334).
 
     Returns:
@@ -170,14 +165,12 @@ def _run(
             response = exchange.respond(decode_challenge(name, reply[1]))
         except PeerError as error:
             # RFC 4954 section 4: "*" cancels the exchange.
-            with contextlib.suppress(ConnectionLost, TimeoutError):
+            with contextlib.suppress(ConnectionFailure, ConnectionLost):
                 session.command("*")
-            line = f"{relay}: login failed: {error}"
-            raise ConnectionFailure(line, reply, permanent=True) from None
+            raise session.unusable(f"login failed: {error}", reply) from None
         reply = session.command(_base64(response or b""), shown="***")
     if reply[0] == 334:
-        line = f"the relay sent more than {MAX_CHALLENGES} challenges"
-        raise ConnectionFailure(f"{relay}: {line}", reply, permanent=True)
+        raise session.unusable(f"the relay sent more than {MAX_CHALLENGES} challenges", reply)
     return reply, MAX_CHALLENGES
 
 

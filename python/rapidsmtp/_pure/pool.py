@@ -1,623 +1,500 @@
-"""The connection pool: it determines the next step of each worker thread.
+"""The connection pool: the waiting messages, the learned limits, and the connection threads.
 
-Theory of operation
--------------------
-A worker thread has one connection or none. All worker threads share one lock and one condition.
-A worker thread calls the pool between any two steps:
+    inbox ──► a connection ──► delivered
+      ▲            ├── retry now, put back (front of the inbox)
+      │            ├── retry last (end of the inbox)
+      └─ waiting ◄─┴── retry later (until its backoff is over)
 
-    wait_until_needed   waits until a connection is needed; if it returns False, the thread ends
-    connected, failed   reports that connecting succeeded or failed; the pool may then retry, allow
-                        fewer connections, or stop
-    next_group          waits for the next recipient group; if it returns None, the thread sends
-                        QUIT
-    settle              reports the decisions on the recipients of the group
-    disconnected        reports the end of the connection
+Each connection has one thread. A thread without a connection waits until a message needs one, and
+ends if another thread waits too. The first connection has to carry a message before a second one is
+opened. So a wrong password is tried only once (providers lock accounts after several failures), and
+an unreachable relay is contacted only once.
 
-While no connection is open, only one worker connects. So a wrong password is tried once, and an
-unreachable relay gets only one connection attempt at a time. Worker threads start when messages
-arrive. While a group waits for its retry, one worker thread does not end, but waits until the retry
-is due.
+The effect of a failed connection depends on whether other connections work:
 
-At any time a recipient group is held by one worker, in the queue, or finished. The module `retry`
-makes the decision on each recipient. The pool counts the attempts. It puts the group back into the
-queue or sets the outcome of the group.
+    failure                                            effect
+    wrong password, untrusted certificate, no TLS      permanent stop
+    any other, while another connection is open        fewer connections
+    5yz before any message; no password from caller    stop
+    relay unreachable, and no earlier connection       stop
+    login refused temporarily                          backoff; a stop after `max_attempts`
+    any other, and only one attempt is allowed         stop
+    any other                                          a later connection; a stop when the relay has
+                                                       accepted no message for some time
+
+The lock of the queue protects the pool. The methods for connections acquire it; the caller of any
+other method must hold it. A job is held by one connection, in the queue, or delivered.
 """
 
+import heapq
+import math
+import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rapidsmtp._models.settings import EngineSettings
-from rapidsmtp._pure import retry
 from rapidsmtp._pure.clock import Clock
 from rapidsmtp._pure.diagnosis import retry_after
-from rapidsmtp._pure.job import Job, RecipientGroup, RecipientOutcome
-from rapidsmtp._pure.outcome import ACCEPTED, INVALID, NOT_ATTEMPTED, UNKNOWN
-from rapidsmtp._pure.queue import MessageQueue, backoff
-from rapidsmtp._pure.rate_controller import RateController
+from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
+from rapidsmtp._pure.job import Job, NextStep, PoolAction, Settlement
+from rapidsmtp._pure.outcome import MessageOutcome
+from rapidsmtp._pure.queue import EngineQueue, Stop
+from rapidsmtp._pure.rate_controller import Evidence, RateController
 from rapidsmtp._pure.reply import Reply
-from rapidsmtp._pure.retry import RetryDecision
-from rapidsmtp._pure.session import SHUTDOWN, ConnectionFailure, rejection
-
-if TYPE_CHECKING:
-    from rapidsmtp._pure.worker import WorkerThread
-
-FREE_RETURNS = 3
-"""The number of times that a group may return to the queue because its connection failed. Each
-further return counts as an attempt."""
-
-FREE_THROTTLED = 10
-"""The number of times that a group may return to the queue because of a throttling reply. Each
-further return counts as an attempt."""
+from rapidsmtp._pure.retry import RetryPolicy
+from rapidsmtp._pure.tls import tls_context
+from rapidsmtp._pure.transport import Transport
 
 MAX_FRUITLESS = 10
 """A connection is fruitless if it became ready and carried no message. After this number of
-consecutive fruitless connections, the engine stops."""
+consecutive fruitless connections, the engine stops, because each of them may leave a message with
+an unknown outcome."""
 
 FRUITLESS_BEFORE_SEQUENTIAL = 2
 """After this number of consecutive fruitless connections, the engine disables PIPELINING, if it has
 never worked. Some servers announce PIPELINING, but discard a command that arrives together with
 another command."""
 
-CLOSED = "the sender was closed before the message was sent"
+TICK = 1.0
+"""The time between two checks whether another connection is allowed, in seconds."""
 
 
-class StopReason(NamedTuple):
-    """The reason why the engine has stopped.
+class ConnectionUse(NamedTuple):
+    """What a connection carried before and with the current message."""
 
-    Attributes:
-        line: The reason, in one line.
-        reply: The relay's reply, or None.
-        permanent: Whether the engine must never send again.
-        retry_after: The seconds after which the relay may accept mail again, if the reply states
-            them.
-        at: The time of the stop, by `time.monotonic`.
-    """
-
-    line: str
-    reply: Reply | None
-    permanent: bool
-    retry_after: float | None
-    at: float
+    used: bool  # whether it carried a message before
+    proven: bool  # whether the relay has processed a message on it, perhaps the current one
 
 
-class ConnectionPool:
-    """The worker threads of one engine, and the recipient groups to send.
+class ConnectionEnd(NamedTuple):
+    """The end of a connection that was ready."""
 
-    The methods for worker threads and `take_unstarted` acquire the lock. The caller of any other
-    method must hold the lock.
-    """
+    opened: float  # the time at which it was opened
+    messages: int  # the number of messages that it carried
+    proven: bool  # whether the relay has processed a message on it
+    failure: ConnectionFailure | None  # None after QUIT, and if the relay closed it as idle
+    full: bool  # whether the relay stated that it had carried its maximum number of messages
+    surplus: bool  # whether the relay allows fewer connections
+    clean: bool  # whether the relay refused no message on it
+    exhausted: bool  # whether it carried the maximum number of messages that the engine sends
+
+
+class Pool:
+    """The data that all connections of an engine share."""
 
     def __init__(
-        self,
-        settings: EngineSettings,
-        lock: threading.Lock,
-        make_worker: Callable[[], "WorkerThread"],
-        report: Callable[[Job, float], None],
+        self, settings: EngineSettings, queue: EngineQueue, run: Callable[["Pool"], None]
     ) -> None:
         """Create a pool without threads.
 
         Args:
             settings: The engine's settings.
-            lock: The lock that protects the attributes of the pool.
-            make_worker: The function that creates a worker. The pool starts the worker's thread.
-            report: The function that is called with each finished message and the time.
+            queue: The queue.
+            run: The function of a thread: it opens connections and sends messages.
         """
+        self.settings = settings
+        self.queue = queue
         self.clock = Clock(settings.clock_speed)
-        self.queue = MessageQueue()
+        self.policy = RetryPolicy(settings.max_attempts, settings.backoff, settings.resend_unknown)
         self.rate_controller = RateController(
-            settings.rate, settings.connections, settings.max_messages_per_connection
+            settings.rate,
+            settings.connections,
+            settings.max_messages_per_connection,
+            patient=self.policy.is_patient,
         )
-        self.stopped: StopReason | None = None
-        self.closing = False
-        self.aborted = False
-        self.workers: set[WorkerThread] = set()
-        self.in_flight: dict[WorkerThread, RecipientGroup] = {}
-        self.open = 0
-        self.connected_ever = 0
+        self.max_recipients: int | None = None  # of one transaction, learned from 452 replies
+        self.tls = tls_context(settings)
+        self.tls_session: ssl.SSLSession | None = None  # the next handshake resumes it
+        self.transports: set[Transport] = set()  # the open sockets
+        self.pipelining_disabled = False  # although the relay announces it
+        self.waiting: list[tuple[float, int, Job]] = []  # a heap of the messages to retry later
+        self.in_flight = 0  # the number of messages that connections hold
+        self.open = 0  # the number of connections that are ready for mail
+        self.connected = 0  # the number of connections that became ready
         self.retried = 0
-        self.left = threading.Condition(lock)
-        self._settings = settings
-        self._lock = lock
-        self._work = threading.Condition(lock)
-        self._make_worker = make_worker
-        self._report = report
-        self._idle = 0
-        self._connecting = 0
-        self._unstarted: WorkerThread | None = None  # has no thread; a caller will run it
-        self._no_thread = ""
-        self._inline: WorkerThread | None = None  # runs in the thread of a caller
-        self._failures = 0
+        self.bytes = 0  # sent on connections that have ended
+        self.mode: str | None = None  # the pipelining mode of the newest connection
+        self._run = run
+        self._work = threading.Condition(queue.lock)
+        self._threads: set[threading.Thread] = set()
+        self._idle_threads = 0  # the number of threads that wait for work
+        self._thread_error = ""  # the reason why no thread could be started
+        self._is_borrowed = False  # whether the thread of a caller sends messages
+        self._gave_up = False  # whether a closed engine starts no more messages
+        self._last_number = 0  # of a connection, or of an entry in `waiting`
+        self._opening = 0  # the number of connections that are not ready yet
+        self._proven = 0  # the number of open connections on which a message was processed
+        self._idle_proven = 0  # the number of these connections that wait for a message
+        self._failed_logins = 0  # the number of consecutive logins that were refused temporarily
         self._fruitless = 0
         self._pipelining_worked = False
-        self.sequential = False  # whether PIPELINING is disabled although the relay advertises it
-        self._connect_due = float("-inf")
+        self._refusal: Reply | None = None  # the last refusal of a message
 
-    # Starting and stopping
+    # Threads
 
-    def wake(self, groups: int = 0) -> None:
-        """Wake or start worker threads for the groups in the queue.
+    def open_connections(self) -> None:
+        """Start threads for the messages in the inbox, as far as the limits allow."""
+        ready, now = len(self.queue.inbox), self.clock.now()
+        if ready and self._idle_threads:
+            self._work.notify_all()
+        while len(self._threads) < self.rate_controller.allowed_connections(now):
+            # A thread that holds no message will soon ask for one. One such thread is enough if no
+            # connection may be opened now, because it waits until a connection may be opened.
+            free = len(self._threads) - self.in_flight
+            if free >= ready or (free > 0 and not self._may_connect(now, len(self._threads))):
+                return
+            thread = threading.Thread(target=self._run, args=(self,), name="rapidsmtp", daemon=True)
+            self._threads |= {thread}
+            try:
+                thread.start()
+            except BaseException as error:
+                # If the start was interrupted by Ctrl-C, the thread may run. It then ends at its
+                # first call of `wait_for_connection`.
+                self._threads -= {thread}
+                if not isinstance(error, RuntimeError):
+                    raise
+                # The system cannot start more threads. From Python 3.12 on, this also happens while
+                # the interpreter exits. Existing threads or a caller of `take` send the messages.
+                self._thread_error = f"starting a thread failed: {error}"
+                if self.queue.closing and not self._threads:
+                    self.stop(ConnectionFailure(self._thread_error, FailureKind.REFUSED))
+                return
+
+    def _may_connect(self, now: float, connections: int) -> bool:
+        """Return whether one more connection may be opened.
 
         Args:
-            groups: The number of groups that were added to the queue.
+            now: The time.
+            connections: The number of connections, also of those that are not ready yet.
         """
-        self._wake(groups, self.clock.now())
+        # The first connection shows whether the relay accepts the session.
+        is_known = self.open > 0 or not connections
+        unproven = connections - self._proven
+        return is_known and self.rate_controller.may_connect(now, self._proven, unproven)
 
-    def stop(self, line: str, reply: Reply | None, *, permanent: bool = False) -> None:
-        """Stop the engine. The messages in the queue are not attempted.
+    def borrow_thread(self) -> None:
+        """Send messages in the thread of the caller, if no thread could be started."""
+        with self.queue.lock:
+            if not self._thread_error or self._threads or not self._has_work():
+                return
+            self._is_borrowed = True
+            self._threads |= {threading.current_thread()}
+        self._run(self)
+        self._is_borrowed = False
+
+    def wait_for_connection(self) -> int | None:
+        """Wait until another connection is needed.
+
+        Returns:
+            The number of the new connection; None if the calling thread must end.
+        """
+        controller = self.rate_controller
+        with self.queue.lock:
+            while threading.current_thread() in self._threads and not self.is_done:
+                now = self._move_due()
+                wait = max(controller.wait(now), controller.connect_wait(now))
+                if not self._may_connect(now, self.open + self._opening):
+                    wait = max(wait, TICK)
+                if self.queue.inbox and wait <= 0:
+                    controller.connection_opened(now)
+                    self._opening += 1
+                    self._last_number += 1
+                    return self._last_number
+                if self._idle_threads or not self._has_work():
+                    break
+                self._wait(now, wait)
+            return None
+
+    def remove_thread(self, error: Exception | None) -> None:
+        """Remove the calling thread, which ends normally or with an error."""
+        with self.queue.lock:
+            self._threads -= {threading.current_thread()}
+            if error is not None:
+                # The thread may not have returned its message, and other messages may wait for it.
+                text = f"internal error: {type(error).__name__}: {error}"
+                self.stop(ConnectionFailure(text, FailureKind.REFUSED))
+
+    def _wait(self, now: float, wait: float, idle_until: float = math.inf) -> None:
+        """Wait for a notification, for a retry, or until the next message may start.
 
         Args:
-            line: The reason, in one line.
-            reply: The relay's reply, or None.
-            permanent: Whether the engine must never send again.
+            now: The time of the pool's clock.
+            wait: The time until the next message may start, in seconds of this clock.
+            idle_until: The time of `time.monotonic` at which the connection must end.
         """
-        if self.stopped is None or permanent:
+        seconds = idle_until - time.monotonic()
+        if self.queue.inbox:
+            seconds = min(seconds, self.clock.real(wait))
+        if self.waiting:
+            seconds = min(seconds, self.clock.real(self.waiting[0][0] - now))
+        self._idle_threads += 1
+        try:
+            self._work.wait(min(max(0.001, seconds), threading.TIMEOUT_MAX))
+        finally:
+            self._idle_threads -= 1
+
+    # The end
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the pool starts no more messages."""
+        return self._gave_up or self.queue.stop is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no connection is needed, because no further message will be sent."""
+        return self.is_ending or (self.queue.closing and not self._has_work())
+
+    def stop(self, failure: ConnectionFailure) -> None:
+        """Stop sending messages until the caller restarts the engine."""
+        if self.queue.stop is None:
+            reply, permanent = failure.reply, failure.kind is FailureKind.PERMANENT
             seconds = None if reply is None else retry_after(*reply)
-            self.stopped = StopReason(line, reply, permanent, seconds, time.monotonic())
-        self.give_up()
+            self.queue.stop = Stop(failure.text, reply, permanent, seconds, time.monotonic())
+        self._finish_waiting()
 
     def give_up(self) -> None:
-        """Set the outcome of all recipients in the queue to "not attempted"."""
-        for group in self.queue.drain():
-            self._abandon(group)
+        """Start no more messages, because the engine is closing."""
+        self._gave_up = True
+        self._finish_waiting()
+
+    def _finish_waiting(self) -> None:
+        """Finish all messages that no connection holds, without a further attempt."""
+        jobs = [*self.queue.inbox, *(job for _, _, job in self.waiting)]
+        self.queue.inbox.clear()
+        self.waiting.clear()
+        for job in jobs:
+            self.queue.deliver(job, job.give_up(self.queue.end_reason, self.clock.now()))
         self.wake_all()
 
     def resume(self) -> None:
-        """Allow sending again after a stop that is not permanent."""
-        self.stopped = None
-        self._failures = 0
-        self._fruitless = 0
-        self.sequential = False
-        self._connect_due = float("-inf")
+        """Allow sending again after a stop. The failures before the stop no longer count."""
+        self.queue.stop = None
+        self._failed_logins = self._fruitless = 0
+        self.pipelining_disabled = False
+        self.rate_controller.resume()
 
     def wake_all(self) -> None:
-        """Wake every waiting worker thread."""
+        """Make every waiting thread check again whether it is needed."""
         self._work.notify_all()
+        self.queue.owner.notify_all()
 
-    def unsent(self) -> RecipientOutcome:
-        """Return the outcome for recipients that are still in the queue after a stop or `close`."""
-        if self.stopped is None:
-            return RecipientOutcome(NOT_ATTEMPTED, "connect", None, None, CLOSED)
-        return RecipientOutcome(NOT_ATTEMPTED, "connect", None, None, self.stopped.line)
+    # Messages, for connections
 
-    def _wake(self, groups: int, now: float) -> None:
-        self._work.notify(groups)
-        self._start_workers(now)
+    def next_message(self, idle_until: float, *, proven: bool) -> Job | None:
+        """Wait for a message to send.
 
-    def _start_workers(self, now: float) -> None:
-        """Start worker threads for the groups in the queue, as far as the relay's limits allow."""
-        if self.stopped or self.aborted or self.queue.is_empty:
-            return
-        # While the rate allows no group to start, one waiting thread is enough.
-        needed = 1 if self.rate_controller.wait(now) > 0 else max(1, len(self.queue.ready))
-        while (
-            self._available() < needed
-            and len(self.workers) < self.rate_controller.allowed_connections(now)
-            and (self.open or not self.workers)
-        ):
-            worker = self._make_worker()
-            # These assignments contain no call, so that no signal handler can raise an exception
-            # between them (see `Engine._enqueue`). The worker counts as connecting until it calls
-            # `wait_until_needed`.
-            self.workers |= {worker}
-            self._connecting += 1
-            try:
-                worker.start()
-            except RuntimeError as error:
-                # The system cannot start more threads. From Python 3.12 on, `start` also fails
-                # while the interpreter exits. In both cases the existing threads send the messages.
-                # If no thread exists, the caller that waits for outcomes sends the messages.
-                self._no_thread = f"starting a thread failed: {error}"
-                if len(self.workers) > 1 or self.closing:
-                    self._drop(worker)
-                else:
-                    self._unstarted = self._inline = worker
-                    self.wake_all()
-                return
-            except BaseException:
-                # The start was interrupted, for example by Ctrl-C. If the thread has started, it
-                # ends at its next call of `wait_until_needed`, because its worker is no longer in
-                # `workers`.
-                self.workers -= {worker}
-                self._connecting -= 1
-                raise
-
-    def take_unstarted(self) -> "WorkerThread | None":
-        """Return the worker whose thread could not be started, if any.
-
-        The worker is returned only once. The caller must run it.
-        """
-        with self._lock:
-            worker, self._unstarted = self._unstarted, None
-            return worker
-
-    def drop_unstarted(self) -> None:
-        """Drop the worker whose thread could not be started, if no caller has run this worker."""
-        worker, self._unstarted = self._unstarted, None
-        if worker is not None:
-            self._drop(worker)
-
-    def _drop(self, worker: "WorkerThread") -> None:
-        self.workers.discard(worker)
-        self._connecting -= 1
-        if not self.workers:
-            self.stop(self._no_thread, None)
-
-    def _available(self) -> int:
-        """Return the number of workers that will soon ask for a group.
-
-        Workers that have just settled a group are included.
-        """
-        return self._connecting + max(self._idle, self.open - len(self.in_flight))
-
-    # Methods for worker threads
-
-    def wait_until_needed(self, worker: "WorkerThread", *, first: bool) -> bool:
-        """Wait until another connection is needed.
+        A connection that is not proven leaves the messages to idle connections that are, because
+        the relay may allow fewer connections.
 
         Args:
-            worker: The caller; it has no connection.
-            first: Whether this is the worker's first call.
+            idle_until: The time of `time.monotonic` at which the connection must end.
+            proven: Whether the relay has processed a message on the connection.
 
         Returns:
-            True if the worker must connect; False if it must end.
+            The message; None if the connection must end.
         """
-        with self._lock:
-            if worker not in self.workers:
-                return False
-            self._connecting -= first
-            while True:
-                now = self.clock.now()
-                self.queue.move_due(now)
-                surplus = len(self.workers) > self.rate_controller.allowed_connections(now)
-                if self.stopped or self.aborted or surplus or self.queue.is_empty:
-                    break
-                wait = max(self.rate_controller.wait(now), self._connect_due - now)
-                may_connect = self.open > 0 or self._connecting == 0
-                if self.queue.ready and wait <= 0 and may_connect:
-                    self._connecting += 1
-                    return True
-                if self._idle:
-                    break
-                self._wait(self._seconds_to_wait(now, wait, None) if may_connect else None)
-            self._remove(worker)
-            return False
-
-    def connected(self) -> None:
-        """Count a connection that is ready to send."""
-        with self._lock:
-            self._connecting -= 1
-            self._failures = 0
-            self.open += 1
-            self.connected_ever += 1
-            self.wake_all()
-            self._start_workers(self.clock.now())
-
-    def is_done(self) -> bool:
-        """Return whether no connection is needed, because no further message will be sent."""
-        with self._lock:
-            return bool(self.stopped) or self.aborted or (self.closing and self.queue.is_empty)
-
-    def not_needed(self) -> None:
-        """Count a connection that was closed after connecting because it is no longer needed."""
-        with self._lock:
-            self._connecting -= 1
-            self.left.notify_all()
-            self.wake_all()
-
-    def failed(self, failure: ConnectionFailure) -> None:
-        """React to a connection that could not be opened."""
-        with self._lock:
-            self._connecting -= 1
-            now = self.clock.now()
-            may_pass = not failure.stops and not (failure.unreachable and not self.connected_ever)
-            one_too_many = failure.at_greeting and self.open
-            if failure.permanent or (failure.stops and not self.stopped and not one_too_many):
-                self.stop(failure.line, failure.reply, permanent=failure.permanent)
-            elif self.open:
-                self.rate_controller.connection_refused(now, self.open)
-            elif not self.stopped:
-                self._failures += 1
-                if not may_pass or self._failures >= self._settings.max_attempts:
-                    self.stop(failure.line, failure.reply)
-                else:
-                    self._connect_due = now + backoff(self._settings.backoff, self._failures)
-            self.left.notify_all()
-            self.wake_all()
-
-    def next_group(self, worker: "WorkerThread", idle_until: float) -> RecipientGroup | None:
-        """Wait for a recipient group to send.
-
-        Args:
-            worker: The caller; its connection is ready.
-            idle_until: The time of `time.monotonic` at which the connection must end. At this time,
-                the connection has been idle or open for the maximum time.
-
-        Returns:
-            The group; None if the connection must end.
-        """
-        with self._lock:
-            while True:
-                now = self.clock.now()
-                self.queue.move_due(now)
-                surplus = self.open > self.rate_controller.allowed_connections(now)
-                done = self.queue.is_empty and (self.closing or worker is self._inline)
-                if self.stopped or self.aborted or surplus or done:
-                    return None
+        inbox = self.queue.inbox
+        with self.queue.lock:
+            while not self.is_done and (self._has_work() or not self._is_borrowed):
+                now = self._move_due()
                 wait = self.rate_controller.wait(now)
-                if self.queue.ready and wait <= 0:
-                    return self._start(worker, now)
+                if inbox and wait <= 0 and (proven or len(inbox) > self._idle_proven):
+                    self.rate_controller.start(now)
+                    self.in_flight += 1
+                    job = inbox.popleft()
+                    self.open_connections()
+                    return job
                 if time.monotonic() >= idle_until:
-                    return None
-                self._wait(self._seconds_to_wait(now, wait, idle_until))
+                    break
+                self._idle_proven += proven
+                try:
+                    self._wait(now, wait or TICK, idle_until)
+                finally:
+                    self._idle_proven -= proven
+            return None
 
-    def _start(self, worker: "WorkerThread", now: float) -> RecipientGroup:
-        group = self.queue.ready.popleft()
-        group.attempts += 1
-        self.rate_controller.start(now)
-        self.in_flight[worker] = group
-        if group.job.first_attempt is None:
-            group.job.first_attempt = now
-        self._start_workers(now)
-        return group
+    def settle(self, job: Job, outcome: MessageOutcome, use: ConnectionUse) -> PoolAction:
+        """Take back a message with the outcome of its transaction.
 
-    def _seconds_to_wait(self, now: float, wait: float, idle_until: float | None) -> float | None:
-        """Return the time after which the thread must check the queue again, in seconds.
-
-        None means that the thread waits until it is woken.
+        Returns:
+            The actions. The caller has to close the connection if they say so.
         """
-        times = [] if idle_until is None else [idle_until - time.monotonic()]
-        if self.queue.ready:
-            times.append(self.clock.real(wait))
-        if self.queue.next_due is not None:
-            times.append(self.clock.real(self.queue.next_due - now))
-        return max(0.001, min(times)) if times else None
+        with self.queue.lock:
+            now = self.clock.now()
+            was_probing = self.rate_controller.is_probing
+            step, action = job.settle(outcome, self._settlement(now, use))
+            self._refusal = outcome.refusal or self._refusal
+            if action.close_surplus:
+                self.rate_controller.connection_refused(now, self._proven - use.proven)
+            if action.limit_recipients is not None:
+                self.max_recipients = action.limit_recipients
+            if action.stop is not None:
+                self.stop(ConnectionFailure.rejected(self.settings.relay, *action.stop))
+            self.retried += step.outcome is None
+            self._apply(job, step)
+            if was_probing:
+                self.wake_all()  # the other connections wait for the result of the probe
+            self._stop_if_stalled(now, None)
+            return action
 
-    def _wait(self, seconds: float | None) -> None:
-        self._idle += 1
-        try:
-            self._work.wait(seconds)
-        finally:
-            self._idle -= 1
+    def reject(self, job: Job, reason: str) -> None:
+        """Take back a message that needs a capability which the relay lacks."""
+        with self.queue.lock:
+            use = ConnectionUse(used=True, proven=False)
+            self._apply(job, job.reject(reason, self._settlement(self.clock.now(), use)))
 
-    def disconnected(
-        self,
-        messages: int,
-        reason: str,
-        reply: Reply | None,
-        *,
-        by_relay: bool,
-        full: bool,
-        stalled: bool,
-        pipelined: bool,
-    ) -> None:
-        """React to the end of a connection.
+    def put_back(self, job: Job) -> None:
+        """Take back a message of which no byte was written."""
+        with self.queue.lock:
+            now = self.clock.now()
+            self.rate_controller.settled(now, now, Evidence.NOTHING)
+            job.put_back()
+            self._apply(job, NextStep(None))
+
+    def _settlement(self, now: float, use: ConnectionUse) -> Settlement:
+        return Settlement(
+            now,
+            self.policy,
+            use.used,
+            self._proven > use.proven,
+            self.rate_controller,
+            random.random(),
+        )
+
+    def _apply(self, job: Job, step: NextStep) -> None:
+        self.in_flight -= 1
+        now = self.clock.now()
+        if step.outcome is not None:
+            self.queue.deliver(job, step.outcome)
+        elif self.is_ending:
+            self.queue.deliver(job, job.give_up(self.queue.end_reason, now))
+        elif step.delay:
+            self._last_number += 1
+            heapq.heappush(self.waiting, (now + step.delay, self._last_number, job))
+        elif step.last:
+            # The relay throttles messages. Another message shows whether it accepts messages again.
+            self.queue.inbox.append(job)
+        else:
+            # The job is placed before newer messages, because its recipients have waited longer.
+            self.queue.inbox.appendleft(job)
+        self.open_connections()
+
+    def _has_work(self) -> bool:
+        return bool(self.queue.inbox or self.waiting)
+
+    def _move_due(self) -> float:
+        """Move messages whose backoff is over to the inbox, and return the time."""
+        now = self.clock.now()
+        while self.waiting and self.waiting[0][0] <= now:
+            self.queue.inbox.append(heapq.heappop(self.waiting)[2])
+        return now
+
+    # The life of a connection
+
+    def connection_ready(self, mode: str) -> None:
+        """Record that a connection became ready for mail."""
+        with self.queue.lock:
+            self._opening -= 1
+            self.open += 1
+            self.connected += 1
+            self.mode = mode
+            self._failed_logins = 0
+            self.wake_all()
+            self.open_connections()
+
+    def connection_proven(self) -> None:
+        """Record that the relay processed the first message on a connection."""
+        with self.queue.lock:
+            self._proven += 1
+            self.rate_controller.connection_proven(self._proven)
+            self.open_connections()
+
+    def connection_failed(self, failure: ConnectionFailure | None) -> None:
+        """Record that a connection did not become ready.
 
         Args:
-            messages: The number of messages that the connection carried.
-            reason: The reason, in one line.
-            reply: The reply that ended the connection, or None.
-            by_relay: Whether the relay ended the connection for a reason other than idle time.
-            full: Whether the relay stated that the connection had carried its maximum number of
-                messages.
-            stalled: Whether the connection ended because a reply did not arrive in time.
-            pipelined: Whether the connection used PIPELINING.
+            failure: The failure; None if the connection was no longer needed.
         """
-        with self._lock:
-            self.open -= 1
-            now = self.clock.now()
-            if by_relay or full:
-                self.rate_controller.connection_ended(messages, full=full)
-            if (by_relay or full or stalled) and messages == 0:
-                self._count_fruitless(reason, reply, now)
-            elif messages:
-                self._fruitless = 0
-                self._pipelining_worked = self._pipelining_worked or pipelined
-            self.left.notify_all()
+        with self.queue.lock:
+            self._opening -= 1
+            if failure is not None:
+                now, kind = self.clock.now(), failure.kind
+                self._failed_logins += kind is FailureKind.LOGIN_REFUSED and not self.open
+                if kind is FailureKind.PERMANENT or (not self.open and self._is_final(kind)):
+                    self.stop(failure)
+                else:
+                    self._count_failure(failure, now)
+                self._stop_if_stalled(now, failure)
             self.wake_all()
 
-    def _count_fruitless(self, reason: str, reply: Reply | None, now: float) -> None:
-        """React to a connection that ended before it carried a message.
+    def _is_final(self, kind: FailureKind) -> bool:
+        """Return whether a failure stops the engine if no connection is open."""
+        if kind is FailureKind.LOGIN_REFUSED:
+            return self._failed_logins >= self.policy.max_attempts
+        if kind is FailureKind.UNREACHABLE and not self.connected:
+            return True  # the settings are probably wrong
+        return kind is FailureKind.REFUSED or not self.policy.is_patient
 
-        Either the relay ended the connection, or a reply did not arrive in time.
-        """
-        self._fruitless += 1
-        if self._fruitless >= FRUITLESS_BEFORE_SEQUENTIAL and not self._pipelining_worked:
-            self.sequential = True
+    def _count_failure(self, failure: ConnectionFailure, now: float) -> None:
+        """Record a connection that failed or carried no message."""
         if self.open:
             self.rate_controller.connection_refused(now, self.open)
-        elif self._fruitless >= MAX_FRUITLESS:
-            relay = f"relay {self._settings.relay}"
-            if reply is not None and reply[0] == SHUTDOWN:
-                self.stop(f"{relay} {rejection(reply)}", reply)
-            else:
-                self.stop(f"{relay}: {reason}", reply)
-        elif self._fruitless > 1:
-            seconds = backoff(self._settings.backoff, self._fruitless - 1)
-            self._connect_due = now + seconds
+            return
+        number, pause = random.random(), 0.0
+        if failure.kind is FailureKind.LOGIN_REFUSED:
+            pause = self.policy.delay(self._failed_logins, number)
+        self.rate_controller.connection_failed(now, pause, number, by_limit=failure.states_limit)
 
-    def filled(self) -> None:
-        """Count a connection that carried the learned maximum number of messages."""
-        with self._lock:
-            self.rate_controller.connection_filled()
+    def connection_closed(self, end: ConnectionEnd) -> None:
+        """Record the end of a connection that was ready."""
+        with self.queue.lock:
+            now = self.clock.now()
+            self.open -= 1
+            self._proven -= end.proven
+            if end.messages:
+                self._fruitless = 0
+                self._pipelining_worked = self._pipelining_worked or self.mode != "off"
+            if end.surplus:
+                pass
+            elif end.failure is not None and not end.messages:
+                self._fruitless += 1
+                # A server that discards pipelined commands sends no reply to them.
+                no_reply = end.failure.reply is None and not self._pipelining_worked
+                if no_reply and self._fruitless >= FRUITLESS_BEFORE_SEQUENTIAL:
+                    self.pipelining_disabled = True
+                self._count_failure(end.failure, now)
+            elif end.messages and (end.full or (end.failure is not None and end.clean)):
+                self.rate_controller.connection_ended(
+                    now, end.opened, end.messages, stated=end.full
+                )
+            elif end.failure is None and end.exhausted:
+                self.rate_controller.connection_filled()
+            if end.failure is not None and not self.open and self._fruitless >= MAX_FRUITLESS:
+                self.stop(end.failure)
+            self._stop_if_stalled(now, end.failure)
+            self.wake_all()
 
-    def internal_error(self, worker: "WorkerThread", error: Exception) -> None:
-        """Stop after an error in a worker thread.
-
-        The outcome of the worker's group is unknown, because the message may have been sent.
-        """
-        with self._lock:
-            group = self.in_flight.pop(worker, None)
-            line = f"internal error: {type(error).__name__}: {error}"
-            if group is not None:
-                self._decide_all(group, RecipientOutcome(UNKNOWN, "body", None, None, line))
-            self.stop(line, None)
-
-    def remove(self, worker: "WorkerThread") -> None:
-        """Remove a worker whose thread ends after an error."""
-        with self._lock:
-            self._remove(worker)
-
-    def _remove(self, worker: "WorkerThread") -> None:
-        self.workers.discard(worker)
-        # A notification for new work may have woken this worker. So another worker is woken to do
-        # this work.
-        self._work.notify()
-
-    # Results of a recipient group
-
-    def requeue_rest(self, rest: RecipientGroup) -> None:
-        """Put recipients that do not fit into the transaction back into the queue."""
-        with self._lock:
-            rest.attempts -= 1
-            self._requeue(rest)
-
-    def refuse(self, worker: "WorkerThread", reason: str) -> None:
-        """Set the outcome of a group that needs a capability which the relay does not support."""
-        with self._lock:
-            group = self.in_flight.pop(worker)
-            self._decide_all(group, RecipientOutcome(INVALID, "mail", None, None, reason))
-
-    def put_back(self, worker: "WorkerThread") -> None:
-        """Put the worker's group back into the queue.
-
-        No byte of the message was sent, so this attempt does not count.
-        """
-        with self._lock:
-            group = self.in_flight.pop(worker)
-            group.attempts -= 1
-            self._requeue(group)
-
-    def settle(
-        self, worker: "WorkerThread", decisions: list[RetryDecision], reply: Reply | None
-    ) -> None:
-        """Apply the decisions on the recipients of a group.
+    def _stop_if_stalled(self, now: float, failure: ConnectionFailure | None) -> None:
+        """Stop if the relay has accepted no message for some time.
 
         Args:
-            worker: The caller.
-            decisions: The decision on each recipient of the group.
-            reply: The reply to the message, or None.
+            now: The time.
+            failure: The failure of a connection; None if the relay refused a message.
         """
-        with self._lock:
-            group = self.in_flight.pop(worker)
-            job = group.job
-            if reply is not None:
-                job.reply = reply
-            now = self.clock.now()
-            if any(each.outcome.status == ACCEPTED for each in decisions):
-                self.rate_controller.accepted(now)
-            limit = retry.learned_limit(decisions)
-            if limit is not None:
-                self.rate_controller.limit_recipients(limit)
-            for index, decision in zip(group.indices, decisions, strict=True):
-                if decision.action in (retry.DEFER, retry.IN_DOUBT):
-                    job.deferred[index] = decision.outcome
-            last = group.attempts >= self._settings.max_attempts
-            for part, decision in _parts(group, decisions, last):
-                self._carry_out(part, decision, now)
-
-    def _carry_out(self, group: RecipientGroup, decision: RetryDecision, now: float) -> None:
-        action = decision.action
-        if action == retry.REMAINDER:
-            group.attempts -= 1
-            self._requeue(group)
-        elif action == retry.DEFER:
-            self._retry_later(group, decision.outcome)
-        elif action == retry.THROTTLE:
-            self.rate_controller.decrease(now)
-            self._throttle(group, decision.outcome)
-        elif action == retry.RETURN:
-            self._return(group, decision)
-        elif action == retry.IN_DOUBT and self._settings.resend_unknown:
-            group.in_doubt = True
-            self._retry_later(group, decision.outcome)
-        else:
-            self._decide_all(group, decision.outcome)
-        if action in (retry.STOP, retry.QUOTA) and decision.reply is not None:
-            fact = rejection(decision.reply, quota=action == retry.QUOTA)
-            self.stop(f"relay {self._settings.relay} {fact}", decision.reply)
-
-    def _throttle(self, group: RecipientGroup, outcome: RecipientOutcome) -> None:
-        group.throttled += 1
-        if group.throttled <= FREE_THROTTLED:
-            group.attempts -= 1
-            self._requeue(group)
-        else:
-            self._retry_later(group, outcome)
-
-    def _return(self, group: RecipientGroup, decision: RetryDecision) -> None:
-        """Put a group whose connection failed back into the queue.
-
-        The first `FREE_RETURNS` returns do not count as attempts.
-        """
-        group.returns += 1
-        if group.returns <= FREE_RETURNS:
-            group.attempts -= 1
-            self._requeue(group)
-        else:
-            self._retry_later(group, decision.outcome)
-
-    def _retry_later(self, group: RecipientGroup, outcome: RecipientOutcome) -> None:
-        """Schedule a retry. After the maximum number of attempts, set the outcome instead."""
-        if group.attempts >= self._settings.max_attempts:
-            self._decide_all(group, outcome)
+        if self.in_flight or not self.rate_controller.is_stalled(now):
             return
-        self.retried += 1
-        self._requeue(group, backoff(self._settings.backoff, group.attempts))
+        if failure is None and self._refusal is not None:
+            failure = ConnectionFailure.stalled(self.settings.relay, self._refusal)
+        if failure is not None:
+            self.stop(failure)
 
-    def _requeue(self, group: RecipientGroup, seconds: float = 0.0) -> None:
-        if self.stopped or self.aborted:
-            self._abandon(group)
-            return
-        now = self.clock.now()
-        if seconds:
-            self.queue.wait_until(now + seconds, group)
-        else:
-            self.queue.ready.appendleft(group)
-        self._wake(1, now)
-
-    def _abandon(self, group: RecipientGroup) -> None:
-        unsent = self.unsent()
-        for index in group.indices:
-            self._decide_all(group.part([index]), group.job.deferred.get(index, unsent))
-
-    def _decide_all(self, group: RecipientGroup, outcome: RecipientOutcome) -> None:
-        if group.in_doubt and outcome.status != ACCEPTED:
-            outcome = outcome._replace(status=UNKNOWN)
-        job = group.job
-        job.attempts = max(job.attempts, group.attempts)
-        for index in group.indices:
-            job.decide(index, outcome)
-        if job.is_decided:
-            self._report(job, self.clock.now())
-
-
-def _parts(
-    group: RecipientGroup, decisions: list[RetryDecision], last: bool
-) -> list[tuple[RecipientGroup, RetryDecision]]:
-    """Split a group so that recipients with the same decision stay together.
-
-    Args:
-        group: The group.
-        decisions: The decision on each recipient of the group.
-        last: Whether the attempt was the last one. After the last attempt, each part gets one
-            outcome, so recipients with different outcomes must be in different parts.
-    """
-    if len(set(decisions)) == 1:
-        return [(group, decisions[0])]
-    indices: dict[RetryDecision | str, list[int]] = {}
-    first: dict[RetryDecision | str, RetryDecision] = {}
-    for index, decision in zip(group.indices, decisions, strict=True):
-        action = decision.action
-        together = action == retry.REMAINDER or (not last and action in _SENT_AGAIN)
-        key = action if together else decision
-        indices.setdefault(key, []).append(index)
-        first.setdefault(key, decision)
-    # Finished recipients come first, so they get their own outcomes even if a later part stops the
-    # engine.
-    order = sorted(indices, key=lambda key: first[key].action != retry.FINISHED)
-    return [(group.part(indices[key]), first[key]) for key in order]
-
-
-_SENT_AGAIN = (retry.DEFER, retry.THROTTLE, retry.RETURN)
+    def detach(self, transport: Transport) -> None:
+        """Record a socket that will be closed now."""
+        with self.queue.lock:
+            self.transports.discard(transport)
+            self.bytes += transport.sent
+            self.queue.callers.notify_all()

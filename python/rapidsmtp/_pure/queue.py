@@ -1,69 +1,261 @@
-"""The queue of recipient groups, including the groups that wait for a retry."""
+"""The engine queue: messages in, outcomes out.
 
-import heapq
-import itertools
-import random
-from collections import deque
-from collections.abc import Iterator
+    caller ── submit ──► inbox ──► pool
+    caller ◄── take ──── outbox, one for each consumer ◄── deliver ── pool
 
-from rapidsmtp._models.settings import Backoff
-from rapidsmtp._pure.job import RecipientGroup
+One lock protects the queue and the pool. Callers and connection threads wait on conditions of this
+lock. The queue also holds the requests of the engine to its owner, which is the code that uses the
+engine: trace lines to write, and requests for the password. The threads of the engine never call
+code of the owner.
+"""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._pure.envelope import Envelope
+from rapidsmtp._pure.job import Job
+from rapidsmtp._pure.outcome import INVALID, NOT_ATTEMPTED, MessageOutcome, RecipientOutcome
+from rapidsmtp._pure.reply import Reply
+
+CLOSED = "the sender was closed before the message was sent"
+
+TRACE_LINES = 10_000
+"""The maximum number of trace lines that wait for the owner. The oldest lines are dropped."""
+
+STATUSES = ("accepted", "refused", "deferred", "unknown", "partial", "invalid", "not_attempted")
 
 
-class MessageQueue:
-    """The recipient groups, in the order in which they are sent.
+class Stop(NamedTuple):
+    """The reason why the engine stopped sending."""
+
+    text: str
+    reply: Reply | None
+    permanent: bool  # whether a later attempt would fail, too
+    retry_after: float | None  # the seconds after which the relay may accept mail again
+    at: float  # the time of the stop, by `time.monotonic`
+
+
+class Outbox(deque[tuple[Any, MessageOutcome]]):
+    """The finished messages of one consumer with their outcomes, until the consumer takes them."""
+
+    unfinished = 0  # the number of messages without an outcome
+
+
+class EngineQueue:
+    """The queue between callers and the connection threads.
 
     Attributes:
-        ready: The groups that may start now.
+        lock: The lock of the queue and the pool.
+        callers: Notifies callers of capacity, outcomes, ended connections and the engine's end.
+        owner: Notifies the owner of requests, and connection threads of passwords.
+        inbox: The messages to send now, in order.
+        pending: The number of messages without an outcome.
+        taken: The number of submitted messages.
+        counts: The number of messages with an outcome, by status in lower case.
+        stop: The reason why the engine stopped sending, or None.
+        closing: Whether the engine accepts no more messages.
+        ended: Whether `Engine.close` has returned.
     """
 
-    def __init__(self) -> None:
-        self.ready: deque[RecipientGroup] = deque()
-        self._waiting: list[tuple[float, int, RecipientGroup]] = []
-        self._order = itertools.count()
-
-    def wait_until(self, due: float, group: RecipientGroup) -> None:
-        """Keep a group until its retry is due."""
-        heapq.heappush(self._waiting, (due, next(self._order), group))
-
-    def move_due(self, now: float) -> None:
-        """Move groups whose retry is due to `ready`."""
-        while self._waiting and self._waiting[0][0] <= now:
-            self.ready.append(heapq.heappop(self._waiting)[2])
-
-    @property
-    def next_due(self) -> float | None:
-        """The time when the next retry is due; None if no group waits for a retry."""
-        return self._waiting[0][0] if self._waiting else None
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
+    def __init__(self, settings: EngineSettings, path_of: Callable[[str], str]) -> None:
+        self.lock = threading.Lock()
+        self.callers = threading.Condition(self.lock)
+        self.owner = threading.Condition(self.lock)
+        self.inbox: deque[Job] = deque()
+        self.pending = self.taken = 0
+        self.counts = Counter(dict.fromkeys(STATUSES, 0))
+        self.stop: Stop | None = None
+        self.closing = self.ended = False
+        self._settings = settings
+        self._path_of = path_of
+        self._bytes = 0
+        self._last_outbox = 0
+        self._outboxes: dict[int, Outbox] = {}
+        self._lines: deque[str] = deque(maxlen=TRACE_LINES)
+        self._dropped_lines = 0
+        self._password_requests = self._cancelled_passwords = 0
+        self._passwords: deque[tuple[str | None, str]] = deque()
 
     @property
-    def is_empty(self) -> bool:
-        return not self.ready and not self._waiting
+    def end_reason(self) -> str:
+        """The reason why messages are not attempted; empty if they are."""
+        return self.stop.text if self.stop else CLOSED if self.closing else ""
 
-    def drain(self) -> Iterator[RecipientGroup]:
-        """Remove and yield all groups."""
-        while self.ready:
-            yield self.ready.popleft()
-        while self._waiting:
-            yield heapq.heappop(self._waiting)[2]
+    # Messages and outcomes
 
+    def open_outbox(self) -> int:
+        """Open an outbox and return its number."""
+        with self.lock:
+            self._last_outbox += 1
+            self._outboxes[self._last_outbox] = Outbox()
+            return self._last_outbox
 
-def backoff(settings: Backoff, attempts: int) -> float:
-    """Return the time until the next attempt, in seconds: exponential backoff with full jitter.
+    def submit(self, outbox: int, messages: list[Any], wait: float) -> int:
+        """Move messages from the front of a list to the inbox, while the queue has capacity.
 
-    A relay may refuse several senders at the same time. The jitter makes their next attempts start
-    at different times.
+        Args:
+            outbox: The number of the outbox for the outcomes.
+            messages: Objects with the attributes of `Message`.
+            wait: The maximum time to wait for capacity, in seconds. The wait also ends when the
+                outbox holds an outcome, so that the caller can take the outcome first.
 
-    Args:
-        settings: The base, the factor and the maximum.
-        attempts: The number of attempts so far; 1 or more.
-    """
-    try:
-        maximum = min(settings.maximum, settings.base * settings.factor ** (attempts - 1))
-    except OverflowError:
-        maximum = settings.maximum
-    return random.uniform(0, maximum)
+        Returns:
+            The number of messages moved.
+        """
+        jobs: list[Job] = []
+        finished: list[tuple[Any, MessageOutcome]] = []
+        with self.lock:
+            box = self._outboxes[outbox]
+            self.callers.wait_for(lambda: self._capacity()[0] or box, wait)
+            count, size = self._capacity()
+            for message in messages[:count]:
+                job = self._job(message, box)
+                if isinstance(job, Job):
+                    jobs.append(job)
+                else:
+                    finished.append((message, job))
+                size -= len(message.data)
+                if size <= 0:
+                    break
+            number = len(jobs) + len(finished)
+            counts = Counter(self.counts)
+            counts.update(outcome.status.lower() for _, outcome in finished)
+            pending, unfinished = self.pending + len(jobs), box.unfinished + len(jobs)
+            size = self._bytes + sum(len(job.message.data) for job in jobs)
+            # CPython runs signal handlers only at calls and loops, and the following statements
+            # contain neither. So an exception of a signal handler, for example KeyboardInterrupt,
+            # never leaves only some of these statements executed.
+            del messages[:number]
+            self.inbox += jobs
+            box += finished
+            self.pending, self._bytes, box.unfinished = pending, size, unfinished
+            self.counts, self.taken = counts, self.taken + number
+            if finished:
+                self.callers.notify_all()
+            return number
+
+    def _capacity(self) -> tuple[int, int]:
+        """Return the number of messages that may be submitted, and their total size in bytes.
+
+        The last message may exceed this size.
+        """
+        if self.end_reason:
+            return 1 << 30, 1 << 62  # a submitted message gets its outcome at once
+        size = self._settings.queue_bytes - self._bytes
+        return (max(0, self._settings.queue_size - self.pending) if size > 0 else 0), size
+
+    def _job(self, message: Any, outbox: Outbox) -> Job | MessageOutcome:
+        """Return the job for a message, or the outcome of a message that cannot be sent."""
+        status, phase, reason = NOT_ATTEMPTED, "connect", self.end_reason
+        if not reason:
+            try:
+                return Job(message, outbox, Envelope(message, self._path_of))
+            except (ValueError, TypeError, AttributeError) as error:
+                status, phase, reason = INVALID, "build", " ".join(str(error).split())
+        recipients = [RecipientOutcome(status, phase, None, reason)] * len(message.recipients)
+        return MessageOutcome(recipients, None, message.recipients)
+
+    def deliver(self, job: Job, outcome: MessageOutcome) -> None:
+        """Move an outcome to its outbox. The caller holds the lock."""
+        self.counts[outcome.status.lower()] += 1
+        self.pending -= 1
+        self._bytes -= len(job.message.data)
+        job.outbox.unfinished -= 1
+        job.outbox.append((job.message, outcome))
+        self.callers.notify_all()
+
+    def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
+        """Move finished messages with their outcomes from an outbox to a list.
+
+        Args:
+            outbox: The number of the outbox.
+            into: The list that receives pairs of a submitted object and its outcome.
+            limit: The maximum number of pairs.
+            wait: The maximum time to wait for the first pair, in seconds.
+
+        Returns:
+            The number of pairs moved.
+        """
+        with self.lock:
+            self.callers.wait_for(lambda: self.ended or self._outboxes.get(outbox, True), wait)
+            box = self._outboxes.get(outbox, Outbox())
+            number = min(limit, len(box))
+            # The next line is one call of C code. A signal handler runs only before or after this
+            # call. So an exception of the handler cannot lose an outcome that is already removed
+            # from the outbox.
+            into.extend(map(deque.popleft, repeat(box, number)))
+            return number
+
+    def unclaimed(self, outbox: int) -> int:
+        """Return the number of submitted messages whose outcomes `take` has not returned yet."""
+        with self.lock:
+            box = self._outboxes.get(outbox, Outbox())
+            return len(box) + box.unfinished
+
+    def close_outbox(self, outbox: int) -> None:
+        """Close an outbox. The outcomes of its messages are counted, but not returned."""
+        with self.lock:
+            self._outboxes.pop(outbox, None)
+            self.callers.notify_all()
+
+    # Requests to the owner
+
+    def trace(self, line: str) -> None:
+        """Add a line to the trace."""
+        with self.lock:
+            self._dropped_lines += len(self._lines) == TRACE_LINES
+            self._lines.append(line)
+            self.owner.notify_all()
+
+    def password(self, seconds: float, is_done: Callable[[], bool]) -> tuple[str | None, str]:
+        """Request the password and wait for the answer.
+
+        Args:
+            seconds: The time limit, in seconds.
+            is_done: Returns whether the password is no longer needed.
+
+        Returns:
+            The password and an empty text; after a failure, None and the reason.
+        """
+        with self.lock:
+            self._password_requests += 1
+            self.owner.notify_all()
+            self.owner.wait_for(lambda: self._passwords or is_done(), seconds)
+            if self._passwords:
+                return self._passwords.popleft()
+            # A token may be valid only once. So a late answer is not used for the next login.
+            self._cancelled_passwords += 1
+            return None, CLOSED if is_done() else "no answer in time"
+
+    def answer_password(self, value: str | None, reason: str) -> None:
+        """Answer a `("password", None)` request.
+
+        Args:
+            value: The password or token; None if reading the password failed.
+            reason: The reason why reading the password failed; not used if `value` is given.
+        """
+        with self.lock:
+            if self._cancelled_passwords:
+                self._cancelled_passwords -= 1
+            else:
+                self._passwords.append((value, reason))
+            self.owner.notify_all()
+
+    def requests(self, wait: float) -> list[tuple[str, object]]:
+        """Return the new requests: `("trace", line)` and `("password", None)`.
+
+        Args:
+            wait: The maximum time to wait for the first request, in seconds.
+        """
+        with self.lock:
+            self.owner.wait_for(lambda: self._lines or self._password_requests or self.ended, wait)
+            dropped, self._dropped_lines = self._dropped_lines, 0
+            passwords, self._password_requests = self._password_requests, 0
+            lines = [f"{dropped} lines of the trace were dropped"] if dropped else []
+            lines += self._lines
+            self._lines.clear()
+            return [("trace", line) for line in lines] + [("password", None)] * passwords

@@ -1,250 +1,674 @@
-"""The rate controller: the configured rate, and the limits learned from the relay's replies.
+"""The rate controller: the limits of one relay, learned from what the relay does.
 
-The rate decreases by multiplication and increases by addition, as TCP's congestion window does
-(AIMD). With this rule, two senders that share a relay converge to equal shares (Chiu and Jain,
-1989). The caller passes the time to each function, in seconds of one monotonic clock. No function
-here waits. During a hold-off, no message may start.
+The module has no I/O and no clock. The caller passes the time to each method, in seconds of one
+monotonic clock. `src/rate_controller.rs` makes the same computations in the same order, so both
+backends get the same numbers.
 
-    the relay                     the controller
-    asks for a lower rate         starts a hold-off of 1 s. If the relay asks again before it
-                                  accepts a message, the next hold-off is twice as long, up to 60 s.
-                                  The controller also decreases the rate, but only once a second.
-                                  The new rate is 80 % of the number of messages that the relay
-                                  accepted in the last second.
-    has not asked for a lower     increases the rate each second by 10 % of the decreased rate. When
-    rate for 10 s                 the rate is four times the rate before the decrease, the
-                                  controller removes the rate limit.
-    refuses a connection          allows only as many connections as are open, and one more after
-                                  each minute.
-    ends two successive           allows this number of messages on a connection. After every tenth
-    connections after the same    connection that carried this number, the controller allows one
-    number of messages            message more. It does not do so if the relay stated the limit.
+Rate
+----
+A refusal decreases the rate only if it concerns the relay, and not one message:
+
+    refusal                                     concerns
+    a limit or an overload ("throttling",       the relay from the second message on; the message
+    4.3.2)                                      alone if the relay accepts the others meanwhile
+    any other temporary refusal                 the message; but the relay after `RUN` of these
+    ("try again later")                         refusals without an acceptance in between, or if a
+                                                trial shows that the rate is the cause
+
+A trial starts when the relay refuses more than `TRIAL_SHARE` of the messages. The rate is decreased
+for some messages. If the relay then refuses fewer messages, the rate is the cause. If not, the
+cause is for example greylisting, and the limit is removed.
+
+After a decrease, the refusal of a message that had started before the decrease reports the same
+event. This refusal decreases the rate no further (compare RFC 6582, TCP's fast recovery).
+
+The known rate is the rate at which the relay accepted messages before the refusal. The rate starts
+below the known rate, returns to it, stays near it for some time, and then exceeds it (RFC 9438,
+TCP CUBIC). Each further decrease near the known rate confirms this rate, so the rate stays near it
+for twice as long.
+
+If the relay accepts no message after a decrease, a hold-off starts. Each further refusal doubles
+its length. After a hold-off, one message is a probe, and the other messages wait for its result.
+
+Connections
+-----------
+A connection is proven when the relay has processed a message on it. At most one unproven connection
+exists until the first proof, and then as many as there were proofs. If a proof takes long, one more
+connection is allowed from time to time. So a relay with a limit refuses few connections. If the
+relay refuses a connection, the number of other open connections becomes the limit. One more is
+allowed after `CONNECTION_INTERVAL`. If the relay refuses this connection, the interval doubles.
+
+If no connection is open, the wait for the next one grows with the time since the first failure. So
+connecting extends an outage by about a fifth of its length.
+
+Progress
+--------
+A relay that accepts no message for some time stops the engine: see `is_stalled`.
 """
 
-from collections import deque
+import enum
+from typing import Final
 
-MIN_RATE = 0.1
-"""The minimum rate, in messages per second. At this rate, an overloaded relay gets one message in
-10 s."""
+
+class Evidence(enum.IntEnum):
+    """What the result of an attempt shows about the relay. A higher value is stronger evidence."""
+
+    NOTHING = 0
+    """The attempt shows nothing about the relay, for example because its connection was lost."""
+    DEFERRED = 1
+    """The relay refused the message temporarily, for a reason in the message or the recipient."""
+    REFUSED = 2
+    """The relay refused the message permanently."""
+    LATER = 3
+    """The relay refused the message temporarily, and the reply states no reason."""
+    THROTTLED = 4
+    """The relay refused the message, and the reply states a limit or an overload of the relay."""
+    ACCEPTED = 5
+    """The relay accepted the message for at least one recipient."""
+
+
+RUN = 16
+"""The number of refusals "later" in a row that concern the relay. With greylisting of half of the
+messages, a run of this length has the probability 1/65536."""
+
+SHARE_RESULTS = 64.0
+"""The number of results over which the share of the refusals "later" is measured."""
+
+TRIAL_SHARE = 0.2
+"""The share of the refusals "later" above which a trial starts."""
+
+TRIAL_RESULTS = 32
+"""The number of results of a trial at one rate."""
+
+TRIAL_STEPS = 2
+"""The maximum number of rates in a trial. The second rate is lower than the first one."""
+
+TRIAL_DROP = 4.0
+"""A trial shows that the rate is the cause if the share of refusals falls by this factor."""
+
+TRIAL_INTERVAL = 300.0
+"""The time from a trial without this result to the next trial, in seconds."""
+
+CONTRADICTION = 0.9
+"""A refusal below this fraction of the known rate contradicts the result of a trial."""
+
+OTHERS = 16
+"""The number of other messages that the relay accepts between two refusals of one message, if these
+refusals concern only this message."""
+
+WARNING = 64
+"""The number of accepted messages after which the first refusal of a message is forgotten."""
 
 DEFAULT_RATE = 1.0
-"""The rate after the first decrease if the relay has accepted no message yet, in messages per
-second."""
+"""The known rate before the first acceptance, in messages per second."""
+
+MIN_RATE = 0.1
+"""The minimum rate after a decrease, in messages per second."""
+
+DECREASE = 0.85
+"""The rate after a decrease, as a fraction of the known rate."""
+
+CONFIRMED = 0.8
+"""The known rate before an event is at least this fraction of the known rate after it, if the event
+confirms the rate."""
+
+PLATEAU = 30.0
+"""The time from a decrease until the rate reaches the known rate, in seconds."""
+
+SHORT_PLATEAU = 2.0
+"""That time if the known rate is uncertain, in seconds."""
+
+MAX_PLATEAU = 960.0
+"""The maximum of that time, in seconds."""
+
+CERTAIN = 16
+"""The number of accepted messages from which a measured rate is certain."""
+
+LONG = 10.0
+"""The time from which a measured rate is certain, in seconds."""
+
+UNLIMITED = 8.0
+"""The learned limit is removed when the rate reaches this multiple of the known rate."""
+
+METER = 1.0
+"""The minimum time over which a rate is measured, in seconds."""
+
+PAUSE = 2.0
+"""If no message starts for this time although one may start, the measurement of the rate starts
+again, in seconds."""
+
+MIN_HOLD_OFF = 0.5
+"""The length of the first hold-off, in seconds."""
 
 MAX_HOLD_OFF = 60.0
-"""The maximum duration of a hold-off, in seconds."""
-
-DECREASE_INTERVAL = 1.0
-"""The minimum time between two decreases, in seconds. One event at the relay often causes
-throttling replies on several connections. These replies together must decrease the rate only
-once."""
-
-INCREASE_DELAY = 10.0
-"""The time between the last throttling reply and the first increase, in seconds."""
-
-INCREASE = 0.1
-"""The fraction of the decreased rate that is added to the rate each second."""
-
-REMOVE_ABOVE = 4.0
-"""The rate limit is removed when the rate reaches this multiple of the rate before the decrease."""
+"""The maximum length of a hold-off, in seconds."""
 
 CONNECTION_INTERVAL = 60.0
-"""The time after which one more connection is allowed, in seconds."""
+"""The time until one more connection is allowed, in seconds."""
 
-SPEED_WINDOW = 5.0
-"""The period over which `per_second` is measured, in seconds."""
+MAX_CONNECTION_INTERVAL = 3600.0
+"""The maximum of that time, in seconds."""
 
 CONNECTIONS_PER_PROBE = 10
 """The number of connections that must carry the learned maximum number of messages before this
-maximum increases by one."""
+maximum increases by one. Each failed increase doubles the number."""
+
+PROOF_WAIT = 1.0
+"""The time after which one more connection is allowed although the last one is not proven, in
+seconds. The relay may need much time for each message."""
+
+MIN_RECONNECT = 0.1
+"""The minimum wait between two attempts to connect, in seconds."""
+
+RECONNECT = 0.2
+"""The wait between two attempts to connect, as a fraction of the time since the first failure."""
+
+STALLED = 45.0
+"""The time without an acceptance after which a relay counts as dead, in seconds."""
+
+STALLED_BY_LIMIT = 150.0
+"""The same for a relay that accepted messages before and states a limit, in seconds. A limit for
+each minute ends within this time."""
+
+FORGET = 75.0
+"""The time without a refusal after which earlier refusals do not count, in seconds. It is longer
+than the longest hold-off."""
+
+NEVER: Final = float("-inf")
 
 
 class RateController:
-    """The limits of one relay.
-
-    Attributes:
-        messages_per_connection: The maximum number of messages on one connection; None without a
-            limit.
-        recipients_per_message: The maximum number of recipients in a transaction, learned from a
-            refusal; None before such a refusal.
-    """
+    """The limits of one relay."""
 
     def __init__(
         self,
         rate: float | None = None,
         connections: int = 1,
         messages_per_connection: int | None = None,
+        *,
+        patient: bool = True,
     ) -> None:
         """Start with the configured limits.
 
         Args:
-            rate: The maximum rate, in messages per second, or None.
+            rate: The maximum rate, in messages per second; None for no limit.
             connections: The maximum number of open connections.
             messages_per_connection: The maximum number of messages on one connection, or None.
+            patient: Whether messages may wait for the relay. If false (`max_attempts` is 1), no
+                refusal delays a message.
         """
-        self.messages_per_connection = messages_per_connection
-        self.recipients_per_message: int | None = None
+        self.accepted = 0
+        self.refusals = 0  # that concern the relay
+        self._warned_at: int | None = None
         self._configured_rate = rate
-        self._configured_connections = connections
-        self._decreased_rate: float | None = None
-        self._rate_before = 0.0
-        self._decreased_at = 0.0
-        self._throttled_at = 0.0
-        self._hold_off = 0.0
-        self._held_off_until = 0.0
-        self._accepted_since_hold_off = True
+        self._patient = patient
+        # The rate
+        self._known: float | None = None
+        self._plateau = PLATEAU
+        self._event_at = 0.0
+        self._decreased_at = NEVER
+        self._grows_from = 0.0
+        self._accepted_since_event = 0
+        self._accepted_since_decrease = True
+        self._busy_since = 0.0
+        self._next_start = NEVER
+        self._meter = _Meter()
         self._tokens = 1.0
-        self._refilled_at: float | None = None
-        self._connections = connections
+        self._refilled_at = 0.0
+        # The hold-off
+        self._hold_off = 0.0
+        self._held_off_until = NEVER
+        self._is_probing = False
+        self._probe_in_flight = False
+        # The refusals "later"
+        self._run = 0
+        self._share = 0.0
+        self._later_is_rate = False
+        self._trial: float | None = None
+        self._trial_at = NEVER
+        self._trial_steps = 0
+        self._trial_results = 0
+        self._trial_refusals = 0
+        # The connections
+        self._configured_connections = max(1, connections)
+        self._connections = max(1, connections)
         self._connections_at = 0.0
+        self._connection_interval = CONNECTION_INTERVAL
+        self._is_raised = False
+        self._proofs = 0
+        self._opened_at = NEVER
+        self._connections_before = self._connections
+        self._accepted_at_refusal: int | None = None
+        self._failing_since: float | None = None
+        self._connect_at = NEVER
+        # The messages per connection
         self._configured_messages = messages_per_connection
-        self._last_connection_messages = 0
-        self._limit_is_stated = False
-        self._filled_connections = 0
-        self._accepted: deque[tuple[float, int]] = deque()
+        self._learned_messages: int | None = None
+        self._is_stated = False
+        self._filled = 0
+        self._probe_after = CONNECTIONS_PER_PROBE
+        self._last_messages = 0
+        self._ended_at = 0.0
+        # The progress
+        self._refusing_since: float | None = None
+        self._refused_at = 0.0
+        self._refuses_by_limit = False
 
-    # Pacing
+    # The rate
 
     def rate(self, now: float) -> float | None:
-        """Return the rate limit at this time, in messages per second; None without a limit."""
-        learned = self._learned_rate(now)
-        rates = [rate for rate in (self._configured_rate, learned) if rate is not None]
-        return min(rates) if rates else None
+        """Return the maximum rate at this time, in messages per second; None for no limit."""
+        if self._known is None:
+            return self._configured_rate
+        x = (now - self._grows_from - self._plateau) / self._plateau
+        growth = 1.0 + (1.0 - DECREASE) * (x * x * x)
+        rate = max(MIN_RATE, self._known * growth)
+        configured = self._configured_rate
+        if growth >= UNLIMITED or (configured is not None and rate > configured):
+            return configured
+        return rate
 
     def wait(self, now: float) -> float:
         """Return the time until the next message may start, in seconds."""
-        held_off = max(0.0, self._held_off_until - now)
-        rate = self.rate(now)
-        if rate is None:
-            return held_off
-        self._refill(now, rate)
-        return max(held_off, (1 - self._tokens) / rate if self._tokens < 1 else 0.0)
-
-    def start(self, now: float) -> None:
-        """Count a message whose sending starts. With a rate limit, this message uses one token."""
+        wait = max(0.0, self._held_off_until - now)
+        if self._is_probing and self._probe_in_flight:
+            # The caller asks again when the probe is settled, so the value matters little.
+            return max(wait, METER)
         rate = self.rate(now)
         if rate is not None:
             self._refill(now, rate)
-            self._tokens -= 1
+            if self._tokens < 1.0:
+                wait = max(wait, (1.0 - self._tokens) / rate)
+        return wait
 
-    def _refill(self, now: float, rate: float) -> None:
-        """Add tokens for the time since the last call.
+    @property
+    def is_probing(self) -> bool:
+        """Whether a message is a probe, so that the other messages wait for its result."""
+        return self._is_probing
 
-        The maximum is the number of tokens that the rate adds in 0.1 s. If this number is below
-        one, the maximum is one token.
-        """
-        if self._refilled_at is not None:
-            tokens = self._tokens + (now - self._refilled_at) * rate
-            # A small amount is added. Otherwise rounding could give slightly less than one token,
-            # and a message that is due would wait.
-            self._tokens = min(max(1.0, rate / 10), tokens + 1e-9)
-        self._refilled_at = now
+    def start(self, now: float) -> None:
+        """Count a message whose sending starts. `settled` records its result."""
+        if now - self._next_start > PAUSE:
+            # The engine had no message to send, so the relay could not accept one.
+            self._busy_since = now
+        self._next_start = now
+        rate = self.rate(now)
+        if rate is not None:
+            self._refill(now, rate)
+            self._tokens -= 1.0
+            self._next_start = now + max(0.0, 1.0 - self._tokens) / rate
+        self._probe_in_flight = self._is_probing
 
-    # Throttling
-
-    def accepted(self, now: float) -> None:
-        """Count a message that the relay accepted."""
-        self._accepted_since_hold_off = True
-        last = self._accepted[-1] if self._accepted else None
-        if last is not None and now - last[0] < 0.01:
-            self._accepted[-1] = (last[0], last[1] + 1)
-        else:
-            self._accepted.append((now, 1))
-            self._forget_old(now)
-
-    def per_second(self, now: float) -> float:
-        """Return the number of accepted messages per second, measured over `SPEED_WINDOW`."""
-        return self._accepted_within(SPEED_WINDOW, now) / SPEED_WINDOW
-
-    def decrease(self, now: float) -> None:
-        """React to a reply that asks for a lower rate."""
-        if now >= self._held_off_until:
-            again = not self._accepted_since_hold_off
-            self._hold_off = (
-                min(MAX_HOLD_OFF, 2 * self._hold_off) if again and self._hold_off else 1.0
-            )
-            self._held_off_until = now + self._hold_off
-            self._accepted_since_hold_off = False
-        if self._decreased_rate is None or now - self._decreased_at >= DECREASE_INTERVAL:
-            self._decrease_rate(now)
-        self._throttled_at = now
-
-    def _decrease_rate(self, now: float) -> None:
-        accepted = self._accepted_within(1.0, now)
-        current = self.rate(now)
-        if accepted:
-            before, after = float(accepted), 0.8 * accepted
-        elif current is not None:
-            before, after = current, current / 2
-        else:
-            before, after = DEFAULT_RATE, DEFAULT_RATE
-        if current is not None:
-            after = min(after, current)
-        self._rate_before, self._decreased_rate = before, max(MIN_RATE, after)
-        self._decreased_at = now
-
-    def _learned_rate(self, now: float) -> float | None:
-        if self._decreased_rate is None:
-            return None
-        seconds = max(0.0, now - self._throttled_at - INCREASE_DELAY)
-        rate = self._decreased_rate * (1 + INCREASE * seconds)
-        if rate >= REMOVE_ABOVE * self._rate_before:
-            self._decreased_rate = None
-            return None
-        return rate
-
-    def _accepted_within(self, seconds: float, now: float) -> int:
-        return sum(count for at, count in self._accepted if at > now - seconds)
-
-    def _forget_old(self, now: float) -> None:
-        while self._accepted[0][0] < now - SPEED_WINDOW:
-            self._accepted.popleft()
-
-    # Connections
-
-    def allowed_connections(self, now: float) -> int:
-        """Return the maximum number of open connections at this time."""
-        more = int((now - self._connections_at) / CONNECTION_INTERVAL)
-        return min(self._configured_connections, self._connections + max(0, more))
-
-    def connection_refused(self, now: float, open_connections: int) -> None:
-        """React to a connection that the relay refused.
+    def settled(
+        self,
+        now: float,
+        started: float,
+        evidence: Evidence,
+        throttled: int = 0,
+        accepted_before: int = 0,
+        refusals_before: int = 0,
+    ) -> bool:
+        """Record the result of a message that `start` counted.
 
         Args:
             now: The time.
-            open_connections: The number of connections that are still open.
-        """
-        self._connections = min(self._configured_connections, max(1, open_connections))
-        self._connections_at = now
+            started: The time at which the message started.
+            evidence: What the result shows.
+            throttled: The number of earlier refusals of this message that concerned the relay.
+            accepted_before: The value of `accepted` at the last of these refusals.
+            refusals_before: The value of `refusals` at the last of these refusals.
 
-    def connection_ended(self, messages: int, *, full: bool = False) -> None:
-        """React to a connection that the relay ended.
+        Returns:
+            Whether the refusal concerns the relay. If so, the message is not the cause, and the
+            attempt does not count.
+        """
+        self._probe_in_flight = False
+        if evidence == Evidence.ACCEPTED:
+            self.accepted += 1
+            self._accepted_since_event += 1
+            self._meter.count(now)
+            self._weigh(now, started, 0)
+        elif evidence == Evidence.LATER:
+            self._run += 1
+            self._weigh(now, started, 1)
+        if evidence in (Evidence.ACCEPTED, Evidence.REFUSED):
+            self._works(now)
+            return False
+        earlier = (throttled, accepted_before, refusals_before)
+        if not self._concerns_relay(now, evidence, earlier):
+            return False
+        self.refusals += 1
+        self._refuses(now, by_limit=True)
+        if started >= self._decreased_at and self._is_confirmed(evidence):
+            self._decrease(now, evidence)
+        return True
+
+    def _works(self, now: float) -> None:
+        """Record that the relay processes messages."""
+        self._run = 0
+        self._is_probing = False
+        self._hold_off = 0.0
+        self._refusing_since = self._failing_since = None
+        if not self._accepted_since_decrease:
+            self._accepted_since_decrease = True
+            # The rate does not grow while the relay accepts nothing.
+            self._grows_from = now
+
+    def _is_confirmed(self, evidence: Evidence) -> bool:
+        """Return whether a refusal is not the only one for some time."""
+        warned_at, self._warned_at = self._warned_at, self.accepted
+        if evidence == Evidence.LATER or warned_at is None:
+            return evidence == Evidence.LATER
+        return self.accepted - warned_at <= WARNING
+
+    def _concerns_relay(
+        self, now: float, evidence: Evidence, earlier: tuple[int, int, int]
+    ) -> bool:
+        if not self._patient:
+            return False
+        if evidence == Evidence.THROTTLED:
+            throttled, accepted_before, refusals_before = earlier
+            is_alone = throttled > 0 and self.refusals == refusals_before
+            return not is_alone or self.accepted - accepted_before < OTHERS
+        if evidence != Evidence.LATER:
+            return False
+        if self._later_is_rate and self._contradicts(now):
+            self._end_trial(now)
+        if self._run >= RUN or self._later_is_rate:
+            return True
+        return self._share > TRIAL_SHARE and self._trial is None and now >= self._trial_at
+
+    def _contradicts(self, now: float) -> bool:
+        """Return whether a refusal at this time shows that the rate is not the cause."""
+        rate = self.rate(now)
+        if self._known is None or rate is None or not self._accepted_since_decrease:
+            return False
+        return rate < CONTRADICTION * self._known
+
+    def _decrease(self, now: float, evidence: Evidence) -> None:
+        if evidence == Evidence.LATER:
+            self._trial = self._share
+            self._trial_steps = TRIAL_STEPS
+            self._trial_results = self._trial_refusals = 0
+        else:
+            self._trial = None
+        if self._accepted_since_decrease:
+            self._learn_rate(now, evidence)
+            return
+        self._decreased_at = self._grows_from = now
+        self._hold_off = min(MAX_HOLD_OFF, max(MIN_HOLD_OFF, 2.0 * self._hold_off))
+        # The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
+        self._held_off_until = now + min(self._hold_off, self._time_left(now))
+        self._next_start = self._held_off_until
+        self._is_probing = True
+
+    def _learn_rate(self, now: float, evidence: Evidence) -> None:
+        current, previous = self.rate(now), self._known
+        since = now - max(self._event_at, self._busy_since)
+        if since >= METER or (evidence == Evidence.LATER and since > 0.0):
+            measured = self._accepted_since_event / since
+        else:
+            measured = self._meter.per_second(now)
+        is_sustained = self._busy_since <= self._grows_from
+        if current is not None and previous is not None and current >= previous and is_sustained:
+            # The relay accepted the known rate until the rate exceeded it. So the limit is between
+            # the two rates.
+            known = min((current + previous) / 2.0, previous / CONFIRMED)
+            self._plateau = min(MAX_PLATEAU, max(PLATEAU, 2.0 * self._plateau))
+        else:
+            known = measured if current is None else min(current, measured)
+            if known <= 0.0:
+                known = DEFAULT_RATE if current is None else current / 2.0
+            is_certain = self._accepted_since_event >= CERTAIN or since >= LONG
+            self._plateau = PLATEAU if is_certain else SHORT_PLATEAU
+        self._set_known(now, known)
+        self._event_at = now
+        self._accepted_since_event = 0
+        self._accepted_since_decrease = False
+
+    def _set_known(self, now: float, known: float) -> None:
+        self._known = max(MIN_RATE, known)
+        self._decreased_at = self._grows_from = self._refilled_at = now
+        self._tokens = min(self._tokens, 0.0)
+
+    def _weigh(self, now: float, started: float, refusals: int) -> None:
+        """Update the share of the refusals "later", and the trial.
 
         Args:
-            messages: The number of messages that the connection carried.
-            full: Whether the relay stated that `messages` is the maximum number.
+            now: The time.
+            started: The time at which the message started.
+            refusals: 1 for a refusal "later", 0 for an acceptance.
         """
-        if messages >= 1 and (full or messages == self._last_connection_messages):
-            configured = self._configured_messages
-            self.messages_per_connection = (
-                messages if configured is None else min(configured, messages)
-            )
-            self._limit_is_stated = full
-            self._filled_connections = 0
-        self._last_connection_messages = messages
+        self._share += (refusals - self._share) / SHARE_RESULTS
+        if self._trial is None or not self._accepted_since_decrease or started < self._decreased_at:
+            return
+        self._trial_results += 1
+        self._trial_refusals += refusals
+        if self._trial_results < TRIAL_RESULTS:
+            return
+        self._trial_steps -= 1
+        if TRIAL_DROP * self._trial_refusals <= self._trial * TRIAL_RESULTS:
+            self._later_is_rate = True
+            self._trial = None
+        elif self._trial_steps > 0 and now > self._decreased_at:
+            # The known rate may be too high, because relays accept a burst at any rate.
+            accepted = TRIAL_RESULTS - self._trial_refusals
+            self._set_known(now, accepted / (now - self._decreased_at))
+            self._plateau = LONG
+            self._trial_results = self._trial_refusals = 0
+        else:
+            self._end_trial(now)
+
+    def _end_trial(self, now: float) -> None:
+        """Remove the limit, because the rate is not the cause of the refusals."""
+        self._later_is_rate = False
+        self._trial = self._known = None
+        self._share = 0.0
+        self._trial_at = now + TRIAL_INTERVAL
+
+    def _refill(self, now: float, rate: float) -> None:
+        """Add the tokens for the time since the last call.
+
+        The maximum is the number of tokens that the rate adds in 0.1 s, but at least one. The
+        maximum prevents a burst after a pause.
+        """
+        # Without the small amount, rounding could leave slightly less than one token.
+        tokens = self._tokens + (now - self._refilled_at) * rate + 1e-9
+        self._tokens = min(max(1.0, rate / 10.0), tokens)
+        self._refilled_at = now
+
+    def per_second(self, now: float) -> float:
+        """Return the number of accepted messages per second, measured over a second or more."""
+        return self._meter.per_second(now)
+
+    # The connections
+
+    def allowed_connections(self, now: float) -> int:
+        """Return the maximum number of open connections at this time."""
+        is_due = now - self._connections_at >= self._connection_interval
+        if is_due and self._connections < self._configured_connections:
+            self._connections += 1
+            self._connections_at = now
+            self._is_raised = True
+        return self._connections
+
+    def may_connect(self, now: float, proven: int, unproven: int) -> bool:
+        """Return whether one more connection may be opened.
+
+        Args:
+            now: The time.
+            proven: The number of connections on which the relay has accepted a message.
+            unproven: The number of the other connections, also of those that are not ready yet.
+        """
+        return (
+            now >= self._connect_at
+            and (unproven < max(1, self._proofs) or now - self._opened_at >= PROOF_WAIT)
+            and proven + unproven < self.allowed_connections(now)
+        )
+
+    def connection_opened(self, now: float) -> None:
+        """Record that the engine opens a connection."""
+        self._opened_at = now
+
+    def connect_wait(self, now: float) -> float:
+        """Return the time until the next connection may be opened after a failure, in seconds."""
+        return max(0.0, self._connect_at - now)
+
+    def connection_proven(self, proven: int) -> None:
+        """Record that the relay accepted the first message on a connection.
+
+        Args:
+            proven: The number of proven connections, with this one.
+        """
+        self._proofs += 1
+        self._connections = max(self._connections, min(proven, self._configured_connections))
+        if self._is_raised and proven >= self._connections:
+            self._is_raised = False
+            self._connection_interval = CONNECTION_INTERVAL
+
+    def connection_refused(self, now: float, others: int) -> None:
+        """Record that the relay refused a connection while others are open.
+
+        Args:
+            now: The time.
+            others: The number of the other open connections, 1 or more.
+        """
+        if self._accepted_at_refusal is None or self.accepted > self._accepted_at_refusal:
+            self._accepted_at_refusal = self.accepted
+            self._connections_before = self._connections
+        self._connections = max(1, min(others, self._configured_connections))
+        self._connections_at = now
+        if self._is_raised:
+            self._is_raised = False
+            doubled = 2.0 * self._connection_interval
+            self._connection_interval = min(MAX_CONNECTION_INTERVAL, doubled)
+
+    def connection_failed(self, now: float, pause: float, random: float, *, by_limit: bool) -> None:
+        """Record that a connection failed or carried no message, while no other one is open.
+
+        Args:
+            now: The time.
+            pause: The minimum wait before the next connection, in seconds.
+            random: A random number from 0 to 1.
+            by_limit: Whether the relay stated a limit or an overload.
+        """
+        if not self._patient:
+            return
+        self._refuses(now, by_limit=by_limit)
+        self._proofs = 0
+        if self.accepted == self._accepted_at_refusal:
+            # No other connection has delivered since the relay refused one. So the cause is an
+            # outage, and not the number of connections.
+            self._connections = self._connections_before
+            self._is_raised = False
+        if self._failing_since is None:
+            self._failing_since = now
+        wait = max(MIN_RECONNECT, RECONNECT * (now - self._failing_since))
+        wait = min(wait, max(MIN_RECONNECT, self._time_left(now)))
+        # The random factor prevents that many senders connect at the same time.
+        self._connect_at = now + max(wait * (0.8 + 0.4 * random), pause)
+
+    def connection_ended(self, now: float, opened: float, messages: int, *, stated: bool) -> None:
+        """Learn the maximum number of messages per connection from a connection's end.
+
+        Args:
+            now: The time.
+            opened: The time at which the connection was opened.
+            messages: The number of messages that the connection carried.
+            stated: Whether the relay stated the limit. If not, the limit is only an assumption:
+                two connections ended after the same number of messages.
+        """
+        # An outage ends several connections at the same time. So only a later connection counts.
+        is_later = opened >= self._ended_at
+        is_equal = is_later and messages == self._last_messages
+        if is_later:
+            self._last_messages = messages
+            self._ended_at = now
+        if messages >= 1 and (stated or is_equal):
+            # If the limit is the old one, the attempt to send one message more has failed.
+            again = self._learned_messages in (messages, messages + 1)
+            self._probe_after = 2 * self._probe_after if again else CONNECTIONS_PER_PROBE
+            self._learned_messages = messages
+            self._is_stated = stated
+            self._filled = 0
 
     def connection_filled(self) -> None:
-        """Count a connection that carried the maximum number of messages and ended with QUIT.
+        """Count a connection that carried the learned maximum number of messages.
 
-        If the relay did not state the limit, the learned limit may be too low. So the learned limit
-        is raised by one message after `CONNECTIONS_PER_PROBE` such connections.
+        A limit that the relay did not state may be too low. So such a limit increases by one from
+        time to time.
         """
-        known, configured = self.messages_per_connection, self._configured_messages
-        if known is not None and known != configured and not self._limit_is_stated:
-            self._filled_connections += 1
-            if self._filled_connections % CONNECTIONS_PER_PROBE == 0:
-                self.messages_per_connection = known + 1
+        if self._learned_messages is None or self._is_stated:
+            return
+        self._filled += 1
+        if self._filled >= self._probe_after:
+            self._learned_messages += 1
+            self._filled = 0
 
-    def limit_recipients(self, accepted: int) -> None:
-        """Set the maximum number of recipients in one transaction."""
-        self.recipients_per_message = max(1, accepted)
+    @property
+    def messages_per_connection(self) -> int | None:
+        """The maximum number of messages on one connection; None if there is no limit."""
+        configured, learned = self._configured_messages, self._learned_messages
+        if configured is None or learned is None:
+            return configured if learned is None else learned
+        return min(configured, learned)
+
+    # The progress
+
+    def refusing_for(self, now: float) -> float:
+        """Return the time for which the relay has refused every message, in seconds."""
+        return 0.0 if self._refusing_since is None else now - self._refusing_since
+
+    def is_stalled(self, now: float) -> bool:
+        """Return whether the engine must stop, because the relay accepts no message.
+
+        The caller asks after a refusal or a failure, and only if no message is in flight.
+        """
+        return self._refusing_since is not None and self._time_left(now) <= 0.0
+
+    def resume(self) -> None:
+        """Forget the failures, because the caller restarted the engine."""
+        self._refusing_since = self._failing_since = None
+        self._connect_at = self._held_off_until = NEVER
+        self._hold_off = 0.0
+        self._is_probing = False
+        self._run = 0
+
+    def _time_left(self, now: float) -> float:
+        """Return the time until `is_stalled` can become true, in seconds."""
+        by_limit = self._refuses_by_limit and self.accepted > 0
+        return (STALLED_BY_LIMIT if by_limit else STALLED) - self.refusing_for(now)
+
+    def _refuses(self, now: float, *, by_limit: bool) -> None:
+        # After a long time without a refusal, the engine had nothing to send.
+        if self._refusing_since is None or now - self._refused_at > FORGET:
+            self._refusing_since = now
+        self._refused_at = now
+        self._refuses_by_limit = by_limit
+
+
+class _Meter:
+    """A counter of the events in the last second."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._current = 0
+        self._last = 0.0  # the rate in the previous interval
+
+    def count(self, now: float) -> None:
+        if self._start is None:
+            self._start = now
+        since = now - self._start
+        if since >= METER:
+            self._last = self._current / since
+            self._current = 0
+            self._start = now
+        self._current += 1
+
+    def per_second(self, now: float) -> float:
+        if self._start is None:
+            return 0.0
+        since = now - self._start
+        if since >= METER or self._last == 0.0:
+            return self._current / max(since, METER)
+        return self._last

@@ -14,6 +14,8 @@ to EHLO. They have about forty lines, far fewer than `MAX_LINES`.
 import re
 from collections.abc import Sequence
 
+from rapidsmtp.errors import printable_reply
+
 MAX_LINE = 8192
 """The maximum length of a line in bytes, with its line end. It is the limit of smtplib."""
 
@@ -96,6 +98,12 @@ def enhanced_status(code: int, text: bytes) -> str | None:
     if match is None or int(match[1]) != code // 100:
         return None
     return match[0].decode("ascii")
+
+
+def reply_line(reply: Reply) -> str:
+    """Return a reply with its code as one printable line."""
+    code, text = reply
+    return f"{code} {printable_reply(text)}".rstrip()
 
 
 class ReplyReader:

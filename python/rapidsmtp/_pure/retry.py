@@ -1,216 +1,217 @@
-"""The retry policy: the decision on each recipient of a finished transaction.
+"""The retry policy: the next step for each recipient of a transaction, and the count of attempts.
 
-    the reply                                  the recipient
-    2yz to the message                         is accepted
-    5yz                                        is refused
-    a limit of the account is used up          is not attempted, because the engine stops
-    4yz                                        is retried later, with `max_attempts` attempts in all
-    a reply that asks for a lower rate         returns to the queue, and the rate is decreased
-    452 or 4.5.3 after accepted recipients     moves to another transaction, which starts at once
-    421, "too many messages", an invalid       returns to the queue, because the transaction was
-    reply, end of the stream                   not executed
-    530, 534, 535, 538                         is not attempted, because the engine stops
-    no valid reply after the terminator        is unknown
+The module has no I/O and no clock. `src/retry.rs` makes the same decisions.
 
-The module `diagnosis` classifies replies. If `Transaction.body_sent` is false, the terminator was
-not sent. Then the relay cannot have accepted the message, and a retry cannot deliver it twice.
+    result for a recipient                   next step                       evidence
+    2yz to the body                          accepted                        accepted
+    5yz                                      refused                         refused
+    4yz because of message or recipient      deferred                        deferred
+    4yz without a stated reason              deferred                        later
+    a limit or an overload of the relay      deferred                        throttled
+    too many open connections                returns to the queue if others
+                                             are open, otherwise as above
+    the connection is full or lost           returns to the queue            nothing
+    452 after accepted recipients            in a further transaction        as deferred
+    530, 535; a limit of the account         the engine stops                nothing
+    no valid reply after the terminator      unknown; deferred if the caller nothing
+                                             sets `resend_unknown`
+
+If the rate controller decides that a refusal concerns the relay, a deferred recipient returns to
+the queue, and the attempt does not count. The evidence of a message is the highest evidence of its
+recipients.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from rapidsmtp._models.settings import Backoff
 from rapidsmtp._pure import diagnosis
-from rapidsmtp._pure.job import RecipientOutcome, outcome_of_reply
-from rapidsmtp._pure.outcome import (
-    ACCEPTED,
-    DEFERRED,
-    NOT_ATTEMPTED,
-    REFUSED,
-    UNKNOWN,
-    recipient_status,
-)
-from rapidsmtp._pure.reply import MALFORMED, Reply, enhanced_status
-from rapidsmtp._pure.session import FinishedTransaction
-from rapidsmtp._pure.transaction import (
-    DATA_REFUSED,
-    RECIPIENTS_REFUSED,
-    SENDER_REFUSED,
-)
+from rapidsmtp._pure.outcome import ACCEPTED, DEFERRED, UNKNOWN, RecipientOutcome
+from rapidsmtp._pure.rate_controller import Evidence
+from rapidsmtp._pure.reply import Reply, enhanced_status
 
-FINISHED = "finished"
-DEFER = "defer"
-RETURN = "return"
-THROTTLE = "throttle"
-REMAINDER = "remainder"
-STOP = "stop"
-QUOTA = "quota"
-IN_DOUBT = "in doubt"
+FINISH: Final = "finish"
+"""The outcome is final."""
+DEFER: Final = "defer"
+"""The recipient is retried after a backoff, if attempts are left."""
+RETURN: Final = "return"
+"""The recipient returns to the queue, because the transaction was not executed."""
+CLOSE_CONNECTION: Final = "close connection"
+"""As `RETURN`, and the connection accepts no more messages."""
+CLOSE_SURPLUS: Final = "close surplus"
+"""As `RETURN`, because the relay allows fewer connections. The connection is closed."""
+NEXT_TRANSACTION: Final = "next transaction"
+"""The recipient is sent in a further transaction."""
+STOP: Final = "stop"
+"""The engine stops, because the relay would refuse every message."""
 
-LOST = "the connection was lost again and again before the message was sent"
+FREE_RETURNS = 3
+"""The maximum number of returns to the queue that do not count as attempts. A message returns to
+the queue if its transaction was not executed. The cause is usually the connection and not the
+message."""
+
+SHUTDOWN = 421
+"""The code with which a relay ends a session (RFC 5321 3.8)."""
 
 _TOO_MANY_RECIPIENTS = ("4.5.3", "4.3.1", "4.5.0")
 
 
-class RetryDecision(NamedTuple):
-    """The next step for a recipient.
+class RetryPolicy(NamedTuple):
+    """The settings that control the retries.
 
     Attributes:
-        action: The next step, a constant of this module.
-        outcome: The recipient's outcome if no retry follows.
-        reply: The reply on which the decision is based, or None.
+        max_attempts: The maximum number of attempts, at least 1.
+        backoff: The waits between attempts.
+        resend_unknown: Whether the message is sent again to a recipient with an unknown outcome.
     """
 
-    action: str
-    outcome: RecipientOutcome
-    reply: Reply | None
+    max_attempts: int
+    backoff: Backoff
+    resend_unknown: bool
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether a message may wait for the relay.
+
+        A caller that allows only one attempt needs the first refusal at once.
+        """
+        return self.max_attempts > 1
+
+    def delay(self, attempts: int, random: float) -> float:
+        """Return the wait after `attempts` attempts (1 or more), in seconds.
+
+        The wait is exponential with full jitter: `random`, from 0 to 1, is the fraction of the
+        longest possible wait. A relay may refuse several senders at the same time, and the jitter
+        makes their next attempts start at different times.
+        """
+        settings = self.backoff
+        try:
+            longest = min(settings.maximum, settings.base * settings.factor ** (attempts - 1))
+        except OverflowError:
+            longest = settings.maximum
+        return longest * random
 
 
-def decide(finished: FinishedTransaction, count: int) -> list[RetryDecision]:
-    """Decide on each recipient of a transaction.
+def decide(
+    outcome: RecipientOutcome,
+    *,
+    after_accepted: bool,
+    used: bool,
+    others: bool,
+    resend_unknown: bool,
+) -> tuple[str, Evidence]:
+    """Decide on a recipient of a transaction.
 
     Args:
-        finished: The transaction.
-        count: The number of recipients in the transaction; 1 or more.
+        outcome: The outcome of the attempt.
+        after_accepted: Whether the relay accepted an earlier recipient of the transaction.
+        used: Whether the connection carried a message before.
+        others: Whether the relay processed messages on other open connections.
+        resend_unknown: Whether the message is sent again to a recipient with an unknown outcome.
 
     Returns:
-        A decision for each recipient, in the order of the recipients.
+        The next step, a constant of this module; the evidence for the rate controller.
     """
-    transaction = finished.transaction
-    others = _of_unanswered(finished)
-    if transaction.end == SENDER_REFUSED:
-        return [others] * count
-    refused = dict(transaction.refused)
-    accepted = set(transaction.accepted)
-    # With LMTP, `refused` may also contain recipients that RCPT accepted and that were refused
-    # after the body. So the refusals by RCPT are listed separately.
-    at_rcpt = finished.refused_before_body
-    if at_rcpt is None:
-        at_rcpt = frozenset(refused)
-    decisions = []
-    for index in range(count):
-        reply = refused.get(index)
-        if index in accepted:
-            decisions.append(_accepted(transaction.lmtp_replies.get(index, transaction.reply)))
-        elif reply is None or (reply[0] == MALFORMED and index in at_rcpt):
-            decisions.append(others)
-        elif index in at_rcpt:
-            after_accepted = any(before not in at_rcpt for before in range(index))
-            decisions.append(_of_rcpt(reply, after_accepted))
-        elif reply[0] == MALFORMED:
-            decisions.append(_unknown(finished.lost))
-        else:
-            decisions.append(_of_reply("body", reply))
-    return decisions
+    if outcome.status == ACCEPTED:
+        return FINISH, Evidence.ACCEPTED
+    if outcome.status == UNKNOWN and resend_unknown:
+        return DEFER, Evidence.NOTHING
+    if outcome.not_executed:
+        return RETURN, Evidence.NOTHING
+    if outcome.reply is None:
+        return FINISH, Evidence.NOTHING
+    if after_accepted and outcome.phase == "rcpt" and _says_too_many_recipients(outcome.reply):
+        return NEXT_TRANSACTION, Evidence.DEFERRED
+    blame = _blame(outcome.phase, outcome.reply, outcome.status, used)
+    if blame in (diagnosis.RELAY, diagnosis.QUOTA):
+        return STOP, Evidence.NOTHING
+    if blame == diagnosis.CONCURRENCY and others:
+        return CLOSE_SURPLUS, Evidence.NOTHING
+    if blame == diagnosis.CONNECTION:
+        return CLOSE_CONNECTION, Evidence.NOTHING
+    if outcome.status != DEFERRED:
+        return FINISH, Evidence.REFUSED
+    return DEFER, _EVIDENCE.get(blame, Evidence.DEFERRED)
 
 
-def learned_limit(decisions: list[RetryDecision]) -> int | None:
-    """Return the relay's maximum number of recipients in a transaction, if the replies show it.
-
-    A relay also replies 452 if one mailbox is full. So a 452 shows a limit only if all later
-    recipients of the transaction got a 452 too. The limit is then the number of recipients that
-    were accepted before the first 452.
-    """
-    actions = [each.action for each in decisions]
-    if REMAINDER not in actions:
-        return None
-    first = actions.index(REMAINDER)
-    if set(actions[first:]) != {REMAINDER}:
-        return None
-    return sum(each.outcome.phase != "rcpt" for each in decisions[:first])
+_EVIDENCE = {
+    diagnosis.CONCURRENCY: Evidence.THROTTLED,
+    diagnosis.SLOWER: Evidence.THROTTLED,
+    diagnosis.LATER: Evidence.LATER,
+}
 
 
-def on_unused_connection(decisions: list[RetryDecision]) -> list[RetryDecision]:
-    """Correct the decisions of the first transaction on a connection.
+def _says_too_many_recipients(reply: Reply) -> bool:
+    """Return whether a reply to RCPT means "too many recipients" (RFC 5321 4.5.3.1.10).
 
-    The connection has carried no message yet. So a reply such as "too many messages" refers to the
-    sender, not to the connection. A recipient with such a reply does not return to the queue: after
-    a 5yz the recipient is refused, and after a 4yz the rate is decreased. A 421 is not corrected,
-    because it has ended the connection.
-    """
-    return [_on_unused_connection(each) for each in decisions]
-
-
-def says_full(decisions: list[RetryDecision]) -> bool:
-    """Return whether a refusal says that the connection carried its maximum number of messages."""
-    return any(
-        each.reply is not None
-        and each.outcome.status != ACCEPTED
-        and diagnosis.says_full(each.reply[1])
-        for each in decisions
-    )
-
-
-def _on_unused_connection(each: RetryDecision) -> RetryDecision:
-    if each.action != RETURN or each.reply is None or each.reply[0] == 421:
-        return each
-    if not diagnosis.says_full(each.reply[1]):
-        return each
-    return each._replace(action=FINISHED if each.outcome.status == REFUSED else THROTTLE)
-
-
-def _accepted(reply: Reply | None) -> RetryDecision:
-    outcome = outcome_of_reply(ACCEPTED, "body", reply or (250, b""))
-    return RetryDecision(FINISHED, outcome, reply)
-
-
-def _of_unanswered(finished: FinishedTransaction) -> RetryDecision:
-    """Return the decision on recipients without a reply of their own."""
-    transaction = finished.transaction
-    reply = transaction.reply
-    is_valid = reply is not None and reply[0] != MALFORMED
-    if transaction.end == SENDER_REFUSED and reply is not None and is_valid:
-        return _of_reply("mail", reply)
-    if transaction.end == DATA_REFUSED and reply is not None and is_valid:
-        phase = "data" if finished.refused_before_body is None else "body"
-        return _of_reply(phase, reply)
-    if transaction.end == RECIPIENTS_REFUSED and transaction.refused:
-        last = transaction.refused[-1][1]
-        # RFC 5321 3.8: a 421 in reply to one RCPT ends the session. So this 421 also applies to the
-        # other recipients.
-        if last[0] != MALFORMED:
-            return _of_reply("rcpt", last)
-    if transaction.body_sent:
-        return _unknown(finished.lost)
-    outcome = RecipientOutcome(NOT_ATTEMPTED, "connect", None, None, LOST)
-    return RetryDecision(RETURN, outcome, None)
-
-
-def _unknown(lost: str) -> RetryDecision:
-    text = f"the connection was lost before the final reply: {lost}"
-    return RetryDecision(IN_DOUBT, RecipientOutcome(UNKNOWN, "body", None, None, text), None)
-
-
-def _of_rcpt(reply: Reply, after_accepted: bool) -> RetryDecision:
-    """Return the decision on a recipient that RCPT refused.
-
-    Args:
-        reply: The reply to RCPT.
-        after_accepted: Whether RCPT accepted an earlier recipient of the transaction.
+    A full mailbox gets 452 as well, but with its own enhanced status code (4.2.2, RFC 3463 3.3).
     """
     code, text = reply
     status = enhanced_status(code, text)
-    # RFC 5321 4.5.3.1.10: 452 means "too many recipients". A relay also replies 452 if a mailbox is
-    # full, but with another enhanced status code (4.2.2, RFC 3463 3.3).
-    too_many = code == 452 if status is None else status in _TOO_MANY_RECIPIENTS
-    if after_accepted and too_many:
-        return RetryDecision(REMAINDER, outcome_of_reply(DEFERRED, "rcpt", reply), reply)
-    return _of_reply("rcpt", reply)
+    return code == 452 if status is None else status in _TOO_MANY_RECIPIENTS
 
 
-def _of_reply(phase: str, reply: Reply) -> RetryDecision:
-    """Return the decision on recipients that were refused with a reply 4yz or 5yz.
+def _blame(phase: str, reply: Reply, status: str, used: bool) -> str:
+    """Return the cause of a refusal.
 
-    Args:
-        phase: The phase of the transaction to which the reply belongs.
-        reply: The reply.
+    If the connection carried no earlier message, a reply "too many messages" cannot mean a limit of
+    the connection. In that case, a 4yz reply with this text states a limit of the relay, and a 5yz
+    reply refuses the message. The code 421 is an exception, because the relay closes the connection
+    after a 421.
     """
     code, text = reply
-    outcome = outcome_of_reply(recipient_status(code), phase, reply)
     blame = diagnosis.diagnose(phase, code, text, enhanced_status(code, text))
-    if blame in (diagnosis.RELAY, diagnosis.QUOTA):
-        action = QUOTA if blame == diagnosis.QUOTA else STOP
-        return RetryDecision(action, outcome._replace(status=NOT_ATTEMPTED), reply)
-    if blame in (diagnosis.CONNECTION, diagnosis.CONCURRENCY):
-        return RetryDecision(RETURN, outcome, reply)
-    if blame == diagnosis.SLOWER:
-        return RetryDecision(THROTTLE, outcome, reply)
-    return RetryDecision(FINISHED if outcome.status == REFUSED else DEFER, outcome, reply)
+    is_unused = not used and code != SHUTDOWN
+    if blame == diagnosis.CONNECTION and is_unused and diagnosis.says_full(text):
+        return diagnosis.SLOWER if status == DEFERRED else diagnosis.MESSAGE
+    return blame
+
+
+class Attempts:
+    """The attempts to send one message.
+
+    Attributes:
+        count: The number of attempts that count against the maximum.
+        throttled: The number of refusals that concerned the relay.
+        accepted_before: The number of messages that the relay had accepted at the last one.
+        refusals_before: The number of refusals of all messages at that time.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.throttled = 0
+        self.accepted_before = 0
+        self.refusals_before = 0
+        self._returns = 0
+
+    def count_throttled(self, accepted: int, refusals: int) -> None:
+        """Count a refusal that concerns the relay.
+
+        Args:
+            accepted: The number of messages that the relay has accepted.
+            refusals: The number of refusals that concerned the relay, with this one.
+        """
+        self.throttled += 1
+        self.accepted_before = accepted
+        self.refusals_before = refusals
+
+    def count_return(self, policy: RetryPolicy, *, used: bool) -> bool:
+        """Count a transaction that was not executed.
+
+        If only one attempt is allowed, one return is free, and only on a connection that carried a
+        message before: the relay may have closed this connection as idle.
+
+        Args:
+            policy: The retry policy.
+            used: Whether the connection carried a message before.
+
+        Returns:
+            Whether the message may be sent again at once.
+        """
+        self._returns += 1
+        free = self._returns <= (FREE_RETURNS if policy.is_patient else int(used))
+        self.count += not free
+        return free or self.count < policy.max_attempts
+
+    def delay(self, policy: RetryPolicy, random: float) -> float | None:
+        """Return the wait before the next attempt, in seconds; None if no attempt is left."""
+        return policy.delay(self.count, random) if self.count < policy.max_attempts else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.certificate import is_ca
+from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
 
 # The texts for certificates, by OpenSSL's X509_V_ERR codes. (X509_V_ERR_INVALID_CA is 24 in OpenSSL
 # 1.1.1, and 79 in OpenSSL 3.) The compiled engine has the same texts,
@@ -160,8 +161,10 @@ def untrusted_text(error: ssl.SSLCertVerificationError, name: str) -> str:
     return _UNTRUSTED.get(error.verify_code, rare)
 
 
-def failure_text(error: ssl.SSLError) -> str:
+def failure_text(error: OSError) -> str:
     """Return the reason why a handshake or a session failed, and the cure."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
     if isinstance(error, ssl.SSLZeroReturnError):
         return CLOSED_IN_HANDSHAKE
     reason = error.reason or ""
@@ -174,7 +177,36 @@ def failure_text(error: ssl.SSLError) -> str:
     return _MISBEHAVED
 
 
-def is_untrusted_ca(tls: ssl.SSLObject, context: ssl.SSLContext) -> bool:
+def handshake_failure(settings: EngineSettings, error: OSError) -> ConnectionFailure:
+    """Return the failure of a connection whose handshake raised `error`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return untrusted(settings, untrusted_text(error, certificate_name(settings)))
+    host = settings.host
+    if isinstance(error, TimeoutError):
+        host, cause = settings.relay, f"timed out after {settings.timeouts.tls:g} s"
+    elif isinstance(error, ssl.SSLEOFError):
+        cause = CLOSED_IN_HANDSHAKE
+    else:
+        cause = failure_text(error)
+    text = f"{_prefix(settings)}TLS with {host} failed: {cause}"
+    return ConnectionFailure(text, FailureKind.TEMPORARY)
+
+
+def untrusted(settings: EngineSettings, reason: str) -> ConnectionFailure:
+    """Return the failure for a certificate that is not trusted.
+
+    The failure is permanent, because another attempt would receive the same certificate.
+    """
+    text = f"the certificate of {settings.host} is not trusted: {reason}"
+    return ConnectionFailure(_prefix(settings) + text, FailureKind.PERMANENT)
+
+
+def _prefix(settings: EngineSettings) -> str:
+    # With "smtps", TLS is a part of connecting, and no SMTP session exists yet.
+    return "" if settings.scheme == "smtps" else f"relay {settings.relay}: "
+
+
+def is_untrusted_ca(tls: ssl.SSLSocket, context: ssl.SSLContext) -> bool:
     """Return whether the server uses the certificate of a CA that is not itself trusted.
 
     OpenSSL accepts such a certificate, and webpki refuses it.

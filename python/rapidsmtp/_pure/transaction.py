@@ -89,6 +89,8 @@ class Transaction:
         refused: The index and the reply of each recipient refused so far.
         body_sent: Whether `data_to_send` has returned the body, and `write_failed` was not called.
         lmtp_replies: The replies to the body in LMTP, by the index of the recipient.
+        refused_after_body: LMTP: the indices of the recipients that were accepted after RCPT but
+            refused after the body.
     """
 
     __slots__ = (
@@ -114,6 +116,7 @@ class Transaction:
         "end",
         "lmtp_replies",
         "refused",
+        "refused_after_body",
         "reply",
     )
 
@@ -160,6 +163,7 @@ class Transaction:
         self.refused: list[tuple[int, Reply]] = []
         self.body_sent: bool = False
         self.lmtp_replies: dict[int, Reply] = {}
+        self.refused_after_body: list[int] = []
         self._body = body
         self._lmtp = lmtp
         self._data_alone = data_alone or sequential
@@ -185,6 +189,20 @@ class Transaction:
     @property
     def fault(self) -> str | None:
         return self._reader.fault
+
+    @property
+    def phase(self) -> str:
+        """The command to which the next reply belongs."""
+        if self._mail_reply is None:
+            return "mail"
+        if self._rcpt_replies < self._rcpt_sent:
+            return "rcpt"
+        return "data" if self._data_reply is None else "body"
+
+    @property
+    def has_left_data_mode(self) -> bool:
+        """Whether the transaction ends the data mode with a lone dot instead of a message."""
+        return self._lone_dot
 
     def data_to_send(self) -> bytes:
         """Return the next flight; empty while replies are awaited and after the end.
@@ -234,24 +252,25 @@ class Transaction:
         self.body_sent = False
 
     def _receive_replies(self) -> None:
-        replies = self._reader.events()
-        for reply in replies:
-            self.awaiting -= 1
-            self._receive_reply(reply)
+        for reply in self._reader.events():
+            self.receive_reply(reply)
             if self.end is not None:
                 return
         if self._reader.fault is not None:
             self._end_of_stream(FAULT)
-        elif replies and self.awaiting == 0:
-            self._next_flight()
 
-    def _receive_reply(self, reply: Reply) -> None:
-        """Match a reply to the oldest command without a reply (RFC 2920 3.2)."""
-        if self._mail_reply is None:
+    def receive_reply(self, reply: Reply) -> None:
+        """Match a reply to the oldest command without a reply (RFC 2920 3.2).
+
+        `awaiting` must not be 0.
+        """
+        self.awaiting -= 1
+        phase = self.phase
+        if phase == "mail":
             self._receive_mail(reply)
-        elif self._rcpt_replies < self._rcpt_sent:
+        elif phase == "rcpt":
             self._receive_rcpt(reply)
-        elif self._data_reply is None:
+        elif phase == "data":
             self._receive_data_reply(reply)
         elif self._lone_dot:
             # A lone dot is sent only after refusals. They determine the transaction's result, and
@@ -259,6 +278,8 @@ class Transaction:
             self._finish(self._refusal(), reply[0] in _ENDING)
         else:
             self._receive_final(reply)
+        if self.end is None and self.awaiting == 0:
+            self._next_flight()
 
     def _receive_mail(self, reply: Reply) -> None:
         # RFC 2920 3.1: all replies to the flight are read before a refusal ends the transaction.
@@ -396,7 +417,9 @@ class Transaction:
         """Pair each accepted recipient with its reply to the body, in order (RFC 2033 4.2)."""
         replies = list(zip(self.accepted, self._final_replies, strict=False))
         self.lmtp_replies = dict(replies)
-        self.refused += [(index, reply) for index, reply in replies if not _accepts(reply)]
+        refused = [(index, reply) for index, reply in replies if not _accepts(reply)]
+        self.refused_after_body = [index for index, _ in refused]
+        self.refused += refused
         self.refused.sort()
         self.accepted = [index for index, reply in replies if _accepts(reply)]
 
@@ -410,6 +433,23 @@ class Transaction:
     def _refusal(self) -> str:
         """Return the end of a transaction whose body was never written."""
         return RECIPIENTS_REFUSED if self._mail_accepted() else SENDER_REFUSED
+
+
+def strict_reply(phase: str, reply: Reply) -> Reply:
+    """Return a reply as the engine interprets it. The drop-in follows smtplib instead.
+
+    Args:
+        phase: The command to which the reply belongs: `Transaction.phase`.
+        reply: The reply.
+    """
+    code, text = reply
+    is_success = code == 354 if phase == "data" else 200 <= code <= 299
+    if not is_success and not _refuses(reply):
+        # RFC 5321 4.3.2: a code that the command cannot have is an invalid reply.
+        return MALFORMED, text if code == MALFORMED else b"%d %b" % reply
+    # RFC 5321 4.2: a client interprets an unknown code by its first digit. So any 2yz accepts a
+    # MAIL or RCPT command.
+    return (250, text) if is_success and phase in ("mail", "rcpt") else reply
 
 
 def _refuses(reply: Reply) -> bool:

@@ -1,0 +1,205 @@
+"""One connection: its thread opens it, sends messages through a session, and closes it.
+
+Each job returns to the pool exactly once. Before a message starts, the connection is checked. If
+the relay has sent a 421 or has closed the connection, the message stays in the queue, and no
+attempt is counted.
+"""
+
+import time
+
+from rapidsmtp._host_name import address_literal, domain_of_this_host
+from rapidsmtp._pure.connect import connect
+from rapidsmtp._pure.content import Content
+from rapidsmtp._pure.diagnosis import says_full
+from rapidsmtp._pure.failure import ConnectionFailure, ConnectionLost, FailureKind
+from rapidsmtp._pure.job import Job
+from rapidsmtp._pure.login import log_in
+from rapidsmtp._pure.outcome import MessageOutcome, RecipientOutcome
+from rapidsmtp._pure.pool import ConnectionEnd, ConnectionUse, Pool
+from rapidsmtp._pure.session import Session
+from rapidsmtp._pure.transport import Transport
+
+IDLE_TIME = 1.0
+"""The minimum idle time, in seconds, after which the end of a connection counts as an idle timeout
+of the relay. After a shorter idle time, the number of messages may be the reason."""
+
+
+def run(pool: Pool) -> None:
+    """Open connections and send messages, until the pool does not need the calling thread."""
+    defect = None
+    try:
+        while (number := pool.wait_for_connection()) is not None:
+            Connection(pool, number).run()
+    except Exception as error:
+        defect = error
+    finally:
+        pool.remove_thread(defect)
+
+
+class Connection:
+    """One connection, from connecting to the end."""
+
+    def __init__(self, pool: Pool, number: int) -> None:
+        self._pool = pool
+        self._settings = pool.settings
+        self._number = number
+        self._transport: Transport | None = None
+        self._job: Job | None = None  # the message in flight
+        self._is_ready = False  # for mail
+        self._started = 0  # the number of transactions
+        self._carried = 0  # the number of messages that count for the relay's limit
+        self._is_proven = False  # whether the relay has processed a message
+        self._is_clean = True  # whether the relay refused no message
+        self._is_full = False  # whether the relay accepts no further message
+        self._is_surplus = False  # whether the relay allows fewer connections
+        self._is_exhausted = False  # whether the known limit is reached
+        self._opened = pool.clock.now()
+        self._opened_at = self._idle_since = time.monotonic()
+        self._was_idle = False  # whether the connection ended after a long idle time
+
+    def run(self) -> None:
+        """Open the connection, and send messages until it ends."""
+        failure = None
+        try:
+            session = self._open()
+            if session is not None:
+                self._serve(session)
+        except ConnectionFailure as error:
+            failure = error
+        except ConnectionLost as error:
+            text = f"relay {self._settings.relay}: {error}"
+            failure = ConnectionFailure(text, FailureKind.TEMPORARY, error.reply)
+        except BaseException as error:
+            # A defect of the engine, or Ctrl-C in the thread of a caller. The message in flight
+            # may have been sent.
+            text = f"internal error: {type(error).__name__}: {error}"
+            failure = ConnectionFailure(text, FailureKind.TEMPORARY)
+            if self._job is not None:
+                outcomes = [RecipientOutcome.unknown(text)] * len(self._job.current)
+                use = ConnectionUse(used=True, proven=self._is_proven)
+                self._pool.settle(self._job, MessageOutcome(outcomes), use)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._end(failure)
+
+    def _open(self) -> Session | None:
+        """Connect and prepare the session. Return None if the connection is no longer needed."""
+        pool, settings = self._pool, self._settings
+        sock = connect(settings)
+        if pool.is_done:
+            sock.close()
+            return None
+        name = settings.local_hostname or domain_of_this_host() or address_literal(sock)
+        self._transport = Transport(sock)
+        pool.transports.add(self._transport)
+        through = "" if settings.proxy is None else f" through the proxy {settings.proxy.name}"
+        self._trace(f"connected to {settings.relay}{through}")
+        session = Session(self._transport, settings, self._trace if settings.trace else None)
+        session.open(name, pool.tls, pool.tls_session)
+        if settings.user or settings.mechanism:
+            log_in(session, settings, self._password)
+        wanted = settings.pipelining != "off" and not pool.pipelining_disabled
+        session.pipelining = wanted and "PIPELINING" in session.capabilities
+        return session
+
+    def _password(self) -> str:
+        settings, pool = self._settings, self._pool
+        if not settings.ask_password:
+            return settings.password or ""
+        value, reason = pool.queue.password(settings.timeouts.command, lambda: pool.is_done)
+        if value is None:
+            text = f"relay {settings.relay}: reading the password failed: {reason}"
+            raise ConnectionFailure(text, FailureKind.REFUSED)
+        return value
+
+    def _serve(self, session: Session) -> None:
+        """Send messages until the connection ends."""
+        pool, timeouts = self._pool, self._settings.timeouts
+        pool.connection_ready("transaction" if session.pipelining else "off")
+        self._is_ready = True
+        self._idle_since = time.monotonic()
+        end_at = self._opened_at + timeouts.age
+        # RFC 9422: MAILMAX is the maximum number of transactions on one connection.
+        announced = session.capabilities.limits.get("MAILMAX")
+        while not self._is_full and self._idle_since < end_at:
+            limits = (pool.rate_controller.messages_per_connection, announced)
+            if any(limit is not None and self._started >= limit for limit in limits):
+                self._is_exhausted = True
+                break
+            idle_until = min(self._idle_since + timeouts.idle, end_at)
+            self._job = pool.next_message(idle_until, proven=self._is_proven)
+            if self._job is None:
+                break
+            self._send(session, self._job)
+            self._idle_since = time.monotonic()
+        session.quit()
+
+    def _send(self, session: Session, job: Job) -> None:
+        pool, capabilities = self._pool, session.capabilities
+        try:
+            session.check()
+        except (ConnectionFailure, ConnectionLost):
+            self._was_idle = time.monotonic() - self._idle_since >= IDLE_TIME
+            self._job = None
+            pool.put_back(job)
+            raise
+        announced = capabilities.limits.get("RCPTMAX")
+        limits = (self._settings.max_recipients, announced, pool.max_recipients)
+        maximum = min(limit for limit in limits if limit is not None)
+        job.begin(pool.clock.now(), maximum, capabilities.limits.get("RCPTDOMAINMAX"))
+        content = Content(job.message.data)
+        missing = job.envelope.missing(capabilities, content)
+        if missing:
+            self._job = None
+            pool.reject(job, missing)
+            return
+        self._started += 1
+        outcome, end = session.send(job, content)
+        self._job = None
+        if outcome.is_processed and not self._is_proven:
+            self._is_proven = True
+            pool.connection_proven()
+        use = ConnectionUse(used=self._carried > 0, proven=self._is_proven)
+        action = pool.settle(job, outcome, use)
+        counts = outcome.counts_for_connection
+        self._is_surplus = action.close_surplus
+        self._is_full = action.close_connection or action.close_surplus
+        self._carried += counts and not self._is_full
+        self._is_clean &= outcome.refusal is None or not counts or self._is_full
+        if end is not None:
+            raise end
+        session.reset()
+
+    def _end(self, failure: ConnectionFailure | None) -> None:
+        pool, transport = self._pool, self._transport
+        if transport is not None:
+            if self._is_ready and transport.tls is not None:
+                pool.tls_session = transport.tls.session
+            pool.detach(transport)
+            transport.close()
+            self._trace(f"closed: {failure or 'closed by the client'}")
+        if not self._is_ready:
+            pool.connection_failed(failure)
+            return
+        is_full = self._is_full
+        if failure is not None and failure.reply is not None:
+            # A 421 without a limit in its text may mean a restart of the relay.
+            is_full = says_full(failure.reply[1]) and not self._was_idle
+        pool.connection_closed(
+            ConnectionEnd(
+                self._opened,
+                self._carried,
+                self._is_proven,
+                # RFC 5321 3.8: a relay may close an idle connection. So this is not a failure.
+                None if self._was_idle else failure,
+                is_full,
+                self._is_surplus,
+                self._is_clean,
+                self._is_exhausted,
+            )
+        )
+
+    def _trace(self, line: str) -> None:
+        if self._settings.trace:
+            self._pool.queue.trace(f"[{self._number}] {line}")
