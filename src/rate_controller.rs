@@ -405,6 +405,7 @@ impl RateController {
         self.run = 0;
         self.is_probing = false;
         self.hold_off = 0.0;
+        self.held_off_until = f64::NEG_INFINITY;
         self.refusing_since = None;
         self.failing_since = None;
         if !self.accepted_since_decrease {

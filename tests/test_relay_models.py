@@ -4,6 +4,7 @@ Each model has bars: the share of the throughput of a sender that knows the limi
 refusals that are necessary to learn the limits, and the time until an error is reported.
 """
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import rapidsmtp._pure as pure
-from rapidsmtp._pure import rate_controller, retry
-from rapidsmtp._pure.outcome import ACCEPTED, UNKNOWN, RecipientOutcome, recipient_status
+from rapidsmtp._pure import rate_controller
 from relay_models import (
     Always,
     Answer,
@@ -37,25 +37,12 @@ REFUSALS = 1.2
 MINUTE = 60.0
 
 
-def decide_in_python(
-    phase: str, reply: tuple[int, bytes] | None, *, not_executed: bool, **circumstances: bool
-) -> tuple[str, int]:
-    if reply is None:
-        outcome = RecipientOutcome(UNKNOWN, phase, None, "", not_executed=not_executed)
-    elif phase == "body" and reply[0] // 100 == 2:
-        outcome = RecipientOutcome(ACCEPTED, phase, reply, "")
-    else:
-        status = recipient_status(reply[0])
-        outcome = RecipientOutcome(status, phase, reply, "", not_executed=not_executed)
-    return retry.decide(outcome, **circumstances)
-
-
-PYTHON = Policy(rate_controller.RateController, retry.Attempts, decide_in_python, pure.diagnose)
+PYTHON = Policy(pure.RateController, pure.Attempts, pure.decide_reply, pure.diagnose)
 
 
 def native() -> Policy:
-    module = pytest.importorskip("rapidsmtp._native")
-    return Policy(module.RateController, module.Attempts, module.decide, module.diagnose)
+    module = importlib.import_module("rapidsmtp._native")
+    return Policy(module.RateController, module.Attempts, module.decide_reply, module.diagnose)
 
 
 @pytest.fixture

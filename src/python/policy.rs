@@ -15,7 +15,7 @@ use crate::retry::{self, Attempts, Backoff, ConnectionState, RetryPolicy};
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<NativeRateController>()?;
     module.add_class::<NativeAttempts>()?;
-    module.add_function(wrap_pyfunction!(decide, module)?)
+    module.add_function(wrap_pyfunction!(decide_reply, module)?)
 }
 
 /// All evidence, from the weakest to the strongest. The index is the value in Python.
@@ -245,7 +245,7 @@ impl PythonPolicy {
 #[pyfunction]
 #[pyo3(signature = (phase, reply, *, not_executed, after_accepted, used, others, resend_unknown))]
 #[allow(clippy::fn_params_excessive_bools)] // The arguments are named in Python.
-fn decide(
+fn decide_reply(
     phase: &str,
     reply: Option<(i16, Vec<u8>)>,
     not_executed: bool,

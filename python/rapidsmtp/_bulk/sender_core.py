@@ -17,7 +17,7 @@ from rapidsmtp._bulk import lifecycle
 from rapidsmtp._bulk.background import BackgroundThreads, Trace
 from rapidsmtp._bulk.batching import Batches, drained, relay_error
 from rapidsmtp._bulk.replaced_sockets import check_sockets
-from rapidsmtp._compose.address import checked_path
+from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._compose.convert import not_attempted, prepare
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp._models.relay_url import Relay

@@ -31,6 +31,7 @@ from rapidsmtp._pure.flatten import (
     tree_text,
 )
 from rapidsmtp._pure.outcome import MessageOutcome, message_status, recipient_status
+from rapidsmtp._pure.rate_controller import RateController
 from rapidsmtp._pure.reply import (
     MAX_LINES,
     MAX_REPLY,
@@ -39,6 +40,7 @@ from rapidsmtp._pure.reply import (
     parse_line,
     parse_lines,
 )
+from rapidsmtp._pure.retry import Attempts, decide_reply
 from rapidsmtp._pure.stuffing import repair, stuff
 from rapidsmtp._pure.transaction import Transaction
 from rapidsmtp.errors import PeerError
@@ -46,6 +48,7 @@ from rapidsmtp.errors import PeerError
 __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
+    "Attempts",
     "CramMd5",
     "Engine",
     "Exchange",
@@ -55,6 +58,7 @@ __all__ = [
     "OAuthBearer",
     "PeerError",
     "Plain",
+    "RateController",
     "ReplyReader",
     "Scram",
     "Transaction",
@@ -64,6 +68,7 @@ __all__ = [
     "check_command",
     "check_host_name",
     "check_path",
+    "decide_reply",
     "decode_challenge",
     "diagnose",
     "enhanced_status",

@@ -348,6 +348,7 @@ class RateController:
         self._run = 0
         self._is_probing = False
         self._hold_off = 0.0
+        self._held_off_until = NEVER
         self._refusing_since = self._failing_since = None
         if not self._accepted_since_decrease:
             self._accepted_since_decrease = True

@@ -25,7 +25,13 @@ from typing import Final, NamedTuple
 
 from rapidsmtp._models.settings import Backoff
 from rapidsmtp._pure import diagnosis
-from rapidsmtp._pure.outcome import ACCEPTED, DEFERRED, UNKNOWN, RecipientOutcome
+from rapidsmtp._pure.outcome import (
+    ACCEPTED,
+    DEFERRED,
+    UNKNOWN,
+    RecipientOutcome,
+    recipient_status,
+)
 from rapidsmtp._pure.rate_controller import Evidence
 from rapidsmtp._pure.reply import Reply, enhanced_status
 
@@ -131,6 +137,33 @@ def decide(
     if outcome.status != DEFERRED:
         return FINISH, Evidence.REFUSED
     return DEFER, _EVIDENCE.get(blame, Evidence.DEFERRED)
+
+
+def decide_reply(
+    phase: str,
+    reply: Reply | None,
+    *,
+    not_executed: bool,
+    after_accepted: bool,
+    used: bool,
+    others: bool,
+    resend_unknown: bool,
+) -> tuple[str, int]:
+    """Decide on a recipient whose attempt had this reply; see `decide`."""
+    if reply is None:
+        outcome = RecipientOutcome(UNKNOWN, phase, None, "", not_executed=not_executed)
+    elif phase == "body" and reply[0] // 100 == 2:
+        outcome = RecipientOutcome(ACCEPTED, phase, reply, "")
+    else:
+        status = recipient_status(reply[0])
+        outcome = RecipientOutcome(status, phase, reply, "", not_executed=not_executed)
+    return decide(
+        outcome,
+        after_accepted=after_accepted,
+        used=used,
+        others=others,
+        resend_unknown=resend_unknown,
+    )
 
 
 _EVIDENCE = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import rapidsmtp
 from rapidsmtp import _backend
-from rapidsmtp._compose.address import checked_path
+from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared

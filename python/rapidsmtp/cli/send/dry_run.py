@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rapidsmtp._compose.address import checked_path
+from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
