@@ -409,7 +409,8 @@ def _fold(line: str) -> str:
         return line
     name, _, value = line.partition(":")
     folded, length = [f"{name}:"], len(name) + 1
-    for index, word in enumerate(re.findall(r"[ \t]*[^ \t]+", value)):
+    # `rstrip` keeps this linear: the expression would search each suffix of trailing white space.
+    for index, word in enumerate(re.findall(r"[ \t]*[^ \t]+", value.rstrip(" \t"))):
         if index and length + len(word) > PREFERRED_LINE:
             folded.append("\r\n")
             length = 0

@@ -20,7 +20,7 @@ from rapidsmtp.cli.usage import UsageError
 
 # RFC 5322 section 2.2: the name of a header field consists of printable ASCII characters except the
 # colon.
-_HEADER = re.compile(r"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
 _DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
 # The options that describe a message without --template. The dict maps each option to the name of
 # the attribute that holds the option's value.
@@ -159,10 +159,10 @@ def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) ->
 def _headers(fields: Iterable[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for field in fields:
-        match = _HEADER.fullmatch(field)
-        if match is None:
+        name, colon, value = field.partition(":")
+        name, value = name.rstrip(" \t"), value.lstrip(" \t")
+        if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value:
             raise UsageError(f"--header {field!r} is not one line of the form 'Name: value'")
-        name, value = match.groups()
         if name.lower() in map(str.lower, headers):
             raise UsageError(f"--header {name} is given twice")
         headers[name] = value
