@@ -495,6 +495,29 @@ def test_the_time_limit_of_connect_applies_only_to_connecting(run: Run) -> None:
         run(main(server))
 
 
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, float("nan"), float("-inf")])
+def test_a_time_limit_is_above_zero(run: Run, timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        aio.SMTP(timeout=timeout)
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="timeout"):
+            await aio.SMTP("127.0.0.1", 1).connect(timeout=timeout)
+
+    if timeout:  # in `connect`, 0 means the constructor's limit
+        run(main())
+
+
+@pytest.mark.parametrize("timeout", [1e300, float("inf")])
+def test_a_time_limit_may_be_large(run: Run, timeout: float) -> None:
+    async def main(server: Server) -> None:
+        async with aio.SMTP(server.host, server.port, timeout=timeout) as client:
+            assert await client.sendmail("a@example.com", "b@example.com", b"x") == {}
+
+    with Server(SMTPScript(("PIPELINING",))) as server:
+        run(main(server))
+
+
 @pytest.mark.parametrize(
     "call",
     [

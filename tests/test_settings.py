@@ -8,6 +8,8 @@ import pytest
 
 from rapidsmtp import TLS, Backoff, Sender, Timeouts
 from rapidsmtp._models.settings import messages_per_second
+from senders import message, messages, wait_for
+from server import Server, SMTPScript
 
 PEM = b"-----BEGIN CERTIFICATE-----\n"
 KEY = b"-----BEGIN PRIVATE KEY-----\ngeheim\n"
@@ -73,6 +75,104 @@ def test_time_limits_are_positive_numbers() -> None:
             Backoff(**settings)
     with pytest.raises(AttributeError):
         Timeouts().mail = 7  # type: ignore[misc]
+
+
+TOO_LARGE = (1e300, math.inf, 1e7, 10**400, 10**5000)
+NO_NUMBER = (math.nan, -math.inf, -(10**400))
+
+
+@pytest.mark.parametrize("wrong", [*TOO_LARGE, *NO_NUMBER], ids=range(8))
+def test_numbers_out_of_range_are_refused(wrong: Any) -> None:
+    for name in Timeouts().by_name():
+        with pytest.raises(ValueError, match=f"^{name} is .*: it must be at (most|least)"):
+            Timeouts(**{name: wrong})
+    for name in ("base", "factor", "maximum"):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            Backoff(**{name: wrong})
+    with pytest.raises(ValueError, match="rate is"):
+        Sender("smtp://mx.example", rate=wrong if wrong != 1e7 else 1e10)
+
+
+@pytest.mark.parametrize("rate", [1e-300, 5e-324, 1e-7, 1e10])
+def test_rates_out_of_range_are_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="rate is"):
+        messages_per_second(rate)
+
+
+COUNTS = (
+    *("connections", "window", "queue_size"),
+    *("max_recipients", "max_attempts", "max_messages_per_connection"),
+)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("wrong", [2**31, 2**64, 10**5000], ids=["31", "64", "huge"])
+def test_counts_that_are_too_large_are_refused(backend: str, name: str, wrong: int) -> None:
+    settings: dict[str, Any] = {name: wrong}
+    with pytest.raises(ValueError, match=f"{name} is too large: it must be at most 2147483647"):
+        Sender("smtp://mx.example", **settings)
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        (("127.0.0.1", 65536), ValueError),
+        (("127.0.0.1", -1), ValueError),
+        (("127.0.0.1", 2**70), ValueError),
+        (("127.0.0.1", 1.0), TypeError),
+        (("127.0.0.1",), TypeError),
+        (["127.0.0.1", 0], TypeError),
+        ("127.0.0.1", TypeError),
+    ],
+)
+def test_wrong_source_addresses_are_refused(
+    backend: str, address: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="source_address"):
+        Sender("smtp://mx.example", source_address=address)
+
+
+def test_the_largest_numbers_work(backend: str) -> None:
+    limits = Timeouts(**dict.fromkeys(Timeouts().by_name(), 1_000_000))
+    counts: dict[str, Any] = dict.fromkeys(COUNTS, 2**31 - 1)
+    backoff = Backoff(base=1e6, factor=1000.0, maximum=1e6)
+    with Server(SMTPScript(("PIPELINING",))) as server:
+        sender = Sender(
+            f"smtp://127.0.0.1:{server.port}",
+            timeouts=limits,
+            backoff=backoff,
+            rate=1e9,
+            source_address=("127.0.0.1", 0),
+            **counts,
+        )
+        assert [each.status.name for each in sender.send(messages(3))] == 3 * ["ACCEPTED"]
+        sender.close(math.inf)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300, math.nan, -1.0])
+def test_a_sender_can_be_closed_with_any_number(backend: str, timeout: float) -> None:
+    with Server(SMTPScript()) as server:
+        sender = Sender(f"smtp://127.0.0.1:{server.port}")
+        assert sender.submit(message()).result(30).status.name == "ACCEPTED"
+        assert sender.close(timeout).total == 0
+
+
+def test_a_connection_that_is_too_old_carries_a_message_first(backend: str) -> None:
+    with Server(SMTPScript(("PIPELINING",))) as server:
+        sender = Sender(f"smtp://127.0.0.1:{server.port}", timeouts=Timeouts(age=1e-9))
+        with sender:
+            assert [each.status.name for each in sender.send(messages(3))] == 3 * ["ACCEPTED"]
+
+
+def test_the_longest_backoff_works(backend: str) -> None:
+    # The engine computes the wait, and the sender is closed during the wait.
+    with Server(SMTPScript((), {"rcpt": b"450 4.2.0 later"})) as server:
+        backoff = Backoff(base=1e6, factor=1000.0, maximum=1e6)
+        sender = Sender(f"smtp://127.0.0.1:{server.port}", backoff=backoff, max_attempts=1000)
+        future = sender.submit(message())
+        wait_for(lambda: sender.stats().waiting)
+        sender.close(0)
+        assert future.result(30).status.name in ("DEFERRED", "NOT_ATTEMPTED")
 
 
 def test_tls_settings_accept_files_and_bytes(tmp_path: Path) -> None:

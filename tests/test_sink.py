@@ -497,6 +497,8 @@ def test_invalid_settings_are_refused(pem: bytes, tmp_path: Path) -> None:
         {"faults": [Fault("mail", delay=-1)]},
         {"latency": -0.1},
         {"latency": float("nan")},
+        {"latency": 1e300},
+        {"faults": [Fault("mail", delay=float("inf"))]},
         {"threads": 0},
         {"tls": "starttls"},
         {"tls": "later", "certificate": pem},

@@ -293,6 +293,7 @@ impl<'a> Connection<'a> {
                 let limit = timeouts.reply(phase);
                 (since + limit, Deadline::Reply(limit))
             }
+            None if self.carried == 0 => (since + timeouts.idle, Deadline::Idle),
             None => {
                 let age = self.connected_at + timeouts.age;
                 ((since + timeouts.idle).min(age), Deadline::Idle)
@@ -477,8 +478,10 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Whether the connection must be replaced. Each connection carries a message first. Otherwise
+    /// no message would be sent if the setup of a connection takes longer than the maximum age.
     fn is_old(&self) -> bool {
-        self.connected_at.elapsed() >= self.pool.settings.timeouts.age
+        self.carried > 0 && self.connected_at.elapsed() >= self.pool.settings.timeouts.age
     }
 
     fn begin(&mut self, job: Job, now: Instant) {

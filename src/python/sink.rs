@@ -188,6 +188,12 @@ fn encryption((when, certificate, key): TlsArgument) -> PyResult<ServerTls> {
 }
 
 fn seconds(number: f64) -> PyResult<Duration> {
+    // The sink adds a delay to the current time. A longer delay could overflow the clock.
+    const LONGEST: f64 = 1e6;
+    if number > LONGEST {
+        let text = format!("{number} seconds: it must be at most {LONGEST}");
+        return Err(PyValueError::new_err(text));
+    }
     Duration::try_from_secs_f64(number)
         .map_err(|error| PyValueError::new_err(format!("{number} seconds: {error}")))
 }

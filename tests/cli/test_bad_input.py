@@ -191,3 +191,18 @@ def test_a_sink_that_cannot_be_started(command: Command, backend: str) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
         one_line(command("sink", "--port", port), "cannot start the sink: Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--timeout", "1000001"),
+        ("--timeout", "2147483647"),
+        ("--rate", "1e300"),
+        ("--rate", "inf"),
+        ("--rate", "nan"),
+        ("--rate", "1e-300"),
+    ],
+)
+def test_a_number_out_of_range(plain_command: Command, option: str, value: str) -> None:
+    one_line(plain_command.send("smtp://127.0.0.1:1", option, value), option)

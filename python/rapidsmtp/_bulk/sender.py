@@ -27,6 +27,7 @@ from rapidsmtp._models.settings import (
     EngineSettings,
     Timeouts,
     check_count,
+    check_source_address,
     messages_per_second,
 )
 
@@ -123,6 +124,7 @@ class Sender:
         check_count("queue_size", queue_size)
         if max_messages_per_connection is not None:
             check_count("max_messages_per_connection", max_messages_per_connection)
+        check_source_address(source_address)
         _check_choice("pipelining", pipelining, _PIPELINING)
         _check_choice("on_unknown", on_unknown, _ON_UNKNOWN)
         if local_hostname is not None:

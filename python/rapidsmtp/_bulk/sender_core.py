@@ -22,7 +22,7 @@ from rapidsmtp._compose.convert import not_attempted, prepare
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp._models.relay_url import Relay
 from rapidsmtp._models.report import Report, Stats, stats_of
-from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._models.settings import MAX_SECONDS, EngineSettings
 from rapidsmtp.errors import RelayError
 
 if TYPE_CHECKING:
@@ -194,7 +194,9 @@ class SenderCore:
         engine, threads = self._engine, self._threads
         if engine is None or threads is None:
             return self._unread
-        deadline = None if timeout is None else time.monotonic() + timeout
+        # Longer times overflow the timers of the system. NaN and negative times become 0.
+        limit = None if timeout is None else min(max(0.0, timeout), MAX_SECONDS)
+        deadline = None if limit is None else time.monotonic() + limit
         try:
             with self._lock:
                 orphans = list(self._orphans)

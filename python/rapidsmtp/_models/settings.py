@@ -4,7 +4,6 @@ Each object checks its values when it is created. So a wrong value raises an exc
 that sets this value, not when the first message is sent. No repr contains a secret.
 """
 
-import math
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -14,6 +13,18 @@ from typing import Any
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
 _VERSIONS = ("1.2", "1.3")
+
+MAX_SECONDS = 1_000_000.0
+"""The maximum of a time, in seconds: 11 days.
+
+Sockets of Python take at most 2**31 milliseconds. Longer times also overflow clocks and timers.
+"""
+
+_MAX_FACTOR = 1000.0
+_MAX_COUNT = 2**31 - 1
+# With a lower rate, the time between two messages would be above `MAX_SECONDS`.
+_MIN_RATE = 1 / MAX_SECONDS
+_MAX_RATE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +49,9 @@ class Backoff:
     maximum: float = 300.0
 
     def __post_init__(self) -> None:
-        _check_number("base", self.base, 0.0)
-        _check_number("factor", self.factor, 1.0)
-        _check_number("maximum", self.maximum, self.base)
+        check_number("base", self.base)
+        check_number("factor", self.factor, 1.0, _MAX_FACTOR)
+        check_number("maximum", self.maximum, self.base)
 
 
 Backoff.__module__ = "rapidsmtp"
@@ -66,10 +77,10 @@ class Timeouts:
         quit: The time for the reply to QUIT.
         idle: The time after which an unused connection is closed.
         age: The time after which a connection is replaced. A connection is never replaced during a
-            message.
+            message, or before its first message.
 
     Raises:
-        ValueError: A limit is not above zero.
+        ValueError: A limit is not above zero, or is above 1,000,000.
     """
 
     connect: float = 30.0
@@ -87,7 +98,7 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name, seconds in self.by_name().items():
-            _check_number(name, seconds, 0.0)
+            check_number(name, seconds)
             if not seconds:
                 raise ValueError(f"{name} must be above 0")
 
@@ -301,30 +312,59 @@ def messages_per_second(rate: float | str | None) -> float | None:
         if match is None or match[2] not in _SECONDS:
             raise ValueError(f'rate is {rate!r}: it must be a number or like "600/min"')
         rate = float(match[1]) / _SECONDS[match[2]]
-    _check_number("rate", rate, 0.0)
-    if not rate:
+    if rate == 0:
         raise ValueError("rate must be above 0")
+    check_number("rate", rate, _MIN_RATE, _MAX_RATE)
     return float(rate)
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
-    """Check that a value is a whole number and not too small.
+    """Check that a value is a whole number, not too small and not too large.
 
     Raises:
         TypeError: The value is not an `int`.
-        ValueError: The value is below `minimum`.
+        ValueError: The value is below `minimum` or above 2**31 - 1.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} is {value}: it must be at least {minimum}")
+    if value > _MAX_COUNT:
+        raise ValueError(f"{name} is too large: it must be at most {_MAX_COUNT}")
 
 
-def _check_number(name: str, value: Any, minimum: float) -> None:
+def check_number(name: str, value: Any, minimum: float = 0.0, maximum: float = MAX_SECONDS) -> None:
+    """Check that a value is a number from `minimum` to `maximum`.
+
+    Raises:
+        TypeError: The value is not an `int` or a `float`.
+        ValueError: The value is out of its range, or is not a number.
+    """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < minimum:
-        raise ValueError(f"{name} is {value:g}: it must be at least {minimum:g}")
+    if minimum <= value <= maximum:  # false for NaN
+        return
+    try:
+        shown = f"{value:g}"
+    except OverflowError:
+        shown = "an int of more than 300 digits"
+    bound = f"at most {maximum:.0f}" if value > maximum else f"at least {minimum:g}"
+    raise ValueError(f"{name} is {shown}: it must be {bound}")
+
+
+def check_source_address(address: Any) -> None:
+    """Check that a value is None, or a host and a port.
+
+    Raises:
+        TypeError: The value is not such a pair.
+        ValueError: The port is not from 0 to 65535.
+    """
+    if address is None:
+        return
+    if not isinstance(address, tuple) or list(map(type, address)) != [str, int]:
+        raise TypeError("source_address must be a tuple of a host (str) and a port (int)")
+    if not 0 <= address[1] <= 65535:
+        raise ValueError("source_address has a port that is not from 0 to 65535")
 
 
 def _pem(name: str, source: str | os.PathLike[str] | bytes | None) -> bytes | None:

@@ -5,6 +5,7 @@ the relay has sent a 421 or has closed the connection, the message stays in the 
 attempt is counted.
 """
 
+import math
 import time
 
 from rapidsmtp._host_name import address_literal, domain_of_this_host
@@ -119,10 +120,14 @@ class Connection:
         pool.connection_ready("transaction" if session.pipelining else "off")
         self._is_ready = True
         self._idle_since = time.monotonic()
-        end_at = self._opened_at + timeouts.age
         # RFC 9422: MAILMAX is the maximum number of transactions on one connection.
         announced = session.capabilities.limits.get("MAILMAX")
-        while not self._is_full and self._idle_since < end_at:
+        while not self._is_full:
+            # Each connection carries a message first. Otherwise no message would be sent if the
+            # setup of a connection takes longer than the maximum age.
+            end_at = self._opened_at + timeouts.age if self._carried else math.inf
+            if self._idle_since >= end_at:
+                break
             limits = (pool.rate_controller.messages_per_connection, announced)
             if any(limit is not None and self._started >= limit for limit in limits):
                 self._is_exhausted = True

@@ -79,8 +79,7 @@ class SMTP(AuthObjects, StreamConnection):
         source_address: tuple[str, int] | None = None,
         **keywords: Unpack[ConnectionKeywords],
     ) -> None:
-        if timeout is not None and not timeout:
-            raise ValueError("Non-blocking socket (timeout=0) is not supported")
+        _check_timeout(timeout)
         if local_hostname is not None:
             _backend.check_host_name(local_hostname)
         self.options: ConnectionOptions = ConnectionOptions(
@@ -173,6 +172,7 @@ class SMTP(AuthObjects, StreamConnection):
             await self._own_name()
             kept = self.timeout
             if timeout != 0:
+                _check_timeout(timeout)
                 self.timeout = timeout
             try:
                 return await self._connect()
@@ -719,6 +719,20 @@ async def send(
         # QUIT failed, but the message was accepted. The exception is ignored: if `send` raised it,
         # the caller might send the message again.
     return refused
+
+
+def _check_timeout(timeout: float | None) -> None:
+    """Check a time limit, as sockets do.
+
+    Raises:
+        ValueError: The time limit is not above 0.
+    """
+    if timeout is None:
+        return
+    if not timeout:
+        raise ValueError("Non-blocking socket (timeout=0) is not supported")
+    if not timeout > 0:  # true for NaN
+        raise ValueError(f"timeout is {timeout:g}: it must be above 0")
 
 
 def _check_envelope(

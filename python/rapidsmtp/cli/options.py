@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TypeAlias
 
-from rapidsmtp._models.settings import TLS, Timeouts, messages_per_second
+from rapidsmtp._models.settings import MAX_SECONDS, TLS, Timeouts, messages_per_second
 from rapidsmtp.cli.usage import UsageError, positive
 
 PIPELINING = ("auto", "off", "transaction", "stream", "window")
@@ -104,6 +104,18 @@ def timeout_settings(seconds: int | None) -> Timeouts:
         block=limit,
         body=limit,
     )
+
+
+def seconds(text: str) -> int:
+    """Parse a whole number of seconds, from 1 to `MAX_SECONDS`, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not such a number.
+    """
+    number = positive(text)
+    if number > MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text} is too large: the maximum is {MAX_SECONDS:.0f}")
+    return number
 
 
 def rate(text: str) -> float:

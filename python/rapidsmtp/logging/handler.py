@@ -27,7 +27,7 @@ from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import Password, parse_relay
-from rapidsmtp._models.settings import TLS, Timeouts, check_count
+from rapidsmtp._models.settings import MAX_SECONDS, TLS, Timeouts, check_count
 from rapidsmtp.errors import line_of, printable
 from rapidsmtp.logging.digest import PendingRecords, RecordBatch, compose
 
@@ -111,8 +111,11 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         super().__init__(mailhost, fromaddr, toaddrs, subject, *given)
         check_count("max_records", max_records)
         check_count("max_characters", max_characters, _MIN_CHARACTERS)
-        if interval < 0 or flush_timeout < 0:
-            raise ValueError("interval and flush_timeout must be 0 seconds or more")
+        if not (0 <= interval <= MAX_SECONDS and 0 <= flush_timeout <= MAX_SECONDS):
+            raise ValueError(
+                "interval and flush_timeout must be 0 seconds or more, and at most "
+                f"{MAX_SECONDS:.0f} seconds"
+            )
         self.interval = interval
         self.flush_timeout = flush_timeout
         self._url = _url_of(mailhost, credentials, secure, allow_plaintext_auth)
@@ -377,7 +380,8 @@ def _timeouts_of(timeout: float | None) -> Timeouts:
     if timeout is None:
         return Timeouts()
     names = ("connect", "tls", "greeting", "command", "mail", "rcpt", "data", "block", "quit")
-    return Timeouts(**dict.fromkeys(names, timeout), body=_BODY_FACTOR * timeout)
+    body = min(_BODY_FACTOR * timeout, max(timeout, MAX_SECONDS))
+    return Timeouts(**dict.fromkeys(names, timeout), body=body)
 
 
 def _password_of(credentials: tuple[str, Password] | None) -> Password | None:

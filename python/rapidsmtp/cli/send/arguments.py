@@ -56,7 +56,7 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=positive,
+        type=shared.seconds,
         metavar="SECONDS",
         help="time limit for connecting and for each reply (default: the limits of RFC 5321)",
     )
