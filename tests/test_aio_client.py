@@ -495,6 +495,77 @@ def test_the_time_limit_of_connect_applies_only_to_connecting(run: Run) -> None:
         run(main(server))
 
 
+async def send_one(client: aio.SMTP) -> None:
+    assert await client.sendmail("a@example.com", "b@example.com", b"x") == {}
+
+
+def test_a_client_works_in_one_event_loop_after_the_other(run: Run) -> None:
+    async def share(client: aio.SMTP) -> None:
+        async def use() -> None:
+            async with client:
+                await send_one(client)
+
+        # Several tasks wait for the lock of the client, so the lock belongs to this event loop.
+        await asyncio.gather(*(use() for _ in range(3)))
+
+    with Server(SMTPScript()) as server:
+        client = aio.SMTP(server.host, server.port)
+        for _ in range(3):
+            run(share(client))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_of_a_closed_event_loop_is_not_used(run: Run) -> None:
+    async def connect(client: aio.SMTP) -> None:
+        await client.connect()
+        await send_one(client)
+
+    async def enter(client: aio.SMTP) -> None:
+        async with client:
+            await send_one(client)
+
+    async def send_without_connection(client: aio.SMTP) -> None:
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="connect") as caught:
+            await send_one(client)
+        assert caught.value.body_sent is False  # type: ignore[attr-defined]
+
+    with Server(SMTPScript()) as server:
+        client = aio.SMTP(server.host, server.port)
+        for follow_up in (connect, enter, send_without_connection):
+            run(connect(client))
+            assert not client.is_connected
+            run(follow_up(client))
+            run(enter(client))
+
+
+def test_a_client_is_not_used_in_two_event_loops_at_once(run: Run) -> None:
+    with Server(SMTPScript()) as server:
+        client = aio.SMTP(server.host, server.port)
+        is_connected, is_refused = threading.Event(), threading.Event()
+
+        async def hold() -> None:
+            async with client:
+                is_connected.set()
+                await asyncio.to_thread(is_refused.wait, 20)
+                await send_one(client)
+
+        async def intrude() -> None:
+            await asyncio.to_thread(is_connected.wait, 20)
+            with pytest.raises(RuntimeError, match="one client for each event loop"):
+                await send_one(client)
+
+        thread = threading.Thread(target=lambda: asyncio.run(hold()))
+        thread.start()
+        try:
+            run(intrude())
+        finally:
+            is_refused.set()
+            thread.join(30)
+        assert not thread.is_alive()
+        assert server.wire().count(b"QUIT") == 1
+
+
 @pytest.mark.parametrize("timeout", [0, 0.0, -1, float("nan"), float("-inf")])
 def test_a_time_limit_is_above_zero(run: Run, timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout"):

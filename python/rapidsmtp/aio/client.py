@@ -89,7 +89,7 @@ class SMTP(AuthObjects, StreamConnection):
         self.timeout = timeout
         self.command_encoding: str = "ascii"
         self.esmtp_features: dict[str, str] = {}
-        self._lock = TaskLock()
+        self._lock = TaskLock(self._leave_loop)
         # The tasks that are inside `async with` with this client. A task that has entered such a
         # block twice is listed twice.
         self._inside: list[asyncio.Task[Any] | None] = []
@@ -101,6 +101,10 @@ class SMTP(AuthObjects, StreamConnection):
                 await self.connect()
         self._inside.append(asyncio.current_task())
         return self
+
+    def _leave_loop(self) -> None:
+        super()._leave_loop()
+        self._inside.clear()
 
     async def __aexit__(self, kind: type[BaseException] | None, *args: object) -> None:
         task = asyncio.current_task()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ssl
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from rapidsmtp.errors import (
     SMTPResponseException,
     SMTPServerDisconnected,
 )
+
+IN_OTHER_LOOP = "the client is in use in another event loop; use one client for each event loop"
 
 MAX_READ = 16384
 """The maximum number of bytes in one read."""
@@ -47,14 +50,34 @@ async def run_async(steps: Steps[T]) -> T:
 
 
 class TaskLock:
-    """A reentrant lock for tasks: a task may acquire the lock again while it holds the lock."""
+    """A reentrant lock for tasks: a task may acquire the lock again while it holds the lock.
 
-    def __init__(self) -> None:
+    Args:
+        leave_loop: A method that is called when a task of another event loop acquires the lock.
+
+    Attributes:
+        loop: The event loop of the last task that acquired the lock.
+    """
+
+    def __init__(self, leave_loop: Callable[[], None]) -> None:
+        # The client has the lock, so a strong reference would form a cycle.
+        self._leave_loop = weakref.WeakMethod(leave_loop)
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
 
     async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:
+            if self.loop is not None:
+                if self._depth and self.loop.is_running():
+                    raise RuntimeError(IN_OTHER_LOOP)
+                if leave_loop := self._leave_loop():
+                    leave_loop()
+            # An `asyncio.Lock` belongs to one event loop.
+            self.loop, self._lock = loop, asyncio.Lock()
+            self._owner, self._depth = None, 0
         task = asyncio.current_task()
         if self._owner is not task or task is None:
             await self._lock.acquire()
@@ -120,16 +143,23 @@ class _Closing:
 
     It is not a coroutine, because a caller may ignore the result of `close`, and asyncio warns
     about a coroutine that is never awaited.
+
+    Args:
+        writer: The stream of the connection; None if the client was not connected.
+        loop: The event loop of the connection. In another event loop, the awaitable does not wait.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter | None) -> None:
+    def __init__(
+        self, writer: asyncio.StreamWriter | None, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self._writer = writer
+        self._loop = loop
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
-        if self._writer is not None:
+        if self._writer is not None and self._loop is asyncio.get_running_loop():
             with contextlib.suppress(OSError, ssl.SSLError):
                 await self._writer.wait_closed()
 
@@ -146,7 +176,7 @@ class StreamConnection(ClientState):
     # The received bytes that follow the last complete reply.
     _received = b""
     _runner: TransactionRunner
-    _loop: asyncio.AbstractEventLoop
+    _loop: asyncio.AbstractEventLoop | None = None
     _lock: TaskLock
 
     @property
@@ -154,9 +184,12 @@ class StreamConnection(ClientState):
         """Whether the connection is open.
 
         The value is also true if the connection is lost and the client has not detected the loss.
+        It is false if the event loop of the connection is closed.
         """
         return (
             self._writer is not None
+            and self._loop is not None
+            and not self._loop.is_closed()
             and self._reader is not None
             and not self._writer.is_closing()
             and not self._reader.at_eof()
@@ -228,10 +261,20 @@ class StreamConnection(ClientState):
         if writer is not None:
             self._runner.end()
             with contextlib.suppress(RuntimeError):  # the event loop is closed
-                if writer.get_extra_info("sslcontext"):
+                if writer.get_extra_info("sslcontext") and self._loop is not None:
                     self._loop.call_later(_SHUTDOWN_SECONDS, writer.transport.abort)
                 writer.close()
-        return _Closing(writer)
+        return _Closing(writer, self._loop)
+
+    def _leave_loop(self) -> None:
+        """Close the connection, because it belongs to an event loop that is not in use any more.
+
+        Raises:
+            RuntimeError: The other event loop is running, in another thread.
+        """
+        if self.is_connected and self._loop is not None and self._loop.is_running():
+            raise RuntimeError(IN_OTHER_LOOP)
+        self.close()
 
     # Commands and replies
 
