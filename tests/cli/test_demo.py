@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import rapidsmtp
 from commandline import CSV, EML, Command, is_rate, one_line
 from rapidsmtp import Message, Template
 from rapidsmtp.cli.bench import demo, local_server
@@ -69,6 +71,19 @@ def test_table(command: Command) -> None:
         assert float(times) >= 0
     assert figures["smtplib"][4] == "1.0"
     assert "Compared: the same header fields and texts in 5 messages of each" in result.stdout
+
+
+def test_the_demo_runs_from_a_zip_file(plain_command: Command) -> None:
+    package = Path(rapidsmtp.__file__).parent
+    archive = plain_command.directory / "rapidsmtp.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in package.rglob("*"):
+            if path.suffix in (".py", ".eml", ".csv"):
+                file.write(path, path.relative_to(package.parent))
+    plain_command.environment |= {"PYTHONPATH": str(archive)}
+    result = plain_command.run("demo", "--limit", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert [each["accepted"] for each in json.loads(result.stdout)["results"]] == [2, 2, 2]
 
 
 def test_json(command: Command, backend: str) -> None:

@@ -10,8 +10,8 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from rapidsmtp import _backend
@@ -51,8 +51,16 @@ def demo(options: argparse.Namespace) -> int:
     Raises:
         UsageError: A file is wrong, or a server or a package is missing.
     """
-    path = options.template or _example("newsletter.eml")
-    to = options.to or _example("subscribers.csv")
+    # The package may be in a zip file. `as_file` then copies the examples to temporary files.
+    package = resources.files(__package__)
+    with (
+        resources.as_file(package / "newsletter.eml") as example,
+        resources.as_file(package / "subscribers.csv") as subscribers,
+    ):
+        return _demo(options, options.template or str(example), options.to or str(subscribers))
+
+
+def _demo(options: argparse.Namespace, path: str, to: str) -> int:
     template = compose_from_file(path).template
     with open_recipients(to, template.required_fields) as recipients:
         reference = ReferenceMessage(path)
@@ -180,8 +188,3 @@ def _as_dict(competitors: Sequence[Competitor], compared: int, same: bool) -> di
             for each in competitors
         ],
     }
-
-
-def _example(name: str) -> str:
-    """Return the path of an example file in this package. The directory `examples/` links to it."""
-    return str(Path(__file__).with_name(name))
