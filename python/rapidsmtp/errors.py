@@ -68,7 +68,7 @@ def brief(reason: str) -> str:
     """
     if len(reason) <= MAX_REASON:
         return reason
-    return f"{reason[: MAX_REASON - _END - 1]}\N{HORIZONTAL ELLIPSIS}{reason[-_END:]}"
+    return f"{reason[: MAX_REASON - _END - 1]}…{reason[-_END:]}"
 
 
 def line_of(error: BaseException | None) -> str:

@@ -702,6 +702,7 @@ impl Pool {
             stats.bytes = state.bytes;
             stats.connections = state.open;
             stats.connected = state.connected;
+            stats.refusing_for = state.rate_controller.refusing_for(now);
             stats.rate = state.rate_controller.rate(now);
             stats.allowed_connections = state.rate_controller.allowed_connections(now);
             stats.messages_per_connection = state.rate_controller.messages_per_connection();

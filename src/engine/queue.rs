@@ -111,6 +111,8 @@ pub struct EngineStats {
     pub connections: usize,
     /// The number of connections opened since the start.
     pub connected: u64,
+    /// The time for which the relay has refused every message, in seconds.
+    pub refusing_for: f64,
     /// The maximum rate, in messages per second; `None` for no limit.
     pub rate: Option<f64>,
     /// The maximum number of open connections.

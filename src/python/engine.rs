@@ -449,6 +449,7 @@ fn stats_dict<'py>(py: Python<'py>, stats: &EngineStats) -> PyResult<Bound<'py, 
     dict.set_item("bytes", stats.bytes)?;
     dict.set_item("connections", stats.connections)?;
     dict.set_item("connected", stats.connected)?;
+    dict.set_item("refusing_for", stats.refusing_for)?;
     dict.set_item("rate", stats.rate)?;
     dict.set_item("allowed_connections", stats.allowed_connections)?;
     dict.set_item("messages_per_connection", stats.messages_per_connection)?;

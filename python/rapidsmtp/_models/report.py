@@ -129,6 +129,8 @@ class Stats:
         bytes: The number of bytes written to sockets.
         connections: The number of open connections.
         connected: The number of connections opened so far.
+        refusing_for: The time for which the relay has refused every message, in seconds; 0 if it
+            accepts messages.
         relay_limits: The limits of the relay.
     """
 
@@ -148,6 +150,7 @@ class Stats:
     bytes: int = 0
     connections: int = 0
     connected: int = 0
+    refusing_for: float = 0.0
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
 
 

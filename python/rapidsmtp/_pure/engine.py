@@ -78,6 +78,7 @@ class Engine:
                 "bytes": pool.bytes + sum(each.sent for each in pool.transports.copy()),
                 "connections": pool.open,
                 "connected": pool.connected,
+                "refusing_for": rate_controller.refusing_for(now),
                 "pipelining": pool.mode,
                 "per_second": rate_controller.per_second(now),
                 "rate": rate_controller.rate(now),
