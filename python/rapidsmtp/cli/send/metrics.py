@@ -18,6 +18,7 @@ _GAUGES = {
     "in_flight": "Messages being sent.",
     "waiting": "Messages that wait for a retry.",
     "connections": "Open connections.",
+    "refusing_for": "Seconds for which the relay has refused every message.",
     "per_second": "Messages accepted per second, averaged over the last seconds.",
 }
 _COUNTERS = {
