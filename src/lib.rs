@@ -17,6 +17,7 @@ pub mod printable;
 pub mod proxy;
 pub mod rate_controller;
 pub mod reply;
+pub mod reply_code;
 pub mod retry;
 pub mod session;
 pub mod sink;

@@ -47,7 +47,7 @@ impl RecipientOutcome {
     #[must_use]
     pub fn refused(phase: Phase, reply: Arc<Reply>) -> Self {
         Self {
-            status: recipient_status(reply.code.into()),
+            status: refusal_status(reply.code, phase == Phase::Body),
             phase: Some(phase),
             ..Self::accepted(reply)
         }
@@ -59,13 +59,7 @@ impl RecipientOutcome {
     #[must_use]
     pub fn not_executed(reply: Option<Arc<Reply>>) -> Self {
         let outcome = match reply {
-            Some(reply) => match Self::refused(Phase::Connect, reply) {
-                refused if matches!(refused.status, Status::Deferred | Status::Refused) => refused,
-                other => Self {
-                    status: Status::NotAttempted,
-                    ..other
-                },
-            },
+            Some(reply) => Self::refused(Phase::Connect, reply),
             None => Self::without_reply(
                 Status::NotAttempted,
                 Some(Phase::Connect),
@@ -306,15 +300,17 @@ impl Status {
     }
 }
 
-/// The status of a recipient, derived from the code of the last reply that concerns the recipient
-/// (RFC 5321 4.2.1).
+/// The status of a recipient that `code` did not accept (RFC 5321 4.2.1).
+///
+/// `body_sent` states whether the server may have received the body. The server may then have
+/// accepted the message, although `code` is not a valid reply.
 #[must_use]
-pub fn recipient_status(code: i64) -> Status {
-    match code.div_euclid(100) {
-        2 => Status::Accepted,
-        4 => Status::Deferred,
-        5 => Status::Refused,
-        _ => Status::Unknown,
+pub fn refusal_status(code: i16, body_sent: bool) -> Status {
+    match code {
+        400..=499 => Status::Deferred,
+        500..=599 => Status::Refused,
+        _ if body_sent => Status::Unknown,
+        _ => Status::NotAttempted,
     }
 }
 
@@ -364,12 +360,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_digit_decides_the_status() {
-        let statuses = [250, 299, 451, 550, 354, -1].map(recipient_status);
+    fn no_code_of_a_refusal_means_accepted() {
         use Status::*;
-        assert_eq!(
-            statuses,
-            [Accepted, Accepted, Deferred, Refused, Unknown, Unknown]
-        );
+        for (body_sent, other) in [(true, Unknown), (false, NotAttempted)] {
+            let statuses =
+                [250, 299, 451, 550, 354, -1].map(|code| refusal_status(code, body_sent));
+            assert_eq!(statuses, [other, other, Deferred, Refused, other, other]);
+        }
     }
 }

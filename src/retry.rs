@@ -23,7 +23,7 @@
 //! of its recipients.
 
 use crate::diagnosis::{Blame, Phase, diagnose, says_full};
-use crate::outcome::{RecipientOutcome, Status, recipient_status};
+use crate::outcome::{RecipientOutcome, Status};
 use crate::rate_controller::{Evidence, Throttled};
 use crate::reply::Reply;
 
@@ -176,8 +176,8 @@ fn blame(phase: Phase, reply: &Reply, connection: ConnectionState) -> Blame {
         Blame::Connection
             if !connection.used && reply.code != SHUTDOWN && says_full(&reply.text) =>
         {
-            match recipient_status(code) {
-                Status::Deferred => Blame::Slower,
+            match reply.code {
+                400..=499 => Blame::Slower,
                 _ => Blame::Message,
             }
         }

@@ -696,7 +696,7 @@ impl Session {
                     message.outcome_with_default(outcome_without_reply(terminator_sent, &reason))
                 }
                 ActiveTransaction::Data(transaction) => {
-                    transaction.receive_eof();
+                    transaction.receive_eof(true);
                     outcome_of(transaction, message.recipients, terminator_sent, &reason)
                 }
             };

@@ -36,13 +36,16 @@
 //! refuse MAIL.
 //!
 //! ```text
-//!     reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
+//!     reply to    success            421                    -1 (malformed)         anything else
 //!     MAIL        continue           sender refused, close  sender refused, close  sender refused
 //!     RCPT        accepted           recipients refused,    refused; the end (a)   refused
 //!                                    close
-//!     DATA        (354) see above    data refused, close    data refused, close    data refused
-//!     body        (2yz) accepted     data refused, close    data refused, close    data refused
+//!     DATA        see above          data refused, close    data refused, close    data refused
+//!     body        accepted           data refused, close    data refused, close    data refused
 //! ```
+//!
+//! `reply_code` lists the success codes of each command, and the codes after which the connection is
+//! closed because the state of the server is unknown.
 //!
 //! (a) After a malformed reply, later replies cannot be matched to commands, so the connection is
 //! closed. The transaction ends with `RecipientsRefused` if all recipients were refused, otherwise
@@ -59,6 +62,7 @@ use crate::command::{self, Style};
 use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::reply::{MALFORMED, Reply, ReplyFault, ReplyReader};
+use crate::reply_code::{SuccessCodes, leaves_state_known, refuses, succeeds};
 
 /// The maximum number of RCPT commands in the first flight.
 pub const FIRST_FLIGHT_RECIPIENTS: usize = 8;
@@ -118,6 +122,8 @@ pub struct TransactionOptions {
     pub data_alone: bool,
     /// Whether to write each command in a flight of its own (no PIPELINING).
     pub sequential: bool,
+    /// The codes that mean success.
+    pub codes: SuccessCodes,
 }
 
 /// The next flight.
@@ -170,6 +176,8 @@ pub struct Transaction {
     refused: Vec<(usize, Reply)>,
     write_failed: bool,
     body_sent: bool,
+    /// Whether a reply leaves the state of the server unknown.
+    is_state_unknown: bool,
     end: Option<TransactionEnd>,
     close: bool,
     reply: Option<Reply>,
@@ -231,6 +239,7 @@ impl Transaction {
             refused: Vec::new(),
             write_failed: false,
             body_sent: false,
+            is_state_unknown: false,
             end: None,
             close: false,
             reply: None,
@@ -269,8 +278,13 @@ impl Transaction {
     }
 
     /// Ends the transaction because the server closed the connection.
-    pub fn receive_eof(&mut self) {
-        self.reader.receive_eof();
+    ///
+    /// If `strict` is true, a last line without a line end is ignored, because it may be incomplete.
+    /// Otherwise it is parsed, as in smtplib at the end of the stream.
+    pub fn receive_eof(&mut self, strict: bool) {
+        if !strict {
+            self.reader.receive_eof();
+        }
         self.receive_replies();
         self.end_of_stream(TransactionEnd::Disconnected);
     }
@@ -371,7 +385,10 @@ impl Transaction {
     /// `awaiting` must not be 0.
     pub fn receive_reply(&mut self, reply: Reply) {
         self.awaiting = self.awaiting.saturating_sub(1);
-        match self.phase() {
+        let phase = self.phase();
+        self.is_state_unknown |=
+            !self.lone_dot && !leaves_state_known(phase, reply.code, self.options.codes);
+        match phase {
             Phase::Mail => self.receive_mail(reply),
             Phase::Rcpt => self.receive_rcpt(reply),
             Phase::Data => self.receive_data_reply(reply),
@@ -412,9 +429,7 @@ impl Transaction {
         let (code, ending) = (reply.code, is_ending(&reply));
         let index = self.rcpt_replies;
         self.rcpt_replies += 1;
-        // RFC 5321 4.3.2: the codes for an accepted recipient are 250, and 251 for a forwarded
-        // recipient. smtplib accepts no other code.
-        if code == 250 || code == 251 {
+        if self.succeeds(Phase::Rcpt, &reply) {
             self.accepted.push(index);
             return;
         }
@@ -434,8 +449,7 @@ impl Transaction {
 
     fn receive_data_reply(&mut self, reply: Reply) {
         self.data_reply = Some(reply.clone());
-        // RFC 5321 4.3.2: only 354 starts the data mode.
-        if reply.code == 354 {
+        if self.succeeds(Phase::Data, &reply) {
             return;
         }
         // RFC 5321 3.3: DATA without an accepted sender and recipient is refused. The earlier
@@ -451,13 +465,14 @@ impl Transaction {
 
     fn receive_final(&mut self, reply: Reply) {
         // If the body was not written completely, a 2yz does not accept the message.
-        if accepts(&reply) && self.write_failed {
+        let accepts = self.succeeds(Phase::Body, &reply);
+        if accepts && self.write_failed {
             self.finish(TransactionEnd::Disconnected, true, None);
             return;
         }
         self.final_replies.push(reply.clone());
         if !self.options.lmtp {
-            let end = if accepts(&reply) {
+            let end = if accepts {
                 TransactionEnd::Accepted
             } else {
                 TransactionEnd::DataRefused
@@ -483,7 +498,7 @@ impl Transaction {
         match self
             .final_replies
             .iter()
-            .find(|reply| accepts(reply))
+            .find(|reply| self.succeeds(Phase::Body, reply))
             .cloned()
         {
             Some(accepting) => self.finish(TransactionEnd::Accepted, close, Some(accepting)),
@@ -514,7 +529,12 @@ impl Transaction {
 
     /// Chooses the flight after a 354, or ends the transaction.
     fn answer_data_mode(&mut self) {
-        if !self.accepted.is_empty() && self.mail_accepted() {
+        let may_send = !self.accepted.is_empty() && self.mail_accepted();
+        if may_send && self.options.lmtp && !self.all_refused_clearly() {
+            // RFC 2033 4.2: the number of replies to the body is the number of accepted recipients.
+            // A reply to RCPT that is neither a success nor a refusal leaves this number unknown.
+            self.finish(TransactionEnd::Disconnected, true, None);
+        } else if may_send {
             self.next = NextFlight::Body;
             // RFC 2033 4.2: the server sends one reply to the body for each accepted RCPT.
             self.next_replies = if self.options.lmtp {
@@ -522,10 +542,7 @@ impl Transaction {
             } else {
                 1
             };
-        } else if !self.accepted.is_empty()
-            || self.options.lmtp
-            || self.refused.iter().any(|(_, reply)| !refuses(reply))
-        {
+        } else if !self.accepted.is_empty() || self.options.lmtp || !self.all_refused_clearly() {
             // A lone dot would submit an empty message if a recipient was accepted, or if a reply
             // to RCPT was no clear refusal (such as 252). Over LMTP, the server sends no reply to a
             // lone dot if no recipient was accepted (RFC 2033 4.2). In these cases the connection
@@ -574,7 +591,7 @@ impl Transaction {
 
     fn finish(&mut self, end: TransactionEnd, close: bool, reply: Option<Reply>) {
         self.end = Some(end);
-        self.close = close || self.write_failed;
+        self.close = close || self.write_failed || self.is_state_unknown;
         self.awaiting = 0;
         // No flight may be written after the end of the transaction, so an unwritten flight is
         // dropped.
@@ -598,7 +615,7 @@ impl Transaction {
     fn assign_lmtp_replies(&mut self) {
         let left = std::mem::take(&mut self.accepted);
         for (index, reply) in left.into_iter().zip(&self.final_replies) {
-            if accepts(reply) {
+            if succeeds(Phase::Body, reply.code, self.options.codes) {
                 self.accepted.push(index);
                 self.lmtp_replies.push(reply.clone());
             } else {
@@ -609,11 +626,20 @@ impl Transaction {
         self.refused.sort_by_key(|(index, _)| *index);
     }
 
-    /// Whether MAIL was accepted. As in smtplib, only the code 250 accepts it (RFC 5321 4.3.2).
+    fn succeeds(&self, phase: Phase, reply: &Reply) -> bool {
+        succeeds(phase, reply.code, self.options.codes)
+    }
+
+    /// Whether MAIL was accepted.
     fn mail_accepted(&self) -> bool {
-        self.mail_reply
-            .as_ref()
-            .is_some_and(|reply| reply.code == 250)
+        let reply = self.mail_reply.as_ref();
+        reply.is_some_and(|reply| self.succeeds(Phase::Mail, reply))
+    }
+
+    /// Whether each recipient without success got a refusal (4yz, 5yz). A code such as 252 may mean
+    /// that the server accepted the recipient.
+    fn all_refused_clearly(&self) -> bool {
+        self.refused.iter().all(|(_, reply)| refuses(reply.code))
     }
 
     fn all_refused(&self) -> bool {
@@ -634,15 +660,4 @@ impl Transaction {
 /// Whether the connection must be closed after this reply.
 fn is_ending(reply: &Reply) -> bool {
     reply.code == SHUTDOWN || reply.code == MALFORMED
-}
-
-/// Whether a reply is a refusal (RFC 5321 4.2.1). Other codes, such as 252 or 600, may or may not
-/// be refusals.
-fn refuses(reply: &Reply) -> bool {
-    (400..=599).contains(&reply.code)
-}
-
-/// Whether a reply to the body accepts the message: any 2yz (RFC 5321 4.2.5).
-fn accepts(reply: &Reply) -> bool {
-    (200..=299).contains(&reply.code)
 }

@@ -346,6 +346,46 @@ def test_a_reply_that_takes_too_long_closes_the_connection(run: Run) -> None:
         run(main(server))
 
 
+@pytest.mark.parametrize("extensions", [b"PIPELINING", b"HELP"], ids=["pipelined", "sequential"])
+@pytest.mark.parametrize("place", ["mail", "data", "message"])
+def test_the_parts_of_a_reply_do_not_extend_the_time_limit(
+    run: Run, place: str, extensions: bytes
+) -> None:
+    """The server sends a valid reply to one command, byte by byte, over two seconds."""
+
+    def script(connection: Connection) -> None:
+        def reply(command: str, text: bytes) -> None:
+            if command != place:
+                return connection.send(text + b"\r\n")
+            for byte in text + b" slowly" * 6 + b"\r\n":
+                connection.send(bytes([byte]))
+                connection.over.wait(0.05)
+
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250-server.example\r\n250 " + extensions + b"\r\n")
+        for command in ("mail", "rcpt", "data"):
+            connection.line()
+            reply(command, b"354 go on" if command == "data" else b"250 ok")
+        connection.message()
+        reply("message", b"250 queued")
+        connection.rest()
+
+    async def main(server: Server) -> None:
+        client = aio.SMTP(server.host, server.port)
+        await client.connect()
+        await client.ehlo()
+        client.timeout = 0.4
+        with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out") as caught:
+            await client.sendmail(*MAIL)
+        error: Any = caught.value
+        assert error.body_sent is (place == "message")
+        assert client.sock is None
+
+    with Server(script) as server:
+        run(main(server))
+
+
 @pytest.mark.parametrize("place", ["mail", "message"])
 def test_a_transaction_that_takes_too_long_closes_the_connection(run: Run, place: str) -> None:
     async def main(server: Server) -> None:

@@ -4,7 +4,9 @@ Most tests also run smtplib. Such a test fails if smtplib in a later Python vers
 drop-in. Then the table's row for this difference can be removed.
 """
 
+import select
 import smtplib
+import ssl
 from email.message import EmailMessage
 from types import ModuleType
 from typing import Any
@@ -79,6 +81,96 @@ def test_a_refused_data_is_followed_by_rset(extensions: tuple[str, ...]) -> None
             assert caught.value.args == (451, b"4.3.0 not now")
             client.quit()
             assert server.wire().endswith(last)
+
+
+@pytest.mark.parametrize("code", [221, 250, 300])
+def test_an_invalid_reply_to_data_closes_the_connection(
+    extensions: tuple[str, ...], code: int
+) -> None:
+    with Server(SMTPScript(extensions, {"data": b"%d ok" % code})) as server:
+        theirs, ours = (connect(server, module) for module in (smtplib, rapidsmtp))
+        for client in (theirs, ours):
+            with pytest.raises(smtplib.SMTPDataError) as caught:
+                client.sendmail(SENDER, ONE, MESSAGE)
+            assert caught.value.args == (code, b"ok")
+        assert theirs.sock is not None
+        assert ours.sock is None
+        assert vars(caught.value)["body_sent"] is False
+        theirs.close()
+
+
+def test_an_invalid_reply_to_the_method_data_closes_the_connection() -> None:
+    with Server(SMTPScript((), {"data": b"250 ok"})) as server:
+        client = connect(server)
+        client.ehlo()
+        client.mail(SENDER)
+        client.rcpt(ONE)
+        with pytest.raises(smtplib.SMTPDataError):
+            client.data(MESSAGE)
+        assert client.sock is None
+
+
+@pytest.mark.parametrize("code", [354, 500])
+def test_a_refused_rset_after_a_refused_message_closes_the_connection(
+    extensions: tuple[str, ...], code: int
+) -> None:
+    script = SMTPScript(extensions, {"rcpt": b"550 no", "rset": b"%d what?" % code})
+    with Server(script) as server:
+        theirs, ours = (connect(server, module) for module in (smtplib, rapidsmtp))
+        for client in (theirs, ours):
+            with pytest.raises(smtplib.SMTPRecipientsRefused):
+                client.sendmail(SENDER, ONE, MESSAGE)
+        assert theirs.sock is not None
+        assert ours.sock is None
+        theirs.close()
+
+
+def test_a_reply_before_its_command_closes_the_connection(extensions: tuple[str, ...]) -> None:
+    script = SMTPScript(extensions, {"message": [b"250 2.0.0 queued\r\n250 2.0.0 what?"]})
+    with Server(script) as server:
+        theirs, ours = (connect(server, module) for module in (smtplib, rapidsmtp))
+        for client in (theirs, ours):
+            assert client.sendmail(SENDER, ONE, MESSAGE) == {}
+        # smtplib reads each reply as the reply to the next command.
+        with pytest.raises(smtplib.SMTPDataError) as caught:
+            theirs.sendmail(SENDER, ONE, MESSAGE)
+        assert caught.value.args == (250, b"2.1.5 recipient ok")
+        with pytest.raises(smtplib.SMTPServerDisconnected) as lost:
+            ours.sendmail(SENDER, ONE, MESSAGE)
+        assert lost.value.args == ("the server sent an unexpected reply: 250 2.0.0 what?",)
+        assert vars(lost.value)["body_sent"] is False
+        assert ours.sock is None
+        theirs.close()
+        assert server.wire().lower().count(b"mail from") == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear text", "TLS"])
+def test_a_reply_between_two_messages_closes_the_connection(
+    server_tls: ssl.SSLContext, encrypted: bool
+) -> None:
+    """The client reads the socket, through TLS if the connection has TLS, before it sends MAIL."""
+    with Server(SMTPScript(), tls=server_tls if encrypted else None) as server:
+        kind: Any = rapidsmtp.SMTP_SSL if encrypted else rapidsmtp.SMTP
+        with kind(server.host, server.port, timeout=TIMEOUT) as client:
+            for _ in range(2):
+                assert client.sendmail(SENDER, ONE, MESSAGE) == {}
+            server.connections[0].send(b"250 2.0.0 what?\r\n")
+            assert select.select([client.sock], [], [], TIMEOUT)[0]
+            with pytest.raises(smtplib.SMTPServerDisconnected, match=r"unexpected reply: 250 2.0"):
+                client.sendmail(SENDER, ONE, MESSAGE)
+        assert server.wire().lower().count(b"mail from") == 2
+
+
+def test_a_reply_to_data_and_another_reply_send_no_message(extensions: tuple[str, ...]) -> None:
+    """A reply that arrives before the message is not the reply to the message."""
+    for reply in (b"354 go on\r\n250 2.0.0 queued", b"354 go on\r\n550 5.7.1 spam"):
+        with Server(SMTPScript(extensions, {"data": reply})) as server:
+            client = connect(server)
+            with pytest.raises(smtplib.SMTPServerDisconnected, match="unexpected reply") as caught:
+                client.sendmail(SENDER, ONE, MESSAGE)
+            assert vars(caught.value)["body_sent"] is False
+            assert client.sock is None
+            assert server.wire().endswith(b"data\r\n")
 
 
 @pytest.mark.parametrize("code", [200, 251, 252, 299])

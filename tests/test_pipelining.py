@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rapidsmtp
-from server import HANG_UP, TIMEOUT, Connection, Server, SMTPScript
+from server import HANG_UP, TIMEOUT, Connection, Raw, Server, SMTPScript
 
 SENDER = "sender@example.com"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -242,6 +242,19 @@ def test_a_body_without_a_reply_may_have_been_accepted(way: str) -> None:
         with pytest.raises(rapidsmtp.SMTPServerDisconnected) as caught:
             client.sendmail(SENDER, recipients(1), MESSAGE)
         assert vars(caught.value)["body_sent"] is True
+
+
+@pytest.mark.parametrize("way", ["pipelined", "sequential"])
+@pytest.mark.parametrize("part", [b"250", b"250 2.0.0 que", b"250-a\r\n250 b"])
+def test_a_part_of_a_reply_is_not_used_after_the_time_limit(way: str, part: bytes) -> None:
+    with Server(SMTPScript(PIPELINING, {"message": Raw(part)})) as server:
+        client = connect(server, pipelining=way == "pipelined")
+        client.ehlo()
+        client.sock.settimeout(0.2)
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected, match="timed out") as caught:
+            client.sendmail(SENDER, recipients(1), MESSAGE)
+        assert vars(caught.value)["body_sent"] is True
+        assert client.sock is None
 
 
 @pytest.mark.parametrize("way", ["pipelined", "sequential"])

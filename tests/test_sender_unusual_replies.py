@@ -54,6 +54,45 @@ def test_a_fourth_character_is_no_part_of_a_code(point: str, reply: bytes) -> No
     assert [each.status for each in outcomes] == [expected]
 
 
+USUAL = {"mail": b"250 ok", "rcpt": b"250 ok", "data": b"354 go on", "message": OK}
+
+
+@pytest.mark.parametrize("pipelining", ["off", "transaction", "stream"])
+@pytest.mark.parametrize("command", USUAL)
+@pytest.mark.parametrize(
+    "text", ["221 x", "252 x", "354 x", "600 x", "250 x\r\n250 x", "354 x\r\n250 x"]
+)
+def test_a_message_is_accepted_only_by_the_reply_to_it(
+    pipelining: str, command: str, text: str
+) -> None:
+    """The relay sends an unusual reply to the first use of one command."""
+    accepted: list[bytes] = []
+    uses: list[bytes] = []
+
+    def reply(line: bytes) -> bytes:
+        uses.append(line)
+        return text.encode() if len(uses) == 1 else USUAL[command]
+
+    def accept(content: bytes) -> bytes:
+        answer = reply(content) if command == "message" else OK
+        if answer.startswith(b"2"):
+            accepted.append(content.split(b"\r\n")[0])
+        return answer
+
+    given = [message(number, b"Subject: %d\r\n\r\nx\r\n" % number) for number in range(3)]
+    with serve({command: reply, "message": accept}) as server:
+        sender = sender_to(server, pipelining=pipelining, connections=1)
+        outcomes = []
+        with sender, contextlib.suppress(RelayError):
+            outcomes.extend(sender.send(given))
+    assert len(outcomes) == 3
+    for outcome in outcomes:
+        assert outcome.message is not None
+        copies = accepted.count(outcome.message.data.split(b"\r\n")[0])
+        assert copies == 1 or outcome.status is not Status.ACCEPTED
+        assert copies == 0 or outcome.status in (Status.ACCEPTED, Status.UNKNOWN)
+
+
 @pytest.mark.parametrize("replies", [{"data": b"250 ok"}, {"rcpt": b"350 what"}])
 def test_invalid_replies_cause_no_flood_of_connections(replies: dict[str, bytes]) -> None:
     with serve(replies) as server:

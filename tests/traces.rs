@@ -12,6 +12,7 @@ use std::fs;
 
 use rapidsmtp::command::Style;
 use rapidsmtp::reply::ReplyFault;
+use rapidsmtp::reply_code::SuccessCodes;
 use rapidsmtp::transaction::{Flight, Transaction, TransactionEnd, TransactionOptions};
 
 const BODY: &str = "body\r\n.\r\n";
@@ -56,6 +57,7 @@ impl Trace {
             mail_alone: is_set("mail_alone"),
             data_alone: is_set("data_alone"),
             sequential: is_set("sequential"),
+            codes: SuccessCodes::Exact,
         };
         Transaction::new(
             &self.values["sender"],
@@ -80,7 +82,7 @@ impl Trace {
                 (_, "write failed") => transaction.write_failed(),
                 (_, event) => {
                     assert_eq!(event, "end of stream");
-                    transaction.receive_eof();
+                    transaction.receive_eof(false);
                 }
             }
         }

@@ -17,6 +17,7 @@ mod outcome;
 mod policy;
 mod pure_fallback;
 mod reply;
+mod reply_code;
 mod row;
 mod sink;
 mod stuffing;
@@ -38,6 +39,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     outcome::register(module)?;
     policy::register(module)?;
     reply::register(module)?;
+    reply_code::register(module)?;
     stuffing::register(module)?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::NativeMessageOutcome>()?;

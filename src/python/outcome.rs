@@ -6,15 +6,14 @@ use pyo3::pybacked::PyBackedStr;
 use crate::outcome::{self, Status};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(recipient_status, module)?)?;
+    module.add_function(wrap_pyfunction!(refusal_status, module)?)?;
     module.add_function(wrap_pyfunction!(message_status, module)?)
 }
 
-/// Return the status of a recipient, derived from the code of the last reply that concerns this
-/// recipient.
+/// Return the status of a recipient that a reply code did not accept.
 #[pyfunction]
-fn recipient_status(code: i64) -> &'static str {
-    outcome::recipient_status(code).name()
+fn refusal_status(code: i16, body_sent: bool) -> &'static str {
+    outcome::refusal_status(code, body_sent).name()
 }
 
 /// Return the status of a message, derived from the statuses of its recipients.

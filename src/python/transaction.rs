@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use super::pure_fallback;
 use crate::command::Style;
 use crate::reply::{Reply, ReplyFault};
+use crate::reply_code::SuccessCodes;
 use crate::transaction::{self, Flight, TransactionEnd, TransactionOptions};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -85,6 +86,7 @@ impl Transaction {
             mail_alone,
             data_alone,
             sequential,
+            codes: SuccessCodes::Exact,
         };
         let state = transaction::Transaction::new(
             &envelope.sender,
@@ -115,9 +117,10 @@ impl Transaction {
         self.lock().receive_data(data)
     }
 
-    /// Record the end of the stream.
-    fn receive_eof(&self) {
-        self.lock().receive_eof();
+    /// Record the end of the stream. If `strict` is true, ignore a last line without a line end.
+    #[pyo3(signature = (*, strict=false))]
+    fn receive_eof(&self, strict: bool) {
+        self.lock().receive_eof(strict);
     }
 
     /// Record that the last flight was not written completely.

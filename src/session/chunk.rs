@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crate::diagnosis::Phase;
 use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
 use crate::reply::Reply;
+use crate::reply_code::{SuccessCodes, succeeds};
 
 /// A written transaction and its replies so far.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl ChunkTransaction {
     /// the session.
     pub(super) fn receive_reply(&mut self, reply: Reply) -> Step {
         let phase = self.phase();
-        let accepts = reply.code / 100 == 2;
+        let accepts = succeeds(phase, reply.code, SuccessCodes::FirstDigit);
         self.read += 1;
         match phase {
             Phase::Body => return Step::Decided(self.decide(reply, accepts)),

@@ -20,6 +20,7 @@ use crate::diagnosis::Phase;
 use crate::error::Error;
 use crate::outcome::{MessageOutcome, RecipientOutcome, RecipientOutcomes};
 use crate::reply::{Reply, printable};
+use crate::reply_code::{SuccessCodes, refuses, succeeds};
 use crate::stuffing::repair;
 use crate::transaction::{Flight, Transaction, TransactionEnd, TransactionOptions};
 
@@ -139,21 +140,9 @@ impl Session {
             return self.end_by(reply);
         }
         let phase = front.phase();
-        match (phase, reply.code) {
-            // RFC 5321 4.3.2 lists the valid reply codes of each command. A reply with any other
-            // code is invalid. A 354 is valid only for DATA, and a 4yz or 5yz code is valid for
-            // every command.
-            (Phase::Data, 354) | (_, 400..=599) => {}
-            (Phase::Data, _) => invalidate(&mut reply),
-            // RFC 5321 4.2: a client interprets an unknown code by its first digit. `Transaction`
-            // compares whole codes, so any 2yz becomes 250.
-            (Phase::Mail | Phase::Rcpt, 200..=299)
-                if matches!(front.transaction, ActiveTransaction::Data(_)) =>
-            {
-                reply.code = 250;
-            }
-            (_, 200..=299) => {}
-            _ => invalidate(&mut reply),
+        // RFC 5321 4.3.2: a reply with another code is no valid reply to the command.
+        if !succeeds(phase, reply.code, SuccessCodes::FirstDigit) && !refuses(reply.code) {
+            invalidate(&mut reply);
         }
         if phase == Phase::Rset {
             return self.receive_rset(reply);
@@ -188,7 +177,8 @@ impl Session {
                 // RFC 3030 section 2: the server replies to BDAT after it has received the last
                 // byte of the chunk. An acceptance before that byte was sent violates the protocol,
                 // so the session ends.
-                if phase == Phase::Body && !terminator_sent && reply.code < 300 {
+                let accepts = succeeds(phase, reply.code, SuccessCodes::FirstDigit);
+                if phase == Phase::Body && !terminator_sent && accepts {
                     let text = "the relay replied before it had received the whole message";
                     return self.end(Cause::Fault(text.to_owned()), None, 0);
                 }
@@ -203,7 +193,7 @@ impl Session {
     /// ends the session. For example, Exim refuses RSET after too many refused transactions. After
     /// this refusal, Exim executes no command.
     pub(super) fn receive_rset(&mut self, reply: Reply) {
-        if (200..=299).contains(&reply.code) {
+        if succeeds(Phase::Rset, reply.code, SuccessCodes::FirstDigit) {
             if let Some(front) = self.in_flight.front_mut() {
                 front.reset = false;
                 if let ActiveTransaction::Chunk(chunk) = &mut front.transaction {
@@ -347,6 +337,7 @@ impl Session {
             // connection. So DATA waits for the replies to RCPT.
             data_alone: self.cautious || self.options.lmtp,
             sequential: self.mode == Mode::Off,
+            codes: SuccessCodes::FirstDigit,
         };
         let transaction = Transaction::new(
             envelope.sender,

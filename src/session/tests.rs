@@ -554,3 +554,174 @@ fn quit_during_the_discard_test_follows_its_result() {
     connection.session.connection_lost("gone", 0);
     assert_eq!(connection.outcomes(), ["closed: closed by the client"]);
 }
+
+/// A relay that replies to the first use of each command from a plan, and records the messages that
+/// it read and accepted.
+#[derive(Default)]
+struct PlannedRelay {
+    /// The planned code of one command.
+    planned: Option<(Phase, u16)>,
+    /// A further reply that follows the reply to one command.
+    surplus: Option<(Phase, &'static str)>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    in_data: bool,
+    /// Whether the relay closed the connection, after a 421 or a refused RSET.
+    closed: bool,
+    sender: String,
+    /// Whether MAIL was accepted.
+    has_sender: bool,
+    recipients: usize,
+    accepted: Vec<String>,
+}
+
+impl PlannedRelay {
+    /// Reads commands and returns the replies.
+    fn feed(&mut self, data: &[u8]) -> Vec<u8> {
+        self.input.extend_from_slice(data);
+        while let Some(end) = self.input.windows(2).position(|end| end == b"\r\n") {
+            let line = String::from_utf8(self.input.drain(..end + 2).collect()).unwrap();
+            self.execute(line.trim_end());
+        }
+        std::mem::take(&mut self.output)
+    }
+
+    fn execute(&mut self, line: &str) {
+        if self.closed {
+            return;
+        }
+        let upper = line.to_ascii_uppercase();
+        if self.in_data {
+            self.in_data = line != ".";
+            if !self.in_data {
+                self.end_message();
+            }
+        } else if upper.starts_with("MAIL") {
+            let mut parts = line.split(['<', '>']);
+            self.sender = parts.nth(1).unwrap_or_default().to_owned();
+            self.recipients = 0;
+            self.has_sender = (200..300).contains(&self.reply(Phase::Mail, 250));
+        } else if upper.starts_with("RCPT") {
+            let is_accepted = (200..300).contains(&self.reply(Phase::Rcpt, 250));
+            self.recipients += usize::from(is_accepted);
+        } else if upper.starts_with("DATA") {
+            self.in_data = self.reply(Phase::Data, 354) == 354;
+        } else if let Some(size) = upper.strip_prefix("BDAT ") {
+            let size: usize = size.trim_end_matches(" LAST").parse().unwrap();
+            self.input.drain(..size);
+            self.end_message();
+        } else if upper == "RSET" {
+            self.reply(Phase::Rset, 250);
+        } else {
+            self.output.extend_from_slice(b"500 what?\r\n");
+        }
+    }
+
+    fn end_message(&mut self) {
+        let is_complete = self.has_sender && self.recipients > 0;
+        let usual = if is_complete { 250 } else { 554 };
+        let code = self.reply(Phase::Body, usual);
+        if (200..300).contains(&code) && is_complete {
+            self.accepted.push(self.sender.clone());
+        }
+        self.recipients = 0;
+    }
+
+    fn reply(&mut self, phase: Phase, usual: u16) -> u16 {
+        let planned = self.planned.take_if(|(planned, _)| *planned == phase);
+        let code = planned.map_or(usual, |(_, code)| code);
+        self.output
+            .extend_from_slice(format!("{code} x\r\n").as_bytes());
+        self.closed = code == 421 || (phase == Phase::Rset && (400..600).contains(&code));
+        if let Some((_, text)) = self.surplus.take_if(|(after, _)| *after == phase) {
+            self.output
+                .extend_from_slice(format!("{text}\r\n").as_bytes());
+        }
+        code
+    }
+}
+
+/// Sends three messages to a relay, and compares the outcomes with the record of the relay.
+fn check_outcomes(mode: Mode, mut relay: PlannedRelay) {
+    let plan = format!("{mode:?}, {:?}, {:?}", relay.planned, relay.surplus);
+    let mut connection = TestConnection::ready(mode);
+    let (mut started, mut outcomes) = (0, Vec::new());
+    loop {
+        while started < 3 && connection.session.capacity(false) > 0 {
+            started += 1;
+            connection.begin(started);
+        }
+        let written = connection.written();
+        if written.is_empty() {
+            break;
+        }
+        let replies = relay.feed(&written);
+        connection.receive(&replies);
+        outcomes.extend(connection.outcomes());
+    }
+    let closed = outcomes
+        .iter()
+        .position(|outcome| outcome.starts_with("closed"));
+    let finished = closed.unwrap_or(outcomes.len());
+    assert!(finished == 3 || closed.is_some(), "{plan}: {outcomes:?}");
+    for (index, outcome) in outcomes[..finished].iter().enumerate() {
+        let was_accepted = relay.accepted.contains(&format!("s{}@a", index + 1));
+        match outcome.as_str() {
+            "accepted" => assert!(was_accepted, "{plan}: {outcomes:?}"),
+            "unknown" => {}
+            _ => assert!(!was_accepted, "{plan}: {outcomes:?}"),
+        }
+    }
+}
+
+const COMMANDS: [Phase; 5] = [
+    Phase::Rset,
+    Phase::Mail,
+    Phase::Rcpt,
+    Phase::Data,
+    Phase::Body,
+];
+
+#[test]
+fn a_message_is_accepted_only_by_the_reply_to_its_body() {
+    for mode in [Mode::Off, Mode::Transaction, Mode::Stream, Mode::Window] {
+        for phase in COMMANDS {
+            for code in [
+                199, 200, 220, 221, 250, 251, 252, 299, 300, 334, 354, 355, 421, 450, 500, 550, 600,
+            ] {
+                let planned = Some((phase, code));
+                check_outcomes(
+                    mode,
+                    PlannedRelay {
+                        planned,
+                        ..PlannedRelay::default()
+                    },
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_surplus_reply_accepts_no_message() {
+    // In window mode, no reply has a code of its own, so a session cannot detect a surplus 250.
+    for mode in [Mode::Off, Mode::Transaction, Mode::Stream] {
+        for (after, body) in COMMANDS
+            .into_iter()
+            .flat_map(|after| [(after, 250), (after, 550)])
+        {
+            for surplus in [
+                "220 x", "250 x", "252 x", "354 x", "450 x", "550 x", "what?",
+            ] {
+                check_outcomes(
+                    mode,
+                    PlannedRelay {
+                        planned: Some((Phase::Body, body)),
+                        surplus: Some((after, surplus)),
+                        ..PlannedRelay::default()
+                    },
+                );
+            }
+        }
+    }
+}

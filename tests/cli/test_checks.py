@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from commandline import CSV, EML, ONCE, Command, Relays, accept
-from rapidsmtp import Message
-from rapidsmtp.cli.send import checks
+from rapidsmtp import TLS, Message
+from rapidsmtp._models.relay_url import parse_relay
+from rapidsmtp.cli.send import checks, server_limits
+from server import Connection, Server
 
 FILES = ("--template", "message.eml", "--to", "list.csv")
 GOOD = (
@@ -208,3 +210,20 @@ def test_a_relay_that_is_not_reachable_is_reported_by_the_sender(command: Comman
     result = command.send("smtp://127.0.0.1:9")
     assert result.returncode == 2 and "(SIZE)" not in result.stderr
     assert "127.0.0.1:9" in result.stderr
+
+
+def test_the_check_of_the_size_has_a_time_limit() -> None:
+    """The time limit applies to the whole check. Bytes that arrive one by one do not extend it."""
+
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        for byte in b"250-" + b"x" * 60 + b"\r\n250 SIZE 90000\r\n":
+            connection.send(bytes([byte]))
+            connection.over.wait(0.05)
+        connection.rest()
+
+    large = Message("a@example.com", ["b@example.com"], b"x" * 100_000)
+    with Server(script) as server:
+        relay = parse_relay(f"smtp://127.0.0.1:{server.port}", mechanisms=[])
+        assert server_limits.check_size(large, relay, TLS(), 0.3) == []

@@ -298,11 +298,21 @@ def test_diagnoses_are_equal(native: Any, phase: str, code: int, text: bytes, st
         st.sampled_from(["ACCEPTED", "REFUSED", "DEFERRED", "UNKNOWN", "INVALID", "?"]), max_size=4
     ),
     code=st.integers(-200, 1000),
+    body_sent=st.booleans(),
 )
-def test_outcomes_are_equal(native: Any, statuses: list[str], code: int) -> None:
-    assert native.recipient_status(code) == _pure.recipient_status(code)
+def test_outcomes_are_equal(native: Any, statuses: list[str], code: int, body_sent: bool) -> None:
+    assert native.refusal_status(code, body_sent) == _pure.refusal_status(code, body_sent)
     compiled = outcome(native.message_status, statuses)
     assert compiled == outcome(_pure.message_status, statuses)
+
+
+@pytest.mark.parametrize("phase", ["connect", "mail", "rcpt", "data", "body", "rset", "quit"])
+def test_reply_codes_are_interpreted_equally(native: Any, phase: str) -> None:
+    for code in range(-1, 1000):
+        assert native.refuses(code) == _pure.refuses(code)
+        for name in ("succeeds", "leaves_state_known"):
+            compiled, pure = (getattr(core, name) for core in (native, _pure))
+            assert outcome(compiled, phase, code) == outcome(pure, phase, code)
 
 
 def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:

@@ -7,11 +7,18 @@ import pytest
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [(250, "ACCEPTED"), (299, "ACCEPTED"), (421, "DEFERRED"), (550, "REFUSED")]
-    + [(code, "UNKNOWN") for code in (-1, 0, 99, 199, 354, 600, 999)],
+    [(400, "DEFERRED"), (421, "DEFERRED"), (499, "DEFERRED"), (500, "REFUSED"), (599, "REFUSED")],
 )
-def test_a_code_gives_the_status_of_a_recipient(core: ModuleType, code: int, status: str) -> None:
-    assert core.recipient_status(code) == status
+def test_a_refusal_gives_the_status_of_a_recipient(
+    core: ModuleType, code: int, status: str
+) -> None:
+    assert core.refusal_status(code, False) == core.refusal_status(code, True) == status
+
+
+@pytest.mark.parametrize("code", [-1, 0, 99, 199, 200, 250, 299, 354, 399, 600, 999])
+def test_no_other_code_means_that_a_message_was_accepted(core: ModuleType, code: int) -> None:
+    assert core.refusal_status(code, False) == "NOT_ATTEMPTED"
+    assert core.refusal_status(code, True) == "UNKNOWN"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from rapidsmtp._pure.flatten import (
     mentions,
     tree_text,
 )
-from rapidsmtp._pure.outcome import MessageOutcome, message_status, recipient_status
+from rapidsmtp._pure.outcome import MessageOutcome, message_status, refusal_status
 from rapidsmtp._pure.rate_controller import RateController
 from rapidsmtp._pure.reply import (
     MAX_LINES,
@@ -40,6 +40,7 @@ from rapidsmtp._pure.reply import (
     parse_line,
     parse_lines,
 )
+from rapidsmtp._pure.reply_code import leaves_state_known, refuses, succeeds
 from rapidsmtp._pure.retry import Attempts, decide_reply
 from rapidsmtp._pure.stuffing import repair, stuff
 from rapidsmtp._pure.transaction import Transaction
@@ -75,16 +76,19 @@ __all__ = [
     "exceeds_size",
     "fold_field",
     "has_from_line",
+    "leaves_state_known",
     "mentions",
     "message_status",
     "parse_ehlo",
     "parse_line",
     "parse_lines",
     "plain_path",
-    "recipient_status",
+    "refusal_status",
+    "refuses",
     "repair",
     "retry_after",
     "sasl_mechanisms",
     "stuff",
+    "succeeds",
     "tree_text",
 ]

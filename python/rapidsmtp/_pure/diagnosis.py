@@ -31,7 +31,8 @@ RELAY = "relay"
 _SET_UP = ("connect", "hello", "starttls", "auth")
 """The phases of a connection before the first transaction."""
 
-_PHASES = (*_SET_UP, "mail", "rcpt", "data", "body", "rset")
+PHASES = (*_SET_UP, "mail", "rcpt", "data", "body", "rset")
+"""The points in the session to which a reply belongs, usually commands."""
 
 _RELAY_CODES = {530, 534, 535, 538}
 """The codes for missing authentication, missing TLS and wrong credentials (RFC 4954, RFC 3207)."""
@@ -233,7 +234,7 @@ def diagnose(phase: str, code: int, text: bytes, enhanced_status: str | None) ->
     Raises:
         ValueError: `phase` is not the name of a phase.
     """
-    if phase not in _PHASES:
+    if phase not in PHASES:
         raise ValueError(f"no such phase: {phase}")
     if code in _RELAY_CODES:
         return RELAY

@@ -29,16 +29,19 @@ NOT_ATTEMPTED = "NOT_ATTEMPTED"
 _ALL = {ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED}
 
 
-def recipient_status(code: int) -> str:
-    """Return the status of a recipient from the code of its last reply (RFC 5321 4.2.1).
+def refusal_status(code: int, body_sent: bool) -> str:
+    """Return the status of a recipient that a reply code did not accept (RFC 5321 4.2.1).
 
     Args:
         code: The reply's code; -1 for an invalid reply.
+        body_sent: Whether the server may have received the body. The server may then have accepted
+            the message, although `code` is not a valid reply.
 
     Returns:
-        `"ACCEPTED"` for 2yz, `"DEFERRED"` for 4yz, `"REFUSED"` for 5yz, else `"UNKNOWN"`.
+        `"DEFERRED"` for 4yz, `"REFUSED"` for 5yz, else `"UNKNOWN"` or `"NOT_ATTEMPTED"`.
     """
-    return {2: ACCEPTED, 4: DEFERRED, 5: REFUSED}.get(code // 100, UNKNOWN)
+    other = UNKNOWN if body_sent else NOT_ATTEMPTED
+    return {4: DEFERRED, 5: REFUSED}.get(code // 100, other)
 
 
 def message_status(recipients: Sequence[str]) -> str:
@@ -86,7 +89,7 @@ class RecipientOutcome(NamedTuple):
     @classmethod
     def refused(cls, phase: str, reply: Reply) -> "RecipientOutcome":
         """Return the outcome of a recipient that `reply` refused (4yz or 5yz)."""
-        return cls(recipient_status(reply[0]), phase, reply)
+        return cls(refusal_status(reply[0], phase == "body"), phase, reply)
 
     @classmethod
     def unexecuted(cls) -> "RecipientOutcome":

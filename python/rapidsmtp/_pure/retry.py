@@ -30,7 +30,7 @@ from rapidsmtp._pure.outcome import (
     DEFERRED,
     UNKNOWN,
     RecipientOutcome,
-    recipient_status,
+    refusal_status,
 )
 from rapidsmtp._pure.rate_controller import Evidence
 from rapidsmtp._pure.reply import Reply, enhanced_status
@@ -155,7 +155,7 @@ def decide_reply(
     elif phase == "body" and reply[0] // 100 == 2:
         outcome = RecipientOutcome(ACCEPTED, phase, reply, "")
     else:
-        status = recipient_status(reply[0])
+        status = refusal_status(reply[0], phase == "body")
         outcome = RecipientOutcome(status, phase, reply, "", not_executed=not_executed)
     return decide(
         outcome,

@@ -28,12 +28,15 @@ later command in the same flight is another error. So after a refused message th
 `mail_alone` and `data_alone`. A second refusal then counts as one error. For a message above the
 server's SIZE limit the caller also sets `mail_alone`, because the server will refuse MAIL.
 
-    reply to    250, (RCPT) 251    421                    -1 (malformed)         anything else
+    reply to    success            421                    -1 (malformed)         anything else
     MAIL        continue           sender refused, close  sender refused, close  sender refused
     RCPT        accepted           recipients refused,    refused; the end (a)   refused
                                    close
-    DATA        (354) see above    data refused, close    data refused, close    data refused
-    body        (2yz) accepted     data refused, close    data refused, close    data refused
+    DATA        see above          data refused, close    data refused, close    data refused
+    body        accepted           data refused, close    data refused, close    data refused
+
+`reply_code` lists the success codes of each command, and the codes after which the connection is
+closed because the state of the server is unknown.
 
 (a) After a malformed reply, later replies cannot be matched to commands, so the connection is
 closed. The end is "recipients refused" if all recipients were refused, otherwise "disconnected".
@@ -50,6 +53,12 @@ from collections.abc import Sequence
 
 from rapidsmtp._pure.command import mail, rcpt
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader
+from rapidsmtp._pure.reply_code import (
+    leaves_state_known,
+    refuses,
+    succeeds,
+    succeeds_by_first_digit,
+)
 
 FIRST_FLIGHT_RECIPIENTS = 8
 """The maximum number of RCPT commands in the first flight."""
@@ -101,6 +110,7 @@ class Transaction:
         "_flight",
         "_flight_limit",
         "_flight_replies",
+        "_is_state_unknown",
         "_lmtp",
         "_lone_dot",
         "_mail_reply",
@@ -176,6 +186,7 @@ class Transaction:
         self._lone_dot = False
         self._final_replies: list[Reply] = []
         self._write_failed = False
+        self._is_state_unknown = False
         command = mail(sender, mail_parameters, utf8=utf8, lower_case=lower_case)
         self._rcpt_commands = [
             rcpt(path, rcpt_parameters, utf8=utf8, lower_case=lower_case) for path in recipients
@@ -234,9 +245,8 @@ class Transaction:
         """End the transaction because the server closed the connection.
 
         Args:
-            strict: Whether to ignore a last line without a line end. The drop-in parses such a
-                line, as smtplib does. A caller that reports outcomes must ignore this line, because
-                it may be incomplete.
+            strict: Whether to ignore a last line without a line end, because it may be incomplete.
+                Otherwise it is parsed, as in smtplib at the end of the stream.
         """
         if not strict:
             self._reader.receive_eof()
@@ -265,7 +275,9 @@ class Transaction:
         `awaiting` must not be 0.
         """
         self.awaiting -= 1
-        phase = self.phase
+        phase, code = self.phase, reply[0]
+        if not self._lone_dot and not leaves_state_known(phase, code):
+            self._is_state_unknown = True
         if phase == "mail":
             self._receive_mail(reply)
         elif phase == "rcpt":
@@ -275,7 +287,7 @@ class Transaction:
         elif self._lone_dot:
             # A lone dot is sent only after refusals. They determine the transaction's result, and
             # the reply to the lone dot does not change it.
-            self._finish(self._refusal(), reply[0] in _ENDING)
+            self._finish(self._refusal(), code in _ENDING)
         else:
             self._receive_final(reply)
         if self.end is None and self.awaiting == 0:
@@ -291,8 +303,7 @@ class Transaction:
         code = reply[0]
         index = self._rcpt_replies
         self._rcpt_replies += 1
-        # RFC 5321 4.3.2: 250, or 251 for a forwarded recipient. smtplib accepts no other code.
-        if code == 250 or code == 251:
+        if succeeds("rcpt", code):
             self.accepted.append(index)
             return
         self.refused.append((index, reply))
@@ -307,8 +318,7 @@ class Transaction:
 
     def _receive_data_reply(self, reply: Reply) -> None:
         self._data_reply = reply
-        # RFC 5321 4.3.2: only 354 starts the data mode.
-        if reply[0] == 354:
+        if succeeds("data", reply[0]):
             return
         # RFC 5321 3.3: if the server refused the sender or all recipients, it refuses DATA as a
         # consequence. The earlier refusals then determine the transaction's result, not the refusal
@@ -319,12 +329,13 @@ class Transaction:
     def _receive_final(self, reply: Reply) -> None:
         code = reply[0]
         # If the body was not written completely, a 2yz does not mean that the server accepted it.
-        if _accepts(reply) and self._write_failed:
+        accepts = succeeds("body", code)
+        if accepts and self._write_failed:
             self._finish(DISCONNECTED, True)
             return
         self._final_replies.append(reply)
         if not self._lmtp:
-            end = ACCEPTED if _accepts(reply) else DATA_REFUSED
+            end = ACCEPTED if accepts else DATA_REFUSED
             self._finish(end, code in _ENDING, reply)
         else:
             # RFC 5321 3.8: after a 421 the server closes the connection. So the 421 applies to all
@@ -338,7 +349,7 @@ class Transaction:
 
     def _finish_lmtp(self) -> None:
         lmtp_replies = self._final_replies
-        accepting = [reply for reply in lmtp_replies if _accepts(reply)]
+        accepting = [reply for reply in lmtp_replies if succeeds("body", reply[0])]
         close = any(reply[0] in _ENDING for reply in lmtp_replies)
         if accepting:
             self._finish(ACCEPTED, close, accepting[0])
@@ -360,11 +371,16 @@ class Transaction:
 
     def _answer_data_mode(self) -> None:
         """Choose the flight after a 354, or end the transaction."""
-        if self.accepted and self._mail_accepted():
+        may_send = self.accepted and self._mail_accepted()
+        if may_send and self._lmtp and not self._all_refused_clearly():
+            # RFC 2033 4.2: the number of replies to the body is the number of accepted recipients.
+            # A reply to RCPT that is neither a success nor a refusal leaves this number unknown.
+            self._finish(DISCONNECTED, True)
+        elif may_send:
             self._flight = self._body
             # RFC 2033 4.2: in LMTP, the server sends one reply to the body for each accepted RCPT.
             self._flight_replies = len(self.accepted) if self._lmtp else 1
-        elif self.accepted or self._lmtp or not all(_refuses(reply) for _, reply in self.refused):
+        elif self.accepted or self._lmtp or not self._all_refused_clearly():
             # If the reply to an RCPT is not clearly a refusal, for example a 252, a lone dot could
             # send an empty message to this recipient. In LMTP, a lone dot gets no reply, because no
             # recipient is accepted (RFC 2033 4.2). In both cases the connection is closed instead.
@@ -401,7 +417,7 @@ class Transaction:
 
     def _finish(self, end: str, close: bool, reply: Reply | None = None) -> None:
         self.end = end
-        self.close = close or self._write_failed
+        self.close = close or self._write_failed or self._is_state_unknown
         self.awaiting = 0
         # No flight may be written after the end of the transaction, so an unwritten flight is
         # dropped.
@@ -417,15 +433,24 @@ class Transaction:
         """Pair each accepted recipient with its reply to the body, in order (RFC 2033 4.2)."""
         replies = list(zip(self.accepted, self._final_replies, strict=False))
         self.lmtp_replies = dict(replies)
-        refused = [(index, reply) for index, reply in replies if not _accepts(reply)]
-        self.refused_after_body = [index for index, _ in refused]
-        self.refused += refused
+        self.accepted, self.refused_after_body = [], []
+        for index, reply in replies:
+            if succeeds("body", reply[0]):
+                self.accepted.append(index)
+            else:
+                self.refused_after_body.append(index)
+                self.refused.append((index, reply))
         self.refused.sort()
-        self.accepted = [index for index, reply in replies if _accepts(reply)]
 
     def _mail_accepted(self) -> bool:
-        # RFC 5321 4.3.2: only 250 accepts MAIL, as in smtplib.
-        return self._mail_reply is not None and self._mail_reply[0] == 250
+        return self._mail_reply is not None and succeeds("mail", self._mail_reply[0])
+
+    def _all_refused_clearly(self) -> bool:
+        """Return whether each recipient without success got a refusal (4yz, 5yz).
+
+        A code such as 252 may mean that the server accepted the recipient.
+        """
+        return all(refuses(reply[0]) for _, reply in self.refused)
 
     def _all_refused(self) -> bool:
         return 0 < len(self._rcpt_commands) == len(self.refused)
@@ -443,20 +468,10 @@ def strict_reply(phase: str, reply: Reply) -> Reply:
         reply: The reply.
     """
     code, text = reply
-    is_success = code == 354 if phase == "data" else 200 <= code <= 299
-    if not is_success and not _refuses(reply):
+    is_success = succeeds_by_first_digit(phase, code)
+    if not is_success and not refuses(code):
         # RFC 5321 4.3.2: a code that the command cannot have is an invalid reply.
         return MALFORMED, text if code == MALFORMED else b"%d %b" % reply
     # RFC 5321 4.2: a client interprets an unknown code by its first digit. So any 2yz accepts a
     # MAIL or RCPT command.
     return (250, text) if is_success and phase in ("mail", "rcpt") else reply
-
-
-def _refuses(reply: Reply) -> bool:
-    """Return whether a reply is clearly a refusal: 4yz or 5yz (RFC 5321 4.2.1)."""
-    return 400 <= reply[0] <= 599
-
-
-def _accepts(final: Reply) -> bool:
-    """Return whether a reply to the body accepts the message: any 2yz (RFC 5321 4.2.5)."""
-    return 200 <= final[0] <= 299

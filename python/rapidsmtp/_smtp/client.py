@@ -22,6 +22,7 @@ from email.message import Message
 from typing import Any
 
 import rapidsmtp
+from rapidsmtp import _backend
 from rapidsmtp._smtp import (
     commands,
     login,
@@ -78,7 +79,9 @@ class SMTP(AuthObjects, SocketConnection):
             code, text = self.connect(host, port)
             if code != 220:
                 self.close()
-                raise SMTPConnectError(code, text)
+                error = SMTPConnectError(code, text)
+                results.mark_not_started(error)
+                raise error
         self.local_hostname: str = name_of_this_host() if local_hostname is None else local_hostname
 
     def helo(self, name: str = "") -> tuple[int, bytes]:
@@ -113,7 +116,12 @@ class SMTP(AuthObjects, SocketConnection):
         # RSET follows a refused message. If the connection is lost at RSET, this loss is ignored,
         # so that the caller gets the error for the message.
         with contextlib.suppress(SMTPServerDisconnected):
-            self.rset()
+            self._reject_unexpected_reply(results.SHUTDOWN)
+            reply = self.rset()
+            original = results.is_original_method(self, "rset")
+            if original and not _backend.succeeds("rset", reply[0]):
+                # The transaction may still be open, so the server could refuse the next MAIL.
+                self.close()
 
     def quit(self) -> tuple[int, bytes]:
         """Send QUIT, close the connection and discard the stored capabilities."""
@@ -235,6 +243,8 @@ class SMTP(AuthObjects, SocketConnection):
             ValueError: An address or an option is invalid. Nothing was sent.
         """
         self._begin_session()
+        # smtplib reports a 421 that arrived before MAIL as the reply to MAIL.
+        self._reject_unexpected_reply(results.SHUTDOWN)
         mail_options, rcpt_options = tuple(mail_options or ()), tuple(rcpt_options or ())
         if isinstance(msg, Message):
             # Imported here and not at the top, because a client that sends only bytes never needs
@@ -296,9 +306,11 @@ class SMTP(AuthObjects, SocketConnection):
         return run(sendmail_many.send(self, messages))
 
     def _begin_session(self) -> None:
+        if self.helo_resp is None and self.ehlo_resp is None:
+            self._reject_unexpected_reply(results.SHUTDOWN)
         try:
             self.ehlo_or_helo_if_needed()
-        except SMTPServerDisconnected as error:
+        except OSError as error:
             results.mark_not_started(error)
             raise
 

@@ -20,6 +20,7 @@ from rapidsmtp._smtp.results import NOT_CONNECTED, Refused, is_positive
 from rapidsmtp._smtp.state import ReplyPair
 from rapidsmtp.errors import (
     SMTPDataError,
+    SMTPException,
     SMTPHeloError,
     SMTPNotSupportedError,
     SMTPResponseException,
@@ -69,7 +70,7 @@ def ehlo(client: Face, name: str) -> Steps[ReplyPair]:
     code, text = yield client.getreply()
     if code == -1 and not text:
         client.close()
-        raise SMTPServerDisconnected("Server not connected")
+        raise results.disconnected("Server not connected")
     client.ehlo_resp = text
     if code == 250:
         client.does_esmtp = True
@@ -150,6 +151,7 @@ def mail(client: Face, sender: str, options: Sequence[str]) -> Steps[ReplyPair]:
             client.command_encoding = "utf-8"
         parameters = " " + " ".join(options)
     client._protocol.recipients_left = 0
+    client._protocol.has_unclear_recipient = False
     yield client.putcmd("mail", _MAIL_FROM + smtp_path(sender) + parameters)
     reply: ReplyPair = yield client.getreply()
     return reply
@@ -162,8 +164,10 @@ def rcpt(client: Face, recipient: str, options: Sequence[str]) -> Steps[ReplyPai
         parameters = " " + " ".join(options)
     yield client.putcmd("rcpt", _RCPT_TO + smtp_path(recipient) + parameters)
     reply: ReplyPair = yield client.getreply()
-    if reply[0] == 250 or reply[0] == 251:
+    if _backend.succeeds("rcpt", reply[0]):
         client._protocol.recipients_left += 1
+    elif not _backend.refuses(reply[0]):
+        client._protocol.has_unclear_recipient = True
     return reply
 
 
@@ -172,6 +176,8 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
 
     Raises:
         SMTPDataError: The server refused DATA.
+        SMTPServerDisconnected: The connection was lost, or a reply arrived before the message was
+            written. The attribute `body_sent` is true if the server may have accepted the message.
     """
     if isinstance(message, str):
         message = message.encode("ascii")
@@ -184,18 +190,24 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
     reply: ReplyPair = yield client.getreply()
     if client.debuglevel > 0:
         client._print_debug("data:", reply)
-    if reply[0] != 354:
+    if not _backend.succeeds("data", reply[0]):
+        if not _backend.leaves_state_known("data", reply[0]):
+            client.close()
         raise SMTPDataError(*reply)
+    state = client._protocol
+    state.body_sent = False
     try:
         reply = yield from _send_body(client, body, in_pieces)
-    except BaseException:
+    except BaseException as error:
         # Close the connection after any failure. On an open connection, the server could read the
         # next command as text of an incomplete message. The client could also read a late reply to
         # this message as the reply to the next command.
         client.close()
+        if isinstance(error, SMTPException):
+            results.attach_progress(error, state.body_sent, (), {})
         raise
     finally:
-        client._protocol.recipients_left = 0
+        state.recipients_left = 0
     if client.debuglevel > 0:
         client._print_debug("data:", reply)
     return reply
@@ -203,12 +215,24 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
 
 def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
     state = client._protocol
-    state.body_sent = client.sock is not None
+    if client.ehlo_msg == "lhlo" and state.has_unclear_recipient:
+        # RFC 2033 section 4.2: the number of replies to the message is the number of accepted
+        # recipients. A reply to RCPT such as 252 leaves this number unknown.
+        raise results.disconnected(NOT_CONNECTED)
+    # A reply that arrived before the message does not belong to the message. It could show that a
+    # message was accepted that the server has not read.
+    yield client._reject_unexpected_reply()
     try:
         if in_pieces:
             for piece, _ in results.stuffed_parts(body):
+                # A server may refuse the message before it has read the whole message, but it
+                # cannot accept the message.
+                state.body_sent = False
+                yield client._reject_unexpected_reply(*results.REFUSALS)
+                state.body_sent = client.sock is not None
                 yield client.send(piece)
         else:
+            state.body_sent = client.sock is not None
             yield client.send(body)
     except SMTPServerDisconnected as error:
         # Only a ConnectionError proves that the message was not written completely. Any other
@@ -220,7 +244,7 @@ def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
         reply: ReplyPair = yield client.getreply()
         return reply
     yield from _read_final_replies(client)
-    positive = [reply for reply in state.final_replies if is_positive(reply)]
+    positive = [reply for reply in state.final_replies if _backend.succeeds("body", reply[0])]
     first: ReplyPair = (positive or state.final_replies)[0]
     return first
 
@@ -232,7 +256,7 @@ def _read_final_replies(client: Face) -> Steps[None]:
     state.final_replies = replies
     while len(replies) < max(1, state.recipients_left):
         if client.sock is None:
-            raise SMTPServerDisconnected(NOT_CONNECTED)
+            raise results.disconnected(NOT_CONNECTED)
         reply = yield client.getreply()
         replies.append(reply)
         # RFC 5321 section 3.8: 421 may come in reply to any command, and the server closes the

@@ -17,7 +17,7 @@ from io import BufferedReader
 from typing import Any, Self, cast
 
 from rapidsmtp import _backend
-from rapidsmtp._smtp import commands, overrides
+from rapidsmtp._smtp import commands, overrides, results
 from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
@@ -111,7 +111,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
         if self.debuglevel > 0:
             self._print_sent(s)
         if not self.sock:
-            raise SMTPServerDisconnected(NOT_CONNECTED)
+            raise results.disconnected(NOT_CONNECTED)
         if isinstance(s, str):
             s = s.encode(self.command_encoding)
         sys.audit("smtplib.send", self, s)
@@ -119,7 +119,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
             self.sock.sendall(s)
         except OSError:
             self.close()
-            raise SMTPServerDisconnected("Server not connected") from None
+            raise results.disconnected("Server not connected") from None
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         """Write a command.
@@ -159,10 +159,10 @@ class SocketConnection(ClientState, smtplib.SMTP):
             line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:
             self.close()
-            raise SMTPServerDisconnected(f"{CLOSED}: {error}") from None
+            raise results.disconnected(f"{CLOSED}: {error}") from None
         if not line:
             self.close()
-            raise SMTPServerDisconnected(CLOSED)
+            raise results.disconnected(CLOSED)
         if self.debuglevel > 0:
             self._print_debug("reply:", repr(line))
         if len(line) > MAX_LINE:
@@ -186,6 +186,40 @@ class SocketConnection(ClientState, smtplib.SMTP):
         """Write a command and read its reply."""
         self.putcmd(cmd, args)
         return self.getreply()
+
+    def _unread(self) -> bytes:
+        """Return received bytes that belong to no command, without waiting.
+
+        The result is empty if there are none, and for a socket or a file of the program's own.
+        """
+        if not _is_socket(self.sock) or type(self.file) is not BufferedReader:
+            return b""
+        limit = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            return self.file.peek(1)
+        except OSError:
+            # No bytes have arrived, or the connection is lost. The next operation on the socket
+            # reports a lost connection.
+            return b""
+        finally:
+            self.sock.settimeout(limit)
+
+    def _reject_unexpected_reply(self, *allowed: bytes) -> None:
+        """Close the connection and raise an exception if a reply arrived before its command.
+
+        On an open connection, the client would read this reply as the reply to the next command.
+
+        Args:
+            *allowed: The first bytes of replies that do not raise an exception.
+
+        Raises:
+            SMTPServerDisconnected: An unexpected reply arrived.
+        """
+        unread = self._unread()
+        if unread and not unread.startswith(allowed):
+            self.close()
+            raise results.disconnected(results.unexpected_reply(unread))
 
     # TLS
 
@@ -248,18 +282,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
         RFC 3207 section 6: bytes that follow the reply may come from an attacker. After the
         handshake, the client would read them as if they had arrived through TLS.
         """
-        if not _is_socket(self.sock) or type(self.file) is not BufferedReader:
-            return
-        limit = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            injected = self.file.peek(1)
-        except OSError:
-            # The error is ignored here, because the handshake will raise the same error.
-            injected = b""
-        finally:
-            self.sock.settimeout(limit)
-        if injected:
+        if self._unread():
             self.close()
             raise SMTPException("the server sent clear text after its reply to STARTTLS")
 

@@ -87,6 +87,13 @@ class Face(Protocol):
     def getreply(self) -> Any:
         """Read a reply."""
 
+    def _reject_unexpected_reply(self, *allowed: bytes) -> Any:
+        """Close the connection and raise an exception if a reply arrived before its command.
+
+        Args:
+            *allowed: The first bytes of replies that do not raise an exception.
+        """
+
     def docmd(self, cmd: str, args: str = "") -> Any:
         """Write a command and read its reply."""
 

@@ -18,6 +18,7 @@ from rapidsmtp._smtp import results
 from rapidsmtp._smtp.face import BlockingFace, Face
 from rapidsmtp._smtp.overrides import reading_file
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+from rapidsmtp.errors import SMTPServerDisconnected
 
 _BYPASSED = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
 """The methods of the client that this module does not call. If a program has replaced one of them,
@@ -171,7 +172,16 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
     write = client.sock.sendall
     while flight := transaction.data_to_send():
         pieces = results.stuffed_parts(flight) if flight is large else ((flight, 0),)
-        for piece, _ in pieces:
+        for number, (piece, _) in enumerate(pieces):
+            if number > 0:
+                # A server may refuse the message before it has read the whole message, but it
+                # cannot accept the message.
+                try:
+                    client._reject_unexpected_reply(*results.REFUSALS)
+                except SMTPServerDisconnected as error:
+                    transaction.write_failed()
+                    transaction.receive_eof()
+                    return str(error)
             sys.audit("smtplib.send", client, piece)
             try:
                 write(piece)
@@ -181,16 +191,16 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
         while transaction.awaiting:
             lost = _receive(client, transaction)
             if lost:
-                transaction.receive_eof()
                 return lost
     return NOT_CONNECTED
 
 
 def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
-    """Read once, and leave unexpected bytes in `file`.
+    """Read once, and leave unexpected bytes in `file`. End the transaction if it cannot continue.
 
     Returns:
-        The error text for a lost connection; empty if the connection was not lost.
+        The error text for a lost connection, or for a reply that arrived before its command; empty
+        if the transaction continues.
     """
     file = client.file
     if file is None:
@@ -198,15 +208,27 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
     try:
         if type(file) is BufferedReader:
             data = file.peek(1)
-            file.read(transaction.receive_data(data))
+            used = transaction.receive_data(data)
+            file.read(used)
+            if used < len(data) and transaction.end is None:
+                # A reply that arrived before its command does not belong to this command. If it
+                # were used as the reply to the message, it could show a message as accepted that
+                # the server has not read.
+                transaction.receive_eof()
+                return results.unexpected_reply(data[used:])
         else:  # the file of a program's own socket object may have only the method readline
             data = file.readline(MAX_LINE + 1)
             if data:
                 whole = data.endswith(b"\n") or len(data) > MAX_LINE
                 transaction.receive_data(data if whole else data + b"\n")
     except OSError as error:
+        # smtplib parses an incomplete line at the end of the stream, but not after an error.
+        transaction.receive_eof(strict=True)
         return f"{CLOSED}: {error}"
-    return "" if data else CLOSED
+    if not data:
+        transaction.receive_eof()
+        return CLOSED
+    return ""
 
 
 def _read_pending_replies(
@@ -221,5 +243,5 @@ def _read_pending_replies(
         client.sock.settimeout(0)
         while transaction.awaiting and not _receive(client, transaction):
             pass
-    transaction.receive_eof()
+    transaction.receive_eof(strict=True)
     client.close()

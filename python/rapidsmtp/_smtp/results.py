@@ -16,6 +16,7 @@ from rapidsmtp.errors import (
     SMTPResponseException,
     SMTPSenderRefused,
     SMTPServerDisconnected,
+    printable_reply,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ CLOSED = "Connection unexpectedly closed"
 
 NOT_CONNECTED = "please run connect() first"
 """smtplib's error text for a command on a closed connection."""
+
+SHUTDOWN = b"421"
+"""The code of the reply that a server may send at any time before it closes the connection (RFC
+5321 section 3.8)."""
+
+REFUSALS = (b"4", b"5")
+"""The first digits of the codes of refusals (RFC 5321 section 4.2.1)."""
 
 
 class Reply(NamedTuple):
@@ -153,7 +161,7 @@ def mail_parameters(client: "Face", size: int, mail_options: Sequence[str]) -> l
 
 
 def is_positive(reply: tuple[int, bytes]) -> bool:
-    """Return whether a reply is a positive completion reply, 2yz (RFC 5321 section 4.2.1)."""
+    """Return whether a reply to EHLO or HELO is a positive completion reply, 2yz."""
     return 200 <= reply[0] <= 299
 
 
@@ -194,7 +202,7 @@ def sendmail_result(
     if end == "recipients refused":
         raise SMTPRecipientsRefused(refused)
     if end == "data refused" and reply is not None:
-        raise data_error(reply, refused)
+        raise data_error(reply, refused, transaction.body_sent)
     if end == "fault":
         error: SMTPException = SMTPResponseException(500, transaction.fault or "")
     else:
@@ -204,32 +212,52 @@ def sendmail_result(
     raise error
 
 
-def data_error(reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]]) -> SMTPDataError:
+def data_error(
+    reply: tuple[int, Any], refused: Mapping[str, tuple[int, bytes]], body_sent: bool
+) -> SMTPDataError:
     """Return the exception for a refused message.
 
     Args:
-        reply: The reply to the message.
+        reply: The reply to DATA or to the message.
         refused: The refused recipients by address, each with its reply. They become the attribute
             `recipients` of the exception.
+        body_sent: Whether the server may have received the whole message. It becomes an attribute
+            of the exception.
     """
-    error = SMTPDataError(*reply)
-    # smtplib's class does not declare the attribute `recipients`.
-    error.recipients = dict(refused)  # type: ignore[attr-defined]
+    error: Any = SMTPDataError(*reply)  # smtplib's class does not declare these attributes
+    error.recipients = dict(refused)
+    error.body_sent = body_sent
+    return error  # type: ignore[no-any-return]
+
+
+def disconnected(text: str) -> SMTPServerDisconnected:
+    """Return the exception for a connection that was lost while no message was sent.
+
+    Args:
+        text: The error text.
+    """
+    error = SMTPServerDisconnected(text)
+    mark_not_started(error)
     return error
 
 
-def mark_not_started(error: SMTPServerDisconnected) -> SMTPServerDisconnected:
-    """Record in an exception that the connection was lost before a transaction was started.
-
-    Returns:
-        The argument `error`.
-    """
+def mark_not_started(error: OSError) -> None:
+    """Record in an exception that no message was sent."""
     attach_progress(error, False, (), {})
-    return error
+
+
+def unexpected_reply(received: bytes) -> str:
+    """Return the error text for a reply that arrived before its command was sent.
+
+    Args:
+        received: The bytes from the beginning of this reply. The text shows their first line.
+    """
+    line = printable_reply(received.split(b"\n", 1)[0])
+    return f"the server sent an unexpected reply: {line[:200]}"
 
 
 def attach_progress(
-    error: SMTPException,
+    error: OSError,
     body_sent: bool,
     accepted: Sequence[str],
     refused: Mapping[str, tuple[int, bytes]],

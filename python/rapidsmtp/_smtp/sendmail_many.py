@@ -57,7 +57,7 @@ def _outcome(client: Face, item: Any) -> Steps[Outcome]:
     start = time.monotonic()
     try:
         yield client._begin_session()
-    except smtplib.SMTPException as error:
+    except OSError as error:  # a failed TLS handshake raises no SMTPException
         return outcome_without_reply(message, Status.NOT_ATTEMPTED, "connect", line_of(error))
     missing = missing_capability(client, message)
     if missing:
@@ -101,19 +101,21 @@ def _send_one(client: Face, message: Message) -> Steps[_SendmailResult]:
             message.rcpt_options,
         )
     except smtplib.SMTPRecipientsRefused as error:
-        return "rcpt", recipient_results(error.recipients), None
+        return "rcpt", recipient_results(error.recipients, False), None
     except smtplib.SMTPSenderRefused as error:
-        return "mail", recipient_results(for_all(message, error)), None
+        return "mail", recipient_results(for_all(message, error), False), None
     except smtplib.SMTPDataError as error:
         single: Replies = getattr(error, "recipients", {})
-        return "data", recipient_results({**for_all(message, error), **single}), None
+        # An exception of a replaced method has no `body_sent`.
+        sent = getattr(error, "body_sent", True)
+        return "data", recipient_results({**for_all(message, error), **single}, sent), None
     except (smtplib.SMTPNotSupportedError, ValueError, TypeError) as error:
         invalid = RecipientResult(Status.INVALID, None, None, line_of(error))
         return "build", dict.fromkeys(recipients, invalid), None
     except OSError as error:
         return _after_lost_connection(client, message, error)
     results = dict.fromkeys(recipients, ACCEPTED)
-    results |= recipient_results(refused)
+    results |= recipient_results(refused, True)
     return "body", results, getattr(refused, "reply", None)
 
 
@@ -127,16 +129,21 @@ def _after_lost_connection(client: Face, message: Message, error: OSError) -> _S
     status = Status.UNKNOWN if sent else Status.NOT_ATTEMPTED
     text = brief(f"{_LOST_BEFORE_REPLY if sent else _LOST}: {line_of(error)}")
     results = dict.fromkeys(message.recipients, RecipientResult(status, None, None, text))
-    results |= recipient_results(getattr(error, "recipients", {}))
+    results |= recipient_results(getattr(error, "recipients", {}), sent)
     results |= dict.fromkeys(getattr(error, "accepted", ()), ACCEPTED)
     return "body" if sent else "connect", results, None
 
 
-def recipient_results(replies: Replies) -> dict[str, RecipientResult]:
-    """Convert the last reply for each recipient to a result, by address."""
+def recipient_results(replies: Replies, body_sent: bool) -> dict[str, RecipientResult]:
+    """Convert the replies of refused recipients to results, by address.
+
+    Args:
+        replies: The last reply for each recipient.
+        body_sent: Whether the server may have received the whole message.
+    """
     results = {}
     for address, (code, text) in replies.items():
-        status = Status[_backend.recipient_status(code)]
+        status = Status[_backend.refusal_status(code, body_sent)]
         enhanced = _backend.enhanced_status(code, text)
         results[address] = RecipientResult(status, code, enhanced, brief(printable_reply(text)))
     return results

@@ -12,7 +12,7 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._smtp import results
 from rapidsmtp._smtp.face import BlockingFace
-from rapidsmtp._smtp.results import Refused, is_positive
+from rapidsmtp._smtp.results import Refused
 from rapidsmtp._smtp.state import ReplyPair
 from rapidsmtp.errors import (
     SMTPDataError,
@@ -46,8 +46,8 @@ def send(
     encoding = client.command_encoding
     try:
         code, text = client.mail(from_addr, parameters)
-        if code != 250:
-            _reset_or_close(client, code)
+        if not _backend.succeeds("mail", code):
+            _reset_or_close(client, "mail", code)
             raise SMTPSenderRefused(code, text, from_addr)
         _add_recipients(client, recipients, rcpt_options, accepted, refused)
         return _send_body(client, msg, accepted, refused)
@@ -71,8 +71,9 @@ def _add_recipients(
     refused: dict[str, ReplyPair],
 ) -> None:
     for recipient in recipients:
+        client._reject_unexpected_reply(results.SHUTDOWN)
         reply = client.rcpt(recipient, rcpt_options)
-        if reply[0] == 250 or reply[0] == 251:
+        if _backend.succeeds("rcpt", reply[0]):
             accepted.append(recipient)
             continue
         refused[recipient] = reply
@@ -80,8 +81,12 @@ def _add_recipients(
             client.close()
             raise SMTPRecipientsRefused(refused)
     if not accepted:
-        client._rset()
+        if _is_state_known(refused):
+            client._rset()
+        else:
+            client.close()
         raise SMTPRecipientsRefused(refused)
+    client._reject_unexpected_reply(results.SHUTDOWN)
 
 
 def _send_body(
@@ -95,8 +100,9 @@ def _send_body(
     try:
         reply = client.data(msg)
     except SMTPDataError as error:
-        _reset_or_close(client, error.smtp_code)
-        raise results.data_error((error.smtp_code, error.smtp_error), refused) from None
+        _reset_or_close(client, "data", error.smtp_code)
+        refusal = error.smtp_code, error.smtp_error
+        raise results.data_error(refusal, refused, state.body_sent) from None
     finals = state.final_replies or [reply] * len(accepted)
     return _result(client, reply, finals, accepted, refused)
 
@@ -119,15 +125,23 @@ def _result(
         refused: The refused recipients with their replies. With LMTP, this function adds the
             recipients whose final reply is negative.
     """
-    if any(final[0] == 421 for final in finals):
+    codes = [final[0] for final in finals]
+    if 421 in codes or not _is_state_known(refused):
         client.close()
     kept = accepted
     if client.ehlo_msg == "lhlo":
         kept = _assign_final_replies(accepted, finals, refused)
-    if not is_positive(reply):
-        _reset_or_close(client, reply[0])
-        raise results.data_error(reply, refused)
+    if not all(_backend.leaves_state_known("body", code) for code in codes):
+        client.close()
+    if not _backend.succeeds("body", reply[0]):
+        _reset_or_close(client, "body", reply[0])
+        raise results.data_error(reply, refused, True)
     return Refused(refused, reply, kept)
+
+
+def _is_state_known(refused: dict[str, ReplyPair]) -> bool:
+    """Return whether the state of the server is known after the replies to RCPT."""
+    return all(_backend.leaves_state_known("rcpt", reply[0]) for reply in refused.values())
 
 
 def _assign_final_replies(
@@ -140,9 +154,13 @@ def _assign_final_replies(
     Returns:
         The recipients with a positive reply.
     """
-    replies = list(zip(accepted, finals, strict=False))
-    refused.update((recipient, reply) for recipient, reply in replies if not is_positive(reply))
-    return [recipient for recipient, reply in replies if is_positive(reply)]
+    kept = []
+    for recipient, reply in zip(accepted, finals, strict=False):
+        if _backend.succeeds("body", reply[0]):
+            kept.append(recipient)
+        else:
+            refused[recipient] = reply
+    return kept
 
 
 def _check_envelope(
@@ -175,9 +193,12 @@ def _check_envelope(
     )
 
 
-def _reset_or_close(client: BlockingFace, code: int) -> None:
-    """End a refused transaction with RSET; after a 421, close the connection instead."""
-    if code == 421:
+def _reset_or_close(client: BlockingFace, phase: str, code: int) -> None:
+    """End a refused transaction with RSET.
+
+    After a 421, or if the state of the server is unknown, close the connection instead.
+    """
+    if code == 421 or not _backend.leaves_state_known(phase, code):
         client.close()
     else:
         client._rset()

@@ -25,6 +25,8 @@ class ProtocolState:
         hides_input: Whether `auth` is running. If true, debug output hides the sent lines.
         recipients_left: The number of accepted recipients in the transaction. With LMTP, each of
             them has one final reply (RFC 2033 section 4.2).
+        has_unclear_recipient: Whether a reply to RCPT in the transaction was neither a success nor
+            a refusal, such as 252.
         final_replies: The final replies to the message (LMTP), in the order of the recipients.
         body_sent: Whether the whole message was written to the network.
     """
@@ -35,6 +37,7 @@ class ProtocolState:
         "body_sent",
         "final_replies",
         "greeted_on",
+        "has_unclear_recipient",
         "hides_input",
         "recipients_left",
         "refused_on",
@@ -45,6 +48,7 @@ class ProtocolState:
         self.refused_on: Any = None
         self.hides_input: bool = False
         self.recipients_left: int = 0
+        self.has_unclear_recipient: bool = False
         self.final_replies: Sequence[ReplyPair] = ()
         self.body_sent: bool = False
 

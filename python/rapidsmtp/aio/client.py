@@ -23,7 +23,7 @@ from rapidsmtp._smtp import commands, login, pipelined, results, sendmail_many
 from rapidsmtp._smtp.connection import name_of_this_host
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import NOT_CONNECTED, Refused
-from rapidsmtp.aio.connection import MAX_READ, StreamConnection, TaskLock, run_async
+from rapidsmtp.aio.connection import StreamConnection, TaskLock, run_async
 from rapidsmtp.aio.connection_options import (
     SUBMISSION_PORT,
     ConnectionKeywords,
@@ -36,7 +36,6 @@ from rapidsmtp.errors import (
     SMTPNotSupportedError,
     SMTPResponseException,
     SMTPServerDisconnected,
-    printable_reply,
 )
 
 DEFAULT_TIMEOUT = 60.0
@@ -180,8 +179,10 @@ class SMTP(AuthObjects, StreamConnection):
                 self.timeout = timeout
             try:
                 return await self._connect()
-            except BaseException:
+            except BaseException as error:
                 self.close()
+                if isinstance(error, OSError):
+                    results.mark_not_started(error)
                 raise
             finally:
                 self.timeout = kept
@@ -465,11 +466,11 @@ class SMTP(AuthObjects, StreamConnection):
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         async with self._lock:
-            if self._received or (self._reader is not None and self._reader.waiting):
-                await self._reject_unexpected_bytes()
             await self._begin_session()
+            if self._has_unread:
+                await self._reject_unexpected_reply()
             if self._writer is None:
-                raise results.mark_not_started(SMTPServerDisconnected(NOT_CONNECTED))
+                raise results.disconnected(NOT_CONNECTED)
             if not self.does_esmtp:
                 mail_options = rcpt_options = ()
             pipelining = self.options.pipelining and "pipelining" in self.esmtp_features
@@ -565,10 +566,15 @@ class SMTP(AuthObjects, StreamConnection):
         With `start_tls=None`, TLS is started if the server supports STARTTLS.
         """
         try:
-            await self.ehlo_or_helo_if_needed()
-        except SMTPServerDisconnected as error:
+            await self._greet()
+        except OSError as error:
             results.mark_not_started(error)
             raise
+
+    async def _greet(self) -> None:
+        if self._has_unread:
+            await self._reject_unexpected_reply()
+        await self.ehlo_or_helo_if_needed()
         options = self.options
         # RFC 3207 section 4.2: the client must not send STARTTLS inside TLS, even if the server
         # announces STARTTLS there.
@@ -588,21 +594,12 @@ class SMTP(AuthObjects, StreamConnection):
         # the error for the message instead.
         encoding = self.command_encoding
         with contextlib.suppress(SMTPServerDisconnected):
-            await self.rset()
+            await self._reject_unexpected_reply(results.SHUTDOWN)
+            code, _ = await self.rset()
+            if not _backend.succeeds("rset", code):
+                # The transaction may still be open, so the server could refuse the next MAIL.
+                self.close()
         self.command_encoding = encoding
-
-    async def _reject_unexpected_bytes(self) -> None:
-        """Close the connection, and raise SMTPServerDisconnected with the unexpected line.
-
-        The line arrived while the client was not waiting for a reply. On an open connection, the
-        client would read this line as the reply to the next command.
-        """
-        assert self._reader is not None
-        received = self._received or await self._reader.read(MAX_READ)
-        self.close()
-        line = printable_reply(received.split(b"\n", 1)[0])
-        error = SMTPServerDisconnected(f"the server sent an unexpected reply: {line[:200]}")
-        raise results.mark_not_started(error)
 
     def __repr__(self) -> str:
         server = self.options.socket_path or self.options.hostname or ""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, cast
 
 from rapidsmtp import _backend
+from rapidsmtp._smtp import results
 from rapidsmtp._smtp.commands import Steps, T
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import CLOSED, NOT_CONNECTED
@@ -21,7 +22,6 @@ from rapidsmtp.aio.transport import TransactionRunner
 from rapidsmtp.errors import (
     SMTPException,
     SMTPResponseException,
-    SMTPServerDisconnected,
 )
 
 IN_OTHER_LOOP = "the client is in use in another event loop; use one client for each event loop"
@@ -226,7 +226,7 @@ class StreamConnection(ClientState):
 
     async def _start_tls(self, context: ssl.SSLContext, name: str) -> None:
         assert self._writer is not None and self._reader is not None
-        if self._received or self._reader.waiting:
+        if self._has_unread:
             # RFC 3207 section 6: refuse bytes that arrive before the handshake, because an attacker
             # may have injected them. Otherwise the client would later read them as a reply that had
             # arrived through TLS.
@@ -294,14 +294,14 @@ class StreamConnection(ClientState):
         sys.audit("smtplib.send", self, s)
         writer = self._writer
         if writer is None:
-            raise SMTPServerDisconnected(NOT_CONNECTED)
+            raise results.disconnected(NOT_CONNECTED)
         try:
             async with asyncio.timeout(self.timeout):
                 writer.write(s)
                 await writer.drain()
         except OSError:
             self.close()
-            raise SMTPServerDisconnected("Server not connected") from None
+            raise results.disconnected("Server not connected") from None
         except BaseException:
             # Close the connection also if the task was cancelled, because a part of a command may
             # have been sent.
@@ -335,7 +335,7 @@ class StreamConnection(ClientState):
                 reply = await self._read_reply()
         except TimeoutError:
             self.close()
-            raise SMTPServerDisconnected(f"{CLOSED}: timed out") from None
+            raise results.disconnected(f"{CLOSED}: timed out") from None
         except BaseException:
             # Close the connection also if the task was cancelled. On an open connection, the client
             # would read the late reply as the reply to the next command.
@@ -350,18 +350,43 @@ class StreamConnection(ClientState):
     async def _read_reply(self) -> tuple[int, bytes]:
         replies, reader = _backend.ReplyReader(), self._reader
         if reader is None:
-            raise SMTPServerDisconnected(NOT_CONNECTED)
+            raise results.disconnected(NOT_CONNECTED)
         while True:
             data = self._received or await reader.read(MAX_READ)
             self._received = data[replies.receive_data(data, 1) :]
-            if not data:
+            if not data and reader.failure is None:
                 replies.receive_eof()
             for reply in replies.events():
                 return reply
             if replies.fault is not None:
                 raise SMTPResponseException(500, replies.fault)
             if not data:
-                raise SMTPServerDisconnected(reader.how_it_ended())
+                raise results.disconnected(reader.how_it_ended())
+
+    @property
+    def _has_unread(self) -> bool:
+        """Whether bytes were received that belong to no command."""
+        return bool(self._received or (self._reader is not None and self._reader.waiting))
+
+    async def _reject_unexpected_reply(self, *allowed: bytes) -> None:
+        """Close the connection and raise an exception if a reply arrived before its command.
+
+        On an open connection, the client would read this reply as the reply to the next command.
+
+        Args:
+            *allowed: The first bytes of replies that do not raise an exception.
+
+        Raises:
+            SMTPServerDisconnected: An unexpected reply arrived.
+        """
+        if not self._has_unread:
+            return
+        if not self._received and self._reader is not None:
+            self._received = await self._reader.read(MAX_READ)
+        received = self._received
+        if not received.startswith(allowed):
+            self.close()
+            raise results.disconnected(results.unexpected_reply(received))
 
     async def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
         """Write a command and read its reply."""

@@ -58,6 +58,8 @@ class TransactionRunner:
         self._transaction, self._large, self._timeout = transaction, large, timeout
         self._is_over = self._is_late = False
         self._undrained: bytes | None = None
+        self._pieces_left = False
+        self._lost = ""
         self._reader.listener = self._receive
         try:
             self._write_flight()
@@ -75,19 +77,23 @@ class TransactionRunner:
         except ConnectionError:
             transaction.write_failed()
             self._break_off(transaction)
-            return "Server not connected"
+            return self._lost or "Server not connected"
+        except OSError as error:
+            self._break_off(transaction)
+            return f"{CLOSED}: {error}"
         finally:
             self._reader.listener = None
             self._transaction = self._waiter = None
         if self._is_late:
             self._break_off(transaction)
             return f"{CLOSED}: timed out"
-        return self._reader.how_it_ended()
+        return self._lost or self._reader.how_it_ended()
 
     def _break_off(self, transaction: "_backend.Transaction") -> None:
         # The transaction keeps the replies that it has received. The connection cannot be used
         # again: the message may be incomplete, or a reply to it may still arrive.
-        transaction.receive_eof()
+        # smtplib parses an incomplete line at the end of the stream, but not after an error.
+        transaction.receive_eof(strict=True)
         self._client.close()
 
     def end(self) -> None:
@@ -107,6 +113,7 @@ class TransactionRunner:
             self._deadline = self._loop.time() + self._timeout
         if flight is self._large:
             self._undrained = flight
+            self._pieces_left = True
         else:
             sys.audit("smtplib.send", self._client, flight)
             if self._client.debuglevel > 0:
@@ -121,10 +128,20 @@ class TransactionRunner:
         """Write the pieces of a large message, and wait until all bytes are on the network."""
         large, self._undrained = self._undrained, None
         async with asyncio.timeout(self._timeout) as limit:
-            for piece, _ in results.stuffed_parts(large or b""):
+            pieces = results.stuffed_parts(large or b"")
+            following = next(pieces, None)
+            while following is not None:
+                piece, following = following[0], next(pieces, None)
+                self._pieces_left = following is not None
                 sys.audit("smtplib.send", self._client, piece)
                 self._writer.write(piece)
                 await self._writer.drain()
+                # `drain` may return at once. The event loop reads in the first iteration and calls
+                # `_receive` in the second.
+                for _ in range(2):
+                    await asyncio.sleep(0)
+                if self._lost:
+                    return
                 if self._timeout is not None:
                     self._deadline = self._loop.time() + self._timeout
                     limit.reschedule(self._deadline)
@@ -141,15 +158,45 @@ class TransactionRunner:
         if self._client.debuglevel > 0:
             self._client._print_debug("reply:", repr(data))
         if not data:
-            transaction.receive_eof()
+            transaction.receive_eof(strict=self._reader.failure is not None)
             self._finish()
+        elif transaction.body_sent and self._is_writing and not data.startswith(results.REFUSALS):
+            return self._reject(data)
         while data and transaction.awaiting:
+            awaited = transaction.awaiting
             data = data[transaction.receive_data(data) :]
-            if not transaction.awaiting:
+            if transaction.awaiting:
+                # The time limit applies to each complete reply. So a part of a reply does not
+                # extend it.
+                if self._timeout is not None and transaction.awaiting < awaited:
+                    self._deadline = self._loop.time() + self._timeout
+            elif data and transaction.end is None:
+                return self._reject(data)
+            else:
                 self._write_flight()
-            elif self._timeout is not None:
-                self._deadline = self._loop.time() + self._timeout
         return data
+
+    @property
+    def _is_writing(self) -> bool:
+        """Whether a part of the last flight was not passed to the network."""
+        return self._pieces_left or self._writer.transport.get_write_buffer_size() > 0
+
+    def _reject(self, data: bytes) -> bytes:
+        """End the transaction, because a reply arrived before its command was written.
+
+        Such a reply does not belong to the command. If it were used as the reply to the message, it
+        could show a message as accepted that the server has not read.
+        """
+        transaction = self._transaction
+        assert transaction is not None
+        transaction.write_failed()
+        transaction.receive_eof()
+        self._lost = results.unexpected_reply(data)
+        self._finish()
+        if self._is_writing:
+            # `close` would still write the rest of the message.
+            self._writer.transport.abort()
+        return b""
 
     def _finish(self) -> None:
         self._is_over = True

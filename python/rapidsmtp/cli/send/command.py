@@ -108,7 +108,7 @@ def _warnings(
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
         # host to the relay.
         if options.proxy is None:
-            found += server_limits.check_size(sample, relay, tls)
+            found += server_limits.check_size(sample, relay, tls, options.timeout)
     return found + _recipient_warnings(options, composition, recipients)
 
 
