@@ -23,7 +23,7 @@
 //! the data inside the engine needs no lock.
 
 mod busy_poll;
-mod clock;
+pub mod clock;
 pub mod connect;
 mod connection;
 mod failure;
