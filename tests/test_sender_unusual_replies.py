@@ -157,6 +157,26 @@ def test_a_rejection_during_the_body_is_read() -> None:
             assert len(server.connections) == 1
 
 
+def test_an_invalid_reply_during_the_body_over_lmtp_is_no_delivery() -> None:
+    def reply(line: bytes) -> bytes:
+        connection = server.connections[-1]
+        if len(server.connections) > 1:
+            return b"354 go on"
+        connection.send(b"354 go on\r\n")
+        connection.sock.recv(100_000)
+        connection.send(b"25x no code\r\n")
+        return HANG_UP
+
+    large = (b"x" * 70 + b"\r\n") * 60_000
+    # The reset and the reply may arrive in either order, so the test sends three messages.
+    for _ in range(3):
+        script = SMTPScript(("PIPELINING",), {"data": reply}, lmtp=True)
+        with Server(script) as server, sender_to(server, "lmtp", connections=1) as sender:
+            (outcome,) = sender.send([message(content=large)])
+            assert outcome.status is Status.ACCEPTED
+            assert len(server.connections) == 2
+
+
 def test_a_slow_callback_does_not_delay_the_end() -> None:
     with serve() as server:
         sender = sender_to(server)

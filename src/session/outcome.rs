@@ -20,6 +20,7 @@ pub(super) fn outcome_of(
 ) -> MessageOutcome {
     let end = transaction.end();
     let reply = transaction.reply();
+    let without_reply = outcome_without_reply(terminator_sent, reason);
     let others = match (end, reply) {
         (Some(TransactionEnd::Accepted), Some(reply)) => {
             let reply = Arc::new(reply.clone());
@@ -47,10 +48,10 @@ pub(super) fn outcome_of(
             }
             _ => RecipientOutcome::not_executed(None),
         },
-        _ => outcome_without_reply(terminator_sent, reason),
+        _ => without_reply.clone(),
     };
     MessageOutcome {
-        recipients: recipient_outcomes(transaction, recipients, others, reason),
+        recipients: recipient_outcomes(transaction, recipients, others, &without_reply),
         reply: reply.filter(|_| terminator_sent).cloned().map(Arc::new),
     }
 }
@@ -69,12 +70,12 @@ pub(super) fn outcome_without_reply(terminator_sent: bool, reason: &str) -> Reci
 }
 
 /// Returns the outcome of each recipient. `others` is the outcome of recipients without an
-/// individual reply.
+/// individual reply. `without_reply` is the outcome of recipients without a valid reply to the body.
 fn recipient_outcomes(
     transaction: &Transaction,
     recipients: usize,
     others: RecipientOutcome,
-    reason: &str,
+    without_reply: &RecipientOutcome,
 ) -> RecipientOutcomes {
     let (refused, accepted) = (transaction.refused(), transaction.lmtp_replies());
     let sender_refused = transaction.end() == Some(TransactionEnd::SenderRefused);
@@ -91,7 +92,7 @@ fn recipient_outcomes(
             Phase::Rcpt
         };
         match (reply.code, phase) {
-            (MALFORMED, Phase::Body) => outcomes[*index] = RecipientOutcome::unknown(reason),
+            (MALFORMED, Phase::Body) => outcomes[*index] = without_reply.clone(),
             // An invalid reply to RCPT says neither that the recipient was accepted nor that it was
             // refused. So the recipient keeps the outcome `others`.
             (MALFORMED, _) => {}

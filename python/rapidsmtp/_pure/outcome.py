@@ -231,7 +231,10 @@ def outcome_of(
     """
     # Before the terminator, a relay cannot accept a message (RFC 5321 4.1.1.4). After it, the relay
     # may have accepted the message even if no reply arrived.
-    others = RecipientOutcome.unknown(reason) if terminator_sent else RecipientOutcome.unexecuted()
+    unanswered = (
+        RecipientOutcome.unknown(reason) if terminator_sent else RecipientOutcome.unexecuted()
+    )
+    others = unanswered
     end, reply = transaction.end, transaction.reply
     if reply is not None and reply[0] != MALFORMED:
         if end == TRANSACTION_ACCEPTED:
@@ -251,7 +254,7 @@ def outcome_of(
         if refusal[0] != MALFORMED:
             outcomes[index] = RecipientOutcome.refused("body" if after_body else "rcpt", refusal)
         elif after_body:
-            outcomes[index] = RecipientOutcome.unknown(reason)
+            outcomes[index] = unanswered
     for index, lmtp_reply in transaction.lmtp_replies.items():
         if index in transaction.accepted:
             outcomes[index] = RecipientOutcome(ACCEPTED, "body", lmtp_reply)
