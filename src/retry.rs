@@ -213,6 +213,12 @@ impl Attempts {
         };
     }
 
+    /// Counts an attempt. If a message needs several transactions, more than one of them may count.
+    /// The count does not exceed the maximum.
+    pub fn count_attempt(&mut self, policy: &RetryPolicy) {
+        self.count = (self.count + 1).min(policy.max_attempts);
+    }
+
     /// Counts a transaction that was not executed. Returns whether the message may be sent again at
     /// once.
     ///
@@ -225,7 +231,9 @@ impl Attempts {
         } else {
             self.returns == 1 && used
         };
-        self.count += u32::from(!free);
+        if !free {
+            self.count_attempt(policy);
+        }
         free || self.count < policy.max_attempts
     }
 

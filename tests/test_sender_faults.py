@@ -639,3 +639,14 @@ def test_messages_after_a_refused_recipient_have_one_attempt(pipelining: str) ->
     lines = b"".join(wires(server)).upper().split(b"\r\n")
     named = Counter(line for line in lines if line.startswith(b"RCPT"))
     assert len(named) == 300 and set(named.values()) == {1}
+
+
+def test_the_transactions_of_one_message_count_as_no_more_than_the_allowed_attempts() -> None:
+    data = iter([HANG_UP, b"354 go on"])
+    script = SMTPScript(("LIMITS RCPTMAX=1",), {"data": lambda _: next(data)})
+    given = Message("s@example.com", ["a@example.com", "b@example.com"], CONTENT)
+    with Server(script) as server:
+        [outcome] = send(sender_to(server, connections=1, max_attempts=1), [given])
+    results = [each.status for each in outcome.recipients.values()]
+    assert results == [Status.NOT_ATTEMPTED, Status.ACCEPTED]
+    assert outcome.attempts == 1

@@ -342,7 +342,7 @@ impl Job {
             // The common case: all recipients are accepted in one transaction. This branch needs no
             // allocation for each recipient.
             settlement.weigh(&mut self, Evidence::Accepted);
-            self.attempts.count += 1;
+            self.attempts.count_attempt(&settlement.policy);
             self.reply = outcome.reply;
             return (
                 NextStep::Finished(self.finish(outcome.recipients, settlement.now)),
@@ -373,7 +373,8 @@ impl Job {
         for (index, outcome) in std::mem::take(&mut self.deferred) {
             self.finish_recipient(index, outcome);
         }
-        for (index, outcome) in std::mem::take(&mut self.earlier).into_iter().rev() {
+        // `finish_recipient` searches `earlier` for an unknown outcome.
+        for (index, outcome) in self.earlier.clone().into_iter().rev() {
             if self.outcomes.get(index).is_none_or(Option::is_none) {
                 self.finish_recipient(index, outcome);
             }
@@ -459,7 +460,9 @@ impl Job {
                 NextStep::RetryNow(self)
             };
         }
-        self.attempts.count += u32::from(!counted);
+        if !counted {
+            self.attempts.count_attempt(&settlement.policy);
+        }
         if !self.deferred.is_empty()
             && let Some(delay) = self.attempts.delay(&settlement.policy, settlement.random)
         {

@@ -214,7 +214,8 @@ class Job:
         if self._pending:
             self._pending.sort()
             return NextStep(None, last=concerns_relay)
-        attempts.count += attempts.count == before
+        if attempts.count == before:
+            attempts.count_attempt(policy)
         if self._deferred and attempts.count < policy.max_attempts:
             return NextStep(None, policy.delay(attempts.count, settlement.random))
         return NextStep(self.give_up("", settlement.now))

@@ -227,6 +227,17 @@ class Attempts:
         self.accepted_before = accepted
         self.refusals_before = refusals
 
+    def count_attempt(self, policy: RetryPolicy) -> None:
+        """Count an attempt.
+
+        If a message needs several transactions, more than one of them may count. The count does not
+        exceed the maximum.
+
+        Args:
+            policy: The retry policy.
+        """
+        self.count = min(self.count + 1, policy.max_attempts)
+
     def count_return(self, policy: RetryPolicy, *, used: bool) -> bool:
         """Count a transaction that was not executed.
 
@@ -242,7 +253,8 @@ class Attempts:
         """
         self._returns += 1
         free = self._returns <= (FREE_RETURNS if policy.is_patient else int(used))
-        self.count += not free
+        if not free:
+            self.count_attempt(policy)
         return free or self.count < policy.max_attempts
 
     def delay(self, policy: RetryPolicy, random: float) -> float | None:

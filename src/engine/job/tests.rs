@@ -245,6 +245,25 @@ fn an_unknown_outcome_is_final_unless_a_second_copy_is_requested() {
 }
 
 #[test]
+fn an_unknown_outcome_remains_if_the_engine_gives_up_after_later_refusals() {
+    let resend = RetryPolicy {
+        max_attempts: 4,
+        resend_unknown: true,
+        ..POLICY
+    };
+    let mut job = started(&["<a@b>"]);
+    for outcome in [RecipientOutcome::unknown("lost"), refused("450 4.2.2 full")] {
+        let NextStep::RetryLater(next, _) = settle(job, vec![outcome], resend).0 else {
+            panic!("not later")
+        };
+        job = next;
+        job.begin(Instant::now(), 100, None);
+    }
+    let finished = job.put_back().give_up("closed", Instant::now());
+    assert_eq!(finished.status(), Status::Unknown);
+}
+
+#[test]
 fn the_domains_of_a_transaction_are_limited() {
     let paths = |limit, domains| {
         let mut job = started(&["<a@b>", "<c@B>", "<d@e>", "<f@b>"]).put_back();
