@@ -4,28 +4,13 @@
 #![no_main]
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use rapidsmtp::capability::exceeds_size;
 use rapidsmtp::content::Content;
-use rapidsmtp::engine::job::{Job, Message, NextStep, RetryPolicy};
-use rapidsmtp::engine::settings::Backoff;
-use rapidsmtp::outcome::{MessageOutcome, RecipientOutcome};
-use rapidsmtp::reply::Reply;
+use rapidsmtp::engine::job::{Job, Message};
 use rapidsmtp::session::{Limits, Mode, Session, SessionOptions, StartTls};
-
-const POLICY: RetryPolicy = RetryPolicy {
-    max_attempts: 1,
-    backoff: Backoff {
-        base: 1.0,
-        factor: 1.0,
-        maximum: 1.0,
-    },
-    resend_unknown: false,
-    used: true,
-};
 
 /// Words with which the fuzzer builds the lines of a reply. It would not find them by itself.
 const WORDS: [&str; 7] = [
@@ -114,18 +99,14 @@ fn job(recipients: &[u8]) -> Job {
     })
 }
 
-/// Sends a message to all recipients, in as many transactions as the limits need.
+/// Selects the recipients of each transaction, as if the relay accepted all of them.
 fn deliver(mut job: Job, recipients: usize, limits: &Limits) {
-    let reply = Arc::new(Reply {
-        code: 250,
-        text: Vec::new(),
-    });
     let (limit, domains) = (
         limits.rcpt_max.unwrap_or(usize::MAX),
         limits.rcpt_domain_max,
     );
     let mut served = HashSet::new();
-    loop {
+    while served.len() < recipients {
         job.begin(Instant::now(), limit, domains);
         let paths: Vec<String> = job.paths().iter().map(ToString::to_string).collect();
         let used: HashSet<&str> = paths
@@ -137,14 +118,7 @@ fn deliver(mut job: Job, recipients: usize, limits: &Limits) {
         for path in paths {
             assert!(served.insert(path));
         }
-        let outcome = MessageOutcome::same(RecipientOutcome::accepted(Arc::clone(&reply)));
-        match job.settle(outcome, Instant::now(), || 0.5, &POLICY).0 {
-            NextStep::RetryNow(next) => job = next,
-            NextStep::RetryLater(..) => panic!("an accepted recipient is retried"),
-            NextStep::Finished(_) => break,
-        }
     }
-    assert_eq!(served.len(), recipients);
 }
 
 fuzz_target!(|input: (&[u8], u64, Vec<(u8, &str)>)| {
@@ -174,7 +148,5 @@ fuzz_target!(|input: (&[u8], u64, Vec<(u8, &str)>)| {
         assert_eq!(exceeds_size(limit, size), expected);
     }
     let recipients = &recipients[..recipients.len().min(64)];
-    if !recipients.is_empty() {
-        deliver(job(recipients), recipients.len(), &limits);
-    }
+    deliver(job(recipients), recipients.len(), &limits);
 });
