@@ -5,7 +5,6 @@ the relay has sent a 421 or has closed the connection, the message stays in the 
 attempt is counted.
 """
 
-import math
 import time
 
 from rapidsmtp._host_name import address_literal, domain_of_this_host
@@ -125,7 +124,7 @@ class Connection:
         while not self._is_full:
             # Each connection carries a message first. Otherwise no message would be sent if the
             # setup of a connection takes longer than the maximum age.
-            end_at = self._opened_at + timeouts.age if self._carried else math.inf
+            end_at = self._opened_at + timeouts.age if self._carried else float("inf")
             if self._idle_since >= end_at:
                 break
             limits = (pool.rate_controller.messages_per_connection, announced)
