@@ -450,6 +450,8 @@ def test_the_arguments_give_the_url(mailhost: Any, options: dict[str, Any], url:
         (ValueError, "at least 1000", {"max_characters": 10}),
         (ValueError, "connect", {"timeout": -1}),
         (ValueError, "linefeed", {"fromaddr": "a@b\nBcc: c@d"}),
+        (ValueError, "fromaddr '' is not an address", {"fromaddr": ""}),
+        (ValueError, "at least one recipient", {"toaddrs": []}),
         (ValueError, "linefeed", {"toaddrs": ["c@d\r\nBcc: e@f"]}),
     ],
 )

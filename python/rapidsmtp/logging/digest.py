@@ -162,10 +162,10 @@ def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> Messa
     Raises:
         ValueError: An address has a line break, or there is no address.
     """
-    if not email.utils.parseaddr(sender)[1]:
-        raise ValueError(f"fromaddr {sender!r} is not an address")
     message = EmailMessage(policy=_POLICY)
     message["From"] = sender
+    if not email.utils.parseaddr(sender)[1]:
+        raise ValueError(f"fromaddr {sender!r} is not an address")
     message["To"] = ", ".join(recipients)
     message["Subject"] = _Subject(_subject(batch))
     message["Date"] = email.utils.localtime()
