@@ -222,15 +222,11 @@ impl Attempts {
     /// Counts a transaction that was not executed. Returns whether the message may be sent again at
     /// once.
     ///
-    /// If only one attempt is allowed, one return is free, and only on a connection that carried a
-    /// message before: the relay may have closed this connection as idle.
+    /// If only one attempt is allowed, a return is free only on a connection that carried a message
+    /// before: the relay may have closed this connection as idle, or after a number of messages.
     pub fn count_return(&mut self, policy: &RetryPolicy, used: bool) -> bool {
         self.returns = self.returns.saturating_add(1);
-        let free = if policy.is_patient() {
-            self.returns <= FREE_RETURNS
-        } else {
-            self.returns == 1 && used
-        };
+        let free = self.returns <= FREE_RETURNS && (policy.is_patient() || used);
         if !free {
             self.count_attempt(policy);
         }

@@ -241,8 +241,8 @@ class Attempts:
     def count_return(self, policy: RetryPolicy, *, used: bool) -> bool:
         """Count a transaction that was not executed.
 
-        If only one attempt is allowed, one return is free, and only on a connection that carried a
-        message before: the relay may have closed this connection as idle.
+        If only one attempt is allowed, a return is free only on a connection that carried a message
+        before: the relay may have closed this connection as idle, or after a number of messages.
 
         Args:
             policy: The retry policy.
@@ -252,7 +252,7 @@ class Attempts:
             Whether the message may be sent again at once.
         """
         self._returns += 1
-        free = self._returns <= (FREE_RETURNS if policy.is_patient else int(used))
+        free = self._returns <= FREE_RETURNS and (policy.is_patient or used)
         if not free:
             self.count_attempt(policy)
         return free or self.count < policy.max_attempts

@@ -210,12 +210,13 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
             data = file.peek(1)
             used = transaction.receive_data(data)
             file.read(used)
-            if used < len(data) and transaction.end is None:
+            early = data[used:]
+            if early and transaction.end is None and not early.startswith(results.SHUTDOWN):
                 # A reply that arrived before its command does not belong to this command. If it
                 # were used as the reply to the message, it could show a message as accepted that
-                # the server has not read.
+                # the server has not read. smtplib reports a 421 as the reply to the next command.
                 transaction.receive_eof()
-                return results.unexpected_reply(data[used:])
+                return results.unexpected_reply(early)
         else:  # the file of a program's own socket object may have only the method readline
             data = file.readline(MAX_LINE + 1)
             if data:

@@ -202,7 +202,7 @@ fn a_single_attempt_reports_the_first_refusal() {
     };
     job.begin(Instant::now(), 100, None);
     assert_eq!(
-        statuses(settle(job, lost(), single).0),
+        statuses(settle_on(unused, job, lost(), single).0),
         [Status::NotAttempted]
     );
 }
