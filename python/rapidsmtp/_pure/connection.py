@@ -26,14 +26,13 @@ of the relay. After a shorter idle time, the number of messages may be the reaso
 
 def run(pool: Pool) -> None:
     """Open connections and send messages, until the pool does not need the calling thread."""
-    defect = None
     try:
         while (number := pool.wait_for_connection()) is not None:
             Connection(pool, number).run()
-    except Exception as error:
-        defect = error
-    finally:
-        pool.remove_thread(defect)
+    except BaseException as error:  # a defect of the engine, or Ctrl-C in the thread of a caller
+        pool.internal_error(error)
+        if not isinstance(error, Exception):
+            raise
 
 
 class Connection:

@@ -62,8 +62,10 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
         try:
             reply, rounds = _run(session, exchange, sends_initial)
         except ConnectionLost as error:
+            if error.reply is not None:
+                raise
             # The earlier refusal is often the reason why the relay closes the connection.
-            raise ConnectionLost(f"{error}{refused}", error.reply) from None
+            raise ConnectionLost(f"{error}{refused}") from None
         if exchange.succeeds_with(reply[0]):
             return
         # RFC 5802 section 3: with SCRAM, the server must prove that it knows the password. A 235

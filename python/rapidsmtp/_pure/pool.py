@@ -138,8 +138,7 @@ class Pool:
     def open_connections(self) -> None:
         """Start threads for the messages in the inbox, as far as the limits allow."""
         ready, now = len(self.queue.inbox), self.clock.now()
-        if ready and self._idle_threads:
-            self._work.notify_all()
+        self._work.notify_all()
         while len(self._threads) < self.rate_controller.allowed_connections(now):
             # A thread that holds no message will soon ask for one. One such thread is enough if no
             # connection may be opened now, because it waits until a connection may be opened.
@@ -182,8 +181,10 @@ class Pool:
                 return
             self._is_borrowed = True
             self._threads |= {threading.current_thread()}
-        self._run(self)
-        self._is_borrowed = False
+        try:
+            self._run(self)
+        finally:
+            self._is_borrowed = False
 
     def wait_for_connection(self) -> int | None:
         """Wait until another connection is needed.
@@ -191,9 +192,9 @@ class Pool:
         Returns:
             The number of the new connection; None if the calling thread must end.
         """
-        controller = self.rate_controller
+        controller, thread = self.rate_controller, threading.current_thread()
         with self.queue.lock:
-            while threading.current_thread() in self._threads and not self.is_done:
+            while thread in self._threads and not self.is_done:
                 now = self._move_due()
                 wait = max(controller.wait(now), controller.connect_wait(now))
                 if not self._may_connect(now, self.open + self._opening):
@@ -206,16 +207,19 @@ class Pool:
                 if self._idle_threads or not self._has_work():
                     break
                 self._wait(now, wait)
+            # The lock is still held, so no caller relies on a thread that ends.
+            self._threads -= {thread}
             return None
 
-    def remove_thread(self, error: Exception | None) -> None:
-        """Remove the calling thread, which ends normally or with an error."""
+    def internal_error(self, error: BaseException) -> None:
+        """Remove the calling thread, which ends with an error, and stop.
+
+        The thread may not have returned its message, and other messages may wait for the thread.
+        """
         with self.queue.lock:
             self._threads -= {threading.current_thread()}
-            if error is not None:
-                # The thread may not have returned its message, and other messages may wait for it.
-                text = f"internal error: {type(error).__name__}: {error}"
-                self.stop(ConnectionFailure(text, FailureKind.REFUSED))
+            text = f"internal error: {type(error).__name__}: {error}"
+            self.stop(ConnectionFailure(text, FailureKind.REFUSED))
 
     def _wait(self, now: float, wait: float, idle_until: float = math.inf) -> None:
         """Wait for a notification, for a retry, or until the next message may start.
@@ -391,6 +395,7 @@ class Pool:
         now = self.clock.now()
         while self.waiting and self.waiting[0][0] <= now:
             self.queue.inbox.append(heapq.heappop(self.waiting)[2])
+            self._work.notify_all()  # the calling thread may leave the message to another one
         return now
 
     # The life of a connection

@@ -162,7 +162,11 @@ class Session:
         self.check()
         self._trace_lines("C:", (shown or line).encode())
         self.transport.write(line.encode() + b"\r\n", self._settings.timeouts.block)
-        return self._read_reply(limit)
+        reply = self._read_reply(limit)
+        if reply[0] == MALFORMED:
+            # The start of the next reply is unknown, so no further command is possible.
+            raise self.refusal("connect", reply)
+        return reply
 
     def check(self) -> None:
         """Check that the stream is open and that no reply is unread, because none is expected."""
