@@ -274,6 +274,22 @@ def test_a_closed_sender() -> None:
     assert "the sender was closed before the message was sent" in rust
 
 
+@pytest.mark.parametrize("point", TRANSACTION)
+@pytest.mark.parametrize("reply", [b"450 4.2.0 later", b"454 4.7.0 Throttling failure"])
+def test_a_closed_sender_reports_the_last_reply(point: str, reply: bytes) -> None:
+    def close_after_the_reply(server: Server) -> Any:
+        backoff = Backoff(base=300.0, maximum=300.0)
+        sender = sender_to(server, backoff=backoff, rate=0.01, max_attempts=9)
+        future = sender.submit(Message("s@example.com", ["r@example.com"], CONTENT))
+        wait_for(lambda: sender.stats().retried)
+        sender.close(0)
+        return fields(future.result())
+
+    rust, python = on_both(SMTPScript((), {point: lambda _: reply}), close_after_the_reply)
+    assert rust == python
+    assert "DEFERRED" in rust and reply[4:].decode() in rust
+
+
 @pytest.mark.parametrize("host", ["no-such-relay.invalid", "127.0.0.1"])
 def test_no_connection(host: str) -> None:
     def send_elsewhere(server: Server) -> Any:

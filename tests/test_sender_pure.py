@@ -9,9 +9,16 @@ from contextlib import ExitStack
 import pytest
 
 from rapidsmtp import Status, Timeouts, _backend
+from rapidsmtp._compose.address import smtp_path
+from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.connect import interleave
-from senders import messages, send, send_and_stop, sender_to
-from server import Server, SMTPScript
+from rapidsmtp._pure.envelope import Envelope
+from rapidsmtp._pure.job import Job
+from rapidsmtp._pure.pool import Pool
+from rapidsmtp._pure.queue import EngineQueue
+from senders import message, messages, send, send_and_stop, sender_to
+from server import TIMEOUT, Server, SMTPScript
+from test_engine import DEFAULTS
 
 Allow = Callable[[int], None]
 
@@ -80,6 +87,32 @@ def test_without_any_thread_and_caller_no_message_is_attempted(allow: Allow) -> 
     assert [each.status for each in results] == ["NOT_ATTEMPTED"] * 3
     assert "starting a thread failed" in results[0].details()[-1]
     assert not server.connections
+
+
+def test_no_message_waits_for_a_thread_that_ends() -> None:
+    """A message that arrives while a thread ends starts another thread."""
+    found_no_work, submitted = threading.Event(), threading.Event()
+    second = threading.Event()
+
+    def run(pool: Pool) -> None:
+        if found_no_work.is_set():
+            second.set()
+            return
+        queue.inbox.clear()
+        assert pool.wait_for_connection() is None
+        found_no_work.set()
+        submitted.wait(TIMEOUT)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = EngineSettings(**{**DEFAULTS, "port": listener.getsockname()[1]})
+        queue = EngineQueue(settings, smtp_path)
+        pool = Pool(settings, queue, run)
+        for event in (found_no_work, second):
+            with queue.lock:
+                queue.inbox.append(Job(message(), None, Envelope(message(), smtp_path)))
+                pool.open_connections()
+            assert event.wait(TIMEOUT)
+        submitted.set()
 
 
 # Several addresses (Happy Eyeballs, RFC 8305)

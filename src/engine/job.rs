@@ -446,8 +446,14 @@ impl Job {
     ) -> NextStep {
         self.pending.extend(results.next);
         if concerns_relay {
-            let throttled = results.doubtful.into_iter();
-            self.pending.extend(throttled.map(|(index, _)| index));
+            let throttled: Vec<usize> = results.doubtful.iter().map(|(index, _)| *index).collect();
+            // These outcomes are reported if no retry follows, for example because the engine is
+            // closed. They replace the outcomes of earlier attempts, so their number is bounded.
+            self.earlier.retain(|(index, outcome)| {
+                outcome.status == Status::Unknown || !throttled.contains(index)
+            });
+            self.earlier.extend(results.doubtful);
+            self.pending.extend(throttled);
         } else {
             self.deferred.extend(results.doubtful);
         }

@@ -115,8 +115,7 @@ class Session:
         reply = self.command(f"{verb} {name}")
         requires_tls = settings.starttls == "required" and not self.secured
         needs_extension = settings.lmtp or settings.user or settings.mechanism or requires_tls
-        is_final = reply[0] in (250, MALFORMED) or reply[0] // 100 == 4
-        if not is_final and not needs_extension:
+        if reply[0] != 250 and reply[0] // 100 != 4 and not needs_extension:
             # RFC 5321 3.2: a client falls back to HELO if the server does not support EHLO.
             verb, reply = "HELO", self.command(f"HELO {name}")
         # RFC 5321 4.2.1: any 2yz is a positive reply.

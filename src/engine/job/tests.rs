@@ -264,6 +264,23 @@ fn an_unknown_outcome_remains_if_the_engine_gives_up_after_later_refusals() {
 }
 
 #[test]
+fn a_throttled_message_is_deferred_if_the_engine_gives_up() {
+    let mut job = started(&["<a@b>", "<c@d>"]);
+    for _ in 0..20 {
+        let slower = || refused("450 4.3.2 slow down");
+        let (next, _) = settle(job, vec![slower(), slower()], POLICY);
+        let NextStep::RetryLast(next) = next else {
+            panic!("not last")
+        };
+        job = next;
+        assert_eq!(job.earlier.len(), 2);
+        job.begin(Instant::now(), 100, None);
+    }
+    let finished = job.put_back().give_up("closed", Instant::now());
+    assert_eq!(finished.status(), Status::Deferred);
+}
+
+#[test]
 fn the_domains_of_a_transaction_are_limited() {
     let paths = |limit, domains| {
         let mut job = started(&["<a@b>", "<c@B>", "<d@e>", "<f@b>"]).put_back();
