@@ -25,9 +25,9 @@ def serve(replies: dict[str, Any], *capabilities: str, **settings: Any) -> Serve
     return Server(SMTPScript(capabilities or PIPELINING, replies, **settings))
 
 
-def once(phase: str, reply: bytes) -> dict[str, Callable[[object], bytes]]:
-    """Return the replies of a relay that refuses once in a phase, then accepts."""
-    replies = iter([reply])
+def once(phase: str, reply: bytes, times: int = 1) -> dict[str, Callable[[object], bytes]]:
+    """Return the replies of a relay that refuses once, or a few times, in a phase, then accepts."""
+    replies = iter([reply] * times)
     usual = b"354 go on" if phase == "data" else OK
     return {phase: lambda _: next(replies, usual)}
 
@@ -201,10 +201,12 @@ def test_too_many_connections_count_no_attempt(reply: bytes, phase: str) -> None
         b"451 4.7.500 Server busy. Please try again later",
     ],
 )
-def test_a_text_about_the_rate_lowers_the_rate(reply: bytes) -> None:
-    with serve(once("mail", reply)) as server:
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_second_text_about_the_rate_decreases_the_rate(reply: bytes, times: int) -> None:
+    with serve(once("mail", reply, times)) as server:
         sender = sender_to(server, connections=1, max_attempts=2)
         outcomes = send(sender, messages(5))
         assert statuses(outcomes) == {Status.ACCEPTED}
         assert {outcome.attempts for outcome in outcomes} == {1}
-        assert sender.stats().relay_limits.rate is not None
+        # One refusal can concern one message, so it decreases no rate.
+        assert (sender.stats().relay_limits.rate is not None) == (times == 2)

@@ -166,7 +166,10 @@ def compose(batch: RecordBatch, sender: str, recipients: Iterable[str]) -> Messa
     message["From"] = sender
     if not email.utils.parseaddr(sender)[1]:
         raise ValueError(f"fromaddr {sender!r} is not an address")
-    message["To"] = ", ".join(recipients)
+    to = ", ".join(recipients)
+    if not to:  # Python 3.13 reads an empty To as one empty address.
+        raise ValueError("a message needs at least one recipient")
+    message["To"] = to
     message["Subject"] = _Subject(_subject(batch))
     message["Date"] = email.utils.localtime()
     message["Message-ID"] = email.utils.make_msgid(domain=_domain(sender))
