@@ -93,6 +93,16 @@ def test_a_message_is_accepted_only_by_the_reply_to_it(
         assert copies == 0 or outcome.status in (Status.ACCEPTED, Status.UNKNOWN)
 
 
+@pytest.mark.parametrize("pipelining", ["off", "transaction"])
+@pytest.mark.parametrize("rset", [b"250 ok", b"252 perhaps"])
+def test_any_2yz_to_rset_keeps_the_connection(pipelining: str, rset: bytes) -> None:
+    with serve({"rcpt": [b"550 5.1.1 no"], "rset": rset}) as server:
+        with sender_to(server, pipelining=pipelining, connections=1) as sender:
+            statuses = [outcome.status for outcome in sender.send(messages(2))]
+        assert statuses == [Status.REFUSED, Status.ACCEPTED]
+        assert len(server.connections) == 1
+
+
 @pytest.mark.parametrize("replies", [{"data": b"250 ok"}, {"rcpt": b"350 what"}])
 def test_invalid_replies_cause_no_flood_of_connections(replies: dict[str, bytes]) -> None:
     with serve(replies) as server:

@@ -16,6 +16,7 @@ from rapidsmtp._pure.failure import ConnectionFailure, ConnectionLost, FailureKi
 from rapidsmtp._pure.job import Job
 from rapidsmtp._pure.outcome import MessageOutcome, outcome_of
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, reply_line
+from rapidsmtp._pure.reply_code import succeeds_by_first_digit
 from rapidsmtp._pure.tls import (
     CA,
     certificate_name,
@@ -245,7 +246,9 @@ class Session:
         """Send RSET if a refused transaction is still open at the relay."""
         if self._reset_due:
             # RFC 5321 4.1.1.5: a server accepts RSET at any time, so a refusal ends the session.
-            self._expect(250, "rset", self.command("RSET"))
+            reply = self.command("RSET")
+            if not succeeds_by_first_digit("rset", reply[0]):
+                raise self.refusal("rset", reply)
 
     def _write_flight(self, transaction: Transaction, flight: bytes, content: Content) -> None:
         is_body = transaction.body_sent
