@@ -7,9 +7,12 @@ a test calls `settled_log`, which waits until the log is complete. The servers m
 root, because they change to their own users. These users need access only to the temporary folder.
 """
 
+import contextlib
 import os
+import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -61,6 +64,7 @@ class RealServer:
 
     Args:
         parent: The parent of the server's folder; None for the folder of temporary files.
+        address: The IPv4 address of the server.
 
     Attributes:
         ports: The port number for each name in `PORTS`. A name in `missing` skips the test.
@@ -77,10 +81,12 @@ class RealServer:
     complaint: ClassVar[re.Pattern[str]] = COMPLAINT
     """The pattern of the log lines that report a protocol error of the client."""
     scheme: ClassVar[str] = "smtp"
+    size_limit: ClassVar[int] = SIZE_LIMIT
     missing: ClassVar[Mapping[str, str]] = {}
     """The ports and features that this server does not have, each with the reason."""
 
-    def __init__(self, parent: str | None = None) -> None:
+    def __init__(self, parent: str | None = None, address: str = "127.0.0.1") -> None:
+        self.address = address
         self.program = self._find()
         if os.geteuid() != 0:
             raise Unavailable(f"{self.name} can be started by root alone")
@@ -99,9 +105,39 @@ class RealServer:
         self.configure()
 
     def close(self) -> None:
-        """Stop the server and remove its folder."""
+        """End all processes of the server, and remove its folder."""
+        self.end()
+        deadline = time.monotonic() + SETTLING
+        while self.folder.exists() and time.monotonic() < deadline:
+            # A process that ends may write into the folder at the same time.
+            self._temporary.cleanup()
+
+    def end(self) -> None:
+        """Stop the server, and end the processes of open connections."""
+        started = []
+        for each in self.process_ids():
+            with contextlib.suppress(ProcessLookupError):
+                started.append(os.pidfd_open(each))
         self.stop()
-        self._temporary.cleanup()
+        for process in started:
+            # The process may have ended, and another process may have its id. The descriptor refers
+            # to the process itself.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            os.close(process)
+
+    def process_ids(self) -> list[int]:
+        """Return the ids of the server's process and of all processes that it started."""
+        if self.process is None:
+            return []
+        parents = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # The process has ended.
+                parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+        found = [self.process.pid]
+        for each in found:
+            found += [child for child, parent in parents.items() if parent == each]
+        return found
 
     def require(self, feature: str) -> None:
         """Skip the test if the server does not have a port or a feature."""
@@ -151,7 +187,7 @@ class RealServer:
         the end of every connection.
         """
         known = len(self.connected.findall(self.log()[self._started_at :]))
-        with socket.create_connection(("127.0.0.1", self.ports["plain"]), SETTLING) as mark:
+        with socket.create_connection((self.address, self.ports["plain"]), SETTLING) as mark:
             port = str(mark.getsockname()[1])
             mark.recv(1000)
             mark.sendall(b"QUIT\r\n")
@@ -174,9 +210,9 @@ class RealServer:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         for port in self.ports.values():
-            while not _listens(port):
+            while not _listens(self.address, port):
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
                     text = (self.folder / "output").read_text() + self.log()
@@ -222,13 +258,13 @@ class Postfix(RealServer):
             "data_directory": data,
             "maillog_file": self.folder / "log",
             "maillog_file_prefixes": self.folder,
-            "inet_interfaces": "127.0.0.1",
+            "inet_interfaces": self.address,
             "inet_protocols": "ipv4",
             "myhostname": "server.example",
             "mydestination": "",
             "alias_maps": "",
-            "mynetworks": "127.0.0.0/8",
-            "message_size_limit": SIZE_LIMIT,
+            "mynetworks": "0.0.0.0/0",
+            "message_size_limit": self.size_limit,
             "virtual_mailbox_limit": 0,
             "mailbox_size_limit": 0,
             # With this value, Postfix refuses a sender in its reply to MAIL, not to RCPT.
@@ -252,7 +288,7 @@ class Postfix(RealServer):
         services = [f"{name} {rest}" for name, rest in _POSTFIX_SERVICES.items()]
         for name, options in _POSTFIX_PORTS.items():
             overrides = "".join(f" -o {{{option}}}" for option in options)
-            services.append(f"127.0.0.1:{self.ports[name]} inet n - n - - smtpd{overrides}")
+            services.append(f"{self.address}:{self.ports[name]} inet n - n - - smtpd{overrides}")
         (self.settings / "master.cf").write_text("\n".join(services) + "\n")
 
     def command(self) -> list[str]:
@@ -333,14 +369,14 @@ class Exim(RealServer):
         )
         shutil.chown(spool, output.stdout.split("=")[1].strip())
         shutil.chown(self.folder, output.stdout.split("=")[1].strip())
-        addresses = " ; ".join(f"[127.0.0.1]:{port}" for port in self.ports.values())
+        addresses = " ; ".join(f"[{self.address}]:{port}" for port in self.ports.values())
         text = _EXIM.format(
             addresses=addresses,
             spool=spool,
             log=self.folder / "log-%s",
             certificate=self.certificate,
             refused=REFUSED,
-            size=SIZE_LIMIT,
+            size=self.size_limit,
             **{name.replace(" ", "_"): port for name, port in self.ports.items()},
         )
         (self.folder / "exim.conf").write_text(text)
@@ -434,16 +470,20 @@ class _Ports(dict[str, int]):
 
 
 def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
+    """Return ports that are free. Linux uses ports from 32768 on for outgoing connections, so no
+    connection takes one of these ports before the server starts."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_768)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            ports.append(port)
     return ports
 
 
-def _listens(port: int) -> bool:
+def _listens(address: str, port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((address, port), 1).close()
     except OSError:
         return False
     return True

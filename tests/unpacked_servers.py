@@ -84,6 +84,8 @@ class OpenSMTPD(UnpackedServer):
                 rest = f"{number}::/var/lib/opensmtpd/empty:/bin/false" if name == "passwd" else ""
                 lines.append(f"{user}:x:{number}:{rest}\n")
             (self.folder / name).write_text("".join(lines))
+        # OpenSMTPD looks up the client's name before its greeting. This file prevents DNS queries.
+        (self.folder / "resolv.conf").write_text("lookup file\n")
         chains = {"no data": ", refuse_data", "no body": ", refuse_body"}
         text = [_OPENSMTPD.format(refused=REFUSED, size=SIZE_LIMIT)]
         for name, port in self.ports.items():
@@ -100,6 +102,7 @@ class OpenSMTPD(UnpackedServer):
             ["mount", "--bind", f"{self.folder}/spool", "/var/spool/smtpd"],
             ["mount", "--bind", f"{self.folder}/passwd", "/etc/passwd"],
             ["mount", "--bind", f"{self.folder}/group", "/etc/group"],
+            ["mount", "--bind", f"{self.folder}/resolv.conf", "/etc/resolv.conf"],
             ["mount", "-t", "tmpfs", "tmpfs", "/run"],
             # With `-P mta`, the server accepts messages and does not relay them.
             ["/usr/sbin/smtpd", "-d", "-f", f"{self.folder}/smtpd.conf", "-P", "mta"],
