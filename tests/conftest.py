@@ -81,6 +81,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in unwanted]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the duration of each test of an outage."""
+    reports = [
+        report
+        for status in ("passed", "failed")
+        for report in terminalreporter.getreports(status)
+        if report.when == "call" and "outages/" in report.nodeid
+    ]
+    if reports:
+        terminalreporter.section("outages")
+    for report in reports:
+        terminalreporter.line(f"{report.duration:6.1f} s  {report.nodeid.rpartition('::')[2]}")
+
+
 @pytest.fixture(params=[pytest.param("rust", marks=pytest.mark.rust), "python"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Select the backend that rapidsmtp uses during the test, and return its name."""
