@@ -17,6 +17,7 @@ from outages.harness import (
     record,
     resume,
     seconds,
+    settle,
     stop,
     wait_for_the_middle,
     wait_until,
@@ -37,7 +38,7 @@ servers = pytest.mark.parametrize("kind", [HoldingPostfix, Exim], ids=lambda kin
 
 def plan_for(server: RealServer, **options: object) -> Plan:
     url = f"smtp://{server.address}:{server.ports['plain']}?starttls=off"
-    return Plan(url, count=300, hold=250, options=PATIENT | options)
+    return Plan(url, count=500, hold=450, options=PATIENT | options)
 
 
 @servers
@@ -71,15 +72,6 @@ def test_a_stopped_server_delays_messages(stage: Stage, kind) -> None:
     check(result, record(server, plan), plan)
     assert result.error is None
     assert result.numbers("accepted") == set(range(plan.count))
-
-
-def settle(server: RealServer) -> None:
-    """Wait until the server has executed the commands of lost connections."""
-    if isinstance(server, Postfix):
-        server.settled_log()
-    else:
-        # Exim has one process for each connection, and one process that accepts connections.
-        wait_until(lambda: len(server.process_ids()) == 1, "connections remain open")
 
 
 @servers
