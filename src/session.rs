@@ -310,9 +310,9 @@ impl Session {
 
     // Methods that the driver calls.
 
-    /// Appends the next bytes to write to `slices`.
-    pub fn slices<'a>(&'a self, slices: &mut Vec<&'a [u8]>) {
-        self.output.slices(slices);
+    /// Returns the bytes to write, in order.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.output.slices()
     }
 
     /// Whether the session has bytes to write.
@@ -697,7 +697,9 @@ impl Session {
                 }
                 ActiveTransaction::Data(transaction) => {
                     transaction.receive_eof(true);
-                    outcome_of(transaction, message.recipients, terminator_sent, &reason)
+                    outcome_of(transaction, message.recipients, terminator_sent, || {
+                        reason.clone()
+                    })
                 }
             };
             self.events.push_back(Event::Finished(outcome));

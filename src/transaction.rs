@@ -167,7 +167,7 @@ pub struct Transaction {
     mail_reply: Option<Reply>,
     rcpt_sent: usize,
     rcpt_replies: usize,
-    data_reply: Option<Reply>,
+    data_replied: bool,
     lone_dot: bool,
     final_replies: Vec<Reply>,
     lmtp_replies: Vec<Reply>,
@@ -230,7 +230,7 @@ impl Transaction {
             mail_reply: None,
             rcpt_sent: 0,
             rcpt_replies: 0,
-            data_reply: None,
+            data_replied: false,
             lone_dot: false,
             final_replies: Vec::new(),
             lmtp_replies: Vec::new(),
@@ -409,7 +409,7 @@ impl Transaction {
             Phase::Mail
         } else if self.rcpt_replies < self.rcpt_sent {
             Phase::Rcpt
-        } else if self.data_reply.is_none() {
+        } else if !self.data_replied {
             Phase::Data
         } else {
             Phase::Body
@@ -448,7 +448,7 @@ impl Transaction {
     }
 
     fn receive_data_reply(&mut self, reply: Reply) {
-        self.data_reply = Some(reply.clone());
+        self.data_replied = true;
         if self.succeeds(Phase::Data, &reply) {
             return;
         }
@@ -513,7 +513,7 @@ impl Transaction {
     fn next_flight(&mut self) {
         // A 354 must be handled first: the server may accept DATA although MAIL or every RCPT was
         // refused (RFC 2920 3.1).
-        if self.data_reply.is_some() {
+        if self.data_replied {
             self.answer_data_mode();
         } else if !self.mail_accepted() {
             self.finish(TransactionEnd::SenderRefused, false, None);

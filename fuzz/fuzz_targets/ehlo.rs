@@ -40,9 +40,7 @@ fn session(lines: &str) -> Session {
         trace: false,
     });
     session.receive_data(b"220 relay.example\r\n");
-    let mut command = Vec::new();
-    session.slices(&mut command);
-    let length = command.concat().len();
+    let length = session.slices().map(<[u8]>::len).sum();
     session.sent(length);
     for line in lines.split('\n') {
         session.receive_data(format!("250-{line}\r\n").as_bytes());

@@ -168,9 +168,7 @@ impl Test<'_> {
         if self.closed || self.session.total_sent() != self.sent as u64 {
             return;
         }
-        let mut slices = Vec::new();
-        self.session.slices(&mut slices);
-        let queued = slices.concat();
+        let queued = self.session.slices().collect::<Vec<_>>().concat();
         let old = self.written.len() - self.sent;
         self.written.extend_from_slice(&queued[old..]);
         self.check_clear_text(self.written.len() - (queued.len() - old));

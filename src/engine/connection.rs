@@ -314,10 +314,13 @@ impl<'a> Connection<'a> {
         };
         let mut progress = false;
         while self.socket_error.is_none() && self.session.wants_write() {
-            let mut slices = Vec::with_capacity(SLICES);
-            self.session.slices(&mut slices);
-            let slices: Vec<IoSlice<'_>> = slices.into_iter().map(IoSlice::new).collect();
-            match transport.poll_send(context, &slices) {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut number = 0;
+            for (slice, bytes) in slices.iter_mut().zip(self.session.slices()) {
+                *slice = IoSlice::new(bytes);
+                number += 1;
+            }
+            match transport.poll_send(context, &slices[..number]) {
                 Poll::Ready(Ok(count)) => {
                     self.session.sent(count);
                     // The segments of this write also acknowledge the bytes read before (RFC 9293
@@ -420,7 +423,8 @@ impl<'a> Connection<'a> {
             self.retract();
         }
         let was_idle = self.session.is_idle();
-        if self.full || self.session.is_exhausted() || self.is_old() {
+        let real = Instant::now();
+        if self.full || self.session.is_exhausted() || self.is_old(real) {
             // Messages in flight are finished before QUIT.
             if was_idle {
                 self.session.quit();
@@ -430,7 +434,6 @@ impl<'a> Connection<'a> {
         if was_idle && self.pool.has_ready() && !self.is_alive() {
             return;
         }
-        let real = Instant::now();
         let now = self.pool.clock.at(real);
         let spare = self.poll_history.is_near() && self.pool.may_prepare(now);
         while self.session.capacity(spare) > 0 {
@@ -480,8 +483,8 @@ impl<'a> Connection<'a> {
 
     /// Whether the connection must be replaced. Each connection carries a message first. Otherwise
     /// no message would be sent if the setup of a connection takes longer than the maximum age.
-    fn is_old(&self) -> bool {
-        self.carried > 0 && self.connected_at.elapsed() >= self.pool.settings.timeouts.age
+    fn is_old(&self, now: Instant) -> bool {
+        self.carried > 0 && now - self.connected_at >= self.pool.settings.timeouts.age
     }
 
     fn begin(&mut self, job: Job, now: Instant) {

@@ -226,8 +226,9 @@ impl Session {
             _ => false,
         };
         let close = transaction.close();
-        let reason = format!("the relay sent an invalid reply: {}", printable(&last.text));
-        let outcome = outcome_of(transaction, front.recipients, terminator_sent, &reason);
+        let outcome = outcome_of(transaction, front.recipients, terminator_sent, || {
+            format!("the relay sent an invalid reply: {}", printable(&last.text))
+        });
         self.events.push_back(Event::Finished(outcome));
         if close {
             self.end_by(last.clone());

@@ -10,24 +10,26 @@ use crate::transaction::{Transaction, TransactionEnd};
 
 /// Returns the outcome of a transaction that has ended.
 ///
-/// `terminator_sent` states whether the terminator may have reached the server. `reason` explains
-/// why the body got no valid reply.
+/// `terminator_sent` states whether the terminator may have reached the server. `reason` returns the
+/// reason why the body got no valid reply.
 pub(super) fn outcome_of(
     transaction: &Transaction,
     recipients: usize,
     terminator_sent: bool,
-    reason: &str,
+    reason: impl FnOnce() -> String,
 ) -> MessageOutcome {
     let end = transaction.end();
     let reply = transaction.reply();
-    let without_reply = outcome_without_reply(terminator_sent, reason);
+    if let (Some(TransactionEnd::Accepted), Some(reply)) = (end, reply)
+        && transaction.refused().is_empty()
+        && transaction.lmtp_replies().is_empty()
+    {
+        return MessageOutcome::accepted(Arc::new(reply.clone()));
+    }
+    let without_reply = outcome_without_reply(terminator_sent, &reason());
     let others = match (end, reply) {
         (Some(TransactionEnd::Accepted), Some(reply)) => {
-            let reply = Arc::new(reply.clone());
-            if transaction.refused().is_empty() && transaction.lmtp_replies().is_empty() {
-                return MessageOutcome::accepted(reply);
-            }
-            RecipientOutcome::accepted(reply)
+            RecipientOutcome::accepted(Arc::new(reply.clone()))
         }
         (Some(TransactionEnd::SenderRefused | TransactionEnd::DataRefused), Some(reply))
             if reply.code != MALFORMED =>

@@ -13,9 +13,6 @@ use crate::stuffing::stuff;
 /// The size in bytes below which a part is copied, because a copy is cheaper than a slice.
 const COPIED: usize = 4096;
 
-/// The maximum number of slices in one write.
-const SLICES: usize = 64;
-
 enum OutputPart {
     Own(Vec<u8>),
     Content(SharedBytes),
@@ -100,16 +97,13 @@ impl Output {
         self.queued == self.sent
     }
 
-    /// Appends the bytes of the first `SLICES` parts to `slices`, for the next write.
-    pub(super) fn slices<'a>(&'a self, slices: &mut Vec<&'a [u8]>) {
-        let mut start = self.start;
-        for part in self.parts.iter().take(SLICES) {
-            let bytes = &part.as_slice()[start..];
-            if !bytes.is_empty() {
-                slices.push(bytes);
-            }
-            start = 0;
-        }
+    /// Returns the bytes to write, in order. No slice is empty.
+    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(self.start).chain(std::iter::repeat(0));
+        let slices = self.parts.iter().zip(starts);
+        slices
+            .map(|(part, start)| &part.as_slice()[start..])
+            .filter(|bytes| !bytes.is_empty())
     }
 
     /// Removes the first `count` bytes, which were written.
@@ -150,9 +144,7 @@ mod tests {
     use super::*;
 
     fn written(output: &Output) -> Vec<u8> {
-        let mut slices = Vec::new();
-        output.slices(&mut slices);
-        slices.concat()
+        output.slices().collect::<Vec<_>>().concat()
     }
 
     #[test]

@@ -60,9 +60,7 @@ impl TestConnection {
     fn queued(&mut self) -> Vec<u8> {
         let mut written = Vec::new();
         while self.session.wants_write() {
-            let mut slices = Vec::new();
-            self.session.slices(&mut slices);
-            let next = slices.concat();
+            let next = self.session.slices().collect::<Vec<_>>().concat();
             self.session.sent(next.len());
             written.extend_from_slice(&next);
         }
