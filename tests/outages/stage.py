@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import processes
 from outages.harness import Client, Plan
 from outages.spaces import Link, Space
 from real_servers import RealServer, Unavailable, memory
@@ -63,6 +64,8 @@ class Stage:
         call: Any = (
             space.call if space else lambda function, *args, **named: function(*args, **named)
         )
-        client: Client = call(Client, plan, self.backend, **environment)
+        # Only the main thread can change a handler of a signal, and a space is another thread.
+        with processes.default_sigint():
+            client: Client = call(Client, plan, self.backend, **environment)
         self._stack.callback(client.close)
         return client

@@ -46,6 +46,9 @@ def plan_for(server: RealServer, **options: object) -> Plan:
 def test_a_killed_server_loses_and_doubles_no_message(stage: Stage, kind, on_unknown) -> None:
     server = stage.server(kind)
     plan = plan_for(server, on_unknown=on_unknown)
+    plan.clock_speed = (
+        0.2  # The sender waits long enough for a start of the server on a busy machine.
+    )
     client = stage.client(plan)
     wait_for_the_middle(client, server)
     kill(server)
