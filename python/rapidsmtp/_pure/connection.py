@@ -10,12 +10,11 @@ import time
 from rapidsmtp._host_name import address_literal, domain_of_this_host
 from rapidsmtp._pure.connect import connect
 from rapidsmtp._pure.content import Content
-from rapidsmtp._pure.diagnosis import says_full
 from rapidsmtp._pure.failure import ConnectionFailure, ConnectionLost, FailureKind
 from rapidsmtp._pure.job import Job
 from rapidsmtp._pure.login import log_in
 from rapidsmtp._pure.outcome import MessageOutcome, RecipientOutcome
-from rapidsmtp._pure.pool import ConnectionEnd, ConnectionUse, Pool
+from rapidsmtp._pure.pool import ConnectionUse, Pool
 from rapidsmtp._pure.session import Session
 from rapidsmtp._pure.transport import Transport
 
@@ -27,8 +26,8 @@ of the relay. After a shorter idle time, the number of messages may be the reaso
 def run(pool: Pool) -> None:
     """Open connections and send messages, until the pool does not need the calling thread."""
     try:
-        while (number := pool.wait_for_connection()) is not None:
-            Connection(pool, number).run()
+        while (use := pool.wait_for_connection()) is not None:
+            Connection(pool, use).run()
     except BaseException as error:  # a defect of the engine, or Ctrl-C in the thread of a caller
         pool.internal_error(error)
         if not isinstance(error, Exception):
@@ -38,27 +37,18 @@ def run(pool: Pool) -> None:
 class Connection:
     """One connection, from connecting to the end."""
 
-    def __init__(self, pool: Pool, number: int) -> None:
+    def __init__(self, pool: Pool, use: ConnectionUse) -> None:
         self._pool = pool
+        self._use = use
         self._settings = pool.settings
-        self._number = number
         self._transport: Transport | None = None
-        self._job: Job | None = None  # the message in flight
-        self._is_ready = False  # for mail
-        self._started = 0  # the number of transactions
-        self._carried = 0  # the number of messages that count for the relay's limit
-        self._is_proven = False  # whether the relay has processed a message
-        self._is_clean = True  # whether the relay refused no message
-        self._is_full = False  # whether the relay accepts no further message
-        self._is_surplus = False  # whether the relay allows fewer connections
-        self._is_exhausted = False  # whether the known limit is reached
-        self._opened = pool.clock.now()
+        self._transactions = 0
         self._opened_at = self._idle_since = time.monotonic()
         self._was_idle = False  # whether the connection ended after a long idle time
 
     def run(self) -> None:
         """Open the connection, and send messages until it ends."""
-        failure = None
+        use, failure = self._use, None
         try:
             session = self._open()
             if session is not None:
@@ -73,10 +63,9 @@ class Connection:
             # may have been sent.
             text = f"internal error: {type(error).__name__}: {error}"
             failure = ConnectionFailure(text, FailureKind.TEMPORARY)
-            if self._job is not None:
-                outcomes = [RecipientOutcome.unknown(text)] * len(self._job.current)
-                use = ConnectionUse(used=True, proven=self._is_proven)
-                self._pool.settle(self._job, MessageOutcome(outcomes), use)
+            if use.job is not None:
+                outcomes = [RecipientOutcome.unknown(text)] * len(use.job.current)
+                self._pool.settle(use, use.job, MessageOutcome(outcomes))
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -114,38 +103,33 @@ class Connection:
 
     def _serve(self, session: Session) -> None:
         """Send messages until the connection ends."""
-        pool, timeouts = self._pool, self._settings.timeouts
-        pool.connection_ready("transaction" if session.pipelining else "off")
-        self._is_ready = True
+        pool, use, timeouts = self._pool, self._use, self._settings.timeouts
+        pool.connection_ready(use, "transaction" if session.pipelining else "off")
         self._idle_since = time.monotonic()
         # RFC 9422: MAILMAX is the maximum number of transactions on one connection.
         announced = session.capabilities.limits.get("MAILMAX")
-        while not self._is_full:
+        while not use.full:
             # Each connection carries a message first. Otherwise no message would be sent if the
             # setup of a connection takes longer than the maximum age.
-            end_at = self._opened_at + timeouts.age if self._carried else float("inf")
-            if self._idle_since >= end_at:
-                break
+            end_at = self._opened_at + timeouts.age if use.messages else float("inf")
             limits = (pool.rate_controller.messages_per_connection, announced)
-            if any(limit is not None and self._started >= limit for limit in limits):
-                self._is_exhausted = True
+            use.exhausted = any(each is not None and self._transactions >= each for each in limits)
+            if use.exhausted or self._idle_since >= end_at:
                 break
-            idle_until = min(self._idle_since + timeouts.idle, end_at)
-            self._job = pool.next_message(idle_until, proven=self._is_proven)
-            if self._job is None:
+            job = pool.next_message(use, min(self._idle_since + timeouts.idle, end_at))
+            if job is None:
                 break
-            self._send(session, self._job)
+            self._send(session, job)
             self._idle_since = time.monotonic()
         session.quit()
 
     def _send(self, session: Session, job: Job) -> None:
-        pool, capabilities = self._pool, session.capabilities
+        pool, use, capabilities = self._pool, self._use, session.capabilities
         try:
             session.check()
         except (ConnectionFailure, ConnectionLost):
             self._was_idle = time.monotonic() - self._idle_since >= IDLE_TIME
-            self._job = None
-            pool.put_back(job)
+            pool.put_back(use, job)
             raise
         announced = capabilities.limits.get("RCPTMAX")
         limits = (self._settings.max_recipients, announced, pool.max_recipients)
@@ -154,55 +138,26 @@ class Connection:
         content = Content(job.message.data)
         missing = job.envelope.missing(capabilities, content)
         if missing:
-            self._job = None
-            pool.reject(job, missing)
+            pool.reject(use, job, missing)
             return
-        self._started += 1
+        self._transactions += 1
         outcome, end = session.send(job, content)
-        self._job = None
-        if outcome.is_processed and not self._is_proven:
-            self._is_proven = True
-            pool.connection_proven()
-        use = ConnectionUse(used=self._carried > 0, proven=self._is_proven)
-        action = pool.settle(job, outcome, use)
-        counts = outcome.counts_for_connection
-        self._is_surplus = action.close_surplus
-        self._is_full = action.close_connection or action.close_surplus
-        self._carried += counts and not self._is_full
-        self._is_clean &= outcome.refusal is None or not counts or self._is_full
+        pool.settle(use, job, outcome)
         if end is not None:
             raise end
         session.reset()
 
     def _end(self, failure: ConnectionFailure | None) -> None:
-        pool, transport = self._pool, self._transport
+        pool, use, transport = self._pool, self._use, self._transport
         if transport is not None:
-            if self._is_ready and transport.tls is not None:
+            if use.ready and transport.tls is not None:
                 pool.tls_session = transport.tls.session
             pool.detach(transport)
             transport.close()
             self._trace(f"closed: {failure or 'closed by the client'}")
-        if not self._is_ready:
-            pool.connection_failed(failure)
-            return
-        is_full = self._is_full
-        if failure is not None and failure.reply is not None:
-            # A 421 without a limit in its text may mean a restart of the relay.
-            is_full = says_full(failure.reply[1]) and not self._was_idle
-        pool.connection_closed(
-            ConnectionEnd(
-                self._opened,
-                self._carried,
-                self._is_proven,
-                # RFC 5321 3.8: a relay may close an idle connection. So this is not a failure.
-                None if self._was_idle else failure,
-                is_full,
-                self._is_surplus,
-                self._is_clean,
-                self._is_exhausted,
-            )
-        )
+        # RFC 5321 3.8: a relay may close an idle connection. So this is not a failure.
+        pool.connection_closed(use, None if self._was_idle else failure)
 
     def _trace(self, line: str) -> None:
         if self._settings.trace:
-            self._pool.queue.trace(f"[{self._number}] {line}")
+            self._pool.queue.trace(f"[{self._use.number}] {line}")

@@ -37,21 +37,16 @@ class Settlement(NamedTuple):
     random: float  # from 0 to 1
 
 
-class PoolAction(NamedTuple):
-    """What the pool has to do after an attempt, in addition to the next step of the job."""
-
-    close_connection: bool  # start no more messages on the connection
-    close_surplus: bool  # the same, because the relay allows fewer connections
-    stop: tuple[str, Reply] | None  # the phase and the reply of a refusal of every message
-    limit_recipients: int | None  # the maximum number of recipients in one transaction
-
-
 class NextStep(NamedTuple):
-    """The next step of a job: its final outcome, or a retry."""
+    """The next step of a job, and what the attempt shows about the relay."""
 
-    outcome: MessageOutcome | None
+    outcome: MessageOutcome | None  # the final outcome; None for a retry
     delay: float = 0.0  # the time until the job returns to the inbox, in seconds
     last: bool = False  # whether the job returns to the end of the inbox
+    close_connection: bool = False  # the connection accepts no more messages
+    close_surplus: bool = False  # the same, because the relay allows fewer connections
+    stop: tuple[str, Reply] | None = None  # the phase and the reply of a refusal of every message
+    limit_recipients: int | None = None  # the maximum number of recipients in one transaction
 
 
 class Job:
@@ -115,20 +110,16 @@ class Job:
         """Finish the current recipients as invalid, because the relay lacks a capability."""
         invalid = RecipientOutcome(INVALID, "mail", None, reason)
         steps = defaultdict(dict, {retry.FINISH: dict.fromkeys(self.current, invalid)})
-        self.weigh(Evidence.NOTHING, settlement)
+        self._weigh(Evidence.NOTHING, settlement)
         return self._next_step(steps, settlement, concerns_relay=False)
 
-    def settle(
-        self, outcome: MessageOutcome, settlement: Settlement
-    ) -> tuple[NextStep, PoolAction]:
+    def settle(self, outcome: MessageOutcome, settlement: Settlement) -> NextStep:
         """Apply the outcome of the transaction in flight."""
         self._reply = outcome.reply or self._reply
         steps: dict[str, dict[int, RecipientOutcome]] = defaultdict(dict)
         evidence = Evidence.NOTHING
-        accepted, limit = (
-            0,
-            None,
-        )  # recipients that RCPT accepted, and their number at the first 452
+        accepted = 0  # the number of recipients that RCPT accepted
+        limit = None  # their number at the first 452
         for index, each in zip(self.current, outcome.recipients, strict=True):
             step, shown = retry.decide(
                 each,
@@ -145,23 +136,18 @@ class Job:
             evidence = max(evidence, shown)
             accepted += each.phase != "rcpt"
         stops = ((each.phase, each.reply) for each in steps[retry.STOP].values() if each.reply)
-        action = PoolAction(
-            close_connection=retry.CLOSE_CONNECTION in steps,
-            close_surplus=retry.CLOSE_SURPLUS in steps,
+        concerns_relay = self._weigh(evidence, settlement)
+        return self._next_step(steps, settlement, concerns_relay=concerns_relay)._replace(
+            close_connection=bool(steps[retry.CLOSE_CONNECTION]),
+            close_surplus=bool(steps[retry.CLOSE_SURPLUS]),
             stop=next(stops, None),
             # 452 may also mean a full mailbox. If the relay accepted a further recipient after the
             # 452, this 452 did not mean a limit.
             limit_recipients=limit if limit == accepted else None,
         )
-        concerns_relay = self.weigh(evidence, settlement)
-        return self._next_step(steps, settlement, concerns_relay=concerns_relay), action
 
-    def weigh(self, evidence: Evidence, settlement: Settlement) -> bool:
-        """Record what an attempt shows about the relay.
-
-        Returns:
-            Whether the refusal concerns the relay.
-        """
+    def _weigh(self, evidence: Evidence, settlement: Settlement) -> bool:
+        """Record what an attempt shows, and return whether a refusal concerns the relay."""
         controller, attempts = settlement.rate_controller, self._attempts
         concerns_relay = controller.settled(
             settlement.now,
@@ -216,8 +202,9 @@ class Job:
             return NextStep(None, last=concerns_relay)
         if attempts.count == before:
             attempts.count_attempt(policy)
-        if self._deferred and attempts.count < policy.max_attempts:
-            return NextStep(None, policy.delay(attempts.count, settlement.random))
+        delay = attempts.delay(policy, settlement.random)
+        if self._deferred and delay is not None:
+            return NextStep(None, delay)
         return NextStep(self.give_up("", settlement.now))
 
     def _record(self, outcomes: dict[int, RecipientOutcome]) -> None:

@@ -33,13 +33,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.clock import Clock
-from rapidsmtp._pure.diagnosis import retry_after
+from rapidsmtp._pure.diagnosis import retry_after, says_full
 from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
-from rapidsmtp._pure.job import Job, NextStep, PoolAction, Settlement
+from rapidsmtp._pure.job import Job, NextStep, Settlement
 from rapidsmtp._pure.outcome import MessageOutcome
 from rapidsmtp._pure.queue import EngineQueue, Stop
 from rapidsmtp._pure.rate_controller import Evidence, RateController
@@ -62,24 +62,20 @@ TICK = 1.0
 """The time between two checks whether another connection is allowed, in seconds."""
 
 
-class ConnectionUse(NamedTuple):
-    """What a connection carried before and with the current message."""
+@dataclass(eq=False)
+class ConnectionUse:
+    """The use of one connection. The connection's thread and the pool share this object."""
 
-    used: bool  # whether it carried a message before
-    proven: bool  # whether the relay has processed a message on it, perhaps the current one
-
-
-class ConnectionEnd(NamedTuple):
-    """The end of a connection that was ready."""
-
+    number: int
     opened: float  # the time at which it was opened
-    messages: int  # the number of messages that it carried
-    proven: bool  # whether the relay has processed a message on it
-    failure: ConnectionFailure | None  # None after QUIT, and if the relay closed it as idle
-    full: bool  # whether the relay stated that it had carried its maximum number of messages
-    surplus: bool  # whether the relay allows fewer connections
-    clean: bool  # whether the relay refused no message on it
-    exhausted: bool  # whether it carried the maximum number of messages that the engine sends
+    job: Job | None = None  # the message in flight
+    ready: bool = False
+    messages: int = 0  # those that count for the relay's limit
+    proven: bool = False  # whether the relay has processed a message on it
+    clean: bool = True  # whether the relay refused no message on it
+    full: bool = False  # whether the relay accepts no further message on it
+    surplus: bool = False  # whether the relay allows fewer connections
+    exhausted: bool = False  # whether it carried the known maximum number of messages
 
 
 class Pool:
@@ -88,13 +84,7 @@ class Pool:
     def __init__(
         self, settings: EngineSettings, queue: EngineQueue, run: Callable[["Pool"], None]
     ) -> None:
-        """Create a pool without threads.
-
-        Args:
-            settings: The engine's settings.
-            queue: The queue.
-            run: The function of a thread: it opens connections and sends messages.
-        """
+        """Create a pool without threads, which will call `run`."""
         self.settings = settings
         self.queue = queue
         self.clock = Clock(settings.clock_speed)
@@ -109,10 +99,10 @@ class Pool:
         self.tls = tls_context(settings)
         self.tls_session: ssl.SSLSession | None = None  # the next handshake resumes it
         self.transports: set[Transport] = set()  # the open sockets
-        self.pipelining_disabled = False  # although the relay announces it
-        self.waiting: list[tuple[float, int, Job]] = []  # a heap of the messages to retry later
+        self.pipelining_disabled = False
+        self.waiting: list[tuple[float, int, Job]] = []  # a heap
         self.in_flight = 0  # the number of messages that connections hold
-        self.open = 0  # the number of connections that are ready for mail
+        self.open = 0  # the number of connections that are ready
         self.connected = 0  # the number of connections that became ready
         self.retried = 0
         self.bytes = 0  # sent on connections that have ended
@@ -120,14 +110,14 @@ class Pool:
         self._run = run
         self._work = threading.Condition(queue.lock)
         self._threads: set[threading.Thread] = set()
-        self._idle_threads = 0  # the number of threads that wait for work
+        self._idle_threads = 0
         self._thread_error = ""  # the reason why no thread could be started
         self._is_borrowed = False  # whether the thread of a caller sends messages
-        self._gave_up = False  # whether a closed engine starts no more messages
+        self._gave_up = False
         self._last_number = 0  # of a connection, or of an entry in `waiting`
         self._opening = 0  # the number of connections that are not ready yet
-        self._proven = 0  # the number of open connections on which a message was processed
-        self._idle_proven = 0  # the number of these connections that wait for a message
+        self._proven = 0  # the number of open connections that are proven
+        self._idle_proven = 0  # the number of proven connections that wait for a message
         self._failed_logins = 0  # the number of consecutive logins that were refused temporarily
         self._fruitless = 0
         self._pipelining_worked = False
@@ -163,12 +153,7 @@ class Pool:
                 return
 
     def _may_connect(self, now: float, connections: int) -> bool:
-        """Return whether one more connection may be opened.
-
-        Args:
-            now: The time.
-            connections: The number of connections, also of those that are not ready yet.
-        """
+        """Return whether a connection may be opened in addition to `connections` connections."""
         # The first connection shows whether the relay accepts the session.
         is_known = self.open > 0 or not connections
         unproven = connections - self._proven
@@ -186,12 +171,8 @@ class Pool:
         finally:
             self._is_borrowed = False
 
-    def wait_for_connection(self) -> int | None:
-        """Wait until another connection is needed.
-
-        Returns:
-            The number of the new connection; None if the calling thread must end.
-        """
+    def wait_for_connection(self) -> ConnectionUse | None:
+        """Wait until another connection is needed. Return None if the thread must end."""
         controller, thread = self.rate_controller, threading.current_thread()
         with self.queue.lock:
             while thread in self._threads and not self.is_done:
@@ -203,7 +184,7 @@ class Pool:
                     controller.connection_opened(now)
                     self._opening += 1
                     self._last_number += 1
-                    return self._last_number
+                    return ConnectionUse(self._last_number, now)
                 if self._idle_threads or not self._has_work():
                     break
                 self._wait(now, wait)
@@ -212,22 +193,22 @@ class Pool:
             return None
 
     def internal_error(self, error: BaseException) -> None:
-        """Remove the calling thread, which ends with an error, and stop.
-
-        The thread may not have returned its message, and other messages may wait for the thread.
-        """
+        """Stop because of a defect. The calling thread ends, and has not returned its message."""
         with self.queue.lock:
             self._threads -= {threading.current_thread()}
             text = f"internal error: {type(error).__name__}: {error}"
             self.stop(ConnectionFailure(text, FailureKind.REFUSED))
 
-    def _wait(self, now: float, wait: float, idle_until: float = math.inf) -> None:
+    def _wait(
+        self, now: float, wait: float, idle_until: float = math.inf, *, proven: bool = False
+    ) -> None:
         """Wait for a notification, for a retry, or until the next message may start.
 
         Args:
             now: The time of the pool's clock.
             wait: The time until the next message may start, in seconds of this clock.
             idle_until: The time of `time.monotonic` at which the connection must end.
+            proven: Whether the connection is proven.
         """
         seconds = idle_until - time.monotonic()
         if self.queue.inbox:
@@ -235,10 +216,12 @@ class Pool:
         if self.waiting:
             seconds = min(seconds, self.clock.real(self.waiting[0][0] - now))
         self._idle_threads += 1
+        self._idle_proven += proven
         try:
             self._work.wait(min(max(0.001, seconds), threading.TIMEOUT_MAX))
         finally:
             self._idle_threads -= 1
+            self._idle_proven -= proven
 
     # The end
 
@@ -288,88 +271,78 @@ class Pool:
 
     # Messages, for connections
 
-    def next_message(self, idle_until: float, *, proven: bool) -> Job | None:
-        """Wait for a message to send.
+    def next_message(self, use: ConnectionUse, idle_until: float) -> Job | None:
+        """Wait for a message to send. Return None if the connection must end.
 
         A connection that is not proven leaves the messages to idle connections that are, because
         the relay may allow fewer connections.
 
         Args:
+            use: The connection.
             idle_until: The time of `time.monotonic` at which the connection must end.
-            proven: Whether the relay has processed a message on the connection.
-
-        Returns:
-            The message; None if the connection must end.
         """
         inbox = self.queue.inbox
         with self.queue.lock:
             while not self.is_done and (self._has_work() or not self._is_borrowed):
                 now = self._move_due()
                 wait = self.rate_controller.wait(now)
-                if inbox and wait <= 0 and (proven or len(inbox) > self._idle_proven):
+                if inbox and wait <= 0 and (use.proven or len(inbox) > self._idle_proven):
                     self.rate_controller.start(now)
                     self.in_flight += 1
-                    job = inbox.popleft()
+                    use.job = inbox.popleft()
                     self.open_connections()
-                    return job
+                    return use.job
                 if time.monotonic() >= idle_until:
                     break
-                self._idle_proven += proven
-                try:
-                    self._wait(now, wait or TICK, idle_until)
-                finally:
-                    self._idle_proven -= proven
+                self._wait(now, wait or TICK, idle_until, proven=use.proven)
             return None
 
-    def settle(self, job: Job, outcome: MessageOutcome, use: ConnectionUse) -> PoolAction:
-        """Take back a message with the outcome of its transaction.
-
-        Returns:
-            The actions. The caller has to close the connection if they say so.
-        """
+    def settle(self, use: ConnectionUse, job: Job, outcome: MessageOutcome) -> None:
+        """Take back a message with the outcome of its transaction."""
         with self.queue.lock:
             now = self.clock.now()
+            if outcome.is_processed and not use.proven:
+                use.proven = True
+                self._proven += 1
+                self.rate_controller.connection_proven(self._proven)
             was_probing = self.rate_controller.is_probing
-            step, action = job.settle(outcome, self._settlement(now, use))
+            step = job.settle(outcome, self._settlement(now, use))
+            use.surplus = step.close_surplus
+            use.full = step.close_connection or step.close_surplus
+            if outcome.counts_for_connection and not use.full:
+                use.messages += 1
+                use.clean = use.clean and outcome.refusal is None
             self._refusal = outcome.refusal or self._refusal
-            if action.close_surplus:
+            if step.close_surplus:
                 self.rate_controller.connection_refused(now, self._proven - use.proven)
-            if action.limit_recipients is not None:
-                self.max_recipients = action.limit_recipients
-            if action.stop is not None:
-                self.stop(ConnectionFailure.rejected(self.settings.relay, *action.stop))
+            if step.limit_recipients is not None:
+                self.max_recipients = step.limit_recipients
+            if step.stop is not None:
+                self.stop(ConnectionFailure.rejected(self.settings.relay, *step.stop))
             self.retried += step.outcome is None
-            self._apply(job, step)
+            self._apply(use, job, step)
             if was_probing:
                 self.wake_all()  # the other connections wait for the result of the probe
             self._stop_if_stalled(now, None)
-            return action
 
-    def reject(self, job: Job, reason: str) -> None:
+    def reject(self, use: ConnectionUse, job: Job, reason: str) -> None:
         """Take back a message that needs a capability which the relay lacks."""
         with self.queue.lock:
-            use = ConnectionUse(used=True, proven=False)
-            self._apply(job, job.reject(reason, self._settlement(self.clock.now(), use)))
+            self._apply(use, job, job.reject(reason, self._settlement(self.clock.now(), use)))
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, use: ConnectionUse, job: Job) -> None:
         """Take back a message of which no byte was written."""
         with self.queue.lock:
             now = self.clock.now()
             self.rate_controller.settled(now, now, Evidence.NOTHING)
-            job.put_back()
-            self._apply(job, NextStep(None))
+            self._apply(use, job, NextStep(None))
 
     def _settlement(self, now: float, use: ConnectionUse) -> Settlement:
-        return Settlement(
-            now,
-            self.policy,
-            use.used,
-            self._proven > use.proven,
-            self.rate_controller,
-            random.random(),
-        )
+        others, controller = self._proven > use.proven, self.rate_controller
+        return Settlement(now, self.policy, use.messages > 0, others, controller, random.random())
 
-    def _apply(self, job: Job, step: NextStep) -> None:
+    def _apply(self, use: ConnectionUse, job: Job, step: NextStep) -> None:
+        use.job = None
         self.in_flight -= 1
         now = self.clock.now()
         if step.outcome is not None:
@@ -400,9 +373,10 @@ class Pool:
 
     # The life of a connection
 
-    def connection_ready(self, mode: str) -> None:
+    def connection_ready(self, use: ConnectionUse, mode: str) -> None:
         """Record that a connection became ready for mail."""
         with self.queue.lock:
+            use.ready = True
             self._opening -= 1
             self.open += 1
             self.connected += 1
@@ -411,38 +385,67 @@ class Pool:
             self.wake_all()
             self.open_connections()
 
-    def connection_proven(self) -> None:
-        """Record that the relay processed the first message on a connection."""
-        with self.queue.lock:
-            self._proven += 1
-            self.rate_controller.connection_proven(self._proven)
-            self.open_connections()
-
-    def connection_failed(self, failure: ConnectionFailure | None) -> None:
-        """Record that a connection did not become ready.
+    def connection_closed(self, use: ConnectionUse, failure: ConnectionFailure | None) -> None:
+        """Record the end of a connection.
 
         Args:
-            failure: The failure; None if the connection was no longer needed.
+            use: The connection.
+            failure: The failure; None after QUIT, if the relay closed the connection as idle, and
+                if the connection was no longer needed.
         """
         with self.queue.lock:
-            self._opening -= 1
-            if failure is not None:
-                now, kind = self.clock.now(), failure.kind
-                self._failed_logins += kind is FailureKind.LOGIN_REFUSED and not self.open
-                if kind is FailureKind.PERMANENT or (not self.open and self._is_final(kind)):
-                    self.stop(failure)
-                else:
-                    self._count_failure(failure, now)
+            now = self.clock.now()
+            if use.ready:
+                self.open -= 1
+                self._proven -= use.proven
+                self._count_use(use, failure, now)
                 self._stop_if_stalled(now, failure)
+            else:
+                self._opening -= 1
+                if failure is not None:
+                    self._count_refused(failure, now)
+                    self._stop_if_stalled(now, failure)
             self.wake_all()
 
-    def _is_final(self, kind: FailureKind) -> bool:
+    def _count_refused(self, failure: ConnectionFailure, now: float) -> None:
+        """Record a connection that did not become ready."""
+        self._failed_logins += failure.kind is FailureKind.LOGIN_REFUSED and not self.open
+        if failure.kind is FailureKind.PERMANENT or (not self.open and self._is_final(failure)):
+            self.stop(failure)
+        else:
+            self._count_failure(failure, now)
+
+    def _is_final(self, failure: ConnectionFailure) -> bool:
         """Return whether a failure stops the engine if no connection is open."""
-        if kind is FailureKind.LOGIN_REFUSED:
+        if failure.kind is FailureKind.LOGIN_REFUSED:
             return self._failed_logins >= self.policy.max_attempts
-        if kind is FailureKind.UNREACHABLE and not self.connected:
+        if failure.kind is FailureKind.UNREACHABLE and not self.connected:
             return True  # the settings are probably wrong
-        return kind is FailureKind.REFUSED or not self.policy.is_patient
+        return failure.kind is FailureKind.REFUSED or not self.policy.is_patient
+
+    def _count_use(self, use: ConnectionUse, failure: ConnectionFailure | None, now: float) -> None:
+        """Record the end of a connection that was ready."""
+        # A 421 without a limit in its text may mean a restart of the relay.
+        reply = None if failure is None else failure.reply
+        full = use.full if reply is None else says_full(reply[1])
+        if use.messages:
+            self._fruitless = 0
+            self._pipelining_worked = self._pipelining_worked or self.mode != "off"
+        if use.surplus:
+            pass
+        elif failure is not None and not use.messages:
+            self._fruitless += 1
+            # A server that discards pipelined commands sends no reply to them.
+            no_reply = reply is None and not self._pipelining_worked
+            if no_reply and self._fruitless >= FRUITLESS_BEFORE_SEQUENTIAL:
+                self.pipelining_disabled = True
+            self._count_failure(failure, now)
+        elif use.messages and (full or (failure is not None and use.clean)):
+            self.rate_controller.connection_ended(now, use.opened, use.messages, stated=full)
+        elif failure is None and use.exhausted:
+            self.rate_controller.connection_filled()
+        if failure is not None and not self.open and self._fruitless >= MAX_FRUITLESS:
+            self.stop(failure)
 
     def _count_failure(self, failure: ConnectionFailure, now: float) -> None:
         """Record a connection that failed or carried no message."""
@@ -453,35 +456,6 @@ class Pool:
         if failure.kind is FailureKind.LOGIN_REFUSED:
             pause = self.policy.delay(self._failed_logins, number)
         self.rate_controller.connection_failed(now, pause, number, by_limit=failure.states_limit)
-
-    def connection_closed(self, end: ConnectionEnd) -> None:
-        """Record the end of a connection that was ready."""
-        with self.queue.lock:
-            now = self.clock.now()
-            self.open -= 1
-            self._proven -= end.proven
-            if end.messages:
-                self._fruitless = 0
-                self._pipelining_worked = self._pipelining_worked or self.mode != "off"
-            if end.surplus:
-                pass
-            elif end.failure is not None and not end.messages:
-                self._fruitless += 1
-                # A server that discards pipelined commands sends no reply to them.
-                no_reply = end.failure.reply is None and not self._pipelining_worked
-                if no_reply and self._fruitless >= FRUITLESS_BEFORE_SEQUENTIAL:
-                    self.pipelining_disabled = True
-                self._count_failure(end.failure, now)
-            elif end.messages and (end.full or (end.failure is not None and end.clean)):
-                self.rate_controller.connection_ended(
-                    now, end.opened, end.messages, stated=end.full
-                )
-            elif end.failure is None and end.exhausted:
-                self.rate_controller.connection_filled()
-            if end.failure is not None and not self.open and self._fruitless >= MAX_FRUITLESS:
-                self.stop(end.failure)
-            self._stop_if_stalled(now, end.failure)
-            self.wake_all()
 
     def _stop_if_stalled(self, now: float, failure: ConnectionFailure | None) -> None:
         """Stop if the relay has accepted no message for some time.
