@@ -145,6 +145,7 @@ PURE_ENGINE = {
     "retry": set(),
     "login": {"contextlib", "secrets"},
     "tls": {"ipaddress", "pathlib", "ssl", "tempfile"},
+    "tls_error": set(),
     "tunnel": {"contextlib", "socket", "time"},
     "transport": {"contextlib", "selectors", "socket", "ssl", "time"},
 }

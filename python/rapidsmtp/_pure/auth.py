@@ -19,7 +19,7 @@ import hmac
 import re
 import stringprep
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
@@ -410,6 +410,25 @@ MECHANISMS = (
     MechanismRow("EXTERNAL", None, None, False, False, False, False,
         lambda user, secret: External(user)),
 )  # fmt: skip
+
+
+def usable_mechanisms(
+    supported: Sequence[str], named: str | None, *, private: bool
+) -> list[MechanismRow]:
+    """Return the mechanisms for a login in the order of preference.
+
+    Args:
+        supported: The mechanisms that the server supports.
+        named: The only mechanism to use; None for all mechanisms that have a rank.
+        private: Whether the connection is encrypted.
+    """
+    if named:
+        return [row for row in MECHANISMS if row.name == named and named in supported]
+    ranks = {row: row.tls_rank if private else row.clear_text_rank for row in MECHANISMS}
+    ranked = [(rank, row) for row, rank in ranks.items() if rank and row.name in supported]
+    rows = [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+    # Without MD5, CRAM-MD5 is only chosen for its error text.
+    return [row for row in rows if row.name != "CRAM-MD5" or has_md5()] or rows
 
 
 def has_md5() -> bool:

@@ -21,17 +21,13 @@ from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
 from rapidsmtp._pure.proxy import ProxyError
 from rapidsmtp._pure.tunnel import negotiate
 
-STAGGER = 0.25
-"""The time between the starts of two attempts, in seconds (RFC 8305 section 8)."""
-
-MAX_ADDRESSES = 32
-"""The maximum number of addresses to try, so that all attempts start within 8 seconds."""
-
+STAGGER = 0.25  # seconds between the starts of two attempts (RFC 8305 section 8)
+MAX_ADDRESSES = 32  # all attempts start within 8 seconds
 _IN_PROGRESS = errno.EWOULDBLOCK if os.name == "nt" else errno.EINPROGRESS
 
+# These errors may only mean that this host has no IPv6. The failure of a later attempt is reported
+# instead, because it describes the relay.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""The error numbers that may only mean that this host has no IPv6. The failure of a later attempt
-is reported instead, because it describes the relay."""
 
 _Address: TypeAlias = tuple[int, int, int, Any]
 
@@ -95,9 +91,8 @@ def _race(
 ) -> socket.socket:
     """Return the first socket that is connected, and close the sockets of the other attempts.
 
-    Raises:
-        OSError: All attempts failed. `strerror` is the most informative failure.
-        TimeoutError: No attempt succeeded before the deadline. The text is an earlier failure.
+    If all attempts failed, the OSError has the most informative failure as `strerror`. After the
+    deadline, the text of the TimeoutError is an earlier failure.
     """
     untried, next_at = deque(addresses), 0.0
     running: dict[socket.socket, Any] = {}
@@ -117,9 +112,14 @@ def _race(
                         selector.register(sock, selectors.EVENT_WRITE, sock)
                     until = min(deadline, next_at) if untried else deadline
                     for key, _ in selector.select(max(0.0, until - now)):
-                        selector.unregister(key.fileobj)
-                        address = running.pop(key.data)
-                        return _finish(key.data)
+                        ended: socket.socket = key.data
+                        selector.unregister(ended)
+                        address = running.pop(ended)
+                        code = ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                        if not code:
+                            return ended
+                        ended.close()
+                        raise OSError(code, os.strerror(code))
                 except OSError as error:
                     # RFC 8305 section 5: after a failure, the next attempt starts at once.
                     next_at = 0.0
@@ -132,11 +132,7 @@ def _race(
 
 
 def _start(kind: list[Any], address: Any, source: tuple[str, int] | None) -> socket.socket:
-    """Start an attempt, and return its socket.
-
-    Raises:
-        OSError: The attempt failed at once.
-    """
+    """Start an attempt, and return its socket. Raise OSError if it failed at once."""
     sock = socket.socket(*kind)
     try:
         sock.setblocking(False)
@@ -155,19 +151,6 @@ def _start(kind: list[Any], address: Any, source: tuple[str, int] | None) -> soc
             cause = f'"{source[0]}" does not resolve: {error.strerror}'
             raise OSError(errno.EADDRNOTAVAIL, cause) from None
         raise
-    return sock
-
-
-def _finish(sock: socket.socket) -> socket.socket:
-    """Return the socket of an attempt that has ended.
-
-    Raises:
-        OSError: The attempt failed.
-    """
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        sock.close()
-        raise OSError(code, os.strerror(code))
     return sock
 
 

@@ -17,29 +17,24 @@ from typing import Any
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure import connection
+from rapidsmtp._pure.diagnosis import retry_after
 from rapidsmtp._pure.pool import Pool
 from rapidsmtp._pure.queue import EngineQueue
 
+# The minimum time for which `close` waits for the replies to messages in flight, in seconds.
 MIN_GRACE = 0.2
-"""The minimum time for which `close` waits for the replies to messages in flight, in seconds."""
-
+# The time after a stop during which `restart` does nothing, in seconds. So an unreachable relay is
+# not contacted again too soon.
 RESTART_DELAY = 1.0
-"""The time after a stop during which `restart` does nothing, in seconds. So an unreachable relay is
-not contacted again too soon."""
 
 
 class Engine:
-    """An engine for one relay."""
+    """An engine for one relay. The other methods of `EngineQueue` are also its methods."""
 
     def __init__(self, settings: EngineSettings, path_of: Callable[[str], str]) -> None:
-        """Create an engine without threads.
+        """Create an engine without threads. Raise ValueError if a certificate cannot be read.
 
-        Args:
-            settings: The settings.
-            path_of: Returns the path for an address that is not plain, or raises ValueError.
-
-        Raises:
-            ValueError: The certificates or the key cannot be read.
+        `path_of` returns the path for an address that is not plain, or raises ValueError.
         """
         self._settings = settings
         self._queue = queue = EngineQueue(settings, path_of)
@@ -90,15 +85,15 @@ class Engine:
     def error(self) -> tuple[str, int | None, bytes, float | None] | None:
         """Return the reason why the engine has stopped; None if it has not stopped.
 
-        The reason is followed by the code and the text of the relay's reply, and by the seconds
-        after which the relay may accept mail again. If no reply caused the stop, the code is None
-        and the text is empty. If the reply states no time, the time is None.
+        The reason is followed by the code and the text of the relay's reply (None and empty without
+        a reply), and by the seconds after which the relay may accept mail again, or None.
         """
         stop = self._queue.stop
         if stop is None:
             return None
-        code, text = stop.reply or (None, b"")
-        return stop.text, code, text, stop.retry_after
+        if stop.reply is None:
+            return stop.text, None, b"", None
+        return stop.text, *stop.reply, retry_after(*stop.reply)
 
     def restart(self) -> None:
         """Restart a stopped engine, unless the stop is permanent or too recent."""
@@ -108,11 +103,9 @@ class Engine:
                 self._pool.resume()
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors of the open sockets, for the child after a fork.
-
-        The method acquires no lock. If another thread of the parent held the lock at the fork, the
-        lock would never be released in the child.
-        """
+        """Return the descriptors of the open sockets, for the child after a fork."""
+        # No lock is acquired. If another thread of the parent held the lock at the fork, the lock
+        # would never be released in the child.
         return [transport.descriptor for transport in self._pool.transports.copy()]
 
     def close(self, wait: float | None, drained: bool = True) -> None:

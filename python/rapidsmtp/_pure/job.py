@@ -50,21 +50,13 @@ class NextStep(NamedTuple):
 
 
 class Job:
-    """A message without a final outcome.
-
-    Attributes:
-        message: The object that the caller submitted.
-        outbox: The outbox for the outcome.
-        envelope: The envelope.
-        current: The recipients of the transaction in flight. A recipient is an index into the
-            recipients of the message.
-    """
+    """A message without a final outcome. A recipient is an index into its recipients."""
 
     def __init__(self, message: Any, outbox: Any, envelope: Envelope) -> None:
-        self.message = message
+        self.message = message  # the object that the caller submitted
         self.outbox = outbox
         self.envelope = envelope
-        self.current: list[int] = []
+        self.current: list[int] = []  # the recipients of the transaction in flight
         # The recipients of the next transactions, and those to retry after a backoff. A recipient
         # that is in none of the three lists is finished.
         self._pending = list(range(len(envelope.recipients)))
@@ -77,13 +69,7 @@ class Job:
         self._reply: Reply | None = None
 
     def begin(self, now: float, limit: int, domains: int | None) -> None:
-        """Choose the recipients of the next transaction.
-
-        Args:
-            now: The time.
-            limit: The maximum number of recipients.
-            domains: The maximum number of different domains (RFC 9422 4.3), or None.
-        """
+        """Choose at most `limit` recipients, in at most `domains` domains (RFC 9422 4.3)."""
         self._attempt_at = now
         if self._started_at is None:
             self._started_at = now
@@ -162,12 +148,7 @@ class Job:
         return concerns_relay
 
     def give_up(self, reason: str, now: float) -> MessageOutcome:
-        """Return the outcome of the message if no further attempt follows.
-
-        Args:
-            reason: The reason to report for recipients that were never attempted.
-            now: The time.
-        """
+        """Return the outcome without a further attempt. `reason` is for recipients without any."""
         unsent = RecipientOutcome(NOT_ATTEMPTED, "connect", None, reason)
         addresses = self.message.recipients
         recipients = [self._outcomes.get(index, unsent) for index in range(len(addresses))]

@@ -13,12 +13,11 @@ from collections.abc import Callable
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.auth import (
-    MECHANISMS,
     Exchange,
     MechanismRow,
     Secret,
     decode_challenge,
-    has_md5,
+    usable_mechanisms,
 )
 from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.diagnosis import concerns_mechanism
@@ -34,12 +33,7 @@ the login fails."""
 
 
 def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[], str]) -> None:
-    """Authenticate.
-
-    Args:
-        session: A connection after its last EHLO.
-        settings: The engine's settings, with the user and the mechanism.
-        ask_password: The function that returns the password or token.
+    """Authenticate after the last EHLO, with the password or token that `ask_password` returns.
 
     Raises:
         ConnectionFailure: The relay refused the login, or a login is not possible.
@@ -82,23 +76,11 @@ def log_in(session: Session, settings: EngineSettings, ask_password: Callable[[]
 
 
 def _choose(session: Session, settings: EngineSettings) -> list[MechanismRow]:
-    """Return the usable mechanisms that the relay supports; the best is the first.
-
-    Raises:
-        ConnectionFailure: The relay supports no mechanism that the client can use.
-    """
+    """Return the usable mechanisms that the relay supports; the best is the first."""
     supported = session.capabilities.mechanisms
-    ranked = []
-    for row in MECHANISMS:
-        rank = row.tls_rank if session.secured else row.clear_text_rank
-        if settings.mechanism:
-            rank = 1 if row.name == settings.mechanism else None
-        if rank is not None and row.name in supported:
-            ranked.append((rank, row))
-    if ranked:
-        rows = [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
-        # Without MD5, CRAM-MD5 is only chosen for its error text.
-        return [row for row in rows if row.name != "CRAM-MD5" or has_md5()] or rows
+    rows = usable_mechanisms(supported, settings.mechanism, private=session.secured)
+    if rows:
+        return rows
     wanted = f"AUTH {settings.mechanism}" if settings.mechanism else "AUTH with a password"
     raise session.unusable(
         f"the relay does not support {wanted}; it supports {' '.join(supported) or 'none'}"
@@ -108,12 +90,6 @@ def _choose(session: Session, settings: EngineSettings) -> list[MechanismRow]:
 def _begin(
     mechanism: MechanismRow, settings: EngineSettings, password: str, transport: Transport
 ) -> Exchange:
-    """Start an exchange.
-
-    Raises:
-        ValueError: The user or the password contains a character that the mechanism does not allow,
-            or the connection has no channel binding.
-    """
     secret = Secret(
         password=password,
         # The nonce has 24 random bytes, more than in the example of RFC 5802 (18 bytes).
@@ -126,15 +102,8 @@ def _begin(
 
 
 def _channel_binding(transport: Transport) -> tuple[str, bytes] | None:
-    """Return the channel binding of the connection, or None without TLS.
-
-    TLS 1.3 defines the channel binding `tls-exporter` (RFC 9266), but Python's ssl module does not
-    support it. So with every version of TLS, the binding is the digest of the certificate (RFC
-    5929).
-
-    Raises:
-        ValueError: The certificate has no digest.
-    """
+    # TLS 1.3 defines the channel binding `tls-exporter` (RFC 9266), which Python's ssl module does
+    # not support. So the binding is the digest of the certificate (RFC 5929) in each version.
     certificate = None if transport.tls is None else transport.tls.getpeercert(binary_form=True)
     if certificate is None:
         return None

@@ -26,7 +26,7 @@ PARTIAL = "PARTIAL"
 INVALID = "INVALID"
 NOT_ATTEMPTED = "NOT_ATTEMPTED"
 
-_ALL = {ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED}
+STATUSES = (ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED)
 
 
 def refusal_status(code: int, body_sent: bool) -> str:
@@ -58,7 +58,7 @@ def message_status(recipients: Sequence[str]) -> str:
         ValueError: There is no recipient, or a name is not a status.
     """
     for status in recipients:
-        if status not in _ALL:
+        if status not in STATUSES:
             raise ValueError(f"no such status: {status}")
     if not recipients:
         raise ValueError("a message without recipients has no status")

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.clock import Clock
-from rapidsmtp._pure.diagnosis import retry_after, says_full
+from rapidsmtp._pure.diagnosis import says_full
 from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
 from rapidsmtp._pure.job import Job, NextStep, Settlement
 from rapidsmtp._pure.outcome import MessageOutcome
@@ -126,38 +126,32 @@ class Pool:
     # Threads
 
     def open_connections(self) -> None:
-        """Start threads for the messages in the inbox, as far as the limits allow."""
-        ready, now = len(self.queue.inbox), self.clock.now()
-        self._work.notify_all()
-        while len(self._threads) < self.rate_controller.allowed_connections(now):
-            # A thread that holds no message will soon ask for one. One such thread is enough if no
-            # connection may be opened now, because it waits until a connection may be opened.
-            free = len(self._threads) - self.in_flight
-            if free >= ready or (free > 0 and not self._may_connect(now, len(self._threads))):
-                return
-            thread = threading.Thread(target=self._run, args=(self,), name="rapidsmtp", daemon=True)
-            self._threads |= {thread}
-            try:
-                thread.start()
-            except BaseException as error:
-                # If the start was interrupted by Ctrl-C, the thread may run. It then ends at its
-                # first call of `wait_for_connection`.
-                self._threads -= {thread}
-                if not isinstance(error, RuntimeError):
-                    raise
-                # The system cannot start more threads. From Python 3.12 on, this also happens while
-                # the interpreter exits. Existing threads or a caller of `take` send the messages.
-                self._thread_error = f"starting a thread failed: {error}"
-                if self.queue.closing and not self._threads:
-                    self.stop(ConnectionFailure(self._thread_error, FailureKind.REFUSED))
-                return
+        """Start a thread if a message needs a further connection, and no thread waits to open one.
 
-    def _may_connect(self, now: float, connections: int) -> bool:
-        """Return whether a connection may be opened in addition to `connections` connections."""
-        # The first connection shows whether the relay accepts the session.
-        is_known = self.open > 0 or not connections
-        unproven = connections - self._proven
-        return is_known and self.rate_controller.may_connect(now, self._proven, unproven)
+        The thread starts the next one when it opens its connection.
+        """
+        self._work.notify_all()
+        connections, threads = self.open + self._opening, len(self._threads)
+        # Each connection without a message will soon ask for one.
+        if len(self.queue.inbox) <= connections - self.in_flight or threads > connections:
+            return
+        if threads >= self.rate_controller.allowed_connections(self.clock.now()):
+            return
+        thread = threading.Thread(target=self._run, args=(self,), name="rapidsmtp", daemon=True)
+        self._threads |= {thread}
+        try:
+            thread.start()
+        except BaseException as error:
+            # If the start was interrupted by Ctrl-C, the thread may run. It then ends at its first
+            # call of `wait_for_connection`.
+            self._threads -= {thread}
+            if not isinstance(error, RuntimeError):
+                raise
+            # The system cannot start more threads. From Python 3.12 on, this also happens while the
+            # interpreter exits. Existing threads or a caller of `take` send the messages.
+            self._thread_error = f"starting a thread failed: {error}"
+            if self.queue.closing and not self._threads:
+                self.stop(ConnectionFailure(self._thread_error, FailureKind.REFUSED))
 
     def borrow_thread(self) -> None:
         """Send messages in the thread of the caller, if no thread could be started."""
@@ -178,12 +172,16 @@ class Pool:
             while thread in self._threads and not self.is_done:
                 now = self._move_due()
                 wait = max(controller.wait(now), controller.connect_wait(now))
-                if not self._may_connect(now, self.open + self._opening):
+                # The first connection shows whether the relay accepts the session.
+                is_known = self.open > 0 or not self._opening
+                unproven = self.open + self._opening - self._proven
+                if not is_known or not controller.may_connect(now, self._proven, unproven):
                     wait = max(wait, TICK)
                 if self.queue.inbox and wait <= 0:
                     controller.connection_opened(now)
                     self._opening += 1
                     self._last_number += 1
+                    self.open_connections()
                     return ConnectionUse(self._last_number, now)
                 if self._idle_threads or not self._has_work():
                     break
@@ -202,13 +200,9 @@ class Pool:
     def _wait(
         self, now: float, wait: float, idle_until: float = math.inf, *, proven: bool = False
     ) -> None:
-        """Wait for a notification, for a retry, or until the next message may start.
+        """Wait for a notification, for a retry, or until the next message may start after `wait`.
 
-        Args:
-            now: The time of the pool's clock.
-            wait: The time until the next message may start, in seconds of this clock.
-            idle_until: The time of `time.monotonic` at which the connection must end.
-            proven: Whether the connection is proven.
+        An idle connection ends at the time `idle_until` of `time.monotonic`.
         """
         seconds = idle_until - time.monotonic()
         if self.queue.inbox:
@@ -238,9 +232,8 @@ class Pool:
     def stop(self, failure: ConnectionFailure) -> None:
         """Stop sending messages until the caller restarts the engine."""
         if self.queue.stop is None:
-            reply, permanent = failure.reply, failure.kind is FailureKind.PERMANENT
-            seconds = None if reply is None else retry_after(*reply)
-            self.queue.stop = Stop(failure.text, reply, permanent, seconds, time.monotonic())
+            permanent = failure.kind is FailureKind.PERMANENT
+            self.queue.stop = Stop(failure.text, failure.reply, permanent, time.monotonic())
         self._finish_waiting()
 
     def give_up(self) -> None:
@@ -249,7 +242,6 @@ class Pool:
         self._finish_waiting()
 
     def _finish_waiting(self) -> None:
-        """Finish all messages that no connection holds, without a further attempt."""
         jobs = [*self.queue.inbox, *(job for _, _, job in self.waiting)]
         self.queue.inbox.clear()
         self.waiting.clear()
@@ -276,10 +268,6 @@ class Pool:
 
         A connection that is not proven leaves the messages to idle connections that are, because
         the relay may allow fewer connections.
-
-        Args:
-            use: The connection.
-            idle_until: The time of `time.monotonic` at which the connection must end.
         """
         inbox = self.queue.inbox
         with self.queue.lock:
@@ -388,10 +376,8 @@ class Pool:
     def connection_closed(self, use: ConnectionUse, failure: ConnectionFailure | None) -> None:
         """Record the end of a connection.
 
-        Args:
-            use: The connection.
-            failure: The failure; None after QUIT, if the relay closed the connection as idle, and
-                if the connection was no longer needed.
+        The failure is None after QUIT, if the relay closed the connection as idle, and if the
+        connection was no longer needed.
         """
         with self.queue.lock:
             now = self.clock.now()
@@ -408,7 +394,6 @@ class Pool:
             self.wake_all()
 
     def _count_refused(self, failure: ConnectionFailure, now: float) -> None:
-        """Record a connection that did not become ready."""
         self._failed_logins += failure.kind is FailureKind.LOGIN_REFUSED and not self.open
         if failure.kind is FailureKind.PERMANENT or (not self.open and self._is_final(failure)):
             self.stop(failure)
@@ -416,7 +401,6 @@ class Pool:
             self._count_failure(failure, now)
 
     def _is_final(self, failure: ConnectionFailure) -> bool:
-        """Return whether a failure stops the engine if no connection is open."""
         if failure.kind is FailureKind.LOGIN_REFUSED:
             return self._failed_logins >= self.policy.max_attempts
         if failure.kind is FailureKind.UNREACHABLE and not self.connected:
@@ -424,7 +408,6 @@ class Pool:
         return failure.kind is FailureKind.REFUSED or not self.policy.is_patient
 
     def _count_use(self, use: ConnectionUse, failure: ConnectionFailure | None, now: float) -> None:
-        """Record the end of a connection that was ready."""
         # A 421 without a limit in its text may mean a restart of the relay.
         reply = None if failure is None else failure.reply
         full = use.full if reply is None else says_full(reply[1])
@@ -448,7 +431,6 @@ class Pool:
             self.stop(failure)
 
     def _count_failure(self, failure: ConnectionFailure, now: float) -> None:
-        """Record a connection that failed or carried no message."""
         if self.open:
             self.rate_controller.connection_refused(now, self.open)
             return
@@ -460,9 +442,7 @@ class Pool:
     def _stop_if_stalled(self, now: float, failure: ConnectionFailure | None) -> None:
         """Stop if the relay has accepted no message for some time.
 
-        Args:
-            now: The time.
-            failure: The failure of a connection; None if the relay refused a message.
+        If no connection failed, the last refusal of a message is the reason.
         """
         if self.in_flight or not self.rate_controller.is_stalled(now):
             return

@@ -18,15 +18,19 @@ from typing import Any, NamedTuple
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.envelope import Envelope
 from rapidsmtp._pure.job import Job
-from rapidsmtp._pure.outcome import INVALID, NOT_ATTEMPTED, MessageOutcome, RecipientOutcome
+from rapidsmtp._pure.outcome import (
+    INVALID,
+    NOT_ATTEMPTED,
+    STATUSES,
+    MessageOutcome,
+    RecipientOutcome,
+)
 from rapidsmtp._pure.reply import Reply
 
 CLOSED = "the sender was closed before the message was sent"
 
 TRACE_LINES = 10_000
 """The maximum number of trace lines that wait for the owner. The oldest lines are dropped."""
-
-STATUSES = ("accepted", "refused", "deferred", "unknown", "partial", "invalid", "not_attempted")
 
 
 class Stop(NamedTuple):
@@ -35,7 +39,6 @@ class Stop(NamedTuple):
     text: str
     reply: Reply | None
     permanent: bool  # whether a later attempt would fail, too
-    retry_after: float | None  # the seconds after which the relay may accept mail again
     at: float  # the time of the stop, by `time.monotonic`
 
 
@@ -46,39 +49,31 @@ class Outbox(deque[tuple[Any, MessageOutcome]]):
 
 
 class EngineQueue:
-    """The queue between callers and the connection threads.
-
-    Attributes:
-        lock: The lock of the queue and the pool.
-        callers: Notifies callers of capacity, outcomes, ended connections and the engine's end.
-        owner: Notifies the owner of requests, and connection threads of passwords.
-        inbox: The messages to send now, in order.
-        pending: The number of messages without an outcome.
-        taken: The number of submitted messages.
-        counts: The number of messages with an outcome, by status in lower case.
-        stop: The reason why the engine stopped sending, or None.
-        closing: Whether the engine accepts no more messages.
-        ended: Whether `Engine.close` has returned.
-    """
+    """The queue between callers and the connection threads."""
 
     def __init__(self, settings: EngineSettings, path_of: Callable[[str], str]) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # of the queue and the pool
+        # Notifies callers of capacity, outcomes, ended connections and the engine's end.
         self.callers = threading.Condition(self.lock)
+        # Notifies the owner of requests, and connection threads of passwords.
         self.owner = threading.Condition(self.lock)
-        self.inbox: deque[Job] = deque()
-        self.pending = self.taken = 0
-        self.counts = Counter(dict.fromkeys(STATUSES, 0))
+        self.inbox: deque[Job] = deque()  # the messages to send now, in order
+        self.pending = 0  # the number of messages without an outcome
+        self.taken = 0  # the number of submitted messages
+        # The number of messages with an outcome, by status.
+        self.counts = Counter({status.lower(): 0 for status in STATUSES})
         self.stop: Stop | None = None
-        self.closing = self.ended = False
+        self.closing = False  # whether the engine accepts no more messages
+        self.ended = False  # whether `Engine.close` has returned
         self._settings = settings
         self._path_of = path_of
-        self._bytes = 0
+        self._bytes = 0  # of the messages without an outcome
         self._last_outbox = 0
         self._outboxes: dict[int, Outbox] = {}
         self._lines: deque[str] = deque(maxlen=TRACE_LINES)
         self._dropped_lines = 0
-        self._password_requests = self._cancelled_passwords = 0
-        self._passwords: deque[tuple[str | None, str]] = deque()
+        self._unread_requests = 0  # for the password
+        self._awaited: deque[list[tuple[str | None, str]]] = deque()  # the answers to the requests
 
     @property
     def end_reason(self) -> str:
@@ -111,21 +106,22 @@ class EngineQueue:
         with self.lock:
             box = self._outboxes[outbox]
             self.callers.wait_for(lambda: self._capacity()[0] or box, wait)
-            count, size = self._capacity()
+            count, left = self._capacity()
+            size = self._bytes
             for message in messages[:count]:
                 job = self._job(message, box)
                 if isinstance(job, Job):
                     jobs.append(job)
+                    size += len(message.data)
                 else:
                     finished.append((message, job))
-                size -= len(message.data)
-                if size <= 0:
+                left -= len(message.data)
+                if left <= 0:
                     break
             number = len(jobs) + len(finished)
             counts = Counter(self.counts)
             counts.update(outcome.status.lower() for _, outcome in finished)
             pending, unfinished = self.pending + len(jobs), box.unfinished + len(jobs)
-            size = self._bytes + sum(len(job.message.data) for job in jobs)
             # CPython runs signal handlers only at calls and loops, and the following statements
             # contain neither. So an exception of a signal handler, for example KeyboardInterrupt,
             # never leaves only some of these statements executed.
@@ -169,13 +165,9 @@ class EngineQueue:
         self.callers.notify_all()
 
     def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
-        """Move finished messages with their outcomes from an outbox to a list.
+        """Move up to `limit` pairs of a submitted object and its outcome from an outbox to a list.
 
-        Args:
-            outbox: The number of the outbox.
-            into: The list that receives pairs of a submitted object and its outcome.
-            limit: The maximum number of pairs.
-            wait: The maximum time to wait for the first pair, in seconds.
+        The call waits at most `wait` seconds for the first pair.
 
         Returns:
             The number of pairs moved.
@@ -212,49 +204,43 @@ class EngineQueue:
             self.owner.notify_all()
 
     def password(self, seconds: float, is_done: Callable[[], bool]) -> tuple[str | None, str]:
-        """Request the password and wait for the answer.
-
-        Args:
-            seconds: The time limit, in seconds.
-            is_done: Returns whether the password is no longer needed.
+        """Request the password, and wait for the answer until `is_done` is true.
 
         Returns:
             The password and an empty text; after a failure, None and the reason.
         """
+        answer: list[tuple[str | None, str]] = []
         with self.lock:
-            self._password_requests += 1
+            self._unread_requests += 1
+            self._awaited.append(answer)
             self.owner.notify_all()
-            self.owner.wait_for(lambda: self._passwords or is_done(), seconds)
-            if self._passwords:
-                return self._passwords.popleft()
-            # A token may be valid only once. So a late answer is not used for the next login.
-            self._cancelled_passwords += 1
+            self.owner.wait_for(lambda: answer or is_done(), seconds)
+            if answer:
+                return answer[0]
+            # A token may be valid only once. So a late answer to this request is not used for the
+            # next login.
             return None, CLOSED if is_done() else "no answer in time"
 
     def answer_password(self, value: str | None, reason: str) -> None:
-        """Answer a `("password", None)` request.
+        """Answer the oldest `("password", None)` request.
 
         Args:
             value: The password or token; None if reading the password failed.
             reason: The reason why reading the password failed; not used if `value` is given.
         """
         with self.lock:
-            if self._cancelled_passwords:
-                self._cancelled_passwords -= 1
-            else:
-                self._passwords.append((value, reason))
+            self._awaited.popleft().append((value, reason))
             self.owner.notify_all()
 
     def requests(self, wait: float) -> list[tuple[str, object]]:
         """Return the new requests: `("trace", line)` and `("password", None)`.
 
-        Args:
-            wait: The maximum time to wait for the first request, in seconds.
+        The call waits at most `wait` seconds for the first request.
         """
         with self.lock:
-            self.owner.wait_for(lambda: self._lines or self._password_requests or self.ended, wait)
+            self.owner.wait_for(lambda: self._lines or self._unread_requests or self.ended, wait)
             dropped, self._dropped_lines = self._dropped_lines, 0
-            passwords, self._password_requests = self._password_requests, 0
+            passwords, self._unread_requests = self._unread_requests, 0
             lines = [f"{dropped} lines of the trace were dropped"] if dropped else []
             lines += self._lines
             self._lines.clear()

@@ -1,7 +1,7 @@
 """The client's side of one SMTP connection: greeting, EHLO, STARTTLS, commands, transactions, QUIT.
 
-Each reply has its own deadline, and the deadline applies to the whole reply (RFC 5321 4.5.3.2). So
-a server that sends one byte per minute cannot block a connection.
+RFC 5321 4.5.3.2: each reply has a deadline, which applies to the whole reply. So a server that
+sends one byte per minute cannot block a connection.
 """
 
 import contextlib
@@ -17,13 +17,6 @@ from rapidsmtp._pure.job import Job
 from rapidsmtp._pure.outcome import MessageOutcome, outcome_of
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, reply_line
 from rapidsmtp._pure.reply_code import succeeds_by_first_digit
-from rapidsmtp._pure.tls import (
-    CA,
-    certificate_name,
-    handshake_failure,
-    is_untrusted_ca,
-    untrusted,
-)
 from rapidsmtp._pure.transaction import (
     ACCEPTED,
     DATA_REFUSED,
@@ -34,11 +27,8 @@ from rapidsmtp._pure.transaction import (
 from rapidsmtp._pure.transport import Transport
 from rapidsmtp.errors import printable_reply
 
-SHUTDOWN = 421
-"""The server closes the connection after this reply to any command (RFC 5321 3.8)."""
-
-MAX_LINE = 12288 + len("334 \r\n")
-"""The maximum length of a reply line, in bytes: a challenge in base64 (RFC 4954 section 4)."""
+SHUTDOWN = 421  # RFC 5321 3.8: the server ends the session with this reply to any command
+MAX_LINE = 12288 + len("334 \r\n")  # in bytes: a challenge in base64 (RFC 4954 section 4)
 
 USE_SMTPS = "; if TLS begins before the greeting, as on port 465, use smtps://"
 
@@ -46,17 +36,8 @@ USE_SMTPS = "; if TLS begins before the greeting, as on port 465, use smtps://"
 class Session:
     """One SMTP connection, from the greeting to QUIT.
 
-    Most methods raise `ConnectionFailure` if the relay rejects the session, and `ConnectionLost` if
-    the connection can no longer be used.
-
-    Args:
-        transport: The byte stream of the connection.
-        settings: The engine's settings.
-        trace: The function that receives the lines of the trace, or None.
-
-    Attributes:
-        capabilities: The relay's capabilities.
-        pipelining: Whether to write several commands without waiting for their replies.
+    The methods raise `ConnectionFailure` if the relay rejects the session, and `ConnectionLost` if
+    the connection cannot be used again.
     """
 
     def __init__(
@@ -64,12 +45,12 @@ class Session:
     ) -> None:
         self.transport = transport
         self.capabilities = Capabilities()
-        self.pipelining = False
+        self.pipelining = False  # whether to write several commands in one flight
         self._settings = settings
         self._trace = trace
         self._reader = ReplyReader(MAX_LINE, whole_invalid_lines=True)
-        # Whether the last message was refused. If so, MAIL and DATA of the next message are written
-        # alone, so that a second refusal causes only one error.
+        # After a refused message, MAIL and DATA are written alone, so that a second refusal causes
+        # only one error.
         self._cautious = False
         self._reset_due = False
 
@@ -81,15 +62,12 @@ class Session:
         return self.transport.tls is not None or self._settings.path is not None
 
     def open(self, name: str, tls: ssl.SSLContext, earlier: ssl.SSLSession | None) -> None:
-        """Read the greeting, send EHLO, and start TLS as the settings require.
+        """Read the greeting, send EHLO as `name`, and start TLS as the settings require.
 
-        Args:
-            name: This host's name for EHLO.
-            tls: The TLS settings.
-            earlier: A TLS session to resume, or None.
+        TLS resumes the TLS session `earlier` if possible.
         """
         if self._settings.scheme == "smtps":
-            self._secure(tls, earlier)
+            self.transport.start_tls(self._settings, tls, earlier)
         # RFC 8314 section 3: on a port with implicit TLS, the greeting follows the handshake.
         hint = USE_SMTPS if self._settings.scheme == "smtp" else ""
         self._expect(220, "connect", self._read_reply("greeting", hint))
@@ -102,9 +80,8 @@ class Session:
             # client would read them as if they had arrived through TLS.
             if self.transport.receive():
                 raise self.unusable("the relay sent clear text after its reply to STARTTLS")
-            self._secure(tls, earlier)
+            self.transport.start_tls(self._settings, tls, earlier)
             # RFC 3207 4.2: capabilities that arrived in clear text may be forged.
-            self.capabilities = Capabilities()
             self._hello(name)
         elif self._settings.starttls == "required":
             # RFC 3207 section 6: an attacker can remove STARTTLS from the reply to EHLO.
@@ -116,48 +93,33 @@ class Session:
         reply = self.command(f"{verb} {name}")
         requires_tls = settings.starttls == "required" and not self.secured
         needs_extension = settings.lmtp or settings.user or settings.mechanism or requires_tls
+        # RFC 5321 4.1.1.1: only a reply 250 to EHLO lists extensions.
+        self.capabilities = Capabilities(reply[1] if reply[0] == 250 else b"")
         if reply[0] != 250 and reply[0] // 100 != 4 and not needs_extension:
             # RFC 5321 3.2: a client falls back to HELO if the server does not support EHLO.
-            verb, reply = "HELO", self.command(f"HELO {name}")
+            reply = self.command(f"HELO {name}")
         # RFC 5321 4.2.1: any 2yz is a positive reply.
         if reply[0] // 100 != 2:
             raise self.refusal("hello", reply)
-        # RFC 5321 4.1.1.1: only a reply 250 to EHLO lists extensions.
-        lists_extensions = reply[0] == 250 and verb != "HELO"
-        self.capabilities = Capabilities(reply[1] if lists_extensions else b"")
-
-    def _secure(self, context: ssl.SSLContext, earlier: ssl.SSLSession | None) -> None:
-        settings, transport = self._settings, self.transport
-        name, seconds = certificate_name(settings), settings.timeouts.tls
-        try:
-            transport.start_tls(context, settings.host, name, seconds, earlier)
-        except OSError as error:
-            raise handshake_failure(settings, error) from None
-        if transport.tls is not None and is_untrusted_ca(transport.tls, context):
-            raise untrusted(settings, CA)
 
     def _expect(self, code: int, phase: str, reply: Reply) -> None:
         if reply[0] != code:
             raise self.refusal(phase, reply)
 
     def refusal(self, phase: str, reply: Reply) -> Exception:
-        """Return the exception for a reply that ends the session (see `failure.refusal`)."""
         return refusal(self._settings.relay, phase, reply)
 
     def unusable(self, reason: str, reply: Reply | None = None) -> ConnectionFailure:
-        """Return the exception for a relay that cannot be used with the settings."""
+        """Return the failure of a relay that the settings do not allow."""
         text = f"relay {self._settings.relay}: {reason}"
         return ConnectionFailure(text, FailureKind.PERMANENT, reply)
 
     # Commands
 
     def command(self, line: str, limit: str = "command", *, shown: str | None = None) -> Reply:
-        """Write a command and read its reply.
+        """Write a command, and read its reply within the time limit named `limit`.
 
-        Args:
-            line: The command without its line end.
-            limit: The name of the time limit.
-            shown: The text for the trace, if `line` contains a secret.
+        The trace contains `shown` if `line` contains a secret.
         """
         self.check()
         self._trace_lines("C:", (shown or line).encode())
@@ -169,7 +131,7 @@ class Session:
         return reply
 
     def check(self) -> None:
-        """Check that the stream is open and that no reply is unread, because none is expected."""
+        """Check that the stream is open, and that no unexpected reply has arrived."""
         if self.transport.receive():
             reply = self._next_reply()
             if reply is None:
@@ -182,7 +144,6 @@ class Session:
             raise ConnectionLost(self.transport.end)
 
     def quit(self) -> None:
-        """Send QUIT and read the reply."""
         with contextlib.suppress(ConnectionFailure, ConnectionLost):
             self.command("QUIT", "quit")
 
@@ -194,7 +155,6 @@ class Session:
         return reply
 
     def _next_reply(self) -> Reply | None:
-        """Return the next reply if it has arrived completely."""
         received = self.transport.received
         if received:
             del received[: self._reader.receive_data(bytes(received), 1)]
@@ -210,8 +170,7 @@ class Session:
     def send(self, job: Job, content: Content) -> tuple[MessageOutcome, Exception | None]:
         """Execute a transaction for the current recipients of a job.
 
-        Returns:
-            The outcome; and the reason why the connection cannot be used again, or None.
+        The second result is the reason why the connection cannot be used again, or None.
         """
         transaction = job.envelope.transaction(
             self.capabilities,

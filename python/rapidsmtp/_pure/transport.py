@@ -12,14 +12,17 @@ import socket
 import ssl
 import time
 
+from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.failure import ConnectionLost
-from rapidsmtp._pure.tls import failure_text
+from rapidsmtp._pure.tls import (
+    certificate_name,
+    check_certificate,
+    failure_text,
+    handshake_failure,
+)
 
-BLOCK = 65536
-"""The maximum number of bytes in one read and in one write."""
-
-MAX_UNREAD = 1 << 20
-"""The maximum number of received bytes that are not used yet."""
+BLOCK = 65536  # bytes in one read and in one write
+MAX_UNREAD = 1 << 20  # the maximum number of received bytes that are not used yet
 
 CLOSED = "the relay closed the connection"
 EARLY = "the relay replied before it had received the whole message"
@@ -30,15 +33,7 @@ _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Transport:
-    """The byte stream of one connection.
-
-    Attributes:
-        received: The bytes that have arrived. The caller removes the bytes that it has used.
-        sent: The number of bytes that the kernel accepted.
-        end: The reason why the stream has ended; empty while the stream is open.
-        tls: The TLS layer, or None.
-        descriptor: The descriptor of the socket.
-    """
+    """The byte stream of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -46,9 +41,9 @@ class Transport:
         # acknowledgement of the segment before it.
         _set_option(sock, "TCP_NODELAY")
         self._sock = sock
-        self.received = bytearray()
-        self.sent = 0
-        self.end = ""
+        self.received = bytearray()  # the caller removes the bytes that it has used
+        self.sent = 0  # the number of bytes that the kernel accepted
+        self.end = ""  # the reason why the stream has ended
         self.tls: ssl.SSLSocket | None = None
         self._host = ""
         self.descriptor = sock.fileno()
@@ -58,12 +53,9 @@ class Transport:
     def read(self, deadline: float, late: str) -> None:
         """Wait until more bytes are in `received`.
 
-        Args:
-            deadline: The time of `time.monotonic` at which to stop waiting.
-            late: The text of the exception if no byte arrives in time.
-
         Raises:
-            ConnectionLost: The stream has ended, or no byte arrived in time.
+            ConnectionLost: The stream has ended, or no byte arrived before the time `deadline` of
+                `time.monotonic`. The text is then `late`.
         """
         before = len(self.received)
         while self.receive() == before:
@@ -92,13 +84,10 @@ class Transport:
         return len(self.received)
 
     def write(self, data: bytes, seconds: float, *, expect_silence: bool = False) -> None:
-        """Write all bytes to the kernel.
+        """Write all bytes to the kernel, which must accept more of them in each `seconds` seconds.
 
-        Args:
-            data: The bytes.
-            seconds: The maximum time to wait until the kernel accepts more bytes, in seconds.
-            expect_silence: Whether a reply before the last byte is an error. The only reply to the
-                content of a message follows its terminator.
+        If `expect_silence` is true, a reply before the last byte is an error: the only reply to the
+        content of a message follows its terminator.
 
         Raises:
             ConnectionLost: The kernel did not accept the last byte.
@@ -121,32 +110,27 @@ class Transport:
             view = view[count:]
 
     def start_tls(
-        self,
-        context: ssl.SSLContext,
-        host: str,
-        name: str,
-        seconds: float,
-        session: ssl.SSLSession | None,
+        self, settings: EngineSettings, context: ssl.SSLContext, session: ssl.SSLSession | None
     ) -> None:
-        """Start TLS on the connection.
-
-        Args:
-            context: The TLS settings.
-            host: The relay's host in error texts.
-            name: The name that the relay's certificate must contain.
-            seconds: The time limit of the handshake, in seconds.
-            session: An earlier session to resume, or None.
+        """Start TLS on the connection. Resume the earlier TLS session if one is given.
 
         Raises:
-            OSError: The handshake failed or took too long, or the certificate is not trusted.
+            ConnectionFailure: The handshake failed, or the certificate is not trusted.
         """
-        self._host = host
-        self._sock = self.tls = context.wrap_socket(
-            self._sock, server_hostname=name, session=session, do_handshake_on_connect=False
-        )
-        self.tls.settimeout(seconds)
-        self.tls.do_handshake()
-        self.tls.setblocking(False)
+        self._host = settings.host
+        try:
+            self._sock = self.tls = context.wrap_socket(
+                self._sock,
+                server_hostname=certificate_name(settings),
+                session=session,
+                do_handshake_on_connect=False,
+            )
+            self.tls.settimeout(settings.timeouts.tls)
+            self.tls.do_handshake()
+            self.tls.setblocking(False)
+        except OSError as error:
+            raise handshake_failure(settings, error) from None
+        check_certificate(settings, self.tls, context)
 
     def abort(self, reason: str) -> None:
         """End the stream from another thread: its reads and writes fail with this reason."""
@@ -176,7 +160,6 @@ class Transport:
 
 
 def _set_option(sock: socket.socket, name: str) -> None:
-    """Enable a TCP option if the system and the socket support the option."""
     option = getattr(socket, name, None)
     if option is not None and sock.family != getattr(socket, "AF_UNIX", None):
         with contextlib.suppress(OSError):
