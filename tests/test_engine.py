@@ -115,6 +115,34 @@ def statuses(result: Any) -> list[str]:
     return [status for status, *_ in result.details()[1]]
 
 
+def test_a_signal_handler_may_call_the_engine_in_the_middle_of_submit(core: ModuleType) -> None:
+    """Signal handlers and destructors run in the middle of a call, in the same thread."""
+
+    class Interrupting:
+        recipients, data, mail_options, rcpt_options = ("to@example.org",), BODY, (), ()
+
+        @property
+        def sender(self) -> str:
+            assert engine.stats()["taken"] == engine.pending(outbox) == 0
+            other = engine.open_outbox()
+            assert engine.submit(other, [message()], 0.0) == 1
+            return "from@example.org"
+
+    with Server(SMTPScript(PIPELINING)) as server:
+        settings = {**DEFAULTS, "host": server.host, "port": server.port}
+        engine = core.Engine(EngineSettings(**settings), smtp_path)
+        outbox = engine.open_outbox()
+        submit = threading.Thread(
+            target=engine.submit, args=(outbox, [Interrupting()], 0.0), daemon=True
+        )
+        submit.start()
+        submit.join(LIMIT)
+        assert not submit.is_alive()
+        engine.close(LIMIT)
+        stats = engine.stats()
+        assert stats["taken"] == stats["accepted"] == 2
+
+
 # The bytes on the wire
 
 

@@ -124,7 +124,10 @@ def _race(
                     # RFC 8305 section 5: after a failure, the next attempt starts at once.
                     next_at = 0.0
                     if failure is None or failure.errno in _NO_ROUTE:
-                        failure = OSError(error.errno, _text_of(error, address))
+                        # The name of the relay already contains the path of a Unix socket.
+                        is_path = isinstance(address, str)
+                        where = "" if is_path else f" ({authority(*address[:2])})"
+                        failure = OSError(error.errno, f"{error.strerror or error}{where}")
             raise failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
         finally:
             for sock in running:
@@ -152,10 +155,3 @@ def _start(kind: list[Any], address: Any, source: tuple[str, int] | None) -> soc
             raise OSError(errno.EADDRNOTAVAIL, cause) from None
         raise
     return sock
-
-
-def _text_of(error: OSError, address: Any) -> str:
-    cause = error.strerror or str(error)
-    if isinstance(address, str):
-        return cause  # the name of the relay already contains the path of a Unix socket
-    return f"{cause} ({authority(*address[:2])})"

@@ -87,11 +87,6 @@ class Job:
                 rest.append(index)
         self._pending = rest
 
-    def put_back(self) -> None:
-        """Undo `begin`. The caller must ensure that no byte of the transaction was written."""
-        self._pending = sorted(self._pending + self.current)
-        self.current = []
-
     def reject(self, reason: str, settlement: Settlement) -> NextStep:
         """Finish the current recipients as invalid, because the relay lacks a capability."""
         invalid = RecipientOutcome(INVALID, "mail", None, reason)

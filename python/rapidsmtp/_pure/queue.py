@@ -52,7 +52,9 @@ class EngineQueue:
     """The queue between callers and the connection threads."""
 
     def __init__(self, settings: EngineSettings, path_of: Callable[[str], str]) -> None:
-        self.lock = threading.Lock()  # of the queue and the pool
+        # The lock of the queue and the pool. A signal handler or a destructor may call the engine
+        # in the thread that holds the lock.
+        self.lock = threading.RLock()
         # Notifies callers of capacity, outcomes, ended connections and the engine's end.
         self.callers = threading.Condition(self.lock)
         # Notifies the owner of requests, and connection threads of passwords.
@@ -107,7 +109,7 @@ class EngineQueue:
             box = self._outboxes[outbox]
             self.callers.wait_for(lambda: self._capacity()[0] or box, wait)
             count, left = self._capacity()
-            size = self._bytes
+            size = 0
             for message in messages[:count]:
                 job = self._job(message, box)
                 if isinstance(job, Job):
@@ -118,27 +120,28 @@ class EngineQueue:
                 left -= len(message.data)
                 if left <= 0:
                     break
-            number = len(jobs) + len(finished)
+            submitted = len(jobs)
+            number = submitted + len(finished)
             counts = Counter(self.counts)
             counts.update(outcome.status.lower() for _, outcome in finished)
-            pending, unfinished = self.pending + len(jobs), box.unfinished + len(jobs)
             # CPython runs signal handlers only at calls and loops, and the following statements
             # contain neither. So an exception of a signal handler, for example KeyboardInterrupt,
             # never leaves only some of these statements executed.
             del messages[:number]
             self.inbox += jobs
             box += finished
-            self.pending, self._bytes, box.unfinished = pending, size, unfinished
-            self.counts, self.taken = counts, self.taken + number
+            self.pending += submitted
+            box.unfinished += submitted
+            self._bytes += size
+            self.taken += number
+            self.counts = counts
             if finished:
                 self.callers.notify_all()
             return number
 
     def _capacity(self) -> tuple[int, int]:
-        """Return the number of messages that may be submitted, and their total size in bytes.
-
-        The last message may exceed this size.
-        """
+        # The number of messages that may be submitted, and the total size in bytes that all of them
+        # but the last may have.
         if self.end_reason:
             return 1 << 30, 1 << 62  # a submitted message gets its outcome at once
         size = self._settings.queue_bytes - self._bytes
@@ -183,7 +186,7 @@ class EngineQueue:
             return number
 
     def unclaimed(self, outbox: int) -> int:
-        """Return the number of submitted messages whose outcomes `take` has not returned yet."""
+        """Return the number of messages whose outcomes `take` has not returned yet."""
         with self.lock:
             box = self._outboxes.get(outbox, Outbox())
             return len(box) + box.unfinished
@@ -222,12 +225,7 @@ class EngineQueue:
             return None, CLOSED if is_done() else "no answer in time"
 
     def answer_password(self, value: str | None, reason: str) -> None:
-        """Answer the oldest `("password", None)` request.
-
-        Args:
-            value: The password or token; None if reading the password failed.
-            reason: The reason why reading the password failed; not used if `value` is given.
-        """
+        """Answer the oldest `("password", None)` request; see `password` for the arguments."""
         with self.lock:
             self._awaited.popleft().append((value, reason))
             self.owner.notify_all()
