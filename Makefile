@@ -7,8 +7,9 @@
 #                  other interpreters run only the tests that depend on the interpreter.
 #   make test-all  like `make test`, but every interpreter runs all tests of pytest
 #   make fuzz      run each fuzz target for SECONDS seconds (default 10)
-#   make soak      run the truth test thousands of times, and the tests of outages with outages of a
-#                  minute; TRUTH_RUNS and OUTAGE_SECONDS set the number and the time
+#   make soak      run the truth test thousands of times, the tests of outages with outages of a
+#                  minute, and each fuzz target for an hour; TRUTH_RUNS, OUTAGE_SECONDS and
+#                  FUZZ_SECONDS set the number and the times
 #   make bench     measure rapidsmtp and its competitors; without ARGUMENTS, write the results to
 #                  docs/pages/benchmarks.md
 #   make lint      check formatting, lints, types and licences of both languages; run `make docs`
@@ -204,14 +205,15 @@ PYTHONPATH=$$PWD/$$older DJANGO=$$django "$$venv/bin/python" -P -m pytest $(SHAR
 	tests/django_backend $(ARGUMENTS) || [ $$? = 5 -a -n '$(ARGUMENTS)' ]
 endef
 
-# Run the truth test many times, and then the tests of outages. The truth test prints its first seed.
-# TRUTH_BASE=SEED repeats the runs from that seed.
+# Run the truth test many times, then the tests of outages and the fuzz targets. The truth test
+# prints its first seed. TRUTH_BASE=SEED repeats the runs from that seed.
 soak: wheels
 	@$(call environment,soak,$(PYTHON),test); \
 	TRUTH_RUNS="$${TRUTH_RUNS:-5000}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
 		tests/truth -k soak $(ARGUMENTS); \
 	OUTAGE_SECONDS="$${OUTAGE_SECONDS:-60}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
 		tests/outages
+	@$(MAKE) fuzz SECONDS="$${FUZZ_SECONDS:-3600}"
 
 interpreters:
 	@$(PYTHON) tests/interpreters.py

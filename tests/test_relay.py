@@ -1,11 +1,16 @@
 """The URL of a relay: its permitted parts, and a one-line error for each fault."""
 
+import string
+from urllib.parse import quote
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from rapidsmtp import Sender, _backend
+from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import Password, Relay, parse_relay
+from rapidsmtp._models.settings import Proxy, authority
 
 
 def relay_of(url: str, password: Password | None = None) -> Relay:
@@ -15,6 +20,7 @@ def relay_of(url: str, password: Password | None = None) -> Relay:
 @pytest.fixture(autouse=True)
 def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAPIDSMTP_PASSWORD", raising=False)
+    monkeypatch.delenv("RAPIDSMTP_PROXY_PASSWORD", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,133 @@ def test_any_url_is_parsed_or_refused_without_its_password(
             assert visible.replace(" ", "").isprintable()
             assert bool(relay.host) != bool(relay.path) and 0 < relay.port < 65536
         assert secret.lower() not in text.lower() and "\n" not in text
+
+
+# A URL that is written from the parts of a parsed URL must have the same parts.
+
+SECRET = "Geheim-7f3a"
+NAMES = some.text(string.ascii_lowercase + string.digits, min_size=1, max_size=5)
+HOSTS = (
+    some.lists(NAMES, min_size=1, max_size=3).map(".".join)
+    | some.ip_addresses(v=6).map(str)
+    | some.ip_addresses(v=4).map(str)
+)
+# The characters that a percent-encoded part of a URL may stand for.
+TEXTS = some.text("aZ9@:/?#[]&=%+ -\u00fc\u20ac\U0001f600", max_size=8)
+random_urls = settings(
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def userinfo(user: str, password: Password) -> str:
+    assert isinstance(password, str)
+    text = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    return f"{text}@" if text else ""
+
+
+def url_of(relay: Relay) -> str:
+    host = "" if relay.path else authority(relay.host, relay.port).replace("%", "%25")
+    auth = f"&auth={relay.mechanism}" if relay.mechanism else ""
+    return (
+        f"{relay.scheme}://{userinfo(relay.user, relay.password)}{host}"
+        f"{quote(relay.path)}?starttls={relay.starttls}{auth}"
+    )
+
+
+def url_of_proxy(proxy: Proxy) -> str:
+    return f"{proxy.scheme}://{userinfo(proxy.user, proxy.password)}{proxy.name}"
+
+
+@some.composite
+def relays(draw: some.DrawFn) -> Relay:
+    """A relay that a URL can state, except for the mechanism."""
+    scheme = draw(some.sampled_from(["smtp", "smtps", "lmtp"]))
+    starttls = draw(some.sampled_from(["required", "opportunistic", "off"]))
+    if scheme == "lmtp" and draw(some.booleans()):
+        return Relay(scheme, "", 24, f"/{draw(TEXTS)}x")
+    user = draw(TEXTS)
+    password = draw(TEXTS.filter(bool)) if user else ""
+    # Port 465 needs smtps://, or no TLS.
+    port = draw(some.integers(1, 65535).filter(lambda port: port != 465))
+    starttls = "off" if scheme == "smtps" else starttls
+    return Relay(scheme, draw(HOSTS), port, "", starttls, user, password)
+
+
+@pytest.mark.usefixtures("backend")
+@given(relays())
+@random_urls
+def test_a_written_url_is_parsed_to_the_same_relay(relay: Relay) -> None:
+    assert relay_of(url_of(relay)) == relay
+
+
+@pytest.mark.usefixtures("backend")
+@given(
+    some.sampled_from(["smtp://", "smtps://", "lmtp://", "lmtp:///", ""]),
+    some.lists(_PARTS | some.text(max_size=3), max_size=6),
+    some.sampled_from(["mx.example", "ann:x@mx.example", "[::1]", "[fe80::1%25a]", ""]),
+    some.lists(_PARTS | some.sampled_from(["?", "auth=external", "off", ":25"]), max_size=4),
+)
+@random_urls
+def test_a_parsed_url_is_written_and_parsed_to_the_same_relay(
+    scheme: str, before: list[str], host: str, after: list[str]
+) -> None:
+    for start in ("", f"ann:{SECRET}"):
+        url = f"{scheme}{start}{''.join(before)}{host}{''.join(after)}"
+        try:
+            relay = relay_of(url)
+        except ValueError:
+            continue
+        if relay.scheme == "smtp" and relay.port == 465 and relay.starttls != "off":
+            continue
+        assert relay_of(url_of(relay)) == relay
+
+
+@pytest.mark.usefixtures("backend")
+@given(
+    some.sampled_from(["socks5", "http"]),
+    HOSTS,
+    some.integers(1, 65535),
+    TEXTS.map(lambda user: user.replace(":", "")),
+    TEXTS,
+)
+@random_urls
+def test_a_written_url_of_a_proxy_is_parsed_to_the_same_proxy(
+    scheme: str, host: str, port: int, user: str, password: str
+) -> None:
+    proxy = Proxy(scheme, host, port, user, password if user else "")
+    assert parse_proxy(url_of_proxy(proxy), Relay("smtp", "mx.example", 25)) == proxy
+
+
+@pytest.mark.usefixtures("backend")
+@given(
+    some.sampled_from(["socks5://", "socks5h://", "http://", ""]),
+    some.lists(_PARTS | some.text(max_size=3), max_size=8),
+    some.lists(_PARTS | some.text(max_size=3), max_size=6),
+)
+@random_urls
+def test_any_url_of_a_proxy_is_parsed_or_refused_without_its_password(
+    scheme: str, before: list[str], after: list[str]
+) -> None:
+    relay = Relay("smtp", "mx.example", 25)
+    for url in (
+        f"{scheme}{''.join(before)}",
+        f"{scheme}ann:{''.join(before)}{SECRET}{''.join(after)}",
+        f"{scheme}ann:{SECRET}{''.join(before)}@proxy.example{''.join(after)}",
+    ):
+        try:
+            proxy = parse_proxy(url, relay)
+        except ValueError as error:
+            shown = str(error)
+            assert error.__context__ is None or error.__suppress_context__
+        else:
+            assert proxy is not None and 0 < proxy.port < 65536
+            assert parse_proxy(url_of_proxy(proxy), relay) == proxy
+            shown = f"{proxy!r} {proxy.name}"
+            if SECRET.lower() in proxy.host:
+                continue  # the random text has moved the password to the host
+        assert SECRET.lower() not in shown.lower() and "\n" not in shown
 
 
 def test_the_repr_contains_no_password() -> None:
