@@ -6,6 +6,7 @@ the client writes, so a test needs no thread and no waiting time.
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,16 +30,17 @@ class Plan:
     """The behaviour of a relay.
 
     Attributes:
-        replies: The replies to the first, second and further uses of each command. After the end of
-            a list, the relay sends the usual reply.
+        replies: The replies to the first, second and further uses of each command. In place of an
+            empty reply, and after the end of a list, the relay sends the usual reply.
         surplus: One more reply after the given use of a command (0 for the first), or None. After a
             message with LMTP, it follows the replies of all recipients.
         pipelining: Whether the relay supports PIPELINING.
         lmtp: Whether the relay uses LMTP.
         output: The number of bytes that the relay sends before the connection is lost, or None.
         input: The number of bytes that the relay reads before the connection is lost, or None.
-        chunk: The maximum size of a read of the asyncio client, if there is no surplus reply. A
-            client cannot detect a surplus reply that arrives after the next command was written.
+        chunk: The maximum size of a read, if there is no surplus reply. A client cannot detect a
+            surplus reply that arrives after the next command was written. The blocking client reads
+            everything that has arrived.
     """
 
     replies: dict[str, list[bytes]] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Relay:
         self.plan = plan
         self.accepted: set[str] = set()
         self.in_data = self.lost = False
-        self._uses = dict.fromkeys((*USUAL, "ehlo"), 0)
+        self._uses: Counter[str] = Counter()
         self._input = bytearray()
         self._output = bytearray()
         self._read = self._sent = 0
@@ -119,10 +121,10 @@ class Relay:
             self._add_surplus("ehlo")
         elif verb == "mail":
             self._recipients = []
-            self._mail_accepted = self._reply("mail")[:3] == b"250"
+            self._mail_accepted = self._accepts_sender(self._reply("mail"))
         elif verb == "rcpt":
             address = line[line.index(b"<") + 1 : line.index(b">")].decode()
-            self._recipients.append((address, self._reply("rcpt")[:3]))
+            self._add_recipient(address, self._reply("rcpt"))
         elif verb == "data":
             self.in_data = self._reply("data")[:3] == b"354"
         elif verb == "rset":
@@ -137,15 +139,29 @@ class Relay:
         # RFC 2033 section 4.2: one reply for each recipient that RCPT accepted.
         groups = [[each] for each in getters] if self.plan.lmtp else [getters]
         for group in groups:
-            if self._reply("body", group is groups[-1])[:1] == b"2" and self._mail_accepted:
+            reply = self._reply("body", group is groups[-1])
+            self._end_message(group, reply)
+            if reply[:1] == b"2" and self._mail_accepted:
                 self.accepted.update(group)
         self._recipients = []
+
+    def _accepts_sender(self, reply: bytes) -> bool:
+        return reply[:3] == b"250"
+
+    def _add_recipient(self, address: str, reply: bytes) -> None:
+        self._recipients.append((address, reply[:3]))
+
+    def _end_message(self, recipients: list[str], reply: bytes) -> None:
+        """Record the reply to the message for recipients. Subclasses override this method."""
+
+    def _usual(self, command: str) -> bytes:
+        return USUAL[command]
 
     def _reply(self, command: str, is_last: bool = True) -> bytes:
         planned = self.plan.replies.get(command, [])
         use = self._uses[command]
         self._uses[command] += 1
-        reply = planned[use] if use < len(planned) else USUAL[command]
+        reply = (planned[use] if use < len(planned) else b"") or self._usual(command)
         if self._is_shut_down:
             return b""
         self._output += reply + b"\r\n"
