@@ -442,6 +442,8 @@ def test_a_missing_key_file_raises(tmp_path: Path) -> None:
         {"identity": "@notexample.com"},
         {"identity": "news"},
         {"identity": "a;b=c@example.com"},
+        {"identity": f"{'a' * 65}@example.com"},
+        {"headers": ["From", "X-" + "a" * 1000]},
         {"identity": "a\r\nb@example.com"},
         {"expires": 0},
         {"expires": -5},

@@ -9,6 +9,12 @@ const LONGEST_DOMAIN: usize = 253;
 /// The maximum length of a label, in bytes (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
+/// The maximum length of a local part, in bytes (RFC 5321 section 4.5.3.1.1).
+const LONGEST_LOCAL_PART: usize = 64;
+/// The maximum length of the name of a header field, in bytes. A line of the signature has at most
+/// 998 characters (RFC 5322 section 2.1.1), and a name cannot be folded.
+const LONGEST_FIELD_NAME: usize = 998 - " h=:".len();
+
 /// The header fields that are signed by default: the fields of RFC 6376 section 5.4.1, and the
 /// fields that RFC 8058 section 4 requires for one-click unsubscribing.
 pub(super) const DEFAULT_HEADERS: &[&str] = &[
@@ -70,6 +76,11 @@ pub(super) fn identity(identity: &str, domain: &str) -> Result<String, KeyError>
             "has a local part with a character that is not allowed",
         ));
     }
+    if local_part.len() > LONGEST_LOCAL_PART {
+        return Err(wrong(&format!(
+            "has a local part of more than {LONGEST_LOCAL_PART} bytes"
+        )));
+    }
     Ok(format!("{local_part}@{identity_domain}"))
 }
 
@@ -84,6 +95,11 @@ pub(super) fn headers<'a>(
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(KeyError::new(format!(
                 "{given:?} is not a valid name of a header field"
+            )));
+        }
+        if name.len() > LONGEST_FIELD_NAME {
+            return Err(KeyError::new(format!(
+                "headers contains a name of more than {LONGEST_FIELD_NAME} bytes"
             )));
         }
         if NEVER_SIGNED.contains(&name.as_str()) {
@@ -169,6 +185,10 @@ mod tests {
         ] {
             assert!(check(wrong).is_err(), "{wrong:?}");
         }
+        for (length, is_valid) in [(64, true), (65, false)] {
+            let text = "a".repeat(length) + "@example.com";
+            assert_eq!(identity(&text, "example.com").is_ok(), is_valid);
+        }
     }
 
     #[test]
@@ -184,5 +204,7 @@ mod tests {
             assert!(headers(wrong.iter().copied()).is_err(), "{wrong:?}");
         }
         assert!(headers(DEFAULT_HEADERS.iter().copied()).is_ok());
+        assert!(headers(["From", &"a".repeat(994)]).is_ok());
+        assert!(headers(["From", &"a".repeat(995)]).is_err());
     }
 }
