@@ -598,9 +598,13 @@ impl Session {
 
     // Replies
 
-    fn receive_reply(&mut self, reply: Reply) {
+    fn receive_reply(&mut self, mut reply: Reply) {
         self.replies_read += 1;
         self.trace_reply(&reply);
+        // RFC 5321 4.2.1: the first digit of each code is 2, 3, 4 or 5.
+        if !(200..=599).contains(&reply.code) {
+            mail::invalidate(&mut reply);
+        }
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Closed => {}
             stage @ Stage::Ready if !self.in_flight.is_empty() => {

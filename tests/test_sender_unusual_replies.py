@@ -54,6 +54,21 @@ def test_a_fourth_character_is_no_part_of_a_code(point: str, reply: bytes) -> No
     assert [each.status for each in outcomes] == [expected]
 
 
+@pytest.mark.usefixtures("fast_clock")
+@pytest.mark.parametrize("text", [b"999 beyond", b"600 x", b"150 wait", b"099 x"])
+@pytest.mark.parametrize("command", ["greeting", "ehlo"])
+def test_a_code_outside_2yz_to_5yz_loses_only_its_connection(command: str, text: bytes) -> None:
+    usual = {"greeting": b"220 relay.example", "ehlo": b"250 relay.example"}[command]
+    replies = iter([text])
+    with (
+        serve({command: lambda _: next(replies, usual)}) as server,
+        sender_to(server, connections=1) as sender,
+    ):
+        (outcome,) = sender.send(messages(1))
+    assert outcome.status is Status.ACCEPTED
+    assert b"HELO" not in b"".join(wires(server))
+
+
 USUAL = {"mail": b"250 ok", "rcpt": b"250 ok", "data": b"354 go on", "message": OK}
 
 

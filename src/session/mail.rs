@@ -443,7 +443,7 @@ impl InFlight {
 
 /// Marks a reply as invalid: replaces its code by `MALFORMED`. The original code becomes the
 /// beginning of the text, so that the error text shows it.
-fn invalidate(reply: &mut Reply) {
+pub(super) fn invalidate(reply: &mut Reply) {
     if reply.code != MALFORMED {
         reply.text = [format!("{} ", reply.code).as_bytes(), &reply.text].concat();
         reply.code = MALFORMED;

@@ -5,6 +5,8 @@ resources or change its clock. The argument is a JSON object, the `Plan` of `har
 The program pauses before the message `hold`, and continues after it has read a line.
 """
 
+import contextlib
+import ctypes
 import json
 import resource
 import sys
@@ -38,6 +40,12 @@ def messages(plan: dict[str, Any]) -> Iterator[Message]:
         yield Message(f"s{number}@example.com", to, content(number, plan["size"]), tag=number)
 
 
+def load_libgcc() -> None:
+    """Load the library that the end of a thread needs. Later, no descriptor may be free for it."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")
+
+
 def limit(descriptors: int | None, memory: int | None) -> None:
     """Limit this process to a number of further descriptors, and of further bytes of memory."""
     if descriptors is not None:
@@ -67,6 +75,7 @@ def main() -> None:
     options["timeouts"] = Timeouts(**options.get("timeouts", {}))
     options["backoff"] = Backoff(**options.get("backoff", {}))
     sender_module.CLOCK_SPEED = plan["clock_speed"]
+    load_libgcc()
     limit(plan["descriptors"], plan["memory"])
     start, error = time.monotonic(), None
     try:

@@ -22,6 +22,7 @@ from rapidsmtp._pure.transaction import (
     DATA_REFUSED,
     RECIPIENTS_REFUSED,
     Transaction,
+    invalid_reply,
     strict_reply,
 )
 from rapidsmtp._pure.transport import Transport
@@ -162,7 +163,8 @@ class Session:
             raise ConnectionLost(f"the relay sent an invalid reply: {self._reader.fault}")
         for code, text in self._reader.events():
             self._trace_lines(f"S: {code}", text)
-            return code, text
+            # RFC 5321 4.2.1: the first digit of each code is 2, 3, 4 or 5.
+            return (code, text) if 200 <= code <= 599 else invalid_reply((code, text))
         return None
 
     # Transactions

@@ -460,6 +460,11 @@ class Transaction:
         return RECIPIENTS_REFUSED if self._mail_accepted() else SENDER_REFUSED
 
 
+def invalid_reply(reply: Reply) -> Reply:
+    """Return a reply with the code MALFORMED. Its text begins with the original code."""
+    return reply if reply[0] == MALFORMED else (MALFORMED, b"%d %b" % reply)
+
+
 def strict_reply(phase: str, reply: Reply) -> Reply:
     """Return a reply as the engine interprets it. The drop-in follows smtplib instead.
 
@@ -471,7 +476,7 @@ def strict_reply(phase: str, reply: Reply) -> Reply:
     is_success = succeeds_by_first_digit(phase, code)
     if not is_success and not refuses(code):
         # RFC 5321 4.3.2: a code that the command cannot have is an invalid reply.
-        return MALFORMED, text if code == MALFORMED else b"%d %b" % reply
+        return invalid_reply(reply)
     # RFC 5321 4.2: a client interprets an unknown code by its first digit. So any 2yz accepts a
     # MAIL or RCPT command.
     return (250, text) if is_success and phase in ("mail", "rcpt") else reply
