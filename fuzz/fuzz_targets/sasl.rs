@@ -158,9 +158,7 @@ impl Test<'_> {
 
     /// Checks the bytes that the client wrote: at most one line.
     fn write(&mut self) {
-        let mut slices = Vec::new();
-        self.session.slices(&mut slices);
-        let output = slices.concat();
+        let output = self.session.slices().collect::<Vec<_>>().concat();
         self.session.sent(output.len());
         if output.is_empty() {
             return;
