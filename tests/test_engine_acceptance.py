@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import ssl
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -142,7 +143,7 @@ class Run:
             self.relays.append(EngineRelay(plan, given))
             return EngineWire(self.relays[-1])
 
-        clock = PoolTime()
+        clock, before = PoolTime(), set(threading.enumerate())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connection, "connect", connect)
             patch.setattr(ssl.SSLContext, "wrap_socket", wrap_socket)
@@ -155,6 +156,10 @@ class Run:
             while engine.pending(outbox):
                 assert engine.take(outbox, finished, 100, PATIENCE), "the engine does not continue"
             engine.close(PATIENCE)
+            # The threads use the clock until their end.
+            for thread in set(threading.enumerate()) - before:
+                thread.join(PATIENCE)
+                assert not thread.is_alive(), "a thread of the engine does not end"
         for message, outcome in finished:
             assert message.tag not in self.outcomes, "a second outcome"
             self.outcomes[message.tag] = outcome
