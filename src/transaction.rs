@@ -360,6 +360,14 @@ impl Transaction {
         self.body_sent
     }
 
+    /// Whether the server accepted DATA. A later refusal is the reply to the body, also if only a
+    /// part of the body was written.
+    #[must_use]
+    pub fn is_data_accepted(&self) -> bool {
+        let reply = self.data_reply.as_ref();
+        reply.is_some_and(|reply| self.succeeds(Phase::Data, reply))
+    }
+
     /// Whether the transaction ends the data mode with a lone dot instead of a message.
     #[must_use]
     pub fn has_left_data_mode(&self) -> bool {

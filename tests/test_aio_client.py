@@ -308,7 +308,7 @@ def test_an_unexpected_reply_closes_the_connection(run: Run) -> None:
     def script(connection: Connection) -> None:
         connection.send(b"220 ready\r\n")
         connection.line()
-        connection.send(b"250 hello\r\n421 4.4.2 idle for too long\r\n")
+        connection.send(b"250 hello\r\n451 4.4.2 idle for too long\r\n")
         connection.rest()
 
     async def main(server: Server) -> None:
@@ -321,6 +321,54 @@ def test_an_unexpected_reply_closes_the_connection(run: Run) -> None:
 
     with Server(script) as server:
         run(main(server))
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\n421 2\r\n", b"", b"-1\r\n"])
+def test_a_421_before_a_message_is_the_reply_to_mail(run: Run, end: bytes) -> None:
+    """The server sends no line end, or only a part of the reply, before it closes the stream."""
+
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250 hello\r\n421" + end)
+
+    async def main(server: Server) -> None:
+        async with aio.SMTP(server.host, server.port) as client:
+            await client.ehlo()
+            server.wire()
+            with pytest.raises(smtplib.SMTPException) as caught:
+                await client.sendmail(*MAIL)
+            if end == b"-1\r\n":
+                assert isinstance(caught.value, smtplib.SMTPServerDisconnected)
+                assert caught.value.body_sent is False
+            else:
+                assert isinstance(caught.value, smtplib.SMTPSenderRefused)
+                assert caught.value.smtp_code == 421
+            assert not client.is_connected
+
+    with Server(script) as server:
+        run(main(server))
+
+
+def test_a_message_is_not_written_after_a_421(run: Run) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        connection.send(b"250-hello\r\n250 PIPELINING\r\n")
+        connection.line(), connection.line(), connection.line()
+        connection.send(b"250 ok\r\n250 ok\r\n354 go on\r\n421 4.3.2 going\r\n")
+        connection.rest()
+
+    async def main(server: Server) -> None:
+        async with aio.SMTP(server.host, server.port) as client:
+            with pytest.raises(smtplib.SMTPDataError) as caught:
+                await client.sendmail(*MAIL)
+            assert caught.value.args == (421, b"4.3.2 going")
+            assert caught.value.body_sent is False
+
+    with Server(script) as server:
+        run(main(server))
+        assert server.wire().upper().endswith(b"DATA\r\n")
 
 
 def test_a_reply_that_takes_too_long_closes_the_connection(run: Run) -> None:

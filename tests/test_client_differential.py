@@ -526,6 +526,29 @@ def test_replies_to_the_commands_of_a_transaction_are_read_as_by_smtplib(
         against(SMTPScript(extensions, {command: reply}), scenario, wire=False)
 
 
+# After a 421 to DATA, the client closes the connection. This is an intended difference from
+# smtplib, so this table has no reply to RCPT.
+EARLY = {
+    "ehlo": b"250-server.example\r\n250 %s",
+    "mail": b"250 ok%.0b",
+    "data": b"354 go on%.0b",
+}
+
+
+@pytest.mark.parametrize("extension", [b"HELP", b"PIPELINING"])
+@pytest.mark.parametrize("command", EARLY)
+def test_an_early_421_is_the_reply_to_the_next_command_as_in_smtplib(
+    command: str, extension: bytes
+) -> None:
+    def scenario(session: Session) -> None:
+        session.call("ehlo")
+        session.call("sendmail", SENDER, ["one@example.com"], PLAIN)
+
+    reply = EARLY[command] % extension + b"\r\n421 4.3.2 going"
+    # Only smtplib writes the commands that follow a 421.
+    against(SMTPScript((extension.decode(),), {command: reply}), scenario, wire=False)
+
+
 def test_a_refused_or_unsupported_starttls_raises_as_in_smtplib() -> None:
     for script in (
         SMTPScript(),

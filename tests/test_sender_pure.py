@@ -1,5 +1,6 @@
 """Parts of `Sender` in the pure-Python backend only: threads, and parallel connect attempts."""
 
+import select
 import socket
 import threading
 import time
@@ -13,11 +14,13 @@ from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.connect import interleave
 from rapidsmtp._pure.envelope import Envelope
+from rapidsmtp._pure.failure import ConnectionLost
 from rapidsmtp._pure.job import Job
 from rapidsmtp._pure.pool import Pool
 from rapidsmtp._pure.queue import EngineQueue
+from rapidsmtp._pure.transport import Transport
 from senders import message, messages, send, send_and_stop, sender_to
-from server import TIMEOUT, Server, SMTPScript
+from server import TIMEOUT, Connection, Server, SMTPScript
 from test_engine import DEFAULTS
 
 Allow = Callable[[int], None]
@@ -195,3 +198,27 @@ def test_the_time_limit_covers_all_addresses(resolves: Resolves, dead: tuple[str
     start = time.monotonic()
     _, error = send_and_stop(sender_to(25, timeouts=Timeouts(connect=0.6)), messages(1))
     assert "timed out after 0.6 s" in str(error) and 0.5 < time.monotonic() - start < 30
+
+
+def test_a_421_before_the_failed_write_of_a_command_is_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_written = threading.Event()
+    write = Transport.write
+
+    def fail(self: Transport, data: bytes, seconds: float, *, expect_silence: bool = False) -> None:
+        if data.startswith(b"EHLO"):
+            is_written.set()
+            select.select([self.descriptor], [], [], TIMEOUT)
+            raise ConnectionLost("Broken pipe")
+        write(self, data, seconds, expect_silence=expect_silence)
+
+    def script(connection: Connection) -> None:
+        connection.send(b"220 ready\r\n")
+        is_written.wait(TIMEOUT)
+        connection.send(b"421 4.3.2 going\r\n")
+
+    monkeypatch.setattr(Transport, "write", fail)
+    with Server(script) as server:
+        _, error = send_and_stop(sender_to(server, max_attempts=1), messages(1))
+    assert str(error).endswith(": 421 4.3.2 going")

@@ -36,7 +36,7 @@ pub(super) fn outcome_of(
         {
             let phase = match end {
                 Some(TransactionEnd::SenderRefused) => Phase::Mail,
-                _ if transaction.body_sent() => Phase::Body,
+                _ if transaction.is_data_accepted() => Phase::Body,
                 _ => Phase::Data,
             };
             RecipientOutcome::refused(phase, Arc::new(reply.clone()))

@@ -92,8 +92,14 @@ class RecipientOutcome(NamedTuple):
         return cls(refusal_status(reply[0], phase == "body"), phase, reply)
 
     @classmethod
-    def unexecuted(cls) -> "RecipientOutcome":
-        """Return the outcome of a transaction whose terminator was not sent."""
+    def unexecuted(cls, reply: Reply | None = None) -> "RecipientOutcome":
+        """Return the outcome of a transaction whose terminator was not sent.
+
+        Args:
+            reply: The reply that ended the session, or None if the connection was lost.
+        """
+        if reply is not None:
+            return cls.refused("connect", reply)._replace(not_executed=True)
         reason = "the connection was lost again and again before the message was sent"
         return cls(NOT_ATTEMPTED, "connect", None, reason, not_executed=True)
 
@@ -242,7 +248,8 @@ def outcome_of(
         elif end == SENDER_REFUSED:
             others = RecipientOutcome.refused("mail", reply)
         elif end == DATA_REFUSED:
-            others = RecipientOutcome.refused("body" if transaction.body_sent else "data", reply)
+            phase = "body" if transaction.is_data_accepted else "data"
+            others = RecipientOutcome.refused(phase, reply)
     if end == RECIPIENTS_REFUSED and transaction.refused[-1][1][0] == 421:
         # RFC 5321 3.8: a 421 to one RCPT ends the session, so it also concerns the recipients
         # without a reply.

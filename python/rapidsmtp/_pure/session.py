@@ -14,7 +14,7 @@ from rapidsmtp._pure.capability import Capabilities
 from rapidsmtp._pure.content import Content
 from rapidsmtp._pure.failure import ConnectionFailure, ConnectionLost, FailureKind, refusal
 from rapidsmtp._pure.job import Job
-from rapidsmtp._pure.outcome import MessageOutcome, outcome_of
+from rapidsmtp._pure.outcome import MessageOutcome, RecipientOutcome, outcome_of
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader, reply_line
 from rapidsmtp._pure.reply_code import succeeds_by_first_digit
 from rapidsmtp._pure.transaction import (
@@ -124,7 +124,12 @@ class Session:
         """
         self.check()
         self._trace_lines("C:", (shown or line).encode())
-        self.transport.write(line.encode() + b"\r\n", self._settings.timeouts.block)
+        try:
+            self.transport.write(line.encode() + b"\r\n", self._settings.timeouts.block)
+        except ConnectionLost:
+            # A relay that ends a session sends the reason before it closes the connection.
+            self.check()
+            raise
         reply = self._read_reply(limit)
         if reply[0] == MALFORMED:
             # The start of the next reply is unknown, so no further command is possible.
@@ -192,6 +197,10 @@ class Session:
                     self.check()
         except (ConnectionFailure, ConnectionLost) as error:
             end = error
+            reply = error.reply
+            if transaction.end is None and reply is not None and reply[0] == SHUTDOWN:
+                # RFC 5321 3.8: a relay executes no command after a 421.
+                return MessageOutcome([RecipientOutcome.unexecuted(reply)] * len(job.current)), end
             # A reply without a line end may be incomplete, so it is ignored.
             transaction.receive_eof(strict=True)
         self._cautious = transaction.end != ACCEPTED

@@ -211,6 +211,14 @@ class Transaction:
         return "data" if self._data_reply is None else "body"
 
     @property
+    def is_data_accepted(self) -> bool:
+        """Whether the server accepted DATA.
+
+        A later refusal is the reply to the body, also if only a part of the body was written.
+        """
+        return self._data_reply is not None and succeeds("data", self._data_reply[0])
+
+    @property
     def has_left_data_mode(self) -> bool:
         """Whether the transaction ends the data mode with a lone dot instead of a message."""
         return self._lone_dot

@@ -220,8 +220,9 @@ def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
         # recipients. A reply to RCPT such as 252 leaves this number unknown.
         raise results.disconnected(NOT_CONNECTED)
     # A reply that arrived before the message does not belong to the message. It could show that a
-    # message was accepted that the server has not read.
-    yield client._reject_unexpected_reply()
+    # message was accepted that the server has not read. smtplib reports a 421 as the reply to the
+    # message.
+    yield client._reject_unexpected_reply(results.SHUTDOWN)
     try:
         if in_pieces:
             for piece, _ in results.stuffed_parts(body):

@@ -468,7 +468,7 @@ class SMTP(AuthObjects, StreamConnection):
         async with self._lock:
             await self._begin_session()
             if self._has_unread:
-                await self._reject_unexpected_reply()
+                await self._reject_unexpected_reply(results.SHUTDOWN)
             if self._writer is None:
                 raise results.disconnected(NOT_CONNECTED)
             if not self.does_esmtp:
@@ -483,8 +483,10 @@ class SMTP(AuthObjects, StreamConnection):
                 rcpt_options,
                 sequential=not pipelining,
             )
+            # The only possible early reply is a 421, because of the check above.
+            early, self._received = self._received, b""
             try:
-                lost = await self._runner.run(transaction, large, self.timeout)
+                lost = await self._runner.run(transaction, large, self.timeout, early)
             except BaseException:
                 # Close the connection, because the transaction is incomplete. On an open
                 # connection, the client would read late replies to this message as replies to a
@@ -573,7 +575,7 @@ class SMTP(AuthObjects, StreamConnection):
 
     async def _greet(self) -> None:
         if self._has_unread:
-            await self._reject_unexpected_reply()
+            await self._reject_unexpected_reply(results.SHUTDOWN)
         await self.ehlo_or_helo_if_needed()
         options = self.options
         # RFC 3207 section 4.2: the client must not send STARTTLS inside TLS, even if the server

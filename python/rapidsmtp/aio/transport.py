@@ -41,7 +41,11 @@ class TransactionRunner:
         self._deadline = 0.0
 
     async def run(
-        self, transaction: "_backend.Transaction", large: bytes | None, timeout: float | None
+        self,
+        transaction: "_backend.Transaction",
+        large: bytes | None,
+        timeout: float | None,
+        early: bytes = b"",
     ) -> str:
         """Write and read until the transaction has ended.
 
@@ -51,6 +55,7 @@ class TransactionRunner:
                 (`results.stuffed_parts`); else None. The transaction then returns this object
                 unchanged.
             timeout: The time limit of each write and of each reply, in seconds; None for no limit.
+            early: A 421 that arrived before the transaction, or the beginning of a 421.
 
         Returns:
             The error text to use if the connection was lost. Otherwise the text has no meaning.
@@ -62,8 +67,13 @@ class TransactionRunner:
         self._lost = ""
         self._reader.listener = self._receive
         try:
-            self._write_flight()
-            if self._reader.has_ended:  # the connection ended before `listener` was set
+            if early:
+                self._skip_flight()
+                self._receive(early)
+            else:
+                self._write_flight()
+            # The connection may have ended before `listener` was set.
+            if self._reader.has_ended and not self._is_over:
                 self._receive(b"")
             self._set_timer()
             while not self._is_over:
@@ -124,6 +134,18 @@ class TransactionRunner:
         if self._undrained is not None:
             self._wake()
 
+    def _skip_flight(self) -> None:
+        """Use an early 421 as the reply to the next flight, and do not write this flight.
+
+        RFC 5321 section 3.8: a server may send a 421 at any time, and executes no command after it.
+        """
+        transaction = self._transaction
+        assert transaction is not None
+        transaction.data_to_send()
+        transaction.write_failed()
+        if self._timeout is not None:
+            self._deadline = self._loop.time() + self._timeout
+
     async def _drain(self) -> None:
         """Write the pieces of a large message, and wait until all bytes are on the network."""
         large, self._undrained = self._undrained, None
@@ -171,7 +193,9 @@ class TransactionRunner:
                 if self._timeout is not None and transaction.awaiting < awaited:
                     self._deadline = self._loop.time() + self._timeout
             elif data and transaction.end is None:
-                return self._reject(data)
+                if not data.startswith(results.SHUTDOWN):
+                    return self._reject(data)
+                self._skip_flight()
             else:
                 self._write_flight()
         return data
