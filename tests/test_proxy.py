@@ -423,6 +423,10 @@ def test_the_certificate_is_that_of_the_relay(scheme: str, authority: trustme.CA
         f"socks5://user:{SECRET}{'x' * 250}@host:1080",
         f"socks5://us\udc80er:{SECRET}@host:1080",
         f"http://us%3Aer:{SECRET}@host:3128",
+        f"http://us%0D%0Aer:{SECRET}@host:3128",
+        f"http://us\ner:{SECRET}@host:3128",
+        f"socks5://us%00er:{SECRET}@host:1080",
+        f"socks5://user:{SECRET}%7F@host:1080",
     ],
 )
 def test_a_wrong_url_is_refused(url: str) -> None:

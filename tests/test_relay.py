@@ -110,6 +110,11 @@ def test_a_url_is_parsed(url: str, relay: Relay) -> None:
         ("lmtp:///a%00b", "percent-encoded invisible character"),
         ("smtp://ann%0A:geheim@mx.example", "percent-encoded invisible character"),
         ("smtp://ann%E2%80%AE:geheim@mx.example", "percent-encoded invisible character"),
+        ("smtp://ann%00:geheim@mx.example", "percent-encoded invisible character"),
+        *(
+            (f"smtp://ann:geheim{character}@mx.example", "the password contains a control char")
+            for character in ("%00", "%01x", "%09", "%0A", "%0D", "%1b", "%7F", "%C2%80", "%C2%9f")
+        ),
         ("smtp://ann:geheim%FF@mx.example", "UTF-8"),
         ("smtp://ann:geheim", "port"),
         ("smtp://mx.example:\u0662\u0665", "port"),

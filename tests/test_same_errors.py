@@ -204,7 +204,9 @@ NAMED: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]] = {
     ),
     "login in clear text": (("AUTH PLAIN",), {}, LOG_IN | {"allow_plaintext_auth": False}),
     "the password fails": (("AUTH PLAIN",), {}, LOG_IN | {"login": "user@", "password": fail}),
-    "a NUL in the password": (("AUTH PLAIN",), {}, LOG_IN | {"login": "user:se%00cret@"}),
+    "a NUL in the password": (
+        ("AUTH PLAIN",), {}, LOG_IN | {"login": "user@", "password": "se\0cret"},
+    ),
     "a challenge that is not base64": (("AUTH CRAM-MD5",), {"auth": b"334 !!!"}, LOG_IN),
     "a bad SCRAM challenge": (("AUTH SCRAM-SHA-256",), {"auth": b"334 aGVsbG8="}, LOG_IN),
     "too many challenges": (

@@ -11,8 +11,8 @@ from rapidsmtp._models.settings import messages_per_second
 from senders import message, messages, wait_for
 from server import Server, SMTPScript
 
-PEM = b"-----BEGIN CERTIFICATE-----\n"
-KEY = b"-----BEGIN PRIVATE KEY-----\ngeheim\n"
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+KEY = b"-----BEGIN RSA PRIVATE KEY-----\nZ2VoZWlt\n-----END RSA PRIVATE KEY-----\n"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_wrong_rates_are_refused(rate: Any) -> None:
         ({"pipelining": "fast"}, "pipelining is 'fast'"),
         ({"on_unknown": "ignore"}, "on_unknown"),
         ({"local_hostname": "a b\r\nRSET"}, "host|name|character"),
-        ({"tls": TLS(ca_file=b"junk")}, "ca_file: not PEM"),
+        ({"tls": TLS(ca_file=b"junk")}, "ca_file: it contains no certificate in PEM"),
     ],
 )
 def test_wrong_settings_are_refused(backend: str, settings: dict[str, Any], fault: str) -> None:
@@ -179,15 +179,15 @@ def test_tls_settings_accept_files_and_bytes(tmp_path: Path) -> None:
     file = tmp_path / "own.pem"
     file.write_bytes(PEM + KEY)
     tls = TLS(certificate=file, ca_file=PEM, server_hostname="mx.example").for_engine()
-    assert tls["certificate"] == tls["key"] == PEM + KEY and tls["ca"] == PEM
+    assert tls["certificate"] == tls["ca"] == PEM and tls["key"] == KEY
     assert TLS(certificate=str(file), key=KEY).for_engine()["key"] == KEY
     assert TLS().for_engine()["ca"] is None and TLS().verify
-    assert "geheim" not in repr(TLS(certificate=PEM + KEY, key=KEY))
+    assert "Z2Vo" not in repr(TLS(certificate=PEM + KEY, key=KEY))
     for settings in ({"key": KEY}, {"minimum_version": "1.1"}):
         with pytest.raises(ValueError):
             TLS(**settings)
     (tmp_path / "junk").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"ca_file: .*junk: not PEM"):
+    with pytest.raises(ValueError, match=r"ca_file: .*junk: it contains no certificate in PEM"):
         TLS(ca_file=tmp_path / "junk").for_engine()
     with pytest.raises(FileNotFoundError):
         TLS(ca_file=tmp_path / "nothing").for_engine()

@@ -179,14 +179,20 @@ impl TlsClient {
         };
         builder
             .with_client_auth_cert(chain.clone(), key.clone_key())
-            .map_err(|error| match error {
+            .map_err(|error| {
+                match error {
                 rustls::Error::InconsistentKeys(_) => TlsSettingsError::Mismatch,
                 rustls::Error::InvalidCertificate(_) => {
-                    TlsSettingsError::Certificate("it is malformed".to_owned())
+                    TlsSettingsError::Certificate(
+                        "the certificate cannot be read; copy its file again".to_owned(),
+                    )
                 }
                 _ => TlsSettingsError::Key(
-                    "it cannot be read; use a key for RSA, ECDSA or Ed25519".to_owned(),
+                    "the private key cannot be read; give a key for RSA (2048 bits or more), ECDSA \
+                     or Ed25519"
+                        .to_owned(),
                 ),
+            }
             })
     }
 }

@@ -10,7 +10,7 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from rapidsmtp._models.relay_url import Relay
+from rapidsmtp._models.relay_url import Relay, has_control
 from rapidsmtp._models.settings import Proxy
 
 DIRECT = "direct"
@@ -43,6 +43,8 @@ def parse_proxy(url: str | None, relay: Relay) -> Proxy | None:
         return None
     if not isinstance(url, str):
         raise TypeError(f"proxy must be a URL, not {type(url).__name__}")
+    if has_control(url):  # `urlsplit` would remove some of them
+        raise ValueError(_WRONG)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -81,6 +83,11 @@ def _check_login(proxy: Proxy) -> None:
         raise ValueError("proxy= has a password but no user: write user:password@ before the host")
     if proxy.scheme == "http" and ":" in proxy.user:
         raise ValueError("proxy= has a user with a colon, which HTTP does not permit (RFC 7617)")
+    if has_control(proxy.user + proxy.password):
+        # RFC 7617 section 2: the user and the password for HTTP contain no control character.
+        raise ValueError(
+            "proxy= has a control character in the user or the password; check the percent-encoding"
+        )
     try:
         longest = max(len(each.encode()) for each in (proxy.user, proxy.password))
     except UnicodeEncodeError:  # the exception contains the password

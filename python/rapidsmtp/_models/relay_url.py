@@ -203,7 +203,7 @@ def _split(url: str) -> _Parts:
     if authority.startswith("@"):
         raise ValueError("the relay's URL has an empty user: remove the @")
     socket = _visible(slash + path) if is_socket else ""
-    return _Parts(scheme, _visible(user), _unquoted(secret), host, port, socket, _options(query))
+    return _Parts(scheme, _visible(user), _password(secret), host, port, socket, _options(query))
 
 
 def _host_and_port(address: str) -> tuple[str, int | None]:
@@ -253,6 +253,23 @@ def _unquoted(text: str) -> str:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
         raise _wrong("percent-encoded text must be UTF-8") from None
+
+
+def _password(text: str) -> str:
+    """Decode a password. The error text does not contain the password.
+
+    RFC 4616 section 2: a password for PLAIN contains no NUL. RFC 4013 section 2.3: a password for
+    SCRAM contains no control character.
+    """
+    decoded = _unquoted(text)
+    if has_control(decoded):
+        raise _wrong("the password contains a control character; check its percent-encoding")
+    return decoded
+
+
+def has_control(text: str) -> bool:
+    """Return whether a text contains a control character (C0, DEL or C1)."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def _visible(text: str) -> str:

@@ -4,15 +4,19 @@ Each object checks its values when it is created. So a wrong value raises an exc
 that sets this value, not when the first message is sent. No repr contains a secret.
 """
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
+
+from rapidsmtp._models.pem import read_certificates, read_key
 
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
 _VERSIONS = ("1.2", "1.3")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 
 MAX_SECONDS = 1_000_000.0
 """The maximum of a time, in seconds: 11 days.
@@ -126,7 +130,8 @@ class TLS:
         minimum_version: The lowest TLS version: `"1.2"` or `"1.3"`.
 
     Raises:
-        ValueError: `key` is set without `certificate`, or the version is unknown.
+        ValueError: `key` is set without `certificate`, `server_hostname` is no name for a
+            certificate, or the version is unknown.
     """
 
     verify: bool = True
@@ -140,6 +145,9 @@ class TLS:
     def __post_init__(self) -> None:
         if self.key is not None and self.certificate is None:
             raise ValueError("a key needs a certificate")
+        name = self.server_hostname
+        if name is not None and not _is_host_name(name):
+            raise ValueError(f"server_hostname is {name!r}: it must be a host name or an address")
         if self.minimum_version not in _VERSIONS:
             raise ValueError(f"minimum_version is {self.minimum_version!r}: it must be 1.2 or 1.3")
 
@@ -147,15 +155,21 @@ class TLS:
         """Read the files, and return the engine settings that concern TLS.
 
         Raises:
-            ValueError: A file is not PEM.
+            ValueError: A file does not contain what its setting requires.
             OSError: A file cannot be read.
         """
-        certificate = _pem("certificate", self.certificate)
+        ca, certificate, chain, key = self.ca_file, self.certificate, None, None
+        if certificate is not None:
+            chain = read_certificates("certificate", certificate)
+        if self.key is not None:
+            key = read_key("key", self.key)
+        elif certificate is not None:
+            key = read_key("certificate", certificate)
         return {
             "verify": self.verify,
-            "ca": _pem("ca_file", self.ca_file),
-            "certificate": certificate,
-            "key": certificate if self.key is None else _pem("key", self.key),
+            "ca": None if ca is None else read_certificates("ca_file", ca),
+            "certificate": chain,
+            "key": key,
             "server_hostname": self.server_hostname,
             "minimum_version": self.minimum_version,
         }
@@ -367,11 +381,11 @@ def check_source_address(address: Any) -> None:
         raise ValueError("source_address has a port that is not from 0 to 65535")
 
 
-def _pem(name: str, source: str | os.PathLike[str] | bytes | None) -> bytes | None:
-    if source is None:
-        return None
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if b"-----BEGIN " not in content:
-        where = "" if isinstance(source, bytes) else f" {os.fspath(source)}:"
-        raise ValueError(f"{name}:{where} not PEM")
-    return content
+def _is_host_name(name: str) -> bool:
+    """Return whether a certificate can contain a name: a host name in ASCII, or an IP address."""
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return len(name) <= 254 and _HOST_NAME.fullmatch(name) is not None
+    return True

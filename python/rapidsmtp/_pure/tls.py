@@ -8,6 +8,12 @@ import ssl
 import tempfile
 from pathlib import Path
 
+from rapidsmtp._models.pem import (
+    AUTHORITIES_MALFORMED,
+    CERTIFICATE_MALFORMED,
+    KEY_MALFORMED,
+    KEY_MISMATCH,
+)
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.certificate import is_ca
 from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
@@ -32,16 +38,15 @@ def tls_context(settings: EngineSettings) -> ssl.SSLContext:
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    try:
-        if settings.ca is not None:
-            context.load_verify_locations(cadata=settings.ca.decode("ascii"))
-        elif settings.verify:
-            context.load_default_certs()
-        if settings.certificate is not None:
-            _load_certificate(context, settings.certificate, settings.key)
-    except (ssl.SSLError, UnicodeDecodeError) as error:
-        reason = getattr(error, "reason", None) or "no PEM"
-        raise ValueError(f"the certificates or the key cannot be read: {reason}") from None
+    if settings.ca is not None:
+        # As in the compiled engine, one certificate that can be read is sufficient.
+        readable = [_loads(context, each) for each in _certificates(settings.ca)]
+        if not any(readable):
+            raise ValueError(AUTHORITIES_MALFORMED)
+    elif settings.verify:
+        context.load_default_certs()
+    if settings.certificate is not None:
+        _load_certificate(context, settings.certificate, settings.key)
     return context
 
 
@@ -111,13 +116,43 @@ def _prefix(settings: EngineSettings) -> str:
     return "" if settings.scheme == "smtps" else f"relay {settings.relay}: "
 
 
+_END = b"-----END CERTIFICATE-----\n"
+
+
+def _certificates(text: bytes) -> list[str]:
+    """Return the certificates of a text in PEM, each in PEM."""
+    return [(each + _END).decode("ascii") for each in text.split(_END)[:-1]]
+
+
+def _loads(context: ssl.SSLContext, certificate: str) -> bool:
+    """Add a certificate to the trusted ones, and return whether it can be read."""
+    try:
+        context.load_verify_locations(cadata=certificate)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes | None) -> None:
-    # Python's ssl module can read keys only from files, so a temporary file is used that only this
-    # user can read.
+    """Load a certificate and its key through a temporary file that only this user can read.
+
+    Python's ssl module can read keys only from files.
+
+    Raises:
+        ValueError: The certificate or the key cannot be read, or they do not belong together.
+    """
+    if not _loads(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), _certificates(certificate)[0]):
+        raise ValueError(CERTIFICATE_MALFORMED)
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "certificate.pem")
         file.touch(mode=0o600)
         file.write_bytes(certificate + b"\n" + (key or b""))
         # Without the argument `password`, OpenSSL would ask for the pass phrase of an encrypted key
         # on the terminal.
-        context.load_cert_chain(file, password="")
+        try:
+            context.load_cert_chain(file, password="")
+        except ssl.SSLError as error:
+            # OpenSSL reports NO_CERTIFICATE_ASSIGNED if the key is for another algorithm.
+            other = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+            text = KEY_MISMATCH if error.reason in other else KEY_MALFORMED
+            raise ValueError(text) from None

@@ -33,10 +33,13 @@ pub enum TlsSettingsError {
 impl fmt::Display for TlsSettingsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Authority(reason) => write!(formatter, "the CA certificates: {reason}"),
-            Self::Certificate(reason) => write!(formatter, "the client certificate: {reason}"),
-            Self::Key(reason) => write!(formatter, "the key of the client certificate: {reason}"),
-            Self::Mismatch => formatter.write_str("the key does not match the client certificate"),
+            Self::Authority(reason) => write!(formatter, "ca_file: {reason}"),
+            Self::Certificate(reason) => write!(formatter, "certificate: {reason}"),
+            Self::Key(reason) => write!(formatter, "key: {reason}"),
+            Self::Mismatch => formatter.write_str(
+                "key: the private key does not belong to the certificate; give the key of this \
+                 certificate",
+            ),
             Self::ServerName(name) => {
                 write!(formatter, "{name:?} is neither a host name nor an address")
             }

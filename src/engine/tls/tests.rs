@@ -472,12 +472,16 @@ fn invalid_settings_are_reported() {
             settings.certificate = Some(one.certificate.clone());
             settings.key = text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
         }),
-        Wrong::Key("it cannot be read; use a key for RSA, ECDSA or Ed25519".to_owned())
+        Wrong::Key(
+            "the private key cannot be read; give a key for RSA (2048 bits or more), ECDSA or \
+             Ed25519"
+                .to_owned()
+        )
     );
     let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(
         wrong(&|settings| settings.ca = text(empty)),
-        Wrong::Authority("none of them can be read".to_owned())
+        Wrong::Authority("no certificate in it can be read; copy the file again".to_owned())
     );
     assert_eq!(
         wrong(&|settings| settings.certificate = Some(one.certificate.clone())),

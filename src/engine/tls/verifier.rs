@@ -63,7 +63,7 @@ impl TrustVerifier {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, String> {
         let any = chain_verifier(trusted.iter(), provider)
-            .ok_or_else(|| "none of them can be read".to_owned())?;
+            .ok_or_else(|| "no certificate in it can be read; copy the file again".to_owned())?;
         let (mut authorities, mut others) = (Vec::new(), Vec::new());
         for certificate in &trusted {
             let Some(fields) = CertificateFields::read(certificate) else {
