@@ -155,6 +155,12 @@ pub trait Mechanism: Send {
         false
     }
 
+    /// Whether the computation of a response may take so long that the caller must run it on
+    /// another thread. `index` is the number of earlier responses.
+    fn takes_long(&self, _index: usize) -> bool {
+        false
+    }
+
     /// Returns the response to `challenge`. `index` is the number of earlier responses.
     ///
     /// # Errors
@@ -202,6 +208,12 @@ impl Exchange {
             503 => self.complete() || !self.mechanism.proves_server(),
             _ => false,
         }
+    }
+
+    /// Whether the next call of `respond` may take so long that the caller must run it on another
+    /// thread.
+    pub fn takes_long(&self) -> bool {
+        self.mechanism.takes_long(self.responses)
     }
 
     /// Returns the response to a decoded challenge. The challenge `None` asks for the initial

@@ -91,7 +91,7 @@ use outcome::{outcome_of, outcome_without_reply};
 use output::Output;
 
 pub use capabilities::{Capabilities, Limits};
-pub use login::Credentials;
+pub use login::{Challenge, ChallengeResponse, Credentials};
 
 /// The maximum number of challenges in a login. No mechanism needs more, and a further challenge
 /// ends the session.
@@ -218,6 +218,9 @@ pub enum Event {
     Secure,
     /// Call `authenticate` with the secret for this mechanism.
     Authenticate(&'static MechanismRow),
+    /// Call `respond` with the result of `Challenge::response`. Its computation may take half a
+    /// second, so the driver runs it on another thread.
+    Challenge(Challenge),
     /// The session is ready: the driver can start messages.
     Ready,
     /// The outcome of the oldest message in flight.
@@ -229,12 +232,21 @@ pub enum Event {
 
 enum Stage {
     Greeting,
-    Hello { helo: bool },
+    Hello {
+        helo: bool,
+    },
     StartTls,
     Handshake,
     Credentials(&'static str),
-    Auth { exchange: Exchange, rounds: usize },
-    DiscardTest { refused: bool },
+    Auth {
+        exchange: Exchange,
+        rounds: usize,
+    },
+    /// A challenge was read, and its response is not computed yet.
+    Challenge,
+    DiscardTest {
+        refused: bool,
+    },
     Ready,
     Quitting,
     Closed,
@@ -541,7 +553,7 @@ impl Session {
             Stage::Greeting => Some(Phase::Connect),
             Stage::Hello { .. } => Some(Phase::Hello),
             Stage::StartTls => Some(Phase::StartTls),
-            Stage::Credentials(_) | Stage::Auth { .. } => Some(Phase::Auth),
+            Stage::Credentials(_) | Stage::Auth { .. } | Stage::Challenge => Some(Phase::Auth),
             Stage::DiscardTest { .. } | Stage::Quitting => Some(Phase::Rset),
             Stage::Ready => self.in_flight.front().map(InFlight::phase),
             Stage::Handshake | Stage::Closed => None,
@@ -555,7 +567,7 @@ impl Session {
                 let front = self.in_flight.front();
                 front.is_some_and(|front| front.awaits_reply())
             }
-            Stage::Handshake | Stage::Credentials(_) | Stage::Closed => false,
+            Stage::Handshake | Stage::Credentials(_) | Stage::Challenge | Stage::Closed => false,
             _ => true,
         }
     }
@@ -573,6 +585,11 @@ impl Session {
         match self.stage {
             Stage::Ready if !self.in_flight.is_empty() => {}
             Stage::Quitting | Stage::Closed => {}
+            Stage::Challenge => {
+                // RFC 4954 section 4: "*" cancels the exchange.
+                self.write("*\r\n");
+                self.write_quit();
+            }
             Stage::Ready | Stage::Credentials(_) => self.write_quit(),
             // RFC 5321 4.1.1.10: a client sends QUIT before it closes the connection. RFC 2920 3.1:
             // no command may follow EHLO, STARTTLS or AUTH before the reply, so QUIT is written

@@ -71,8 +71,8 @@ def commands(server: Server, verb: bytes) -> int:
     return sum(line.startswith(verb) for line in lines)
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + TIMEOUT
+def wait_for(condition: Callable[[], Any], seconds: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.005)

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hmac
 import ssl
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import trustme
 
 from rapidsmtp import TLS, RelayError, Status
-from senders import commands, messages, send, send_and_stop, sender_to, wires
-from server import HANG_UP, Reply, Server, SMTPScript
+from senders import commands, messages, send, send_and_stop, sender_to, wait_for, wires
+from server import HANG_UP, TIMEOUT, Connection, Reply, Server, SMTPScript
 
 pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.usefixtures("fast_clock")]
 
@@ -416,3 +417,47 @@ def test_a_4yz_to_ehlo_does_not_lead_to_helo(reply: bytes) -> None:
         with sender_to(server, connections=1) as sender, contextlib.suppress(RelayError):
             list(sender.send(messages(1)))
         assert commands(server, b"HELO") == 0
+
+
+def test_a_high_number_of_iterations_blocks_no_other_connection() -> None:
+    """The second connection computes a million iterations. The first one sends meanwhile."""
+    events: list[str] = []
+    challenged = threading.Event()
+
+    def send_mail(connection: Connection) -> None:
+        connection.line()
+        connection.send(b"235 ok\r\n")
+        while (line := connection.line().lower()) != b"quit":
+            connection.send(b"354 go on\r\n" if line == b"data" else b"250 ok\r\n")
+            if line == b"data":
+                connection.message()
+                # The waiting messages cause the second connection.
+                if connection.received.count(b"Subject") > 1:
+                    assert challenged.wait(TIMEOUT)
+                connection.send(b"250 2.0.0 ok\r\n")
+
+    def challenge(connection: Connection) -> None:
+        connection.sock.settimeout(120)
+        nonce = base64.b64decode(connection.line().split()[2]).partition(b"r=")[2]
+        text = b"r=%bmore,s=c2FsdA==,i=1000000" % nonce
+        connection.send(b"334 " + base64.b64encode(text) + b"\r\n")
+        events.clear()
+        challenged.set()
+        connection.line()
+        events.append("proof")
+        connection.send(b"535 5.7.8 no\r\n")
+
+    def script(connection: Connection) -> None:
+        is_first = connection is server.connections[0]
+        connection.send(b"220 ready\r\n")
+        connection.line()
+        mechanism = b"PLAIN" if is_first else b"SCRAM-SHA-256"
+        connection.send(b"250-relay.example\r\n250 AUTH " + mechanism + b"\r\n")
+        (send_mail if is_first else challenge)(connection)
+
+    login = LOGIN | {"connections": 2, "max_attempts": 1}
+    with Server(script) as server, sender_to(server, **login) as sender:
+        for given in messages(8):
+            sender.submit(given).add_done_callback(lambda _: events.append("outcome"))
+        wait_for(lambda: "proof" in events, seconds=120)
+    assert "outcome" in events[: events.index("proof")]

@@ -358,6 +358,10 @@ impl Test<'_> {
                 Event::Ready => {}
                 Event::Secure => self.secure(),
                 Event::Authenticate(_) => self.authenticate(),
+                Event::Challenge(challenge) => {
+                    self.session.respond(challenge.response());
+                    self.observe();
+                }
                 Event::Finished(outcome) => {
                     let message = self.open.pop_front().expect("one outcome for each message");
                     self.check_outcome(message, &outcome.recipients, handed_over);

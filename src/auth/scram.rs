@@ -27,8 +27,8 @@ use crate::error::Error;
 const MIN_ITERATIONS: u32 = 4096;
 
 /// The maximum iteration count. A higher count ends the exchange with an error. Without this limit,
-/// a hostile server could block the client for a long time: a million iterations take half a
-/// second.
+/// a hostile server could keep a processor busy for a long time: a million iterations take half a
+/// second. The engine computes them on another thread.
 const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// The maximum number of characters that an error text quotes from the server's attribute `e=`.
@@ -184,6 +184,11 @@ impl Mechanism for Scram {
 
     fn proves_server(&self) -> bool {
         true
+    }
+
+    /// The proof needs the server's number of iterations, up to [`MAX_ITERATIONS`].
+    fn takes_long(&self, index: usize) -> bool {
+        index == 1
     }
 
     fn response(&mut self, index: usize, challenge: &[u8]) -> Result<Vec<u8>, Error> {

@@ -30,6 +30,7 @@
 //! - Every wait has a deadline (RFC 5321 4.5.3.2). The deadline for a reply applies to the whole
 //!   reply, so a server cannot extend the deadline by sending single bytes.
 
+mod login;
 mod opening;
 mod panic;
 
@@ -41,8 +42,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::sync::futures::Notified;
 use tokio::time::{Sleep, sleep_until};
 
@@ -55,8 +54,6 @@ use super::job::Job;
 use super::pool::{ConnectionEffect, ConnectionEnd, ConnectionUse, NextMessage, Pool};
 use super::queue::Request;
 use super::transport::{Available, Transport};
-use crate::auth::{MechanismRow, Secret};
-use crate::certificate::certificate_digest;
 use crate::outcome::MessageOutcome;
 use crate::session::{Cause, Closed, Envelope, Event, Mode, Session, SessionOptions};
 
@@ -533,6 +530,7 @@ impl<'a> Connection<'a> {
             match event {
                 Event::Secure => self.secure().await,
                 Event::Authenticate(mechanism) => self.authenticate(mechanism).await,
+                Event::Challenge(challenge) => self.respond(challenge).await,
                 Event::Ready => {
                     self.ready = true;
                     self.password = None;
@@ -609,59 +607,6 @@ impl<'a> Connection<'a> {
                 .session
                 .fail(failure.kind == FailureKind::Permanent, &failure.text),
         }
-    }
-
-    /// Answers the session's request for a password (RFC 4954).
-    async fn authenticate(&mut self, mechanism: &MechanismRow) {
-        let password = match self.password.take() {
-            Some(password) => Ok(password),
-            None => self.pool.password().await,
-        };
-        let password = match password {
-            Ok(password) => password,
-            Err(_) if self.pool.is_done() => return self.session.quit(),
-            Err(reason) => {
-                self.password_failed = true;
-                let text = format!("reading the password failed: {reason}");
-                return self.session.fail(true, &text);
-            }
-        };
-        let Some(nonce) = self.pool.nonce() else {
-            return self.session.fail(false, "the system gave no random bytes");
-        };
-        let binding = self.channel_binding(mechanism);
-        let settings = &self.pool.settings;
-        let secret = Secret {
-            password: &password,
-            nonce: &STANDARD_NO_PAD.encode(nonce),
-            channel_binding: binding
-                .as_ref()
-                .map(|(name, data)| (*name, data.as_slice())),
-            host: &settings.host,
-            port: settings.port,
-        };
-        // An error ends the session. The session reports the error as the reason for its end.
-        let _ = self.session.authenticate(&secret);
-        self.password = Some(password);
-        self.waiting_since = Instant::now();
-    }
-
-    /// Returns the channel binding for a -PLUS mechanism (RFC 5802 6). With TLS 1.3, this is
-    /// `tls-exporter` (RFC 9266). With TLS 1.2, this is `tls-server-end-point`, the digest of the
-    /// server's certificate (RFC 5929 4). Most servers without TLS 1.3 are older than RFC 9266 and
-    /// do not support `tls-exporter`.
-    fn channel_binding(&self, mechanism: &MechanismRow) -> Option<(&'static str, Vec<u8>)> {
-        if !mechanism.needs_channel_binding {
-            return None;
-        }
-        let transport = self.transport.as_ref()?;
-        if !transport.is_tls13() {
-            let digest = certificate_digest(transport.peer_certificate()?);
-            return digest.map(|digest| ("tls-server-end-point", digest));
-        }
-        transport
-            .export_keying_material(b"EXPORTER-Channel-Binding", 32)
-            .map(|data| ("tls-exporter", data))
     }
 
     /// Reports the trace, the counters and the outcomes.

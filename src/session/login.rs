@@ -4,7 +4,14 @@
 //! mechanism. After a refusal of the credentials (535), it tries no other mechanism: a weaker
 //! mechanism could send the password itself, and providers lock accounts after repeated failures.
 
-use crate::auth::{MECHANISMS, MechanismRow};
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::auth::{self, Exchange, MECHANISMS, MechanismRow};
+use crate::error::Error;
+use crate::reply::Reply;
 
 /// The user and mechanism of a login.
 #[derive(Clone, Default)]
@@ -13,6 +20,47 @@ pub struct Credentials {
     pub user: String,
     /// The mechanism in upper case; `None` selects the best.
     pub mechanism: Option<String>,
+}
+
+/// A challenge of the server, with the exchange that it belongs to.
+pub struct Challenge {
+    pub(super) exchange: Exchange,
+    /// The number of earlier challenges.
+    pub(super) rounds: usize,
+    pub(super) reply: Reply,
+}
+
+impl Challenge {
+    /// Computes the response. The computation may take half a second.
+    #[must_use]
+    pub fn response(mut self) -> ChallengeResponse {
+        // RFC 4954 section 4: challenges and responses are base64 (RFC 4648 section 4).
+        let challenge = auth::decode_challenge(self.exchange.name(), &self.reply.text);
+        let text = challenge
+            .and_then(|challenge| self.exchange.respond(Some(&challenge)))
+            .map(|response| STANDARD.encode(response.unwrap_or_default()) + "\r\n");
+        ChallengeResponse {
+            challenge: self,
+            text,
+        }
+    }
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The exchange contains the password.
+        formatter
+            .debug_struct("Challenge")
+            .field("mechanism", &self.exchange.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The response to a challenge, for `Session::respond`.
+pub struct ChallengeResponse {
+    pub(super) challenge: Challenge,
+    /// The line to write, or the reason why the login failed.
+    pub(super) text: Result<String, Error>,
 }
 
 /// Chooses a supported mechanism that the server has not refused; `None` if none is usable.

@@ -4,11 +4,8 @@
 //! EHLO, STARTTLS and AUTH change the state of the session, so no command may follow them in a
 //! group (RFC 2920 3.1, RFC 3207 section 4).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::capabilities::Capabilities;
-use super::login::{self, Credentials};
+use super::login::{self, Challenge, ChallengeResponse, Credentials};
 use super::{
     Cause, Event, MAX_CHALLENGES, Mode, SHUTDOWN, Session, Stage, StartTls, unexpected_reply,
 };
@@ -128,7 +125,7 @@ impl Session {
 
     /// Handles a reply to AUTH, or to the client's response to a challenge. `rounds` is the number
     /// of challenges before this reply.
-    pub(super) fn receive_auth(&mut self, reply: Reply, mut exchange: Exchange, rounds: usize) {
+    pub(super) fn receive_auth(&mut self, reply: Reply, exchange: Exchange, rounds: usize) {
         match reply.code {
             code if exchange.succeeds_with(code) => {
                 self.authenticated = true;
@@ -143,22 +140,16 @@ impl Session {
                 self.end(Cause::Unusable(text.to_owned()), Some(reply), 0);
             }
             334 if rounds < MAX_CHALLENGES => {
-                // RFC 4954 section 4: challenges and responses are base64 (RFC 4648 section 4).
-                let challenge = auth::decode_challenge(exchange.name(), &reply.text);
-                let response = challenge.and_then(|challenge| exchange.respond(Some(&challenge)));
-                match response {
-                    Ok(response) => {
-                        let line = STANDARD.encode(response.unwrap_or_default()) + "\r\n";
-                        self.trace_line(|| "C: ***".to_owned());
-                        self.output
-                            .write(|out| out.extend_from_slice(line.as_bytes()));
-                        let rounds = rounds + 1;
-                        self.stage = Stage::Auth { exchange, rounds };
-                    }
-                    Err(error) => {
-                        let text = format!("login failed: {error}");
-                        self.end(Cause::Unusable(text), Some(reply), 0);
-                    }
+                let challenge = Challenge {
+                    exchange,
+                    rounds,
+                    reply,
+                };
+                self.stage = Stage::Challenge;
+                if challenge.exchange.takes_long() {
+                    self.events.push_back(Event::Challenge(challenge));
+                } else {
+                    self.respond(challenge.response());
                 }
             }
             334 => {
@@ -166,6 +157,32 @@ impl Session {
                 self.end(Cause::Unusable(text), Some(reply), 0);
             }
             _ => self.receive_auth_refusal(reply, exchange.name(), rounds),
+        }
+    }
+
+    /// Writes the response to a challenge. Does nothing if the session has ended, or the driver asked
+    /// it to quit, since the challenge.
+    pub fn respond(&mut self, response: ChallengeResponse) {
+        if !matches!(self.stage, Stage::Challenge) {
+            return;
+        }
+        let Challenge {
+            exchange,
+            rounds,
+            reply,
+        } = response.challenge;
+        match response.text {
+            Ok(text) => {
+                self.trace_line(|| "C: ***".to_owned());
+                self.output
+                    .write(|out| out.extend_from_slice(text.as_bytes()));
+                let rounds = rounds + 1;
+                self.stage = Stage::Auth { exchange, rounds };
+            }
+            Err(error) => {
+                let text = format!("login failed: {error}");
+                self.end(Cause::Unusable(text), Some(reply), 0);
+            }
         }
     }
 
@@ -283,7 +300,10 @@ impl Session {
                 // An awaited reply that reaches this branch is a refusal. RFC 5321 3.8: a 421 may
                 // also arrive when no reply is awaited. After any other unexpected reply, later
                 // replies cannot be matched to commands.
-                let awaited = !matches!(stage, Stage::Ready | Stage::Credentials(_));
+                let awaited = !matches!(
+                    stage,
+                    Stage::Ready | Stage::Credentials(_) | Stage::Challenge
+                );
                 self.stage = stage;
                 let cause = if awaited || reply.code == SHUTDOWN {
                     Cause::Refused

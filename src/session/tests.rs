@@ -168,6 +168,35 @@ fn auth_command(connection: &mut TestConnection) -> String {
 }
 
 #[test]
+fn the_driver_computes_the_proof_of_scram() {
+    let challenge = || {
+        let mut connection = login(b"250-relay\r\n250 AUTH SCRAM-SHA-256\r\n");
+        auth_command(&mut connection);
+        // r=noncemore,s=c2FsdA==,i=4096
+        connection.receive(b"334 cj1ub25jZW1vcmUscz1jMkZzZEE9PSxpPTQwOTY=\r\n");
+        assert!(connection.written().is_empty());
+        let Some(Event::Challenge(challenge)) = connection.session.next_event() else {
+            panic!("no challenge");
+        };
+        assert!(!format!("{challenge:?}").contains("\"p\""));
+        (connection, challenge)
+    };
+    let (mut connection, first) = challenge();
+    connection.session.respond(first.response());
+    assert!(connection.written().starts_with(b"Yz1iaXdz"), "c=biws");
+
+    let (mut connection, second) = challenge();
+    connection.session.quit();
+    connection.session.respond(second.response());
+    assert_eq!(connection.written(), b"*\r\nQUIT\r\n");
+
+    let (mut connection, third) = challenge();
+    connection.receive(b"421 4.4.2 bye\r\n");
+    connection.session.respond(third.response());
+    assert!(connection.written().is_empty());
+}
+
+#[test]
 fn a_refused_mechanism_is_followed_by_the_next_one() {
     let mut connection = login(b"250-relay\r\n250 AUTH LOGIN PLAIN CRAM-MD5\r\n");
     assert_eq!(auth_command(&mut connection), "AUTH CRAM-MD5\r\n");

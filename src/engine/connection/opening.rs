@@ -49,7 +49,11 @@ pub(super) async fn open(pool: &Pool, number: u64) -> Result<Option<Transport>, 
 
 /// Runs a future while a message needs the connection, and for the time `grace` after that. Returns
 /// `None` if the future has not finished by then.
-async fn unless_done<T>(pool: &Pool, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_done<T>(
+    pool: &Pool,
+    grace: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
     let mut done = pin!(async {
         while !pool.is_done() {
