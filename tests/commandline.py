@@ -268,6 +268,12 @@ def one_line(result: "subprocess.CompletedProcess[str]", expected: str) -> None:
     assert line.startswith("rapidsmtp: ") and expected in line
 
 
+def without_progress(errors: str) -> str:
+    """Return the lines of a standard error without the progress lines of `rapidsmtp send`."""
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("sending: "))
+
+
 def is_rate(rate: float, rate_error: float, count: float, seconds: float, error: float) -> bool:
     """Return whether a rate in a report fits the count and the seconds, which may be rounded.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rapidsmtp import Message, Outcome, Status
-from senders import CONTENT, commands, message, messages, send, send_and_stop, sender_to
+from rapidsmtp import Backoff, Message, Outcome, Status
+from senders import CONTENT, commands, message, messages, send, send_and_stop, sender_to, wait_for
 from server import Server, SMTPScript
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -210,3 +210,37 @@ def test_the_second_text_about_the_rate_decreases_the_rate(reply: bytes, times: 
         assert {outcome.attempts for outcome in outcomes} == {1}
         # One refusal can concern one message, so it decreases no rate.
         assert (sender.stats().relay_limits.rate is not None) == (times == 2)
+
+
+# The counters
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_counters_state_the_refusal_and_the_next_attempt(phase: str) -> None:
+    with serve({phase: lambda _: b"450 4.2.0 later"}) as server:
+        sender = sender_to(server, backoff=Backoff(base=300.0), max_attempts=2)
+        sender.submit(message())
+        wait_for(lambda: sender.stats().waiting and sender.stats().refusal)
+        stats = sender.stats()
+        assert stats.refusal == "450 4.2.0 later" and stats.refusing_for > 0
+        assert 0 < stats.next_attempt <= 300
+        sender.close(0)
+
+
+def test_the_counters_state_no_refusal_of_a_relay_that_accepts() -> None:
+    with serve({"rcpt": [b"450 4.2.0 later"]}) as server, sender_to(server) as sender:
+        outcomes = [each.status for each in sender.send(messages(2))]
+        assert outcomes == [Status.ACCEPTED] * 2
+        stats = sender.stats()
+        assert (stats.refusing_for, stats.refusal, stats.next_attempt) == (0.0, None, 0.0)
+
+
+@pytest.mark.usefixtures("fast_clock")
+def test_the_counters_state_the_failure_of_a_connection() -> None:
+    greetings = iter([b"220 ready"])
+    replies = {"greeting": lambda _: next(greetings, b"421 4.3.2 busy"), "mail": [b"421 4.4.2 bye"]}
+    with serve(replies) as server:
+        sender = sender_to(server, connections=1, max_attempts=99)
+        sender.submit(message())
+        wait_for(lambda: "4.3.2 busy" in (sender.stats().refusal or ""))
+        sender.close(0)

@@ -63,7 +63,7 @@ use super::queue::{CLOSED, Closing, EngineQueue, Request, Stop};
 use super::settings::EngineSettings;
 use crate::outcome::MessageOutcome;
 use crate::rate_controller::RateController;
-use crate::reply::Reply;
+use crate::reply::{Reply, printable};
 use crate::retry::ConnectionState;
 use crate::session::Mode;
 
@@ -148,6 +148,8 @@ struct PoolState {
     stop: Option<Stop>,
     /// The last refusal of a message, with which a stalled relay is reported.
     refusal: Option<Arc<Reply>>,
+    /// The text of the last refusal of a message, or of the last failure of a connection.
+    last_refusal: Option<Arc<str>>,
     /// Whether the deadline `give_up` has passed. After this deadline, the pool starts no message.
     gave_up: bool,
     /// Whether the relay discards the chunk of a refused BDAT; `None` before the discard test.
@@ -189,6 +191,7 @@ impl Pool {
                 pipelining_disabled: false,
                 stop: None,
                 refusal: None,
+                last_refusal: None,
                 gave_up: false,
                 discards: None,
                 max_recipients: None,
@@ -481,8 +484,11 @@ impl Pool {
         let (next, actions) =
             settled.unwrap_or_else(|_| (NextStep::Finished(lost.finish()), Vec::new()));
         let mut effect = ConnectionEffect::Keep;
-        if refusal.is_some() {
-            self.state.borrow_mut().refusal = refusal;
+        if let Some(reply) = refusal {
+            let mut state = self.state.borrow_mut();
+            let text = format!("{} {}", reply.code, printable(&reply.text));
+            state.last_refusal = Some(text.into());
+            state.refusal = Some(reply);
         }
         self.apply(next, now);
         for action in actions {
@@ -703,6 +709,12 @@ impl Pool {
             stats.connections = state.open;
             stats.connected = state.connected;
             stats.refusing_for = state.rate_controller.refusing_for(now);
+            (stats.refusal, stats.next_attempt) = match &state.last_refusal {
+                Some(text) if stats.refusing_for > 0.0 => {
+                    (Some(Arc::clone(text)), state.next_attempt(&self.clock))
+                }
+                _ => (None, 0.0),
+            };
             stats.rate = state.rate_controller.rate(now);
             stats.allowed_connections = state.rate_controller.allowed_connections(now);
             stats.messages_per_connection = state.rate_controller.messages_per_connection();
@@ -713,6 +725,29 @@ impl Pool {
 }
 
 impl PoolState {
+    /// Returns the time until the next attempt, in seconds; 0 if an attempt is in progress.
+    fn next_attempt(&mut self, clock: &Clock) -> f64 {
+        if self.in_flight > 0 || self.opening > 0 {
+            return 0.0;
+        }
+        let now = clock.now();
+        let seconds = clock.seconds(now);
+        let mut waits = Vec::new();
+        if !self.ready.is_empty() {
+            let rate = self.rate_controller.wait(seconds);
+            let connect = match self.open {
+                0 => self.rate_controller.connect_wait(seconds),
+                _ => 0.0,
+            };
+            waits.push(Duration::try_from_secs_f64(rate.max(connect)).unwrap_or_default());
+        }
+        if let Some((due, _)) = self.waiting.keys().next() {
+            waits.push(due.saturating_duration_since(now));
+        }
+        let next = waits.into_iter().min().unwrap_or_default();
+        clock.real(next).as_secs_f64()
+    }
+
     /// Finishes all messages that no connection holds, without a further attempt.
     fn give_up(&mut self, reason: &str, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_values();

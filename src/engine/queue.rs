@@ -113,6 +113,10 @@ pub struct EngineStats {
     pub connected: u64,
     /// The time for which the relay has refused every message, in seconds.
     pub refusing_for: f64,
+    /// The last refusal, or the last failure of a connection, while the relay refuses every message.
+    pub refusal: Option<Arc<str>>,
+    /// The time until the next attempt, in seconds, while the relay refuses every message.
+    pub next_attempt: f64,
     /// The maximum rate, in messages per second; `None` for no limit.
     pub rate: Option<f64>,
     /// The maximum number of open connections.

@@ -450,6 +450,8 @@ fn stats_dict<'py>(py: Python<'py>, stats: &EngineStats) -> PyResult<Bound<'py, 
     dict.set_item("connections", stats.connections)?;
     dict.set_item("connected", stats.connected)?;
     dict.set_item("refusing_for", stats.refusing_for)?;
+    dict.set_item("refusal", stats.refusal.as_deref())?;
+    dict.set_item("next_attempt", stats.next_attempt)?;
     dict.set_item("rate", stats.rate)?;
     dict.set_item("allowed_connections", stats.allowed_connections)?;
     dict.set_item("messages_per_connection", stats.messages_per_connection)?;

@@ -8,6 +8,8 @@ import pytest
 
 import processes
 from commandline import Command, Relays, ScriptedRelay, wait_for_threads
+from rapidsmtp.cli import display
+from rapidsmtp.cli.send import waiting
 
 
 @pytest.fixture
@@ -36,6 +38,17 @@ def relays() -> Iterator[Relays]:
     yield start
     for relay in started:
         relay.close()
+
+
+@pytest.fixture(autouse=True)
+def no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print no progress lines, because their number depends on the load of the machine.
+
+    This fixture concerns commands in the process of the tests. `without_progress` removes the lines
+    of other processes.
+    """
+    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(waiting, "_PATIENCE", 1e9)
 
 
 @pytest.fixture(autouse=True)

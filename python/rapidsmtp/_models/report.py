@@ -131,6 +131,10 @@ class Stats:
         connected: The number of connections opened so far.
         refusing_for: The time for which the relay has refused every message, in seconds; 0 if it
             accepts messages.
+        refusal: The last refusal of a message, or the last failure of a connection, while
+            `refusing_for` is not 0; otherwise None.
+        next_attempt: The time until the next attempt, in seconds, while `refusing_for` is not 0; 0
+            while an attempt is in progress.
         relay_limits: The limits of the relay.
     """
 
@@ -151,6 +155,8 @@ class Stats:
     connections: int = 0
     connected: int = 0
     refusing_for: float = 0.0
+    refusal: str | None = None
+    next_attempt: float = 0.0
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
 
 

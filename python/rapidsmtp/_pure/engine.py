@@ -63,6 +63,7 @@ class Engine:
         rate_controller = pool.rate_controller
         with queue.lock:
             now = pool.clock.now()
+            refusing_for = rate_controller.refusing_for(now)
             return {
                 **queue.counts,
                 "taken": queue.taken,
@@ -73,7 +74,9 @@ class Engine:
                 "bytes": pool.bytes + sum(each.sent for each in pool.transports.copy()),
                 "connections": pool.open,
                 "connected": pool.connected,
-                "refusing_for": rate_controller.refusing_for(now),
+                "refusing_for": refusing_for,
+                "refusal": pool.last_refusal if refusing_for else None,
+                "next_attempt": pool.next_attempt(now) if refusing_for else 0.0,
                 "pipelining": pool.mode,
                 "per_second": rate_controller.per_second(now),
                 "rate": rate_controller.rate(now),

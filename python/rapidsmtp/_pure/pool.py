@@ -43,7 +43,7 @@ from rapidsmtp._pure.job import Job, NextStep, Settlement
 from rapidsmtp._pure.outcome import MessageOutcome
 from rapidsmtp._pure.queue import EngineQueue, Stop
 from rapidsmtp._pure.rate_controller import Evidence, RateController
-from rapidsmtp._pure.reply import Reply
+from rapidsmtp._pure.reply import Reply, reply_line
 from rapidsmtp._pure.retry import RetryPolicy
 from rapidsmtp._pure.tls import tls_context
 from rapidsmtp._pure.transport import Transport
@@ -122,6 +122,7 @@ class Pool:
         self._fruitless = 0
         self._pipelining_worked = False
         self._refusal: Reply | None = None  # the last refusal of a message
+        self.last_refusal: str | None = None  # or the last failure of a connection
 
     # Threads
 
@@ -300,7 +301,8 @@ class Pool:
             if outcome.counts_for_connection and not use.full:
                 use.messages += 1
                 use.clean = use.clean and outcome.refusal is None
-            self._refusal = outcome.refusal or self._refusal
+            if outcome.refusal is not None:
+                self._refusal, self.last_refusal = outcome.refusal, reply_line(outcome.refusal)
             if step.close_surplus:
                 self.rate_controller.connection_refused(now, self._proven - use.proven)
             if step.limit_recipients is not None:
@@ -431,6 +433,7 @@ class Pool:
             self.stop(failure)
 
     def _count_failure(self, failure: ConnectionFailure, now: float) -> None:
+        self.last_refusal = str(failure)
         if self.open:
             self.rate_controller.connection_refused(now, self.open)
             return
@@ -450,6 +453,16 @@ class Pool:
             failure = ConnectionFailure.stalled(self.settings.relay, self._refusal)
         if failure is not None:
             self.stop(failure)
+
+    def next_attempt(self, now: float) -> float:
+        """Return the time until the next attempt, in seconds; 0 if an attempt is in progress."""
+        if self.in_flight or self._opening:
+            return 0.0
+        waits = [self.waiting[0][0] - now] if self.waiting else []
+        if self.queue.inbox:
+            connect = 0.0 if self.open else self.rate_controller.connect_wait(now)
+            waits.append(max(self.rate_controller.wait(now), connect))
+        return self.clock.real(max(0.0, min(waits, default=0.0)))
 
     def detach(self, transport: Transport) -> None:
         """Record a socket that will be closed now."""

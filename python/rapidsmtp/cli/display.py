@@ -32,11 +32,31 @@ class Progress(Protocol):
     def advance(self, count: int = 1) -> None:
         """Add `count` finished items."""
 
+    def wait(self, event: str, text: str) -> None:
+        """Show what the command waits for.
+
+        Args:
+            event: The cause of the wait; empty for no wait. Without a terminal, a line is printed
+                only if the cause has changed.
+            text: The cause with the current times.
+        """
+
 
 class _PlainProgress:
     def __init__(self, label: str, total: int) -> None:
         self._label, self._total, self._done = label, total, 0
         self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+        self._event, self._next_event = "", 0.0
+
+    def wait(self, event: str, text: str) -> None:
+        now = time.monotonic()
+        # A relay may send another text with each refusal, for example with the time.
+        if event == self._event or (event and now < self._next_event):
+            return
+        self._event, self._next_event = event, now + _SECONDS_BETWEEN_LINES
+        line = text or f"{self._done} of {self._total}; the relay replies again"
+        with suppress(OSError):
+            show(f"{self._label}: {line}", stream=sys.stderr)
 
     def advance(self, count: int = 1) -> None:
         self._done += count
@@ -63,6 +83,7 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.description}"),
@@ -70,7 +91,17 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    bars = RichProgress(*columns, console=Console(stderr=True))
+
+    class Bars(RichProgress):
+        waiting = ""
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            if self.waiting:
+                # `Text`, because rich interprets a str as markup.
+                yield Text(printable(self.waiting), overflow="fold")
+
+    bars = Bars(*columns, console=Console(stderr=True))
 
     class Bar:
         def __init__(self, label: str) -> None:
@@ -84,6 +115,9 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
                 self._next = now + _SECONDS_BETWEEN_UPDATES
                 self.show()
 
+        def wait(self, event: str, text: str) -> None:
+            bars.waiting = text
+
         def show(self) -> None:
             with suppress(OSError):
                 bars.update(self._task, completed=self._done)
@@ -93,6 +127,7 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
         try:
             yield list(shown)
         finally:
+            bars.waiting = ""
             for bar in shown:
                 bar.show()
 

@@ -128,6 +128,7 @@ impl Pool {
 
     /// Records a connection that failed or carried no message.
     fn count_failure(&self, state: &mut PoolState, failure: &ConnectionFailure, now: Instant) {
+        state.last_refusal = Some(failure.text.as_str().into());
         let (others, seconds) = (state.open, self.clock.seconds(now));
         if others > 0 {
             state.rate_controller.connection_refused(seconds, others);

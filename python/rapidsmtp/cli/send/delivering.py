@@ -17,6 +17,7 @@ from rapidsmtp._compose.template import Template
 from rapidsmtp.cli import display
 from rapidsmtp.cli.send.recipients import RecipientsFile
 from rapidsmtp.cli.send.summary import Summary
+from rapidsmtp.cli.send.waiting import show_waiting
 from rapidsmtp.cli.usage import error_line
 from rapidsmtp.errors import RelayError
 
@@ -80,7 +81,10 @@ def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exceptio
         The error that ended the sending early, or None. The error is a relay error, an error in the
         recipients list, or a RuntimeError after Ctrl-C has closed the sender.
     """
-    with display.progress(["sending"], summary.total) as (bar,):
+    with (
+        display.progress(["sending"], summary.total) as (bar,),
+        show_waiting(sender.stats, sender.relay, bar),
+    ):
         summary.start()
         outcomes = sender.send(messages)
         while True:
