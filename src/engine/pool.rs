@@ -710,7 +710,7 @@ impl Pool {
             stats.connected = state.connected;
             stats.refusing_for = state.rate_controller.refusing_for(now);
             (stats.refusal, stats.next_attempt) = match &state.last_refusal {
-                Some(text) if stats.refusing_for > 0.0 => {
+                Some(text) if stats.refusing_for > 0.0 || stats.waiting > 0 => {
                     (Some(Arc::clone(text)), state.next_attempt(&self.clock))
                 }
                 _ => (None, 0.0),

@@ -113,9 +113,10 @@ pub struct EngineStats {
     pub connected: u64,
     /// The time for which the relay has refused every message, in seconds.
     pub refusing_for: f64,
-    /// The last refusal, or the last failure of a connection, while the relay refuses every message.
+    /// The last refusal of a message, or the last failure of a connection; `None` if the relay
+    /// accepts messages and no message waits for a retry.
     pub refusal: Option<Arc<str>>,
-    /// The time until the next attempt, in seconds, while the relay refuses every message.
+    /// The time until the next attempt, in seconds; 0 if `refusal` is `None`.
     pub next_attempt: f64,
     /// The maximum rate, in messages per second; `None` for no limit.
     pub rate: Option<f64>,

@@ -33,7 +33,10 @@ def usual_times(no_progress_lines: None, monkeypatch: pytest.MonkeyPatch) -> Non
         ),
         ({"in_flight": 2, "connections": 2}, "relay mx.example:25 has not replied"),
         ({"queued": 2}, "relay mx.example:25: no connection yet"),
-        ({"waiting": 2, "connections": 1}, "relay mx.example:25: 2 messages wait for a retry"),
+        (
+            {"waiting": 2, "connections": 1, "refusal": "450 4.2.0 later"},
+            "relay mx.example:25: the messages wait for a retry after 450 4.2.0 later",
+        ),
         ({}, ""),
     ],
 )

@@ -131,10 +131,10 @@ class Stats:
         connected: The number of connections opened so far.
         refusing_for: The time for which the relay has refused every message, in seconds; 0 if it
             accepts messages.
-        refusal: The last refusal of a message, or the last failure of a connection, while
-            `refusing_for` is not 0; otherwise None.
-        next_attempt: The time until the next attempt, in seconds, while `refusing_for` is not 0; 0
-            while an attempt is in progress.
+        refusal: The last refusal of a message, or the last failure of a connection; None if the
+            relay accepts messages and no message waits for a retry.
+        next_attempt: The time until the next attempt, in seconds; 0 if `refusal` is None, or while
+            an attempt is in progress.
         relay_limits: The limits of the relay.
     """
 

@@ -64,6 +64,7 @@ class Engine:
         with queue.lock:
             now = pool.clock.now()
             refusing_for = rate_controller.refusing_for(now)
+            is_refused = refusing_for > 0 or bool(pool.waiting)
             return {
                 **queue.counts,
                 "taken": queue.taken,
@@ -75,8 +76,8 @@ class Engine:
                 "connections": pool.open,
                 "connected": pool.connected,
                 "refusing_for": refusing_for,
-                "refusal": pool.last_refusal if refusing_for else None,
-                "next_attempt": pool.next_attempt(now) if refusing_for else 0.0,
+                "refusal": pool.last_refusal if is_refused else None,
+                "next_attempt": pool.next_attempt(now) if is_refused else 0.0,
                 "pipelining": pool.mode,
                 "per_second": rate_controller.per_second(now),
                 "rate": rate_controller.rate(now),

@@ -32,21 +32,22 @@ def waiting_for(stats: Stats, relay: str, seconds: float) -> str:
     """
     if seconds < _PATIENCE:
         return ""
-    if stats.refusing_for and stats.refusal:
-        return stats.refusal if relay in stats.refusal else f"relay {relay}: {stats.refusal}"
+    refusal = stats.refusal or ""
+    if stats.refusing_for and refusal:
+        return refusal if relay in refusal else f"relay {relay}: {refusal}"
     if stats.in_flight:
         return f"relay {relay} has not replied"
     if stats.queued and not stats.connections:
         return f"relay {relay}: no connection yet"
     if stats.waiting:
-        return f"relay {relay}: {stats.waiting} messages wait for a retry"
+        return f"relay {relay}: the messages wait for a retry after {refusal or 'a refusal'}"
     return ""
 
 
 def times(stats: Stats, seconds: float) -> str:
     """Return the times for a text of `waiting_for`."""
     text = f"no outcome for {seconds:.0f} s"
-    if stats.refusing_for and stats.next_attempt >= 1:
+    if stats.next_attempt >= 1:
         text += f", next attempt in {stats.next_attempt:.0f} s"
     return text
 
