@@ -172,12 +172,13 @@ class Pool:
         with self.queue.lock:
             while thread in self._threads and not self.is_done:
                 now = self._move_due()
-                wait = max(controller.wait(now), controller.connect_wait(now))
+                connect_wait = controller.connect_wait(now)
+                wait = max(controller.wait(now), connect_wait)
                 # The first connection shows whether the relay accepts the session.
                 is_known = self.open > 0 or not self._opening
                 unproven = self.open + self._opening - self._proven
                 if not is_known or not controller.may_connect(now, self._proven, unproven):
-                    wait = max(wait, TICK)
+                    wait = max(wait, connect_wait or TICK)
                 if self.queue.inbox and wait <= 0:
                     controller.connection_opened(now)
                     self._opening += 1
