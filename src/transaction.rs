@@ -168,6 +168,7 @@ pub struct Transaction {
     rcpt_sent: usize,
     rcpt_replies: usize,
     data_replied: bool,
+    data_accepted: bool,
     lone_dot: bool,
     final_replies: Vec<Reply>,
     lmtp_replies: Vec<Reply>,
@@ -231,6 +232,7 @@ impl Transaction {
             rcpt_sent: 0,
             rcpt_replies: 0,
             data_replied: false,
+            data_accepted: false,
             lone_dot: false,
             final_replies: Vec::new(),
             lmtp_replies: Vec::new(),
@@ -364,8 +366,7 @@ impl Transaction {
     /// part of the body was written.
     #[must_use]
     pub fn is_data_accepted(&self) -> bool {
-        let reply = self.data_reply.as_ref();
-        reply.is_some_and(|reply| self.succeeds(Phase::Data, reply))
+        self.data_accepted
     }
 
     /// Whether the transaction ends the data mode with a lone dot instead of a message.
@@ -458,6 +459,7 @@ impl Transaction {
     fn receive_data_reply(&mut self, reply: Reply) {
         self.data_replied = true;
         if self.succeeds(Phase::Data, &reply) {
+            self.data_accepted = true;
             return;
         }
         // RFC 5321 3.3: DATA without an accepted sender and recipient is refused. The earlier

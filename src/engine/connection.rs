@@ -110,6 +110,8 @@ struct Connection<'a> {
     /// Whether the connection became ready for mail. The pool counts such connections as open.
     ready: bool,
     connected_at: Instant,
+    /// Whether a transaction was started.
+    started: bool,
     /// The number of messages that the connection carried.
     carried: usize,
     /// Whether the relay has processed a message on this connection.
@@ -164,6 +166,7 @@ impl<'a> Connection<'a> {
             buffer: vec![0; READ_SIZE],
             ready: false,
             connected_at: now,
+            started: false,
             carried: 0,
             proven: false,
             clean: true,
@@ -552,6 +555,7 @@ impl<'a> Connection<'a> {
             return;
         };
         let real = Instant::now();
+        self.started = true;
         self.last_outcome_at = real;
         let accepted = outcome.is_accepted();
         let counts = outcome.counts_for_connection();
@@ -660,6 +664,7 @@ impl<'a> Connection<'a> {
             };
             self.pool.connection_closed(&ConnectionEnd {
                 opened: self.pool.clock.at(self.connected_at),
+                started: self.started,
                 messages: self.carried,
                 proven: self.proven,
                 failure,

@@ -141,6 +141,7 @@ class Connection:
             pool.reject(use, job, missing)
             return
         self._transactions += 1
+        use.started = True
         outcome, end = session.send(job, content)
         pool.settle(use, job, outcome)
         if end is not None:

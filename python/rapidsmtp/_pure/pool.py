@@ -70,6 +70,7 @@ class ConnectionUse:
     opened: float  # the time at which it was opened
     job: Job | None = None  # the message in flight
     ready: bool = False
+    started: bool = False  # whether a transaction was started
     messages: int = 0  # those that count for the relay's limit
     proven: bool = False  # whether the relay has processed a message on it
     clean: bool = True  # whether the relay refused no message on it
@@ -430,7 +431,11 @@ class Pool:
             self.rate_controller.connection_ended(now, use.opened, use.messages, stated=full)
         elif failure is None and use.exhausted:
             self.rate_controller.connection_filled()
-        if failure is not None and not self.open and self._fruitless >= MAX_FRUITLESS:
+        # A caller that allows only one attempt needs the first refusal at once. If a transaction was
+        # started, its message reports the refusal.
+        is_first = not (use.started or self.policy.is_patient) and bool(self.queue.inbox)
+        is_last = is_first or self._fruitless >= MAX_FRUITLESS
+        if failure is not None and not self.open and is_last:
             self.stop(failure)
 
     def _count_failure(self, failure: ConnectionFailure, now: float) -> None:

@@ -59,6 +59,7 @@ impl Connection<'_> {
         if self.ready {
             self.pool.connection_closed(&ConnectionEnd {
                 opened: self.pool.clock.at(self.connected_at),
+                started: true,
                 messages: self.carried,
                 proven: self.proven,
                 failure: Some(&failure),

@@ -46,6 +46,8 @@ pub(in crate::engine) const UNKNOWN_USE: ConnectionUse = ConnectionUse {
 pub(in crate::engine) struct ConnectionEnd<'a> {
     /// The time at which the connection was opened, by the pool's clock.
     pub(in crate::engine) opened: Instant,
+    /// Whether a transaction was started on the connection.
+    pub(in crate::engine) started: bool,
     /// The number of messages that the connection carried.
     pub(in crate::engine) messages: usize,
     /// Whether the relay has processed a message on the connection.
@@ -187,7 +189,11 @@ impl Pool {
             None if closed.exhausted => state.rate_controller.connection_filled(),
             _ => {}
         }
-        let fruitless = state.open == 0 && state.fruitless >= MAX_FRUITLESS;
+        // A caller that allows only one attempt needs the first refusal at once. If a transaction
+        // was started, its message reports the refusal.
+        let is_first =
+            !closed.started && !state.ready.is_empty() && !self.settings.retry.is_patient();
+        let fruitless = state.open == 0 && (is_first || state.fruitless >= MAX_FRUITLESS);
         drop(state);
         match closed.failure {
             Some(failure) if fruitless => self.stop(failure),
