@@ -431,8 +431,8 @@ class Pool:
             self.rate_controller.connection_ended(now, use.opened, use.messages, stated=full)
         elif failure is None and use.exhausted:
             self.rate_controller.connection_filled()
-        # A caller that allows only one attempt needs the first refusal at once. If a transaction was
-        # started, its message reports the refusal.
+        # A caller that allows only one attempt needs the first refusal at once. If a transaction
+        # was started, its message reports the refusal.
         is_first = not (use.started or self.policy.is_patient) and bool(self.queue.inbox)
         is_last = is_first or self._fruitless >= MAX_FRUITLESS
         if failure is not None and not self.open and is_last:
