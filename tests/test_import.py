@@ -33,6 +33,7 @@ OURS = {
     "rapidsmtp._smtp.pipelined",
     "rapidsmtp._smtp.results",
     "rapidsmtp._smtp.sequential",
+    "rapidsmtp._smtp.sockets",
     "rapidsmtp._smtp.state",
     "rapidsmtp.errors",
 }

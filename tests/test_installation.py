@@ -111,15 +111,69 @@ def test_a_second_call_has_no_effect() -> None:
     assert snapshot() == before
 
 
-def test_instances_keep_their_classes() -> None:
-    old = ImportedSMTP()
+class SSLSubclass(ImportedSSL):  # type: ignore[misc]
+    """A class defined before install()."""
+
+
+class LMTPSubclass(ImportedLMTP):  # type: ignore[misc]
+    """A class defined before install()."""
+
+
+class Mixin:
+    """A class that has nothing to do with smtplib."""
+
+
+class MixedSubclass(Mixin, Subclass):
+    """An indirect subclass with another base class, defined before install()."""
+
+
+class OursSubclass(rapidsmtp.SMTP):
+    """A subclass of rapidsmtp's class, defined before install()."""
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (ImportedSMTP, "SMTP"),
+        (ImportedSSL, "SMTP_SSL"),
+        (ImportedLMTP, "LMTP"),
+        (Subclass, "SMTP"),
+        (MixedSubclass, "SMTP"),
+        (SSLSubclass, "SMTP_SSL"),
+        (LMTPSubclass, "LMTP"),
+        (OursSubclass, "SMTP"),
+        (rapidsmtp.SMTP_SSL, "SMTP_SSL"),
+        (rapidsmtp.LMTP, "LMTP"),
+    ],
+)
+def test_new_objects_are_instances_of_the_classes_in_smtplib(cls: Any, name: str) -> None:
+    imported = getattr(smtplib, name)
+    bases = cls.__bases__
+    old = cls()
     rapidsmtp.install()
-    assert isinstance(old, ImportedSMTP)
-    assert isinstance(smtplib.SMTP(), ImportedSMTP)
-    assert isinstance(smtplib.SMTP_SSL(), ImportedSSL)
-    assert isinstance(smtplib.LMTP(), ImportedLMTP)
-    assert type(ImportedSMTP()) is ImportedSMTP
-    assert not isinstance(ImportedSMTP(), rapidsmtp.SMTP)
+    for each in (imported, getattr(smtplib, name), ImportedSMTP, smtplib.SMTP):
+        assert isinstance(cls(), each)
+    if cls not in CLASSES:
+        for each in (imported, getattr(smtplib, name), ImportedSMTP, smtplib.SMTP):
+            assert issubclass(cls, each)
+            assert isinstance(old, each)
+        assert type(cls()) is cls
+    rapidsmtp.uninstall()
+    assert cls.__bases__ == bases
+    assert isinstance(cls(), getattr(smtplib, name))
+
+
+def test_a_class_whose_base_class_cannot_be_changed_uses_pipelining(server: Server) -> None:
+    class Strict(type):
+        def __setattr__(cls, name: str, value: Any) -> None:
+            raise TypeError("this class is final")
+
+    class Final(ImportedSMTP, metaclass=Strict):  # type: ignore[misc]
+        pass
+
+    rapidsmtp.install()
+    assert not isinstance(Final(), smtplib.SMTP)
+    assert send_by(Final, server) == FAST
 
 
 @pytest.mark.parametrize("cls", [ImportedSMTP, Subclass])

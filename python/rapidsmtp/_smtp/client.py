@@ -19,7 +19,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rapidsmtp
 from rapidsmtp import _backend
@@ -37,6 +37,13 @@ from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import Refused
 from rapidsmtp.errors import SMTPConnectError, SMTPServerDisconnected
+
+if TYPE_CHECKING:
+    from smtplib import LMTP as _LMTP
+    from smtplib import SMTP_SSL as _SMTP_SSL
+else:
+    _LMTP = overrides.base_class(overrides.OWN_LMTP)
+    _SMTP_SSL = overrides.base_class(overrides.OWN_SMTP_SSL)
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 
@@ -118,7 +125,7 @@ class SMTP(AuthObjects, SocketConnection):
         with contextlib.suppress(SMTPServerDisconnected):
             self._reject_unexpected_reply(results.SHUTDOWN)
             reply = self.rset()
-            original = results.is_original_method(self, "rset")
+            original = overrides.is_original(self, "rset")
             if original and not _backend.succeeds("rset", reply[0]):
                 # The transaction may still be open, so the server could refuse the next MAIL.
                 self.close()
@@ -253,7 +260,7 @@ class SMTP(AuthObjects, SocketConnection):
 
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
-        send = pipelined.send if pipelined.applies(self, _ORIGINAL_METHODS) else sequential.send
+        send = pipelined.send if pipelined.applies(self) else sequential.send
         return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
 
     def send_message(
@@ -315,7 +322,7 @@ class SMTP(AuthObjects, SocketConnection):
             raise
 
 
-class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
+class SMTP_SSL(SMTP, _SMTP_SSL):
     """A connection with TLS from the first byte (RFC 8314).
 
     Args:
@@ -328,8 +335,6 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
         context: The TLS settings. Without this argument certificates are not verified, as in
             smtplib, unless `install(verify=True)` was called.
     """
-
-    default_port = smtplib.SMTP_SSL_PORT
 
     if sys.version_info >= (3, 12):
 
@@ -366,7 +371,7 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
         ) -> None:
             self.keyfile: str | None = keyfile
             self.certfile: str | None = certfile
-            self.context: ssl.SSLContext = context_of_files(context, keyfile, certfile)
+            self.context: ssl.SSLContext = context_of_files(context, keyfile, certfile, stacklevel=4)
             SMTP.__init__(
                 self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
             )
@@ -378,7 +383,7 @@ class SMTP_SSL(SMTP, smtplib.SMTP_SSL):
         return self.context.wrap_socket(sock, server_hostname=self._host)
 
 
-class LMTP(SMTP, smtplib.LMTP):
+class LMTP(SMTP, _LMTP):
     """A connection to an LMTP server (RFC 2033), over TCP or a Unix socket.
 
     Args:
@@ -389,8 +394,6 @@ class LMTP(SMTP, smtplib.LMTP):
         timeout: As for `SMTP`.
         pipelining: As for `SMTP`.
     """
-
-    ehlo_msg = "lhlo"
 
     def __init__(
         self,
@@ -434,10 +437,11 @@ class LMTP(SMTP, smtplib.LMTP):
         return code, text
 
 
-_ORIGINAL_METHODS = pipelined.bypassed_methods(SMTP)
-
 # `__module__` is set after the class bodies, because Python 3.13 then removes `__firstlineno__`
 # from the classes. With this attribute, `inspect` would look for their source in
 # `rapidsmtp/__init__.py`, at the line numbers that the classes have in this file.
-for _class in (SMTP, SMTP_SSL, LMTP):
-    _class.__module__ = "rapidsmtp"
+SMTP.__module__ = SMTP_SSL.__module__ = LMTP.__module__ = "rapidsmtp"
+
+overrides.follow(SMTP, overrides.OWN_SMTP)
+overrides.follow(SMTP_SSL, overrides.OWN_SMTP_SSL)
+overrides.follow(LMTP, overrides.OWN_LMTP)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.address import smtp_path
-from rapidsmtp._smtp import results
+from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import NOT_CONNECTED, Refused, is_positive
 from rapidsmtp._smtp.state import ReplyPair
@@ -183,7 +183,7 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
         message = message.encode("ascii")
     # If a program has replaced `send`, the new method receives the whole message in one call,
     # because smtplib calls it in this way.
-    may_split = results.is_original_method(client, "send") and not client.debuglevel
+    may_split = overrides.is_original(client, "send") and not client.debuglevel
     in_pieces = results.is_large(message) and may_split
     body = message if in_pieces else _backend.stuff(message)[0]
     yield client.putcmd("data")

@@ -8,21 +8,19 @@ not instances of the class in this module.
 
 import contextlib
 import operator
-import smtplib
 import socket as _socket
 import ssl
 import sys
 from collections.abc import Callable
-from io import BufferedReader
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rapidsmtp import _backend
 from rapidsmtp._smtp import commands, overrides, results
 from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
-from rapidsmtp._smtp.overrides import reading_file
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
+from rapidsmtp._smtp.sockets import is_plain, is_socket, reading_file
 from rapidsmtp._smtp.state import ClientState
 from rapidsmtp.errors import (
     SMTPException,
@@ -30,12 +28,17 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 
+if TYPE_CHECKING:
+    from smtplib import SMTP as _SMTP
+else:
+    _SMTP = overrides.base_class(overrides.OWN_SMTP)
 
-class SocketConnection(ClientState, smtplib.SMTP):
+
+class SocketConnection(ClientState, _SMTP):
     """The methods of `SMTP` that open, close, write to and read from the connection."""
 
-    sock: Any = None
-    file: Any = None
+    sock: Any
+    file: Any
     _host: str
 
     def __enter__(self) -> Self:
@@ -192,7 +195,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
 
         The result is empty if there are none, and for a socket or a file of the program's own.
         """
-        if not _is_socket(self.sock) or type(self.file) is not BufferedReader:
+        if self.file is None or not is_plain(self.sock, self.file):
             return b""
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)
@@ -263,7 +266,7 @@ class SocketConnection(ClientState, smtplib.SMTP):
                     injected them.
             """
             return self._start_tls(
-                lambda: context_of_files(context, keyfile, certfile, stacklevel=8)
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=9)
             )
 
     def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
@@ -355,22 +358,12 @@ def _is_valid(name: str) -> bool:
     return True
 
 
-def _is_socket(sock: Any) -> bool:
-    """Return whether an object is a socket, also if the program has replaced `socket.socket`.
-
-    The replacement may be a function. The object may be older than the replacement.
-    """
-    current: Any = _socket.socket
-    kinds = (_socket.SocketType, current if isinstance(current, type) else _socket.SocketType)
-    return isinstance(sock, kinds)
-
-
 def _send_without_delay(sock: Any) -> None:
     """Disable Nagle's algorithm.
 
     With this algorithm, the system would send the last bytes of a message only after the server has
     acknowledged the preceding bytes.
     """
-    if _is_socket(sock) and sock.family != getattr(_socket, "AF_UNIX", None):
+    if is_socket(sock) and sock.family != getattr(_socket, "AF_UNIX", None):
         with contextlib.suppress(OSError):
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)

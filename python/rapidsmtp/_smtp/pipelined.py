@@ -6,7 +6,6 @@ this module stay in this file, so that the client's next method reads them.
 """
 
 import contextlib
-import operator
 import sys
 from collections.abc import Sequence
 from io import BufferedReader
@@ -14,29 +13,19 @@ from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.address import smtp_path
-from rapidsmtp._smtp import results
+from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import BlockingFace, Face
-from rapidsmtp._smtp.overrides import reading_file
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+from rapidsmtp._smtp.sockets import is_plain, reading_file
 from rapidsmtp.errors import SMTPServerDisconnected
 
 _BYPASSED = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
 """The methods of the client that this module does not call. If a program has replaced one of them,
 `sequential` sends the message, because it calls these methods."""
 
-_BYPASSED_SET = frozenset(_BYPASSED)
 
-bypassed_methods: "operator.attrgetter[tuple[Any, ...]]" = operator.attrgetter(*_BYPASSED)
-"""Returns the bypassed methods of a class, for the comparison with the original methods."""
-
-
-def applies(client: BlockingFace, original_methods: tuple[Any, ...]) -> bool:
-    """Return whether `send` of this module may send the client's next message.
-
-    Args:
-        client: The client.
-        original_methods: The value of `bypassed_methods` for the unchanged class.
-    """
+def applies(client: BlockingFace) -> bool:
+    """Return whether `send` of this module may send the client's next message."""
     return (
         client.pipelining
         and not client.debuglevel
@@ -44,9 +33,9 @@ def applies(client: BlockingFace, original_methods: tuple[Any, ...]) -> bool:
         and "pipelining" in client.esmtp_features
         # The stored capabilities must come from this connection, not from an earlier one.
         and client._protocol.greeted_on is client.sock is not None
-        and _BYPASSED_SET.isdisjoint(client.__dict__)
-        and bypassed_methods(type(client)) == original_methods
         and client.command_encoding in ("ascii", "utf-8")
+        and is_plain(client.sock, client.file)
+        and overrides.is_original(client, *_BYPASSED)
     )
 
 
@@ -241,8 +230,9 @@ def _read_pending_replies(
         # TimeoutError of a signal handler, may be raised after a complete write.
         transaction.write_failed()
     with contextlib.suppress(OSError, ValueError):
-        client.sock.settimeout(0)
-        while transaction.awaiting and not _receive(client, transaction):
-            pass
+        if is_plain(client.sock, client.file):  # else the reading could wait for replies
+            client.sock.settimeout(0)
+            while transaction.awaiting and not _receive(client, transaction):
+                pass
     transaction.receive_eof(strict=True)
     client.close()

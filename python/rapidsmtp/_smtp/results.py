@@ -123,7 +123,7 @@ def is_large(message: object) -> bool:
     return type(message) is bytes and len(message) >= LARGE
 
 
-def stuffed_parts(message: bytes) -> Iterator[tuple[bytes | memoryview, int]]:
+def stuffed_parts(message: bytes) -> Iterator[tuple[bytes, int]]:
     """Dot-stuff a message and convert its line ends to CRLF, piece by piece.
 
     Args:
@@ -140,7 +140,7 @@ def stuffed_parts(message: bytes) -> Iterator[tuple[bytes | memoryview, int]]:
         # of a line. Dot-stuffing of single pieces is correct only under these two conditions.
         end = message.find(b"\n", start + LARGE) + 1 or len(message)
         stuffed, size = _backend.stuff(view[start:end])
-        yield (stuffed if end == len(message) else memoryview(stuffed)[:-3]), size
+        yield (stuffed if end == len(message) else stuffed[:-3]), size
         start = end
 
 
@@ -163,12 +163,6 @@ def mail_parameters(client: "Face", size: int, mail_options: Sequence[str]) -> l
 def is_positive(reply: tuple[int, bytes]) -> bool:
     """Return whether a reply to EHLO or HELO is a positive completion reply, 2yz."""
     return 200 <= reply[0] <= 299
-
-
-def is_original_method(client: object, name: str) -> bool:
-    """Return whether a method is rapidsmtp's own: neither the client nor its class replaces it."""
-    function = getattr(getattr(client, name), "__func__", None)
-    return str(getattr(function, "__module__", None)).startswith("rapidsmtp.")
 
 
 def sendmail_result(

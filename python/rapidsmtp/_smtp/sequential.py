@@ -10,7 +10,7 @@ from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.address import smtp_path
-from rapidsmtp._smtp import results
+from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import BlockingFace
 from rapidsmtp._smtp.results import Refused
 from rapidsmtp._smtp.state import ReplyPair
@@ -34,7 +34,7 @@ def send(
     """Send one message. The arguments, the result and the exceptions are those of `sendmail`."""
     if isinstance(msg, str):
         msg = _backend.repair(msg.encode("ascii"))
-    elif not isinstance(msg, bytes) and results.is_original_method(client, "data"):
+    elif not isinstance(msg, bytes) and overrides.is_original(client, "data"):
         memoryview(msg)  # raises TypeError for a wrong type, before MAIL is written
     parameters = results.mail_parameters(client, len(msg), mail_options)
     _check_envelope(client, from_addr, recipients, parameters, rcpt_options)
@@ -96,7 +96,7 @@ def _send_body(
     state.recipients_left = len(accepted)
     # rapidsmtp's `data` sets `body_sent`. A replaced `data` does not set it, and may raise an
     # exception after it has written the message.
-    state.body_sent = not results.is_original_method(client, "data")
+    state.body_sent = not overrides.is_original(client, "data")
     try:
         reply = client.data(msg)
     except SMTPDataError as error:
@@ -178,8 +178,8 @@ def _check_envelope(
     utf8 = client.command_encoding != "ascii"
     if mail_parameters:
         utf8 = results.wants_utf8(mail_parameters, client) or utf8
-    checks_mail = results.is_original_method(client, "mail")
-    checks_rcpt = results.is_original_method(client, "rcpt")
+    checks_mail = overrides.is_original(client, "mail")
+    checks_rcpt = overrides.is_original(client, "rcpt")
     # The constructor raises an exception for an invalid command. The created object is not used.
     _backend.Transaction(
         smtp_path(from_addr) if checks_mail else "<>",

@@ -56,9 +56,10 @@ class ProtocolState:
 class ClientState:
     """smtplib's public attributes, and smtplib's methods that do no I/O."""
 
-    helo_resp: bytes | None = None
-    ehlo_resp: bytes | None = None
-    debuglevel: int = 0
+    # The attributes have no values here, because a program may set them on smtplib's own class.
+    helo_resp: bytes | None
+    ehlo_resp: bytes | None
+    debuglevel: int
     esmtp_features: dict[str, str]
 
     @cached_property

@@ -19,7 +19,7 @@ from typing import Any, Self, Unpack
 from rapidsmtp import _backend
 from rapidsmtp._compose.envelope import envelope, flatten
 from rapidsmtp._models.outcome import Outcome
-from rapidsmtp._smtp import commands, login, pipelined, results, sendmail_many
+from rapidsmtp._smtp import commands, login, overrides, pipelined, results, sendmail_many
 from rapidsmtp._smtp.connection import name_of_this_host
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import NOT_CONNECTED, Refused
@@ -664,6 +664,9 @@ class LMTP(SMTP):
         **keywords: Unpack[ConnectionKeywords],
     ) -> None:
         super().__init__(host, port, local_hostname, timeout, source_address, **keywords)
+
+
+overrides.register(StreamConnection, SMTP, SMTP_SSL, LMTP)
 
 
 async def send(

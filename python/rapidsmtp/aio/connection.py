@@ -167,6 +167,9 @@ class _Closing:
 class StreamConnection(ClientState):
     """The methods of `aio.SMTP` that open, close, write to and read from the connection."""
 
+    helo_resp: bytes | None = None
+    ehlo_resp: bytes | None = None
+    debuglevel: int = 0
     timeout: float | None
     command_encoding: str
     _reader: ConnectionReader | None = None
