@@ -45,6 +45,7 @@ DEPENDS_ON_INTERPRETER = {
     "test_packaging.py",
     "test_pipelining.py",
     "test_readme.py",
+    "test_replacements.py",
     "test_security.py",
     "test_sendmail_many.py",
     "test_sender_life.py",

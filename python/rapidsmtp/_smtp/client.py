@@ -350,9 +350,8 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
             pipelining: bool = True,
         ) -> None:
             self.context: ssl.SSLContext = context or default_context()
-            SMTP.__init__(
-                self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
-            )
+            SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
+            self.pipelining = pipelining
 
     else:
 
@@ -371,10 +370,11 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
         ) -> None:
             self.keyfile: str | None = keyfile
             self.certfile: str | None = certfile
-            self.context: ssl.SSLContext = context_of_files(context, keyfile, certfile, stacklevel=4)
-            SMTP.__init__(
-                self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
+            self.context: ssl.SSLContext = context_of_files(
+                context, keyfile, certfile, stacklevel=4
             )
+            SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
+            self.pipelining = pipelining
 
     def _get_socket(self, host: str, port: int, timeout: float | None) -> Any:
         if self.debuglevel > 0:
@@ -405,9 +405,8 @@ class LMTP(SMTP, _LMTP):
         *,
         pipelining: bool = True,
     ) -> None:
-        SMTP.__init__(
-            self, host, port, local_hostname, timeout, source_address, pipelining=pipelining
-        )
+        SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
+        self.pipelining = pipelining
 
     def connect(
         self, host: str = "localhost", port: int = 0, source_address: Any = None

@@ -200,7 +200,8 @@ class SocketConnection(ClientState, _SMTP):
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)
         try:
-            return self.file.peek(1)
+            unread: bytes = self.file.peek(1)
+            return unread
         except OSError:
             # No bytes have arrived, or the connection is lost. The next operation on the socket
             # reports a lost connection.

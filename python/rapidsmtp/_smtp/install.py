@@ -61,7 +61,8 @@ def install(verify: bool | None = None) -> None:
     for own, ours in _CLASSES[1:]:
         _copy_attribute(own, ours, "__init__", vars(ours)["__init__"])
     for own, ours in _CLASSES:
-        for cls in own.__subclasses__():
+        subclasses: list[type] = own.__subclasses__()
+        for cls in subclasses:
             if cls not in overrides.known and not issubclass(ours, cls):
                 _move(cls, own, ours)
         if getattr(smtplib, own.__name__) is own:

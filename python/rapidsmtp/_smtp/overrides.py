@@ -16,16 +16,24 @@ import smtplib
 import socket as _socket
 import ssl as _ssl
 from collections.abc import Callable
-from types import FunctionType, ModuleType
-from typing import Any
+from types import FunctionType, MappingProxyType, ModuleType
+from typing import Any, TypeAlias
 
 import rapidsmtp as _package
+
+_Entries: TypeAlias = MappingProxyType[str, Any]
 
 ABSENT: Any = object()
 """The entry of a class that has none of this name."""
 
 known: dict[type, dict[str, Any]] = {}
 """The entries of each class that are not replacements: rapidsmtp's and smtplib's own."""
+
+_ours: dict[type, type] = {}
+"""smtplib's own classes, each with rapidsmtp's class of the same name."""
+
+_copied: set[type] = set()
+"""The base classes whose methods `SMTP` has in its own dictionary."""
 
 # smtplib's own classes
 
@@ -34,7 +42,8 @@ def _own_class(name: str, base: type) -> type:
     cls = getattr(smtplib, name)
     if isinstance(cls, type) and cls.__module__ == "smtplib":
         return cls
-    found = [each for each in base.__subclasses__() if each.__module__ == "smtplib"]
+    classes: list[type] = base.__subclasses__()
+    found = [each for each in classes if each.__module__ == "smtplib"]
     return next(each for each in found if each.__name__ == name)
 
 
@@ -83,15 +92,22 @@ def follow(ours: Any, own: type) -> None:
         ours: The class of rapidsmtp.
         own: The class of smtplib with the same name.
     """
+    _ours[own] = ours
     classes = ours.__mro__
     first = next(place for place, cls in enumerate(classes) if not is_ours(cls))
-    ours._smtplib_classes = classes[first : classes.index(OWN_SMTP) + 1]
-    for cls in classes[:first]:
-        if cls not in known:
-            for name, value in list(vars(cls).items()):
-                if isinstance(value, FunctionType) and name in vars(own):
-                    setattr(cls, name, _following(name, value, own))
-            register(cls)
+    bases = classes[first : classes.index(OWN_SMTP) + 1]
+    # The proxies of `vars` show later changes.
+    ours._smtplib_entries = tuple((vars(cls), known.get(cls, {})) for cls in bases)
+    if own is OWN_SMTP:
+        # Copies in the class itself, so that `is_original` need not search the base classes.
+        for name, value in [each for cls in classes[1:first] for each in vars(cls).items()]:
+            if name not in vars(ours) and isinstance(value, FunctionType) and name in vars(own):
+                setattr(ours, name, value)
+        _copied.update(classes[1:first])
+    for name, value in list(vars(ours).items()):
+        if isinstance(value, FunctionType) and name in vars(own):
+            setattr(ours, name, _following(name, value, own))
+    register(*(cls for cls in classes[:first] if cls not in known))
 
 
 def is_ours(cls: type) -> bool:
@@ -101,13 +117,13 @@ def is_ours(cls: type) -> bool:
 
 def _following(name: str, function: Callable[..., Any], own: type) -> Callable[..., Any]:
     # `SMTP_SSL.__init__` calls `SMTP.__init__`, so it must not call a replaced `SMTP.__init__`.
-    single = None if own is OWN_SMTP else (own,)
+    single = None if own is OWN_SMTP else ((vars(own), known[own]),)
 
     @functools.wraps(function)
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        for cls in single or getattr(self, "_smtplib_classes", ()):
-            entry = vars(cls).get(name, ABSENT)
-            if entry is not ABSENT and (cls not in known or entry is not known[cls].get(name)):
+        for entries, originals in single or self._smtplib_entries:
+            entry = entries.get(name, ABSENT)
+            if entry is not originals.get(name, ABSENT) and entry is not ABSENT:
                 return call_replacement(self, name, entry, function, args, named)
         return function(self, *args, **named)
 
@@ -122,7 +138,9 @@ def call_replacement(
     args: tuple[Any, ...],
     named: dict[str, Any],
 ) -> Any:
-    """Call the replacement of a method, which is in the other one of rapidsmtp's and smtplib's class.
+    """Call the replacement of a method.
+
+    The replacement is in the other class: the class of smtplib if rapidsmtp's method was called.
 
     The replacement usually calls the method that it has replaced. This inner call must run
     `function`, and not the replacement again.
@@ -139,33 +157,49 @@ def call_replacement(
     if name in running:
         return function(client, *args, **named)
     running.add(name)
+    # smtplib's `__init__` does not accept this argument.
+    pipelining = named.pop("pipelining", None) if name == "__init__" else None
     try:
         bind = getattr(type(entry), "__get__", None)
         method = entry if bind is None else bind(entry, client, type(client))
         return method(*args, **named)
     finally:
         running.discard(name)
+        if pipelining is not None:
+            client.pipelining = pipelining
 
 
 def is_original(client: Any, *names: str) -> bool:
     """Return whether calls of these methods of a client run only rapidsmtp's own code."""
     if not client.__dict__.keys().isdisjoint(names):
         return False
-    for cls in type(client).__mro__:
-        if cls is object:
-            break
-        entries = vars(cls)
-        originals = known.get(cls)
-        if originals is None:
-            if "__getattribute__" in entries or not entries.keys().isdisjoint(names):
-                return False
-            continue
+    known_classes, other_classes = _entries_of(type(client).__mro__)
+    for entries in other_classes:
+        if "__getattribute__" in entries or not entries.keys().isdisjoint(names):
+            return False
+    for entries, originals in known_classes:
         for name in names:
             if entries.get(name, ABSENT) is not originals.get(name, ABSENT):
                 return False
-        if cls is OWN_SMTP:
-            break
     return True
+
+
+# The proxies of `vars` show later changes, so the cache needs no invalidation.
+@functools.lru_cache(maxsize=64)
+def _entries_of(
+    classes: tuple[type, ...],
+) -> tuple[list[tuple[_Entries, dict[str, Any]]], list[_Entries]]:
+    """Return the entries of the known classes, each with the originals, and of all others."""
+    last = classes.index(OWN_SMTP) if OWN_SMTP in classes else len(classes) - 2
+    classes = classes[: last + 1]
+    if not any(map(is_ours, classes)):
+        # The object of smtplib's class is older than `install`.
+        ours = next(_ours[cls] for cls in classes if cls in _ours)
+        classes += tuple(cls for cls in ours.__mro__ if is_ours(cls))
+    return (
+        [(vars(cls), known[cls]) for cls in classes if cls in known and cls not in _copied],
+        [vars(cls) for cls in classes if cls not in known],
+    )
 
 
 # Modules

@@ -37,11 +37,11 @@ def is_plain(sock: Any, file: Any) -> bool:
         raw = file.raw if type(file) is BufferedReader else None
         if type(raw) is not _socket.SocketIO or raw._sock is not sock:  # type: ignore[attr-defined]
             return False
-    return (
-        is_socket(sock)
-        and _is_plain_class(type(sock))
-        and _METHODS.isdisjoint(getattr(sock, "__dict__", ()))
-    )
+    cls: Any = type(sock)
+    if cls is _SYSTEM_SOCKET:  # an object of this class has no attributes of its own
+        return _is_plain_class(cls)
+    attributes = getattr(sock, "__dict__", {})
+    return is_socket(sock) and _is_plain_class(cls) and _METHODS.isdisjoint(attributes)
 
 
 _METHODS = frozenset(("sendall", "recv_into", "makefile"))
@@ -55,7 +55,9 @@ def _is_plain_class(cls: type) -> bool:
 
 
 def _names_of_program(cls: type) -> set[str]:
-    return {name for each in cls.__mro__[:-1] if not _has_trusted_module(each) for name in vars(each)}
+    return {
+        name for each in cls.__mro__[:-1] if not _has_trusted_module(each) for name in vars(each)
+    }
 
 
 def _entry(cls: type, name: str) -> Any:
