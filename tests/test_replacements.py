@@ -497,14 +497,13 @@ def test_a_wrapped_socket_works_as_in_smtplib(
             client.sock, client.file = wrapper(client.sock), None
         sent.append(client.sock.sent)
         session.call("sendmail", SENDER, RECIPIENTS, MESSAGE)
-        session.call("sendmail", SENDER, RECIPIENTS, b"x" * 70 + b"\r\n." * (size // 3))
+        session.call("sendmail", SENDER, RECIPIENTS, (b"." + b"x" * 69 + b"\r\n") * (size // 72))
         session.call("rset")
         session.call("quit")
 
     compare(scenario, server.wire)
     theirs, ours = sent
     assert b"".join(ours).lower() == b"".join(theirs).lower()
-    assert ours[:6] == theirs[:6]  # one command in each write
 
 
 @pytest.mark.parametrize("wrapper", [Wrapper, WrapperWithRecv, Channel, BufferedChannel])
@@ -549,19 +548,11 @@ def test_a_wrapped_socket_that_fails_is_reported_as_by_smtplib(
     compare(scenario)
 
 
-def test_a_reply_before_its_command_is_not_looked_for_in_a_wrapped_socket() -> None:
-    """A read of a socket of the program can wait, so the client reads only for a command."""
-
-    class Waiting(Subclass):
-        def recv_into(self, *args: Any) -> int:  # type: ignore[override]
-            assert self.gettimeout() == TIMEOUT
-            return super().recv_into(*args)
-
-    with Server(SMTPScript(["PIPELINING"])) as running:
-        client = rapidsmtp.SMTP(running.host, running.port, "client.example", TIMEOUT)
-        client.sock, client.file = Waiting(client.sock), None  # type: ignore[arg-type]
+def test_only_the_socket_of_a_file_is_read_without_waiting(server: Server) -> None:
+    """The client looks for a reply that arrived too early only if this cannot wait."""
+    with rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT) as client:
+        client.file = io.BufferedReader(Stream(client.sock))  # type: ignore[arg-type]
         assert client.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
-        client.quit()
 
 
 def test_a_socket_of_the_system_uses_pipelining(server: Server) -> None:

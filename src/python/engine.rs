@@ -283,6 +283,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Do the same as `close`, but do not wait for the end of the engine.
+    #[pyo3(signature = (wait, drained=true))]
+    fn begin_close(&self, wait: Option<f64>, drained: bool) -> PyResult<()> {
+        if self.engine.is_in_this_process() {
+            self.engine.close(wait.map(duration).transpose()?, drained);
+        }
+        Ok(())
+    }
+
+    /// Return whether the engine has ended.
+    fn is_ended(&self) -> bool {
+        !self.engine.is_in_this_process() || self.engine.queue().is_ended()
+    }
+
     /// Return the descriptors of the open sockets. After a fork, the child process closes its
     /// copies of these descriptors.
     fn descriptors(&self) -> Vec<i32> {

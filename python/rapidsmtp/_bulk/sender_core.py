@@ -16,6 +16,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk import lifecycle
 from rapidsmtp._bulk.background import BackgroundThreads, Trace
 from rapidsmtp._bulk.batching import Batches, drained, relay_error
+from rapidsmtp._bulk.green_engine import adapted
 from rapidsmtp._bulk.replaced_sockets import check_sockets
 from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._compose.convert import not_attempted, prepare
@@ -283,7 +284,7 @@ class SenderCore:
         self._counted = Counter()
         self._orphans = []
         self._stopped_at = self._restarted_at = float("-inf")
-        engine = _backend.Engine(self._settings, checked_path)
+        engine = adapted(_backend.Engine(self._settings, checked_path))
         self._engine = engine
         self._threads = BackgroundThreads(engine, self._trace, self.relay.password)
 

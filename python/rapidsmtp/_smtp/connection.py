@@ -20,7 +20,7 @@ from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
-from rapidsmtp._smtp.sockets import is_plain, is_socket, reading_file
+from rapidsmtp._smtp.sockets import can_peek, is_socket, reading_file
 from rapidsmtp._smtp.state import ClientState
 from rapidsmtp.errors import (
     SMTPException,
@@ -195,7 +195,7 @@ class SocketConnection(ClientState, _SMTP):
 
         The result is empty if there are none, and for a socket or a file of the program's own.
         """
-        if self.file is None or not is_plain(self.sock, self.file):
+        if not can_peek(self.sock, self.file):
             return b""
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)

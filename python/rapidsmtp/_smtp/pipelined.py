@@ -16,7 +16,7 @@ from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import BlockingFace, Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
-from rapidsmtp._smtp.sockets import is_plain, reading_file
+from rapidsmtp._smtp.sockets import reading_file
 from rapidsmtp.errors import SMTPServerDisconnected
 
 _BYPASSED = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
@@ -34,7 +34,6 @@ def applies(client: BlockingFace) -> bool:
         # The stored capabilities must come from this connection, not from an earlier one.
         and client._protocol.greeted_on is client.sock is not None
         and client.command_encoding in ("ascii", "utf-8")
-        and is_plain(client.sock, client.file)
         and overrides.is_original(client, *_BYPASSED)
     )
 
@@ -230,8 +229,9 @@ def _read_pending_replies(
         # TimeoutError of a signal handler, may be raised after a complete write.
         transaction.write_failed()
     with contextlib.suppress(OSError, ValueError):
-        if is_plain(client.sock, client.file):  # else the reading could wait for replies
-            client.sock.settimeout(0)
+        # The program's own object for a socket may lack this method. A read could then wait.
+        if set_timeout := getattr(client.sock, "settimeout", None):
+            set_timeout(0)
             while transaction.awaiting and not _receive(client, transaction):
                 pass
     transaction.receive_eof(strict=True)
