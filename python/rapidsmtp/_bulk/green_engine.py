@@ -1,27 +1,35 @@
 """The compiled engine for programs with the green threads of gevent or eventlet.
 
-The engine's own threads are threads of the system, and no green thread runs in them. Only the
-methods that wait would block the green threads of the caller. Here, these methods never wait in the
-engine. They ask the engine repeatedly and let other green threads run between the questions. Such a
-question takes about a microsecond.
+gevent and eventlet run many green threads in one thread of the system. A function that blocks this
+thread blocks all of them. The relay may even be a green thread of the same thread, and then a
+blocking wait for its reply never ends. gevent and eventlet replace functions of the standard
+library, so that these functions run other green threads while they wait. The pure-Python engine
+waits only in such functions.
+
+The threads of the compiled engine are threads of the system, and no green thread runs in them. Only
+the methods that wait would block the green threads of the caller. Here, these methods never wait in
+the engine. They ask the engine repeatedly, and let other green threads run between the questions.
+Such a question takes about a microsecond.
 
 The alternative would be a thread of the system for each wait. The hub of gevent has ten of these
 threads, and uses them for DNS queries too. So ten green threads that wait for relays would block
 the others.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rapidsmtp import _backend
-from rapidsmtp._green import green_sleep
 
 if TYPE_CHECKING:
     from rapidsmtp._backend import Engine
 
 T = TypeVar("T")
 
+# The modules that gevent and eventlet replace for green threads, unless the program excludes some.
+_REPLACED = ("socket", "thread", "time")
 # The first and the longest pause between two questions, in seconds. Each pause is twice as long as
 # the pause before it. So a fast reply is noticed at once, and many long waits need little CPU time.
 _FIRST_PAUSE = 0.0005
@@ -95,3 +103,25 @@ class GreenEngine:
 
     def _sleep(self, seconds: float) -> None:
         (green_sleep() or time.sleep)(seconds)
+
+
+def green_sleep() -> Callable[[float], object] | None:
+    """Return the function that runs other green threads for a time in seconds.
+
+    Returns:
+        The function; None if the program has not activated the green threads of gevent or eventlet.
+    """
+    # This package never imports gevent or eventlet. If the program uses one of them, the program
+    # has imported it.
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is not None and any(map(monkey.is_module_patched, _REPLACED)):
+        return _sleep_of("gevent")
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if patcher is not None and any(map(patcher.is_monkey_patched, _REPLACED)):
+        return _sleep_of("eventlet")
+    return None
+
+
+def _sleep_of(name: str) -> Callable[[float], object]:
+    sleep: Callable[[float], object] = sys.modules[name].sleep
+    return sleep
