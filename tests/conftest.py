@@ -35,6 +35,7 @@ DEPENDS_ON_INTERPRETER = {
     "test_conformance.py",
     "test_differences.py",
     "test_domains.py",
+    "test_green.py",
     "test_import.py",
     "test_installation.py",
     "test_lmtp.py",

@@ -386,3 +386,22 @@ def test_an_empty_initial_response_is_sent_as_an_equals_sign(
         client.auth("EXTERNAL", lambda challenge=None: "")
         client.close()
         assert command in server.wire()
+
+
+@pytest.mark.parametrize("module", [smtplib, rapidsmtp])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("büro.example", "büro.example"), ("b\udcffro.example", "b\\udcffro.example")],
+)
+def test_the_error_for_a_host_name_beyond_ascii_names_it(
+    backend: str, module: ModuleType, name: str, shown: str
+) -> None:
+    with Server(SMTPScript()) as server:
+        client = module.SMTP(server.host, server.port, local_hostname=name, timeout=TIMEOUT)
+        for call in (client.ehlo, client.helo, client.ehlo_or_helo_if_needed):
+            with pytest.raises(UnicodeEncodeError) as caught:
+                call()
+            text = f"the host name {shown} for EHLO is not ASCII; use its A-labels"
+            assert (text in str(caught.value)) == (module is rapidsmtp)
+        client.close()
+        assert server.wire() == b""

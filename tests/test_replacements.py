@@ -190,6 +190,29 @@ def test_methods_replaced_before_install_stay_and_are_called(
         assert {name: vars(OWN_SMTP)[name] for name in replaced} == replaced
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_methods_of_our_class_replaced_before_install_are_called_for_each_class(
+    server: Server, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Calls = []
+    old = OWN_SMTP(server.host, server.port, "client.example", timeout=TIMEOUT)
+    with monkeypatch.context() as patch:
+        for name in ("rcpt", "sendmail"):
+            patch.setattr(rapidsmtp.SMTP, name, way(getattr(rapidsmtp.SMTP, name), name, calls))
+        rapidsmtp.install()
+        assert old.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+        theirs = ["sendmail", "rcpt", "rcpt"]
+        assert calls == theirs
+        for cls in (smtplib.SMTP, OWN_SMTP, Early):
+            calls.clear()
+            send_by(cls, server)
+            assert calls == theirs
+    calls.clear()
+    assert old.sendmail(SENDER, RECIPIENTS, MESSAGE) == {}
+    old.quit()
+    assert calls == []
+
+
 class Early(OWN_SMTP):  # type: ignore[misc]
     """A class that the program defined before `install`."""
 

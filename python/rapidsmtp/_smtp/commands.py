@@ -25,6 +25,7 @@ from rapidsmtp.errors import (
     SMTPNotSupportedError,
     SMTPResponseException,
     SMTPServerDisconnected,
+    printable,
 )
 
 T = TypeVar("T")
@@ -53,8 +54,7 @@ def run(steps: Steps[T]) -> T:
 
 def helo(client: Face, name: str) -> Steps[ReplyPair]:
     """Send HELO with `name`, or with the name of this host if `name` is empty."""
-    name = str(name or client.local_hostname)
-    _backend.check_host_name(name)
+    name = _checked_host_name(client, name)
     yield client.putcmd("helo", name)
     reply: ReplyPair = yield client.getreply()
     client.helo_resp = reply[1]
@@ -64,8 +64,7 @@ def helo(client: Face, name: str) -> Steps[ReplyPair]:
 def ehlo(client: Face, name: str) -> Steps[ReplyPair]:
     """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1)."""
     client.esmtp_features = {}
-    name = str(name or client.local_hostname)
-    _backend.check_host_name(name)
+    name = _checked_host_name(client, name)
     yield client.putcmd(client.ehlo_msg, name)
     code, text = yield client.getreply()
     if code == -1 and not text:
@@ -77,6 +76,17 @@ def ehlo(client: Face, name: str) -> Steps[ReplyPair]:
         client.esmtp_features = _backend.parse_ehlo(text)
         client._protocol.greeted_on = client.sock
     return code, text
+
+
+def _checked_host_name(client: Face, name: str) -> str:
+    name = str(name or client.local_hostname)
+    _backend.check_host_name(name)
+    may_encode = not overrides.is_original(client, "putcmd", "send")
+    if name.isascii() or client.command_encoding != "ascii" or may_encode:
+        return name
+    start = next(place for place, character in enumerate(name) if not character.isascii())
+    reason = f"the host name {printable(name)} for EHLO is not ASCII; use its A-labels"
+    raise UnicodeEncodeError("ascii", name, start, start + 1, reason)
 
 
 def greet(client: Face) -> Steps[None]:

@@ -15,7 +15,6 @@ classes run the replacement: see `overrides`.
 
 import contextlib
 import functools
-import itertools
 import smtplib
 from collections.abc import Callable
 from types import FunctionType
@@ -54,12 +53,14 @@ def install(verify: bool | None = None) -> None:
         contexts.verify_by_default = verify
     if _changes:
         return
-    sources = [cls for cls in client.SMTP.__mro__ if overrides.is_ours(cls)]
-    for name, value in itertools.chain.from_iterable(vars(source).items() for source in sources):
+    attributes: dict[str, Any] = {}
+    for cls in reversed([cls for cls in client.SMTP.__mro__ if overrides.is_ours(cls)]):
+        attributes |= overrides.known[cls]
+    for name, value in attributes.items():
         if not name.startswith("__") or name in _COPIED_SPECIAL:
             _copy_attribute(*_CLASSES[0], name, value)
     for own, ours in _CLASSES[1:]:
-        _copy_attribute(own, ours, "__init__", vars(ours)["__init__"])
+        _copy_attribute(own, ours, "__init__", overrides.known[ours]["__init__"])
     for own, ours in _CLASSES:
         subclasses: list[type] = own.__subclasses__()
         for cls in subclasses:
