@@ -1,6 +1,6 @@
 """Programs with the green threads of gevent or eventlet; `test_green.py` runs them as processes.
 
-    python green_programs.py gevent sender
+    python green_programs.py gevent sender [MODULE TO IMPORT FIRST …]
     python -m gunicorn --worker-class gevent green_programs:application
 
 The relay is a green thread of the same process. Before each reply, it waits until another green
@@ -8,11 +8,14 @@ thread has run several times. The relay of `application` waits until another web
 answered. So a program ends only if nothing blocks the thread of the system.
 """
 
+import importlib
 import sys
 from typing import Any
 
 if __name__ == "__main__":
-    HUB, SCENARIO = sys.argv[1:3]
+    HUB, SCENARIO, *EARLY = sys.argv[1:]
+    for name in EARLY:
+        importlib.import_module(name)
     if HUB == "gevent":
         from gevent import monkey
 

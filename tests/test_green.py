@@ -38,10 +38,10 @@ def environment(backend: str, **more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "RAPIDSMTP_CORE": backend, **more}
 
 
-def run(backend: str, hub: str, scenario: str) -> str:
+def run(backend: str, hub: str, scenario: str, *early: str) -> str:
     pytest.importorskip(hub, reason=f"{hub} is not installed for this Python")
     done = processes.run(
-        [sys.executable, "-W", "ignore", "green_programs.py", hub, scenario],
+        [sys.executable, "-W", "ignore", "green_programs.py", hub, scenario, *early],
         cwd=TESTS,
         env=environment(backend),
         capture_output=True,
@@ -61,6 +61,15 @@ def test_other_green_threads_run_while_a_relay_is_slow(
     assert output.startswith("done\n")
     if scenario == "unclosed_sender":
         assert output == "done\n1 accepted at the end\n"
+
+
+@pytest.mark.parametrize("hub", ["gevent", "eventlet"])
+@pytest.mark.parametrize("scenario", ["drop_in", "sender"])
+def test_rapidsmtp_may_be_imported_before_the_green_threads_are_activated(
+    backend: str, hub: str, scenario: str
+) -> None:
+    """`rapidsmtp run` imports rapidsmtp before it runs the program."""
+    assert run(backend, hub, scenario, "rapidsmtp._bulk.sender") == "done\n"
 
 
 def test_a_killed_green_thread_loses_no_message(backend: str) -> None:

@@ -29,7 +29,6 @@ EARLY = "the relay replied before it had received the whole message"
 NOT_READ = "the relay accepted no more bytes in time"
 
 _NOT_READY = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Transport:
@@ -47,7 +46,8 @@ class Transport:
         self.tls: ssl.SSLSocket | None = None
         self._host = ""
         self.descriptor = sock.fileno()
-        self._selector = _Selector()
+        # Looked up at each use, because eventlet removes `PollSelector`, which would block its hub.
+        self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
         self._selector.register(self.descriptor, selectors.EVENT_READ)
 
     def read(self, deadline: float, late: str) -> None:
