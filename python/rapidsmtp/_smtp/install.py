@@ -79,7 +79,7 @@ def uninstall() -> None:
         owner, name, old, new = _changes.pop()
         if isinstance(owner, type):
             overrides.known[owner].pop(name, None)
-            if old is not ABSENT and overrides.is_own_method(name, old):
+            if old is not ABSENT and overrides.is_own_method(owner, name, old):
                 overrides.known[owner][name] = old
         if vars(owner).get(name, ABSENT) is not new:
             continue

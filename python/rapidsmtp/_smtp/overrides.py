@@ -1,4 +1,4 @@
-"""Everything of a client, its socket and smtplib's modules that a program may replace.
+"""The methods of a client, and the modules of smtplib, that a program may replace.
 
 Methods: a program may replace methods of `rapidsmtp.SMTP`, of smtplib's own class, of a subclass or
 of a client. smtplib's class counts, because the program, or a library that sends mail through a
@@ -63,7 +63,7 @@ def base_class(own: type) -> Any:
     return bound if isinstance(bound, type) and issubclass(bound, own) else own
 
 
-def is_own_method(name: str, value: object) -> bool:
+def is_own_method(cls: type, name: str, value: object) -> bool:
     """Return whether an entry of smtplib's own class is smtplib's method.
 
     A program may have replaced the method before it imported rapidsmtp.
@@ -71,11 +71,14 @@ def is_own_method(name: str, value: object) -> bool:
     if not isinstance(value, FunctionType):
         return False
     original = "verify" if name == "vrfy" else name
-    return value.__globals__ is vars(smtplib) and value.__code__.co_name == original
+    qualified_name = f"{cls.__name__}.{original}"
+    return value.__globals__ is vars(smtplib) and value.__code__.co_qualname == qualified_name
 
 
 for _class in (OWN_SMTP, OWN_SMTP_SSL, OWN_LMTP):
-    known[_class] = {name: each for name, each in vars(_class).items() if is_own_method(name, each)}
+    known[_class] = {
+        name: value for name, value in vars(_class).items() if is_own_method(_class, name, value)
+    }
 
 # Methods
 
@@ -138,11 +141,10 @@ def call_replacement(
     args: tuple[Any, ...],
     named: dict[str, Any],
 ) -> Any:
-    """Call the replacement of a method.
+    """Call the replacement of a method, which is in another class than the called method.
 
-    The replacement is in the other class: the class of smtplib if rapidsmtp's method was called.
-
-    The replacement usually calls the method that it has replaced. This inner call must run
+    If a method of rapidsmtp was called, the replacement is in a class of smtplib, or the other way
+    round. The replacement usually calls the method that it has replaced. This inner call must run
     `function`, and not the replacement again.
 
     Args:
