@@ -124,6 +124,7 @@ def test_the_pure_backend_loads_no_extension() -> None:
     assert {name for name in ours if not name.startswith("rapidsmtp._pure")} <= OURS | {
         "rapidsmtp._host_name",
         "rapidsmtp._models",
+        "rapidsmtp._models.pem",
         "rapidsmtp._models.settings",
     }
 
