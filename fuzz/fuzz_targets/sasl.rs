@@ -117,6 +117,7 @@ impl Test<'_> {
             assert!(!self.over, "an event after the end");
             match event {
                 Event::Authenticate(row) => self.authenticate(row.name),
+                Event::Challenge(challenge) => self.session.respond(challenge.response()),
                 Event::Ready => {
                     self.check_success();
                     (self.succeeded, self.over) = (true, true);
