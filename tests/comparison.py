@@ -30,6 +30,18 @@ faces: list[Any] = [rapidsmtp]
 """The modules compared with smtplib: the drop-in, unless a test replaces it."""
 
 
+def class_in_smtplib(error: Exception) -> type:
+    """Return the class of smtplib of which an exception of `aio` is a subclass."""
+    kinds = type(error).__mro__
+    if not kinds[0].__module__.startswith("rapidsmtp.aio"):
+        return kinds[0]
+    base = next(each for each in kinds if each.__module__ == "smtplib")
+    if base is not smtplib.SMTPException:
+        return base
+    # A failure of the network: smtplib raises the original exception.
+    return next(each for each in kinds if not each.__module__.startswith(("rapidsmtp", "smtplib")))
+
+
 class Session:
     """Calls to the client of one module, and their results."""
 
@@ -48,7 +60,7 @@ class Session:
         try:
             outcome: tuple[Any, ...] = ("returned", function())
         except Exception as error:
-            outcome = ("raised", type(error), error.args, details_of(error))
+            outcome = ("raised", class_in_smtplib(error), error.args, details_of(error))
         self.record.append((outcome, self._state()))
 
     def _make(self, kind: str, *args: Any, **named: Any) -> None:

@@ -22,6 +22,8 @@ OURS = {
     "rapidsmtp._backend",
     "rapidsmtp._compose",
     "rapidsmtp._compose.address",
+    "rapidsmtp._models",
+    "rapidsmtp._models.reply",
     "rapidsmtp._smtp",
     "rapidsmtp._smtp.client",
     "rapidsmtp._smtp.commands",
@@ -123,7 +125,6 @@ def test_the_pure_backend_loads_no_extension() -> None:
     ours = {name for name in found if name.startswith("rapidsmtp")}
     assert {name for name in ours if not name.startswith("rapidsmtp._pure")} <= OURS | {
         "rapidsmtp._host_name",
-        "rapidsmtp._models",
         "rapidsmtp._models.pem",
         "rapidsmtp._models.settings",
     }

@@ -106,6 +106,7 @@ EXAMPLES = {
     "how-to/logging 1": Example(prints="['app: trouble', 'app: trouble (3 records)']"),
     "how-to/many-messages 1": Example(THREE, logins=SOME),
     "how-to/migrate 1": Example(),
+    "how-to/migrate 2": Example(),
     "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),
     "how-to/newsletter 2": Example(),
     "how-to/replace-smtplib 1": Example(("you@example.org",), "['you@example.org']", logins=1),
@@ -150,8 +151,8 @@ NOT_RUN = [
     "README 5",
     "how-to/django 2",
     "how-to/measure 1",
-    "how-to/migrate 2",
     "how-to/migrate 3",
+    "how-to/migrate 4",
     "how-to/proxy 1",
     "tutorial 1",
 ]

@@ -21,11 +21,11 @@ from smtplib import quotedata as quotedata
 from typing import TYPE_CHECKING
 
 from rapidsmtp._backend import implementation as implementation
+from rapidsmtp._models.reply import Reply as Reply
 from rapidsmtp._smtp.client import LMTP as LMTP
 from rapidsmtp._smtp.client import SMTP as SMTP
 from rapidsmtp._smtp.client import SMTP_SSL as SMTP_SSL
 from rapidsmtp._smtp.results import Refused as Refused
-from rapidsmtp._smtp.results import Reply as Reply
 from rapidsmtp.errors import RelayError as RelayError
 from rapidsmtp.errors import SMTPAuthenticationError as SMTPAuthenticationError
 from rapidsmtp.errors import SMTPConnectError as SMTPConnectError

@@ -143,7 +143,7 @@ def what_became_of_it(outcome: Outcome) -> None:
     assert_type(outcome.status, Status)
     assert_type(outcome.message, Message | None)
     assert_type(outcome.recipients, Mapping[str, RecipientResult])
-    assert_type(outcome.reply, tuple[int, bytes] | None)
+    assert_type(outcome.reply, rapidsmtp.Reply | None)
     assert_type(outcome.seconds, float)
     for result in outcome.recipients.values():
         status, code, enhanced_status, text = result
@@ -211,14 +211,24 @@ async def asynchronously(context: ssl.SSLContext) -> None:
         assert_type(await client.sendmail("a", ["b"], b"x"), Refused)
         assert_type(await client.send_message(mail), Refused)
         assert_type(await client.sendmail_many(tuples), list[Outcome])
-        assert_type(await client.noop(), tuple[int, bytes])
+        assert_type(await client.noop(), rapidsmtp.Reply)
         assert_type(client.is_connected, bool)
         assert_type(client.options, aio.ConnectionOptions)
         await client.auth("XOAUTH2", auth.XOAuth2("user", "token"))
     aio.SMTP_SSL(hostname="mail.example.com", tls_context=context)
     lmtp = aio.LMTP("/run/dovecot/lmtp", timeout=None)
     reply = await lmtp.connect(port=None, local_hostname="a.example.com", timeout=None)
-    assert_type(reply, tuple[int, bytes])
+    assert_type(reply, rapidsmtp.Reply)
+    await client.send_message(EmailMessage(), sender="a@example.com", recipients=["b@example.org"])
+    await client.starttls(validate_certs=False, timeout=5)
+    try:
+        await client.connect(hostname="mail.example.com", timeout=None)
+    except (aio.SMTPConnectResponseError, aio.SMTPDataError) as refusal:
+        assert_type(refusal.code, int)
+        assert_type(refusal.message, str)
+    except aio.SMTPTimeoutError as late:
+        assert_type(late.message, str)
+    assert_type(reply.message, str)
     refused = await aio.send(
         mail,
         sender="a@example.com",

@@ -31,6 +31,7 @@ from rapidsmtp._compose.convert import not_attempted, prepare
 from rapidsmtp._compose.merge import Merge
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status, outcomes_of
+from rapidsmtp._models.reply import Reply
 from rapidsmtp.errors import RelayError
 
 if TYPE_CHECKING:
@@ -276,4 +277,4 @@ def relay_error(engine: "_backend.Engine") -> RelayError | None:
     if error is None:
         return None
     reason, code, text, retry_after = error
-    return RelayError(reason, None if code is None else (code, text), retry_after)
+    return RelayError(reason, None if code is None else Reply(code, text), retry_after)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from rapidsmtp._models.message import Message
+from rapidsmtp._models.reply import Reply
 from rapidsmtp.errors import brief
 
 
@@ -121,6 +122,7 @@ class _FilledOnAccess:
             ]
             addresses = self.message.recipients if self.message else ()
             values.insert(0, dict(zip(addresses, results, strict=True)))
+            values[1] = None if values[1] is None else Reply(*values[1])
             values[-1] = brief(values[-1])
             for field_name, value in zip(_FROM_ENGINE, values, strict=True):
                 object.__setattr__(self, field_name, value)
@@ -136,8 +138,7 @@ class Outcome(_FilledOnAccess):
         message: The message, or None if it could not be built.
         status: The status of the whole message, combined from the statuses of its recipients.
         recipients: One result for each recipient, by address.
-        reply: The final reply to the message (code, text), or None. The text usually contains the
-            queue id.
+        reply: The final reply to the message, or None. Its text usually contains the queue id.
         phase: The step in which the last attempt ended: "build", "connect", "mail", "rcpt", "data",
             "body".
         attempts: The number of attempts.
@@ -150,7 +151,7 @@ class Outcome(_FilledOnAccess):
     message: Message | None
     status: Status
     recipients: Mapping[str, RecipientResult] = field(default_factory=dict)
-    reply: tuple[int, bytes] | None = None
+    reply: Reply | None = None
     phase: str = "body"
     attempts: int = 0
     seconds: float = 0.0

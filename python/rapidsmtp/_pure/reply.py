@@ -11,9 +11,9 @@ server can make the client use. Valid replies are far below the limits. RFC 5321
 to EHLO. They have about forty lines, far fewer than `MAX_LINES`.
 """
 
-import re
 from collections.abc import Sequence
 
+from rapidsmtp._models.reply import enhanced_status as enhanced_status
 from rapidsmtp.errors import printable_reply
 
 MAX_LINE = 8192
@@ -35,7 +35,6 @@ Reply = tuple[int, bytes]
 """The code (-1 for an invalid reply), and the text. The text is the texts of the lines, joined by
 LF, as in smtplib."""
 
-_ENHANCED_STATUS = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?![^ \n])")
 _CODES = {b"%03d" % code: code for code in range(1000)}
 _SEPARATORS = (b" ", b"-", b"\t")
 _WHITE_SPACE = b" \t\r\n"
@@ -82,22 +81,6 @@ def _code(line: bytes) -> int:
     if line[3:4] in _SEPARATORS or not line[3:].strip(b"\r\n"):
         return _CODES.get(line[:3], MALFORMED)
     return MALFORMED
-
-
-def enhanced_status(code: int, text: bytes) -> str | None:
-    """Return the enhanced status code at the beginning of a reply's text (RFC 2034, RFC 3463).
-
-    Args:
-        code: The reply's code. Its first digit must equal the class of the enhanced status code.
-        text: The reply's text.
-
-    Returns:
-        The enhanced status code, for example `"5.1.1"`; None if the text begins with no such code.
-    """
-    match = _ENHANCED_STATUS.match(text)
-    if match is None or int(match[1]) != code // 100:
-        return None
-    return match[0].decode("ascii")
 
 
 def reply_line(reply: Reply) -> str:

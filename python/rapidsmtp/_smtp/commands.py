@@ -199,7 +199,7 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
     yield client.putcmd("data")
     reply: ReplyPair = yield client.getreply()
     if client.debuglevel > 0:
-        client._print_debug("data:", reply)
+        client._print_debug("data:", tuple(reply))
     if not _backend.succeeds("data", reply[0]):
         if not _backend.leaves_state_known("data", reply[0]):
             client.close()
@@ -219,7 +219,7 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
     finally:
         state.recipients_left = 0
     if client.debuglevel > 0:
-        client._print_debug("data:", reply)
+        client._print_debug("data:", tuple(reply))
     return reply
 
 

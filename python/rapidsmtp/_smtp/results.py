@@ -5,9 +5,10 @@ This module does no I/O. So both the blocking client and the asyncio client can 
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rapidsmtp import _backend
+from rapidsmtp._models.reply import Reply
 from rapidsmtp.errors import (
     SMTPDataError,
     SMTPException,
@@ -37,6 +38,9 @@ A dot-stuffed copy of the whole message would double the memory for a large atta
 CLOSED = "Connection unexpectedly closed"
 """smtplib's error text for a stream that ends before the expected reply."""
 
+TIMED_OUT = f"{CLOSED}: timed out"
+"""smtplib's error text for a reply that does not arrive in time."""
+
 NOT_CONNECTED = "please run connect() first"
 """smtplib's error text for a command on a closed connection."""
 
@@ -48,25 +52,8 @@ REFUSALS = (b"4", b"5")
 """The first digits of the codes of refusals (RFC 5321 section 4.2.1)."""
 
 
-class Reply(NamedTuple):
-    """A server's reply.
-
-    Attributes:
-        code: The reply code (three digits). -1 means that the reply has no valid code.
-        text: The text of the lines without the codes, joined by LF.
-    """
-
-    code: int
-    text: bytes
-
-    @property
-    def enhanced_status(self) -> str | None:
-        """The enhanced status code at the start of the text, such as `"2.1.5"` (RFC 3463)."""
-        return _backend.enhanced_status(self.code, self.text)
-
-
 class Refused(dict[str, tuple[int, bytes]]):
-    """The result of `sendmail`: the refused recipients by address, each with its reply.
+    """The result of `sendmail`: the refused recipients by address, each with its `Reply`.
 
     This dict is equal to the dict that smtplib returns, but has additional attributes.
 
@@ -84,7 +71,7 @@ class Refused(dict[str, tuple[int, bytes]]):
         accepted: Sequence[str],
     ) -> None:
         if refused:
-            self.update(refused)
+            self.update((address, Reply(*refusal)) for address, refusal in refused.items())
         self._reply = reply
         self.accepted: Sequence[str] = accepted
 
@@ -102,7 +89,7 @@ class Refused(dict[str, tuple[int, bytes]]):
         return type(self), (dict(self), self._reply, self.accepted)
 
 
-Reply.__module__ = Refused.__module__ = "rapidsmtp"
+Refused.__module__ = "rapidsmtp"
 
 
 def wants_utf8(mail_options: Sequence[str], client: "Face") -> bool:

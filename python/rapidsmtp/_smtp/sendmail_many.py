@@ -17,6 +17,7 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.convert import prepare
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, RecipientResult, Status, outcome_without_reply
+from rapidsmtp._models.reply import Reply
 from rapidsmtp._smtp.commands import Steps
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.state import ReplyPair
@@ -81,7 +82,7 @@ def _outcome(client: Face, item: Any) -> Steps[Outcome]:
     )
 
 
-_SendmailResult: TypeAlias = tuple[str, dict[str, RecipientResult], ReplyPair | None]
+_SendmailResult: TypeAlias = tuple[str, dict[str, RecipientResult], Reply | None]
 
 
 def _send_one(client: Face, message: Message) -> Steps[_SendmailResult]:

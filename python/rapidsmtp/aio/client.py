@@ -12,24 +12,30 @@ import dataclasses
 import os
 import smtplib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self, Unpack
 
 from rapidsmtp import _backend
-from rapidsmtp._compose.envelope import envelope, flatten
+from rapidsmtp._compose.envelope import flatten
 from rapidsmtp._models.outcome import Outcome
+from rapidsmtp._models.reply import Reply
 from rapidsmtp._smtp import commands, login, overrides, pipelined, results, sendmail_many
 from rapidsmtp._smtp.connection import name_of_this_host
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import NOT_CONNECTED, Refused
+from rapidsmtp._smtp.state import ReplyPair
+from rapidsmtp.aio.aiosmtplib_names import AiosmtplibNames
 from rapidsmtp.aio.connection import StreamConnection, TaskLock, run_async
 from rapidsmtp.aio.connection_options import (
     SUBMISSION_PORT,
     ConnectionKeywords,
     ConnectionOptions,
+    TLSKeywords,
     server_options,
 )
+from rapidsmtp.aio.exceptions import SMTPConnectError as ConnectError
+from rapidsmtp.aio.exceptions import SMTPConnectTimeoutError, network_error
 from rapidsmtp.auth import Utf8Response, XOAuth2
 from rapidsmtp.errors import (
     SMTPConnectError,
@@ -38,10 +44,11 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 
-DEFAULT_TIMEOUT = 60.0
+DEFAULT_TIMEOUT = 60
+"""The default time limit of `aio.SMTP`, in seconds."""
 
 
-class SMTP(AuthObjects, StreamConnection):
+class SMTP(AuthObjects, AiosmtplibNames):
     """A connection to an SMTP server, for asyncio.
 
     `async with` connects if the arguments name a server, and sends QUIT at the end. Tasks may share
@@ -138,7 +145,7 @@ class SMTP(AuthObjects, StreamConnection):
         local_hostname: str | None = None,
         timeout: float | None = 0,
         **keywords: Unpack[ConnectionKeywords],
-    ) -> tuple[int, bytes]:
+    ) -> Reply:
         """Connect, start TLS if the options require it, and log in if the options name a user.
 
         All arguments except `timeout` are also kept for the next call.
@@ -156,14 +163,16 @@ class SMTP(AuthObjects, StreamConnection):
             The code and the text of the greeting.
 
         Raises:
-            OSError: The connection failed. `TimeoutError` and `ssl.SSLError` are subclasses.
-            SMTPConnectError: The greeting was not 220.
+            SMTPConnectError: The connection failed. The exception is also an instance of the
+                original class, such as `ConnectionRefusedError` or `ssl.SSLError`.
+            SMTPConnectTimeoutError: The time limit passed. It is also a `TimeoutError`.
+            SMTPConnectResponseError: The greeting was not 220.
             SMTPException: As for `starttls` and `login`.
         """
         given: dict[str, Any] = {**server_options(host, port), **keywords}
         if source_address is not None:
             given["source_address"] = source_address
-        async with self._lock:
+        async with self._limited(timeout):
             self.options = dataclasses.replace(self.options, **given)
             await self.close()
             commands.forget_greeting(self)
@@ -173,10 +182,6 @@ class SMTP(AuthObjects, StreamConnection):
             # The name is looked up before connecting, because a server may close an open connection
             # on which it waits for EHLO.
             await self._own_name()
-            kept = self.timeout
-            if timeout != 0:
-                _check_timeout(timeout)
-                self.timeout = timeout
             try:
                 return await self._connect()
             except BaseException as error:
@@ -184,23 +189,34 @@ class SMTP(AuthObjects, StreamConnection):
                 if isinstance(error, OSError):
                     results.mark_not_started(error)
                 raise
-            finally:
-                self.timeout = kept
 
-    async def _connect(self) -> tuple[int, bytes]:
+    async def _connect(self) -> Reply:
         options = self.options
         self._host = options.hostname or "localhost"
         context = await asyncio.to_thread(options.make_context) if options.use_tls else None
-        async with asyncio.timeout(self.timeout):
-            await self._open(lambda factory: self._transport(factory, context))
-        code, text = await self.getreply()
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._open(lambda factory: self._transport(factory, context))
+            code, text = await self.getreply()
+        except TimeoutError as error:
+            reason = f"connecting to {self._place} timed out"
+            raise network_error(error, SMTPConnectTimeoutError, reason) from error
+        except OSError as error:
+            raise network_error(error, ConnectError) from error
         if code != 220:
             raise SMTPConnectError(code, text)
         if options.start_tls:
             await self.starttls()
         if options.username is not None:
             await self._log_in(options.username)
-        return code, text
+        return Reply(code, text)
+
+    @property
+    def _place(self) -> str:
+        """The server for error texts."""
+        if self.options.socket_path is not None:
+            return os.fsdecode(self.options.socket_path)
+        return f"{self._host}:{self.options.port_or(self.default_port)}"
 
     async def _transport(self, factory: Callable[[], Any], context: Any) -> tuple[Any, Any]:
         loop = asyncio.get_running_loop()
@@ -243,7 +259,7 @@ class SMTP(AuthObjects, StreamConnection):
         username = os.fsdecode(user)
         token = self.options.oauth_token_generator
         if token is None:
-            await self.login(username, os.fsdecode(self.options.password or ""))
+            await self.login(username, self.options.password or "")
             return
         result = token()
         secret = result if isinstance(result, str) else await result
@@ -252,36 +268,64 @@ class SMTP(AuthObjects, StreamConnection):
             raise SMTPNotSupportedError("the server does not support AUTH XOAUTH2")
         await self.auth("XOAUTH2", XOAuth2(username, secret))
 
-    async def starttls(self, *, context: Any = None) -> tuple[int, bytes]:
+    async def starttls(
+        self,
+        *,
+        context: Any = None,
+        server_hostname: str | None = None,
+        timeout: float | None = 0,
+        **keywords: Unpack[TLSKeywords],
+    ) -> Reply:
         """Encrypt the connection with STARTTLS (RFC 3207).
 
         Args:
             context: The TLS settings (`ssl.SSLContext`). None for the TLS settings of `options`.
                 These settings verify certificates, unless `validate_certs` or `tls_context`
                 disables the verification.
+            server_hostname: The name in the server's certificate; None for the name to which the
+                client connected.
+            timeout: As for `login`.
+            **keywords: Options that replace those of the class: `validate_certs`, `client_cert`,
+                `client_key`, `cert_bundle`, `tls_context`.
 
         Raises:
             SMTPNotSupportedError: The server does not support STARTTLS.
             SMTPResponseException: The server refused STARTTLS.
             SMTPException: Bytes in clear text followed the reply to STARTTLS. An attacker may have
                 injected these bytes.
-            ssl.SSLError: The handshake failed. The connection is closed.
+            SMTPServerDisconnected: The handshake failed, and the connection is closed. The
+                exception is also an instance of the original class, such as `ssl.SSLError`.
         """
+        self.options = dataclasses.replace(self.options, **keywords)
         settings = context or await asyncio.to_thread(self.options.make_context)
-        async with self._lock:
-            return await run_async(
-                commands.start_tls(self, lambda: self._start_tls(settings, self._host))
-            )
+        steps = commands.start_tls(
+            self, lambda: self._start_tls(settings, server_hostname or self._host)
+        )
+        return await self._ask(steps, timeout)
 
     # Greetings and single commands
 
-    async def helo(self, name: str = "") -> tuple[int, bytes]:
-        """Send HELO with `name`, or with the name of this host if `name` is empty."""
-        return await self._run(commands.helo(self, name or await self._own_name()))
+    async def helo(self, name: str = "", *, hostname: str = "", timeout: float | None = 0) -> Reply:
+        """Send HELO.
 
-    async def ehlo(self, name: str = "") -> tuple[int, bytes]:
-        """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1)."""
-        return await self._run(commands.ehlo(self, name or await self._own_name()))
+        Args:
+            name: The name to send; "" for the name of this host.
+            hostname: The same as `name`.
+            timeout: As for `login`.
+        """
+        own = name or hostname or await self._own_name()
+        return await self._ask(commands.helo(self, own), timeout)
+
+    async def ehlo(self, name: str = "", *, hostname: str = "", timeout: float | None = 0) -> Reply:
+        """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1).
+
+        Args:
+            name: The name to send; "" for the name of this host.
+            hostname: The same as `name`.
+            timeout: As for `login`.
+        """
+        own = name or hostname or await self._own_name()
+        return await self._ask(commands.ehlo(self, own), timeout)
 
     async def ehlo_or_helo_if_needed(self) -> None:
         """Send EHLO if no reply to EHLO or HELO is stored; send HELO if EHLO is refused.
@@ -296,29 +340,34 @@ class SMTP(AuthObjects, StreamConnection):
         """Send HELP and return the text of the reply."""
         return (await self.docmd("help", args))[1]
 
-    async def rset(self) -> tuple[int, bytes]:
-        """Cancel the current transaction (RSET)."""
+    async def rset(self, *, timeout: float | None = 0) -> Reply:
+        """Cancel the current transaction (RSET). `timeout` is as for `login`."""
         self.command_encoding = "ascii"
         self._protocol.recipients_left = 0
-        return await self.docmd("rset")
+        async with self._limited(timeout):
+            return await self.docmd("rset")
 
-    async def noop(self) -> tuple[int, bytes]:
-        """Send NOOP, a command without effect, and return the reply."""
-        return await self.docmd("noop")
+    async def noop(self, *, timeout: float | None = 0) -> Reply:
+        """Send NOOP, a command without effect. `timeout` is as for `login`."""
+        async with self._limited(timeout):
+            return await self.docmd("noop")
 
-    async def quit(self) -> tuple[int, bytes]:
-        """Send QUIT, close the connection and discard the stored capabilities."""
-        return await self._run(commands.quit(self))
+    async def quit(self, *, timeout: float | None = 0) -> Reply:
+        """Send QUIT, close the connection and discard the stored capabilities.
 
-    async def verify(self, address: str) -> tuple[int, bytes]:
+        `timeout` is as for `login`.
+        """
+        return await self._ask(commands.quit(self), timeout)
+
+    async def verify(self, address: str) -> Reply:
         """Ask whether a mailbox exists (VRFY)."""
-        return await self._run(commands.ask_about(self, "vrfy", address))
+        return await self._ask(commands.ask_about(self, "vrfy", address))
 
     vrfy = verify
 
-    async def expn(self, address: str) -> tuple[int, bytes]:
+    async def expn(self, address: str) -> Reply:
         """Ask for the members of a mailing list (EXPN)."""
-        return await self._run(commands.ask_about(self, "expn", address))
+        return await self._ask(commands.ask_about(self, "expn", address))
 
     # Log in
 
@@ -328,7 +377,7 @@ class SMTP(AuthObjects, StreamConnection):
         authobject: Callable[..., Any],
         *,
         initial_response_ok: bool = True,
-    ) -> tuple[int, bytes]:
+    ) -> Reply:
         """Authenticate with one SASL mechanism (RFC 4954).
 
         If necessary, the client sends EHLO first. With `start_tls=None`, the client then starts TLS
@@ -353,15 +402,27 @@ class SMTP(AuthObjects, StreamConnection):
                     "login in clear text is disabled: use TLS or allow_plaintext_auth"
                 )
             steps = login.auth(self, mechanism, authobject, initial_response_ok)
-            return await run_async(steps)
+            return Reply(*await run_async(steps))
 
     async def login(
-        self, user: str, password: str, *, initial_response_ok: bool = True
-    ) -> tuple[int, bytes]:
+        self,
+        user: str | bytes,
+        password: str | bytes,
+        *,
+        initial_response_ok: bool = True,
+        timeout: float | None = 0,
+    ) -> Reply:
         """Authenticate: try CRAM-MD5, PLAIN and LOGIN in this order until one succeeds.
 
         After the reply 535 (wrong credentials), the client tries no further mechanism. Text that is
         not ASCII is sent as UTF-8 (RFC 4616 section 2).
+
+        Args:
+            user: The user name.
+            password: The password.
+            initial_response_ok: Whether the initial response may be part of the AUTH command.
+            timeout: The time limit of each write and of each reply that replaces the constructor's
+                `timeout` during this call, in seconds; 0 for the constructor's `timeout`.
 
         Raises:
             SMTPHeloError: The server refused EHLO and HELO.
@@ -370,8 +431,9 @@ class SMTP(AuthObjects, StreamConnection):
             SMTPAuthenticationError: The server refused each mechanism that was tried.
             SMTPException: The server supports none of the three mechanisms.
         """
-        secrets = Utf8Response(user), Utf8Response(password)
-        return await self._run(login.login(self, *secrets, initial_response_ok, as_smtplib=False))
+        secrets = Utf8Response(os.fsdecode(user)), Utf8Response(os.fsdecode(password))
+        steps = login.login(self, *secrets, initial_response_ok, as_smtplib=False)
+        return await self._ask(steps, timeout)
 
     def auth_cram_md5(self, challenge: Any = None) -> Any:
         """Return the response of CRAM-MD5 (RFC 2195) for `self.user` and `self.password`."""
@@ -397,7 +459,7 @@ class SMTP(AuthObjects, StreamConnection):
 
     # The commands of a transaction
 
-    async def mail(self, sender: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
+    async def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """Start a transaction (MAIL).
 
         Raises:
@@ -405,17 +467,17 @@ class SMTP(AuthObjects, StreamConnection):
                 SMTPUTF8.
             ValueError: `sender` contains text that is not part of an address.
         """
-        return await self._run(commands.mail(self, sender, options))
+        return await self._ask(commands.mail(self, sender, options))
 
-    async def rcpt(self, recip: str, options: Sequence[str] = ()) -> tuple[int, bytes]:
+    async def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
         """Add a recipient (RCPT).
 
         Raises:
             ValueError: `recip` contains text that is not part of an address.
         """
-        return await self._run(commands.rcpt(self, recip, options))
+        return await self._ask(commands.rcpt(self, recip, options))
 
-    async def data(self, msg: Any) -> tuple[int, bytes]:
+    async def data(self, msg: Any) -> Reply:
         """Send the message (DATA) with CRLF line ends and dot-stuffing.
 
         Returns:
@@ -426,7 +488,7 @@ class SMTP(AuthObjects, StreamConnection):
         Raises:
             SMTPDataError: The server refused DATA.
         """
-        return await self._run(commands.data(self, msg))
+        return await self._ask(commands.data(self, msg))
 
     # Whole messages
 
@@ -435,8 +497,10 @@ class SMTP(AuthObjects, StreamConnection):
         from_addr: str,
         to_addrs: str | Iterable[str],
         msg: Any,
-        mail_options: Sequence[str] = (),
-        rcpt_options: Sequence[str] = (),
+        mail_options: Sequence[str] | None = (),
+        rcpt_options: Sequence[str] | None = (),
+        *,
+        timeout: float | None = 0,
     ) -> Refused:
         """Send one message. If the task is cancelled during the call, the connection is closed.
 
@@ -446,6 +510,7 @@ class SMTP(AuthObjects, StreamConnection):
             msg: The message: bytes, an ASCII str, or an `email.message.Message`.
             mail_options: ESMTP parameters of MAIL, such as `"BODY=8BITMIME"`.
             rcpt_options: ESMTP parameters of every RCPT, such as `"NOTIFY=NEVER"`.
+            timeout: As for `login`.
 
         Returns:
             The refused recipients with their replies; empty if the server accepted all recipients.
@@ -465,7 +530,7 @@ class SMTP(AuthObjects, StreamConnection):
         if isinstance(msg, Message):
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
-        async with self._lock:
+        async with self._limited(timeout):
             await self._begin_session()
             if self._has_unread:
                 await self._reject_unexpected_reply(results.SHUTDOWN)
@@ -503,8 +568,12 @@ class SMTP(AuthObjects, StreamConnection):
         msg: Message,
         from_addr: str | None = None,
         to_addrs: str | Sequence[str] | None = None,
-        mail_options: Sequence[str] = (),
-        rcpt_options: Sequence[str] = (),
+        mail_options: Sequence[str] | None = (),
+        rcpt_options: Sequence[str] | None = (),
+        *,
+        sender: str | None = None,
+        recipients: str | Sequence[str] | None = None,
+        timeout: float | None = 0,
     ) -> Refused:
         """Send an `email.message.Message`.
 
@@ -518,6 +587,9 @@ class SMTP(AuthObjects, StreamConnection):
                 message header.
             mail_options: As for `sendmail`.
             rcpt_options: As for `sendmail`.
+            sender: The same as `from_addr`.
+            recipients: The same as `to_addrs`.
+            timeout: As for `login`.
 
         Returns:
             The refused recipients, as for `sendmail`.
@@ -528,9 +600,11 @@ class SMTP(AuthObjects, StreamConnection):
                 SMTPUTF8.
             SMTPException: As for `sendmail`.
         """
-        return await self._run(
-            commands.send_message(self, msg, from_addr, to_addrs, mail_options, rcpt_options)
-        )
+        sender = sender if from_addr is None else from_addr
+        recipients = recipients if to_addrs is None else to_addrs
+        options = tuple(mail_options or ()), tuple(rcpt_options or ())
+        async with self._limited(timeout):
+            return await run_async(commands.send_message(self, msg, sender, recipients, *options))
 
     async def sendmail_many(self, messages: Iterable[Any]) -> list[Outcome]:
         """Send many messages over this connection.
@@ -561,6 +635,23 @@ class SMTP(AuthObjects, StreamConnection):
     async def _run(self, steps: commands.Steps[commands.T]) -> commands.T:
         async with self._lock:
             return await run_async(steps)
+
+    async def _ask(self, steps: commands.Steps[ReplyPair], timeout: float | None = 0) -> Reply:
+        async with self._limited(timeout):
+            return Reply(*await run_async(steps))
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, timeout: float | None) -> AsyncIterator[None]:
+        """Hold the lock, with another time limit than the constructor's; 0 for this limit."""
+        if timeout != 0:
+            _check_timeout(timeout)
+        async with self._lock:
+            kept = self.timeout
+            self.timeout = kept if timeout == 0 else timeout
+            try:
+                yield
+            finally:
+                self.timeout = kept
 
     async def _begin_session(self) -> None:
         """Prepare a login or a message: send EHLO, and start TLS if the options allow it.
@@ -666,65 +757,7 @@ class LMTP(SMTP):
         super().__init__(host, port, local_hostname, timeout, source_address, **keywords)
 
 
-overrides.register(StreamConnection, SMTP, SMTP_SSL, LMTP)
-
-
-async def send(
-    message: Message | str | bytes,
-    /,
-    *,
-    sender: str | None = None,
-    recipients: str | Sequence[str] | None = None,
-    mail_options: Sequence[str] = (),
-    rcpt_options: Sequence[str] = (),
-    port: int | None = None,
-    local_hostname: str | None = None,
-    source_address: tuple[str, int] | None = None,
-    timeout: float | None = DEFAULT_TIMEOUT,
-    **keywords: Unpack[ConnectionKeywords],
-) -> Refused:
-    """Connect, send one message, and send QUIT.
-
-    Args:
-        message: An email.message object, bytes, or an ASCII str.
-        sender: The sender of the envelope; None for the sender in the message header.
-        recipients: The recipients of the envelope; None for the recipients in the message header.
-        mail_options: ESMTP parameters of MAIL.
-        rcpt_options: ESMTP parameters of every RCPT.
-        port: The port; None for 465 with `use_tls`, 587 with `start_tls=True`, else 25.
-        local_hostname: As for `SMTP`.
-        source_address: As for `SMTP`.
-        timeout: As for `SMTP`.
-        **keywords: As for `SMTP`; `hostname` is "localhost" by default.
-
-    Returns:
-        The refused recipients, as for `SMTP.sendmail`.
-
-    Raises:
-        ValueError: The sender or the recipients are missing, or two keywords exclude each other.
-        OSError: The server could not be reached.
-        SMTPException: As for `SMTP.connect` and `SMTP.sendmail`.
-    """
-    if isinstance(message, Message):
-        _check_envelope(message, sender, recipients)
-    elif sender is None or not recipients:
-        raise ValueError("sender and recipients are required with a message of bytes or str")
-    client = SMTP("", port, local_hostname, timeout, source_address, **keywords)
-    options = tuple(mail_options or ()), tuple(rcpt_options or ())
-    await client.connect()
-    refused: Refused | None = None
-    try:
-        async with client:
-            if isinstance(message, Message):
-                refused = await client.send_message(message, sender, recipients, *options)
-            else:
-                refused = await client.sendmail(sender or "", recipients or (), message, *options)
-    except SMTPResponseException:
-        if refused is None:
-            raise
-        # QUIT failed, but the message was accepted. The exception is ignored: if `send` raised it,
-        # the caller might send the message again.
-    return refused
+overrides.register(StreamConnection, AiosmtplibNames, SMTP, SMTP_SSL, LMTP)
 
 
 def _check_timeout(timeout: float | None) -> None:
@@ -739,17 +772,3 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError("Non-blocking socket (timeout=0) is not supported")
     if not timeout > 0:  # true for NaN
         raise ValueError(f"timeout is {timeout:g}: it must be above 0")
-
-
-def _check_envelope(
-    message: Message, sender: str | None, recipients: str | Sequence[str] | None
-) -> None:
-    """Raise ValueError if the envelope has no sender or no recipient.
-
-    Without this check, a missing sender would become the address "None", as in smtplib.
-    """
-    found_sender, found = envelope(message, sender, recipients)
-    if found_sender == "None" and sender is None:
-        raise ValueError("the message has no From field; give sender")
-    if not found:
-        raise ValueError("the message has no To, Cc or Bcc field; give recipients")

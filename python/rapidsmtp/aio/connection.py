@@ -13,11 +13,19 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, cast
 
 from rapidsmtp import _backend
+from rapidsmtp._models.reply import Reply
 from rapidsmtp._smtp import results
 from rapidsmtp._smtp.commands import Steps, T
 from rapidsmtp._smtp.face import Face
-from rapidsmtp._smtp.results import CLOSED, NOT_CONNECTED
+from rapidsmtp._smtp.results import CLOSED, NOT_CONNECTED, TIMED_OUT
 from rapidsmtp._smtp.state import ClientState
+from rapidsmtp.aio.exceptions import (
+    SMTPReadTimeoutError,
+    SMTPServerDisconnected,
+    convert,
+    disconnected,
+    network_error,
+)
 from rapidsmtp.aio.transport import TransactionRunner
 from rapidsmtp.errors import (
     SMTPException,
@@ -52,6 +60,9 @@ async def run_async(steps: Steps[T]) -> T:
 class TaskLock:
     """A reentrant lock for tasks: a task may acquire the lock again while it holds the lock.
 
+    Each dialogue with the server holds the lock. So this class also changes smtplib's exceptions to
+    those of `rapidsmtp.aio`.
+
     Args:
         leave_loop: A method that is called when a task of another event loop acquires the lock.
 
@@ -84,7 +95,11 @@ class TaskLock:
             self._owner = task
         self._depth += 1
 
-    async def __aexit__(self, *args: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *args: object
+    ) -> None:
+        if error is not None:
+            convert(error)
         self._depth -= 1
         if not self._depth:
             self._owner = None
@@ -238,6 +253,12 @@ class StreamConnection(ClientState):
         try:
             async with asyncio.timeout(self.timeout):
                 await self._writer.start_tls(context, server_hostname=name)
+        except TimeoutError as error:
+            self.close()
+            raise SMTPReadTimeoutError("the TLS handshake timed out") from error
+        except OSError as error:
+            self.close()
+            raise network_error(error, SMTPServerDisconnected) from error
         except BaseException:
             self.close()
             raise
@@ -297,14 +318,14 @@ class StreamConnection(ClientState):
         sys.audit("smtplib.send", self, s)
         writer = self._writer
         if writer is None:
-            raise results.disconnected(NOT_CONNECTED)
+            raise disconnected(NOT_CONNECTED)
         try:
             async with asyncio.timeout(self.timeout):
                 writer.write(s)
                 await writer.drain()
         except OSError:
             self.close()
-            raise results.disconnected("Server not connected") from None
+            raise disconnected("Server not connected") from None
         except BaseException:
             # Close the connection also if the task was cancelled, because a part of a command may
             # have been sent.
@@ -322,7 +343,7 @@ class StreamConnection(ClientState):
         _backend.check_command(line)
         await self.send(line + "\r\n")
 
-    async def getreply(self) -> tuple[int, bytes]:
+    async def getreply(self) -> Reply:
         """Read a reply, within `timeout` seconds.
 
         Returns:
@@ -338,7 +359,7 @@ class StreamConnection(ClientState):
                 reply = await self._read_reply()
         except TimeoutError:
             self.close()
-            raise results.disconnected(f"{CLOSED}: timed out") from None
+            raise disconnected(TIMED_OUT) from None
         except BaseException:
             # Close the connection also if the task was cancelled. On an open connection, the client
             # would read the late reply as the reply to the next command.
@@ -350,21 +371,21 @@ class StreamConnection(ClientState):
             self._print_debug(f"reply: retcode ({reply[0]}); Msg: {reply[1]!a}")
         return reply
 
-    async def _read_reply(self) -> tuple[int, bytes]:
+    async def _read_reply(self) -> Reply:
         replies, reader = _backend.ReplyReader(), self._reader
         if reader is None:
-            raise results.disconnected(NOT_CONNECTED)
+            raise disconnected(NOT_CONNECTED)
         while True:
             data = self._received or await reader.read(MAX_READ)
             self._received = data[replies.receive_data(data, 1) :]
             if not data and reader.failure is None:
                 replies.receive_eof()
             for reply in replies.events():
-                return reply
+                return Reply(*reply)
             if replies.fault is not None:
                 raise SMTPResponseException(500, replies.fault)
             if not data:
-                raise results.disconnected(reader.how_it_ended())
+                raise disconnected(reader.how_it_ended())
 
     @property
     def _has_unread(self) -> bool:
@@ -389,9 +410,9 @@ class StreamConnection(ClientState):
         received = self._received
         if not received.startswith(allowed):
             self.close()
-            raise results.disconnected(results.unexpected_reply(received))
+            raise disconnected(results.unexpected_reply(received))
 
-    async def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
+    async def docmd(self, cmd: str, args: str = "") -> Reply:
         """Write a command and read its reply."""
         async with self._lock:
             await self.putcmd(cmd, args)

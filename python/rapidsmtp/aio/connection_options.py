@@ -14,7 +14,17 @@ SUBMISSION_PORT = 587
 SMTPS_PORT = 465
 
 
-class ConnectionKeywords(TypedDict, total=False):
+class TLSKeywords(TypedDict, total=False):
+    """The keyword arguments for TLS. `ConnectionOptions` describes them."""
+
+    validate_certs: bool
+    client_cert: str | os.PathLike[str] | None
+    client_key: str | os.PathLike[str] | None
+    tls_context: ssl.SSLContext | None
+    cert_bundle: str | os.PathLike[str] | None
+
+
+class ConnectionKeywords(TLSKeywords, total=False):
     """The keyword arguments of `aio.SMTP`, `SMTP.connect` and `aio.send`.
 
     `ConnectionOptions` describes them.
@@ -26,11 +36,6 @@ class ConnectionKeywords(TypedDict, total=False):
     oauth_token_generator: Callable[[], str | Awaitable[str]] | None
     use_tls: bool
     start_tls: bool | None
-    validate_certs: bool
-    client_cert: str | os.PathLike[str] | None
-    client_key: str | os.PathLike[str] | None
-    tls_context: ssl.SSLContext | None
-    cert_bundle: str | os.PathLike[str] | None
     socket_path: str | bytes | os.PathLike[str] | None
     sock: socket.socket | None
     allow_plaintext_auth: bool

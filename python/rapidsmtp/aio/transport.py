@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rapidsmtp import _backend
 from rapidsmtp._smtp import results
-from rapidsmtp._smtp.results import CLOSED
+from rapidsmtp._smtp.results import CLOSED, TIMED_OUT
 
 if TYPE_CHECKING:
     from rapidsmtp._smtp.face import Face
@@ -96,7 +96,7 @@ class TransactionRunner:
             self._transaction = self._waiter = None
         if self._is_late:
             self._break_off(transaction)
-            return f"{CLOSED}: timed out"
+            return TIMED_OUT
         return self._lost or self._reader.how_it_ended()
 
     def _break_off(self, transaction: "_backend.Transaction") -> None:

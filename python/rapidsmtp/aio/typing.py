@@ -1,0 +1,5 @@
+"""The types, under the name of aiosmtplib's module."""
+
+from rapidsmtp.aio.aiosmtplib_names import SMTPStatus, SMTPTokenGenerator
+
+__all__ = ["SMTPStatus", "SMTPTokenGenerator"]
