@@ -24,6 +24,9 @@ pub(super) struct ConnectionFailure {
 pub(super) enum FailureKind {
     /// No connection will succeed until the settings or the relay are changed.
     Permanent,
+    /// The relay refused the credentials. Another login with the same credentials may lock the
+    /// account.
+    Credentials,
     /// The relay rejected the session. The relay may accept a later session.
     Refused,
     /// No network connection to the relay could be made.
@@ -78,14 +81,18 @@ impl ConnectionFailure {
         })
     }
 
-    /// Returns the reason of the stop that this failure causes, for the caller.
-    pub(super) fn to_stop(&self) -> Stop {
+    /// Returns the reason of the stop that this failure causes, for the caller. If the engine asks
+    /// the caller for the password at each login (`asks_password`), the next password may be
+    /// accepted.
+    pub(super) fn to_stop(&self, asks_password: bool) -> Stop {
+        let credentials = self.kind == FailureKind::Credentials;
         let reply = self.reply.as_ref();
         Stop {
             text: self.text.clone(),
             reply: reply.map(|reply| (reply.code, reply.text.clone())),
             retry_after: reply.and_then(|reply| retry_after(reply.code.into(), &reply.text)),
-            permanent: self.kind == FailureKind::Permanent,
+            permanent: self.kind == FailureKind::Permanent || (credentials && !asks_password),
+            credentials,
         }
     }
 
@@ -115,9 +122,8 @@ pub(super) fn failure_of(
         Cause::Unusable(_) => FailureKind::Permanent,
         Cause::Fault(_) | Cause::Lost(_) => FailureKind::Temporary,
         Cause::Refused => match blame {
-            // RFC 4954 6: the credentials are wrong. The failure is permanent, because another
-            // login with the same credentials may lock the account.
-            Blame::Relay if phase == Phase::Auth => FailureKind::Permanent,
+            // RFC 4954 6: the credentials are wrong.
+            Blame::Relay if phase == Phase::Auth => FailureKind::Credentials,
             Blame::Relay | Blame::Quota => FailureKind::Refused,
             _ if phase == Phase::Auth && reply.is_some() => FailureKind::LoginRefused,
             _ => FailureKind::Temporary,

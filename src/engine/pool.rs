@@ -20,7 +20,9 @@
 //!
 //! ```text
 //!     failure                                            effect
-//!     wrong password, untrusted certificate, no TLS      permanent stop
+//!     untrusted certificate, no TLS                      permanent stop
+//!     wrong password                                     stop; permanent, unless the caller is asked
+//!                                                        for the password at each login
 //!     any other, while another connection is open        fewer connections
 //!     5yz before any message; no password from caller    stop
 //!     relay unreachable, and no earlier connection       stop
@@ -612,7 +614,7 @@ impl Pool {
 
     /// Stops sending messages until the caller restarts the engine.
     fn stop(&self, failure: &ConnectionFailure) {
-        let stop = failure.to_stop();
+        let stop = failure.to_stop(self.settings.password.is_none());
         self.queue.stop(stop.clone());
         let mut state = self.state.borrow_mut();
         state.stop.get_or_insert(stop);

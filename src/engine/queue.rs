@@ -41,6 +41,9 @@ const TRACE_LINES: usize = 10_000;
 /// The time after a stop during which `restart` does nothing. So an unreachable relay is not
 /// contacted again too soon.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// The maximum of this time after refused logins, in units of `RESTART_DELAY`. The time doubles
+/// with each refused login, because a provider may lock the account.
+const MAX_LOGIN_DELAY: u32 = 300;
 
 /// The number of an outbox. Each consumer of outcomes has one outbox.
 pub type OutboxId = u64;
@@ -66,6 +69,8 @@ pub struct Stop {
     /// Whether a later attempt would fail, too, for example because of a wrong password or an
     /// untrusted certificate.
     pub permanent: bool,
+    /// Whether the relay refused the credentials.
+    pub credentials: bool,
 }
 
 /// The free capacity of the queue.
@@ -192,6 +197,10 @@ struct QueueState {
     cancelled_passwords: usize,
     stop: Option<Stop>,
     stopped_at: Option<Instant>,
+    /// The time after the stop during which `restart` does nothing.
+    restart_delay: Duration,
+    /// The number of stops because of refused credentials since the last accepted message.
+    refused_logins: u32,
     closing: Closing,
     /// Whether the engine thread has ended.
     ended: bool,
@@ -233,6 +242,8 @@ impl EngineQueue {
                 cancelled_passwords: 0,
                 stop: None,
                 stopped_at: None,
+                restart_delay: RESTART_DELAY,
+                refused_logins: 0,
                 closing: Closing::No,
                 ended: false,
                 waiting_callers: 0,
@@ -335,12 +346,12 @@ impl EngineQueue {
         self.lock().stop.clone()
     }
 
-    /// Restarts a stopped engine. Does nothing if the reason for the stop is permanent, or within
-    /// `RESTART_DELAY` after the stop.
+    /// Restarts a stopped engine. Does nothing if the reason for the stop is permanent, or too early
+    /// after the stop.
     pub fn restart(&self) {
         let mut state = self.lock();
         let stopped_at = state.stopped_at;
-        let may_restart = stopped_at.is_none_or(|at| at.elapsed() >= RESTART_DELAY);
+        let may_restart = stopped_at.is_none_or(|at| at.elapsed() >= state.restart_delay);
         if may_restart && state.stop.as_ref().is_some_and(|stop| !stop.permanent) {
             state.stop = None;
             drop(state);
@@ -668,6 +679,12 @@ impl EngineQueue {
         let mut state = self.lock();
         if state.stop.is_none() {
             state.stopped_at = Some(Instant::now());
+            state.restart_delay = RESTART_DELAY;
+            if stop.credentials {
+                let factor = 1_u32.checked_shl(state.refused_logins);
+                state.restart_delay *= factor.map_or(MAX_LOGIN_DELAY, |it| it.min(MAX_LOGIN_DELAY));
+                state.refused_logins += 1;
+            }
             state.stop = Some(stop);
         }
         drop(state);
@@ -768,6 +785,9 @@ impl QueueState {
     fn sort_into_outboxes(&mut self, finished: Vec<FinishedMessage>) {
         for each in finished {
             self.stats.finished[each.status() as usize] += 1;
+            if each.status() == Status::Accepted {
+                self.refused_logins = 0;
+            }
             match self.outboxes.get_mut(&each.outbox) {
                 Some(outbox) => outbox.finished.push_back(each),
                 None => self.unclaimed.push(each),

@@ -23,9 +23,6 @@ from rapidsmtp._pure.queue import EngineQueue
 
 # The minimum time for which `close` waits for the replies to messages in flight, in seconds.
 MIN_GRACE = 0.2
-# The time after a stop during which `restart` does nothing, in seconds. So an unreachable relay is
-# not contacted again too soon.
-RESTART_DELAY = 1.0
 
 
 class Engine:
@@ -103,7 +100,7 @@ class Engine:
         """Restart a stopped engine, unless the stop is permanent or too recent."""
         with self._queue.lock:
             stop = self._queue.stop
-            if stop and not stop.permanent and time.monotonic() - stop.at >= RESTART_DELAY:
+            if stop and not stop.permanent and time.monotonic() >= stop.restart_at:
                 self._pool.resume()
 
     def descriptors(self) -> list[int]:

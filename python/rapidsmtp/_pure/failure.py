@@ -11,6 +11,7 @@ class FailureKind(Enum):
     """The effect of a failure on further connections."""
 
     PERMANENT = "no connection will succeed until the settings or the relay are changed"
+    CREDENTIALS = "the relay refused the credentials, and the same ones may lock the account"
     REFUSED = "the relay rejected the session, but may accept a later session"
     UNREACHABLE = "no network connection to the relay could be made"
     LOGIN_REFUSED = "the login was refused temporarily, and several failures may lock the account"
@@ -77,8 +78,7 @@ def refusal(relay: str, phase: str, reply: Reply) -> ConnectionFailure | Connect
     blame = _blame(phase, reply)
     kind = FailureKind.LOGIN_REFUSED if phase == "auth" else FailureKind.TEMPORARY
     if blame == diagnosis.RELAY and phase == "auth":
-        # RFC 4954 6: another login with the same credentials may lock the account.
-        kind = FailureKind.PERMANENT
+        kind = FailureKind.CREDENTIALS  # RFC 4954 6: the credentials are wrong
     elif blame in (diagnosis.RELAY, diagnosis.QUOTA):
         kind = FailureKind.REFUSED
     is_login = phase == "auth" and blame != diagnosis.QUOTA

@@ -13,7 +13,9 @@ an unreachable relay is contacted only once.
 The effect of a failed connection depends on whether other connections work:
 
     failure                                            effect
-    wrong password, untrusted certificate, no TLS      permanent stop
+    untrusted certificate, no TLS                      permanent stop
+    wrong password                                     stop; permanent, unless the caller is asked
+                                                       for the password at each login
     any other, while another connection is open        fewer connections
     5yz before any message; no password from caller    stop
     relay unreachable, and no earlier connection       stop
@@ -57,6 +59,14 @@ FRUITLESS_BEFORE_SEQUENTIAL = 2
 """After this number of consecutive fruitless connections, the engine disables PIPELINING, if it has
 never worked. Some servers announce PIPELINING, but discard a command that arrives together with
 another command."""
+
+RESTART_DELAY = 1.0
+"""The time after a stop during which `Engine.restart` does nothing, in seconds. So an unreachable
+relay is not contacted again too soon."""
+
+MAX_LOGIN_DELAY = 300.0
+"""The maximum of this time after refused logins, in seconds. The time doubles with each refused
+login, because a provider may lock the account."""
 
 TICK = 1.0
 """The time between two checks whether another connection is allowed, in seconds."""
@@ -235,8 +245,14 @@ class Pool:
     def stop(self, failure: ConnectionFailure) -> None:
         """Stop sending messages until the caller restarts the engine."""
         if self.queue.stop is None:
-            permanent = failure.kind is FailureKind.PERMANENT
-            self.queue.stop = Stop(failure.text, failure.reply, permanent, time.monotonic())
+            permanent, delay = failure.kind is FailureKind.PERMANENT, RESTART_DELAY
+            if failure.kind is FailureKind.CREDENTIALS:
+                # If the engine asks for the password at each login, the next one may be accepted.
+                permanent = not self.settings.ask_password
+                delay = min(MAX_LOGIN_DELAY, delay * 2 ** min(self.queue.refused_logins, 16))
+                self.queue.refused_logins += 1
+            restart_at = time.monotonic() + delay
+            self.queue.stop = Stop(failure.text, failure.reply, permanent, restart_at)
         self._finish_waiting()
 
     def give_up(self) -> None:
@@ -399,7 +415,8 @@ class Pool:
 
     def _count_refused(self, failure: ConnectionFailure, now: float) -> None:
         self._failed_logins += failure.kind is FailureKind.LOGIN_REFUSED and not self.open
-        if failure.kind is FailureKind.PERMANENT or (not self.open and self._is_final(failure)):
+        is_permanent = failure.kind in (FailureKind.PERMANENT, FailureKind.CREDENTIALS)
+        if is_permanent or (not self.open and self._is_final(failure)):
             self.stop(failure)
         else:
             self._count_failure(failure, now)

@@ -19,6 +19,7 @@ from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure.envelope import Envelope
 from rapidsmtp._pure.job import Job
 from rapidsmtp._pure.outcome import (
+    ACCEPTED,
     INVALID,
     NOT_ATTEMPTED,
     STATUSES,
@@ -39,7 +40,7 @@ class Stop(NamedTuple):
     text: str
     reply: Reply | None
     permanent: bool  # whether a later attempt would fail, too
-    at: float  # the time of the stop, by `time.monotonic`
+    restart_at: float  # the earliest time of a restart, by `time.monotonic`
 
 
 class Outbox(deque[tuple[Any, MessageOutcome]]):
@@ -65,6 +66,8 @@ class EngineQueue:
         # The number of messages with an outcome, by status.
         self.counts = Counter({status.lower(): 0 for status in STATUSES})
         self.stop: Stop | None = None
+        # The number of stops because of refused credentials since the last accepted message.
+        self.refused_logins = 0
         self.closing = False  # whether the engine accepts no more messages
         self.ended = False  # whether `Engine.close` has returned
         self._settings = settings
@@ -161,6 +164,8 @@ class EngineQueue:
     def deliver(self, job: Job, outcome: MessageOutcome) -> None:
         """Move an outcome to its outbox. The caller holds the lock."""
         self.counts[outcome.status.lower()] += 1
+        if outcome.status == ACCEPTED:
+            self.refused_logins = 0
         self.pending -= 1
         self._bytes -= len(job.message.data)
         job.outbox.unfinished -= 1

@@ -106,7 +106,7 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         state.opening -= 1;
         let stop = match failure.kind {
-            FailureKind::Permanent => true,
+            FailureKind::Permanent | FailureKind::Credentials => true,
             _ if state.open > 0 => false,
             FailureKind::Refused => true,
             // If the relay was never reached, the settings are probably wrong, so the engine stops.
