@@ -103,6 +103,7 @@ EXAMPLES = {
         code_after=SEND_BY_DJANGO,
     ),
     "how-to/log-in 1": Example(logins=2),
+    "how-to/log-in 2": Example(),
     "how-to/logging 1": Example(prints="['app: trouble', 'app: trouble (3 records)']"),
     "how-to/many-messages 1": Example(THREE, logins=SOME),
     "how-to/migrate 1": Example(),

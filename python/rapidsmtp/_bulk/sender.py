@@ -77,9 +77,10 @@ class Sender:
             no password, the value of the environment variable `RAPIDSMTP_PROXY_PASSWORD` is used.
             The value "direct" permits direct connections although the program has replaced
             `socket.socket`.
-        password: The password or token, or a function that returns one of them. If None, the
-            password in the URL is used. If the URL has no password either, the value of the
-            environment variable `RAPIDSMTP_PASSWORD` is used.
+        password: The password or token, or a function that returns one of them at each login. After
+            a refused login, a later message calls the function again. If None, the password in the
+            URL is used. If the URL has no password either, the value of the environment variable
+            `RAPIDSMTP_PASSWORD` is used.
         allow_plaintext_auth: Whether to log in over an unencrypted connection.
         queue_size: The maximum number of messages without an outcome. While this number is reached,
             `submit` waits, and `send` takes no further messages.
@@ -205,7 +206,8 @@ class Sender:
 
         Raises:
             RelayError: The relay could not be reached or rejected the session. After one second,
-                another call tries to reach the relay again.
+                another call tries to reach the relay again. After refused logins, this time doubles
+                up to five minutes.
             RuntimeError: The sender is closed.
         """
         future = self._core.submit(message, wait=True)
