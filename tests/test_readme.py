@@ -106,6 +106,7 @@ EXAMPLES = {
     "how-to/log-in 2": Example(),
     "how-to/logging 1": Example(prints="['app: trouble', 'app: trouble (3 records)']"),
     "how-to/many-messages 1": Example(THREE, logins=SOME),
+    "how-to/many-messages 2": Example(("you@example.org",), "True"),
     "how-to/migrate 1": Example(),
     "how-to/migrate 2": Example(),
     "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),

@@ -33,9 +33,11 @@ class OpenSender(Protocol):
     Attributes:
         relay: The relay. If messages remain unsent at the end of the interpreter, the warning on
             stderr contains the relay's name.
+        close_timeout: The time limit of `close` that the program has set, in seconds, or None.
     """
 
     relay: Relay
+    close_timeout: float | None
 
     def stats(self) -> Stats:
         """Return the counters of the sender."""
@@ -93,11 +95,19 @@ def at_exit(error: Exception) -> BaseException:
     return SystemExit() if _is_exiting and threading.current_thread().daemon else error
 
 
-def close_in_background(engine: "_backend.Engine", threads: Closable) -> None:
-    """Send the remaining messages of a sender that was never closed, then close its engine."""
+def close_in_background(
+    engine: "_backend.Engine", threads: Closable, timeout: float | None
+) -> None:
+    """Send the remaining messages of a sender that was never closed, then close its engine.
+
+    Args:
+        engine: The engine.
+        threads: The background threads of the sender.
+        timeout: The time limit, in seconds; None for no limit.
+    """
 
     def close() -> None:
-        engine.close(None)
+        engine.close(timeout)
         threads.close()
         _closing.discard(thread)
 
@@ -138,7 +148,9 @@ def _at_exit() -> None:
     for sender in senders():
         with contextlib.suppress(Exception, KeyboardInterrupt):
             before = sender.stats()
-            sender.close(max(0.0, deadline - time.monotonic()))
+            left = max(0.0, deadline - time.monotonic())
+            limit = sender.close_timeout
+            sender.close(left if limit is None else min(left, limit))
             after = sender.stats()
             lost = after.not_attempted - before.not_attempted
             unknown = after.unknown - before.unknown

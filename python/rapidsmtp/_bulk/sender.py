@@ -27,6 +27,7 @@ from rapidsmtp._models.settings import (
     EngineSettings,
     Timeouts,
     check_count,
+    check_number,
     check_source_address,
     messages_per_second,
 )
@@ -67,6 +68,8 @@ class Sender:
         backoff: The wait before each further attempt.
         on_unknown: The action for a message that the relay may have accepted: "report" it as
             UNKNOWN, or "resend" it at the risk of a second copy.
+        close_timeout: The time limit of `close` and of the end of a `with` block, in seconds; None
+            for no limit.
         timeouts: The time limits.
         tls: The TLS settings; certificates are verified by default.
         local_hostname: The name of this host in EHLO; None to look up the name. A domain beyond
@@ -108,6 +111,7 @@ class Sender:
         max_attempts: int = 3,
         backoff: Backoff = Backoff(),  # noqa: B008  (frozen)
         on_unknown: str = "report",
+        close_timeout: float | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         tls: TLS = TLS(),  # noqa: B008
         local_hostname: str | None = None,
@@ -125,6 +129,8 @@ class Sender:
         check_count("queue_size", queue_size)
         if max_messages_per_connection is not None:
             check_count("max_messages_per_connection", max_messages_per_connection)
+        if close_timeout is not None:
+            check_number("close_timeout", close_timeout)
         check_source_address(source_address)
         _check_choice("pipelining", pipelining, _PIPELINING)
         _check_choice("on_unknown", on_unknown, _ON_UNKNOWN)
@@ -161,7 +167,14 @@ class Sender:
             trace=trace is not None,
             clock_speed=CLOCK_SPEED,
         )
-        self._core = SenderCore(relay, settings, queue_size, trace, checks_sockets=proxy is None)
+        self._core = SenderCore(
+            relay,
+            settings,
+            queue_size,
+            trace,
+            close_timeout=close_timeout,
+            checks_sockets=proxy is None,
+        )
 
     @property
     def relay(self) -> str:
@@ -244,12 +257,14 @@ class Sender:
         """Stop taking messages, wait for the remaining outcomes, and close the connections.
 
         Args:
-            timeout: The maximum wait, in seconds; None for no limit. After that time, unsent
-                messages become NOT_ATTEMPTED, and the sender waits a short time for the replies to
-                messages in flight.
+            timeout: The maximum wait, in seconds; None for `close_timeout`. After that time, the
+                sender waits a short time for the replies to messages in flight. Then a message that
+                the relay may have accepted is UNKNOWN, a message that waits for a retry is
+                DEFERRED, and any other message is NOT_ATTEMPTED.
 
         Returns:
-            A report of the outcomes that the program has not read.
+            A report of the outcomes that the program has not read. A second call returns the same
+            report.
         """
         return self._core.close(timeout)
 
@@ -264,7 +279,10 @@ class Sender:
     ) -> None:
         # GeneratorExit is raised in the `with` block of a generator that is closed early. This is
         # not a failure, so wait for the remaining messages.
-        self.close(None if kind in (None, GeneratorExit) else GRACE)
+        if kind in (None, GeneratorExit):
+            self._core.warn_of_unsent(self.close())
+        else:
+            self.close(GRACE)
 
     def __del__(self) -> None:
         core: SenderCore | None = getattr(self, "_core", None)  # absent if `__init__` raised

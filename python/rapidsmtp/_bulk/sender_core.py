@@ -5,6 +5,7 @@
 wraps its methods `send_batches` and `submit`. The engine handles SMTP and sockets.
 """
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -45,6 +46,8 @@ class SenderCore:
         settings: The settings of the engine.
         queue_size: The maximum number of messages without an outcome.
         trace: A callable or a logger that receives the trace lines, or None.
+        close_timeout: The time limit of `close` if its caller gives none, in seconds; None for no
+            limit.
         checks_sockets: Whether to raise an error if the program has replaced `socket.socket`.
 
     Raises:
@@ -54,6 +57,7 @@ class SenderCore:
     Attributes:
         relay: The relay that receives the messages.
         queue_size: The maximum number of messages without an outcome.
+        close_timeout: The time limit of `close` if its caller gives none, in seconds, or None.
         is_closed: Whether `close` was called.
     """
 
@@ -69,10 +73,12 @@ class SenderCore:
         queue_size: int,
         trace: Trace | None,
         *,
+        close_timeout: float | None,
         checks_sockets: bool,
     ) -> None:
         self.relay: Relay = relay
         self.queue_size: int = queue_size
+        self.close_timeout: float | None = close_timeout
         self.is_closed: bool = False
         self._settings = settings
         self._trace = trace
@@ -185,11 +191,12 @@ class SenderCore:
         """Stop taking messages, wait for the remaining outcomes, and close the connections.
 
         Args:
-            timeout: The maximum wait, in seconds; None for no limit.
+            timeout: The maximum wait, in seconds; None for `close_timeout`.
 
         Returns:
             A report of the outcomes that the program has not read.
         """
+        timeout = self.close_timeout if timeout is None else timeout
         self.is_closed = True
         lifecycle.closed(self)
         engine, threads = self._engine, self._threads
@@ -215,6 +222,19 @@ class SenderCore:
             self._unread.add(())  # counts the outcomes that an interrupted `add` did not count
         return self._unread
 
+    def warn_of_unsent(self, report: Report) -> None:
+        """Log a warning if the report of `close` contains messages that were not accepted.
+
+        A `with` block discards the report. Without the warning, the loss would not be noticed.
+        """
+        if report.not_accepted:
+            logging.getLogger("rapidsmtp").warning(
+                "relay %s: %d messages were not accepted whose outcomes the program has not read; "
+                "Sender.close returns them",
+                self.relay.name,
+                len(report.not_accepted),
+            )
+
     @property
     def is_unclosed(self) -> bool:
         """Whether there is an engine that must still be closed."""
@@ -224,7 +244,7 @@ class SenderCore:
         """Send the remaining messages and close the connections, in a new thread."""
         self.is_closed = True
         if self._engine is not None and self._threads is not None:
-            lifecycle.close_in_background(self._engine, self._threads)
+            lifecycle.close_in_background(self._engine, self._threads, self.close_timeout)
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the open sockets."""

@@ -35,6 +35,7 @@ class SenderSettings(TypedDict, total=False):
     max_attempts: int
     backoff: Backoff
     on_unknown: str
+    close_timeout: float | None
     timeouts: Timeouts
     tls: TLS
     local_hostname: str | None
@@ -147,12 +148,12 @@ class Sender:
         If the task is cancelled, closing continues in another thread.
 
         Args:
-            timeout: The time limit, in seconds; None for no limit. When it has passed, messages
-                whose sending has not started are NOT_ATTEMPTED. The sender waits a short time for
-                the replies to messages in flight.
+            timeout: The time limit, in seconds; None for `close_timeout`. The effect is that of
+                `rapidsmtp.Sender.close`.
 
         Returns:
-            A report of the outcomes that the program has not received.
+            A report of the outcomes that the program has not received. A second call returns the
+            same report.
         """
         return await self._core.close(timeout)
 
@@ -165,7 +166,10 @@ class Sender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close(None if kind in (None, GeneratorExit) else GRACE)
+        if kind in (None, GeneratorExit):
+            self._core.core.warn_of_unsent(await self.close())
+        else:
+            await self.close(GRACE)
 
     def __repr__(self) -> str:
         return f"<aio.{repr(self._core.sender)[1:]}"

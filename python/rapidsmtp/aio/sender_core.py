@@ -5,6 +5,7 @@ interface.
 """
 
 import asyncio
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -108,6 +109,8 @@ class AsyncSenderCore:
 
     async def close(self, timeout: float | None) -> Report:
         """Close the sender. The argument and the result are those of `Sender.close`."""
+        timeout = self.core.close_timeout if timeout is None else timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         for reference in self._before_close:
             method = reference()
             if method is not None:
@@ -115,4 +118,5 @@ class AsyncSenderCore:
         ending = [asyncio.wrap_future(each) for each in self._ending if not each.done()]
         if ending:  # these threads still send messages that they have read
             await asyncio.wait(ending, timeout=timeout)
-        return await asyncio.wrap_future(in_thread(lambda: self.sender.close(timeout)))
+        left = None if deadline is None else deadline - time.monotonic()
+        return await asyncio.wrap_future(in_thread(lambda: self.sender.close(left)))
