@@ -81,7 +81,7 @@ MAY_IMPORT = {
     "_smtp": {"errors", "_backend", "_models", "_compose"},
     "auth": {"errors", "_backend"},
     "testing": {"_backend"},
-    "aio": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "auth"},
+    "aio": {"errors", "_backend", "_domain", "_models", "_compose", "_bulk", "_smtp", "auth"},
     "django": {"errors", "_models", "_compose", "_bulk"},
     "logging": {"errors", "_backend", "_models", "_compose", "_bulk"},
     "telemetry": {"_models", "_bulk", "_smtp", "aio"},

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, final
 from _typeshed import ReadableBuffer
 from typing_extensions import disjoint_base
 
-from rapidsmtp._models.settings import EngineSettings
+from rapidsmtp._models.settings import EngineSettings, Proxy
 from rapidsmtp.errors import PeerError as PeerError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "PeerError",
     "PendingMessage",
     "Plain",
+    "ProxyDialogue",
     "RateController",
     "RecipientsList",
     "ReplyReader",
@@ -102,6 +103,14 @@ def sasl_mechanisms() -> list[tuple[str, int | None, int | None, bool, bool, boo
 def stuff(data: ReadableBuffer) -> tuple[bytes, int]: ...
 def succeeds(phase: str, code: int) -> bool: ...
 def tree_text(tree: object, plain: Mapping[type, bool]) -> str | None: ...
+
+@final
+class ProxyDialogue:
+    def __new__(cls, proxy: Proxy, host: str, port: int) -> ProxyDialogue: ...
+    def data_to_send(self) -> bytes: ...
+    def receive_data(self, data: bytes) -> None: ...
+    @property
+    def wanted(self) -> int: ...
 
 @final
 class ReplyReader:

@@ -17,7 +17,7 @@ _SPACES = frozenset("\u00a0\u1680\u202f\u205f\u3000") | set(map(chr, range(0x200
 
 
 class PeerError(Exception):
-    """The server broke a rule of the protocol, so sending or the login cannot continue.
+    """The server broke a rule of the protocol, or a proxy made no connection.
 
     The compiled and the pure-Python backend raise this exception, so its class is defined in
     neither of them.

@@ -15,6 +15,7 @@ mod error;
 mod message;
 mod outcome;
 mod policy;
+mod proxy;
 mod pure_fallback;
 mod reply;
 mod reply_code;
@@ -38,6 +39,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     diagnosis::register(module)?;
     outcome::register(module)?;
     policy::register(module)?;
+    proxy::register(module)?;
     reply::register(module)?;
     reply_code::register(module)?;
     stuffing::register(module)?;

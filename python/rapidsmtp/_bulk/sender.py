@@ -78,8 +78,8 @@ class Sender:
         proxy: The URL of a proxy: `socks5://user:password@host:1080`, `socks5h://host` or
             `http://host:3128`. The proxy resolves the relay's host name. If the URL has a user and
             no password, the value of the environment variable `RAPIDSMTP_PROXY_PASSWORD` is used.
-            The value "direct" permits direct connections although the program has replaced
-            `socket.socket`.
+            The value "direct" permits direct connections although the program has replaced names
+            of the module `socket`.
         password: The password or token, or a function that returns one of them at each login. After
             a refused login, a later message calls the function again. If None, the password in the
             URL is used. If the URL has no password either, the value of the environment variable
@@ -94,8 +94,9 @@ class Sender:
         ValueError: The URL or a setting is wrong.
         TypeError: A setting has the wrong type.
         OSError: A certificate cannot be read.
-        RuntimeError: The program has replaced `socket.socket` (for example with PySocks), `proxy`
-            is None, and the compiled engine would not use the replacement.
+        RuntimeError: The program has replaced `socket.socket`, `socket.getaddrinfo` or
+            `socket.create_connection` (for example with PySocks), `proxy` is None, and the engine
+            would not use the replacement.
     """
 
     def __init__(

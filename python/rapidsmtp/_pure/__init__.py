@@ -31,6 +31,7 @@ from rapidsmtp._pure.flatten import (
     tree_text,
 )
 from rapidsmtp._pure.outcome import MessageOutcome, message_status, refusal_status
+from rapidsmtp._pure.proxy import ProxyDialogue
 from rapidsmtp._pure.rate_controller import RateController
 from rapidsmtp._pure.reply import (
     MAX_LINES,
@@ -59,6 +60,7 @@ __all__ = [
     "OAuthBearer",
     "PeerError",
     "Plain",
+    "ProxyDialogue",
     "RateController",
     "ReplyReader",
     "Scram",

@@ -14,7 +14,7 @@ import ipaddress
 import re
 
 from rapidsmtp._models.settings import Proxy, authority
-from rapidsmtp.errors import printable_reply
+from rapidsmtp.errors import PeerError, printable_reply
 
 MAX_HEAD = 16 * 1024
 """The maximum size of an HTTP proxy's answer, in bytes."""
@@ -68,7 +68,7 @@ _VERSIONS = {_METHOD: 5, _LOGIN: 1, _REPLY: 5}
 _BOUND_SIZES = {1: 4 + 2, 4: 16 + 2}
 
 
-class ProxyError(Exception):
+class ProxyError(PeerError):
     """The reason why a proxy made no connection. Its text is one line.
 
     Attributes:
@@ -119,8 +119,11 @@ class ProxyDialogue:
         """Process bytes from the proxy, at most `wanted`.
 
         Raises:
-            ProxyError: The proxy made no connection to the relay, or its answer is invalid.
+            ProxyError: The proxy made no connection to the relay, its answer is invalid, or the
+                stream has ended (no bytes).
         """
+        if not data:
+            raise ProxyError(CLOSED)
         self._received += data
         if self._step == _HEAD:
             self._receive_head(len(data))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from rapidsmtp._models.settings import Proxy
-from rapidsmtp._pure.proxy import CLOSED, ProxyDialogue, ProxyError
+from rapidsmtp._pure.proxy import ProxyDialogue
 
 
 def negotiate(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: float) -> None:
@@ -44,9 +44,7 @@ def _converse(sock: socket.socket, dialogue: ProxyDialogue, deadline: float) -> 
         data = b""
         with _until(deadline, sock):
             data = sock.recv(dialogue.wanted)
-        if not data:  # the end of the stream, or a reset by the proxy
-            raise ProxyError(CLOSED)
-        dialogue.receive_data(data)
+        dialogue.receive_data(data)  # no data: the end of the stream, or a reset by the proxy
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from rapidsmtp._models.reply import Reply
-from rapidsmtp.aio.connection import StreamConnection
-from rapidsmtp.aio.connection_options import ConnectionOptions
+from rapidsmtp.aio.connector import Connector
 from rapidsmtp.aio.exceptions import disconnected
 from rapidsmtp.auth import CramMD5, XOAuth2
 
@@ -50,10 +49,9 @@ class SMTPStatus(enum.IntEnum):
     syntax_error = 555
 
 
-class AiosmtplibNames(StreamConnection):
+class AiosmtplibNames(Connector):
     """The attributes and methods of `aio.SMTP` with aiosmtplib's names."""
 
-    options: ConnectionOptions
     does_esmtp: bool
     auth: Any
     sendmail: Any

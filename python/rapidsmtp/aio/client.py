@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import os
 import smtplib
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from email.message import Message
 from typing import Any, Self, Unpack
@@ -34,8 +33,6 @@ from rapidsmtp.aio.connection_options import (
     TLSKeywords,
     server_options,
 )
-from rapidsmtp.aio.exceptions import SMTPConnectError as ConnectError
-from rapidsmtp.aio.exceptions import SMTPConnectTimeoutError, network_error
 from rapidsmtp.auth import Utf8Response, XOAuth2
 from rapidsmtp.errors import (
     SMTPConnectError,
@@ -64,7 +61,7 @@ class SMTP(AuthObjects, AiosmtplibNames):
         source_address: The host and port to bind the socket to.
         **keywords: `hostname` (the same as `host`), `username`, `password`,
             `oauth_token_generator`, `use_tls`, `start_tls`, `validate_certs`, `client_cert`,
-            `client_key`, `tls_context`, `cert_bundle`, `socket_path`, `sock`,
+            `client_key`, `tls_context`, `cert_bundle`, `socket_path`, `sock`, `proxy`,
             `allow_plaintext_auth`, `pipelining`: see `rapidsmtp.aio.ConnectionOptions`.
 
     Raises:
@@ -194,15 +191,7 @@ class SMTP(AuthObjects, AiosmtplibNames):
         options = self.options
         self._host = options.hostname or "localhost"
         context = await asyncio.to_thread(options.make_context) if options.use_tls else None
-        try:
-            async with asyncio.timeout(self.timeout):
-                await self._open(lambda factory: self._transport(factory, context))
-            code, text = await self.getreply()
-        except TimeoutError as error:
-            reason = f"connecting to {self._place} timed out"
-            raise network_error(error, SMTPConnectTimeoutError, reason) from error
-        except OSError as error:
-            raise network_error(error, ConnectError) from error
+        code, text = await self._greeting(context)
         if code != 220:
             raise SMTPConnectError(code, text)
         if options.start_tls:
@@ -210,50 +199,6 @@ class SMTP(AuthObjects, AiosmtplibNames):
         if options.username is not None:
             await self._log_in(options.username)
         return Reply(code, text)
-
-    @property
-    def _place(self) -> str:
-        """The server for error texts."""
-        if self.options.socket_path is not None:
-            return os.fsdecode(self.options.socket_path)
-        return f"{self._host}:{self.options.port_or(self.default_port)}"
-
-    async def _transport(self, factory: Callable[[], Any], context: Any) -> tuple[Any, Any]:
-        loop = asyncio.get_running_loop()
-        options = self.options
-        name = self._host if context else None
-        if options.sock is not None:
-            # The socket is removed from the options, because the socket can be used for only one
-            # connection.
-            self.options = dataclasses.replace(options, sock=None)
-            return await loop.create_connection(
-                factory, sock=options.sock, ssl=context, server_hostname=name
-            )
-        if options.socket_path is not None:
-            path = os.fsdecode(options.socket_path)
-            return await loop.create_unix_connection(
-                factory, path, ssl=context, server_hostname=name
-            )
-        # RFC 8305 section 5 recommends a delay of 250 ms between connection attempts to different
-        # addresses. uvloop's `create_connection` has no argument for this delay, so the delay is
-        # set only for asyncio's own event loops.
-        eyeballs: dict[str, Any] = {}
-        if isinstance(loop, asyncio.BaseEventLoop):
-            eyeballs["happy_eyeballs_delay"] = 0.25
-        port = options.port_or(self.default_port)
-        # smtplib's ("", 0) means any address and any port. It is not passed to asyncio, because
-        # asyncio would look up the name "".
-        source = options.source_address
-        sys.audit("smtplib.connect", self, self._host, port)
-        return await loop.create_connection(
-            factory,
-            self._host,
-            port,
-            ssl=context,
-            server_hostname=name,
-            local_addr=None if source is None or not any(source) else source,
-            **eyeballs,
-        )
 
     async def _log_in(self, user: str | bytes) -> None:
         username = os.fsdecode(user)

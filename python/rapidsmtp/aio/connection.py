@@ -252,7 +252,7 @@ class StreamConnection(ClientState):
             raise SMTPException("the server sent clear text after its reply to STARTTLS")
         try:
             async with asyncio.timeout(self.timeout):
-                await self._writer.start_tls(context, server_hostname=name)
+                await self._handshake(context, name)
         except TimeoutError as error:
             self.close()
             raise SMTPReadTimeoutError("the TLS handshake timed out") from error
@@ -262,6 +262,16 @@ class StreamConnection(ClientState):
         except BaseException:
             self.close()
             raise
+
+    async def _begin_tls(self, context: ssl.SSLContext, name: str) -> None:
+        """Start TLS before the greeting, on a connection that a proxy has made."""
+        if self._has_unread:
+            raise SMTPException("the server sent clear text before TLS")
+        await self._handshake(context, name)
+
+    async def _handshake(self, context: ssl.SSLContext, name: str) -> None:
+        assert self._writer is not None
+        await self._writer.start_tls(context, server_hostname=name)
         self._after_handshake()
 
     def _after_handshake(self) -> None:

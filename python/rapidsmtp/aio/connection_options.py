@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from rapidsmtp import _backend
+from rapidsmtp._domain import to_a_labels
+from rapidsmtp._models.proxy_url import DIRECT, parse_proxy
+from rapidsmtp._models.relay_url import Relay
+from rapidsmtp._models.settings import Proxy
 from rapidsmtp._smtp.connection import split_host_port
 
 SUBMISSION_PORT = 587
@@ -38,6 +42,7 @@ class ConnectionKeywords(TLSKeywords, total=False):
     start_tls: bool | None
     socket_path: str | bytes | os.PathLike[str] | None
     sock: socket.socket | None
+    proxy: str | None
     allow_plaintext_auth: bool
     pipelining: bool
 
@@ -70,6 +75,8 @@ class ConnectionOptions:
         socket_path: The path of a Unix socket to connect to, instead of host and port.
         sock: A connected socket to use, instead of host and port. The client closes the socket when
             it closes the connection.
+        proxy: The URL of a proxy, as for `rapidsmtp.Sender`. The value "direct" permits direct
+            connections although the program has replaced names of the module `socket`.
         allow_plaintext_auth: Whether to log in over a connection without TLS.
         pipelining: Whether to write commands together if the server supports PIPELINING.
 
@@ -94,6 +101,8 @@ class ConnectionOptions:
     cert_bundle: str | os.PathLike[str] | None = None
     socket_path: str | bytes | os.PathLike[str] | None = None
     sock: socket.socket | None = None
+    # The repr does not contain the URL, because it may contain a password.
+    proxy: str | None = field(default=None, repr=False)
     allow_plaintext_auth: bool = False
     pipelining: bool = True
 
@@ -117,6 +126,9 @@ class ConnectionOptions:
             raise ValueError("use_tls with sock or socket_path needs a hostname to verify")
         if self.hostname is not None:
             _backend.check_command(self.hostname)
+        if self.sock is not None and self.proxy not in (None, DIRECT):
+            raise ValueError("sock and proxy exclude each other")
+        self.proxy_to(self.port or SUBMISSION_PORT)  # raises ValueError if the URL is wrong
 
     @property
     def has_server(self) -> bool:
@@ -134,6 +146,24 @@ class ConnectionOptions:
         if self.port:
             return self.port
         return SMTPS_PORT if self.use_tls else SUBMISSION_PORT if self.start_tls else default
+
+    def proxy_to(self, port: int) -> tuple[Proxy, str] | None:
+        """Return the proxy, and the server's host for the proxy; None for direct connections.
+
+        Args:
+            port: The port of the server.
+
+        Raises:
+            TypeError: The option `proxy` is not a text.
+            ValueError: The option `proxy` is wrong, or no proxy can connect to the server.
+        """
+        if self.proxy is None or self.proxy == DIRECT:
+            return None
+        # The name is sent to the proxy, so it must be ASCII.
+        host = to_a_labels(self.hostname or "localhost")
+        path = os.fsdecode(self.socket_path or "")
+        proxy = parse_proxy(self.proxy, Relay("smtp", host, port, path))
+        return None if proxy is None else (proxy, host)
 
     def make_context(self) -> ssl.SSLContext:
         """Return the TLS settings as an `ssl.SSLContext`.

@@ -9,9 +9,10 @@ use pyo3::prelude::*;
 use crate::engine::connect::{ConnectSettings, Target};
 use crate::engine::settings::{EngineSettings, Timeouts};
 use crate::engine::tls::{TlsClient, TlsSettings, TlsVersion};
-use crate::proxy::{Proxy, ProxyScheme};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::session::{Credentials, Mode, StartTls};
+
+use crate::python::proxy::PythonProxy;
 
 /// The attributes of the Python class `rapidsmtp._models.settings.EngineSettings`. They are
 /// documented there.
@@ -51,17 +52,6 @@ pub(super) struct PythonSettings {
     queue_bytes: usize,
     trace: bool,
     clock_speed: f64,
-}
-
-/// The attributes of the Python class `rapidsmtp._models.settings.Proxy`.
-#[derive(FromPyObject)]
-struct PythonProxy {
-    scheme: String,
-    host: String,
-    port: u16,
-    user: String,
-    password: String,
-    logs_in: bool,
 }
 
 /// The attributes of `rapidsmtp.Backoff`.
@@ -165,20 +155,6 @@ impl PythonSettings {
             trace: self.trace,
             clock_speed: self.clock_speed,
         })
-    }
-}
-
-impl PythonProxy {
-    fn convert(self) -> Proxy {
-        Proxy {
-            scheme: match self.scheme.as_str() {
-                "http" => ProxyScheme::Http,
-                _ => ProxyScheme::Socks5,
-            },
-            host: self.host,
-            port: self.port,
-            login: self.logs_in.then_some((self.user, self.password)),
-        }
     }
 }
 
