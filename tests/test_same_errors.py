@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from rapidsmtp import (
     SMTP,
@@ -209,6 +210,9 @@ NAMED: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, Any]]] = {
     ),
     "login in clear text": (("AUTH PLAIN",), {}, LOG_IN | {"allow_plaintext_auth": False}),
     "the password fails": (("AUTH PLAIN",), {}, LOG_IN | {"login": "user@", "password": fail}),
+    "a password that is not Unicode": (
+        ("AUTH PLAIN",), {}, LOG_IN | {"login": "user@", "password": lambda: "a\udc80"},
+    ),
     "a NUL in the password": (
         ("AUTH PLAIN",), {}, LOG_IN | {"login": "user@", "password": "se\0cret"},
     ),
@@ -307,6 +311,82 @@ def test_no_connection(host: str) -> None:
 
     rust, python = on_both(SMTPScript(), send_elsewhere)
     assert rust == python
+
+
+SOURCES = {
+    "an address of another host": ("192.0.2.1", 0),
+    "a name without an address": ("no-such-source.invalid", 0),
+    "another address family": ("::1", 0),
+    "an invalid name": ("a..b", 0),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_wrong_source_address(source: tuple[str, int]) -> None:
+    assert_same(SMTPScript(), source_address=source)
+
+
+@pytest.mark.parametrize(
+    "url", ["smtp://a..b", f"smtp://{'a' * 64}.invalid", f"lmtp:///{'a' * 200}"]
+)
+def test_a_name_that_the_system_refuses(url: str) -> None:
+    results = []
+    for backend in ("rust", "python"):
+        _backend.use(backend)
+        with Sender(url, max_attempts=1, timeouts=AMPLE) as sender:
+            report = sender.send_all([Message("s@example.com", ["r@example.com"], CONTENT)])
+        results.append(str(report.error))
+    assert results[0] == results[1] and results[0].startswith("cannot connect to ")
+
+
+def pem(label: str, text: str = "AAAA") -> bytes:
+    return f"-----BEGIN {label}-----\n{text}\n-----END {label}-----\n".encode()
+
+
+def certificates() -> dict[str, dict[str, bytes | str]]:
+    """Return wrong settings of TLS."""
+    authority = trustme.CA()
+    one, other = (authority.issue_cert(f"{name}.example") for name in ("one", "other"))
+    chain, key = one.cert_chain_pems[0].bytes(), one.private_key_pem.bytes()
+    secret = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    return {
+        "unreadable authority": {"ca_file": pem("CERTIFICATE")},
+        "authority that is not base64": {"ca_file": pem("CERTIFICATE", "\xfc")},
+        "authority without an end": {"ca_file": b"-----BEGIN CERTIFICATE-----\nAAAA\n"},
+        "no authority": {"ca_file": key},
+        "unreadable certificate": {"certificate": pem("CERTIFICATE"), "key": key},
+        "no certificate": {"certificate": pem("JUNK"), "key": key},
+        "unreadable key": {"certificate": chain, "key": pem("PRIVATE KEY")},
+        "no key": {"certificate": chain},
+        "another key": {"certificate": chain, "key": other.private_key_pem.bytes()},
+        "encrypted key": {"certificate": chain, "key": secret},
+        "wrong name": {"server_hostname": "a b"},
+        "empty name": {"server_hostname": ""},
+        "name beyond ASCII": {"server_hostname": "\xfc.example"},
+    }
+
+
+@pytest.mark.parametrize("case", certificates())
+def test_wrong_settings_of_tls(case: str) -> None:
+    results = []
+    for backend in ("rust", "python"):
+        _backend.use(backend)
+        settings: Any = certificates()[case]
+        with pytest.raises(ValueError) as caught:
+            Sender("smtps://127.0.0.1", tls=TLS(**settings))
+        results.append(str(caught.value))
+    assert results[0] == results[1]
+
+
+def test_a_comment_beyond_ascii_in_ca_file(authority: trustme.CA) -> None:
+    for backend in ("rust", "python"):
+        _backend.use(backend)
+        content = "# T\xdcRKTRUST\n".encode() + authority.cert_pem.bytes()
+        Sender("smtps://127.0.0.1", tls=TLS(ca_file=content)).close()
 
 
 # TLS. `tests/test_tls.py` has more cases. The compiled engine adds details in parentheses. They are

@@ -150,10 +150,17 @@ async fn attempt<'a>(
 async fn connect_unix(target: &Target, path: &Path) -> Result<Socket, ConnectError> {
     match tokio::net::UnixStream::connect(path).await {
         Ok(stream) => Ok(Socket::Unix(stream)),
-        Err(error) => Err(ConnectError::failed(
-            Peer::Relay(target),
-            Some(&error.into()),
-        )),
+        Err(mut error) => {
+            if error.kind() == io::ErrorKind::InvalidInput {
+                // The system limits the length to about 100 bytes.
+                let text = "the path is too long for a Unix socket";
+                error = io::Error::new(io::ErrorKind::InvalidInput, text);
+            }
+            Err(ConnectError::failed(
+                Peer::Relay(target),
+                Some(&error.into()),
+            ))
+        }
     }
 }
 
@@ -264,7 +271,10 @@ async fn connect_tcp(
     socket.set_nodelay(true)?;
     match source {
         None => {}
-        Some(None) => return Err(io::ErrorKind::NetworkUnreachable.into()),
+        Some(None) => {
+            let text = "source_address has another address family";
+            return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, text));
+        }
         Some(Some(source)) => {
             // This option allows binding a configured port while an earlier connection from this
             // port is in TIME-WAIT. On systems other than Unix, the option has another meaning, so

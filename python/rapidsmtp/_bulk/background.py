@@ -258,4 +258,15 @@ class BackgroundThreads:
             return None, line_of(error)  # the engine puts its own text before this reason
         if not isinstance(password, str):
             return None, f"the password must be a str, not {type(password).__name__}"
+        if not _is_unicode(password):
+            return None, "the password is not valid Unicode"
         return password, ""
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates, which UTF-8 cannot encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

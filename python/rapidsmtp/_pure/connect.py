@@ -29,6 +29,9 @@ _IN_PROGRESS = errno.EWOULDBLOCK if os.name == "nt" else errno.EINPROGRESS
 # instead, because it describes the relay.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
+_Source: TypeAlias = list[tuple[int, Any]]
+"""The addresses to bind sockets to, each with its address family."""
+
 _Address: TypeAlias = tuple[int, int, int, Any]
 
 
@@ -50,9 +53,13 @@ def connect(settings: EngineSettings) -> socket.socket:
         if settings.path is not None:
             unix = (socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.path)
             return _race([unix], None, deadline)
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _resolve(host, port)
         addresses = interleave((*kind, address) for *kind, _, address in found)
-        sock = _race(addresses, settings.source_address, deadline)
+        sources: _Source | None = None
+        if settings.source_address is not None:
+            host, source_port = settings.source_address
+            sources = _source_addresses(host, source_port)
+        sock = _race(addresses, sources, deadline)
         if proxy is not None:
             peer = f"{settings.relay} through the proxy {proxy.name}"
             cure = "; check the proxy, and the relay's host and port"
@@ -65,13 +72,25 @@ def connect(settings: EngineSettings) -> socket.socket:
             kind = FailureKind.PERMANENT
     except socket.gaierror as error:
         cause = f'"{host}" does not resolve: {error.strerror}'
-    except UnicodeError:
-        cause = f'"{host}" does not resolve: it is not a valid host name'
     except OSError as error:
         cause = error.strerror or str(error)
         if isinstance(error, TimeoutError) and error.errno is None:
             cause = f"timed out after {seconds:g} s{error}"
     raise ConnectionFailure(f"cannot connect to {peer}: {cause}{cure}", kind)
+
+
+def _resolve(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        # Python's codec refuses this name. The system's resolver refuses it too, and states why.
+        return socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
+
+
+def _source_addresses(host: str, port: int) -> _Source:
+    if not host:
+        return [(socket.AF_INET, ("", port)), (socket.AF_INET6, ("", port))]
+    return [(family, address) for family, *_, address in _resolve(host, port)]
 
 
 def interleave(addresses: Iterable[Any]) -> list[Any]:
@@ -86,9 +105,7 @@ def interleave(addresses: Iterable[Any]) -> list[Any]:
     return [each for turn in turns for each in turn if each is not None][:MAX_ADDRESSES]
 
 
-def _race(
-    addresses: list[_Address], source: tuple[str, int] | None, deadline: float
-) -> socket.socket:
+def _race(addresses: list[_Address], sources: _Source | None, deadline: float) -> socket.socket:
     """Return the first socket that is connected, and close the sockets of the other attempts.
 
     If all attempts failed, the OSError has the most informative failure as `strerror`. After the
@@ -107,7 +124,7 @@ def _race(
                     if untried and now >= next_at:
                         next_at = now + STAGGER
                         *kind, address = untried.popleft()
-                        sock = _start(kind, address, source)
+                        sock = _start(kind, address, sources)
                         running[sock] = address
                         selector.register(sock, selectors.EVENT_WRITE, sock)
                     until = min(deadline, next_at) if untried else deadline
@@ -127,19 +144,25 @@ def _race(
                         # The name of the relay already contains the path of a Unix socket.
                         is_path = isinstance(address, str)
                         where = "" if is_path else f" ({authority(*address[:2])})"
-                        failure = OSError(error.errno, f"{error.strerror or error}{where}")
+                        cause = error.strerror or str(error)
+                        if is_path and error.errno is None:
+                            cause = "the path is too long for a Unix socket"
+                        failure = OSError(error.errno, f"{cause}{where}")
             raise failure or OSError(errno.EADDRNOTAVAIL, "the name has no address")
         finally:
             for sock in running:
                 sock.close()
 
 
-def _start(kind: list[Any], address: Any, source: tuple[str, int] | None) -> socket.socket:
+def _start(kind: list[Any], address: Any, sources: _Source | None) -> socket.socket:
     """Start an attempt, and return its socket. Raise OSError if it failed at once."""
     sock = socket.socket(*kind)
     try:
         sock.setblocking(False)
-        if source is not None:
+        if sources is not None:
+            source = next((each for family, each in sources if family == kind[0]), None)
+            if source is None:
+                raise OSError(errno.ENETUNREACH, "source_address has another address family")
             if os.name == "posix" and source[1]:
                 # This option allows binding the port while an earlier connection from this port is
                 # in TIME-WAIT.
@@ -148,10 +171,7 @@ def _start(kind: list[Any], address: Any, source: tuple[str, int] | None) -> soc
         code = sock.connect_ex(address)
         if code not in (0, _IN_PROGRESS):
             raise OSError(code, os.strerror(code))
-    except OSError as error:
+    except OSError:
         sock.close()
-        if isinstance(error, socket.gaierror) and source is not None:
-            cause = f'"{source[0]}" does not resolve: {error.strerror}'
-            raise OSError(errno.EADDRNOTAVAIL, cause) from None
         raise
     return sock
