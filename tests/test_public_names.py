@@ -65,3 +65,23 @@ def test_an_error_and_a_report_survive_pickling() -> None:
 @pytest.mark.parametrize("each", PICKLED, ids=name_of)
 def test_a_repr_contains_no_private_path(each: object) -> None:
     assert "rapidsmtp._" not in repr(each)
+
+
+PUBLIC_MEMBERS = {
+    rapidsmtp.Template: {
+        *("compose", "from_eml", "from_message", "merge", "merge_csv", "render"),
+    },
+    rapidsmtp.TLS: {
+        *("ca_file", "certificate", "key", "minimum_version", "server_hostname", "verify"),
+    },
+}
+
+
+@pytest.mark.parametrize("public", PUBLIC_MEMBERS, ids=lambda each: each.__name__)
+def test_a_class_has_no_public_internals(public: type) -> None:
+    assert {name for name in vars(public) if name[0] != "_"} <= PUBLIC_MEMBERS[public]
+
+
+def test_a_template_is_made_by_its_class_methods() -> None:
+    with pytest.raises(TypeError, match=r"Template\.compose, Template\.from_eml or "):
+        rapidsmtp.Template()

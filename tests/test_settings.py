@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rapidsmtp import TLS, Backoff, Sender, Timeouts
-from rapidsmtp._models.settings import messages_per_second
+from rapidsmtp._models.settings import messages_per_second, tls_for_engine
 from senders import message, messages, wait_for
 from server import Server, SMTPScript
 
@@ -178,16 +178,16 @@ def test_the_longest_backoff_works(backend: str) -> None:
 def test_tls_settings_accept_files_and_bytes(tmp_path: Path) -> None:
     file = tmp_path / "own.pem"
     file.write_bytes(PEM + KEY)
-    tls = TLS(certificate=file, ca_file=PEM, server_hostname="mx.example").for_engine()
+    tls = tls_for_engine(TLS(certificate=file, ca_file=PEM, server_hostname="mx.example"))
     assert tls["certificate"] == tls["ca"] == PEM and tls["key"] == KEY
-    assert TLS(certificate=str(file), key=KEY).for_engine()["key"] == KEY
-    assert TLS().for_engine()["ca"] is None and TLS().verify
+    assert tls_for_engine(TLS(certificate=str(file), key=KEY))["key"] == KEY
+    assert tls_for_engine(TLS())["ca"] is None and TLS().verify
     assert "Z2Vo" not in repr(TLS(certificate=PEM + KEY, key=KEY))
     for settings in ({"key": KEY}, {"minimum_version": "1.1"}):
         with pytest.raises(ValueError):
             TLS(**settings)
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"ca_file: .*junk: it contains no certificate in PEM"):
-        TLS(ca_file=tmp_path / "junk").for_engine()
+        tls_for_engine(TLS(ca_file=tmp_path / "junk"))
     with pytest.raises(FileNotFoundError):
-        TLS(ca_file=tmp_path / "nothing").for_engine()
+        tls_for_engine(TLS(ca_file=tmp_path / "nothing"))

@@ -118,6 +118,7 @@ def many_messages(log: logging.Logger) -> None:
         max_attempts=5,
         backoff=Backoff(base=1, factor=3.0, maximum=60),
         on_unknown="resend",
+        close_timeout=10,
         timeouts=Timeouts(connect=5, idle=1.5),
         tls=TLS(verify=False, ca_file=Path("ca.pem"), minimum_version="1.3"),
         local_hostname="me.example.com",
@@ -132,6 +133,9 @@ def many_messages(log: logging.Logger) -> None:
         for outcome in sender.send([message]):
             what_became_of_it(outcome)
         assert_type(sender.submit(message), Future[Outcome])
+        sender.submit(("a@example.com", "b@example.com", mail))
+        sender.submit(("a@example.com", ["b@example.com"], b"x", ["BODY=8BITMIME"], ()))
+        sender.send([message, mail, ("a@example.com", {"b@example.com"}, "x")])
         assert_type(sender.send_all(iter(tuples)), Report)
         assert_type(sender.stats(), Stats)
         assert_type(sender.relay, str)

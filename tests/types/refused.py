@@ -28,6 +28,7 @@ def the_drop_in(client: SMTP) -> None:
     SMTP("mail.example.com", pipelining="auto", verify=True)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
     client.sendmail("a@example.com", 5, b"x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.send_message(b"Subject: x\r\n\r\nx\r\n")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.sendmail_many([42])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     client.sendmail_many(message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     to_bytes("Subject: x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Plain("user", b"secret")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -39,6 +40,14 @@ def many_messages(sender: Sender, outcome: Outcome) -> None:
     Sender("smtp://mail.example.com", rate=[600])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Sender("smtp://mail.example.com", tls=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Sender("smtp://mail.example.com", timeouts=10)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Sender("smtp://mail.example.com", pipelining="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Sender("smtp://mail.example.com", on_unknown="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Sender("smtp://mail.example.com", close_timeout="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sender.submit(42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sender.submit(("a@example.com", ["b@example.com"]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sender.send([42])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    sender.send_all(["x"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    TLS(minimum_version="1.1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Message("a@example.com", ["b@example.com"], "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Message("a@example.com", ["b@example.com"], b"x", "tag")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Timeouts(connecting=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -57,7 +66,11 @@ def a_newsletter(template: Template) -> None:
     DKIM("example.com", "s1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-async def asynchronously(client: aio.SMTP) -> None:
+async def asynchronously(client: aio.SMTP, bulk: aio.Sender) -> None:
+    aio.Sender("smtp://mail.example.com", pipelining="fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await bulk.submit(42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.sendmail_many([42])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    aio.SMTP("mail.example.com", proxy=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     aio.SMTP("mail.example.com", user="me")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     aio.SMTP("mail.example.com", start_tls="required")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     aio.Sender("smtp://mail.example.com", connection=8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -28,7 +28,7 @@ from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, cast
 
 from rapidsmtp._compose.convert import not_attempted, prepare
-from rapidsmtp._compose.merge import Merge
+from rapidsmtp._compose.merge import Merge, merged_for_engine
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status, outcomes_of
 from rapidsmtp._models.reply import Reply
@@ -77,7 +77,7 @@ class Batches:
         self.engine = engine
         self.is_sequence: bool = isinstance(messages, Sequence)
         self._merged = isinstance(messages, Merge)
-        source = messages.for_engine() if isinstance(messages, Merge) else iter(messages)
+        source = merged_for_engine(messages) if isinstance(messages, Merge) else iter(messages)
         self._source: Iterator[Any] | None = source
         self._outbox = engine.open_outbox()
         self._queue_size = queue_size

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rapidsmtp import _backend
 from rapidsmtp._bulk.background import Trace
@@ -25,15 +25,21 @@ from rapidsmtp._models.settings import (
     TLS,
     Backoff,
     EngineSettings,
+    OnUnknown,
+    Pipelining,
     Timeouts,
     check_count,
     check_number,
     check_source_address,
     messages_per_second,
+    tls_for_engine,
 )
 
-_PIPELINING = ("auto", "off", "transaction", "stream", "window")
-_ON_UNKNOWN = ("report", "resend")
+if TYPE_CHECKING:
+    from rapidsmtp._models.sendable import Sendable
+
+_PIPELINING: tuple[str, ...] = get_args(Pipelining)
+_ON_UNKNOWN: tuple[str, ...] = get_args(OnUnknown)
 _QUEUE_BYTES = 64 * 1024 * 1024
 _WINDOW_BYTES = 4 * 1024 * 1024
 # The speed of the engine's clock for backoff, rates and hold-offs. 1 is real time. Tests set a
@@ -104,14 +110,14 @@ class Sender:
         url: str,
         *,
         connections: int = 4,
-        pipelining: str = "auto",
+        pipelining: Pipelining = "auto",
         window: int = 8,
         rate: float | str | None = None,
         max_messages_per_connection: int | None = None,
         max_recipients: int = 100,
         max_attempts: int = 3,
         backoff: Backoff = Backoff(),  # noqa: B008  (frozen)
-        on_unknown: str = "report",
+        on_unknown: OnUnknown = "report",
         close_timeout: float | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         tls: TLS = TLS(),  # noqa: B008
@@ -147,7 +153,7 @@ class Sender:
         relay = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms())
         settings = EngineSettings(
             **relay.for_engine(),
-            **tls.for_engine(),
+            **tls_for_engine(tls),
             local_hostname=local_hostname,
             source_address=source_address,
             proxy=parse_proxy(proxy, relay),
@@ -182,7 +188,7 @@ class Sender:
         """The relay's name, without credentials."""
         return self._core.relay.name
 
-    def send(self, messages: Iterable[Any]) -> Iterator[Outcome]:
+    def send(self, messages: "Iterable[Sendable]") -> Iterator[Outcome]:
         """Send messages, and yield their outcomes as they arrive, in any order.
 
         The iterable is advanced lazily, by the thread that iterates over the outcomes. At any time,
@@ -209,7 +215,7 @@ class Sender:
         check_iterable(messages, "send")
         return self._send(messages)
 
-    def submit(self, message: Any) -> "Future[Outcome]":
+    def submit(self, message: "Sendable") -> "Future[Outcome]":
         """Send one message, from any thread. Wait while the queue is full.
 
         Args:
@@ -228,7 +234,7 @@ class Sender:
         assert future is not None
         return future
 
-    def send_all(self, messages: Iterable[Any]) -> Report:
+    def send_all(self, messages: "Iterable[Sendable]") -> Report:
         """Send messages, wait for all outcomes, and return a report.
 
         Args:

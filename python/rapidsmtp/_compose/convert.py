@@ -21,7 +21,7 @@ def prepare(items: Iterable[Any], merged: bool = False) -> tuple[list[Any], list
 
     Args:
         items: The elements, in any form that `Sender.send` accepts.
-        merged: Whether the elements come from `Merge.for_engine` and need no conversion.
+        merged: Whether the elements come from `merged_for_engine` and need no conversion.
 
     Returns:
         The messages and pending messages in their order, and the outcomes of all other elements.

@@ -39,13 +39,6 @@ class Merge(Iterator[Message | Outcome]):
     ) -> None:
         self._pending = _from_rows(template, rows, tag)
 
-    @classmethod
-    def of_recipients_list(cls, recipients: "_backend.RecipientsList") -> "Merge":
-        """Merge the rows of a recipients list that the compiled backend reads."""
-        merge = cls.__new__(cls)
-        merge._pending = _from_recipients_list(recipients)
-        return merge
-
     def __next__(self) -> Message | Outcome:
         pending = next(self._pending)
         if isinstance(pending, Outcome):
@@ -55,9 +48,17 @@ class Merge(Iterator[Message | Outcome]):
         except Exception as error:  # see _from_rows
             return _invalid(pending.tag, error)
 
-    def for_engine(self) -> "Iterator[Any]":
-        """Return pending messages if the engine renders them; otherwise return messages."""
-        return self._pending if _backend.engine_renders else self
+
+def merge_of_list(recipients: "_backend.RecipientsList") -> Merge:
+    """Merge the rows of a recipients list that the compiled backend reads."""
+    merge = Merge.__new__(Merge)
+    merge._pending = _from_recipients_list(recipients)
+    return merge
+
+
+def merged_for_engine(merge: Merge) -> "Iterator[Any]":
+    """Return pending messages if the engine renders them; otherwise return messages."""
+    return merge._pending if _backend.engine_renders else merge
 
 
 def stamps() -> Iterator[Stamp]:

@@ -27,14 +27,14 @@ from rapidsmtp._compose.encode import (
     strip_marks,
 )
 from rapidsmtp._compose.envelope import flatten
-from rapidsmtp._compose.merge import Merge, mapping_of, stamps
+from rapidsmtp._compose.merge import Merge, mapping_of, merge_of_list, stamps
 from rapidsmtp._compose.parts import BodyParts, check_depth, parse
 from rapidsmtp._compose.recipients_csv import check_csv, csv_rows, is_utf8
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
 
 if TYPE_CHECKING:
-    from rapidsmtp._compose.merge import Row
+    from rapidsmtp._compose.merge import Row, merge_of_list
 
 _UNFOLD = re.compile(r"\r?\n(?=[ \t])")
 Addresses = str | Sequence[str]
@@ -58,10 +58,19 @@ class Template:
         ImportError: There is no compiled backend, and Jinja2 is not installed.
     """
 
-    def __init__(
-        self, headers: Iterable[tuple[str, str]], body: BodyParts, dkim: Signers = ()
-    ) -> None:
-        """Compile a template. Programs should use one of the class methods instead.
+    required_fields: frozenset[str]
+    _compiled: "_backend.Template"
+
+    def __init__(self) -> None:
+        raise TypeError(
+            "create a template with Template.compose, Template.from_eml or Template.from_message"
+        )
+
+    @classmethod
+    def _from_parts(
+        cls, headers: Iterable[tuple[str, str]], body: BodyParts, dkim: Signers = ()
+    ) -> "Template":
+        """Compile a template.
 
         Args:
             headers: The names and values of the header fields in order, decoded and unfolded.
@@ -72,14 +81,14 @@ class Template:
             ValueError: A text or a header has wrong template syntax, or the sender or all
                 recipients are missing.
         """
+        template = cls.__new__(cls)
         headers = list(headers)
         names = _check_names(headers)
         signer = join(dkim) if isinstance(dkim, DKIM) or dkim else None
-        self._compiled: _backend.Template = _backend.templates().Template(
-            headers, body.parts, signer
-        )
+        template._compiled = _backend.templates().Template(headers, body.parts, signer)
         _check_envelope(names)
-        self.required_fields: frozenset[str] = self._compiled.required_fields
+        template.required_fields = template._compiled.required_fields
+        return template
 
     @classmethod
     def compose(
@@ -132,7 +141,7 @@ class Template:
             fields.append((name, value))
         files = [Path(path) for path in attachments]
         images = {name: Path(path) for name, path in (inline or {}).items()}
-        return cls(fields, compose_body(text, html, files, images), dkim)
+        return cls._from_parts(fields, compose_body(text, html, files, images), dkim)
 
     @classmethod
     def from_eml(cls, source: str | os.PathLike[str] | bytes, *, dkim: Signers = ()) -> "Template":
@@ -152,7 +161,7 @@ class Template:
         if not message.keys():
             raise ValueError("not a message: it does not begin with header fields")
         headers = [(name, _raw_value(name, value)) for name, value in _own_fields(message)]
-        return cls(headers, BodyParts.from_parsed(message), dkim)
+        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim)
 
     @classmethod
     def from_message(
@@ -175,7 +184,7 @@ class Template:
             _check_survived(name, value)
             headers.append((name, _raw_value(name, str(value))))
         body = BodyParts.from_parsed(parse(_without_own_fields(message)))
-        return cls(headers, body, dkim)
+        return cls._from_parts(headers, body, dkim)
 
     def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Render the message for one row.
@@ -232,7 +241,7 @@ class Template:
         check_csv(path, encoding, required)
         recipients_list = _backend.templates().RecipientsList
         if recipients_list is not None and is_utf8(encoding):
-            return Merge.of_recipients_list(recipients_list(self._compiled, os.fspath(path), tag))
+            return merge_of_list(recipients_list(self._compiled, os.fspath(path), tag))
         return Merge(self._compiled, csv_rows(path, encoding), tag)
 
 

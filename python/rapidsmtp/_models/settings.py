@@ -8,9 +8,12 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rapidsmtp._models.pem import read_certificates, read_key
+
+Pipelining: TypeAlias = Literal["auto", "off", "transaction", "stream", "window"]
+OnUnknown: TypeAlias = Literal["report", "resend"]
 
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
@@ -140,7 +143,7 @@ class TLS:
     certificate: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
     key: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
     server_hostname: str | None = None
-    minimum_version: str = "1.2"
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
 
     def __post_init__(self) -> None:
         if self.key is not None and self.certificate is None:
@@ -151,31 +154,32 @@ class TLS:
         if self.minimum_version not in _VERSIONS:
             raise ValueError(f"minimum_version is {self.minimum_version!r}: it must be 1.2 or 1.3")
 
-    def for_engine(self) -> dict[str, Any]:
-        """Read the files, and return the engine settings that concern TLS.
-
-        Raises:
-            ValueError: A file does not contain what its setting requires.
-            OSError: A file cannot be read.
-        """
-        ca, certificate, chain, key = self.ca_file, self.certificate, None, None
-        if certificate is not None:
-            chain = read_certificates("certificate", certificate)
-        if self.key is not None:
-            key = read_key("key", self.key)
-        elif certificate is not None:
-            key = read_key("certificate", certificate)
-        return {
-            "verify": self.verify,
-            "ca": None if ca is None else read_certificates("ca_file", ca),
-            "certificate": chain,
-            "key": key,
-            "server_hostname": self.server_hostname,
-            "minimum_version": self.minimum_version,
-        }
-
 
 TLS.__module__ = "rapidsmtp"
+
+
+def tls_for_engine(tls: TLS) -> dict[str, Any]:
+    """Read the files, and return the engine settings that concern TLS.
+
+    Raises:
+        ValueError: A file does not contain what its setting requires.
+        OSError: A file cannot be read.
+    """
+    ca, certificate, chain, key = tls.ca_file, tls.certificate, None, None
+    if certificate is not None:
+        chain = read_certificates("certificate", certificate)
+    if tls.key is not None:
+        key = read_key("key", tls.key)
+    elif certificate is not None:
+        key = read_key("certificate", certificate)
+    return {
+        "verify": tls.verify,
+        "ca": None if ca is None else read_certificates("ca_file", ca),
+        "certificate": chain,
+        "key": key,
+        "server_hostname": tls.server_hostname,
+        "minimum_version": tls.minimum_version,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ from rapidsmtp.errors import SMTPConnectError, SMTPServerDisconnected
 if TYPE_CHECKING:
     from smtplib import LMTP as _LMTP
     from smtplib import SMTP_SSL as _SMTP_SSL
+
+    from rapidsmtp._models.sendable import Sendable
 else:
     _LMTP = overrides.base_class(overrides.OWN_LMTP)
     _SMTP_SSL = overrides.base_class(overrides.OWN_SMTP_SSL)
@@ -295,7 +297,7 @@ class SMTP(AuthObjects, SocketConnection):
         steps = commands.send_message(self, msg, from_addr, to_addrs, mail_options, rcpt_options)
         return run(steps)
 
-    def sendmail_many(self, messages: Iterable[Any]) -> "list[rapidsmtp.Outcome]":
+    def sendmail_many(self, messages: "Iterable[Sendable]") -> "list[rapidsmtp.Outcome]":
         """Send many messages over this connection. A refused message does not stop the others.
 
         Args:

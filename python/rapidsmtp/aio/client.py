@@ -13,7 +13,7 @@ import os
 import smtplib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.envelope import flatten
@@ -40,6 +40,9 @@ from rapidsmtp.errors import (
     SMTPResponseException,
     SMTPServerDisconnected,
 )
+
+if TYPE_CHECKING:
+    from rapidsmtp._models.sendable import Sendable
 
 DEFAULT_TIMEOUT = 60
 """The default time limit of `aio.SMTP`, in seconds."""
@@ -551,7 +554,7 @@ class SMTP(AuthObjects, AiosmtplibNames):
         async with self._limited(timeout):
             return await run_async(commands.send_message(self, msg, sender, recipients, *options))
 
-    async def sendmail_many(self, messages: Iterable[Any]) -> list[Outcome]:
+    async def sendmail_many(self, messages: "Iterable[Sendable]") -> list[Outcome]:
         """Send many messages over this connection.
 
         After a refused message, the next message is sent.

@@ -9,7 +9,7 @@ outcome is lost: the sender sends the submitted messages, and `close` reports th
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from rapidsmtp._bulk.background import Trace
 from rapidsmtp._bulk.sender import Sender as BlockingSender
@@ -18,23 +18,26 @@ from rapidsmtp._bulk.sender_core import GRACE
 from rapidsmtp._models.outcome import Outcome
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp._models.report import Report, Stats, collected
-from rapidsmtp._models.settings import TLS, Backoff, Timeouts
+from rapidsmtp._models.settings import TLS, Backoff, OnUnknown, Pipelining, Timeouts
 from rapidsmtp.aio.sender_core import AsyncSenderCore
 from rapidsmtp.aio.streams import TaskStream, ThreadStream
+
+if TYPE_CHECKING:
+    from rapidsmtp._models.sendable import Sendable
 
 
 class SenderSettings(TypedDict, total=False):
     """The keyword arguments of `rapidsmtp.Sender`, which the docstring of that class describes."""
 
     connections: int
-    pipelining: str
+    pipelining: Pipelining
     window: int
     rate: float | str | None
     max_messages_per_connection: int | None
     max_recipients: int
     max_attempts: int
     backoff: Backoff
-    on_unknown: str
+    on_unknown: OnUnknown
     close_timeout: float | None
     timeouts: Timeouts
     tls: TLS
@@ -71,7 +74,7 @@ class Sender:
         """The relay's name, without credentials."""
         return self._core.sender.relay
 
-    def send(self, messages: Iterable[Any] | AsyncIterable[Any]) -> "Outcomes":
+    def send(self, messages: "Iterable[Sendable] | AsyncIterable[Sendable]") -> "Outcomes":
         """Send messages and yield their outcomes as they become known, in any order.
 
         The iterable is read lazily: when `queue_size` messages have no outcome yet, reading waits
@@ -94,7 +97,7 @@ class Sender:
         """
         return self._outcomes(messages, "send")
 
-    async def submit(self, message: Any) -> Outcome:
+    async def submit(self, message: "Sendable") -> Outcome:
         """Send one message and wait for its outcome.
 
         If the queue is full, this method first waits until the queue has capacity.
@@ -116,7 +119,7 @@ class Sender:
         future = await self._core.submit(message)
         return await self._core.outcome_queue().wait_for(future)
 
-    async def send_all(self, messages: Iterable[Any] | AsyncIterable[Any]) -> Report:
+    async def send_all(self, messages: "Iterable[Sendable] | AsyncIterable[Sendable]") -> Report:
         """Send messages and return a report when all outcomes are known.
 
         Args:

@@ -2,12 +2,18 @@
 
 import argparse
 import re
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
-from rapidsmtp._models.settings import MAX_SECONDS, TLS, Timeouts, messages_per_second
+from rapidsmtp._models.settings import (
+    MAX_SECONDS,
+    TLS,
+    Pipelining,
+    Timeouts,
+    messages_per_second,
+)
 from rapidsmtp.cli.usage import UsageError, positive
 
-PIPELINING = ("auto", "off", "transaction", "stream", "window")
+PIPELINING: tuple[Pipelining, ...] = get_args(Pipelining)
 
 DEFAULT_TO = "{{ email }}"
 """The To field of a message without --template: the column `email` of the recipients list."""

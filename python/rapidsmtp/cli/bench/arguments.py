@@ -71,8 +71,7 @@ def register_bench(commands: Commands) -> None:
         "--pipelining",
         type=_list_of(_mode),
         metavar="A,B",
-        help=f"pipelining modes of Sender: {', '.join(shared.PIPELINING)} "
-        "(default stream,window, or auto with --relay)",
+        help=f"pipelining modes of Sender: {', '.join(shared.PIPELINING)} (default auto)",
     )
     shared.add_connections(parser, default=4)
     parser.add_argument(

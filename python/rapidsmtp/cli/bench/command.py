@@ -13,6 +13,7 @@ import rapidsmtp
 from rapidsmtp import _backend
 from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._models.relay_url import parse_relay
+from rapidsmtp._models.settings import Pipelining
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.bench.competitors import Competitor, message_competitors
@@ -57,7 +58,7 @@ def bench(options: argparse.Namespace) -> int:
             if with_relay
             else server_name()
         )
-        conditions = _conditions(name, options.connections)
+        conditions = _conditions(name)
         _print_notice(options, conditions)
         run = _against_relay if with_relay else _against_local_server
         try:
@@ -109,12 +110,12 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(str(error)) from None
 
 
-def _modes(options: argparse.Namespace) -> list[str]:
+def _modes(options: argparse.Namespace) -> list[Pipelining]:
     """Return the pipelining modes to measure, each mode once.
 
     The pure-Python backend uses the mode "transaction" instead of "stream" and "window".
     """
-    modes = options.pipelining or (["auto"] if options.relay else ["stream", "window"])
+    modes = options.pipelining or ["auto"]
     if _backend.implementation == "python":
         modes = ["transaction" if mode in ("stream", "window") else mode for mode in modes]
     return list(dict.fromkeys(modes))
@@ -137,11 +138,11 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
 
 def _against_local_server(
     options: argparse.Namespace,
-    modes: Sequence[str],
+    modes: Sequence[Pipelining],
     workloads: Sequence[Workload],
     found: list[Any],
 ) -> None:
-    competitors = 2 + len(modes)
+    competitors = (4 if options.connections > 1 else 2) + len(modes)
     seconds = options.seconds / (len(workloads) * competitors * (ROUNDS + _TRIAL))
     steps = len(workloads) * competitors * (ROUNDS + 1)
     with display.progress(["measuring"], steps) as (bar,):
@@ -156,12 +157,12 @@ def _against_local_server(
 
 def _against_relay(
     options: argparse.Namespace,
-    modes: Sequence[str],
+    modes: Sequence[Pipelining],
     workloads: Sequence[Workload],
     found: list[Any],
 ) -> None:
     sender = options.sender or options.to
-    competitors = 2 + len(modes)
+    competitors = (4 if options.connections > 1 else 2) + len(modes)
     total = options.messages * competitors * len(workloads)
     sizes = " and ".join(str(workload).partition(",")[0] for workload in workloads)
     relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms()).name
@@ -180,7 +181,7 @@ def _against_relay(
 
 @contextmanager
 def _competitors(
-    options: argparse.Namespace, url: str, modes: Sequence[str]
+    options: argparse.Namespace, url: str, modes: Sequence[Pipelining]
 ) -> Iterator[list[Competitor]]:
     competitors = message_competitors(
         url,
@@ -220,11 +221,11 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _conditions(name: str, connections: int) -> str:
+def _conditions(name: str) -> str:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return (
         f"rapidsmtp {rapidsmtp.__version__} ({_backend.implementation} backend), {python}, "
-        f"{_cpus()} CPUs; server: {name}; Sender: up to {connections} connections"
+        f"{_cpus()} CPUs; server: {name}"
     )
 
 
@@ -238,18 +239,29 @@ def _print(found: Sequence[Measurement], refused: int) -> None:
     for workload, group in groupby(found, key=lambda each: each.workload):
         for number, each in enumerate(group):
             digits = 0 if each.per_second >= 100 else 1
-            figures = [f"{each.per_second:.{digits}f}", f"{each.ratio:.1f}"]
-            rows.append(["" if number else str(workload), each.name, *figures])
+            least, most = min(each.rounds, default=0.0), max(each.rounds, default=0.0)
+            spread = f"{least:.{digits}f}\N{EN DASH}{most:.{digits}f}"
+            figures = [f"{each.per_second:.{digits}f}", spread, f"{each.ratio:.1f}"]
+            message = "" if number else str(workload)
+            rows.append([message, each.name, str(each.connections), *figures])
     display.table(
-        f"medians of up to {ROUNDS} turns each",
-        ["message", "by", "messages per second", "times smtplib"],
+        f"medians of up to {ROUNDS} turns each, and the slowest and the fastest turn",
+        [
+            "message",
+            "by",
+            "connections",
+            "messages per second",
+            "min\N{EN DASH}max",
+            "times smtplib",
+        ],
         rows,
     )
     if rows:
         display.show(
             "smtplib and the drop-in call sendmail() for one message after the other, over one\n"
-            "connection. Sender.send() receives all messages at once. The time to open the\n"
-            "connections is not measured."
+            "connection or over one connection in each thread. Sender.send() receives all\n"
+            'messages at once. "times smtplib" compares with smtplib over the same number of\n'
+            "connections. The time to open the connections is not measured."
         )
     if refused:
         display.show(f"{refused} messages were not accepted; the table does not count them.")
@@ -278,6 +290,8 @@ def _as_dict(
                 "not_accepted": each.refused,
                 "messages_per_second": round(each.per_second, 1),
                 "turns": [round(rate, 1) for rate in each.rounds],
+                "min": round(min(each.rounds, default=0.0), 1),
+                "max": round(max(each.rounds, default=0.0), 1),
                 "times_smtplib": round(each.ratio, 2),
             }
             for each in found

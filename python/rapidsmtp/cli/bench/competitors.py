@@ -1,8 +1,9 @@
 """The competitors that `demo` and `bench` compare.
 
-smtplib and the drop-in send one message after the other over one connection. A `Sender` receives
-all messages at once. In `bench`, the time for building the messages is not measured. In `demo`,
-each competitor builds a message for each row of a recipients list.
+smtplib and the drop-in send one message after the other over one connection. In `bench`, they also
+send over as many connections as the `Sender`, with one thread for each connection. A `Sender`
+receives all messages at once. In `bench`, the time for building the messages is not measured. In
+`demo`, each competitor builds a message for each row of a recipients list.
 """
 
 import math
@@ -11,7 +12,9 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import rapidsmtp as drop_in
@@ -20,7 +23,7 @@ from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.relay_url import Relay, parse_relay
-from rapidsmtp._models.settings import TLS
+from rapidsmtp._models.settings import TLS, Pipelining
 from rapidsmtp.cli.bench.reference_message import ReferenceMessage
 from rapidsmtp.cli.usage import UsageError
 from rapidsmtp.errors import RelayError
@@ -65,7 +68,7 @@ class Competitor(ABC):
         if time.perf_counter() < deadline:
             self.send(messages)
 
-    def send(self, messages: Sequence[Any]) -> None:
+    def send(self, messages: Iterable[Any]) -> None:
         """Send messages, and add the time to `seconds`.
 
         Raises:
@@ -92,7 +95,7 @@ class Competitor(ABC):
         self.composing = None if self.composing is None else 0.0
 
     @abstractmethod
-    def _send(self, messages: Sequence[Any]) -> None: ...
+    def _send(self, messages: Iterable[Any]) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -110,12 +113,12 @@ class ClientCompetitor(Competitor):
     allow_plaintext_auth: bool = False
     _client: smtplib.SMTP | None = None
 
-    def _send(self, messages: Sequence[Any]) -> None:
+    def _send(self, messages: Iterable[Any]) -> None:
         for message in messages:
             if time.perf_counter() >= self._deadline:
                 return
-            if self._client is None:
-                self._client = self._connect()
+            self.open()
+            assert self._client is not None
             try:
                 refused = self._send_one(self._client, message)
             except smtplib.SMTPServerDisconnected:
@@ -163,6 +166,11 @@ class ClientCompetitor(Competitor):
         assert isinstance(self.relay.password, str)
         client.login(self.relay.user, self.relay.password)
 
+    def open(self) -> None:
+        """Open the connection, if it is not open."""
+        if self._client is None:
+            self._client = self._connect()
+
     def close(self) -> None:
         """Close the connection without waiting."""
         if self._client is not None:
@@ -171,19 +179,48 @@ class ClientCompetitor(Competitor):
 
 
 @dataclass(slots=True)
+class ThreadsCompetitor(Competitor):
+    """Clients with smtplib's interface, each with its own thread and its own connection."""
+
+    clients: Sequence[ClientCompetitor] = ()
+
+    def _send(self, messages: Iterable[Any]) -> None:
+        rest = iter(messages)  # `next` of a sequence's iterator is atomic in CPython
+        with ThreadPoolExecutor(len(self.clients)) as threads:
+            try:
+                # First all connections are opened, so the trial opens every one of them.
+                list(threads.map(ClientCompetitor.open, self.clients))
+                list(threads.map(lambda client: client.send(rest), self.clients))
+            except BaseException:
+                # After Ctrl-C, each thread stops after its current message.
+                for each in self.clients:
+                    each.send_until(0.0, ())
+                raise
+        self.accepted += sum(each.accepted for each in self.clients)
+        self.refused += sum(each.refused for each in self.clients)
+        for each in self.clients:
+            each.reset()
+
+    def close(self) -> None:
+        """Close the connections without waiting."""
+        for each in self.clients:
+            each.close()
+
+
+@dataclass(slots=True)
 class SenderCompetitor(Competitor):
     """A `Sender` that receives all messages at once."""
 
     sender: Sender = field(kw_only=True)
 
-    def _send(self, messages: Sequence[Any]) -> None:
+    def _send(self, messages: Iterable[Any]) -> None:
         for outcome in self.sender.send(self._prepare(messages)):
             if outcome.status is Status.ACCEPTED:
                 self.accepted += 1
             else:
                 self.refused += 1
 
-    def _prepare(self, messages: Sequence[Any]) -> Iterable[Any]:
+    def _prepare(self, messages: Iterable[Any]) -> Iterable[Any]:
         return messages
 
     def close(self) -> None:
@@ -215,7 +252,7 @@ class TemplateCompetitor(SenderCompetitor):
 
     template: Template = field(kw_only=True)
 
-    def _prepare(self, messages: Sequence[Any]) -> Iterable[Any]:
+    def _prepare(self, messages: Iterable[Any]) -> Iterable[Any]:
         return self.template.merge(messages)
 
 
@@ -244,7 +281,7 @@ def newsletter_competitors(
 
 def message_competitors(
     url: str,
-    pipelining: Sequence[str],
+    pipelining: Sequence[Pipelining],
     *,
     connections: int = 1,
     window: int = 64,
@@ -256,7 +293,8 @@ def message_competitors(
     Args:
         url: The URL of the server.
         pipelining: The pipelining modes.
-        connections: The maximum number of connections of each `Sender`.
+        connections: The maximum number of connections of each `Sender`. If it is above 1, smtplib
+            and the drop-in also send with this number of threads and connections.
         window: The maximum number of transactions in flight on a connection, for the mode "window".
         tls: TLS settings, or None for the defaults.
         allow_plaintext_auth: Whether to log in without TLS.
@@ -272,16 +310,25 @@ def message_competitors(
                 "bench compares with smtplib, so --relay must be smtp:// or smtps://, without "
                 "auth= or with auth=plain, login or cram-md5"
             )
-        for name, module in (("smtplib", smtplib), ("drop-in", drop_in)):
-            client = ClientCompetitor(
+        context = None if tls is None else _context(tls)
+        modules = (("smtplib", smtplib), ("drop-in", drop_in))
+
+        def client(name: str, module: ModuleType) -> ClientCompetitor:
+            return ClientCompetitor(
                 name,
                 client_class=module.SMTP,
                 tls_class=module.SMTP_SSL,
                 relay=relay,
-                context=None if tls is None else _context(tls),
+                context=context,
                 allow_plaintext_auth=allow_plaintext_auth,
             )
-            competitors.append(client)
+
+        competitors += [client(name, module) for name, module in modules]
+        if connections > 1:
+            for name, module in modules:
+                label = f"{name}, {connections} threads"
+                clients = [client(label, module) for _ in range(connections)]
+                competitors.append(ThreadsCompetitor(label, connections, clients=clients))
         for mode in pipelining:
             sender = Sender(
                 url,

@@ -60,7 +60,7 @@ class Measurement:
             included.
         refused: The number of these messages that were not accepted.
         rounds: The number of messages accepted per second, for each round.
-        ratio: The speed divided by the speed of smtplib.
+        ratio: The speed divided by the speed of smtplib over the same number of connections.
     """
 
     workload: Workload
@@ -132,7 +132,7 @@ def measure_by_time(
 
     Args:
         workload: The properties of the messages, to store in each measurement.
-        competitors: The competitors, smtplib first.
+        competitors: The competitors. For each number of connections, smtplib is the first.
         source: The source of the messages. Their size and number of recipients must be those of
             `workload`.
         seconds: The duration of a turn, in seconds.
@@ -158,7 +158,7 @@ def measure_by_count(
 
     Args:
         workload: The properties of the messages, to store in each measurement.
-        competitors: The competitors, smtplib first.
+        competitors: The competitors. For each number of connections, smtplib is the first.
         source: The source of the messages. Their size and number of recipients must be those of
             `workload`.
         messages: The number of messages that each competitor sends. The minimum is 2.
@@ -212,6 +212,7 @@ def _measure_in_turns(
             measurement.rounds.append(competitor.per_second)
             done()
     for measurement in found:
-        base = found[0].per_second
+        same = (each for each in found if each.connections == measurement.connections)
+        base = next(same).per_second  # the first of them is smtplib
         measurement.ratio = measurement.per_second / base if base else 0.0
     return found
