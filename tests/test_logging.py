@@ -58,6 +58,25 @@ def handler_to(port: int, **options: Any) -> SMTPHandler:
     return SMTPHandler(mailhost, "app@example.com", ["ops@example.com"], "trouble", **options)
 
 
+def test_the_handler_logs_in_again_after_a_refused_login(log: logging.Logger) -> None:
+    replies = [b"535 5.7.8 no"]
+
+    def auth(line: bytes) -> bytes:
+        return replies.pop() if replies else b"235 2.7.0 welcome"
+
+    with Server(SMTPScript(["AUTH PLAIN"], {"auth": auth})) as server:
+        handler = handler_to(
+            server.port,
+            credentials=("user", "pass word"),
+            allow_plaintext_auth=True,
+            interval=0.2,
+        )
+        log.addHandler(handler)
+        log.warning("hello")
+        wait_for(lambda: b"hello" in received(server))
+        assert received(server).count(b"AUTH PLAIN") == 2
+
+
 def mails(recorder: RecordingServer) -> list[EmailMessage]:
     contents = [content for _, _, content in recorder.handler.envelopes]
     return [email.message_from_bytes(each, policy=email.policy.default) for each in contents]

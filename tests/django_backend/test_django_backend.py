@@ -1,7 +1,9 @@
 """Differences from Django's backend: failures, the signal, the options, and security."""
 
+import contextlib
 import smtplib
 import ssl
+import time
 import warnings
 
 import django
@@ -15,7 +17,7 @@ from proxies import SocksScript
 from rapidsmtp import TLS, RelayError, Status
 from rapidsmtp.django import EmailBackend, outcome_known
 from recording_server import RecordingServer
-from server import HANG_UP, Server, SMTPScript
+from server import HANG_UP, TIMEOUT, Server, SMTPScript
 
 CAPABILITIES = ["PIPELINING", "8BITMIME", "AUTH PLAIN LOGIN"]
 
@@ -221,6 +223,32 @@ def test_a_wrong_password_raises_smtplibs_exception(mail_to):
         assert caught.value.smtp_code == 535
         assert len(caught.value.outcomes) == 2
         assert isinstance(caught.value.__cause__, RelayError)
+
+
+def test_a_later_message_logs_in_again_after_a_refused_login(mail_to):
+    script = SMTPScript(CAPABILITIES, {"auth": AtFirst(b"535 5.7.8 no", b"235 ok")})
+    with Server(script) as server, mail_to(server.port, **LOGIN):
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            connection().send_messages(make_messages("ok"))
+        deadline = time.monotonic() + TIMEOUT
+        sent = 0
+        while not sent and time.monotonic() < deadline:
+            with contextlib.suppress(smtplib.SMTPAuthenticationError):
+                sent = connection().send_messages(make_messages("ok"))
+            time.sleep(0.02)
+        assert sent == 1
+        assert b"".join(bytes(each.received) for each in server.connections).count(b"AUTH") == 2
+
+
+class AtFirst:
+    """A reply to the first use of a command in the whole test, and another one to later uses."""
+
+    def __init__(self, first, later):
+        self.replies = [first]
+        self.later = later
+
+    def __call__(self, line):
+        return self.replies.pop() if self.replies else self.later
 
 
 def trusting(authority, **more):

@@ -54,6 +54,24 @@ class SaslMechanism(NamedTuple):
     needs_password: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FixedPassword:
+    """A password function that returns a text.
+
+    After a refused login (535), a sender whose password is a text sends no other login. The Django
+    backend and the logging handler keep their senders for the whole process, so they pass this
+    function instead, and a later message logs in again.
+
+    Attributes:
+        text: The password.
+    """
+
+    text: str = field(repr=False)
+
+    def __call__(self) -> str:
+        return self.text
+
+
 SaslTable = Iterable[tuple[str, int | None, int | None, bool, bool, bool]]
 """`SaslMechanism` objects as plain tuples."""
 

@@ -13,6 +13,7 @@ from django.core.mail.backends import smtp
 from django.core.signals import setting_changed
 
 from rapidsmtp._models.proxy_url import DIRECT
+from rapidsmtp._models.relay_url import FixedPassword
 from rapidsmtp._models.settings import TLS, Backoff, Timeouts
 from rapidsmtp.django import senders
 from rapidsmtp.django.delivering import BackendDelivery
@@ -147,7 +148,7 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
         scheme = "smtps" if self.use_ssl else "smtp"
         options["url"] = f"{scheme}://{user}{host}:{self.port}" + (f"?{query}" if query else "")
         if self._logs_in():
-            options["password"] = self.password
+            options["password"] = FixedPassword(self.password)
             options.setdefault("allow_plaintext_auth", self._is_loopback())
         if self.timeout is not None:
             options.setdefault("timeouts", _timeouts(self.timeout))

@@ -26,7 +26,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.proxy_url import parse_proxy
-from rapidsmtp._models.relay_url import Password, parse_relay
+from rapidsmtp._models.relay_url import FixedPassword, Password, parse_relay
 from rapidsmtp._models.settings import MAX_SECONDS, TLS, Timeouts, check_count
 from rapidsmtp.errors import line_of, printable
 from rapidsmtp.logging.digest import PendingRecords, RecordBatch, compose
@@ -132,6 +132,8 @@ class SMTPHandler(logging.handlers.SMTPHandler):
         table = _backend.sasl_mechanisms()
         relay = parse_relay(self._url, self._settings["password"], mechanisms=table)
         parse_proxy(proxy, relay)
+        if relay.logs_in and isinstance(relay.password, str) and relay.password:
+            self._settings["password"] = FixedPassword(relay.password)
         self._relay = relay.name
         probe = PendingRecords(1, _MIN_CHARACTERS)
         probe.add("", "", logging.NOTSET, 0.0)
