@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -360,3 +360,79 @@ def test_fastapi_mail_sends_unedited(
     assert ended.returncode == 0, ended.stderr
     wire = tls_server.wire()
     assert b"<a@example.org>" in wire and b"<b@example.org>" in wire and b"PHA+SGVsbG88L3A+" in wire
+
+
+# The examples in aiosmtplib's documentation, with another server
+
+
+def test_the_documented_examples(
+    tls_server: Server, server: Server, authority: trustme.CA, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    bundle = str(tmp_path / "ca.pem")
+    plain = {"hostname": server.host, "port": server.port}
+    secured = {"hostname": tls_server.host, "port": tls_server.port, "cert_bundle": bundle}
+
+    async def send_one_message() -> None:
+        await aiosmtplib.send(message(), **plain)
+        await aiosmtplib.send(
+            "Subject: x\r\n\r\nx", sender="a@x.example", recipients="b@x.example", **plain
+        )
+
+    async def connect_and_quit() -> None:
+        client = aiosmtplib.SMTP(**plain)
+        await client.connect()
+        assert client.is_connected
+        await client.quit()
+        assert not client.is_connected
+
+    async def context_manager() -> None:
+        client = aiosmtplib.SMTP(**plain)
+        async with client:
+            await client.send_message(message())
+        async with client:
+            await client.sendmail("a@x.example", ["b@x.example"], "Subject: x\n\nHello")
+
+    async def several_recipients() -> None:
+        mail = message()
+        mail.replace_header("To", "b@example.com, c@example.com")
+        mail["Cc"] = "d@example.com"
+        async with aiosmtplib.SMTP(**plain) as client:
+            await client.send_message(mail)
+
+    async def in_parallel() -> None:
+        async with aiosmtplib.SMTP(**plain) as client:
+            await asyncio.gather(*[client.send_message(message()) for _ in range(5)])
+
+    async def starttls() -> None:
+        client = aiosmtplib.SMTP(**secured, start_tls=False, use_tls=False)
+        await client.connect()
+        await client.starttls()
+        await client.login("user", "pass")
+        await client.send_message(message())
+        await client.quit()
+        await aiosmtplib.send(
+            message(), **secured, start_tls=True, username="user", password="pass"
+        )
+
+    async def oauth() -> None:
+        async def token() -> str:
+            return "a token"
+
+        assert isinstance(token, Callable)  # type: ignore[arg-type]  # SMTPTokenGenerator
+        async with aiosmtplib.SMTP(
+            **secured, username="user", oauth_token_generator=token
+        ) as client:
+            await client.send_message(message())
+        with pytest.raises(ValueError, match="exclude each other"):
+            aiosmtplib.SMTP(username="u", password="p", oauth_token_generator=token)
+
+    for example in (
+        *(send_one_message, connect_and_quit, context_manager, several_recipients, in_parallel),
+        *(starttls, oauth),
+    ):
+        run(example())
+    sent = b"".join(bytes(each.received) for each in server.connections)
+    assert sent.count(b"\r\n.\r\n") == 10 and b"<d@example.com>" in sent
+    secure = b"".join(bytes(each.received) for each in tls_server.connections)
+    assert secure.count(b"\r\n.\r\n") == 3 and b"AUTH XOAUTH2 " in secure
