@@ -258,6 +258,13 @@ def test_refused_recipients(extensions: list[str]) -> None:
     assert error.recipients["b@example.com"].code == 550
 
 
+def test_the_exception_for_one_recipient_can_be_created() -> None:
+    error = aiosmtplib.SMTPRecipientRefused(550, "5.1.1 no", "b@example.com")
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert (each.code, each.message, each.recipient) == (550, "5.1.1 no", "b@example.com")
+        assert isinstance(each, smtplib.SMTPResponseException)
+
+
 def test_a_missing_capability(server: Server) -> None:
     error = raised(
         aiosmtplib.send(message(), start_tls=True, **place(server)),

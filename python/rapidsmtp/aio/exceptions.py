@@ -114,8 +114,10 @@ class SMTPRecipientRefused(SMTPResponseException):
 
     def __init__(self, code: int, message: str | bytes, recipient: str) -> None:
         super().__init__(code, message)
-        self.args = (code, message, recipient)  # type: ignore[assignment]  # as in aiosmtplib
         self.recipient = recipient
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.recipient)
 
 
 class RefusedRecipient(str):
