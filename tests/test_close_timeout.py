@@ -3,12 +3,15 @@
 import asyncio
 import itertools
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import processes
 from rapidsmtp import Backoff, Outcome, Sender, Status, Timeouts, aio
 from senders import message, messages, sender_to, wait_for, wires
 from server import HANG_UP, Connection, Server, SMTPScript
@@ -149,6 +152,33 @@ def test_the_asyncio_sender(place: str) -> None:
         [outcome] = asyncio.run(main(server))
         assert time.monotonic() - start < SOON
         assert outcome.status is PLACES[place]
+
+
+AT_EXIT = """
+import sys, time
+from rapidsmtp import Message, Sender, _backend
+_backend.use(sys.argv[2])
+sender = Sender(sys.argv[1], close_timeout=0.2)
+sender.submit(Message("a@example.com", ["b@example.com"], b"x"))
+while not sender.stats().in_flight:
+    time.sleep(0.005)
+"""
+
+
+def test_the_end_of_the_interpreter(backend: str) -> None:
+    with Server(mute("mail", [])) as server:
+        url = f"smtp://127.0.0.1:{server.port}?starttls=off"
+        start = time.monotonic()
+        ended = processes.run(
+            [sys.executable, "-c", AT_EXIT, url, backend],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        # Without `close_timeout`, the limit is 30 seconds.
+        assert time.monotonic() - start < 25
+    assert f"at exit, 1 messages were not sent to 127.0.0.1:{server.port}" in ended.stderr
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), 1e300])

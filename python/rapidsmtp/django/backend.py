@@ -26,6 +26,7 @@ _OPTIONS = frozenset(
         "allow_plaintext_auth",
         "auth",
         "backoff",
+        "close_timeout",
         "connections",
         "local_hostname",
         "max_attempts",
@@ -61,8 +62,8 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
         arguments: The arguments of Django's SMTP backend, in the same order.
         keywords: The same arguments by name, and these options of `Sender`: connections, rate,
             pipelining, window, max_attempts, max_recipients, max_messages_per_connection, backoff,
-            timeouts, tls, auth, allow_plaintext_auth, local_hostname, source_address, proxy,
-            queue_size, trace. The default of max_attempts is 1, so that the backend reports a
+            close_timeout, timeouts, tls, auth, allow_plaintext_auth, local_hostname,
+            source_address, proxy, queue_size, trace. The default of max_attempts is 1, so that the backend reports a
             temporary refusal at once, as Django's own backend does.
 
     Raises:
