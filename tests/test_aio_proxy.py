@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trustme
@@ -247,6 +247,40 @@ def test_pysocks_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", replacement)
     with pytest.raises(RuntimeError, match=r"socks\.socksocket, which .* does not use"):
         run(aio.SMTP("127.0.0.1", 1).connect())
+
+
+class Redirected(socket.socket):
+    """A replacement that notes its connections."""
+
+    connections: ClassVar[list[Any]] = []
+
+    def connect(self, address: Any) -> None:
+        self.connections.append(address)
+        super().connect(address)
+
+    def connect_ex(self, address: Any) -> int:
+        self.connections.append(address)
+        return super().connect_ex(address)
+
+
+@pytest.mark.parametrize("through", ["direct", "socks5"])
+def test_a_chosen_way_does_not_use_the_replacement(
+    run: Run, through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(port: int, proxy: str) -> Any:
+        async with aio.SMTP("127.0.0.1", port, proxy=proxy, start_tls=False) as client:
+            return await client.sendmail(*MAIL)
+
+    with Server(SMTPScript()) as relay, Server(SocksScript({"127.0.0.1": relay.port})) as proxy:
+        chosen = url(proxy) if through == "socks5" else "direct"
+        monkeypatch.setattr(socket, "socket", Redirected)
+        Redirected.connections.clear()
+        assert run(main(relay.port, chosen)) == {}
+        with Sender(f"smtp://127.0.0.1:{relay.port}?starttls=off", proxy=chosen) as sender:
+            assert [each.status for each in sender.send([message()])] == [Status.ACCEPTED]
+        own = [each for each in Redirected.connections if each[1] != relay.port]
+        # The script of the proxy connects to the relay, with the replacement.
+        assert own == [] and len(Redirected.connections) == (2 if through == "socks5" else 0)
 
 
 @pytest.mark.parametrize("name", ["getaddrinfo", "create_connection"])

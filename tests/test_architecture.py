@@ -71,7 +71,8 @@ MAY_IMPORT = {
     "_domain": set(),
     "_host_name": set(),
     "_native": {"errors", "_host_name", "_models"},
-    # From `_models`, `_pure` uses only the engine's settings and the enhanced status codes.
+    # From `_models`, `_pure` uses only the engine's settings, the enhanced status codes and the
+    # class of sockets.
     "_pure": {"errors", "_host_name", "_models"},
     "_models": {"errors", "_domain"},
     # From `_compose`, `_backend` uses only `pure_template`, the pure-Python backend of templates.

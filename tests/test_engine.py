@@ -57,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "path": None,
     "local_hostname": "client.example",
     "source_address": None,
+    "genuine_sockets": False,
     "proxy": None,
     "starttls": "off",
     "verify": True,

@@ -157,6 +157,7 @@ class Sender:
             local_hostname=local_hostname,
             source_address=source_address,
             proxy=parse_proxy(proxy, relay),
+            genuine_sockets=proxy is not None,
             allow_plaintext_auth=allow_plaintext_auth,
             connections=connections,
             pipelining=pipelining,

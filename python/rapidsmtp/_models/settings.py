@@ -226,6 +226,8 @@ class EngineSettings:
         local_hostname: The name for EHLO; None for this host's name.
         source_address: Host and port to bind sockets to, or None.
         proxy: The proxy through which to connect, or None.
+        genuine_sockets: Whether to use the standard library's sockets, even if the program has
+            replaced `socket.socket`. The compiled engine always does.
         starttls: `"required"`, `"opportunistic"` or `"off"`.
         verify: Whether to verify the relay's certificate and host name.
         ca: The certificates to trust, as PEM; None for the system's.
@@ -267,6 +269,7 @@ class EngineSettings:
     local_hostname: str | None
     source_address: tuple[str, int] | None
     proxy: Proxy | None
+    genuine_sockets: bool
     starttls: str
     verify: bool
     ca: bytes | None

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from rapidsmtp._models.genuine_socket import genuine_socket_class
 from rapidsmtp._models.settings import EngineSettings, authority
 from rapidsmtp._pure.failure import ConnectionFailure, FailureKind
 from rapidsmtp._pure.proxy import ProxyError
@@ -52,14 +53,15 @@ def connect(settings: EngineSettings) -> socket.socket:
     try:
         if settings.path is not None:
             unix = (socket.AF_UNIX, socket.SOCK_STREAM, 0, settings.path)
-            return _race([unix], None, deadline)
+            return _race([unix], None, deadline, socket.socket)
         found = _resolve(host, port)
         addresses = interleave((*kind, address) for *kind, _, address in found)
         sources: _Source | None = None
         if settings.source_address is not None:
             host, source_port = settings.source_address
             sources = _source_addresses(host, source_port)
-        sock = _race(addresses, sources, deadline)
+        socket_class = genuine_socket_class() if settings.genuine_sockets else socket.socket
+        sock = _race(addresses, sources, deadline, socket_class)
         if proxy is not None:
             peer = f"{settings.relay} through the proxy {proxy.name}"
             cure = "; check the proxy, and the relay's host and port"
@@ -105,7 +107,12 @@ def interleave(addresses: Iterable[Any]) -> list[Any]:
     return [each for turn in turns for each in turn if each is not None][:MAX_ADDRESSES]
 
 
-def _race(addresses: list[_Address], sources: _Source | None, deadline: float) -> socket.socket:
+def _race(
+    addresses: list[_Address],
+    sources: _Source | None,
+    deadline: float,
+    socket_class: type[socket.socket],
+) -> socket.socket:
     """Return the first socket that is connected, and close the sockets of the other attempts.
 
     If all attempts failed, the OSError has the most informative failure as `strerror`. After the
@@ -124,7 +131,7 @@ def _race(addresses: list[_Address], sources: _Source | None, deadline: float) -
                     if untried and now >= next_at:
                         next_at = now + STAGGER
                         *kind, address = untried.popleft()
-                        sock = _start(kind, address, sources)
+                        sock = _start(socket_class(*kind), kind[0], address, sources)
                         running[sock] = address
                         selector.register(sock, selectors.EVENT_WRITE, sock)
                     until = min(deadline, next_at) if untried else deadline
@@ -154,13 +161,14 @@ def _race(addresses: list[_Address], sources: _Source | None, deadline: float) -
                 sock.close()
 
 
-def _start(kind: list[Any], address: Any, sources: _Source | None) -> socket.socket:
-    """Start an attempt, and return its socket. Raise OSError if it failed at once."""
-    sock = socket.socket(*kind)
+def _start(
+    sock: socket.socket, family: int, address: Any, sources: _Source | None
+) -> socket.socket:
+    """Start an attempt with a new socket, and return it. Raise OSError if it failed at once."""
     try:
         sock.setblocking(False)
         if sources is not None:
-            source = next((each for family, each in sources if family == kind[0]), None)
+            source = next((each for kind, each in sources if kind == family), None)
             if source is None:
                 raise OSError(errno.ENETUNREACH, "source_address has another address family")
             if os.name == "posix" and source[1]:

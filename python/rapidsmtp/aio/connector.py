@@ -14,6 +14,7 @@ from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._bulk.replaced_sockets import check_event_loop
+from rapidsmtp._models.genuine_socket import genuine_socket_class
 from rapidsmtp._models.reply import Reply
 from rapidsmtp._models.settings import Proxy
 from rapidsmtp.aio.connection import StreamConnection
@@ -144,6 +145,41 @@ class Connector(StreamConnection):
         source = self.options.source_address
         local = None if source is None or not any(source) else source
         sys.audit("smtplib.connect", self, host, port)
+        if self.options.proxy is not None and genuine_socket_class() is not socket.socket:
+            sock = await _genuine_socket(loop, host, port, local)
+            return await loop.create_connection(factory, sock=sock, **tls)
         return await loop.create_connection(
             factory, host, port, local_addr=local, **tls, **eyeballs
         )
+
+
+async def _genuine_socket(
+    loop: asyncio.AbstractEventLoop, host: str, port: int, source: tuple[str, int] | None
+) -> socket.socket:
+    """Return a connected socket of the standard library's class.
+
+    The event loop would use the class with which the program has replaced it.
+
+    Raises:
+        OSError: No connection could be made.
+    """
+    kind = genuine_socket_class()
+    failure: OSError | None = None
+    for family, type_, protocol, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        sock = kind(family, type_, protocol)
+        try:
+            sock.setblocking(False)
+            if source is not None:
+                sock.bind(source)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure or OSError(f"{host} has no address")

@@ -63,8 +63,8 @@ class EmailBackend(smtp.EmailBackend):  # type: ignore[misc, unused-ignore]  # D
         keywords: The same arguments by name, and these options of `Sender`: connections, rate,
             pipelining, window, max_attempts, max_recipients, max_messages_per_connection, backoff,
             close_timeout, timeouts, tls, auth, allow_plaintext_auth, local_hostname,
-            source_address, proxy, queue_size, trace. The default of max_attempts is 1, so that the backend reports a
-            temporary refusal at once, as Django's own backend does.
+            source_address, proxy, queue_size, trace. The default of max_attempts is 1, so that the
+            backend reports a temporary refusal at once, as Django's own backend does.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: An option is unknown, or the password would
