@@ -33,6 +33,7 @@ from rapidsmtp.aio.connection_options import (
     TLSKeywords,
     server_options,
 )
+from rapidsmtp.aio.connector import Connector
 from rapidsmtp.auth import Utf8Response, XOAuth2
 from rapidsmtp.errors import (
     SMTPConnectError,
@@ -705,7 +706,7 @@ class LMTP(SMTP):
         super().__init__(host, port, local_hostname, timeout, source_address, **keywords)
 
 
-overrides.register(StreamConnection, AiosmtplibNames, SMTP, SMTP_SSL, LMTP)
+overrides.register(StreamConnection, Connector, AiosmtplibNames, SMTP, SMTP_SSL, LMTP)
 
 
 def _check_timeout(timeout: float | None) -> None:
