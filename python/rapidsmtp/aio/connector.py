@@ -21,7 +21,7 @@ from rapidsmtp.aio.connection import StreamConnection
 from rapidsmtp.aio.connection_options import ConnectionOptions
 from rapidsmtp.aio.exceptions import SMTPConnectError, SMTPConnectTimeoutError, network_error
 from rapidsmtp.aio.tunnel import negotiate
-from rapidsmtp.errors import PeerError
+from rapidsmtp.errors import PeerError, SMTPException
 
 
 class Connector(StreamConnection):
@@ -62,7 +62,9 @@ class Connector(StreamConnection):
             return await self.getreply()
         except TimeoutError as error:
             reason = f"cannot connect to {self._place}: timed out after {self.timeout:g} s"
-            raise network_error(error, SMTPConnectTimeoutError, reason) from error
+            # If the greeting did not arrive, the exception already has smtplib's text.
+            text = () if isinstance(error, SMTPException) else (reason,)
+            raise network_error(error, SMTPConnectTimeoutError, *text) from error
         except OSError as error:
             raise network_error(error, SMTPConnectError) from error
 
