@@ -363,7 +363,7 @@ def test_without_md5_and_another_mechanism_the_reason_is_reported(
 # The reply to EHLO
 
 
-@pytest.mark.parametrize("code", [199, 200, 220, 251, 252, 299, 300, 354, 500, 502, 550, 599])
+@pytest.mark.parametrize("code", [200, 220, 251, 252, 299, 300, 354, 500, 502, 550, 599])
 def test_another_reply_than_250_to_ehlo_leads_to_helo(code: int) -> None:
     reply = b"%d-relay.example\r\n%d PIPELINING" % (code, code)
     with Server(SMTPScript((), {"ehlo": reply})) as server:
