@@ -11,6 +11,7 @@ PUBLIC_CLASSES = [
     *(rapidsmtp.RecipientResult, rapidsmtp.RelayLimits, rapidsmtp.Report, rapidsmtp.Sender),
     *(rapidsmtp.Stats, rapidsmtp.Status, rapidsmtp.Template, rapidsmtp.Timeouts, rapidsmtp.SMTP),
     *(rapidsmtp.SMTP_SSL, rapidsmtp.LMTP, rapidsmtp.Refused, rapidsmtp.Reply, rapidsmtp.RelayError),
+    rapidsmtp.ReuseStats,
 ]
 
 MESSAGE = rapidsmtp.Message("a@example.com", ["b@example.com"], b"x", tag=1)

@@ -102,6 +102,11 @@ EXAMPLES = {
         code_before=DJANGO,
         code_after=SEND_BY_DJANGO,
     ),
+    "how-to/keep-connections 1": Example(
+        ("ada@example.com", "bob@example.org"),
+        "{'kept': 2, 'taken': 1, 'refused': {}}",
+        logins=1,
+    ),
     "how-to/log-in 1": Example(logins=2),
     "how-to/log-in 2": Example(),
     "how-to/logging 1": Example(prints="['app: trouble', 'app: trouble (3 records)']"),

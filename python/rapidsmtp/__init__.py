@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from rapidsmtp._models.settings import Timeouts as Timeouts
     from rapidsmtp._smtp.install import install as install
     from rapidsmtp._smtp.install import uninstall as uninstall
+    from rapidsmtp._smtp.reuse import ReuseStats as ReuseStats
+    from rapidsmtp._smtp.reuse import reuse_stats as reuse_stats
 else:
     # The drop-in classes are imported at once, and all other names on first use (PEP 562). So
     # importing rapidsmtp takes little longer than importing smtplib.
@@ -75,6 +77,8 @@ else:
         "Timeouts": "rapidsmtp._models.settings",
         "install": "rapidsmtp._smtp.install",
         "uninstall": "rapidsmtp._smtp.install",
+        "ReuseStats": "rapidsmtp._smtp.reuse",
+        "reuse_stats": "rapidsmtp._smtp.reuse",
     }
 
     def __getattr__(name):

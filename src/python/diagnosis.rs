@@ -6,7 +6,8 @@ use crate::diagnosis::{self, Phase};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(diagnose, module)?)?;
-    module.add_function(wrap_pyfunction!(retry_after, module)?)
+    module.add_function(wrap_pyfunction!(retry_after, module)?)?;
+    module.add_function(wrap_pyfunction!(says_full, module)?)
 }
 
 /// Return the object that a refusal concerns: `recipient`, `message`, `later` (unknown),
@@ -29,4 +30,10 @@ fn diagnose(
 #[pyfunction]
 fn retry_after(code: i64, text: &[u8]) -> Option<f64> {
     diagnosis::retry_after(code, text).map(f64::from)
+}
+
+/// Return whether a text states that a connection has carried its maximum number of messages.
+#[pyfunction]
+fn says_full(text: &[u8]) -> bool {
+    diagnosis::says_full(text)
 }

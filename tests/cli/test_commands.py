@@ -7,6 +7,7 @@ import pytest
 
 import rapidsmtp
 from commandline import Command, one_line
+from server import Server, SMTPScript
 
 
 def test_version(command: Command, backend: str) -> None:
@@ -71,6 +72,48 @@ def test_run_leaves_a_leading_separator_to_the_script(plain_command: Command) ->
     assert result.stdout == "['-odd.py', '--', 'x']\n", result.stderr
     one_line(plain_command("run"), "SCRIPT")
     assert "example:" in plain_command("run", "--verify", "--help").stdout
+
+
+KEEPS = """
+import smtplib, sys
+for _ in range(3):
+    with smtplib.SMTP(sys.argv[1], int(sys.argv[2]), "client.example", 10) as client:
+        client.sendmail("a@example.com", "b@example.com", b"Subject: x")
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "connections"),
+    [
+        ([], "", 3),
+        (["--reuse"], "", 1),
+        (["--reuse=5"], "", 1),
+        (["--verify", "--reuse"], "", 1),
+        (["--reuse=0"], "30", 3),
+        ([], "30", 1),
+    ],
+)
+def test_run_with_reuse(
+    plain_command: Command, option: list[str], variable: str, connections: int
+) -> None:
+    plain_command.environment["RAPIDSMTP_REUSE"] = variable
+    plain_command.write("keeps.py", KEEPS)
+    with Server(SMTPScript(["PIPELINING"])) as server:
+        address = [server.host, str(server.port)]
+        result = plain_command.run("run", *option, "keeps.py", *address)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert len(server.connections) == connections
+        for place in range(connections):
+            assert server.wire(place).lower().endswith(b"quit\r\n")
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "nan", "1e7", ""])
+def test_run_with_a_wrong_time(plain_command: Command, wrong: str) -> None:
+    plain_command.write("keeps.py", KEEPS)
+    one_line(
+        plain_command.run("run", f"--reuse={wrong}", "keeps.py"),
+        f"--reuse: {wrong!r} is not a number of seconds between 0 and 1,000,000",
+    )
 
 
 def test_run_without_a_script(plain_command: Command) -> None:

@@ -40,6 +40,21 @@ def test_the_case_of_letters_does_not_matter(core: ModuleType) -> None:
     assert core.retry_after(451, text) == 300
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"4.7.0 Too many messages on this connection", True),
+        (b"4.3.2 Maximum message count per session reached", True),
+        (b"4.4.2 idle timeout", False),
+        (b"4.7.0 too many messages per hour, limit 100", False),
+    ],
+)
+def test_texts_about_the_messages_of_a_connection(
+    core: ModuleType, text: bytes, expected: bool
+) -> None:
+    assert core.says_full(text) is expected
+
+
 def test_a_long_text_is_diagnosed(core: ModuleType) -> None:
     text = b"limit 9 " * 10_000 + b"try again in " + b"9" * 10_000 + b" hours"
     assert core.diagnose("mail", 451, text, None) == "later"

@@ -290,6 +290,7 @@ def test_diagnoses_are_equal(native: Any, phase: str, code: int, text: bytes, st
     arguments = phase, code, text, status
     assert outcome(native.diagnose, *arguments) == outcome(_pure.diagnose, *arguments)
     assert native.retry_after(code, text) == _pure.retry_after(code, text)
+    assert native.says_full(text) == _pure.says_full(text)
 
 
 @unhurried

@@ -21,7 +21,7 @@ from rapidsmtp._pure.auth import (
 from rapidsmtp._pure.capability import exceeds_size, parse_ehlo
 from rapidsmtp._pure.certificate import certificate_digest
 from rapidsmtp._pure.command import check_command, check_host_name
-from rapidsmtp._pure.diagnosis import diagnose, retry_after
+from rapidsmtp._pure.diagnosis import diagnose, retry_after, says_full
 from rapidsmtp._pure.engine import Engine
 from rapidsmtp._pure.flatten import (
     assemble,
@@ -90,6 +90,7 @@ __all__ = [
     "repair",
     "retry_after",
     "sasl_mechanisms",
+    "says_full",
     "stuff",
     "succeeds",
     "tree_text",

@@ -13,6 +13,7 @@ the objects of those classes are not instances of the classes in this module.
 """
 
 import contextlib
+import os
 import smtplib
 import socket as _socket
 import ssl
@@ -36,6 +37,7 @@ from rapidsmtp._smtp.connection import SocketConnection, name_of_this_host
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import Refused
+from rapidsmtp._smtp.state import reuse_seconds
 from rapidsmtp.errors import SMTPConnectError, SMTPServerDisconnected
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class SMTP(AuthObjects, SocketConnection):
         timeout: The time limit of an operation on the socket, in seconds; None for no limit.
         source_address: The host and port to which the socket is bound.
         pipelining: Whether to write commands together if the server supports PIPELINING.
+        reuse: The number of seconds for which `quit` keeps the connection for a later client with
+            the same steps; True for 30 seconds; 0 for none. False for the setting of the process
+            (`install(reuse=…)` or `RAPIDSMTP_REUSE`), which is off by default.
 
     Raises:
         SMTPConnectError: The greeting was not 220.
@@ -76,6 +81,7 @@ class SMTP(AuthObjects, SocketConnection):
         source_address: Any = None,
         *,
         pipelining: bool = True,
+        reuse: float = False,
     ) -> None:
         self._host = host
         self.timeout: Any = timeout
@@ -84,6 +90,8 @@ class SMTP(AuthObjects, SocketConnection):
         self.source_address = source_address
         self.pipelining = pipelining
         self._auth_challenge_count = 0
+        if reuse is not False:
+            self._reuse = reuse_seconds(reuse)
         if host:
             code, text = self.connect(host, port)
             if code != 220:
@@ -95,10 +103,18 @@ class SMTP(AuthObjects, SocketConnection):
 
     def helo(self, name: str = "") -> tuple[int, bytes]:
         """Send HELO with `name`, or with the name of this host if `name` is empty."""
+        link = self._protocol.link
+        if link is not None:
+            reply: tuple[int, bytes] = link.greet(self, "helo", name, commands.helo)
+            return reply
         return run(commands.helo(self, name))
 
     def ehlo(self, name: str = "") -> tuple[int, bytes]:
         """Send EHLO and store the server's capabilities (RFC 5321 section 4.1.1.1)."""
+        link = self._protocol.link
+        if link is not None:
+            reply: tuple[int, bytes] = link.greet(self, self.ehlo_msg, name, commands.ehlo)
+            return reply
         return run(commands.ehlo(self, name))
 
     def ehlo_or_helo_if_needed(self) -> None:
@@ -133,7 +149,14 @@ class SMTP(AuthObjects, SocketConnection):
                 self.close()
 
     def quit(self) -> tuple[int, bytes]:
-        """Send QUIT, close the connection and discard the stored capabilities."""
+        """Send QUIT, close the connection and discard the stored capabilities.
+
+        If connections are reused, a healthy connection is kept open, and the reply is 221.
+        """
+        link = self._protocol.link
+        if link is not None and link.keep(self, b"quit\r\n"):
+            commands.forget_greeting(self)
+            return 221, b"2.0.0 connection kept for reuse"
         return run(commands.quit(self))
 
     def noop(self) -> tuple[int, bytes]:
@@ -173,6 +196,12 @@ class SMTP(AuthObjects, SocketConnection):
                 it knows the password.
             SMTPException: The server sent too many challenges.
         """
+        link = self._protocol.link
+        if link is not None:
+            reply: tuple[int, bytes] = link.authenticate(
+                self, mechanism, authobject, initial_response_ok
+            )
+            return reply
         return run(login.auth(self, mechanism, authobject, initial_response_ok))
 
     def login(
@@ -252,8 +281,10 @@ class SMTP(AuthObjects, SocketConnection):
             ValueError: An address or an option is invalid. Nothing was sent.
         """
         self._begin_session()
-        # smtplib reports a 421 that arrived before MAIL as the reply to MAIL.
-        self._reject_unexpected_reply(results.SHUTDOWN)
+        link = self._protocol.link
+        if link is None or not link.begin_message(self):
+            # smtplib reports a 421 that arrived before MAIL as the reply to MAIL.
+            self._reject_unexpected_reply(results.SHUTDOWN)
         mail_options, rcpt_options = tuple(mail_options or ()), tuple(rcpt_options or ())
         if isinstance(msg, Message):
             # Imported here and not at the top, because a client that sends only bytes never needs
@@ -262,6 +293,20 @@ class SMTP(AuthObjects, SocketConnection):
 
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
+        message = from_addr, recipients, msg, mail_options, rcpt_options
+        if link is None:
+            return self._send(*message)
+        refused: Refused = link.send(self, lambda: self._send(*message))
+        return refused
+
+    def _send(
+        self,
+        from_addr: str,
+        recipients: list[str],
+        msg: Any,
+        mail_options: Sequence[str],
+        rcpt_options: Sequence[str],
+    ) -> Refused:
         send = pipelined.send if pipelined.applies(self) else sequential.send
         return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
 
@@ -334,6 +379,7 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
         timeout: As for `SMTP`.
         source_address: As for `SMTP`.
         pipelining: As for `SMTP`.
+        reuse: As for `SMTP`.
         context: The TLS settings. Without this argument certificates are not verified, as in
             smtplib, unless `install(verify=True)` was called.
     """
@@ -350,8 +396,13 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
             source_address: Any = None,
             context: ssl.SSLContext | None = None,
             pipelining: bool = True,
+            reuse: float = False,
         ) -> None:
             self.context: ssl.SSLContext = context or default_context()
+            if not context:
+                self._protocol.default_context = self.context
+            if reuse is not False:
+                self._reuse = reuse_seconds(reuse)
             SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
             self.pipelining = pipelining
 
@@ -369,12 +420,17 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
             context: ssl.SSLContext | None = None,
             *,
             pipelining: bool = True,
+            reuse: float = False,
         ) -> None:
             self.keyfile: str | None = keyfile
             self.certfile: str | None = certfile
             self.context: ssl.SSLContext = context_of_files(
                 context, keyfile, certfile, stacklevel=4
             )
+            if not context and certfile is None:
+                self._protocol.default_context = self.context
+            if reuse is not False:
+                self._reuse = reuse_seconds(reuse)
             SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
             self.pipelining = pipelining
 
@@ -395,6 +451,7 @@ class LMTP(SMTP, _LMTP):
         source_address: As for `SMTP`.
         timeout: As for `SMTP`.
         pipelining: As for `SMTP`.
+        reuse: As for `SMTP`.
     """
 
     def __init__(
@@ -406,7 +463,10 @@ class LMTP(SMTP, _LMTP):
         timeout: float | None = _TIMEOUT,
         *,
         pipelining: bool = True,
+        reuse: float = False,
     ) -> None:
+        if reuse is not False:
+            self._reuse = reuse_seconds(reuse)
         SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
         self.pipelining = pipelining
 
@@ -416,6 +476,12 @@ class LMTP(SMTP, _LMTP):
         """Connect to a TCP port, or to a Unix socket if the host begins with a slash."""
         if host[0] != "/":
             return SMTP.connect(self, host, port, source_address)
+        code, text = self._begin_connection(host, self._open_path)
+        if self.debuglevel > 0:
+            self._print_debug("connect:", text)
+        return code, text
+
+    def _open_path(self, path: str) -> tuple[int, bytes]:
         if self.timeout is not None and not self.timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         try:
@@ -424,19 +490,22 @@ class LMTP(SMTP, _LMTP):
             if self.timeout is not _TIMEOUT:
                 self.sock.settimeout(self.timeout)
             self.file: Any = None
-            self.sock.connect(host)
+            self.sock.connect(path)
         except OSError:
             if self.debuglevel > 0:
-                self._print_debug("connect fail:", host)
+                self._print_debug("connect fail:", path)
             if self.sock:
                 self.sock.close()
             self.sock = None
             raise
-        code, text = self.getreply()
-        if self.debuglevel > 0:
-            self._print_debug("connect:", text)
-        return code, text
+        return self.getreply()
 
+
+if os.environ.get("RAPIDSMTP_REUSE"):
+    # The program may create TLS settings before its first connection.
+    from rapidsmtp._smtp.tls_identity import observe
+
+    observe()
 
 # `__module__` is set after the class bodies, because Python 3.13 then removes `__firstlineno__`
 # from the classes. With this attribute, `inspect` would look for their source in

@@ -70,12 +70,17 @@ def ehlo(client: Face, name: str) -> Steps[ReplyPair]:
     if code == -1 and not text:
         client.close()
         raise results.disconnected("Server not connected")
+    store_ehlo(client, code, text)
+    return code, text
+
+
+def store_ehlo(client: Face, code: int, text: bytes) -> None:
+    """Store the reply to EHLO, and the server's capabilities."""
     client.ehlo_resp = text
     if code == 250:
         client.does_esmtp = True
         client.esmtp_features = _backend.parse_ehlo(text)
         client._protocol.greeted_on = client.sock
-    return code, text
 
 
 def _checked_host_name(client: Face, name: str) -> str:
@@ -225,6 +230,8 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
 
 def _send_body(client: Face, body: bytes, in_pieces: bool) -> Steps[ReplyPair]:
     state = client._protocol
+    if state.link is not None:
+        state.link.body_begun = True
     if client.ehlo_msg == "lhlo" and state.has_unclear_recipient:
         # RFC 2033 section 4.2: the number of replies to the message is the number of accepted
         # recipients. A reply to RCPT such as 252 leaves this number unknown.

@@ -11,6 +11,7 @@ import operator
 import socket as _socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -21,7 +22,7 @@ from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
 from rapidsmtp._smtp.sockets import can_peek, is_socket, reading_file
-from rapidsmtp._smtp.state import ClientState
+from rapidsmtp._smtp.state import ClientState, reuse_of_process
 from rapidsmtp.errors import (
     SMTPException,
     SMTPResponseException,
@@ -45,6 +46,9 @@ class SocketConnection(ClientState, _SMTP):
         return self
 
     def __exit__(self, *args: object) -> None:
+        link = self._protocol.link
+        if link is not None and link.keep(self, b"QUIT\r\n", args[:1] != (None,)):
+            return
         try:
             code, text = self.docmd("QUIT")
             if code != 221:
@@ -84,16 +88,40 @@ class SocketConnection(ClientState, _SMTP):
         host, port = split_host_port(host, port)
         port = port or self.default_port
         sys.audit("smtplib.connect", self, host, port)
-        self.sock = self._get_socket(host, port, self.timeout)
-        self.file = None
-        _send_without_delay(self.sock)
-        code, text = self.getreply()
+        code, text = self._begin_connection((host, port), self._open)
         if self.debuglevel > 0:
             self._print_debug("connect:", repr(text))
         return code, text
 
+    def _open(self, address: tuple[str, int]) -> tuple[int, bytes]:
+        self.sock = self._get_socket(*address, self.timeout)
+        self.file = None
+        _send_without_delay(self.sock)
+        return self.getreply()
+
+    def _begin_connection(
+        self, address: Any, opening: Callable[[Any], tuple[int, bytes]]
+    ) -> tuple[int, bytes]:
+        """Take over a kept connection, or open one. Return the greeting.
+
+        Args:
+            address: The host and the port, or the path of a Unix socket.
+            opening: The function that opens a connection to an address and reads the greeting.
+        """
+        seconds = reuse_of_process() if self._reuse is None else self._reuse
+        if not seconds:
+            self._protocol.link = None
+            return opening(address)
+        # Imported here and not at the top, because most programs do not reuse connections.
+        from rapidsmtp._smtp import reuse
+
+        return reuse.connect(self, address, opening, seconds)
+
     def close(self) -> None:
         """Close the connection without QUIT."""
+        link = self._protocol.link
+        if link is not None:
+            link.drop(self)
         try:
             file, self.file = self.file, None
             if file:
@@ -117,12 +145,18 @@ class SocketConnection(ClientState, _SMTP):
             raise results.disconnected(NOT_CONNECTED)
         if isinstance(s, str):
             s = s.encode(self.command_encoding)
-        sys.audit("smtplib.send", self, s)
+        link = self._protocol.link
+        if link is None:
+            sys.audit("smtplib.send", self, s)
+        elif not link.begin_write(self, s):
+            return
         try:
             self.sock.sendall(s)
-        except OSError:
+        except OSError as error:
+            if link is not None:
+                link.failure = error
             self.close()
-            raise results.disconnected("Server not connected") from None
+            raise results.disconnected(results.NOT_WRITTEN) from None
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         """Write a command.
@@ -146,8 +180,15 @@ class SocketConnection(ClientState, _SMTP):
             SMTPServerDisconnected: The connection was closed or lost.
             SMTPResponseException: The reply is too long.
         """
+        link = self._protocol.link
+        if link is not None:
+            recorded: tuple[int, bytes] | None = link.begin_read(self)
+            if recorded is not None:
+                return recorded
         line = self._read_line()
         reply = _backend.parse_line(line) or self._read_lines(line)
+        if link is not None:
+            link.record_reply(reply)
         if reply[0] == -1:
             self.close()
         if self.debuglevel > 0:
@@ -161,6 +202,8 @@ class SocketConnection(ClientState, _SMTP):
         try:
             line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:
+            if self._protocol.link is not None:
+                self._protocol.link.failure = error
             self.close()
             raise results.disconnected(f"{CLOSED}: {error}") from None
         if not line:
@@ -196,6 +239,10 @@ class SocketConnection(ClientState, _SMTP):
         The result is empty if there are none, and for a socket or a file of the program's own.
         """
         if not can_peek(self.sock, self.file):
+            return b""
+        link = self._protocol.link
+        if link is not None and link.answers:
+            # The client must not read from this connection before it has asked for all its steps.
             return b""
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)
@@ -242,7 +289,7 @@ class SocketConnection(ClientState, _SMTP):
                 SMTPException: Bytes in clear text followed the reply. An attacker may have
                     injected them.
             """
-            return self._start_tls(lambda: context or default_context())
+            return self._start_tls(lambda: context or default_context(), context)
 
     else:
 
@@ -266,11 +313,29 @@ class SocketConnection(ClientState, _SMTP):
                 SMTPException: Bytes in clear text followed the reply. An attacker may have
                     injected them.
             """
+            link = self._protocol.link
+            if link is not None and (keyfile is not None or certfile is not None):
+                link.abandon(self, "TLS settings that cannot be compared")
             return self._start_tls(
-                lambda: context_of_files(context, keyfile, certfile, stacklevel=9)
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=9), context
             )
 
-    def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
+    def _start_tls(
+        self, context: Callable[[], ssl.SSLContext], given: ssl.SSLContext | None
+    ) -> tuple[int, bytes]:
+        """Send STARTTLS and do the handshake.
+
+        Args:
+            context: The function that returns the TLS settings. It is called after the reply 220.
+            given: The argument `context` of `starttls`.
+        """
+        link = self._protocol.link
+        if link is not None and not link.spoiled:
+            reply: tuple[int, bytes] = link.start_tls(self, given, context)
+            return reply
+        return self._encrypt(context)
+
+    def _encrypt(self, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
         def handshake() -> None:
             self._check_no_clear_text()
             self.sock = context().wrap_socket(self.sock, server_hostname=self._host)
@@ -316,13 +381,19 @@ def name_of_this_host() -> str:
     The look-up can take seconds, so its result is cached. If a program has replaced a look-up
     function of `socket`, the replacement is called each time, and the result is not cached.
     """
+    global _default_until
     module = overrides.socket()
     functions = (module.getfqdn, module.gethostbyname, module.gethostname)
     if all(map(operator.is_, functions, _LOOKUP_FUNCTIONS)):
         if not _names:
+            now = time.monotonic()
+            if now < _default_until:
+                return _DEFAULT_NAME
             name = _look_up_name(_socket)
-            # The default name is not cached, because a later look-up may find another name.
+            # The default name is cached for a second only, because a later look-up may find another
+            # name.
             if name == _DEFAULT_NAME:
+                _default_until = now + 1
                 return name
             _names.append(name)
         return _names[0]
@@ -332,6 +403,7 @@ def name_of_this_host() -> str:
 _LOOKUP_FUNCTIONS = (_socket.getfqdn, _socket.gethostbyname, _socket.gethostname)
 _DEFAULT_NAME = "[127.0.0.1]"
 _names: list[str] = []
+_default_until = 0.0
 
 
 def _look_up_name(module: Any) -> str:

@@ -16,11 +16,12 @@ classes run the replacement: see `overrides`.
 import contextlib
 import functools
 import smtplib
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from rapidsmtp._smtp import client, contexts, overrides
+from rapidsmtp._smtp import client, contexts, overrides, state
 from rapidsmtp._smtp.overrides import ABSENT
 
 _CLASSES: list[tuple[type, Any]] = [
@@ -30,7 +31,7 @@ _CLASSES: list[tuple[type, Any]] = [
 ]
 """smtplib's own classes, each with rapidsmtp's class of the same name."""
 
-_COPIED_SPECIAL = ("__init__", "__enter__", "__exit__")
+_COPIED_SPECIAL = ("__init__", "__enter__", "__exit__", "__repr__")
 
 _changes: list[tuple[Any, str, Any, Any]] = []
 """The changes as (owner, attribute, old value, new value); empty while not installed."""
@@ -39,16 +40,26 @@ _moved: list[tuple[type, type, type]] = []
 """The changed classes, each with its old and its new base class."""
 
 
-def install(verify: bool | None = None) -> None:
+def install(verify: bool | None = None, reuse: float | None = None) -> None:
     """Replace `smtplib.SMTP`, `SMTP_SSL` and `LMTP` with the classes of rapidsmtp.
 
-    A second call changes only `verify`.
+    A second call changes only `verify` and `reuse`.
 
     Args:
         verify: Whether the default TLS settings verify certificates and host names. smtplib's
             default settings verify neither. The value also applies to the classes of rapidsmtp.
             None keeps the current value, which is False at first.
+        reuse: The number of seconds for which `quit` keeps a connection for a later client with the
+            same steps. True is 30 seconds, and False ends the reuse of connections. The value also
+            applies to the classes of rapidsmtp. None keeps the current value. At first, this is the
+            value of the environment variable `RAPIDSMTP_REUSE`, or no reuse.
+
+    Raises:
+        TypeError: `reuse` is not a number.
+        ValueError: `reuse` is negative or above 1,000,000.
     """
+    if reuse is not None:
+        _set_reuse(reuse)
     if verify is not None:
         contexts.verify_by_default = verify
     if _changes:
@@ -73,6 +84,7 @@ def install(verify: bool | None = None) -> None:
 def uninstall() -> None:
     """Undo the changes of `install`. Replacements that the program made later remain."""
     contexts.verify_by_default = False
+    _set_reuse(None)
     while _moved:
         _move_back(*_moved.pop())
     while _changes:
@@ -87,6 +99,19 @@ def uninstall() -> None:
             delattr(owner, name)
         else:
             setattr(owner, name, old)
+
+
+def _set_reuse(reuse: float | None) -> None:
+    state.reuse_by_default = None if reuse is None else state.reuse_seconds(reuse)
+    if state.reuse_by_default:
+        # Imported here and not at the top, because most programs do not reuse connections.
+        from rapidsmtp._smtp.tls_identity import observe
+
+        observe()
+    elif "rapidsmtp._smtp.kept" in sys.modules:
+        from rapidsmtp._smtp import kept
+
+        kept.store.end_all()
 
 
 def _copy_attribute(own: type, ours: type, name: str, value: Any) -> None:

@@ -20,6 +20,7 @@ from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
 import rapidsmtp as _package
+from rapidsmtp._smtp.state import reuse_seconds
 
 _Entries: TypeAlias = MappingProxyType[str, Any]
 
@@ -159,8 +160,11 @@ def call_replacement(
     if name in running:
         return function(client, *args, **named)
     running.add(name)
-    # smtplib's `__init__` does not accept this argument.
+    # smtplib's `__init__` does not accept these arguments.
     pipelining = named.pop("pipelining", None) if name == "__init__" else None
+    reuse = named.pop("reuse", False) if name == "__init__" else False
+    if reuse is not False:
+        client._reuse = reuse_seconds(reuse)
     try:
         bind = getattr(type(entry), "__get__", None)
         method = entry if bind is None else bind(entry, client, type(client))
@@ -202,6 +206,25 @@ def _entries_of(
         [(vars(cls), known[cls]) for cls in classes if cls in known and cls not in _copied],
         [vars(cls) for cls in classes if cls not in known],
     )
+
+
+_DETERMINING_REUSE = (
+    *("__exit__", "_get_socket", "auth", "auth_cram_md5", "auth_login", "auth_plain", "close"),
+    *("connect", "data", "docmd", "ehlo", "ehlo_or_helo_if_needed", "getreply", "helo", "login"),
+    *("mail", "putcmd", "quit", "rcpt", "rset", "send", "starttls"),
+)
+"""The methods that open, negotiate, use and end a connection. If a program has replaced one of
+them, its connections are not reused, because the replacement must run."""
+
+
+def has_replaced_method(client: Any) -> bool:
+    """Return whether a program has replaced a method that determines the reuse of connections."""
+    return not is_original(client, *_DETERMINING_REUSE)
+
+
+def has_own_method(client: Any) -> bool:
+    """Return whether the client itself, not its class, has such a method."""
+    return not client.__dict__.keys().isdisjoint(_DETERMINING_REUSE)
 
 
 # Modules

@@ -15,7 +15,7 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import BlockingFace, Face
-from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, Refused
+from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, NOT_WRITTEN, Refused
 from rapidsmtp._smtp.sockets import reading_file
 from rapidsmtp.errors import SMTPServerDisconnected
 
@@ -158,7 +158,10 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
         not lost.
     """
     write = client.sock.sendall
+    link = client._protocol.link
     while flight := transaction.data_to_send():
+        if link is not None and transaction.body_sent:  # this flight is the message
+            link.body_begun = True
         pieces = results.stuffed_parts(flight) if flight is large else ((flight, 0),)
         for number, (piece, _) in enumerate(pieces):
             if number > 0:
@@ -174,8 +177,10 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
             try:
                 write(piece)
             except OSError as error:
+                if link is not None:
+                    link.failure = error
                 _read_pending_replies(client, transaction, error)
-                return "Server not connected"
+                return NOT_WRITTEN
         while transaction.awaiting:
             lost = _receive(client, transaction)
             if lost:
@@ -211,6 +216,8 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
                 whole = data.endswith(b"\n") or len(data) > MAX_LINE
                 transaction.receive_data(data if whole else data + b"\n")
     except OSError as error:
+        if client._protocol.link is not None:
+            client._protocol.link.failure = error
         # smtplib parses an incomplete line at the end of the stream, but not after an error.
         transaction.receive_eof(strict=True)
         return f"{CLOSED}: {error}"

@@ -41,6 +41,9 @@ CLOSED = "Connection unexpectedly closed"
 TIMED_OUT = f"{CLOSED}: timed out"
 """smtplib's error text for a reply that does not arrive in time."""
 
+NOT_WRITTEN = "Server not connected"
+"""smtplib's error text for a write that failed."""
+
 NOT_CONNECTED = "please run connect() first"
 """smtplib's error text for a command on a closed connection."""
 

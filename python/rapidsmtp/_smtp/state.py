@@ -1,6 +1,7 @@
 """The state of a client: smtplib's public attributes, and the state of its transaction."""
 
 import datetime
+import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,6 +9,51 @@ from typing import Any, TypeAlias
 
 ReplyPair: TypeAlias = tuple[int, bytes]
 """A reply as smtplib returns it: the code, and the lines of text joined by LF, without codes."""
+
+
+REUSE_SECONDS = 30.0
+"""The idle time of kept connections if `True` or `--reuse` states no number."""
+
+reuse_by_default: float | None = None
+"""The idle time that `install(reuse=…)` has set for all clients; None if it was not set."""
+
+
+def reuse_seconds(value: float) -> float:
+    """Return the idle time of kept connections, in seconds; 0 if connections are not kept.
+
+    Args:
+        value: The argument `reuse`: a number of seconds, True for 30 seconds, or False.
+
+    Raises:
+        TypeError: The value is not a number.
+        ValueError: The value is negative, above 1,000,000 or not finite.
+    """
+    if isinstance(value, bool):
+        return REUSE_SECONDS if value else 0.0
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"reuse is {value!r}: it must be True, False or a number of seconds")
+    if not 0 <= value <= 1_000_000:
+        raise ValueError(f"reuse is {value!r}: it must be between 0 and 1,000,000 seconds")
+    return float(value)
+
+
+def reuse_of_process() -> float:
+    """Return the idle time that `install` or the environment variable has set; 0 by default.
+
+    Raises:
+        ValueError: The value of the environment variable is invalid.
+    """
+    if reuse_by_default is not None:
+        return reuse_by_default
+    text = os.environ.get("RAPIDSMTP_REUSE")
+    if not text:
+        return 0.0
+    try:
+        return reuse_seconds(float(text))
+    except ValueError:
+        raise ValueError(
+            f"RAPIDSMTP_REUSE is {text!r}: it must be a number of seconds, such as 30"
+        ) from None
 
 
 class ProtocolState:
@@ -29,16 +75,21 @@ class ProtocolState:
             a refusal, such as 252.
         final_replies: The final replies to the message (LMTP), in the order of the recipients.
         body_sent: Whether the whole message was written to the network.
+        default_context: The TLS settings that `SMTP_SSL` has created because the caller gave none.
+        link: The link between the client and a connection that may be kept; None if connections are
+            not reused. Its class is `reuse.Link`.
     """
 
     # This class is not a dataclass, because the import of `dataclasses` would take 20 % of the time
     # of `import rapidsmtp`.
     __slots__ = (
         "body_sent",
+        "default_context",
         "final_replies",
         "greeted_on",
         "has_unclear_recipient",
         "hides_input",
+        "link",
         "recipients_left",
         "refused_on",
     )
@@ -51,6 +102,8 @@ class ProtocolState:
         self.has_unclear_recipient: bool = False
         self.final_replies: Sequence[ReplyPair] = ()
         self.body_sent: bool = False
+        self.default_context: Any = None
+        self.link: Any = None
 
 
 class ClientState:
@@ -60,6 +113,7 @@ class ClientState:
     helo_resp: bytes | None
     ehlo_resp: bytes | None
     debuglevel: int
+    _reuse: float | None = None
     esmtp_features: dict[str, str]
 
     @cached_property
@@ -68,6 +122,11 @@ class ClientState:
         # copies this class's methods to smtplib's own class. Clients of smtplib's class may exist
         # already, and their constructor created no `ProtocolState`.
         return ProtocolState()
+
+    def __repr__(self) -> str:
+        text = object.__repr__(self)
+        link = self._protocol.link
+        return text if link is None else link.describe(text)
 
     def set_debuglevel(self, debuglevel: int) -> None:
         """Set the level of the debug output to `sys.stderr`.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rapidsmtp
+from rapidsmtp._smtp.state import REUSE_SECONDS, reuse_seconds
 from rapidsmtp.cli.usage import Commands, UsageError, add_command
 
 
@@ -15,10 +16,19 @@ def register(commands: Commands) -> None:
         commands,
         "run",
         "run a script or module with rapidsmtp instead of smtplib",
-        "rapidsmtp run newsletter.py --dry-run\n  rapidsmtp run -m mypackage.mailing",
+        "rapidsmtp run newsletter.py --dry-run\n  rapidsmtp run --reuse -m mypackage.mailing",
     )
     parser.add_argument(
         "--verify", action="store_true", help="verify TLS certificates; smtplib does not"
+    )
+    parser.add_argument(
+        "--reuse",
+        metavar="SECONDS",
+        type=_seconds,
+        help=(
+            "keep the connections that the program quits, and reuse each for the next client with "
+            "the same steps; =SECONDS is the maximum idle time (default: 30)"
+        ),
     )
     parser.add_argument(
         "-m", dest="module", action="store_true", help="SCRIPT is the name of a module"
@@ -30,6 +40,15 @@ def register(commands: Commands) -> None:
         "none", nargs=argparse.REMAINDER, metavar="...", help="arguments of the script"
     )
     parser.set_defaults(command=run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return reuse_seconds(float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds between 0 and 1,000,000"
+        ) from None
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -50,6 +69,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return own, []
     end = 1
     while end < len(own) and own[end].startswith("-") and own[end] != "--":
+        # Without a value, `--reuse` would take the name of the script as its value.
+        own[end] = f"--reuse={REUSE_SECONDS:g}" if own[end] == "--reuse" else own[end]
         end += 1
     end += own[end : end + 1] == ["--"]
     return own[: end + 1], own[end + 1 :]
@@ -71,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"{script}: no such file")
     if not options.module and Path(script).is_dir() and not Path(script, "__main__.py").exists():
         raise UsageError(f"{script}: a directory without __main__.py cannot be run")
-    rapidsmtp.install(verify=options.verify)
+    rapidsmtp.install(verify=options.verify, reuse=options.reuse)
     sys.argv = [script, *options.for_script]
     if options.module:
         sys.path[0] = str(Path.cwd())
