@@ -72,6 +72,7 @@ DEFAULTS: dict[str, Any] = {
     "local_hostname": "client.example",
     "source_address": None,
     "proxy": None,
+    "genuine_sockets": False,
     "starttls": "off",
     "verify": False,
     "ca": None,
