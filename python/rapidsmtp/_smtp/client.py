@@ -515,3 +515,4 @@ SMTP.__module__ = SMTP_SSL.__module__ = LMTP.__module__ = "rapidsmtp"
 overrides.follow(SMTP, overrides.OWN_SMTP)
 overrides.follow(SMTP_SSL, overrides.OWN_SMTP_SSL)
 overrides.follow(LMTP, overrides.OWN_LMTP)
+overrides.watch(SMTP_SSL, LMTP)

@@ -21,7 +21,7 @@ from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
-from rapidsmtp._smtp.sockets import can_peek, is_socket, reading_file
+from rapidsmtp._smtp.sockets import can_peek, has_received, is_socket, reading_file
 from rapidsmtp._smtp.state import ClientState, reuse_of_process
 from rapidsmtp.errors import (
     SMTPException,
@@ -199,6 +199,7 @@ class SocketConnection(ClientState, _SMTP):
         file = self.file
         if file is None:
             file = self.file = reading_file(self.sock)
+        self._protocol.emptied = None
         try:
             line: bytes = file.readline(MAX_LINE + 1)
         except OSError as error:
@@ -238,6 +239,8 @@ class SocketConnection(ClientState, _SMTP):
 
         The result is empty if there are none, and for a socket or a file of the program's own.
         """
+        if self._protocol.emptied is self.file is not None and not has_received(self.sock):
+            return b""
         if not can_peek(self.sock, self.file):
             return b""
         link = self._protocol.link
@@ -317,7 +320,7 @@ class SocketConnection(ClientState, _SMTP):
             if link is not None and (keyfile is not None or certfile is not None):
                 link.abandon(self, "TLS settings that cannot be compared")
             return self._start_tls(
-                lambda: context_of_files(context, keyfile, certfile, stacklevel=9), context
+                lambda: context_of_files(context, keyfile, certfile, stacklevel=10), context
             )
 
     def _start_tls(

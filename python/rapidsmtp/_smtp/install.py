@@ -90,9 +90,8 @@ def uninstall() -> None:
     while _changes:
         owner, name, old, new = _changes.pop()
         if isinstance(owner, type):
-            overrides.known[owner].pop(name, None)
-            if old is not ABSENT and overrides.is_own_method(owner, name, old):
-                overrides.known[owner][name] = old
+            is_method = overrides.is_own_method(owner, name, old)
+            overrides.set_original(owner, name, old if is_method else ABSENT)
         if vars(owner).get(name, ABSENT) is not new:
             continue
         if old is ABSENT:
@@ -121,7 +120,7 @@ def _copy_attribute(own: type, ours: type, name: str, value: Any) -> None:
     if isinstance(value, FunctionType) and present is not ABSENT:
         value = _installed(name, getattr(value, "__wrapped__", value), own, ours, present)
     _change(own, name, value)
-    overrides.known[own][name] = value
+    overrides.set_original(own, name, value)
 
 
 def _installed(

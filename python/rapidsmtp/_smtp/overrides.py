@@ -16,6 +16,7 @@ import smtplib
 import socket as _socket
 import ssl as _ssl
 from collections.abc import Callable
+from operator import is_
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
@@ -81,6 +82,80 @@ for _class in (OWN_SMTP, OWN_SMTP_SSL, OWN_LMTP):
         name: value for name, value in vars(_class).items() if is_own_method(_class, name, value)
     }
 
+# A fast check
+
+# CPython 3.11 and 3.12 set this flag of a class when they look up an attribute of the class, and
+# clear it when the class or one of its base classes is changed (`PyType_Modified`).
+_VALID_VERSION_TAG = 1 << 19
+
+
+def _flag_shows_changes() -> bool:
+    base = type("_Base", (), {})
+    leaf = type("_Leaf", (base,), {})
+    getattr(leaf, "name", None)
+    was_set = leaf.__flags__ & _VALID_VERSION_TAG
+    base.name = None  # type: ignore[attr-defined]
+    return bool(was_set) and not leaf.__flags__ & _VALID_VERSION_TAG
+
+
+_SHOWS_CHANGES = _flag_shows_changes()
+
+
+class _Watch:
+    """A fast check that no method is replaced in rapidsmtp's and smtplib's classes.
+
+    Each message needs this check, and looking up all methods would take a tenth of the time of a
+    small message. `leaf` is a class that inherits from all these classes and has no other use. So
+    its flag shows whether one of them was changed since the last complete check.
+    """
+
+    def __init__(self) -> None:
+        self.leaf: type = object
+        self.names: list[frozenset[str]] = []
+        self.is_checked = False
+        self.is_unreplaced = False
+
+    def watch(self, leaf: type) -> None:
+        """Watch the base classes of a class."""
+        self.leaf = leaf
+        self.names = [frozenset(vars(cls)) for cls in self._classes()]
+
+    def _classes(self) -> tuple[type, ...]:
+        return self.leaf.__mro__[1:-1]
+
+    def check(self) -> bool:
+        """Check all methods."""
+        # The flag is set before the check, so that a change during the check clears the flag.
+        getattr(self.leaf, "sendmail", None)
+        self.is_checked = True
+        self.is_unreplaced = all(map(self._is_unreplaced, self._classes(), self.names))
+        return self.is_unreplaced
+
+    def _is_unreplaced(self, cls: type, names: frozenset[str]) -> bool:
+        entries, originals = vars(cls), known.get(cls)
+        if originals is None or not entries.keys() - names <= originals.keys():
+            return False
+        return all(map(is_, map(entries.get, originals), originals.values()))
+
+
+_watch = _Watch()
+_exact: set[type] = set()
+"""The classes of clients whose methods `_watch` checks completely."""
+
+
+def watch(*classes: type) -> None:
+    """Watch rapidsmtp's classes and their base classes. Called after `follow`."""
+    _watch.watch(type("_Leaf", classes, {}))
+    _exact.update(cls for cls in _watch.leaf.__mro__ if cls in _ours.values())
+
+
+def unreplaced() -> bool:
+    """Return whether no method is replaced in a class of rapidsmtp or smtplib."""
+    if _watch.is_checked and _watch.leaf.__flags__ & _VALID_VERSION_TAG:
+        return _watch.is_unreplaced
+    return _watch.check()
+
+
 # Methods
 
 
@@ -101,7 +176,7 @@ def follow(ours: Any, own: type) -> None:
     first = next(place for place, cls in enumerate(classes) if not is_ours(cls))
     bases = classes[first : classes.index(OWN_SMTP) + 1]
     # The proxies of `vars` show later changes.
-    ours._smtplib_entries = tuple((vars(cls), known.get(cls, {})) for cls in bases)
+    ours._smtplib_entries = tuple((vars(cls).get, known.get(cls, {}).get) for cls in bases)
     if own is OWN_SMTP:
         # Copies in the class itself, so that `is_original` need not search the base classes.
         for name, value in [each for cls in classes[1:first] for each in vars(cls).items()]:
@@ -121,13 +196,15 @@ def is_ours(cls: type) -> bool:
 
 def _following(name: str, function: Callable[..., Any], own: type) -> Callable[..., Any]:
     # `SMTP_SSL.__init__` calls `SMTP.__init__`, so it must not call a replaced `SMTP.__init__`.
-    single = None if own is OWN_SMTP else ((vars(own), known[own]),)
+    single = None if own is OWN_SMTP else ((vars(own).get, known[own].get),)
 
     @functools.wraps(function)
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        for entries, originals in single or self._smtplib_entries:
-            entry = entries.get(name, ABSENT)
-            if entry is not originals.get(name, ABSENT) and entry is not ABSENT:
+        if _SHOWS_CHANGES and unreplaced():
+            return function(self, *args, **named)
+        for entry_of, original_of in single or self._smtplib_entries:
+            entry = entry_of(name, ABSENT)
+            if entry is not original_of(name, ABSENT) and entry is not ABSENT:
                 return call_replacement(self, name, entry, function, args, named)
         return function(self, *args, **named)
 
@@ -179,23 +256,39 @@ def is_original(client: Any, *names: str) -> bool:
     """Return whether calls of these methods of a client run only rapidsmtp's own code."""
     if not client.__dict__.keys().isdisjoint(names):
         return False
-    known_classes, other_classes = _entries_of(type(client).__mro__)
+    if _SHOWS_CHANGES and type(client) in _exact and unreplaced():
+        return True
+    known_classes, other_classes = _entries_of(type(client).__mro__, names)
     for entries in other_classes:
         if "__getattribute__" in entries or not entries.keys().isdisjoint(names):
             return False
-    for entries, originals in known_classes:
-        for name in names:
-            if entries.get(name, ABSENT) is not originals.get(name, ABSENT):
-                return False
+    for entry_of, originals in known_classes:
+        if not all(map(is_, map(entry_of, names), originals)):
+            return False
     return True
 
 
-# The proxies of `vars` show later changes, so the cache needs no invalidation.
+def set_original(cls: type, name: str, value: Any) -> None:
+    """Record an entry of a class that is not a replacement; `ABSENT` for no entry."""
+    if value is ABSENT:
+        known[cls].pop(name, None)
+    else:
+        known[cls][name] = value
+    _entries_of.cache_clear()
+    _watch.is_checked = False
+
+
+# The proxies of `vars` show later changes, so these need no invalidation.
 @functools.lru_cache(maxsize=64)
 def _entries_of(
-    classes: tuple[type, ...],
-) -> tuple[list[tuple[_Entries, dict[str, Any]]], list[_Entries]]:
-    """Return the entries of the known classes, each with the originals, and of all others."""
+    classes: tuple[type, ...], names: tuple[str, ...]
+) -> tuple[list[tuple[Callable[[str], Any], list[Any]]], list[_Entries]]:
+    """Return what `is_original` compares.
+
+    Returns:
+        For each known class, the function that returns an entry, and the originals for `names`; and
+        the entries of all other classes.
+    """
     last = classes.index(OWN_SMTP) if OWN_SMTP in classes else len(classes) - 2
     classes = classes[: last + 1]
     if not any(map(is_ours, classes)):
@@ -203,7 +296,11 @@ def _entries_of(
         ours = next(_ours[cls] for cls in classes if cls in _ours)
         classes += tuple(cls for cls in ours.__mro__ if is_ours(cls))
     return (
-        [(vars(cls), known[cls]) for cls in classes if cls in known and cls not in _copied],
+        [
+            (vars(cls).get, list(map(known[cls].get, names)))
+            for cls in classes
+            if cls in known and cls not in _copied
+        ],
         [vars(cls) for cls in classes if cls not in known],
     )
 

@@ -204,6 +204,7 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
             used = transaction.receive_data(data)
             file.read(used)
             early = data[used:]
+            client._protocol.emptied = None if early else file
             if early and transaction.end is None and not early.startswith(results.SHUTDOWN):
                 # A reply that arrived before its command does not belong to this command. If it
                 # were used as the reply to the message, it could show a message as accepted that

@@ -4,11 +4,14 @@ smtplib uses only `sendall`, `makefile` and `close` of a socket and `readline` o
 methods may be missing. rapidsmtp uses other methods only if it has checked the objects.
 """
 
+import select
 import socket as _socket
+import ssl
 from io import BufferedReader
 from typing import Any
 
 _SYSTEM_SOCKET = _socket.socket
+_POLL: Any = getattr(select, "poll", None)  # Windows has no `poll`.
 
 
 def is_socket(sock: Any) -> bool:
@@ -33,6 +36,20 @@ def can_peek(sock: Any, file: Any) -> bool:
 
 def _reads_from(raw: Any, sock: Any) -> bool:
     return type(raw) is _socket.SocketIO and raw._sock is sock  # type: ignore[attr-defined]
+
+
+def has_received(sock: Any) -> bool:
+    """Return whether a socket may have received bytes, or the end of the stream.
+
+    This function is faster than a read without waiting, which needs two changes of the time limit
+    and an exception.
+    """
+    is_plain = type(sock) is _SYSTEM_SOCKET
+    if _POLL is None or not (is_plain or (type(sock) is ssl.SSLSocket and not sock.pending())):
+        return True
+    poll = _POLL()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def reading_file(sock: Any) -> Any:

@@ -75,6 +75,7 @@ class ProtocolState:
             a refusal, such as 252.
         final_replies: The final replies to the message (LMTP), in the order of the recipients.
         body_sent: Whether the whole message was written to the network.
+        emptied: The file from which the client has read all received bytes; None if unknown.
         default_context: The TLS settings that `SMTP_SSL` has created because the caller gave none.
         link: The link between the client and a connection that may be kept; None if connections are
             not reused. Its class is `reuse.Link`.
@@ -85,6 +86,7 @@ class ProtocolState:
     __slots__ = (
         "body_sent",
         "default_context",
+        "emptied",
         "final_replies",
         "greeted_on",
         "has_unclear_recipient",
@@ -102,6 +104,7 @@ class ProtocolState:
         self.has_unclear_recipient: bool = False
         self.final_replies: Sequence[ReplyPair] = ()
         self.body_sent: bool = False
+        self.emptied: Any = None
         self.default_context: Any = None
         self.link: Any = None
 
