@@ -280,8 +280,12 @@ class SMTP(AuthObjects, SocketConnection):
                 is true if the server may have accepted the message.
             ValueError: An address or an option is invalid. Nothing was sent.
         """
-        self._begin_session()
         link = self._protocol.link
+        # If this is true, EHLO was accepted, so `_begin_session` would do nothing.
+        is_pipelined = link is None and pipelined.applies(self, "ehlo_or_helo_if_needed")
+        if not is_pipelined:
+            self._begin_session()
+            link = self._protocol.link
         if link is None or not link.begin_message(self):
             # smtplib reports a 421 that arrived before MAIL as the reply to MAIL.
             self._reject_unexpected_reply(results.SHUTDOWN)
@@ -294,6 +298,8 @@ class SMTP(AuthObjects, SocketConnection):
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         message = from_addr, recipients, msg, mail_options, rcpt_options
+        if is_pipelined:
+            return pipelined.send(self, *message)
         if link is None:
             return self._send(*message)
         refused: Refused = link.send(self, lambda: self._send(*message))

@@ -239,8 +239,6 @@ class SocketConnection(ClientState, _SMTP):
 
         The result is empty if there are none, and for a socket or a file of the program's own.
         """
-        if self._protocol.emptied is self.file is not None and not has_received(self.sock):
-            return b""
         if not can_peek(self.sock, self.file):
             return b""
         link = self._protocol.link
@@ -270,6 +268,8 @@ class SocketConnection(ClientState, _SMTP):
         Raises:
             SMTPServerDisconnected: An unexpected reply arrived.
         """
+        if self._protocol.emptied is self.file is not None and not has_received(self.sock):
+            return
         unread = self._unread()
         if unread and not unread.startswith(allowed):
             self.close()

@@ -111,14 +111,15 @@ class _Watch:
 
     def __init__(self) -> None:
         self.leaf: type = object
-        self.names: list[frozenset[str]] = []
+        self.methods: frozenset[str] = frozenset()
         self.is_checked = False
         self.is_unreplaced = False
 
     def watch(self, leaf: type) -> None:
         """Watch the base classes of a class."""
         self.leaf = leaf
-        self.names = [frozenset(vars(cls)) for cls in self._classes()]
+        entries = [entry for cls in self._classes() for entry in known.get(cls, {}).items()]
+        self.methods = frozenset(name for name, value in entries if isinstance(value, FunctionType))
 
     def _classes(self) -> tuple[type, ...]:
         return self.leaf.__mro__[1:-1]
@@ -128,12 +129,12 @@ class _Watch:
         # The flag is set before the check, so that a change during the check clears the flag.
         getattr(self.leaf, "sendmail", None)
         self.is_checked = True
-        self.is_unreplaced = all(map(self._is_unreplaced, self._classes(), self.names))
+        self.is_unreplaced = all(map(self._is_unreplaced, self._classes()))
         return self.is_unreplaced
 
-    def _is_unreplaced(self, cls: type, names: frozenset[str]) -> bool:
+    def _is_unreplaced(self, cls: type) -> bool:
         entries, originals = vars(cls), known.get(cls)
-        if originals is None or not entries.keys() - names <= originals.keys():
+        if originals is None or not entries.keys() & self.methods <= originals.keys():
             return False
         return all(map(is_, map(entries.get, originals), originals.values()))
 

@@ -19,13 +19,21 @@ from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, NOT_WRITTEN
 from rapidsmtp._smtp.sockets import reading_file
 from rapidsmtp.errors import SMTPServerDisconnected
 
-_BYPASSED = ("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo")
+_BYPASSED = (
+    *("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo"),
+    "has_extn",
+)
 """The methods of the client that this module does not call. If a program has replaced one of them,
 `sequential` sends the message, because it calls these methods."""
 
 
-def applies(client: BlockingFace) -> bool:
-    """Return whether `send` of this module may send the client's next message."""
+def applies(client: BlockingFace, *bypassed: str) -> bool:
+    """Return whether `send` of this module may send the client's next message.
+
+    Args:
+        client: The client.
+        *bypassed: More methods that the caller does not call.
+    """
     return (
         client.pipelining
         and not client.debuglevel
@@ -34,7 +42,7 @@ def applies(client: BlockingFace) -> bool:
         # The stored capabilities must come from this connection, not from an earlier one.
         and client._protocol.greeted_on is client.sock is not None
         and client.command_encoding in ("ascii", "utf-8")
-        and overrides.is_original(client, *_BYPASSED)
+        and overrides.is_original(client, *_BYPASSED, *bypassed)
     )
 
 
@@ -112,7 +120,7 @@ def transaction_of(
         plain_path(from_addr) or smtp_path(from_addr),
         [plain_path(recipient) or smtp_path(recipient) for recipient in recipients],
         body,
-        results.mail_parameters(client, size, mail_options),
+        results.mail_parameters(client, size if "size" in features else None, mail_options),
         rcpt_options,
         utf8=utf8,
         lower_case=results.LOWER_CASE,

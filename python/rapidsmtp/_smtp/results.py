@@ -134,18 +134,19 @@ def stuffed_parts(message: bytes) -> Iterator[tuple[bytes, int]]:
         start = end
 
 
-def mail_parameters(client: "Face", size: int, mail_options: Sequence[str]) -> list[str]:
+def mail_parameters(client: "Face", size: int | None, mail_options: Sequence[str]) -> list[str]:
     """Return the parameters of MAIL: SIZE if the server supports it, then the caller's parameters.
 
     Args:
         client: The client.
-        size: The size of the message, in bytes (RFC 1870).
+        size: The size of the message, in bytes (RFC 1870); None if the server does not support
+            SIZE.
         mail_options: The caller's parameters. They are ignored if the server does not support
             ESMTP.
     """
     if not client.does_esmtp:
         return []
-    if client.has_extn("size"):
+    if size is not None:
         return [f"size={size}", *mail_options]
     return list(mail_options)
 

@@ -36,7 +36,8 @@ def send(
         msg = _backend.repair(msg.encode("ascii"))
     elif not isinstance(msg, bytes) and overrides.is_original(client, "data"):
         memoryview(msg)  # raises TypeError for a wrong type, before MAIL is written
-    parameters = results.mail_parameters(client, len(msg), mail_options)
+    size = len(msg) if client.does_esmtp and client.has_extn("size") else None
+    parameters = results.mail_parameters(client, size, mail_options)
     _check_envelope(client, from_addr, recipients, parameters, rcpt_options)
     state = client._protocol
     state.body_sent = False
