@@ -111,10 +111,10 @@ def test_an_unexpected_reply_to_aio_is_printable(backend: str) -> None:
         client = aio.SMTP("127.0.0.1", port)
         await client.connect()
         await client.ehlo()
-        with pytest.raises(rapidsmtp.SMTPServerDisconnected, match=r"421 \\x1b\[2J"):
+        with pytest.raises(rapidsmtp.SMTPServerDisconnected, match=r"450 \\x1b\[2J"):
             await client.sendmail("a@example.com", "b@example.com", b"")
 
-    with Server(SMTPScript(replies={"ehlo": b"250 x\r\n421 \x1b[2J"})) as server:
+    with Server(SMTPScript(replies={"ehlo": b"250 x\r\n450 \x1b[2J"})) as server:
         asyncio.run(main(server.port))
 
 
