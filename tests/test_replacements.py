@@ -21,6 +21,7 @@ import pytest
 import processes
 import rapidsmtp
 from comparison import Session, compare
+from rapidsmtp._smtp import overrides
 from server import TIMEOUT, Server, SMTPScript
 
 SENDER, RECIPIENTS = "sender@example.com", ["one@example.com", "two@example.com"]
@@ -583,3 +584,48 @@ def test_a_socket_of_the_system_uses_pipelining(server: Server) -> None:
         client.sendmail(SENDER, RECIPIENTS, MESSAGE)
     flights = server.connections[-1].flights
     assert len(flights) < 6, flights
+
+
+@pytest.mark.parametrize("extensions", [["PIPELINING"], []], ids=["pipelining", "without"])
+@pytest.mark.parametrize("messages", [0, 1])
+def test_a_closed_socket_is_reported_as_by_smtplib(extensions: list[str], messages: int) -> None:
+    def scenario(session: Session) -> None:
+        with Server(SMTPScript(extensions)) as server:
+            session.connect("SMTP", server.host, server.port)
+            session.call("ehlo")
+            for _ in range(messages):
+                session.call("sendmail", SENDER, RECIPIENTS, MESSAGE)
+            os.close(session.client.sock.detach())
+            session.call("sendmail", SENDER, RECIPIENTS, MESSAGE)
+
+    compare(scenario)
+
+
+def test_checks_of_two_threads_do_not_hide_a_replacement(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread replaces a method, and checks all methods, before another check has ended."""
+    watch = overrides._watch
+    check = watch._is_unreplaced
+    calls: list[str] = []
+
+    def putcmd(self: Any, cmd: str, args: str = "") -> None:
+        calls.append(cmd)
+        original(self, cmd, args)
+
+    def interrupted(cls: type) -> bool:
+        result = check(cls)
+        if cls is OWN_SMTP and rapidsmtp.SMTP.putcmd is original:  # the last class
+            monkeypatch.setattr(rapidsmtp.SMTP, "putcmd", putcmd)
+            assert not overrides.unreplaced()
+        return result
+
+    original = rapidsmtp.SMTP.putcmd
+    with rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT) as client:
+        client.ehlo()
+        with monkeypatch.context() as patch:
+            patch.setattr(watch, "_is_unreplaced", interrupted)
+            watch.is_checked = False
+            overrides.unreplaced()
+        client.sendmail(SENDER, RECIPIENTS, MESSAGE)
+    assert "mail" in calls

@@ -662,6 +662,25 @@ def test_a_replaced_socket_module_excludes_reuse(usual_server: Server) -> None:
     assert rapidsmtp.reuse_stats().refused == {"replaced socket": 2}
 
 
+@pytest.mark.parametrize("name", ["socket", "getaddrinfo"])
+def test_a_replaced_function_of_socket_excludes_reuse(usual_server: Server, name: str) -> None:
+    """Programs set `socket.socket` to the class of a proxy, as with PySocks."""
+
+    class Socket(socket.socket):
+        pass
+
+    def getaddrinfo(*args: Any, **named: Any) -> Any:
+        return original(*args, **named)
+
+    original = socket.getaddrinfo
+    program(usual_server)
+    with mock.patch.object(socket, name, {"socket": Socket, "getaddrinfo": getaddrinfo}[name]):
+        client = connect(usual_server)
+        assert isinstance(client.sock, Socket) is (name == "socket")
+        client.close()
+    assert len(usual_server.connections) == 2
+
+
 def test_a_time_limit_of_zero_is_an_error(usual_server: Server) -> None:
     program(usual_server)
     with pytest.raises(ValueError, match="Non-blocking"):

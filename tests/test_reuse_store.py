@@ -2,6 +2,7 @@
 
 import gc
 import os
+import smtplib
 import sys
 import threading
 import types
@@ -384,6 +385,62 @@ def test_a_fork_without_hooks_is_noticed(server: Server, store: kept.Store) -> N
     program(server)
     assert record.sock.fileno() == -1
     assert len(server.connections) == 2
+
+
+# Exceptions of signal handlers
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_exception_in_quit_leaves_no_connection_to_two_clients(
+    server: Server, store: kept.Store, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    put = store.put
+
+    def interrupted(*args: Any) -> None:
+        if when == "after":
+            put(*args)
+        raise KeyboardInterrupt
+
+    client = connect(server)
+    send(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.quit()
+    assert client.sock is None
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        client.quit()
+    first, second = connect(server), connect(server)
+    assert first.sock is not second.sock
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("step", ["another connection", "a fresh connection"])
+def test_an_exception_in_a_step_leaves_no_connection_to_two_clients(
+    server: Server, store: kept.Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    program(server, "one")
+    if step == "another connection":
+        first = connect(server)
+        first.login("two", "secret of two")
+        first.quit()
+        program(server, "one")
+    put_back = store.put_back
+
+    def interrupted(*args: Any) -> None:
+        put_back(*args)
+        raise KeyboardInterrupt
+
+    client = connect(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.login("two", "secret of two")
+    client.close()
+    before = len(server.connections)
+    program(server, "one")
+    assert len(server.connections) == before
 
 
 # Exit

@@ -1,17 +1,20 @@
 """Connection reuse with TLS: which TLS settings are equal."""
 
+import gc
 import select
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
 
 import rapidsmtp
-from rapidsmtp._smtp import contexts, kept
+from rapidsmtp._smtp import contexts, kept, tls_identity
 from reusing import EXTENSIONS, MAIL, SETUP, connect, new_store, program, send, wires
 from server import TIMEOUT, Connection, Server, SMTPScript
 
@@ -221,6 +224,100 @@ def test_a_context_with_a_callback_is_different(server: Server) -> None:
     with_callback.sni_callback = lambda *_: None
     run(server, with_callback)
     assert count(server) == 4
+
+
+def test_changed_default_settings_are_no_default_settings(server_tls: ssl.SSLContext) -> None:
+    with Server(SMTPScript(EXTENSIONS), tls=server_tls) as server:
+        client = run(server, None)
+        client.context.verify_mode = ssl.CERT_REQUIRED
+        with pytest.raises(ssl.SSLCertVerificationError):
+            client.connect(server.host, server.port)
+
+
+def test_a_context_inside_a_context_is_compared(
+    server: Server, authority: trustme.CA, folder: Path
+) -> None:
+    class Outer(ssl.SSLContext):
+        def __init__(self, _: Any) -> None:
+            self.inner = trusting(authority)
+
+        def wrap_socket(self, *args: Any, **named: Any) -> ssl.SSLSocket:
+            return self.inner.wrap_socket(*args, **named)
+
+        def load_cert_chain(self, *args: Any, **named: Any) -> None:
+            self.inner.load_cert_chain(*args, **named)
+
+    context = Outer(ssl.PROTOCOL_TLS_CLIENT)
+    run(server, context)
+    run(server, context)
+    assert count(server) == 1
+    context.load_cert_chain(folder / "client.pem")
+    run(server, context)
+    assert count(server) == 2
+
+
+def test_all_attributes_of_a_class_with_another_base_class_are_compared(
+    server: Server, authority: trustme.CA
+) -> None:
+    class Base:
+        pass
+
+    class Context(ssl.SSLContext, Base):
+        pass
+
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    run(server, context)
+    run(server, context)
+    assert count(server) == 1
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    run(server, context)
+    assert count(server) == 2
+
+
+def test_a_context_that_is_changed_before_a_fresh_connection_is_not_kept(
+    server: Server, authority: trustme.CA
+) -> None:
+    context = trusting(authority)
+    run(server, context)
+    implicit = server._tls is not None
+    client = connect(server, rapidsmtp.SMTP_SSL, context=context) if implicit else connect(server)
+    if not implicit:
+        client.starttls(context=context)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    client.login("other", "secret")
+    client.quit()
+    assert server.wire(1).endswith(b"quit\r\n")
+
+
+def test_an_encrypted_connection_without_references_is_closed_at_once(
+    server: Server,
+) -> None:
+    run(server, None)
+    implicit = server._tls is not None
+    client = connect(server, rapidsmtp.SMTP_SSL) if implicit else connect(server)
+    if not implicit:
+        client.starttls()
+    client.login("user", "secret")
+    send(client)
+    assert count(server) == 1
+    ends = weakref.ref(client.sock)
+    gc.collect()
+    gc.disable()
+    try:
+        del client
+        assert ends() is None
+    finally:
+        gc.enable()
+
+
+def test_another_class_of_contexts_makes_other_default_settings() -> None:
+    """Programs replace the class `ssl.SSLContext`, as with truststore."""
+    before = tls_identity.TLSIdentity(None)
+    assert before == tls_identity.TLSIdentity(None)
+    with mock.patch.object(ssl, "SSLContext"):
+        assert before != tls_identity.TLSIdentity(None)
 
 
 def test_a_context_and_no_context_are_different(server: Server, authority: trustme.CA) -> None:

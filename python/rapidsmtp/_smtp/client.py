@@ -405,11 +405,12 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
             reuse: float = False,
         ) -> None:
             self.context: ssl.SSLContext = context or default_context()
-            if not context:
+            if host and not context:
                 self._protocol.default_context = self.context
             if reuse is not False:
                 self._reuse = reuse_seconds(reuse)
             SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
+            self._protocol.default_context = None  # the program may change it from now on
             self.pipelining = pipelining
 
     else:
@@ -433,11 +434,12 @@ class SMTP_SSL(SMTP, _SMTP_SSL):
             self.context: ssl.SSLContext = context_of_files(
                 context, keyfile, certfile, stacklevel=4
             )
-            if not context and certfile is None:
+            if host and not context and certfile is None:
                 self._protocol.default_context = self.context
             if reuse is not False:
                 self._reuse = reuse_seconds(reuse)
             SMTP.__init__(self, host, port, local_hostname, timeout, source_address)
+            self._protocol.default_context = None  # the program may change it from now on
             self.pipelining = pipelining
 
     def _get_socket(self, host: str, port: int, timeout: float | None) -> Any:

@@ -114,6 +114,7 @@ class _Watch:
         self.methods: frozenset[str] = frozenset()
         self.is_checked = False
         self.is_unreplaced = False
+        self._last: object = None  # the last check that has begun
 
     def watch(self, leaf: type) -> None:
         """Watch the base classes of a class."""
@@ -126,11 +127,16 @@ class _Watch:
 
     def check(self) -> bool:
         """Check all methods."""
+        # Other threads see no earlier result, and no result that a later check may contradict.
+        self._last = check = object()
+        self.is_unreplaced = False
         # The flag is set before the check, so that a change during the check clears the flag.
         getattr(self.leaf, "sendmail", None)
         self.is_checked = True
-        self.is_unreplaced = all(map(self._is_unreplaced, self._classes()))
-        return self.is_unreplaced
+        result = all(map(self._is_unreplaced, self._classes()))
+        if self._last is check:
+            self.is_unreplaced = result
+        return result
 
     def _is_unreplaced(self, cls: type) -> bool:
         entries, originals = vars(cls), known.get(cls)

@@ -131,9 +131,15 @@ def _obstacle(client: Any) -> str:
 def _obstacle_of_modules() -> str:
     """Return the reason why the program's own network functions exclude reuse, or ""."""
     module = overrides.socket()
-    if module is _socket and _is_known(getattr(module, "create_connection", None)):
+    if module is _socket and all(map(_is_known, (module.create_connection, module.socket))):
         return ""
     return "replaced socket"
+
+
+def _functions_of_modules() -> tuple[Any, ...]:
+    """Return what determines to which server, and by which way, a client connects."""
+    module = overrides.socket()
+    return module.create_connection, module.socket, module.getaddrinfo
 
 
 def _is_known(each: Any) -> bool:
@@ -175,10 +181,13 @@ class Link:
             address,
             tuple(source) if isinstance(source, (tuple, list)) else source,
             client._host,
-            (overrides.socket().create_connection, overrides.ssl()),
+            (*_functions_of_modules(), overrides.ssl()),
         )
+        self._context = context
         self._tls = TLSIdentity(context) if has_tls else None
-        self._opening = opening  # the name of the method, because a method refers to the client
+        # Stored functions refer neither to the client nor to the link. Otherwise the connection of
+        # a client without references would stay open.
+        self._open = lambda client: getattr(client, opening)(address)
         self._seconds = seconds
         self.record = Record(self.key, kept.store.clock())
         self.answers = self.is_reused = False
@@ -220,14 +229,11 @@ class Link:
         self.record = Record(self.key, kept.store.clock())
         kept.store.lend(self.record)
         if self._tls is not None:
-            self._tls.read()
+            self.prepare_handshake(self._tls, self._context)
         reply: ReplyPair = self._record(client, identity, self._open)
         if reply[0] != 220:
             self._spoil("greeting")
         return reply
-
-    def _open(self, client: Any) -> Any:
-        return getattr(client, self._opening)(self.key[1])
 
     def take_over(self, client: Any, record: Record) -> ReplyPair:
         """Give a kept connection to the client, and return its greeting."""
@@ -291,7 +297,9 @@ class Link:
         tls = TLSIdentity(given)
 
         def call(client: Any) -> Any:
-            tls.read()
+            link = client._protocol.link
+            if link is not None:
+                link.prepare_handshake(tls, given)
             return client._encrypt(context)
 
         def answer(client: Any, step: Step) -> ReplyPair:
@@ -307,6 +315,12 @@ class Link:
             call(client)  # raises SMTPNotSupportedError
         reply: ReplyPair = self._perform(client, ("starttls", tls, client._host), call, answer)
         return reply
+
+    def prepare_handshake(self, tls: TLSIdentity, context: Any) -> None:
+        """Read the TLS settings, and compare them with those that are part of the step."""
+        tls.read()
+        if TLSIdentity(context) != tls:  # changed since the connection was taken over
+            self._spoil("TLS settings that cannot be compared")
 
     def _close_plain(self) -> None:
         if self._plain is not None:
@@ -425,12 +439,14 @@ class Link:
         limit = client.sock.gettimeout()
         is_greeted = client._protocol.greeted_on is client.sock
         self._close_plain()
-        kept.store.put_back(current)
+        # From here on, an exception of a signal handler leaves the other connection to this client
+        # only, and the current one to the store only.
         self.record = other
         kept.store.lend(other)
         self._present(client, limit)
         if is_greeted:
             client._protocol.greeted_on = client.sock
+        kept.store.put_back(current)
         return True
 
     def _answer(
@@ -529,6 +545,7 @@ class Link:
             limit = (client.sock.gettimeout(),)
             client.sock = client.file = None
             self._close_plain()
+            self.answers = False
             kept.store.put_back(self.record)
         elif client.sock is not None:
             client.close()
@@ -668,21 +685,24 @@ class Link:
         if self.answers:
             if reason:
                 return False
-            sys.audit("smtplib.send", client, command)
-            self.answers = False
-            if len(self._calls) == len(self.record.steps):
-                kept.store.count_taken(self.record)
-            kept.store.put_back(self.record)
         else:
             reason = reason or self._reason_to_end(client, has_failed)
             if reason:
                 kept.store.refuse(reason)
                 self._spoil(reason)
                 return False
-            sys.audit("smtplib.send", client, command)
-            kept.store.put(self.record, self._seconds)
+        sys.audit("smtplib.send", client, command)
         self._close_plain()
+        # The client leaves the connection before the store has it. Otherwise, after an exception of
+        # a signal handler, two clients could have the same connection.
         client.sock = client.file = client._protocol.link = None
+        if not self.answers:
+            kept.store.put(self.record, self._seconds)
+            return True
+        self.answers = False
+        if len(self._calls) == len(self.record.steps):
+            kept.store.count_taken(self.record)
+        kept.store.put_back(self.record)
         return True
 
     def _reason_to_end(self, client: Any, has_failed: bool) -> str:
@@ -744,12 +764,16 @@ class _Started:
 def _has_buffered(file: BufferedReader) -> bool:
     """Return whether the buffer of a file contains bytes. Nothing is read from the socket."""
     raw: Any = file.raw
-    read = raw.readinto
+    own = vars(raw).get("readinto")
     raw.readinto = lambda _: None
     try:
         return bool(file.peek(1))
     finally:
-        raw.readinto = read
+        # A bound method in its own object would be a reference cycle: the object, and so the
+        # socket, would stay alive without references.
+        del raw.readinto
+        if own is not None:
+            raw.readinto = own
 
 
 def _shutdown_of(error: SMTPException) -> bytes | None:

@@ -31,7 +31,9 @@ def can_peek(sock: Any, file: Any) -> bool:
         sock: The socket of the client, or an object that the program uses instead of a socket.
         file: The file of the client, or None.
     """
-    return is_socket(sock) and type(file) is BufferedReader and _reads_from(file.raw, sock)
+    if not is_socket(sock) or sock.fileno() < 0:
+        return False
+    return type(file) is BufferedReader and not file.closed and _reads_from(file.raw, sock)
 
 
 def _reads_from(raw: Any, sock: Any) -> bool:
@@ -47,8 +49,11 @@ def has_received(sock: Any) -> bool:
     is_plain = type(sock) is _SYSTEM_SOCKET
     if _POLL is None or not (is_plain or (type(sock) is ssl.SSLSocket and not sock.pending())):
         return True
+    descriptor = sock.fileno()
+    if descriptor < 0:  # The next operation on the socket reports that it is closed.
+        return False
     poll = _POLL()
-    poll.register(sock.fileno(), select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -77,6 +77,7 @@ class ProtocolState:
         body_sent: Whether the whole message was written to the network.
         emptied: The file from which the client has read all received bytes; None if unknown.
         default_context: The TLS settings that `SMTP_SSL` has created because the caller gave none.
+            None after the constructor, because the program may then change them.
         link: The link between the client and a connection that may be kept; None if connections are
             not reused. Its class is `reuse.Link`.
     """

@@ -17,8 +17,8 @@ import os
 import ssl as _ssl
 import types
 import weakref
-from collections.abc import Callable, Hashable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from rapidsmtp._smtp import contexts, overrides
 
@@ -91,7 +91,7 @@ class TLSIdentity:
         self._fingerprint: Any = _ABSENT
         if context is None:
             module = overrides.ssl()
-            make = (module.create_default_context, module._create_stdlib_context)
+            make = module.create_default_context, module._create_stdlib_context, module.SSLContext
             self._default: Any = (contexts.verify_by_default, module, make, _certificate_paths())
         else:
             self._attributes = _snapshot_of(context)
@@ -128,17 +128,14 @@ def _certificate_paths() -> tuple[str | None, ...]:
 _KINDS = (types.GetSetDescriptorType, property)
 
 
-@functools.cache
-def _readable_attributes(cls: Hashable) -> tuple[Any, ...]:
-    """Return the descriptors of the C class below `ssl.SSLContext`, or below a subclass."""
-    base = cast(type, cls).__mro__[-2]
-    return tuple(each for each in vars(base).values() if isinstance(each, _KINDS))
+_READABLE_ATTRIBUTES: tuple[Any, ...] = tuple(
+    each for each in vars(_GENUINE.__mro__[-2]).values() if isinstance(each, _KINDS)
+)
+"""The descriptors of the C class below `ssl.SSLContext`."""
 
 
 def _attributes_of(context: Any) -> tuple[Any, ...]:
-    return tuple(
-        each.__get__(context) for each in _readable_attributes(cast(Hashable, type(context)))
-    )
+    return tuple(each.__get__(context) for each in _READABLE_ATTRIBUTES)
 
 
 def _snapshot_of(context: Any) -> tuple[Any, ...] | None:
@@ -147,7 +144,9 @@ def _snapshot_of(context: Any) -> tuple[Any, ...] | None:
         return None
     notes = tuple(_notes.get(context, ()))
     own = () if type(context) is _GENUINE else (context.verify_mode, context.check_hostname)
-    return _attributes_of(context), own, notes, dict(vars(context))
+    # Some classes keep a context of Python, and pass all calls to it.
+    inner = [_snapshot_of(each) for each in vars(context).values() if isinstance(each, _GENUINE)]
+    return _attributes_of(context), own, notes, dict(vars(context)), inner
 
 
 def _fingerprint_of(context: Any) -> tuple[Any, ...] | None:
