@@ -89,6 +89,7 @@ def _checked_host_name(client: Face, name: str) -> str:
     may_encode = not overrides.is_original(client, "putcmd", "send")
     if name.isascii() or client.command_encoding != "ascii" or may_encode:
         return name
+    _backend.check_command(name)  # A control character is another error.
     start = next(place for place, character in enumerate(name) if not character.isascii())
     reason = f"the host name {printable(name)} for EHLO is not ASCII; use its A-labels"
     raise UnicodeEncodeError("ascii", name, start, start + 1, reason)
