@@ -21,6 +21,7 @@ import processes
 import rapidsmtp
 
 SECONDS = 60.0
+is_312 = sys.version_info[:2] == (3, 12)
 TESTS = Path(__file__).parent
 SCENARIOS = [
     "drop_in",
@@ -57,6 +58,8 @@ def run(backend: str, hub: str, scenario: str, *early: str) -> str:
 def test_other_green_threads_run_while_a_relay_is_slow(
     backend: str, hub: str, scenario: str
 ) -> None:
+    if (backend, hub, scenario) == ("python", "gevent", "unclosed_sender") and is_312:
+        pytest.skip("gevent on Python 3.12 runs no new green thread at the end of the interpreter")
     output = run(backend, hub, scenario)
     assert output.startswith("done\n")
     if scenario == "unclosed_sender":

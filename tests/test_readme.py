@@ -194,7 +194,8 @@ class Place:
             ('"localhost", 2525', f'"{host}", {open_port}'),
         ):
             text = text.replace(theirs, ours)
-        assert "relay.example" not in text and "2525" not in text
+        # The port of a sink may contain these digits, as 42525 does.
+        assert "relay.example" not in text and not re.search(r"\b2525\b", text)
         return text
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
