@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from real_servers import Unavailable
@@ -82,17 +81,6 @@ class Space:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def __enter__(self) -> "Space":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def flow(packet: bytes) -> int | None:
     """Return the client's port of a packet of TCP over IPv4, from its two ports; otherwise None.
@@ -124,7 +112,6 @@ class Link:
         self.delay, self.loss, self.reordered = 0.0, 0.0, 0.0
         self.dropped: Callable[[bytes], bool] = lambda packet: False
         self.flows: set[int] = set()
-        self.passed = 0
         self._random = random.Random(1)
         self._ends = [
             client.call(_device, self.CLIENT, self.CLIENT6),
