@@ -228,21 +228,7 @@ def _restored(kind: Any, original: Any, args: tuple[Any, ...]) -> SMTPException:
     return joined(*args)
 
 
-for _class in (
-    SMTPAuthenticationError,
-    SMTPConnectError,
-    SMTPConnectResponseError,
-    SMTPConnectTimeoutError,
-    SMTPDataError,
-    SMTPHeloError,
-    SMTPNotSupported,
-    SMTPReadTimeoutError,
-    SMTPRecipientRefused,
-    SMTPRecipientsRefused,
-    SMTPResponseException,
-    SMTPSenderRefused,
-    SMTPServerDisconnected,
-    SMTPTimeoutError,
-    RefusedRecipient,
-):
-    _class.__module__ = "rapidsmtp.aio"
+# All classes of this module are public names of `rapidsmtp.aio`.
+for _class in list(vars().values()):
+    if isinstance(_class, type) and _class.__module__ == __name__:
+        _class.__module__ = "rapidsmtp.aio"
