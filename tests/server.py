@@ -48,9 +48,12 @@ class Connection:
         self.flights: list[bytes] = []
         self.over = threading.Event()
         self._unread = bytearray()
+        # A test may send from its own thread. OpenSSL serves one thread at a time.
+        self._lock = threading.Lock()
 
     def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        with self._lock:
+            self.sock.sendall(data)
 
     def line(self) -> bytes:
         """Return the next line without its line end, or raise EOFError at the end of the stream."""
@@ -81,8 +84,7 @@ class Connection:
         """Return whether all input has been read and no more arrives within `PAUSE` seconds."""
         if self._unread:
             return False
-        pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
-        return not pending and not select.select([self.sock], [], [], PAUSE)[0]
+        return not self._is_readable(PAUSE)
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         self.sock = context.wrap_socket(self.sock, server_side=True)
@@ -101,8 +103,18 @@ class Connection:
         del self._unread[:size]
         return taken
 
+    def _is_readable(self, seconds: float | None) -> bool:
+        """Wait up to `seconds` for input, or without limit if `seconds` is None."""
+        pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
+        try:
+            return bool(pending or select.select([self.sock], [], [], seconds)[0])
+        except ValueError:
+            raise EOFError from None  # the socket is closed, at the end of the test
+
     def _read(self) -> None:
-        data = self.sock.recv(65536)
+        self._is_readable(self.sock.gettimeout())
+        with self._lock:
+            data = self.sock.recv(65536)
         if not data:
             raise EOFError
         self.received += data
