@@ -154,12 +154,14 @@ PURE_ENGINE = {
 PURE_MAY_ALSO_USE = {
     "auth": {"secrets", "stringprep", "unicodedata"},
     "flatten": {"io"},
+    "identity": {"operator"},
     "proxy": {"ipaddress"},
     **PURE_ENGINE,
 }
 # Modules of the pure-Python backend without a Rust file of the same name. The counterpart of the
-# engine's modules is the whole folder `src/engine/`.
-WITHOUT_COUNTERPART = {"__init__", "envelope", *PURE_ENGINE}
+# engine's modules is the whole folder `src/engine/`. `identity` compares Python objects, so its
+# counterpart is in the binding.
+WITHOUT_COUNTERPART = {"__init__", "envelope", "identity", *PURE_ENGINE}
 
 # Names that several modules or classes have. Each value states the one meaning of the name.
 SAME_MODULES = {

@@ -601,31 +601,47 @@ def test_a_closed_socket_is_reported_as_by_smtplib(extensions: list[str], messag
     compare(scenario)
 
 
-def test_checks_of_two_threads_do_not_hide_a_replacement(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+
+
+@pytest.mark.parametrize("comparison", [1, 2] if overrides._SHOWS_CHANGES else [1])
+def test_a_replacement_during_a_check_is_found_by_the_next_check(
+    server: Server, monkeypatch: pytest.MonkeyPatch, comparison: int
 ) -> None:
-    """A thread replaces a method, and checks all methods, before another check has ended."""
-    watch = overrides._watch
-    check = watch._is_unreplaced
-    calls: list[str] = []
+    """Another thread replaces a method at the end of a comparison."""
+    compare_entries = overrides._Originals._compare
+    comparisons: list[bool] = []
 
-    def putcmd(self: Any, cmd: str, args: str = "") -> None:
-        calls.append(cmd)
-        original(self, cmd, args)
+    def interrupted(originals: Any) -> bool:
+        comparisons.append(compare_entries(originals))
+        if len(comparisons) == comparison:
+            monkeypatch.setattr(rapidsmtp.SMTP, "putcmd", lambda *_: None)
+        return comparisons[-1]
 
-    def interrupted(cls: type) -> bool:
-        result = check(cls)
-        if cls is OWN_SMTP and rapidsmtp.SMTP.putcmd is original:  # the last class
-            monkeypatch.setattr(rapidsmtp.SMTP, "putcmd", putcmd)
-            assert not overrides.unreplaced()
-        return result
-
-    original = rapidsmtp.SMTP.putcmd
+    methods = overrides.Methods("putcmd")
     with rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT) as client:
-        client.ehlo()
         with monkeypatch.context() as patch:
-            patch.setattr(watch, "_is_unreplaced", interrupted)
-            watch.is_checked = False
-            overrides.unreplaced()
-        client.sendmail(SENDER, RECIPIENTS, MESSAGE)
-    assert "mail" in calls
+            patch.setattr(overrides._Originals, "_compare", interrupted)
+            methods.are_original(client)
+        assert comparisons[comparison - 1]
+        assert not methods.are_original(client)
+        monkeypatch.undo()
+        assert methods.are_original(client)
+
+
+def test_a_deleted_method_is_no_original(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = overrides.Methods("putcmd")
+    with rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT) as client:
+        assert methods.are_original(client)
+        with monkeypatch.context() as patch:
+            patch.delattr(OWN_SMTP, "putcmd")
+            assert not methods.are_original(client)
+        assert methods.are_original(client)
+
+
+def test_many_classes_of_clients_do_not_fill_the_memory(server: Server) -> None:
+    methods = overrides.Methods("putcmd")
+    with rapidsmtp.SMTP(server.host, server.port, "client.example", TIMEOUT) as client:
+        for _ in range(200):
+            client.__class__ = type("Derived", (rapidsmtp.SMTP,), {})
+            assert methods.are_original(client)
+    assert len(methods._classes) <= overrides._MAX_CLASSES

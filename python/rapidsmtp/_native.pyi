@@ -34,6 +34,7 @@ __all__ = [
     "Transaction",
     "XOAuth2",
     "__version__",
+    "are_same",
     "assemble",
     "certificate_digest",
     "check_command",
@@ -68,6 +69,7 @@ MAX_LINES: int
 MAX_REPLY: int
 __version__: str
 
+def are_same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool: ...
 def assemble(parts: Sequence[str | bytes]) -> bytes: ...
 def certificate_digest(certificate: bytes) -> bytes | None: ...
 def check_command(text: str) -> None: ...
@@ -261,6 +263,23 @@ class Transaction:
         mail_alone: bool = False,
         data_alone: bool = False,
         sequential: bool = False,
+    ) -> Transaction: ...
+    @staticmethod
+    def of_message(
+        sender: str,
+        recipients: Sequence[str],
+        message: ReadableBuffer,
+        path_of: Callable[[str], str],
+        mail_options: Sequence[str],
+        rcpt_parameters: Sequence[str],
+        *,
+        size: int | None,
+        size_limit: str | None,
+        utf8: bool,
+        lower_case: bool,
+        lmtp: bool,
+        cautious: bool,
+        sequential: bool,
     ) -> Transaction: ...
     def data_to_send(self) -> bytes: ...
     def receive_data(self, data: bytes) -> int: ...

@@ -12,6 +12,7 @@ mod diagnosis;
 mod dkim;
 mod engine;
 mod error;
+mod identity;
 mod message;
 mod outcome;
 mod policy;
@@ -37,6 +38,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     certificate::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;
+    identity::register(module)?;
     outcome::register(module)?;
     policy::register(module)?;
     proxy::register(module)?;

@@ -24,7 +24,7 @@ fn repair<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 /// Prepare a message for DATA. Return the bytes to write after the reply 354, and the size to
 /// declare with SIZE.
 #[pyfunction]
-fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> {
+pub(super) fn stuff<'py>(data: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, usize)> {
     let data = immutable(data)?;
     let scan = Scan::new(data.as_bytes());
     let wire = if scan.is_stuffed() && data.is_exact_instance_of::<PyBytes>() {

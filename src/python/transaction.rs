@@ -8,6 +8,9 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use super::pure_fallback;
+use super::stuffing::{immutable, stuff};
+use crate::address::plain_path;
+use crate::capability::exceeds_size;
 use crate::command::Style;
 use crate::reply::{Reply, ReplyFault};
 use crate::reply_code::SuccessCodes;
@@ -90,6 +93,96 @@ impl Transaction {
         };
         let state = transaction::Transaction::new(
             &envelope.sender,
+            &envelope.recipients,
+            &envelope.mail_parameters,
+            &envelope.rcpt_parameters,
+            options,
+        )?;
+        Ok(Self {
+            state: Mutex::new(state),
+            body: body.unbind(),
+        })
+    }
+
+    /// Create the transaction of a message that is not stuffed.
+    #[staticmethod]
+    #[pyo3(signature = (
+        sender, recipients, message, path_of, mail_options, rcpt_parameters,
+        *, size, size_limit, utf8, lower_case, lmtp, cautious, sequential
+    ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a message, and the options"
+    )]
+    fn of_message<'py>(
+        sender: &Bound<'py, PyAny>,
+        recipients: &Bound<'py, PyAny>,
+        message: &Bound<'py, PyAny>,
+        path_of: &Bound<'py, PyAny>,
+        mail_options: &Bound<'py, PyAny>,
+        rcpt_parameters: &Bound<'py, PyAny>,
+        size: Option<u64>,
+        size_limit: Option<PyBackedStr>,
+        utf8: bool,
+        lower_case: bool,
+        lmtp: bool,
+        cautious: bool,
+        sequential: bool,
+    ) -> PyResult<Self> {
+        let py = sender.py();
+        let (body, size) = match size {
+            Some(size) => (immutable(message)?, size),
+            None => {
+                let (body, size) = stuff(message)?;
+                (body.cast_into::<PyBytes>()?, size as u64)
+            }
+        };
+        let exceeds = |limit: &PyBackedStr| exceeds_size(limit, size);
+        let options = TransactionOptions {
+            style: Style { utf8, lower_case },
+            lmtp,
+            // The server refuses MAIL if the message is too large.
+            mail_alone: cautious || size_limit.as_ref().is_some_and(exceeds),
+            data_alone: cautious,
+            sequential,
+            codes: SuccessCodes::Exact,
+        };
+        let size_parameter = size_limit.map(|_| Text::Owned(format!("size={size}")));
+        let envelope = MessageEnvelope::new(
+            sender,
+            recipients,
+            path_of,
+            size_parameter,
+            mail_options,
+            rcpt_parameters,
+        );
+        let envelope = match envelope {
+            Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
+                let path = |address: Bound<'py, PyAny>| path_of.call1((address,));
+                let paths: Vec<_> = recipients
+                    .try_iter()?
+                    .map(|each| path(each?))
+                    .collect::<PyResult<_>>()?;
+                let arguments = (
+                    path(sender.clone())?,
+                    paths,
+                    &body,
+                    mail_options,
+                    rcpt_parameters,
+                );
+                let style = [("utf8", utf8), ("lower_case", lower_case)];
+                return Err(pure_fallback::error_of(
+                    py,
+                    "Transaction",
+                    arguments,
+                    &style,
+                    error,
+                ));
+            }
+            envelope => envelope?,
+        };
+        let state = transaction::Transaction::new(
+            envelope.sender.as_ref(),
             &envelope.recipients,
             &envelope.mail_parameters,
             &envelope.rcpt_parameters,
@@ -208,6 +301,67 @@ impl EnvelopeTexts {
             mail_parameters: texts(mail_parameters)?,
             rcpt_parameters: texts(rcpt_parameters)?,
         })
+    }
+}
+
+/// A text of an envelope: created here, or borrowed from Python.
+enum Text {
+    Owned(String),
+    Borrowed(PyBackedStr),
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Owned(text) => text,
+            Self::Borrowed(text) => text,
+        }
+    }
+}
+
+/// The texts of the envelope of a message, with paths in the place of addresses.
+struct MessageEnvelope {
+    sender: Text,
+    recipients: Vec<Text>,
+    mail_parameters: Vec<Text>,
+    rcpt_parameters: Vec<PyBackedStr>,
+}
+
+impl MessageEnvelope {
+    fn new(
+        sender: &Bound<'_, PyAny>,
+        recipients: &Bound<'_, PyAny>,
+        path_of: &Bound<'_, PyAny>,
+        size_parameter: Option<Text>,
+        mail_options: &Bound<'_, PyAny>,
+        rcpt_parameters: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let sender = path(sender, path_of)?;
+        let recipients: Vec<Text> = recipients
+            .try_iter()?
+            .map(|recipient| path(&recipient?, path_of))
+            .collect::<PyResult<_>>()?;
+        let mut mail_parameters: Vec<Text> = size_parameter.into_iter().collect();
+        mail_parameters.extend(texts(Some(mail_options))?.into_iter().map(Text::Borrowed));
+        // As in `EnvelopeTexts::new`.
+        let rcpt_parameters = Some(rcpt_parameters).filter(|_| !recipients.is_empty());
+        Ok(Self {
+            sender,
+            recipients,
+            mail_parameters,
+            rcpt_parameters: texts(rcpt_parameters)?,
+        })
+    }
+}
+
+/// Returns the path of an address. Python's function `path_of` converts addresses that are not
+/// plain.
+fn path(address: &Bound<'_, PyAny>, path_of: &Bound<'_, PyAny>) -> PyResult<Text> {
+    let text = address.cast::<PyString>().ok();
+    let plain = text.and_then(|text| plain_path(text.to_str().ok()?));
+    match plain {
+        Some(path) => Ok(Text::Owned(path)),
+        None => path_of.call1((address,))?.extract().map(Text::Borrowed),
     }
 }
 

@@ -30,6 +30,7 @@ from rapidsmtp._pure.flatten import (
     mentions,
     tree_text,
 )
+from rapidsmtp._pure.identity import are_same
 from rapidsmtp._pure.outcome import MessageOutcome, message_status, refusal_status
 from rapidsmtp._pure.proxy import ProxyDialogue
 from rapidsmtp._pure.rate_controller import RateController
@@ -66,6 +67,7 @@ __all__ = [
     "Scram",
     "Transaction",
     "XOAuth2",
+    "are_same",
     "assemble",
     "certificate_digest",
     "check_command",

@@ -49,8 +49,11 @@ client must send RSET before the next transaction.
 Without PIPELINING the transaction is sequential: each flight is one command.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from rapidsmtp._pure.address import plain_path
+from rapidsmtp._pure.capability import exceeds_size
 from rapidsmtp._pure.command import mail, rcpt
 from rapidsmtp._pure.reply import MALFORMED, Reply, ReplyReader
 from rapidsmtp._pure.reply_code import (
@@ -59,6 +62,7 @@ from rapidsmtp._pure.reply_code import (
     succeeds,
     succeeds_by_first_digit,
 )
+from rapidsmtp._pure.stuffing import stuff
 
 FIRST_FLIGHT_RECIPIENTS = 8
 """The maximum number of RCPT commands in the first flight."""
@@ -196,6 +200,60 @@ class Transaction:
         # RFC 2920 3.1: RCPT may be written together with MAIL, before the reply to MAIL arrives.
         if not (mail_alone or sequential):
             self._add_recipients(FIRST_FLIGHT_RECIPIENTS)
+
+    @classmethod
+    def of_message(
+        cls,
+        sender: str,
+        recipients: Sequence[str],
+        message: Any,
+        path_of: Callable[[str], str],
+        mail_options: Sequence[str],
+        rcpt_parameters: Sequence[str],
+        *,
+        size: int | None,
+        size_limit: str | None,
+        utf8: bool,
+        lower_case: bool,
+        lmtp: bool,
+        cautious: bool,
+        sequential: bool,
+    ) -> "Transaction":
+        """Create the transaction of a message that is not stuffed.
+
+        Args:
+            sender: The sender's address.
+            recipients: The recipients' addresses.
+            message: The message: bytes or another buffer.
+            path_of: The function that converts an address to a path if the address is not plain.
+            mail_options: The caller's parameters of MAIL.
+            rcpt_parameters: As for the constructor.
+            size: None; or the size of the message in bytes, if the message is large. The body is
+                then the message without dot-stuffing.
+            size_limit: The parameter of SIZE in the reply to EHLO (RFC 1870); None if the server
+                does not support SIZE.
+            utf8: As for the constructor.
+            lower_case: As for the constructor.
+            lmtp: As for the constructor.
+            cautious: Whether to write MAIL alone and DATA alone.
+            sequential: As for the constructor.
+        """
+        if size is None:
+            message, size = stuff(message)
+        return cls(
+            plain_path(sender) or path_of(sender),
+            [plain_path(recipient) or path_of(recipient) for recipient in recipients],
+            message,
+            mail_options if size_limit is None else [f"size={size}", *mail_options],
+            rcpt_parameters,
+            utf8=utf8,
+            lower_case=lower_case,
+            lmtp=lmtp,
+            # The server refuses MAIL if the message is too large.
+            mail_alone=cautious or (size_limit is not None and exceeds_size(size_limit, size)),
+            data_alone=cautious,
+            sequential=sequential,
+        )
 
     @property
     def fault(self) -> str | None:

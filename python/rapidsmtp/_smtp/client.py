@@ -51,6 +51,8 @@ else:
 
 _TIMEOUT: Any = _socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 
+_RSET = overrides.Methods("rset")
+
 
 class SMTP(AuthObjects, SocketConnection):
     """A connection to an SMTP server, with the interface of `smtplib.SMTP`.
@@ -143,7 +145,7 @@ class SMTP(AuthObjects, SocketConnection):
         with contextlib.suppress(SMTPServerDisconnected):
             self._reject_unexpected_reply(results.SHUTDOWN)
             reply = self.rset()
-            original = overrides.is_original(self, "rset")
+            original = _RSET.are_original(self)
             if original and not _backend.succeeds("rset", reply[0]):
                 # The transaction may still be open, so the server could refuse the next MAIL.
                 self.close()
@@ -282,7 +284,7 @@ class SMTP(AuthObjects, SocketConnection):
         """
         link = self._protocol.link
         # If this is true, EHLO was accepted, so `_begin_session` would do nothing.
-        is_pipelined = link is None and pipelined.applies(self, "ehlo_or_helo_if_needed")
+        is_pipelined = link is None and pipelined.applies(self, pipelined.BYPASSED_WITH_EHLO)
         if not is_pipelined:
             self._begin_session()
             link = self._protocol.link
@@ -523,4 +525,3 @@ SMTP.__module__ = SMTP_SSL.__module__ = LMTP.__module__ = "rapidsmtp"
 overrides.follow(SMTP, overrides.OWN_SMTP)
 overrides.follow(SMTP_SSL, overrides.OWN_SMTP_SSL)
 overrides.follow(LMTP, overrides.OWN_LMTP)
-overrides.watch(SMTP_SSL, LMTP)

@@ -31,6 +31,9 @@ from rapidsmtp.errors import (
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Any, Any, T]
 
+_SEND = overrides.Methods("send")
+_SENDING = overrides.Methods("send", "putcmd")
+
 _MAIL_FROM, _RCPT_TO = ("from:", "to:") if results.LOWER_CASE else ("FROM:", "TO:")
 
 
@@ -86,7 +89,7 @@ def store_ehlo(client: Face, code: int, text: bytes) -> None:
 def _checked_host_name(client: Face, name: str) -> str:
     name = str(name or client.local_hostname)
     _backend.check_host_name(name)
-    may_encode = not overrides.is_original(client, "putcmd", "send")
+    may_encode = not _SENDING.are_original(client)
     if name.isascii() or client.command_encoding != "ascii" or may_encode:
         return name
     _backend.check_command(name)  # A control character is another error.
@@ -199,7 +202,7 @@ def data(client: Face, message: Any) -> Steps[ReplyPair]:
         message = message.encode("ascii")
     # If a program has replaced `send`, the new method receives the whole message in one call,
     # because smtplib calls it in this way.
-    may_split = overrides.is_original(client, "send") and not client.debuglevel
+    may_split = _SEND.are_original(client) and not client.debuglevel
     in_pieces = results.is_large(message) and may_split
     body = message if in_pieces else _backend.stuff(message)[0]
     yield client.putcmd("data")

@@ -21,7 +21,7 @@ from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.contexts import context_of_files, default_context
 from rapidsmtp._smtp.face import Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED
-from rapidsmtp._smtp.sockets import can_peek, has_received, is_socket, reading_file
+from rapidsmtp._smtp.sockets import can_peek, is_socket, reading_file
 from rapidsmtp._smtp.state import ClientState, reuse_of_process
 from rapidsmtp.errors import (
     SMTPException,
@@ -245,6 +245,7 @@ class SocketConnection(ClientState, _SMTP):
         if link is not None and link.answers:
             # The client must not read from this connection before it has asked for all its steps.
             return b""
+        self._protocol.emptied = None
         limit = self.sock.gettimeout()
         self.sock.settimeout(0)
         try:
@@ -268,7 +269,13 @@ class SocketConnection(ClientState, _SMTP):
         Raises:
             SMTPServerDisconnected: An unexpected reply arrived.
         """
-        if self._protocol.emptied is self.file is not None and not has_received(self.sock):
+        emptied = self._protocol.emptied
+        if (
+            emptied is not None
+            and emptied.file is self.file
+            and emptied.sock is self.sock
+            and not emptied.may_have_received()
+        ):
             return
         unread = self._unread()
         if unread and not unread.startswith(allowed):

@@ -16,11 +16,12 @@ import smtplib
 import socket as _socket
 import ssl as _ssl
 from collections.abc import Callable
-from operator import is_
+from operator import itemgetter
 from types import FunctionType, MappingProxyType, ModuleType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import rapidsmtp as _package
+from rapidsmtp import _backend
 from rapidsmtp._smtp.state import reuse_seconds
 
 _Entries: TypeAlias = MappingProxyType[str, Any]
@@ -82,87 +83,6 @@ for _class in (OWN_SMTP, OWN_SMTP_SSL, OWN_LMTP):
         name: value for name, value in vars(_class).items() if is_own_method(_class, name, value)
     }
 
-# A fast check
-
-# CPython 3.11 and 3.12 set this flag of a class when they look up an attribute of the class, and
-# clear it when the class or one of its base classes is changed (`PyType_Modified`).
-_VALID_VERSION_TAG = 1 << 19
-
-
-def _flag_shows_changes() -> bool:
-    base = type("_Base", (), {})
-    leaf = type("_Leaf", (base,), {})
-    getattr(leaf, "name", None)
-    was_set = leaf.__flags__ & _VALID_VERSION_TAG
-    base.name = None  # type: ignore[attr-defined]
-    return bool(was_set) and not leaf.__flags__ & _VALID_VERSION_TAG
-
-
-_SHOWS_CHANGES = _flag_shows_changes()
-
-
-class _Watch:
-    """A fast check that no method is replaced in rapidsmtp's and smtplib's classes.
-
-    Each message needs this check, and looking up all methods would take a tenth of the time of a
-    small message. `leaf` is a class that inherits from all these classes and has no other use. So
-    its flag shows whether one of them was changed since the last complete check.
-    """
-
-    def __init__(self) -> None:
-        self.leaf: type = object
-        self.methods: frozenset[str] = frozenset()
-        self.is_checked = False
-        self.is_unreplaced = False
-        self._last: object = None  # the last check that has begun
-
-    def watch(self, leaf: type) -> None:
-        """Watch the base classes of a class."""
-        self.leaf = leaf
-        entries = [entry for cls in self._classes() for entry in known.get(cls, {}).items()]
-        self.methods = frozenset(name for name, value in entries if isinstance(value, FunctionType))
-
-    def _classes(self) -> tuple[type, ...]:
-        return self.leaf.__mro__[1:-1]
-
-    def check(self) -> bool:
-        """Check all methods."""
-        # Other threads see no earlier result, and no result that a later check may contradict.
-        self._last = check = object()
-        self.is_unreplaced = False
-        # The flag is set before the check, so that a change during the check clears the flag.
-        getattr(self.leaf, "sendmail", None)
-        self.is_checked = True
-        result = all(map(self._is_unreplaced, self._classes()))
-        if self._last is check:
-            self.is_unreplaced = result
-        return result
-
-    def _is_unreplaced(self, cls: type) -> bool:
-        entries, originals = vars(cls), known.get(cls)
-        if originals is None or not entries.keys() & self.methods <= originals.keys():
-            return False
-        return all(map(is_, map(entries.get, originals), originals.values()))
-
-
-_watch = _Watch()
-_exact: set[type] = set()
-"""The classes of clients whose methods `_watch` checks completely."""
-
-
-def watch(*classes: type) -> None:
-    """Watch rapidsmtp's classes and their base classes. Called after `follow`."""
-    _watch.watch(type("_Leaf", classes, {}))
-    _exact.update(cls for cls in _watch.leaf.__mro__ if cls in _ours.values())
-
-
-def unreplaced() -> bool:
-    """Return whether no method is replaced in a class of rapidsmtp or smtplib."""
-    if _watch.is_checked and _watch.leaf.__flags__ & _VALID_VERSION_TAG:
-        return _watch.is_unreplaced
-    return _watch.check()
-
-
 # Methods
 
 
@@ -185,7 +105,7 @@ def follow(ours: Any, own: type) -> None:
     # The proxies of `vars` show later changes.
     ours._smtplib_entries = tuple((vars(cls).get, known.get(cls, {}).get) for cls in bases)
     if own is OWN_SMTP:
-        # Copies in the class itself, so that `is_original` need not search the base classes.
+        # Copies in the class itself, so that `Methods` need not search the base classes.
         for name, value in [each for cls in classes[1:first] for each in vars(cls).items()]:
             if name not in vars(ours) and isinstance(value, FunctionType) and name in vars(own):
                 setattr(ours, name, value)
@@ -207,8 +127,6 @@ def _following(name: str, function: Callable[..., Any], own: type) -> Callable[.
 
     @functools.wraps(function)
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        if _SHOWS_CHANGES and unreplaced():
-            return function(self, *args, **named)
         for entry_of, original_of in single or self._smtplib_entries:
             entry = entry_of(name, ABSENT)
             if entry is not original_of(name, ABSENT) and entry is not ABSENT:
@@ -259,20 +177,140 @@ def call_replacement(
             client.pipelining = pipelining
 
 
-def is_original(client: Any, *names: str) -> bool:
-    """Return whether calls of these methods of a client run only rapidsmtp's own code."""
-    if not client.__dict__.keys().isdisjoint(names):
-        return False
-    if _SHOWS_CHANGES and type(client) in _exact and unreplaced():
+# CPython 3.11 and 3.12 set this flag of a class when they look up an attribute of the class, and
+# clear it when the class or one of its base classes is changed (`PyType_Modified`).
+_VALID_VERSION_TAG = 1 << 19
+
+
+def _flag_shows_changes() -> bool:
+    base = type("_Base", (), {})
+    leaf = type("_Leaf", (base,), {})
+    getattr(leaf, "name", None)
+    was_set = leaf.__flags__ & _VALID_VERSION_TAG
+    base.name = None  # type: ignore[attr-defined]
+    return bool(was_set) and not leaf.__flags__ & _VALID_VERSION_TAG
+
+
+_SHOWS_CHANGES = _flag_shows_changes()
+
+
+class Methods:
+    """Methods of a client, to check that a call of them runs only rapidsmtp's own code.
+
+    Each message needs this check. So all methods of a class are read and compared in one step.
+
+    Args:
+        *names: The names of the methods.
+    """
+
+    _all: ClassVar[list["Methods"]] = []
+
+    def __init__(self, *names: str) -> None:
+        self._names = frozenset(names)
+        self._classes: dict[type, _Originals] = {}
+        Methods._all.append(self)
+
+    def is_own(self, client: Any) -> bool:
+        """Return whether the client itself, not its class, has one of the methods."""
+        return not self._names.isdisjoint(client.__dict__)
+
+    def are_original(self, client: Any) -> bool:
+        """Return whether no method is replaced in the client and in its classes."""
+        if self.is_own(client):
+            return False
+        cls = type(client)
+        originals = self._classes.get(cls)
+        if originals is None or originals.classes is not cls.__mro__:
+            if len(self._classes) >= _MAX_CLASSES:
+                self._classes.clear()
+            originals = self._classes[cls] = _Originals(cls.__mro__, self._names)
+        return originals.are_present()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Forget all originals, because one of them has changed."""
+        for each in cls._all:
+            each._classes.clear()
+
+
+_MAX_CLASSES = 64
+"""The maximum number of classes of clients for which a `Methods` stores the originals."""
+
+
+class _Originals:
+    """The entries of a client's classes for some names, as they are without replacements.
+
+    If the classes are those of rapidsmtp and smtplib, and CPython shows changes of a class by a
+    flag, the flag of a probe replaces most comparisons. The probe is a class that inherits from all
+    these classes and has no other use.
+
+    Args:
+        classes: The class of the client and its base classes.
+        names: The names of the methods.
+
+    Attributes:
+        classes: The argument.
+    """
+
+    def __init__(self, classes: tuple[type, ...], names: frozenset[str]) -> None:
+        self.classes = classes
+        last = classes.index(OWN_SMTP) if OWN_SMTP in classes else len(classes) - 2
+        checked = classes[: last + 1]
+        if not any(map(is_ours, checked)):
+            # The object of smtplib's class is older than `install`.
+            ours = next(_ours[cls] for cls in checked if cls in _ours)
+            checked += tuple(cls for cls in ours.__mro__ if is_ours(cls))
+        # The proxies of `vars` show later changes.
+        self._present: list[tuple[_Entries, Callable[[_Entries], Any], tuple[Any, ...]]] = []
+        self._absent: list[tuple[_Entries, frozenset[str]]] = []
+        for cls in checked:
+            if cls in _copied:
+                continue
+            originals = known.get(cls)
+            if originals is None:
+                self._absent.append((vars(cls), names | {"__getattribute__"}))
+                continue
+            if present := sorted(names & originals.keys()):
+                # `itemgetter` with one name returns no tuple, so the first name is given twice.
+                values_of = itemgetter(present[0], *present)
+                self._present.append((vars(cls), values_of, values_of(originals)))
+            if missing := names - originals.keys():
+                self._absent.append((vars(cls), missing))
+        # A class of the program may run any code when a class is derived from it.
+        self._is_watched = _SHOWS_CHANGES and set(checked) <= known.keys() & set(classes)
+        self._probe: type | None = None
+
+    def are_present(self) -> bool:
+        """Return whether the classes have these entries, and no others with these names."""
+        probe = self._probe
+        if probe is not None and probe.__flags__ & _VALID_VERSION_TAG:
+            return True
+        return self._compare() and self._watch()
+
+    def _watch(self) -> bool:
+        """Compare again, and watch the classes for later changes. Return the result."""
+        if not self._is_watched:
+            return True
+        # The flag of the probe is set before the comparison, so that a change by another thread
+        # during the comparison clears the flag.
+        probe = type("_Probe", (self.classes[0],), {})
+        getattr(probe, "sendmail", None)
+        self._is_watched = bool(probe.__flags__ & _VALID_VERSION_TAG)
+        result = self._compare()
+        self._probe = probe if result and self._is_watched else None
+        return result
+
+    def _compare(self) -> bool:
+        for entries, names in self._absent:
+            if not entries.keys().isdisjoint(names):
+                return False
+        try:
+            for entries, values_of, originals in self._present:
+                if not _backend.are_same(values_of(entries), originals):
+                    return False
+        except KeyError:  # the program has deleted a method
+            return False
         return True
-    known_classes, other_classes = _entries_of(type(client).__mro__, names)
-    for entries in other_classes:
-        if "__getattribute__" in entries or not entries.keys().isdisjoint(names):
-            return False
-    for entry_of, originals in known_classes:
-        if not all(map(is_, map(entry_of, names), originals)):
-            return False
-    return True
 
 
 def set_original(cls: type, name: str, value: Any) -> None:
@@ -281,54 +319,8 @@ def set_original(cls: type, name: str, value: Any) -> None:
         known[cls].pop(name, None)
     else:
         known[cls][name] = value
-    _entries_of.cache_clear()
-    _watch.is_checked = False
+    Methods.forget()
 
-
-# The proxies of `vars` show later changes, so these need no invalidation.
-@functools.lru_cache(maxsize=64)
-def _entries_of(
-    classes: tuple[type, ...], names: tuple[str, ...]
-) -> tuple[list[tuple[Callable[[str], Any], list[Any]]], list[_Entries]]:
-    """Return what `is_original` compares.
-
-    Returns:
-        For each known class, the function that returns an entry, and the originals for `names`; and
-        the entries of all other classes.
-    """
-    last = classes.index(OWN_SMTP) if OWN_SMTP in classes else len(classes) - 2
-    classes = classes[: last + 1]
-    if not any(map(is_ours, classes)):
-        # The object of smtplib's class is older than `install`.
-        ours = next(_ours[cls] for cls in classes if cls in _ours)
-        classes += tuple(cls for cls in ours.__mro__ if is_ours(cls))
-    return (
-        [
-            (vars(cls).get, list(map(known[cls].get, names)))
-            for cls in classes
-            if cls in known and cls not in _copied
-        ],
-        [vars(cls) for cls in classes if cls not in known],
-    )
-
-
-_DETERMINING_REUSE = (
-    *("__exit__", "_get_socket", "auth", "auth_cram_md5", "auth_login", "auth_plain", "close"),
-    *("connect", "data", "docmd", "ehlo", "ehlo_or_helo_if_needed", "getreply", "helo", "login"),
-    *("mail", "putcmd", "quit", "rcpt", "rset", "send", "starttls"),
-)
-"""The methods that open, negotiate, use and end a connection. If a program has replaced one of
-them, its connections are not reused, because the replacement must run."""
-
-
-def has_replaced_method(client: Any) -> bool:
-    """Return whether a program has replaced a method that determines the reuse of connections."""
-    return not is_original(client, *_DETERMINING_REUSE)
-
-
-def has_own_method(client: Any) -> bool:
-    """Return whether the client itself, not its class, has such a method."""
-    return not client.__dict__.keys().isdisjoint(_DETERMINING_REUSE)
 
 
 # Modules

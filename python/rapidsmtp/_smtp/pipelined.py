@@ -6,6 +6,7 @@ this module stay in this file, so that the client's next method reads them.
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from io import BufferedReader
@@ -16,23 +17,31 @@ from rapidsmtp._compose.address import smtp_path
 from rapidsmtp._smtp import overrides, results
 from rapidsmtp._smtp.face import BlockingFace, Face
 from rapidsmtp._smtp.results import CLOSED, MAX_LINE, NOT_CONNECTED, NOT_WRITTEN, Refused
-from rapidsmtp._smtp.sockets import reading_file
+from rapidsmtp._smtp.sockets import EmptiedFile, reading_file
 from rapidsmtp.errors import SMTPServerDisconnected
 
-_BYPASSED = (
+_READ_SIZE = io.DEFAULT_BUFFER_SIZE
+"""The maximum number of bytes in one read from the socket."""
+
+_NAMES = (
     *("mail", "rcpt", "data", "docmd", "putcmd", "getreply", "send", "rset", "ehlo"),
     "has_extn",
 )
+
+BYPASSED = overrides.Methods(*_NAMES)
 """The methods of the client that this module does not call. If a program has replaced one of them,
 `sequential` sends the message, because it calls these methods."""
 
+BYPASSED_WITH_EHLO = overrides.Methods(*_NAMES, "ehlo_or_helo_if_needed")
+"""The methods that a caller bypasses if it does not call `ehlo_or_helo_if_needed` either."""
 
-def applies(client: BlockingFace, *bypassed: str) -> bool:
+
+def applies(client: BlockingFace, bypassed: overrides.Methods = BYPASSED) -> bool:
     """Return whether `send` of this module may send the client's next message.
 
     Args:
         client: The client.
-        *bypassed: More methods that the caller does not call.
+        bypassed: The methods that are not called.
     """
     return (
         client.pipelining
@@ -42,7 +51,7 @@ def applies(client: BlockingFace, *bypassed: str) -> bool:
         # The stored capabilities must come from this connection, not from an earlier one.
         and client._protocol.greeted_on is client.sock is not None
         and client.command_encoding in ("ascii", "utf-8")
-        and overrides.is_original(client, *_BYPASSED, *bypassed)
+        and bypassed.are_original(client)
     )
 
 
@@ -103,31 +112,27 @@ def transaction_of(
     if isinstance(msg, str):
         msg = msg.encode("ascii")
     large = results.is_large(msg)
-    if large:
-        body, size = msg, sum(size for _, size in results.stuffed_parts(msg))
-    else:
-        body, size = _backend.stuff(msg)
-    features = client.esmtp_features
     utf8 = client.command_encoding == "utf-8"
     if mail_options:
         utf8 = results.wants_utf8(mail_options, client) or utf8
-    plain_path = _backend.plain_path
     # Servers count errors and close a connection after a certain number of errors. After a refused
     # message, MAIL and DATA are therefore written alone. A second refused message then causes one
     # error, not one error for each command in the flight.
     cautious = client._protocol.refused_on is client.sock
-    transaction = _backend.Transaction(
-        plain_path(from_addr) or smtp_path(from_addr),
-        [plain_path(recipient) or smtp_path(recipient) for recipient in recipients],
-        body,
-        results.mail_parameters(client, size if "size" in features else None, mail_options),
+    is_esmtp = client.does_esmtp
+    transaction = _backend.Transaction.of_message(
+        from_addr,
+        recipients,
+        msg,
+        smtp_path,
+        mail_options if is_esmtp else (),
         rcpt_options,
+        size=sum(size for _, size in results.stuffed_parts(msg)) if large else None,
+        size_limit=client.esmtp_features.get("size") if is_esmtp else None,
         utf8=utf8,
         lower_case=results.LOWER_CASE,
         lmtp=client.ehlo_msg == "lhlo",
-        mail_alone=cautious
-        or ("size" in features and _backend.exceeds_size(features["size"], size)),
-        data_alone=cautious,
+        cautious=cautious,
         sequential=sequential,
     )
     return transaction, msg if large else None
@@ -145,12 +150,14 @@ def needs_reset(client: Face, transaction: "_backend.Transaction") -> bool:
         client._protocol.refused_on = None
         client.close()
         return False
-    refused = transaction.end != "accepted"
-    if refused and transaction.end != "data refused":
+    end = transaction.end
+    if end == "accepted":
+        if client._protocol.refused_on is client.sock:
+            client._protocol.refused_on = None
+        return False
+    if end != "data refused":
         client._protocol.refused_on = client.sock
-    elif not refused and client._protocol.refused_on is client.sock:
-        client._protocol.refused_on = None
-    return refused
+    return True
 
 
 def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes | None) -> str:
@@ -203,16 +210,29 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
         The error text for a lost connection, or for a reply that arrived before its command; empty
         if the transaction continues.
     """
-    file = client.file
+    file, sock = client.file, client.sock
     if file is None:
-        file = client.file = reading_file(client.sock)
+        file = client.file = reading_file(sock)
+    emptied = client._protocol.emptied
+    if emptied is not None and (emptied.file is not file or emptied.sock is not sock):
+        emptied = None
     try:
         if type(file) is BufferedReader:
-            data = file.peek(1)
-            used = transaction.receive_data(data)
-            file.read(used)
-            early = data[used:]
-            client._protocol.emptied = None if early else file
+            if emptied is not None and emptied.receive is not None:
+                data = emptied.receive(_READ_SIZE)
+                used = transaction.receive_data(data)
+                early = data[used:]
+                if early:
+                    emptied.put_back(early)
+            else:
+                data = file.peek(1)
+                used = transaction.receive_data(data)
+                file.read(used)
+                early = data[used:]
+            if early:
+                client._protocol.emptied = None
+            elif emptied is None:
+                client._protocol.emptied = EmptiedFile(sock, file)
             if early and transaction.end is None and not early.startswith(results.SHUTDOWN):
                 # A reply that arrived before its command does not belong to this command. If it
                 # were used as the reply to the message, it could show a message as accepted that

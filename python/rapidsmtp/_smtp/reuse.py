@@ -43,6 +43,14 @@ from rapidsmtp.errors import (
 # new one, for which OpenSSL looks up the algorithm.
 _MAC = hmac.new(os.urandom(32), digestmod="sha256")
 
+_DETERMINING = overrides.Methods(
+    *("__exit__", "_get_socket", "auth", "auth_cram_md5", "auth_login", "auth_plain", "close"),
+    *("connect", "data", "docmd", "ehlo", "ehlo_or_helo_if_needed", "getreply", "helo", "login"),
+    *("mail", "putcmd", "quit", "rcpt", "rset", "send", "starttls"),
+)
+"""The methods that open, negotiate, use and end a connection. If a program has replaced one of
+them, its connections are not reused, because the replacement must run."""
+
 _OWN_AUTH_OBJECTS = ("auth_cram_md5", "auth_login", "auth_plain")
 
 
@@ -125,7 +133,7 @@ def _obstacle(client: Any) -> str:
     """Return the property of a client that excludes reuse, or ""."""
     if client.debuglevel > 0:
         return "debug output"
-    return "replaced method" if overrides.has_replaced_method(client) else ""
+    return "replaced method" if not _DETERMINING.are_original(client) else ""
 
 
 def _obstacle_of_modules() -> str:
@@ -392,7 +400,7 @@ class Link:
             return call(client)  # a part of a step
         # `begin_message` also looks for methods that the program has replaced in the class, and for
         # a fork.
-        if client.debuglevel > 0 or overrides.has_own_method(client) or self._has_other(client):
+        if client.debuglevel > 0 or _DETERMINING.is_own(client) or self._has_other(client):
             self.abandon(client, self._reason_to_leave(client))
             return call(client)
         if self.answers:

@@ -22,6 +22,8 @@ from rapidsmtp.errors import (
     SMTPServerDisconnected,
 )
 
+_MAIL, _RCPT, _DATA = map(overrides.Methods, ("mail", "rcpt", "data"))
+
 
 def send(
     client: BlockingFace,
@@ -34,7 +36,7 @@ def send(
     """Send one message. The arguments, the result and the exceptions are those of `sendmail`."""
     if isinstance(msg, str):
         msg = _backend.repair(msg.encode("ascii"))
-    elif not isinstance(msg, bytes) and overrides.is_original(client, "data"):
+    elif not isinstance(msg, bytes) and _DATA.are_original(client):
         memoryview(msg)  # raises TypeError for a wrong type, before MAIL is written
     size = len(msg) if client.does_esmtp and client.has_extn("size") else None
     parameters = results.mail_parameters(client, size, mail_options)
@@ -97,7 +99,7 @@ def _send_body(
     state.recipients_left = len(accepted)
     # rapidsmtp's `data` sets `body_sent`. A replaced `data` does not set it, and may raise an
     # exception after it has written the message.
-    state.body_sent = not overrides.is_original(client, "data")
+    state.body_sent = not _DATA.are_original(client)
     try:
         reply = client.data(msg)
     except SMTPDataError as error:
@@ -179,8 +181,8 @@ def _check_envelope(
     utf8 = client.command_encoding != "ascii"
     if mail_parameters:
         utf8 = results.wants_utf8(mail_parameters, client) or utf8
-    checks_mail = overrides.is_original(client, "mail")
-    checks_rcpt = overrides.is_original(client, "rcpt")
+    checks_mail = _MAIL.are_original(client)
+    checks_rcpt = _RCPT.are_original(client)
     # The constructor raises an exception for an invalid command. The created object is not used.
     _backend.Transaction(
         smtp_path(from_addr) if checks_mail else "<>",

@@ -4,9 +4,11 @@ smtplib uses only `sendall`, `makefile` and `close` of a socket and `readline` o
 methods may be missing. rapidsmtp uses other methods only if it has checked the objects.
 """
 
+import io
 import select
 import socket as _socket
 import ssl
+from collections.abc import Callable
 from io import BufferedReader
 from typing import Any
 
@@ -40,21 +42,58 @@ def _reads_from(raw: Any, sock: Any) -> bool:
     return type(raw) is _socket.SocketIO and raw._sock is sock  # type: ignore[attr-defined]
 
 
-def has_received(sock: Any) -> bool:
-    """Return whether a socket may have received bytes, or the end of the stream.
+class EmptiedFile:
+    """The file of a client, after the client has read all received bytes from this file.
 
-    This function is faster than a read without waiting, which needs two changes of the time limit
-    and an exception.
+    The client reads its next bytes from the socket, which is faster than a read from the file.
+
+    Args:
+        sock: The socket of the client.
+        file: The file that `reading_file` returned for this socket.
     """
-    is_plain = type(sock) is _SYSTEM_SOCKET
-    if _POLL is None or not (is_plain or (type(sock) is ssl.SSLSocket and not sock.pending())):
-        return True
-    descriptor = sock.fileno()
-    if descriptor < 0:  # The next operation on the socket reports that it is closed.
-        return False
-    poll = _POLL()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+
+    __slots__ = ("_descriptor", "_poll", "file", "receive", "sock")
+
+    def __init__(self, sock: Any, file: Any) -> None:
+        self.sock = sock
+        self.file = file
+        self.receive: Callable[[int], bytes] | None = None
+        if type(sock) is _SYSTEM_SOCKET and file.raw.readinto == sock.recv_into:
+            self.receive = sock.recv
+        self._descriptor = -1
+        self._poll: Any = None
+
+    def may_have_received(self) -> bool:
+        """Return whether the socket may have received bytes, or the end of the stream.
+
+        This function is faster than a read without waiting, which needs two changes of the time
+        limit and an exception.
+        """
+        sock = self.sock
+        is_plain = type(sock) is _SYSTEM_SOCKET
+        if _POLL is None or not (is_plain or (type(sock) is ssl.SSLSocket and not sock.pending())):
+            return True
+        descriptor = sock.fileno()
+        if descriptor < 0:  # The next operation on the socket reports that it is closed.
+            return False
+        if descriptor != self._descriptor:
+            poll = _POLL()
+            poll.register(descriptor, select.POLLIN)
+            self._descriptor, self._poll = descriptor, poll.poll
+        return bool(self._poll(0))
+
+    def put_back(self, data: bytes) -> None:
+        """Let the file return bytes that were read from the socket."""
+        unread = io.BytesIO(data)
+        receive_into = self.sock.recv_into
+
+        def readinto(buffer: Any) -> int:
+            size = unread.readinto(buffer)
+            if unread.tell() == len(data):
+                self.file.raw.readinto = receive_into
+            return size
+
+        self.file.raw.readinto = readinto
 
 
 def reading_file(sock: Any) -> Any:

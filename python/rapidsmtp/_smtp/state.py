@@ -75,7 +75,8 @@ class ProtocolState:
             a refusal, such as 252.
         final_replies: The final replies to the message (LMTP), in the order of the recipients.
         body_sent: Whether the whole message was written to the network.
-        emptied: The file from which the client has read all received bytes; None if unknown.
+        emptied: The file, if the client has read all received bytes from it; None if unknown. Its
+            class is `sockets.EmptiedFile`.
         default_context: The TLS settings that `SMTP_SSL` has created because the caller gave none.
             None after the constructor, because the program may then change them.
         link: The link between the client and a connection that may be kept; None if connections are
