@@ -140,15 +140,18 @@ test-all: cargo-test fuzz wheels
 	@$(call all_interpreters,)
 
 # RAPIDSMTP_WHEELS is set only for the first interpreter, so only that interpreter tests the
-# packaging. If $(1) is "first", only the first interpreter runs all tests, and the others run the
-# tests with the marker `interpreter`. If $(1) is empty, every interpreter runs all tests.
+# packaging. If $(1) is "first", only the first interpreter runs all tests, the last runs the tests
+# with the marker `interpreter`, and those in between run the tests with the marker `stdlib`. If $(1)
+# is empty, every interpreter runs all tests.
 define all_interpreters
 interpreters="$${INTERPRETERS:-$$($(PYTHON) tests/interpreters.py)}"; \
+last=$$(set -- $$interpreters; shift $$(($$# - 1)); echo "$$1"); \
 wheels=$$PWD/dist; selection=; failed=; \
 for each in $$interpreters; do \
+	[ -n "$$wheels" ] || [ -z "$(1)" ] || { [ "$$each" = "$$last" ] && selection=interpreter || selection=stdlib; }; \
 	RAPIDSMTP_WHEELS=$$wheels $(MAKE) pytest INTERPRETER=$$each SELECTION="$$selection" \
 		|| failed="$$failed $$each"; \
-	wheels=; selection=$(if $(1),interpreter); \
+	wheels=; \
 done; \
 [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 endef
@@ -170,14 +173,9 @@ ifeq ($(BACKENDS),both)
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	RUSTFLAGS='$(SANCOV)' cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml \
 		--target "$$host"; \
-	for target in $${FUZZ_TARGETS:-$$(sed -n 's/^name = "\([a-z_]*\)"/\1/p' fuzz/Cargo.toml)}; do \
-		mkdir -p "fuzz/corpus/$$target" fuzz/artifacts; \
-		echo "== fuzz $$target for $(SECONDS) s"; \
-		"fuzz/target/$$host/release/$$target" -max_total_time=$(SECONDS) -verbosity=0 \
-			-print_final_stats=1 "-artifact_prefix=fuzz/artifacts/$$target-" "fuzz/corpus/$$target" \
-			2>&1 | tee fuzz/artifacts/log | grep number_of_executed_units \
-			|| { cat fuzz/artifacts/log; exit 1; }; \
-	done
+	targets=$${FUZZ_TARGETS:-$$(sed -n 's/^name = "\([a-z_]*\)"/\1/p' fuzz/Cargo.toml)}; \
+	printf '%s\n' $$targets | xargs -P $(WORKERS) -I TARGET \
+		fuzz/run "fuzz/target/$$host/release/TARGET" $(SECONDS)
 endif
 
 # Run pytest on the interpreter INTERPRETER. If SELECTION is the name of a marker, pytest runs only

@@ -20,35 +20,38 @@ from rapidsmtp import _backend
 from real_servers import Exim, Postfix, RealServer, Unavailable, memory
 from unpacked_servers import Dovecot, OpenSMTPD, Sendmail
 
-# Tests whose result may depend on the interpreter, because they use its smtplib, email, asyncio,
-# logging or packaging, or its version of Django. The other tests test only rapidsmtp, whose
-# extension is the same abi3 file on all interpreters. So `make test` runs them on only one
-# interpreter.
-DEPENDS_ON_INTERPRETER = {
-    "django_backend",
-    "test_aio_client.py",
-    "test_aio_sender.py",
-    "test_auth_objects.py",
+# Tests that compare rapidsmtp with the interpreter's smtplib or email, or that replace parts of
+# these modules. `make test` runs them on every interpreter.
+DEPENDS_ON_STDLIB = {
     "test_client_differential.py",
     "test_client_replaced.py",
-    "test_client_sink.py",
     "test_conformance.py",
     "test_differences.py",
-    "test_domains.py",
     "test_green.py",
     "test_import.py",
     "test_installation.py",
     "test_lmtp.py",
-    "test_logging.py",
-    "test_message.py",
     "test_order_of_failures.py",
-    "test_outcome.py",
+    "test_reuse_programs.py",
+    "test_replacements.py",
+    "test_to_bytes.py",
+}
+# Other tests whose result may depend on the interpreter, because they use its asyncio, logging or
+# packaging, or its version of Django. `make test` runs them on the oldest and the newest
+# interpreter. All other tests test only rapidsmtp, whose extension is the same abi3 file on all
+# interpreters. So `make test` runs them on one interpreter.
+DEPENDS_ON_INTERPRETER = DEPENDS_ON_STDLIB | {
+    "django_backend",
+    "test_aio_client.py",
+    "test_aio_sender.py",
+    "test_auth_objects.py",
+    "test_client_sink.py",
+    "test_domains.py",
+    "test_logging.py",
     "test_packaging.py",
     "test_pipelining.py",
     "test_readme.py",
-    "test_replacements.py",
     "test_reuse.py",
-    "test_reuse_programs.py",
     "test_reuse_replies.py",
     "test_reuse_settings.py",
     "test_reuse_store.py",
@@ -57,9 +60,7 @@ DEPENDS_ON_INTERPRETER = {
     "test_sendmail_many.py",
     "test_sender_life.py",
     "test_telemetry.py",
-    "test_template.py",
     "test_testing.py",
-    "test_to_bytes.py",
 }
 TESTS = Path(__file__).parent
 
@@ -73,15 +74,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rust: needs the compiled backend of the core")
     config.addinivalue_line("markers", "interpreter: may depend on the interpreter")
+    config.addinivalue_line("markers", "stdlib: may depend on the interpreter's smtplib or email")
 
 
-# This hook runs first, so that `-m interpreter` finds the marker.
+# This hook runs first, so that `-m` finds the markers.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         inside = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if inside and inside[0] in DEPENDS_ON_INTERPRETER:
             item.add_marker("interpreter")
+        if inside and inside[0] in DEPENDS_ON_STDLIB:
+            item.add_marker("stdlib")
     if not config.getoption("--without-rust"):
         return
     unwanted = [item for item in items if item.get_closest_marker("rust")]
