@@ -148,10 +148,10 @@ interpreters="$${INTERPRETERS:-$$($(PYTHON) tests/interpreters.py)}"; \
 last=$$(set -- $$interpreters; shift $$(($$# - 1)); echo "$$1"); \
 wheels=$$PWD/dist; selection=; failed=; \
 for each in $$interpreters; do \
-	[ -n "$$wheels" ] || [ -z "$(1)" ] || { [ "$$each" = "$$last" ] && selection=interpreter || selection=stdlib; }; \
+	[ -z "$$selection" ] || [ "$$each" != "$$last" ] || selection=interpreter; \
 	RAPIDSMTP_WHEELS=$$wheels $(MAKE) pytest INTERPRETER=$$each SELECTION="$$selection" \
 		|| failed="$$failed $$each"; \
-	wheels=; \
+	wheels=; selection=$(if $(1),stdlib); \
 done; \
 [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 endef
