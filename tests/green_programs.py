@@ -45,6 +45,7 @@ class Relay:
         url: The relay's URL.
         address: The host and the port of the relay.
         accepted: The number of accepted messages.
+        connections: The number of connections.
         waiting: The number of messages without a reply.
     """
 
@@ -54,7 +55,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self.url = f"smtp://127.0.0.1:{self.address[1]}"
-        self.accepted = self.waiting = 0
+        self.accepted = self.waiting = self.connections = 0
         threading.Thread(target=self._count, daemon=True).start()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -71,6 +72,7 @@ class Relay:
     def _accept(self) -> None:
         while True:
             connection, _ = self._listener.accept()
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -134,6 +136,25 @@ def drop_in(relay: Relay) -> None:
     with smtplib.SMTP(*relay.address, timeout=30) as client:
         client.sendmail(SENDER, [RECIPIENT], MESSAGE)
     assert relay.accepted == 19
+
+
+def kept_connections(relay: Relay) -> None:
+    import rapidsmtp
+
+    rapidsmtp.install(reuse=True)
+    import smtplib
+
+    def send() -> None:
+        for _ in range(5):
+            with smtplib.SMTP(*relay.address, timeout=30) as client:
+                client.login("user", "secret")
+                assert client.sendmail(SENDER, [RECIPIENT], MESSAGE) == {}
+
+    in_green_threads(3, send)
+    assert relay.accepted == 15
+    assert relay.connections <= 3, relay.connections
+    stats = rapidsmtp.reuse_stats()
+    assert stats.taken >= 12, stats
 
 
 def sender(relay: Relay) -> None:
@@ -248,6 +269,7 @@ SCENARIOS = {
     each.__name__: each
     for each in (
         drop_in,
+        kept_connections,
         sender,
         unclosed_sender,
         template,

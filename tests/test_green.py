@@ -25,6 +25,7 @@ is_312 = sys.version_info[:2] == (3, 12)
 TESTS = Path(__file__).parent
 SCENARIOS = [
     "drop_in",
+    "kept_connections",
     "sender",
     "unclosed_sender",
     "template",
@@ -67,7 +68,7 @@ def test_other_green_threads_run_while_a_relay_is_slow(
 
 
 @pytest.mark.parametrize("hub", ["gevent", "eventlet"])
-@pytest.mark.parametrize("scenario", ["drop_in", "sender"])
+@pytest.mark.parametrize("scenario", ["drop_in", "kept_connections", "sender"])
 def test_rapidsmtp_may_be_imported_before_the_green_threads_are_activated(
     backend: str, hub: str, scenario: str
 ) -> None:
