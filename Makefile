@@ -130,7 +130,9 @@ endef
 
 # Tests
 
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
+CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
+# Many tests wait for a server or for a time, so there are more tests than cores at a time.
+WORKERS ?= $(shell expr 2 '*' $(CORES))
 SHARED_OUT = --numprocesses $(WORKERS) --dist worksteal
 
 test: cargo-test fuzz wheels
@@ -174,7 +176,7 @@ ifeq ($(BACKENDS),both)
 	RUSTFLAGS='$(SANCOV)' cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml \
 		--target "$$host"; \
 	targets=$${FUZZ_TARGETS:-$$(sed -n 's/^name = "\([a-z_]*\)"/\1/p' fuzz/Cargo.toml)}; \
-	printf '%s\n' $$targets | xargs -P $(WORKERS) -I TARGET \
+	printf '%s\n' $$targets | xargs -P $(CORES) -I TARGET \
 		fuzz/run "fuzz/target/$$host/release/TARGET" $(SECONDS)
 endif
 
