@@ -601,8 +601,6 @@ def test_a_closed_socket_is_reported_as_by_smtplib(extensions: list[str], messag
     compare(scenario)
 
 
-
-
 @pytest.mark.parametrize("comparison", [1, 2] if overrides._SHOWS_CHANGES else [1])
 def test_a_replacement_during_a_check_is_found_by_the_next_check(
     server: Server, monkeypatch: pytest.MonkeyPatch, comparison: int

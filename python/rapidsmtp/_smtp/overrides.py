@@ -322,7 +322,6 @@ def set_original(cls: type, name: str, value: Any) -> None:
     Methods.forget()
 
 
-
 # Modules
 
 
