@@ -349,8 +349,8 @@ def test_a_malformed_recipients_list_is_refused_before_sending_starts(
     server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "list.csv"
-    path.write_text("id,name,email\n1,A,a@x.org\n2,B\n")
-    match = r"list.csv, line 3: no cell for the column 'email'"
+    path.write_text("id,name,email\n1,A,a@x.org\n2,B,b@x.org,c\n")
+    match = r"list.csv, line 3: 4 cells but 3 columns"
     with sender_to(server) as sender, pytest.raises(ValueError, match=match):
         list(sender.send(template().merge_csv(path)))
     assert not server.connections

@@ -13,6 +13,7 @@ mod dkim;
 mod engine;
 mod error;
 mod identity;
+mod list;
 mod message;
 mod outcome;
 mod policy;
@@ -49,7 +50,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::NativeMessageOutcome>()?;
     module.add_class::<sink::NativeSink>()?;
     module.add_class::<dkim::NativeSigner>()?;
-    module.add_class::<template::NativeRecipientsList>()?;
+    module.add_class::<list::NativeListCheck>()?;
+    module.add_class::<list::NativeRecipientsList>()?;
     module.add_class::<template::NativePendingMessage>()?;
     module.add_class::<template::NativeTemplate>()?;
     transaction::register(module)?;
