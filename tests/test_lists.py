@@ -7,11 +7,17 @@ is its recipient.
 
 import email
 import email.policy
+import gc
 import json
+import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 from rapidsmtp import Message, Template
@@ -67,12 +73,9 @@ def test_a_list_as_a_program_writes_it(backend: str, name: str) -> None:
 
 def test_an_encoding_that_is_not_given_is_named(backend: str, tmp_path: Path) -> None:
     path = written(tmp_path, 'name,email\n"a\nb",a@x.org\n"c\nJörg",b@x.org\n'.encode("latin-1"))
-    assert error_of(path) == (
-        'list.csv, line 5: the text is not UTF-8; give its encoding, such as encoding="windows-1252"'
-    )
-    assert error_of(written(tmp_path, b"N\xe4me,email\n")).startswith(
-        "list.csv, line 1: the text is"
-    )
+    error = 'the text is not UTF-8; give its encoding, such as encoding="windows-1252"'
+    assert error_of(path) == f"list.csv, line 5: {error}"
+    assert error_of(written(tmp_path, b"N\xe4me,email\n")) == f"list.csv, line 1: {error}"
 
 
 def test_a_wrong_encoding_is_an_error_with_the_line(backend: str, tmp_path: Path) -> None:
@@ -319,15 +322,107 @@ def test_a_list_that_changes_between_check_and_sending(backend: str, tmp_path: P
 
 # Workbooks
 
-openpyxl = pytest.importorskip("openpyxl")
+CELLS: list[list[Any]] = [
+    [],
+    ["E-Mail", "First Name", "Number", "Date", "Yes", "Error", "Time"],
+    ["a@x.org", "Ann\nArcher", 1.0, date(2024, 5, 1), True, "=1/0", timedelta(hours=30)],
+    [None, None, None],
+    ["b@x.org", " Bo ", 12345678901.5, datetime(2024, 5, 1, 13, 30), False, "x", time(8, 30)],
+    ["c@x.org"],
+]
+FIELDS = ["first_name", "number", "date", "yes", "error", "time"]
 
 
-def workbook(tmp_path: Path, rows: Sequence[Sequence[Any]], name: str = "list.xlsx") -> Path:
+def workbook(tmp_path: Path, rows: Sequence[Sequence[Any]] = CELLS) -> Path:
     book = openpyxl.Workbook()
-    book.active.title = "People"
+    people = book.active
+    assert people is not None
     for row in rows:
-        book.active.append(row)
-    book.create_sheet("Other").append(["Mail"])
-    book["Other"].append(["o@x.org"])
-    book.save(tmp_path / name)
-    return tmp_path / name
+        people.append(row)
+    other = book.create_sheet("Other people")
+    other.append(["Mail"])
+    other.append(["o@x.org"])
+    book.save(tmp_path / "list.xlsx")
+    return tmp_path / "list.xlsx"
+
+
+def test_a_workbook_is_read_as_a_person_reads_it(backend: str, tmp_path: Path) -> None:
+    path = workbook(tmp_path)
+    assert rows_of(path, FIELDS) == [
+        ["a@x.org", "Ann\nArcher", "1", "2024-05-01", "TRUE", "", "30:00:00"],
+        ["b@x.org", " Bo ", "12345678901.5", "2024-05-01 13:30:00", "FALSE", "x", "08:30:00"],
+        ["c@x.org", "", "", "", "", "", ""],
+    ]
+    assert rows_of(path, [], sheet="Other people") == [["o@x.org"]]
+    assert error_of(path, sheet="People") == (
+        "list.xlsx has no sheet 'People'; its sheets are: 'Sheet', 'Other people'"
+    )
+
+
+def test_errors_name_the_row_of_a_sheet(backend: str, tmp_path: Path) -> None:
+    assert error_of(workbook(tmp_path, CELLS[3:])).startswith("list.xlsx, row 2: the list has no")
+    path = workbook(tmp_path, [*CELLS, ["a@X.org"]])
+    assert error_of(path, duplicates="error").startswith(
+        "list.xlsx, row 7: the address a@x.org is already in row 3; use "
+    )
+
+
+ODS = """<?xml version="1.0"?><office:document-content
+xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"
+xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"><office:body><office:spreadsheet>
+<table:table table:name="People"><table:table-row>
+<table:table-cell office:value-type="string"><text:p>Email</text:p></table:table-cell>
+<table:table-cell office:value-type="string"><text:p>Number</text:p></table:table-cell>
+</table:table-row><table:table-row>
+<table:table-cell office:value-type="string"><text:p>a@x.org</text:p></table:table-cell>
+<table:table-cell office:value-type="float" office:value="7"><text:p>7</text:p></table:table-cell>
+</table:table-row></table:table></office:spreadsheet></office:body></office:document-content>"""
+MANIFEST = """<?xml version="1.0"?><manifest:manifest
+xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>"""
+
+
+def test_an_opendocument_sheet(backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.ods"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", MANIFEST)
+        archive.writestr("content.xml", ODS.replace(">\n<", "><"))
+    assert rows_of(path, ["number"]) == [["a@x.org", "7"]]
+
+
+def test_other_archives_are_no_workbooks(backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "a")
+    assert error_of(path).startswith("list.xlsx is not a workbook that can be read (.xlsx, .xls, ")
+    path.write_bytes(b"PK\x03\x04")
+    assert error_of(path).startswith("list.xlsx is not a workbook that can be read (.xlsx, .xls, ")
+    assert error_of(written(tmp_path, "email\n"), sheet="x") == (
+        "list.csv is not a workbook, so it has no sheet 'x'"
+    )
+
+
+def test_a_workbook_needs_a_package(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    assert error_of(workbook(tmp_path)) == (
+        "list.xlsx is a workbook, and python-calamine is not installed; run pip install "
+        "'rapidsmtp[xlsx]', or save the sheet as CSV"
+    )
+
+
+def test_temporary_files_are_removed(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
+    merge = template_of([]).merge_csv(workbook(tmp_path))
+    (folder,) = (tmp_path / "copies").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(merge)) == 3
+    del merge
+    assert error_of(workbook(tmp_path), tag="none").startswith("list.xlsx, row 2: no column 'none'")
+    gc.collect()
+    assert list((tmp_path / "copies").iterdir()) == []

@@ -1,7 +1,6 @@
 """The warnings that `rapidsmtp send` prints before it sends."""
 
 import json
-from typing import Any
 
 import pytest
 
