@@ -105,7 +105,7 @@ def test_warnings_without_sending(command: Command, extra: tuple[str, ...]) -> N
     assert first.startswith("rapidsmtp: warning: List-Unsubscribe is missing; ")
     assert second == (
         "rapidsmtp: warning: 1 row repeats a recipient of an earlier row: line 5 "
-        "(anna@example.com); it is not sent without --duplicates all"
+        "(anna@example.com); it is not sent without --duplicates all [duplicate]"
     )
     result = command("send", *FILES, "--json", "--overwrite", "--preview", "1")
     assert result.stderr == "" and len(json.loads(result.stdout)["warnings"]) == 2

@@ -231,6 +231,23 @@ def _repeated(file: ListFile, examples: Sequence[Example], count: int) -> str:
 
 
 def _excluded(path: str | os.PathLike[str], encoding: str | None) -> frozenset[str]:
+    """Return the addresses of an exclusion list.
+
+    The list may be in UTF-8 although the recipients list has another encoding.
+
+    Raises:
+        ValueError: The file is malformed, or has no column with addresses.
+        OSError: The file cannot be read.
+    """
+    try:
+        return _addresses(path, None)
+    except ValueError:
+        if encoding is None:
+            raise
+        return _addresses(path, encoding)
+
+
+def _addresses(path: str | os.PathLike[str], encoding: str | None) -> frozenset[str]:
     """Return the addresses of an exclusion list: one in a line, or a column of a CSV file.
 
     Raises:

@@ -295,7 +295,7 @@ def open_list(
         OSError: A file cannot be read.
     """
     fields: set[str] = set()
-    for value in template._destinations:
+    for value in filter(str.strip, template._destinations):
         headers = [("From", "a@example.com"), ("To", value)]
         fields.update(_backend.templates().Template(headers, []).fields)
     return open_recipients_list(path, options, template._compiled, sorted(fields))

@@ -61,7 +61,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace, path: str, to: str) -> int:
-    template = compose_from_file(path).template
+    template = compose_from_file(path)
     with open_recipients(to, template, ListOptions(duplicates="all", compares=False)) as recipients:
         reference = ReferenceMessage(path)
         sample, size = _sample(template, recipients, to)

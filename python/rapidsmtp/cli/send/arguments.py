@@ -67,11 +67,7 @@ def register(commands: Commands) -> None:
         help="skip the checks for bulk mail (List-Unsubscribe, plain text, DKIM alignment, size) "
         "and the warnings about the recipients list",
     )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop with an error if the list has no column for a field of the template",
-    )
+    parser.add_argument("--strict", action="store_true", help="send nothing if there is a warning")
     parser.set_defaults(command=_run)
 
 

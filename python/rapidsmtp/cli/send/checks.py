@@ -9,7 +9,7 @@ import email.message
 import email.policy
 import email.utils
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rapidsmtp._compose.recipients_list import CheckedList, repeated_rows
@@ -30,6 +30,12 @@ def print_warnings(warnings: Iterable[str]) -> None:
         display.notice(f"warning: {warning}")
 
 
+def strict_error(warnings: Sequence[str]) -> str:
+    """Return the error text of --strict."""
+    fact = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    return f"{fact}, and --strict allows none; nothing was sent"
+
+
 def check_message(message: Message) -> list[str]:
     """Return warnings about one message.
 
@@ -46,7 +52,7 @@ def check_fields(recipients: CheckedList) -> list[str]:
 
     Such a field is always empty, or has its default.
     """
-    return [f"{text} (--strict makes this an error)" for text in recipients.missing]
+    return [f"{text} [field-without-column]" for text in recipients.missing]
 
 
 def check_duplicates(recipients: CheckedList) -> list[str]:
@@ -59,14 +65,14 @@ def check_duplicates(recipients: CheckedList) -> list[str]:
         sent = "--duplicates first sends to the first row only"
         if recipients.drops_repeats:
             sent = f"{'it is' if count == 1 else 'they are'} not sent without --duplicates all"
-        found.append(f"{fact} a recipient of an earlier row: {rows}; {sent}")
+        found.append(f"{fact} a recipient of an earlier row: {rows}; {sent} [duplicate]")
     count = recipients.similar
     if count:
         rows = repeated_rows(recipients.similar_examples, count, recipients.unit)
         fact = "1 address differs" if count == 1 else f"{count} addresses differ"
         found.append(
             f"{fact} from an earlier one only in upper and lower case before the @: {rows}; "
-            f"{'it is' if count == 1 else 'they are'} sent too"
+            f"{'it is' if count == 1 else 'they are'} sent too [similar-address]"
         )
     return found
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
 from rapidsmtp._compose.recipients_list import CheckedList
+from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.files import TraceFile, check_files, option
 from rapidsmtp.cli.send import checks, server_limits
-from rapidsmtp.cli.send.composition import Composition, compose_from_options
+from rapidsmtp.cli.send.composition import compose_from_options
 from rapidsmtp.cli.send.delivering import GRACE, deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
 from rapidsmtp.cli.send.metrics import serve_metrics
@@ -48,8 +49,8 @@ def send(options: argparse.Namespace) -> int:
             parse_proxy(options.proxy, relay)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    composition = compose_from_options(options)
-    with _open_recipients(options, composition) as recipients:
+    template = compose_from_options(options)
+    with _open_recipients(options, template) as recipients:
         warnings = _recipient_warnings(options, recipients)
         return render_without_sending(options, recipients, warnings)
 
@@ -67,11 +68,14 @@ def _send(options: argparse.Namespace) -> int:
         sender = _sender(options, trace)
         stack.callback(sender.close, GRACE)
         stack.enter_context(serve_metrics(sender, options.metrics_host, options.metrics_port))
-        composition = compose_from_options(options)
-        recipients = stack.enter_context(_open_recipients(options, composition))
+        template = compose_from_options(options)
+        recipients = stack.enter_context(_open_recipients(options, template))
         if trace is not None:
             trace.begin()
         warnings = _warnings(options, recipients)
+        if options.strict and warnings:
+            checks.print_warnings(warnings)
+            raise UsageError(checks.strict_error(warnings))
         arguments = (sender.relay, recipients, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
             if not options.json:
@@ -84,12 +88,8 @@ def _send(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _open_recipients(
-    options: argparse.Namespace, composition: Composition
-) -> Iterator[CheckedList]:
-    with open_recipients(options.to, composition.template, list_options(options)) as recipients:
-        if options.strict and recipients.missing:
-            raise UsageError(f"{options.to}: {recipients.missing[0]}")
+def _open_recipients(options: argparse.Namespace, template: Template) -> Iterator[CheckedList]:
+    with open_recipients(options.to, template, list_options(options)) as recipients:
         yield recipients
 
 

@@ -13,7 +13,7 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
-from rapidsmtp.cli.send.checks import check_message, print_warnings
+from rapidsmtp.cli.send.checks import check_message, print_warnings, strict_error
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
@@ -96,7 +96,10 @@ def render_without_sending(
             _print(options, report, recipients)
             failures.print_table("invalid")
     failures.print_write_error()
+    if options.strict and report.warnings:
+        display.notice(strict_error(report.warnings))
     complete = report.valid == report.total and not failures.write_error
+    complete = complete and not (options.strict and report.warnings)
     return 0 if complete else NOT_ALL_ACCEPTED
 
 
