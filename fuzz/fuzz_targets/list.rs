@@ -54,15 +54,14 @@ fuzz_target!(|input: (u8, u8, &[u8])| {
         let last = usize::from(before.last() == Some(&b'\r'));
         assert_eq!(*number, (1 + ends + returns.count() + last) as u64);
     }
+    if text.starts_with(b"\xef\xbb\xbf") {
+        return; // the crate csv removes a byte order mark, and Python removes it before this reader
+    }
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .delimiter(delimiter)
-        // The crate removes a byte order mark, and this reader is called after it.
-        .from_reader(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
-    if text.starts_with(b"\xef\xbb\xbf") {
-        return;
-    }
+        .from_reader(text);
     let mut record = StringRecord::new();
     let mut expected = Vec::new();
     while reader.read_record(&mut record).unwrap() {
