@@ -6,6 +6,7 @@
 //! converts only the cells that the template uses.
 
 pub mod list_check;
+pub mod places;
 pub mod records;
 pub mod repeats;
 
@@ -27,8 +28,6 @@ pub struct RecipientsList {
     columns: Vec<Option<usize>>,
     tag: Option<usize>,
     check: Arc<ListCheck>,
-    /// The number of places in `check.dropped` that were passed.
-    passed: usize,
     rows: u64,
 }
 
@@ -70,7 +69,6 @@ impl RecipientsList {
             columns,
             tag,
             check,
-            passed: 0,
             rows: 0,
         })
     }
@@ -85,10 +83,7 @@ impl RecipientsList {
             && let Some(record) = self.records.next_row()?
         {
             self.rows += 1;
-            let dropped = &self.check.dropped[self.passed..];
-            let before = dropped.iter().take_while(|&&place| place < record.offset);
-            self.passed += before.count();
-            if self.check.dropped.get(self.passed) == Some(&record.offset) {
+            if self.check.dropped.contains(record.offset) {
                 continue;
             }
             return Ok(Some(RecipientRow {

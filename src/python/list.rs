@@ -97,7 +97,7 @@ impl NativeListCheck {
 
     /// Whether the row at a place of the file is not sent.
     fn is_dropped(&self, place: u64) -> bool {
-        self.check.dropped.binary_search(&place).is_ok()
+        self.check.dropped.contains(place)
     }
 
     /// The number of rows with the address of an earlier row.

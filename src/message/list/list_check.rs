@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
+use super::places::Places;
 use super::records::{ListError, ListFormat, ListRecords, Record};
 use super::repeats::{AddressTable, MAX_SIZE};
 use crate::message::invisible;
@@ -61,8 +62,8 @@ pub struct ListCheck {
     pub similar_examples: Vec<Example>,
     /// The number of rows with an excluded address.
     pub excluded: u64,
-    /// The sorted places of the rows that are not sent, in bytes from the start of the file.
-    pub dropped: Vec<u64>,
+    /// The places of the rows that are not sent.
+    pub dropped: Places,
 }
 
 impl ListCheck {
@@ -76,12 +77,16 @@ impl ListCheck {
         format: &ListFormat,
         settings: &CheckSettings,
     ) -> Result<Self, ListError> {
-        let mut check = Self::default();
+        let size = std::fs::metadata(path)?.len();
+        let mut check = Self {
+            dropped: Places::new(size),
+            ..Self::default()
+        };
         let mut table = AddressTable::default();
         let mut checkpoints = Vec::new();
         let mut address = String::new();
         let mut records = open(path, format)?;
-        if std::fs::metadata(path)?.len() >= MAX_SIZE {
+        if size >= MAX_SIZE {
             return Err(ListError::Malformed(format!(
                 "{} is larger than 1 TiB",
                 format.name
@@ -100,7 +105,7 @@ impl ListCheck {
             }
             if settings.is_excluded(record) {
                 check.excluded += 1;
-                check.dropped.push(record.offset);
+                check.dropped.insert(record.offset);
             } else if settings.finds_repeats {
                 settings.write_address(record, &mut address);
                 address.make_ascii_lowercase();
@@ -109,6 +114,7 @@ impl ListCheck {
         }
         drop(records);
         check.find_repeats(path, format, settings, table, &checkpoints)?;
+        check.dropped.sort();
         Ok(check)
     }
 
@@ -121,21 +127,29 @@ impl ListCheck {
         checkpoints: &[(u64, u64)],
     ) -> Result<(), ListError> {
         let mut records = open(path, format)?.with_buffer(ROW_BUFFER);
-        let mut address_at = |place: u64| -> Result<String, ListError> {
+        let mut address_at = |place: u64, address: &mut String| -> Result<(), ListError> {
             records.seek(place, 0)?;
-            let mut address = String::new();
+            address.clear();
             if let Some(record) = records.next_row()? {
-                settings.write_address(record, &mut address);
+                settings.write_address(record, address);
             }
-            Ok(address)
+            Ok(())
         };
-        let found = table.repeats(&mut address_at)?;
-        self.repeated = found.places.len() as u64;
+        let mut unused = Places::new(0);
+        let places = if settings.drops_repeats {
+            &mut self.dropped
+        } else {
+            &mut unused
+        };
+        let found = table.repeats(places, &mut address_at)?;
+        self.repeated = found.count;
         self.similar = found.similar;
         for (place, first) in found.examples {
             let number = number_at(path, format, checkpoints, place)?;
             let first = number_at(path, format, checkpoints, first)?;
-            let address = shown(&address_at(place)?);
+            let mut address = String::new();
+            address_at(place, &mut address)?;
+            let address = shown(&address);
             self.examples.push(Example {
                 number,
                 address,
@@ -144,16 +158,14 @@ impl ListCheck {
         }
         for place in found.similar_examples {
             let number = number_at(path, format, checkpoints, place)?;
-            let address = shown(&address_at(place)?);
+            let mut address = String::new();
+            address_at(place, &mut address)?;
+            let address = shown(&address);
             self.similar_examples.push(Example {
                 number,
                 address,
                 first: number,
             });
-        }
-        if settings.drops_repeats {
-            self.dropped.extend(found.places);
-            self.dropped.sort_unstable();
         }
         Ok(())
     }
