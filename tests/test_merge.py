@@ -264,6 +264,22 @@ def test_a_dead_relay_is_reported_with_the_recipients() -> None:
         assert list(outcome.recipients) == [f"r{outcome.tag}@example.com"]
 
 
+def test_a_dead_relay_and_a_row_that_makes_no_message() -> None:
+    with Server(SMTPScript(EXTENSIONS)) as closed:
+        pass
+    bodiless = Template.compose(sender="a@x.org", to="{{ email }}", subject="s", text="{{ name }}")
+    given = [{"email": f"r{n}@x.org", "name": "" if n % 2 else "A"} for n in range(300)]
+    outcomes = []
+    with sender_to(closed) as sender, pytest.raises(RelayError):
+        for outcome in sender.send(bodiless.merge(given, tag="email")):
+            outcomes.append(outcome)
+    assert outcomes
+    for each in outcomes:
+        makes_no_message = int(each.tag[1:].partition("@")[0]) % 2
+        assert list(each.recipients) == ([] if makes_no_message else [each.tag])
+        assert each.status in (Status.INVALID, Status.NOT_ATTEMPTED) and each.reason
+
+
 @pytest.mark.parametrize("timeout", [0.0, None])
 def test_every_row_that_was_read_has_an_outcome_after_close(
     server: Server, timeout: float | None

@@ -234,7 +234,7 @@ class Template:
         recipient: str | None = None,
         tag: str | None = None,
         duplicates: Duplicates = "first",
-        exclude: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        exclude: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> Merge:
         """Merge the rows of a CSV file or a workbook. Its first line names the columns.
 
@@ -279,7 +279,7 @@ class Template:
             recipient=recipient,
             tag=tag,
             duplicates=duplicates,
-            exclude=[exclude] if isinstance(exclude, (str, os.PathLike)) else exclude,
+            exclude=[exclude] if isinstance(exclude, (str, os.PathLike)) else exclude or (),
             compares=duplicates != "all",
         )
         return open_list(self, path, options).merge()
