@@ -278,7 +278,8 @@ def test_a_constant_recipient_has_no_duplicates(backend: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text",
     [
-        "ANN@example.com\n\n# not an address\nbo@X.org\n",
+        "ANN@example.com\n\n# not ann@m\u00fcnchen.example\nbo@X.org\n",
+        '# comment\n"Archer, Ann" <ann@example.com>\nbo@x.org "\n',
         "Ann Archer <ann@example.com>\r\nBo <bo@x.org>\r\n",
         "id;E-Mail;reason\n1;ann@EXAMPLE.com ;bounce\n2;bo@x.org;unsubscribed\n3;;\n",
         "\ufeffann@example.com,unsubscribed\nbo@x.org,bounced, twice\n",

@@ -50,10 +50,11 @@ def test_options_of_the_list(command: Command) -> None:
         (("--sheet", "People"), "list.csv is not a workbook, so it has no sheet 'People'"),
         (("--duplicates", "none"), "--duplicates: invalid choice: 'none'"),
         (("--exclude", "absent.txt"), "absent.txt: No such file"),
-        (("--exclude", "message.eml"), "message.eml, line 1: no column with addresses was found"),
+        (("--exclude", "names.txt"), "names.txt, line 1: no column with addresses was found"),
     ],
 )
 def test_wrong_options(command: Command, arguments: tuple[str, ...], expected: str) -> None:
+    command.write("names.txt", "name\nann\n")
     one_line(command("send", *FILES, "--dry-run", *arguments), expected)
 
 

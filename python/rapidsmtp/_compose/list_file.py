@@ -78,8 +78,7 @@ class ListFile:
         sheet: Whether the list comes from a workbook. Then rows are counted, and not lines.
         delimiter: The delimiter between two cells.
         header: The names of the columns as they are in the file.
-        width: The maximum number of cells in a record.
-        header_start: The place of the header, in bytes from the start of the file.
+        width: The number of columns.
         header_number: The number of the header's line or row.
         start: The place of the first record after the header, in bytes from the start of the file.
         number: The number of this record's line or row.
@@ -93,7 +92,6 @@ class ListFile:
     delimiter: str = ","
     header: list[str] = field(default_factory=list)
     width: int = 0
-    header_start: int = 0
     header_number: int = 1
     start: int = 0
     number: int = 1
@@ -142,9 +140,23 @@ class ListFile:
                     self._check_width(cells, number)
                     yield place, number, cells
 
-    def without_header(self) -> None:
-        """Read the first line as a record, and records with any number of cells."""
-        self.start, self.number, self.width = self.header_start, self.header_number, sys.maxsize
+    def lines(self) -> Iterator[str]:
+        """Yield the lines from the start of the file.
+
+        Raises:
+            ValueError: A line is not UTF-8.
+        """
+        with Path(self.path).open("rb") as binary:
+            binary.seek(self.start)
+            yield from _Lines(binary, self)
+
+    def read_header(self, delimiter: str | None = None) -> None:
+        """Read the header, and set the attributes that depend on it.
+
+        Raises:
+            ValueError: The header is malformed.
+        """
+        _read_header(self, "," if self.sheet else delimiter)
 
     def close(self) -> None:
         """Delete the temporary file."""
@@ -229,15 +241,28 @@ def open_list_file(
         ValueError: The file is not a list, or an argument is wrong.
         OSError: The file cannot be read.
     """
-    codec = encoding_for_label(encoding) if encoding is not None else None
     given = delimiter_of(delimiter) if delimiter is not None else None
-    file = _converted(os.fspath(path), codec, encoding or "", sheet)
+    file = open_without_header(path, encoding, sheet)
     try:
-        file.state = _state(file.path)
-        _read_header(file, "," if file.sheet else given)
+        file.read_header(given)
     except BaseException:
         file.close()
         raise
+    return file
+
+
+def open_without_header(
+    path: str | os.PathLike[str], encoding: str | None = None, sheet: str | None = None
+) -> ListFile:
+    """Open a recipients list, as `open_list_file` does, but do not read its header.
+
+    Raises:
+        ValueError: The file is not a list, or an argument is wrong.
+        OSError: The file cannot be read.
+    """
+    codec = encoding_for_label(encoding) if encoding is not None else None
+    file = _converted(os.fspath(path), codec, encoding or "", sheet)
+    file.state = _state(file.path)
     return file
 
 
@@ -346,12 +371,12 @@ def _read_header(file: ListFile, delimiter: str | None) -> None:
     with Path(file.path).open("rb") as binary:
         binary.seek(file.start)
         lines = _Lines(binary, file)
-        text, number, place = "", 1, file.start
+        text, number = "", 1
         for line in lines:
             separator = _SEPARATOR_LINE.fullmatch(line) if lines.number == 2 else None
             if separator is not None:  # Excel reads the delimiter from this line
                 delimiter = delimiter or delimiter_of(separator[1])
-                number, place = lines.number, lines.place
+                number = lines.number
                 continue
             text += line
             file.delimiter = delimiter or _detected(text)
@@ -361,10 +386,9 @@ def _read_header(file: ListFile, delimiter: str | None) -> None:
                 break
             if cells is not None:
                 text, number = "", number + 1 if file.sheet else lines.number
-                place = lines.place
         if text:
             raise ValueError(f"{file.where(number)}: {_CSV_ERRORS['unexpected end of data']}")
-        file.header_start, file.header_number = place, number
+        file.header_number = number
         file.start = lines.place
         file.number = number + 1 if file.sheet else lines.number
 

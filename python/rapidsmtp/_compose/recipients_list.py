@@ -5,6 +5,7 @@ and the rows that are not sent: repeated addresses, and addresses of an exclusio
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,14 +15,15 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.list_columns import (
     RECIPIENT_FIELD,
     ListColumns,
-    is_address,
 )
-from rapidsmtp._compose.list_file import ListFile, open_list_file
+from rapidsmtp._compose.list_file import ListFile, open_list_file, open_without_header
 from rapidsmtp._compose.merge import ListMerge
 from rapidsmtp._compose.pure_list import CheckSettings, Example, excluded_form
 
 Duplicates = Literal["first", "all", "error"]
 _DUPLICATES = get_args(Duplicates)
+# An address in a line of an exclusion list, such as "Archer, Ann" <ann@example.com>.
+_ADDRESS = re.compile(r"[^\s,;|\"<>()]+@[^\s,;|\"<>()]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,32 +256,24 @@ def _addresses(path: str | os.PathLike[str], encoding: str | None) -> frozenset[
         ValueError: The file is malformed, or has no column with addresses.
         OSError: The file cannot be read.
     """
-    file = open_list_file(path, encoding=encoding)
+    file = open_without_header(path, encoding)
     try:
-        first = next((each for each, cell in enumerate(file.header) if is_address(cell)), None)
-        if first is not None:  # no header
-            place = first
-            file.without_header()
-        elif not file.header:
-            return frozenset()
-        else:
-            recipient = ListColumns(file).recipient()
-            if recipient is None:
-                raise ValueError(
-                    f"{file.where(file.header_number)}: no column with addresses was found; write "
-                    "one address in each line, or name the column email"
-                )
-            place = recipient
-        addresses = (_cell(cells, place) for _, _, cells in file.records())
-        return frozenset(excluded_form(_bare(each)) for each in addresses if "@" in each)
+        first = next(filter(str.strip, file.lines()), "")
+        if _ADDRESS.search(first) or first.startswith("#"):
+            found = (_ADDRESS.search(line) for line in file.lines() if not line.startswith("#"))
+            return frozenset(excluded_form(match[0]) for match in found if match)
+        file.read_header()
+        columns = ListColumns(file)
+        place = columns.recipient()
+        if place is None and first:
+            raise ValueError(
+                f"{file.where(file.header_number)}: no column with addresses was found; write one "
+                "address in each line, or name the column email"
+            )
+        cells = (_cell(record, place or 0) for _, _, record in file.records())
+        return frozenset(excluded_form(each) for each in cells if "@" in each)
     finally:
         file.close()
-
-
-def _bare(text: str) -> str:
-    """Return the address of a mailbox such as `Ann <ann@example.com>`."""
-    text = text.strip()
-    return text.rpartition("<")[2].removesuffix(">") if text.endswith(">") else text
 
 
 def _cell(cells: Sequence[str], column: int) -> str:
