@@ -135,14 +135,8 @@ impl NativeListCheck {
 #[pyclass(frozen, name = "RecipientsList", module = "rapidsmtp._native")]
 pub(super) struct NativeRecipientsList {
     template: Py<NativeTemplate>,
-    state: Mutex<ListState>,
+    list: Mutex<RecipientsList>,
     numbered: bool,
-}
-
-struct ListState {
-    list: RecipientsList,
-    /// The tag of the row that was read last.
-    tag: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -166,16 +160,9 @@ impl NativeRecipientsList {
         let list = list.map_err(|error| read_error(&error))?;
         Ok(Self {
             template,
-            state: Mutex::new(ListState { list, tag: None }),
+            list: Mutex::new(list),
             numbered,
         })
-    }
-
-    /// The tag of the row that was read last.
-    #[getter]
-    fn tag(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.tag.as_ref().map(|tag| tag.clone_ref(py))
     }
 
     /// Read the next row and create its pending message. Return None after the last row.
@@ -186,8 +173,8 @@ impl NativeRecipientsList {
         id: &str,
         time: u64,
     ) -> PyResult<Option<NativePendingMessage>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = state.list.next_row().map_err(|error| read_error(&error))?;
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = list.next_row().map_err(|error| read_error(&error))?;
         let Some(recipient) = next else {
             return Ok(None);
         };
@@ -197,13 +184,11 @@ impl NativeRecipientsList {
         } else {
             recipient.tag.into_pyobject(py)?
         };
-        let tag = tag.unbind();
-        state.tag = Some(tag.clone_ref(py));
         let template = &self.template.get().template;
         Ok(Some(NativePendingMessage::new(
             template,
             recipient.values,
-            tag,
+            tag.unbind(),
             date,
             id,
             time,

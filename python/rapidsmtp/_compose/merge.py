@@ -82,13 +82,9 @@ class ListMerge(Merge):
 
     def _rows(
         self, recipients: "_backend.RecipientsList", limit: int | None
-    ) -> "Iterator[PendingMessage | Outcome]":
+    ) -> "Iterator[PendingMessage]":
         for stamp in islice(stamps(), limit):
-            try:
-                pending = recipients.next(*stamp)
-            except ValueError as error:
-                yield _invalid(recipients.tag, error)
-                continue
+            pending = recipients.next(*stamp)
             if pending is None:
                 return
             self.read += 1

@@ -152,7 +152,6 @@ class RecipientsList:
         self._tag = tag
         self._numbered = numbered
         self._rows = self._read(file, check)
-        self.tag: Any = None
 
     def next(self, date: str, id: str, time: int) -> Any:
         """Read the next row and create its pending message. Return None after the last row.
@@ -164,10 +163,10 @@ class RecipientsList:
         if row is None:
             return None
         count, number, cells = row
-        tag = _cell(cells, self._tag) if self._tag is not None else None
-        self.tag = (count, number, tag) if self._numbered else tag
+        tag: Any = _cell(cells, self._tag) if self._tag is not None else None
+        tag = (count, number, tag) if self._numbered else tag
         values = {name: _cell(cells, place) for name, place in self._places.items()}
-        return self._template.pending(values, self.tag, date, id, time)
+        return self._template.pending(values, tag, date, id, time)
 
     @staticmethod
     def _read(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
