@@ -24,14 +24,33 @@
 //! After a decrease, the refusal of a message that had started before the decrease reports the same
 //! event. This refusal decreases the rate no further (compare RFC 6582, TCP's fast recovery).
 //!
-//! The known rate is the rate at which the relay accepted messages before the refusal. The rate
-//! starts below the known rate, returns to it, stays near it for some time, and then exceeds it
-//! (RFC 9438, TCP CUBIC). Each further decrease near the known rate confirms this rate, so the rate
-//! stays near it for twice as long.
+//! A relay often limits the rate with a token bucket: each message takes a token, and the relay
+//! adds tokens at its rate, up to its burst. A refusal shows that the bucket is empty. So each
+//! decrease gives an interval for the relay's rate:
 //!
-//! If the relay accepts no message after a decrease, a hold-off starts. Each further refusal
-//! doubles its length. After a hold-off, one message is a probe, and the other messages wait for
-//! its result.
+//! ```text
+//!     bound   value                               reason
+//!     lower   the average rate of the accepted    the bucket was empty at the last decrease, so the
+//!             messages since the last decrease    relay has added a token for each of these messages
+//!     upper   the rate at the refusal             a lower rate would have left tokens in the bucket
+//! ```
+//!
+//! A small burst makes the upper bound exact, and a large burst makes the lower bound exact. The
+//! burst is unknown, so the known rate is the geometric mean of the bounds, but at most `STEP`
+//! times the average. A refusal soon after a decrease shows that the known rate is too high. It
+//! decreases the upper bound and leaves the lower bound. A refusal below the lower bound shows that
+//! the relay's rate has fallen, so the lower bound is measured again. At the first decrease the
+//! bucket may have been full, so the average is only an upper bound.
+//!
+//! After a decrease the rate starts below the known rate, returns to it, stays near it for some
+//! time (the plateau), and then exceeds it more and more (compare RFC 9438, TCP CUBIC). While the
+//! interval is wide, the plateau is short: the next refusal soon narrows the interval. While the
+//! interval is narrow, each refusal makes the plateau longer by the factor `STEP`.
+//!
+//! If the relay accepts no message after a decrease, a hold-off starts. Its first length is the
+//! time for one message at the known rate. Each further refusal multiplies the length by
+//! `HOLD_OFF_GROWTH`. After a hold-off, one message is a probe, and the other messages wait for its
+//! result.
 //!
 //! # Connections
 //!
@@ -50,6 +69,8 @@
 //! A relay that accepts no message for some time stops the engine: see
 //! [`RateController::is_stalled`].
 
+mod connection_limits;
+
 /// The number of refusals "later" in a row that concern the relay. With greylisting of half of the
 /// messages, a run of this length has the probability 1/65536.
 const RUN: u32 = 16;
@@ -65,7 +86,7 @@ const TRIAL_STEPS: u32 = 2;
 const TRIAL_DROP: f64 = 4.0;
 /// The time from a trial without this result to the next trial, in seconds.
 const TRIAL_INTERVAL: f64 = 300.0;
-/// A refusal below this fraction of the known rate contradicts the result of a trial.
+/// A refusal below this fraction of the lower bound contradicts the result of a trial.
 const CONTRADICTION: f64 = 0.9;
 /// The number of other messages that the relay accepts between two refusals of one message, if these
 /// refusals concern only this message.
@@ -78,19 +99,22 @@ const DEFAULT_RATE: f64 = 1.0;
 const MIN_RATE: f64 = 0.1;
 /// The rate after a decrease, as a fraction of the known rate.
 const DECREASE: f64 = 0.85;
-/// The known rate before an event is at least this fraction of the known rate after it, if the
-/// event confirms the rate.
-const CONFIRMED: f64 = 0.8;
-/// The time from a decrease until the rate reaches the known rate, in seconds.
+/// The known rate is at most this multiple of the average rate before a decrease. In a narrow
+/// interval, each plateau is this multiple of the previous one.
+const STEP: f64 = 1.5;
+/// The interval of the relay's rate is narrow if the lower bound is at least this fraction of the
+/// upper bound.
+const NARROW: f64 = 0.75;
+/// The minimum time from a decrease until the rate reaches the known rate, if the interval is
+/// narrow, in seconds.
 const PLATEAU: f64 = 30.0;
-/// That time if the known rate is uncertain, in seconds.
-const SHORT_PLATEAU: f64 = 2.0;
 /// The maximum of that time, in seconds.
-const MAX_PLATEAU: f64 = 960.0;
-/// The number of accepted messages from which a measured rate is certain.
-const CERTAIN: u64 = 16;
-/// The time from which a measured rate is certain, in seconds.
-const LONG: f64 = 10.0;
+const MAX_PLATEAU: f64 = 240.0;
+/// The minimum of that time, if the interval is wide, in seconds.
+const SHORT_PLATEAU: f64 = 2.0;
+/// The minimum of that time, if the interval is wide, in messages at the known rate. In an interval
+/// of half the width, it is twice as long, because the average of few messages is inexact.
+const SHORT_MESSAGES: f64 = 3.0;
 /// The learned limit is removed when the rate reaches this multiple of the known rate.
 const UNLIMITED: f64 = 8.0;
 /// The minimum time over which a rate is measured, in seconds.
@@ -98,24 +122,15 @@ const METER: f64 = 1.0;
 /// If no message starts for this time although one may start, the measurement of the rate starts
 /// again, in seconds.
 const PAUSE: f64 = 2.0;
-/// The length of the first hold-off, in seconds.
-const MIN_HOLD_OFF: f64 = 0.5;
+/// The length of a hold-off, as a multiple of the previous one.
+const HOLD_OFF_GROWTH: f64 = 3.0;
 /// The maximum length of a hold-off, in seconds.
 const MAX_HOLD_OFF: f64 = 60.0;
 /// The time until one more connection is allowed, in seconds.
 const CONNECTION_INTERVAL: f64 = 60.0;
-/// The maximum of that time, in seconds.
-const MAX_CONNECTION_INTERVAL: f64 = 3600.0;
 /// The number of connections that must carry the learned maximum number of messages before this
 /// maximum increases by one. Each failed increase doubles the number.
 const CONNECTIONS_PER_PROBE: u64 = 10;
-/// The time after which one more connection is allowed although the last one is not proven, in
-/// seconds. The relay may need much time for each message.
-const PROOF_WAIT: f64 = 1.0;
-/// The minimum wait between two attempts to connect, in seconds.
-const MIN_RECONNECT: f64 = 0.1;
-/// The wait between two attempts to connect, as a fraction of the time since the first failure.
-const RECONNECT: f64 = 0.2;
 /// The time without an acceptance after which a relay counts as dead, in seconds.
 const STALLED: f64 = 45.0;
 /// The same for a relay that accepted messages before and states a limit, in seconds. A limit for
@@ -166,6 +181,7 @@ pub struct RateController {
     warned_at: Option<u64>,
     // The rate
     known: Option<f64>,
+    low: f64,
     plateau: f64,
     event_at: f64,
     decreased_at: f64,
@@ -238,6 +254,7 @@ impl RateController {
             refusals: 0,
             warned_at: None,
             known: None,
+            low: 0.0,
             plateau: PLATEAU,
             event_at: 0.0,
             decreased_at: f64::NEG_INFINITY,
@@ -306,7 +323,7 @@ impl RateController {
             return self.configured_rate;
         };
         let x = (now - self.grows_from - self.plateau) / self.plateau;
-        let growth = 1.0 + (1.0 - DECREASE) * (x * x * x);
+        let growth = 1.0 + (1.0 - DECREASE) * (x * x * x * x * x);
         let rate = (known * growth).max(MIN_RATE);
         match self.configured_rate {
             configured if growth >= UNLIMITED => configured,
@@ -343,6 +360,7 @@ impl RateController {
         if now - self.next_start > PAUSE {
             // The engine had no message to send, so the relay could not accept one.
             self.busy_since = now;
+            self.accepted_since_event = 0;
         }
         self.next_start = now;
         if let Some(rate) = self.rate(now) {
@@ -386,17 +404,22 @@ impl RateController {
         }
         self.refusals += 1;
         self.refuses(now, true);
-        let is_confirmed = started >= self.decreased_at && self.is_confirmed(evidence);
+        let is_confirmed = started >= self.decreased_at && self.is_confirmed(now, evidence);
         if is_confirmed {
             self.decrease(now, evidence);
         }
         true
     }
 
-    /// Whether a refusal is not the only one for some time.
-    fn is_confirmed(&mut self, evidence: Evidence) -> bool {
+    /// Whether a refusal is evidence for a limit.
+    ///
+    /// The first refusal at a proven rate may have another reason. So a second one must follow.
+    fn is_confirmed(&mut self, now: f64, evidence: Evidence) -> bool {
         let warned_at = self.warned_at.replace(self.accepted);
+        let is_unproven =
+            self.known.is_some() && self.rate(now).is_some_and(|rate| rate >= self.low);
         evidence == Evidence::Later
+            || is_unproven
             || warned_at.is_some_and(|warned_at| self.accepted - warned_at <= WARNING)
     }
 
@@ -426,86 +449,105 @@ impl RateController {
         if evidence != Evidence::Later {
             return false;
         }
-        if self.later_is_rate && self.contradicts(now) {
-            self.end_trial(now);
-        }
-        if self.run >= RUN || self.later_is_rate {
+        if self.run >= RUN || self.is_rate(now) {
             return true;
         }
         self.share > TRIAL_SHARE && self.trial.is_none() && now >= self.trial_at
     }
 
-    /// Whether a refusal at this time shows that the rate is not the cause.
-    fn contradicts(&self, now: f64) -> bool {
-        match (self.known, self.rate(now)) {
-            (Some(known), Some(rate)) if self.accepted_since_decrease => {
-                rate < CONTRADICTION * known
-            }
-            _ => false,
-        }
+    /// Whether a trial has shown that the rate causes a refusal "later" at this time.
+    fn is_rate(&self, now: f64) -> bool {
+        let is_proven = self
+            .rate(now)
+            .is_some_and(|rate| rate < CONTRADICTION * self.low);
+        self.later_is_rate && !(is_proven && self.accepted_since_decrease)
     }
 
     fn decrease(&mut self, now: f64, evidence: Evidence) {
-        if evidence == Evidence::Later {
+        if evidence != Evidence::Later {
+            self.trial = None;
+        } else if !self.is_rate(now) {
+            self.later_is_rate = false;
             self.trial = Some(self.share);
             self.trial_steps = TRIAL_STEPS;
             self.trial_results = 0;
             self.trial_refusals = 0;
-        } else {
-            self.trial = None;
         }
         if self.accepted_since_decrease {
-            self.learn_rate(now, evidence);
+            self.learn_rate(now);
             return;
         }
         self.decreased_at = now;
         self.grows_from = now;
-        self.hold_off = (2.0 * self.hold_off).clamp(MIN_HOLD_OFF, MAX_HOLD_OFF);
+        let shortest = 1.0 / self.known.unwrap_or(DEFAULT_RATE);
+        self.hold_off = (HOLD_OFF_GROWTH * self.hold_off)
+            .max(shortest)
+            .min(MAX_HOLD_OFF);
         // The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
         self.held_off_until = now + self.hold_off.min(self.time_left(now));
         self.next_start = self.held_off_until;
         self.is_probing = true;
     }
 
-    fn learn_rate(&mut self, now: f64, evidence: Evidence) {
-        let current = self.rate(now);
+    fn learn_rate(&mut self, now: f64) {
+        let rate = self.rate(now);
         let since = now - self.event_at.max(self.busy_since);
-        let measured = if since >= METER || (evidence == Evidence::Later && since > 0.0) {
-            self.accepted_since_event as f64 / since
+        let accepted = self.accepted_since_event as f64;
+        let average = if since > 0.0 { accepted / since } else { 0.0 };
+        let (low, high, known) = if let Some(known) = self.known {
+            let high = rate.unwrap_or_else(|| known.max(self.per_second(now)));
+            // The bucket may have contained a part of a token, hence one message less. If the engine
+            // paused, the bucket was filled, and the average is no lower bound.
+            let is_bound = self.busy_since <= self.event_at && since > 0.0;
+            let proven = if is_bound {
+                (accepted - 1.0).max(0.0) / since
+            } else {
+                0.0
+            };
+            let low = if high <= self.low {
+                proven
+            } else {
+                self.low.max(proven)
+            };
+            let low = if low > high { 0.0 } else { low };
+            let average = low.max(average);
+            let known = (average * high).sqrt().min(STEP * average).min(high);
+            (low, high, if known > 0.0 { known } else { high / 2.0 })
         } else {
-            self.meter.per_second(now)
+            // The bucket may have been full. So the average is an upper bound only.
+            let high = if average > 0.0 { average } else { DEFAULT_RATE };
+            let high = rate.map_or(high, |rate| high.min(rate));
+            (0.0, high, high)
         };
-        let is_sustained = self.busy_since <= self.grows_from;
-        let known = match (current, self.known) {
-            (Some(current), Some(previous)) if current >= previous && is_sustained => {
-                // The relay accepted the known rate until the rate exceeded it. So the limit is
-                // between the two rates.
-                self.plateau = (2.0 * self.plateau).clamp(PLATEAU, MAX_PLATEAU);
-                ((current + previous) / 2.0).min(previous / CONFIRMED)
-            }
-            _ => {
-                let is_certain = self.accepted_since_event >= CERTAIN || since >= LONG;
-                self.plateau = if is_certain { PLATEAU } else { SHORT_PLATEAU };
-                let known = current.map_or(measured, |current| current.min(measured));
-                if known > 0.0 {
-                    known
-                } else {
-                    current.map_or(DEFAULT_RATE, |current| current / 2.0)
-                }
-            }
-        };
+        self.low = low;
         self.set_known(now, known);
+        self.plateau = if self.trial.is_some() {
+            self.short_plateau(f64::from(TRIAL_RESULTS))
+        } else if low >= NARROW * high {
+            (STEP * self.plateau).clamp(PLATEAU, MAX_PLATEAU)
+        } else {
+            let messages = SHORT_MESSAGES * high / (high - low);
+            self.short_plateau(messages).max((since / 2.0).min(PLATEAU))
+        };
         self.event_at = now;
         self.accepted_since_event = 0;
         self.accepted_since_decrease = false;
     }
 
+    /// Returns the time for a number of messages at the known rate, but at least the minimum.
+    fn short_plateau(&self, messages: f64) -> f64 {
+        (messages / self.known.unwrap_or(DEFAULT_RATE)).max(SHORT_PLATEAU)
+    }
+
     fn set_known(&mut self, now: f64, known: f64) {
-        self.known = Some(known.max(MIN_RATE));
+        let known = known.max(MIN_RATE);
+        self.known = Some(known);
         self.decreased_at = now;
         self.grows_from = now;
         self.refilled_at = now;
         self.tokens = self.tokens.min(0.0);
+        // A low rate is no pause of the engine.
+        self.next_start = now + 1.0 / (DECREASE * known);
     }
 
     /// Updates the share of the refusals "later", and the trial. `refusals` is 1 for a refusal
@@ -525,11 +567,13 @@ impl RateController {
         if TRIAL_DROP * f64::from(self.trial_refusals) <= share * f64::from(TRIAL_RESULTS) {
             self.later_is_rate = true;
             self.trial = None;
+            self.plateau = self.short_plateau(SHORT_MESSAGES);
+            self.grows_from = now - self.plateau;
         } else if self.trial_steps > 0 && now > self.decreased_at {
             // The known rate may be too high, because relays accept a burst at any rate.
             let accepted = f64::from(TRIAL_RESULTS - self.trial_refusals);
             self.set_known(now, accepted / (now - self.decreased_at));
-            self.plateau = LONG;
+            self.plateau = self.short_plateau(f64::from(TRIAL_RESULTS));
             self.trial_results = 0;
             self.trial_refusals = 0;
         } else {
@@ -549,11 +593,16 @@ impl RateController {
     /// Adds the tokens for the time since the last call.
     ///
     /// The maximum is the number of tokens that the rate adds in 0.1 s, but at least one. The
-    /// maximum prevents a burst after a pause.
+    /// maximum prevents a burst after a pause. For a learned rate, the time is 0.01 s, because the
+    /// relay may accept no burst.
     fn refill(&mut self, now: f64, rate: f64) {
         // Without the small amount, rounding could leave slightly less than one token.
         let tokens = self.tokens + (now - self.refilled_at) * rate + 1e-9;
-        self.tokens = (rate / 10.0).max(1.0).min(tokens);
+        let burst = match self.known {
+            None => rate / 10.0,
+            Some(_) => rate / 100.0,
+        };
+        self.tokens = burst.max(1.0).min(tokens);
         self.refilled_at = now;
     }
 
@@ -561,147 +610,6 @@ impl RateController {
     #[must_use]
     pub fn per_second(&self, now: f64) -> f64 {
         self.meter.per_second(now)
-    }
-
-    // The connections
-
-    /// Returns the maximum number of open connections at this time.
-    pub fn allowed_connections(&mut self, now: f64) -> usize {
-        let is_due = now - self.connections_at >= self.connection_interval;
-        if is_due && self.connections < self.configured_connections {
-            self.connections += 1;
-            self.connections_at = now;
-            self.is_raised = true;
-        }
-        self.connections
-    }
-
-    /// Whether one more connection may be opened.
-    ///
-    /// `proven` is the number of connections on which the relay has accepted a message. `unproven`
-    /// is the number of the other connections, also of those that are not ready yet.
-    pub fn may_connect(&mut self, now: f64, proven: usize, unproven: usize) -> bool {
-        now >= self.connect_at
-            && ((unproven as u64) < self.proofs.max(1) || now - self.opened_at >= PROOF_WAIT)
-            && proven + unproven < self.allowed_connections(now)
-    }
-
-    /// Records that the engine opens a connection.
-    pub fn connection_opened(&mut self, now: f64) {
-        self.opened_at = now;
-    }
-
-    /// Returns the time until the next connection may be opened after a failure, in seconds.
-    #[must_use]
-    pub fn connect_wait(&self, now: f64) -> f64 {
-        (self.connect_at - now).max(0.0)
-    }
-
-    /// Records that the relay accepted the first message on a connection. `proven` is the number of
-    /// proven connections, with this one.
-    pub fn connection_proven(&mut self, proven: usize) {
-        self.proofs += 1;
-        let proven_limit = proven.min(self.configured_connections);
-        self.connections = self.connections.max(proven_limit);
-        if self.is_raised && proven >= self.connections {
-            self.is_raised = false;
-            self.connection_interval = CONNECTION_INTERVAL;
-        }
-    }
-
-    /// Records that the relay refused a connection while `others` connections, at least one, are
-    /// open.
-    pub fn connection_refused(&mut self, now: f64, others: usize) {
-        if self
-            .accepted_at_refusal
-            .is_none_or(|accepted| self.accepted > accepted)
-        {
-            self.accepted_at_refusal = Some(self.accepted);
-            self.connections_before = self.connections;
-        }
-        self.connections = others.clamp(1, self.configured_connections);
-        self.connections_at = now;
-        if self.is_raised {
-            self.is_raised = false;
-            let doubled = 2.0 * self.connection_interval;
-            self.connection_interval = doubled.min(MAX_CONNECTION_INTERVAL);
-        }
-    }
-
-    /// Records that a connection failed or carried no message, while no other one is open.
-    ///
-    /// `pause` is the minimum wait before the next connection, in seconds. `random` is a random
-    /// number from 0 to 1. `by_limit` states whether the relay stated a limit or an overload.
-    pub fn connection_failed(&mut self, now: f64, pause: f64, random: f64, by_limit: bool) {
-        if !self.patient {
-            return;
-        }
-        self.refuses(now, by_limit);
-        self.proofs = 0;
-        if self.accepted_at_refusal == Some(self.accepted) {
-            // No other connection has delivered since the relay refused one. So the cause is an
-            // outage, and not the number of connections.
-            self.connections = self.connections_before;
-            self.is_raised = false;
-        }
-        let since = *self.failing_since.get_or_insert(now);
-        let wait = (RECONNECT * (now - since)).max(MIN_RECONNECT);
-        let wait = wait.min(self.time_left(now).max(MIN_RECONNECT));
-        // The random factor prevents that many senders connect at the same time.
-        self.connect_at = now + (wait * (0.8 + 0.4 * random)).max(pause);
-    }
-
-    /// Learns the maximum number of messages per connection from a connection's end.
-    ///
-    /// The connection was opened at the time `opened` and carried `messages` messages. `stated`
-    /// states whether the relay stated the limit. If not, the limit is only an assumption: two
-    /// connections ended after the same number of messages.
-    pub fn connection_ended(&mut self, now: f64, opened: f64, messages: usize, stated: bool) {
-        // An outage ends several connections at the same time. So only a later connection counts.
-        let is_later = opened >= self.ended_at;
-        let is_equal = is_later && messages == self.last_messages;
-        if is_later {
-            self.last_messages = messages;
-            self.ended_at = now;
-        }
-        if messages >= 1 && (stated || is_equal) {
-            // If the limit is the old one, the attempt to send one message more has failed.
-            let again = self
-                .learned_messages
-                .is_some_and(|learned| learned == messages || learned == messages + 1);
-            self.probe_after = if again {
-                self.probe_after.saturating_mul(2)
-            } else {
-                CONNECTIONS_PER_PROBE
-            };
-            self.learned_messages = Some(messages);
-            self.is_stated = stated;
-            self.filled = 0;
-        }
-    }
-
-    /// Counts a connection that carried the learned maximum number of messages.
-    ///
-    /// A limit that the relay did not state may be too low. So such a limit increases by one from
-    /// time to time.
-    pub fn connection_filled(&mut self) {
-        if self.is_stated {
-            return;
-        }
-        if let Some(messages) = &mut self.learned_messages {
-            self.filled += 1;
-            if self.filled >= self.probe_after {
-                *messages += 1;
-                self.filled = 0;
-            }
-        }
-    }
-
-    /// Returns the maximum number of messages on one connection; `None` if there is no limit.
-    #[must_use]
-    pub fn messages_per_connection(&self) -> Option<usize> {
-        let limits = [self.configured_messages, self.learned_messages];
-        limits.into_iter().flatten().min()
     }
 
     // The progress

@@ -3,6 +3,7 @@
 The time is an argument, so no test waits. `tests/test_relay_models.py` simulates whole relays.
 """
 
+import itertools
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +13,12 @@ from rapidsmtp._pure.rate_controller import (
     CONNECTIONS_PER_PROBE,
     DECREASE,
     FORGET,
+    HOLD_OFF_GROWTH,
     MAX_HOLD_OFF,
     MIN_RATE,
+    PLATEAU,
     RUN,
+    SHORT_PLATEAU,
     STALLED,
     STALLED_BY_LIMIT,
     Evidence,
@@ -70,13 +74,65 @@ def test_without_a_rate_no_message_waits(core: ModuleType) -> None:
     assert controller.rate(5.0) is None
 
 
+def bucket(controller: Any, now: float, rate: float, burst: float, events: int) -> list[float]:
+    """Send to a token bucket until it has refused `events` messages. Return their times."""
+    tokens, filled_at = 0.0, now
+    refused: list[float] = []
+    while len(refused) < events:
+        now += max(controller.wait(now), 1e-3)
+        controller.start(now)
+        tokens, filled_at = min(burst, tokens + (now - filled_at) * rate), now
+        accepts = tokens >= 1
+        tokens -= accepts
+        controller.settled(now, now, Evidence.ACCEPTED if accepts else Evidence.THROTTLED)
+        refused += [] if accepts else [now]
+    return refused
+
+
 def test_the_rate_decreases_below_the_accepted_rate_and_returns_to_it(core: ModuleType) -> None:
     controller = throttled(core)
     assert controller.rate(3.0) == pytest.approx(DECREASE * 100, rel=0.05)
     settle(controller, 3.5, Evidence.ACCEPTED)
-    assert controller.rate(33.5) == pytest.approx(100, rel=0.05)
-    assert controller.rate(60.0) > 105
+    assert controller.rate(3.5 + SHORT_PLATEAU) == pytest.approx(100, rel=0.05)
+    assert controller.rate(3.5 + 2 * SHORT_PLATEAU) > 105
     assert controller.rate(3600.0) is None
+
+
+@pytest.mark.parametrize("burst", [1, 5, 50, 500])
+@pytest.mark.parametrize("rate", [10, 50])
+def test_a_few_refusals_show_the_rate_whatever_the_burst_is(
+    core: ModuleType, rate: float, burst: float
+) -> None:
+    controller = throttled(core, 200.0)
+    now = bucket(controller, 3.0, rate, burst, 8)[-1]
+    settle(controller, now, Evidence.ACCEPTED)
+    assert controller.rate(now + PLATEAU) == pytest.approx(rate, rel=0.2)
+
+
+def test_a_known_rate_is_exceeded_more_and_more_rarely(core: ModuleType) -> None:
+    refused = bucket(throttled(core, 200.0), 3.0, 50, 5, 9)[3:]
+    waits = [later - earlier for earlier, later in itertools.pairwise(refused)]
+    assert waits == sorted(waits) and waits[-1] > 4 * PLATEAU
+
+
+def test_a_refusal_soon_after_a_decrease_leaves_the_lower_bound(core: ModuleType) -> None:
+    controller = throttled(core, 200.0)
+    settle(controller, 4.0, Evidence.ACCEPTED, 11)
+    settle(controller, 4.0, Evidence.THROTTLED)
+    assert controller.rate(4.0) / DECREASE == pytest.approx(1.5 * 11)
+    settle(controller, 4.1, Evidence.ACCEPTED)
+    settle(controller, 4.1, Evidence.THROTTLED)
+    # The relay accepted 10 messages in the first second, and refused a rate of 14.
+    assert 10 < controller.rate(4.1) / DECREASE < 14.1
+
+
+def test_a_refusal_below_the_lower_bound_shows_a_lower_rate(core: ModuleType) -> None:
+    controller = throttled(core, 200.0)
+    now = bucket(controller, 3.0, 50, 5, 8)[-1]
+    assert controller.rate(now) > 40
+    now = bucket(controller, now, 5, 5, 8)[-1]
+    settle(controller, now, Evidence.ACCEPTED)
+    assert controller.rate(now + PLATEAU) == pytest.approx(5, rel=0.3)
 
 
 def test_one_refusal_decreases_no_rate(core: ModuleType) -> None:
@@ -104,18 +160,22 @@ def test_replies_to_messages_in_flight_are_one_event(core: ModuleType) -> None:
     assert controller.rate(3.0) == rate and controller.wait(3.1) < 0.1
 
 
-def test_the_hold_off_doubles_while_nothing_is_accepted(core: ModuleType) -> None:
+def test_the_hold_off_grows_while_nothing_is_accepted(core: ModuleType) -> None:
     controller, now = core.RateController(), 0.0
     settle(controller, now, Evidence.ACCEPTED, 50)
     settle(controller, now, Evidence.THROTTLED, 2)
     waits = []
-    for _ in range(8):
+    for _ in range(4):
         now += controller.wait(now)
         settle(controller, now, Evidence.THROTTLED)
         waits.append(controller.wait(now))
-    # The last hold-off ends when the relay counts as dead.
-    assert waits[:7] == pytest.approx([0.5, 1, 2, 4, 8, 16, 32], abs=1.5)
-    assert max(waits) <= MAX_HOLD_OFF
+    # No time has passed, so the known rate is the default: one message per second.
+    assert waits == pytest.approx([HOLD_OFF_GROWTH**each for each in range(4)], rel=0.2)
+    for _ in range(3):
+        now += controller.wait(now)
+        settle(controller, now, Evidence.THROTTLED)
+        # The last hold-off ends when the relay counts as dead.
+        assert controller.wait(now) <= MAX_HOLD_OFF
     settle(controller, now, Evidence.ACCEPTED)
     assert controller.wait(now + 1) < 1
 

@@ -22,13 +22,30 @@ cause is for example greylisting, and the limit is removed.
 After a decrease, the refusal of a message that had started before the decrease reports the same
 event. This refusal decreases the rate no further (compare RFC 6582, TCP's fast recovery).
 
-The known rate is the rate at which the relay accepted messages before the refusal. The rate starts
-below the known rate, returns to it, stays near it for some time, and then exceeds it (RFC 9438,
-TCP CUBIC). Each further decrease near the known rate confirms this rate, so the rate stays near it
-for twice as long.
+A relay often limits the rate with a token bucket: each message takes a token, and the relay adds
+tokens at its rate, up to its burst. A refusal shows that the bucket is empty. So each decrease
+gives an interval for the relay's rate:
 
-If the relay accepts no message after a decrease, a hold-off starts. Each further refusal doubles
-its length. After a hold-off, one message is a probe, and the other messages wait for its result.
+    bound   value                               reason
+    lower   the average rate of the accepted    the bucket was empty at the last decrease, so the
+            messages since the last decrease    relay has added a token for each of these messages
+    upper   the rate at the refusal             a lower rate would have left tokens in the bucket
+
+A small burst makes the upper bound exact, and a large burst makes the lower bound exact. The burst
+is unknown, so the known rate is the geometric mean of the bounds, but at most `STEP` times the
+average. A refusal soon after a decrease shows that the known rate is too high. It decreases the
+upper bound and leaves the lower bound. A refusal below the lower bound shows that the relay's rate
+has fallen, so the lower bound is measured again. At the first decrease the bucket may have been
+full, so the average is only an upper bound.
+
+After a decrease the rate starts below the known rate, returns to it, stays near it for some time
+(the plateau), and then exceeds it more and more (compare RFC 9438, TCP CUBIC). While the interval
+is wide, the plateau is short: the next refusal soon narrows the interval. While the interval is
+narrow, each refusal makes the plateau longer by the factor `STEP`.
+
+If the relay accepts no message after a decrease, a hold-off starts. Its first length is the time
+for one message at the known rate. Each further refusal multiplies the length by `HOLD_OFF_GROWTH`.
+After a hold-off, one message is a probe, and the other messages wait for its result.
 
 Connections
 -----------
@@ -47,6 +64,7 @@ A relay that accepts no message for some time stops the engine: see `is_stalled`
 """
 
 import enum
+import math
 from typing import Final
 
 
@@ -90,7 +108,7 @@ TRIAL_INTERVAL = 300.0
 """The time from a trial without this result to the next trial, in seconds."""
 
 CONTRADICTION = 0.9
-"""A refusal below this fraction of the known rate contradicts the result of a trial."""
+"""A refusal below this fraction of the lower bound contradicts the result of a trial."""
 
 OTHERS = 16
 """The number of other messages that the relay accepts between two refusals of one message, if these
@@ -108,24 +126,27 @@ MIN_RATE = 0.1
 DECREASE = 0.85
 """The rate after a decrease, as a fraction of the known rate."""
 
-CONFIRMED = 0.8
-"""The known rate before an event is at least this fraction of the known rate after it, if the event
-confirms the rate."""
+STEP = 1.5
+"""The known rate is at most this multiple of the average rate before a decrease. In a narrow
+interval, each plateau is this multiple of the previous one."""
+
+NARROW = 0.75
+"""The interval of the relay's rate is narrow if the lower bound is at least this fraction of the
+upper bound."""
 
 PLATEAU = 30.0
-"""The time from a decrease until the rate reaches the known rate, in seconds."""
+"""The minimum time from a decrease until the rate reaches the known rate, if the interval is
+narrow, in seconds."""
 
-SHORT_PLATEAU = 2.0
-"""That time if the known rate is uncertain, in seconds."""
-
-MAX_PLATEAU = 960.0
+MAX_PLATEAU = 240.0
 """The maximum of that time, in seconds."""
 
-CERTAIN = 16
-"""The number of accepted messages from which a measured rate is certain."""
+SHORT_PLATEAU = 2.0
+"""The minimum of that time, if the interval is wide, in seconds."""
 
-LONG = 10.0
-"""The time from which a measured rate is certain, in seconds."""
+SHORT_MESSAGES = 3.0
+"""The minimum of that time, if the interval is wide, in messages at the known rate. In an interval
+of half the width, it is twice as long, because the average of few messages is inexact."""
 
 UNLIMITED = 8.0
 """The learned limit is removed when the rate reaches this multiple of the known rate."""
@@ -137,8 +158,8 @@ PAUSE = 2.0
 """If no message starts for this time although one may start, the measurement of the rate starts
 again, in seconds."""
 
-MIN_HOLD_OFF = 0.5
-"""The length of the first hold-off, in seconds."""
+HOLD_OFF_GROWTH = 3.0
+"""The length of a hold-off, as a multiple of the previous one."""
 
 MAX_HOLD_OFF = 60.0
 """The maximum length of a hold-off, in seconds."""
@@ -204,6 +225,7 @@ class RateController:
         self._patient = patient
         # The rate
         self._known: float | None = None
+        self._low = 0.0
         self._plateau = PLATEAU
         self._event_at = 0.0
         self._decreased_at = NEVER
@@ -261,7 +283,7 @@ class RateController:
         if self._known is None:
             return self._configured_rate
         x = (now - self._grows_from - self._plateau) / self._plateau
-        growth = 1.0 + (1.0 - DECREASE) * (x * x * x)
+        growth = 1.0 + (1.0 - DECREASE) * (x * x * x * x * x)
         rate = max(MIN_RATE, self._known * growth)
         configured = self._configured_rate
         if growth >= UNLIMITED or (configured is not None and rate > configured):
@@ -291,6 +313,7 @@ class RateController:
         if now - self._next_start > PAUSE:
             # The engine had no message to send, so the relay could not accept one.
             self._busy_since = now
+            self._accepted_since_event = 0
         self._next_start = now
         rate = self.rate(now)
         if rate is not None:
@@ -339,7 +362,7 @@ class RateController:
             return False
         self.refusals += 1
         self._refuses(now, by_limit=True)
-        if started >= self._decreased_at and self._is_confirmed(evidence):
+        if started >= self._decreased_at and self._is_confirmed(now, evidence):
             self._decrease(now, evidence)
         return True
 
@@ -355,12 +378,18 @@ class RateController:
             # The rate does not grow while the relay accepts nothing.
             self._grows_from = now
 
-    def _is_confirmed(self, evidence: Evidence) -> bool:
-        """Return whether a refusal is not the only one for some time."""
+    def _is_confirmed(self, now: float, evidence: Evidence) -> bool:
+        """Return whether a refusal is evidence for a limit.
+
+        The first refusal at a proven rate may have another reason. So a second one must follow.
+        """
         warned_at, self._warned_at = self._warned_at, self.accepted
-        if evidence == Evidence.LATER or warned_at is None:
-            return evidence == Evidence.LATER
-        return self.accepted - warned_at <= WARNING
+        if evidence == Evidence.LATER:
+            return True
+        rate = self.rate(now)
+        if self._known is not None and rate is not None and rate >= self._low:
+            return True
+        return warned_at is not None and self.accepted - warned_at <= WARNING
 
     def _concerns_relay(
         self, now: float, evidence: Evidence, earlier: tuple[int, int, int]
@@ -373,64 +402,83 @@ class RateController:
             return not is_alone or self.accepted - accepted_before < OTHERS
         if evidence != Evidence.LATER:
             return False
-        if self._later_is_rate and self._contradicts(now):
-            self._end_trial(now)
-        if self._run >= RUN or self._later_is_rate:
+        if self._run >= RUN or self._is_rate(now):
             return True
         return self._share > TRIAL_SHARE and self._trial is None and now >= self._trial_at
 
-    def _contradicts(self, now: float) -> bool:
-        """Return whether a refusal at this time shows that the rate is not the cause."""
+    def _is_rate(self, now: float) -> bool:
+        """Return whether a trial has shown that the rate causes a refusal "later" at this time."""
         rate = self.rate(now)
-        if self._known is None or rate is None or not self._accepted_since_decrease:
-            return False
-        return rate < CONTRADICTION * self._known
+        is_proven = rate is not None and rate < CONTRADICTION * self._low
+        return self._later_is_rate and not (is_proven and self._accepted_since_decrease)
 
     def _decrease(self, now: float, evidence: Evidence) -> None:
-        if evidence == Evidence.LATER:
+        if evidence != Evidence.LATER:
+            self._trial = None
+        elif not self._is_rate(now):
+            self._later_is_rate = False
             self._trial = self._share
             self._trial_steps = TRIAL_STEPS
             self._trial_results = self._trial_refusals = 0
-        else:
-            self._trial = None
         if self._accepted_since_decrease:
-            self._learn_rate(now, evidence)
+            self._learn_rate(now)
             return
         self._decreased_at = self._grows_from = now
-        self._hold_off = min(MAX_HOLD_OFF, max(MIN_HOLD_OFF, 2.0 * self._hold_off))
+        shortest = 1.0 / (DEFAULT_RATE if self._known is None else self._known)
+        self._hold_off = min(MAX_HOLD_OFF, max(shortest, HOLD_OFF_GROWTH * self._hold_off))
         # The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
         self._held_off_until = now + min(self._hold_off, self._time_left(now))
         self._next_start = self._held_off_until
         self._is_probing = True
 
-    def _learn_rate(self, now: float, evidence: Evidence) -> None:
-        current, previous = self.rate(now), self._known
+    def _learn_rate(self, now: float) -> None:
+        rate = self.rate(now)
         since = now - max(self._event_at, self._busy_since)
-        if since >= METER or (evidence == Evidence.LATER and since > 0.0):
-            measured = self._accepted_since_event / since
+        accepted = float(self._accepted_since_event)
+        average = accepted / since if since > 0.0 else 0.0
+        if self._known is None:
+            # The bucket may have been full. So the average is an upper bound only.
+            low = 0.0
+            high = average if average > 0.0 else DEFAULT_RATE
+            if rate is not None:
+                high = min(high, rate)
+            known = high
         else:
-            measured = self._meter.per_second(now)
-        is_sustained = self._busy_since <= self._grows_from
-        if current is not None and previous is not None and current >= previous and is_sustained:
-            # The relay accepted the known rate until the rate exceeded it. So the limit is between
-            # the two rates.
-            known = min((current + previous) / 2.0, previous / CONFIRMED)
-            self._plateau = min(MAX_PLATEAU, max(PLATEAU, 2.0 * self._plateau))
-        else:
-            known = measured if current is None else min(current, measured)
+            high = max(self._known, self.per_second(now)) if rate is None else rate
+            # The bucket may have contained a part of a token, hence one message less. If the engine
+            # paused, the bucket was filled, and the average is no lower bound.
+            is_bound = self._busy_since <= self._event_at and since > 0.0
+            proven = max(0.0, accepted - 1.0) / since if is_bound else 0.0
+            low = proven if high <= self._low else max(self._low, proven)
+            if low > high:
+                low = 0.0
+            average = max(low, average)
+            known = min(math.sqrt(average * high), STEP * average, high)
             if known <= 0.0:
-                known = DEFAULT_RATE if current is None else current / 2.0
-            is_certain = self._accepted_since_event >= CERTAIN or since >= LONG
-            self._plateau = PLATEAU if is_certain else SHORT_PLATEAU
+                known = high / 2.0
+        self._low = low
         self._set_known(now, known)
+        if self._trial is not None:
+            self._plateau = self._short_plateau(TRIAL_RESULTS)
+        elif low >= NARROW * high:
+            self._plateau = min(MAX_PLATEAU, max(PLATEAU, STEP * self._plateau))
+        else:
+            messages = SHORT_MESSAGES * high / (high - low)
+            self._plateau = max(self._short_plateau(messages), min(PLATEAU, since / 2.0))
         self._event_at = now
         self._accepted_since_event = 0
         self._accepted_since_decrease = False
+
+    def _short_plateau(self, messages: float) -> float:
+        """Return the time for a number of messages at the known rate, but at least the minimum."""
+        return max(SHORT_PLATEAU, messages / (DEFAULT_RATE if self._known is None else self._known))
 
     def _set_known(self, now: float, known: float) -> None:
         self._known = max(MIN_RATE, known)
         self._decreased_at = self._grows_from = self._refilled_at = now
         self._tokens = min(self._tokens, 0.0)
+        # A low rate is no pause of the engine.
+        self._next_start = now + 1.0 / (DECREASE * self._known)
 
     def _weigh(self, now: float, started: float, refusals: int) -> None:
         """Update the share of the refusals "later", and the trial.
@@ -451,11 +499,13 @@ class RateController:
         if TRIAL_DROP * self._trial_refusals <= self._trial * TRIAL_RESULTS:
             self._later_is_rate = True
             self._trial = None
+            self._plateau = self._short_plateau(SHORT_MESSAGES)
+            self._grows_from = now - self._plateau
         elif self._trial_steps > 0 and now > self._decreased_at:
             # The known rate may be too high, because relays accept a burst at any rate.
             accepted = TRIAL_RESULTS - self._trial_refusals
             self._set_known(now, accepted / (now - self._decreased_at))
-            self._plateau = LONG
+            self._plateau = self._short_plateau(TRIAL_RESULTS)
             self._trial_results = self._trial_refusals = 0
         else:
             self._end_trial(now)
@@ -471,11 +521,13 @@ class RateController:
         """Add the tokens for the time since the last call.
 
         The maximum is the number of tokens that the rate adds in 0.1 s, but at least one. The
-        maximum prevents a burst after a pause.
+        maximum prevents a burst after a pause. For a learned rate, the time is 0.01 s, because the
+        relay may accept no burst.
         """
         # Without the small amount, rounding could leave slightly less than one token.
         tokens = self._tokens + (now - self._refilled_at) * rate + 1e-9
-        self._tokens = min(max(1.0, rate / 10.0), tokens)
+        burst = rate / 10.0 if self._known is None else rate / 100.0
+        self._tokens = min(max(1.0, burst), tokens)
         self._refilled_at = now
 
     def per_second(self, now: float) -> float:
