@@ -8,6 +8,7 @@ makes the same calls as the pools of both engines.
 import heapq
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -130,22 +131,66 @@ class ConcurrencyLimit(Relay):
 
 
 class RateLimit(Relay):
-    """A token bucket of `burst` messages that is filled with `rate` messages per second."""
+    """A token bucket of `burst` messages that is filled with `rate` messages per second.
 
-    def __init__(self, rate: float, answer: Answer, seconds: float = 0.02) -> None:
+    Args:
+        rate: The rate, in messages per second.
+        answer: The refusal.
+        seconds: The time for one message.
+        burst: The size of the bucket; None for the messages of one second. It is at least 1.
+        change: The time at which the rate changes, and the factor; None for a constant rate.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        answer: Answer,
+        seconds: float = 0.02,
+        *,
+        burst: float | None = None,
+        change: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__(seconds)
         self._rate, self._refusal = rate, answer
-        self._burst = self._tokens = max(1.0, rate)
+        self._burst = self._tokens = max(1.0, rate if burst is None else burst)
         self._filled_at = 0.0
+        self._change = change
 
     def answer(
         self, now: float, connection: SimulatedConnection, message: SimulatedMessage
     ) -> Answer:
-        filled = self._tokens + (now - self._filled_at) * self._rate
-        self._tokens, self._filled_at = min(self._burst, filled), now
-        if self._tokens < 1:
+        if self._change is not None and now >= self._change[0]:
+            self._fill(self._change[0])
+            self._rate *= self._change[1]
+            self._change = None
+        self._fill(now)
+        # Rounding must not refuse a message that arrives exactly in time.
+        if self._tokens < 1 - 1e-9:
             return self._refusal
         self._tokens -= 1
+        return ACCEPT
+
+    def _fill(self, now: float) -> None:
+        filled = self._tokens + (now - self._filled_at) * self._rate
+        self._tokens, self._filled_at = min(self._burst, filled), now
+
+
+class SlidingWindow(Relay):
+    """At most `number` messages in any period of `period` seconds."""
+
+    def __init__(self, number: int, period: float, answer: Answer, seconds: float = 0.004) -> None:
+        super().__init__(seconds)
+        self._number, self._period, self._refusal = number, period, answer
+        self._accepted: deque[float] = deque()
+
+    def answer(
+        self, now: float, connection: SimulatedConnection, message: SimulatedMessage
+    ) -> Answer:
+        while self._accepted and self._accepted[0] <= now - self._period:
+            self._accepted.popleft()
+        if len(self._accepted) >= self._number:
+            return self._refusal
+        self._accepted.append(now)
         return ACCEPT
 
 

@@ -25,6 +25,7 @@ from relay_models import (
     Relay,
     Result,
     Simulation,
+    SlidingWindow,
     WindowLimit,
 )
 
@@ -59,12 +60,14 @@ class Model(NamedTuple):
         seconds: The time of a sender that knows the limits, for a number of connections.
         necessary: The number of refusals that are necessary to learn the limits, for a number of
             connections.
+        throughput: The minimum throughput, as a fraction of that of a sender that knows the limits.
     """
 
     relay: Callable[[], Relay]
     number: int
     seconds: Callable[[int], float]
     necessary: Callable[[int], float]
+    throughput: float = THROUGHPUT
 
 
 def answer(phase: str, line: str) -> Answer:
@@ -88,26 +91,57 @@ SLOW_DOWN = {
 SHARES = (0.01, 0.1, 0.25, 0.5)
 
 
-def rate_model(rate: float, number: int, line: str) -> Model:
+def rate_model(rate: float, number: int, line: str, burst: float | None = None) -> Model:
     # A message takes 4 ms, so the connections can send faster than each of the limits.
-    seconds = (number - max(1, rate)) / rate
+    seconds = (number - max(1, rate if burst is None else burst)) / rate
     # The first event is reported by each connection. Each later event confirms the rate.
     events = 2 + math.log2(1 + seconds / rate_controller.PLATEAU)
     return Model(
-        lambda: RateLimit(rate, answer("mail", line), seconds=0.004),
+        lambda: RateLimit(rate, answer("mail", line), seconds=0.004, burst=burst),
         number,
         lambda connections: seconds,
         lambda connections: connections + 2 * events,
     )
 
 
-def soft_rate_model(rate: float, number: int) -> Model:
+def soft_rate_model(rate: float, number: int, burst: float | None = None) -> Model:
     # A trial starts when a fifth of the results are refusals, that is after some 16 refusals in a
     # row. It takes two steps of 32 results if the relay accepted a burst, and most results of the
     # first step are refusals.
-    model = rate_model(rate, number, LATER[0])
+    model = rate_model(rate, number, LATER[0], burst)
     necessary = 16 + rate_controller.TRIAL_RESULTS
     return model._replace(necessary=lambda connections: necessary + model.necessary(connections))
+
+
+def burst_model(
+    rate: float, burst: float, seconds: float, line: str, throughput: float = THROUGHPUT
+) -> Model:
+    number = int(rate * seconds + burst)
+    soft = line == LATER[0]
+    model = soft_rate_model(rate, number, burst) if soft else rate_model(rate, number, line, burst)
+
+    def necessary(connections: int) -> float:
+        # The first event shows the speed of the sender. Each step from this speed to the rate of
+        # the relay halves the speed.
+        return model.necessary(connections) + math.log2(connections / 0.004 / rate)
+
+    return model._replace(necessary=necessary, throughput=throughput)
+
+
+def changed_rate_model(rate: float, factor: float, line: str, throughput: float) -> Model:
+    """Return a model of a relay whose rate changes by a factor in the middle of 600 seconds."""
+    model = burst_model(rate, rate, 600.0, line, throughput)
+
+    def necessary(connections: int) -> float:
+        # The second rate is learned too, from the first rate.
+        return 2 * model.necessary(connections)
+
+    return model._replace(
+        relay=lambda: RateLimit(rate, answer("mail", line), 0.004, change=(300.0, factor)),
+        number=int(rate * (300 + 300 * factor) + rate),
+        seconds=lambda connections: 600.0,
+        necessary=necessary,
+    )
 
 
 def greylisting(share: float, phase: str, line: str) -> Model:
@@ -178,6 +212,64 @@ MODELS: dict[str, Model] = {
         f"{rate} per second, not stated": soft_rate_model(rate, number)
         for rate, number in ((1, 900), (14, 3000), (500, 20000))
     },
+    # The burst of a relay is often smaller than the messages of one second.
+    **{
+        f"{rate} per second, bursts of {burst}, {seconds} s, {line[:3]}": burst_model(
+            rate, burst, seconds, line
+        )
+        for rate, burst, seconds in (
+            (1, 1, 600),
+            (2, 20, 600),
+            (5, 1, 600),
+            (14, 1, 600),
+            (14, 5, 600),
+            (14, 140, 300),
+            (50, 1, 200),
+            (50, 5, 100),
+            (100, 10, 60),
+            (300, 30, 60),
+        )
+        for line in (SLOW_DOWN[450], LATER[0])
+    },
+    **{
+        f"{rate} per second, bursts of {burst}, {seconds} s, 421": burst_model(
+            rate, burst, seconds, SLOW_DOWN[421]
+        )
+        for rate, burst, seconds in ((1, 1, 600), (14, 5, 600), (50, 5, 100))
+    },
+    "500 per second, bursts of 1": burst_model(500, 1, 60, SLOW_DOWN[454], 0.8),
+    "500 per second, bursts of 5000, not stated": burst_model(500, 5000, 30, LATER[0]),
+    # A sender that knows nothing needs some ten messages to find the rate. It loses about the time
+    # of as many messages, and this time is a large part of the time of a short list.
+    **{
+        f"{rate} per second, {number} messages": burst_model(
+            rate, 1, number / rate, SLOW_DOWN[450], throughput
+        )
+        for rate, number, throughput in ((0.2, 13, 0.5), (0.2, 120, 0.8), (1, 61, 0.7))
+    },
+    # A rise is found after about the time for which the rate has been the same before.
+    **{
+        f"{rate} per second, then 4 times as many": changed_rate_model(
+            rate, 4.0, SLOW_DOWN[450], 0.6
+        )
+        for rate in (1, 5)
+    },
+    **{
+        f"{rate} per second, then a quarter": changed_rate_model(rate, 0.25, SLOW_DOWN[450], 0.7)
+        for rate in (2, 14)
+    },
+    **{
+        f"{number} in any {period} s": Model(
+            lambda number=number, period=period: SlidingWindow(
+                number, period, answer("mail", SLOW_DOWN[450])
+            ),
+            600 * number // period,
+            lambda connections: 600.0,
+            # A used window is found in eight steps.
+            lambda connections: connections + 8 * 5,
+        )
+        for number, period in ((60, 60), (10, 1))
+    },
     "60 per minute": Model(
         lambda: WindowLimit(60, 60.0, answer("mail", SLOW_DOWN[450])),
         600,
@@ -221,7 +313,7 @@ def test_the_limits_of_a_relay_are_learned(policy: Policy, name: str, connection
     model = MODELS[name]
     result = Simulation(policy, model.relay(), model.number, connections=connections).run()
     assert result.outcomes == {"accepted": model.number} and result.stopped_at is None
-    assert model.seconds(connections) / result.seconds >= THROUGHPUT
+    assert model.seconds(connections) / result.seconds >= model.throughput
     refusals = result.refusals + result.refused_connections
     assert refusals <= REFUSALS * model.necessary(connections)
 

@@ -110,8 +110,10 @@ def test_a_rate_is_learned(line: bytes) -> None:
         assert Counter(outcome.status for outcome in outcomes) == {Status.ACCEPTED: 900}
         assert {outcome.attempts for outcome in outcomes} == {1}
         # A sender that ignored the limit would be refused thousands of times.
-        assert len(refusals) < 90
-        assert sender.stats().relay_limits.rate is not None or len(refusals) <= 1
+        assert len(refusals) < 60
+        # The relay accepted the burst in much less than a second. This burst is not its rate.
+        learned = sender.stats().relay_limits.rate
+        assert learned is None or learned > rate / 2
 
 
 @pytest.mark.parametrize("phase", ["greeting", "helo", "mail", "rcpt", "data", "message"])
