@@ -104,8 +104,8 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// Refuses DEL, the C0 control characters except tab, and all characters that are line separators
-/// in Python or Unicode.
+/// Refuses DEL, the C0 control characters except tab, the C1 control characters, and all characters
+/// that are line separators in Python or Unicode.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
 pub fn refuse_controls(value: &str, name: &str) -> Result<(), RowError> {
     let is_control = |character: char| match character {
         '\t' => false,
-        '\0'..='\x1f' | '\x7f' | '\u{85}' | '\u{2028}' | '\u{2029}' => true,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
         _ => false,
     };
     if value.contains(is_control) {

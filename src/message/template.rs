@@ -14,8 +14,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use memchr::memchr;
+
 use super::dkim::Signer;
 use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
+use super::escape::{Format, escape_fields, is_c1, refuse_c1};
 use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
 use super::text::{Columns, Row, Text, Value};
@@ -45,8 +48,10 @@ pub enum PartSource {
         content_type: String,
         /// The template source.
         source: String,
-        /// The kind of the text: `Text` or `Html`.
+        /// The kind of the text: `Text` or `Html`; `Header` for a text with a format.
         kind: TextKind,
+        /// The format of a text that is neither plain text nor HTML.
+        format: Option<Format>,
         /// The name of this text in error messages.
         place: String,
         /// The boundaries of the enclosing multiparts, each with its two dashes.
@@ -119,6 +124,11 @@ enum TemplatePart {
 struct BodyText {
     content_type: String,
     text: Text,
+    /// The name of this text in error messages.
+    place: String,
+    format: Option<Format>,
+    /// Whether the source has C1 control characters. If it has none, a rendered one is an error.
+    has_c1: bool,
     /// The constant lines, encoded once.
     stretches: Vec<Stretch>,
     boundaries: Vec<Vec<u8>>,
@@ -346,6 +356,7 @@ impl Template {
                 content_type,
                 source,
                 kind,
+                format,
                 place,
                 boundaries,
             } => {
@@ -354,6 +365,9 @@ impl Template {
                 self.collect_names(&text);
                 let text = Box::new(BodyText {
                     content_type,
+                    has_c1: source.contains(is_c1),
+                    place,
+                    format,
                     stretches: text.stretches().map(Stretch::new).collect(),
                     text,
                     boundaries,
@@ -521,12 +535,26 @@ impl HeaderRole {
 }
 
 impl BodyText {
+    /// Escapes and checks the values in a rendered text.
+    fn finish(&self, text: &mut String) -> Result<(), RowError> {
+        let at_its_place = |error: RowError| RowError::new(format!("{}: {error}", self.place));
+        if let Some(format) = self.format {
+            *text = escape_fields(text, format).map_err(at_its_place)?;
+        }
+        // A C1 control character begins with this byte in UTF-8. Most texts do not contain it.
+        if !self.has_c1 && memchr(0xC2, text.as_bytes()).is_some() {
+            refuse_c1(text).map_err(at_its_place)?;
+        }
+        Ok(())
+    }
+
     /// Appends Content-Type, Content-Transfer-Encoding and the body. `text` is a buffer that all
     /// texts of a message share.
     fn write(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
         text.clear();
         let mut gaps = Vec::with_capacity(self.stretches.len());
         self.text.render_around(row, text, &mut gaps)?;
+        self.finish(text)?;
         let body = TextBody {
             text,
             gaps: &gaps,

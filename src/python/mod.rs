@@ -7,6 +7,7 @@ mod address;
 mod auth;
 mod capability;
 mod certificate;
+mod charset;
 mod command;
 mod diagnosis;
 mod dkim;
@@ -36,6 +37,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     auth::register(module)?;
     capability::register(module)?;
     certificate::register(module)?;
+    charset::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;
     identity::register(module)?;

@@ -58,10 +58,9 @@ URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("
 _PIECE = 50
 
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
-# The characters that a value must not contain: the C0 controls except the tab, DEL, and the
-# characters that end a line in Python or Unicode.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
-_ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+# The characters that a value must not contain: the C0 controls except the tab, DEL, the C1
+# controls, and the characters that end a line in Python or Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
 _NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
 _MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
@@ -219,41 +218,6 @@ def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
     if longer or any(boundary in body for boundary in boundaries):
         return "base64", _base64(data)
     return encoding, body.replace(b"\n", b"\r\n")
-
-
-def decode_words(value: str) -> str:
-    """Decode the encoded words of a raw header value, so that merge fields in them are found.
-
-    Adjacent encoded words are joined. The decoded text is returned between the marks of a merge
-    field, because encoded text is never syntax (RFC 2047 section 6.2). The decoded text may itself
-    contain merge fields.
-
-    Raises:
-        ValueError: A charset is unknown, or a word cannot be decoded with its charset.
-    """
-    decoded: list[str] = []
-    run: list[tuple[str, bytes]] = []
-    position = 0
-    for match in _ENCODED_WORD.finditer(value):
-        between = value[position : match.start()]
-        if between.strip() or not run:
-            decoded += [_decode_run(run), between]
-            run = []
-        run.append((match[1].lower(), _decode_word(match[2], match[3])))
-        position = match.end()
-    return "".join([*decoded, _decode_run(run), value[position:]])
-
-
-def check_words(value: str) -> None:
-    """Check that no address in a raw header value contains an encoded word.
-
-    Raises:
-        ValueError: An address contains an encoded word.
-    """
-    words = _ENCODED_WORD.sub("\0", value)
-    in_address = any("\0" in each and "@" in each for each in re.split(r"[\s,;<>()]+", words))
-    if in_address or re.search(r"<[^<>]*\0", words):
-        raise ValueError(ENCODED_WORD_IN_ADDRESS)
 
 
 def strip_marks(value: str) -> str:
@@ -481,33 +445,3 @@ def _base64(data: bytes) -> bytes:
 
 def _lines_fit(data: bytes) -> bool:
     return len(data) <= MAXIMUM_LINE or max(map(len, data.split(b"\n"))) <= MAXIMUM_LINE
-
-
-def _decode_word(encoding: str, text: str) -> bytes:
-    data = text.encode("ascii", "replace")
-    if encoding in "qQ":
-        return binascii.a2b_qp(data, header=True)
-    try:
-        return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
-    except binascii.Error as error:
-        raise ValueError(f"an encoded word cannot be decoded: {error}") from None
-
-
-def _decode_run(run: list[tuple[str, bytes]]) -> str:
-    """Decode adjacent encoded words.
-
-    The bytes of two words with the same charset are joined before decoding, because a character may
-    be split between the two words.
-    """
-    if not run:
-        return ""
-    text, start = [], 0
-    for end in range(1, len(run) + 1):
-        if end == len(run) or run[end][0] != run[start][0]:
-            charset = run[start][0]
-            try:
-                text.append(b"".join(data for _, data in run[start:end]).decode(charset))
-            except (LookupError, UnicodeDecodeError) as error:
-                raise ValueError(f"an encoded word cannot be decoded: {error}") from None
-            start = end
-    return f"{FIELD_START}{strip_marks(''.join(text))}{FIELD_END}"

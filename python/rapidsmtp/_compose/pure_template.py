@@ -17,8 +17,9 @@ from rapidsmtp._compose.encode import (
     encode_text,
     parse_mailboxes,
 )
-from rapidsmtp._compose.parts import TextPart
+from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_text import Text, plain
+from rapidsmtp._compose.text_part import TextPart
 
 RecipientsList = None
 """Only the compiled backend has this class. In pure Python, the rows come from `csv_rows`."""
@@ -62,13 +63,22 @@ class _ConstantFields:
 class _BodyText:
     """A text of the body, with the MIME fields of its part."""
 
-    content_type: str
+    part: TextPart
     text: Text
-    boundaries: tuple[bytes, ...]
+    has_c1: bool
 
     def render(self, row: Mapping[str, Any]) -> bytes:
-        encoding, body = encode_text(self.text.render(row), self.boundaries)
-        head = f"Content-Type: {self.content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+        text = self.text.render(row)
+        try:
+            if self.part.kind not in ("text", "html"):
+                text = escape_fields(text, self.part.kind)
+            if not self.has_c1:
+                refuse_c1(text)
+        except RowError as error:
+            raise RowError(f"{self.part.place}: {error}") from None
+        encoding, body = encode_text(text, self.part.boundaries)
+        kind = self.part.content_type
+        head = f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
         return head.encode("ascii") + body
 
 
@@ -224,5 +234,6 @@ class Template:
 
 
 def _compiled(part: TextPart) -> _BodyText:
-    text = Text(part.source, part.kind, part.place)
-    return _BodyText(part.content_type, text, part.boundaries)
+    # In a text with another format, the values are marked as in a header, and escaped afterwards.
+    kind = part.kind if part.kind in ("text", "html") else "header"
+    return _BodyText(part, Text(part.source, kind, part.place), has_c1(part.source))
