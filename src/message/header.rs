@@ -54,7 +54,8 @@ const URL_LISTS: [&str; 7] = [
     "list-unsubscribe-post",
 ];
 
-/// Appends a header field of text or tokens, with its CRLF.
+/// Appends a header field of text or tokens, with its CRLF. A field of tokens without a token is not
+/// written: RFC 5322 and RFC 2369 allow such a field to be absent, but not to be empty.
 ///
 /// # Errors
 ///
@@ -69,6 +70,16 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     }
     let value = without_marks(value);
     let value = value.trim_matches([' ', '\t']);
+    if is_tokens && value.trim_matches(['<', '>', ',', ' ', '\t']).is_empty() {
+        return Ok(());
+    }
+    // RFC 5322 section 3.6.4: white space is not allowed inside the angle brackets.
+    if matches!(&*lower, "message-id" | "resent-message-id") && value.contains(is_white) {
+        let value = quoted(value);
+        return Err(RowError::new(format!(
+            "header {name}: {value} is not a message identifier"
+        )));
+    }
     if value.is_ascii() && (is_tokens || !value.contains("=?")) {
         let start = out.len();
         fold(name, value, out);

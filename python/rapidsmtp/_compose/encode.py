@@ -50,6 +50,7 @@ TOKEN_HEADERS = frozenset(
     auto-submitted precedence return-path received dkim-signature feedback-id
     """.split()  # noqa: SIM905  (a list literal would fill a page)
 )
+_IDENTIFIERS = frozenset(("message-id", "resent-message-id"))
 # RFC 2369: the value of these fields is a list of URLs in angle brackets, separated by commas. The
 # value of a merge field must not add another URL to this list.
 URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("list-"))
@@ -85,6 +86,27 @@ class Mailbox(NamedTuple):
     address: str
 
 
+class Group(NamedTuple):
+    """A group of an address list (RFC 5322 section 3.4), such as `undisclosed-recipients:;`.
+
+    Attributes:
+        name: The display name.
+        start: The index of the group's first mailbox in the list.
+        end: The index after the group's last mailbox.
+    """
+
+    name: str
+    start: int
+    end: int
+
+
+class AddressList(NamedTuple):
+    """An address list: its mailboxes, and the groups of them."""
+
+    mailboxes: list[Mailbox]
+    groups: list[Group]
+
+
 def check_header_name(name: str) -> None:
     """Check the name of a header field (RFC 5322 section 2.2).
 
@@ -105,7 +127,8 @@ def encode_header(name: str, value: str) -> bytes:
         value: The rendered value, with the marks of the merge fields.
 
     Returns:
-        The folded field, with CRLF at its end.
+        The folded field, with CRLF at its end. A field of tokens without a token is empty: RFC 5322
+        and RFC 2369 allow such a field to be absent, but not to be empty.
 
     Raises:
         RowError: The value contains a control character, or cannot be encoded.
@@ -117,6 +140,11 @@ def encode_header(name: str, value: str) -> bytes:
             if _NOT_IN_URL.search(field):
                 raise RowError(f"header {name}: {field!r} is not valid in a URL; use |urlencode")
     value = strip_marks(value).strip(" \t")
+    if tokens and not value.strip("<>, \t"):
+        return b""
+    if name.lower() in _IDENTIFIERS and re.search(r"\s", value):
+        # RFC 5322 section 3.6.4: white space is not allowed inside the angle brackets.
+        raise RowError(f"header {name}: {value!r} is not a message identifier")
     if value.isascii() and (tokens or "=?" not in value):
         folded = _fold(f"{name}: {value}")
         if max(map(len, folded.split("\r\n"))) <= MAXIMUM_LINE:
@@ -166,16 +194,13 @@ def encode_parameter(name: str, value: str) -> str:
     return ";\r\n ".join(f"{name}*{number}*={piece}" for number, piece in enumerate(pieces))
 
 
-def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
+def encode_addresses(name: str, addresses: AddressList) -> bytes:
     """Encode a header field of addresses. Each line contains as many addresses as fit.
 
     An address whose local part is not ASCII stays in UTF-8 (RFC 6532).
     """
     text, column = f"{name}:", len(name) + 1
-    for index, mailbox in enumerate(mailboxes):
-        words = _mailbox_words(mailbox, len(name) + 2)
-        if index + 1 < len(mailboxes):
-            words[-1] += ","
+    for index, words in enumerate(_entries(addresses, len(name) + 2)):
         if index and column + sum(1 + len(word) for word in words) > PREFERRED_LINE:
             text, column = f"{text}\r\n", 0
         # Break between the words of a mailbox only if the mailbox is longer than a line.
@@ -185,6 +210,31 @@ def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
             text += f" {word}"
             column += 1 + len(word)
     return f"{text}\r\n".encode()
+
+
+def _entries(addresses: AddressList, column: int) -> list[list[str]]:
+    """Return the words of each mailbox and of each start of a group, with their punctuation."""
+    mailboxes, groups = addresses
+    entries: list[list[str]] = []
+    pending = list(reversed(groups))
+    group: Group | None = None
+    for index in range(len(mailboxes) + 1):
+        while pending and pending[-1].start == index:
+            group = pending.pop()
+            _separate(entries)
+            entries.append(_phrase(group.name, column))
+            entries[-1][-1] += ":;" if group.start == group.end else ":"
+        if index < len(mailboxes):
+            _separate(entries)
+            entries.append(_mailbox_words(mailboxes[index], column))
+            if group is not None and index + 1 == group.end:
+                entries[-1][-1] += ";"
+    return entries
+
+
+def _separate(entries: list[list[str]]) -> None:
+    if entries and not entries[-1][-1].endswith(":"):
+        entries[-1][-1] += ","
 
 
 def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
@@ -226,6 +276,11 @@ def strip_marks(value: str) -> str:
 
 
 def parse_mailboxes(value: str, name: str, *, convert: bool = True) -> list[Mailbox]:
+    """Parse a rendered list of addresses, as `parse_addresses` does, and return its mailboxes."""
+    return parse_addresses(value, name, convert=convert).mailboxes
+
+
+def parse_addresses(value: str, name: str, *, convert: bool = True) -> AddressList:
     """Parse a rendered list of addresses (RFC 5322 section 3.4).
 
     The value of a merge field is one word.
@@ -252,6 +307,8 @@ class _MailboxParser:
         self._header = header
         self._convert = convert
         self._mailboxes: list[Mailbox] = []
+        self._groups: list[Group] = []
+        self._group: tuple[str, int] | None = None
         self._fields = 0
         self._start()
 
@@ -305,16 +362,18 @@ class _MailboxParser:
             self._text(character, character)
         elif character in ",;":
             self._end()
+            if character == ";":
+                self._end_group()
         elif character == ":" and self._angle is None and not self._has_at:
-            self._start()  # the characters before the colon are a group name
+            self._end_group()
+            self._group = _words_of(self._phrase), len(self._mailboxes)
+            self._start()
         else:
             self._has_at = self._has_at or character == "@"
             self._text(character, character)
 
     def _end(self) -> None:
-        # Split at spaces and tabs only. `str.split` would also split at no-break and ideographic
-        # spaces, which are part of a name.
-        phrase = " ".join(re.findall(r"[^ \t]+", "".join(self._phrase)))
+        phrase = _words_of(self._phrase)
         literal = "".join(self._bare if self._angle is None else self._angle).strip()
         named = self._angle is not None
         broken = self._in_angle or self._in_quotes or self._comments
@@ -326,9 +385,23 @@ class _MailboxParser:
             address = address if self._convert else literal
             self._mailboxes.append(Mailbox(phrase if named else "", address))
 
-    def finish(self) -> list[Mailbox]:
+    def _end_group(self) -> None:
+        if self._group is not None:
+            name, start = self._group
+            if name:
+                self._groups.append(Group(name, start, len(self._mailboxes)))
+        self._group = None
+
+    def finish(self) -> AddressList:
         self._end()
-        return self._mailboxes
+        self._end_group()
+        return AddressList(self._mailboxes, self._groups)
+
+
+def _words_of(characters: list[str]) -> str:
+    # Split at spaces and tabs only. `str.split` would also split at no-break and ideographic
+    # spaces, which are part of a name.
+    return " ".join(re.findall(r"[^ \t]+", "".join(characters)))
 
 
 def check_address(address: str, header: str) -> str:
