@@ -28,6 +28,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 # separators than a semicolon.
 _TYPE = re.compile(r"\s*([^\s/;:()<>@,\\\"\[\]?=]+)\s*/\s*([^\s/;:()<>@,\\\"\[\]?=]+)")
 _COMMENT = re.compile(r"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_LEADING_COMMENT = re.compile(r"\s*" + _COMMENT.pattern, re.DOTALL)
 _PARAMETER = re.compile(
     r"([^\s;,=()\"]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^;\"][^;]*)?)", re.DOTALL
 )
@@ -252,16 +253,15 @@ def _delimiters(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int, bool]
     place = body.find(delimiter)
     while place >= 0:
         after = place + len(delimiter)
-        closes = body.startswith(b"--", after)
-        line = _LINE.match(body, after)
-        assert line is not None
-        rest = body[after + 2 * closes : line.end()]
-        at_start = place == 0 or body[place - 1 : place] in (b"\r", b"\n")
-        if at_start and not rest.strip(b" \t\r\n"):
-            ended = body[max(place - 2, 0) : place] == b"\r\n"
-            yield max(place - 1 - ended, 0), line.end(), closes
-            if closes:
-                return
+        if place == 0 or body[place - 1 : place] in (b"\r", b"\n"):
+            closes = body.startswith(b"--", after)
+            line = _LINE.match(body, after)
+            assert line is not None
+            if not body[after + 2 * closes : line.end()].strip(b" \t\r\n"):
+                ended = body[max(place - 2, 0) : place] == b"\r\n"
+                yield max(place - 1 - ended, 0), line.end(), closes
+                if closes:
+                    return
         place = body.find(delimiter, after)
 
 
@@ -314,9 +314,10 @@ def _joined(found: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _without_leading_comments(value: str) -> str:
-    while match := re.match(r"\s*" + _COMMENT.pattern, value, re.DOTALL):
-        value = value[match.end() :]
-    return value
+    place = 0
+    while match := _LEADING_COMMENT.match(value, place):
+        place = match.end()
+    return value[place:]
 
 
 def _from_base64(body: bytes) -> bytes | None:

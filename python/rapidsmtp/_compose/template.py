@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.builder import compose_body
+from rapidsmtp._compose.checks import Finding, check
 from rapidsmtp._compose.dkim import DKIM, join
 from rapidsmtp._compose.edit_as_new import drop_fields
 from rapidsmtp._compose.encode import (
@@ -237,6 +238,22 @@ class Template:
         `Template.from_eml(source, keep_headers=True)` compiles an equal template.
         """
         return self._header + source_of_body(self._parts)
+
+    def check(
+        self, columns: Iterable[str] | None = None, *, message: Message | None = None
+    ) -> list[Finding]:
+        """Return problems that no server reports, such as a field with encoded braces.
+
+        Args:
+            columns: The columns of the recipients list, if they are known.
+            message: A rendered message of this template. Links with fields and the header of the
+                message are checked only if there is one.
+
+        Returns:
+            The findings. Each has the name of its check, and a place if there is one.
+        """
+        data = None if message is None else message.data
+        return check(self.source(), self.required_fields, columns, data)
 
     def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Render the message for one row.

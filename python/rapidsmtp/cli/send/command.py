@@ -72,9 +72,13 @@ def _send(options: argparse.Namespace) -> int:
         if trace is not None:
             trace.begin()
         warnings = _warnings(options, composition, recipients)
+        if options.strict and warnings:
+            checks.print_warnings(warnings)
+            raise UsageError(checks.strict_error(warnings))
         total = min(recipients.total, options.limit or recipients.total)
         arguments = (sender.relay, total, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
+            summary.dropped = composition.template.dropped
             if not options.json:
                 checks.print_warnings(warnings)
             interrupted = deliver(sender, composition.template, recipients, options.tag, summary)
@@ -104,7 +108,7 @@ def _warnings(
     if sample is not None:
         relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
         tls = shared.tls_settings(options)
-        found = checks.check_message(sample)
+        found = checks.check_template(composition.template, sample)
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
         # host to the relay.
         if options.proxy is None:

@@ -64,24 +64,29 @@ def compose_from_options(options: argparse.Namespace) -> Composition:
             raise UsageError(
                 f"{given[0]} cannot be combined with --template; the template is the whole message"
             )
-        return compose_from_file(options.template, signers)
+        return compose_from_file(options.template, signers, options.keep_headers)
+    if options.keep_headers:
+        raise UsageError("--keep-headers needs --template")
     _check_complete(options, given)
     return _compose_from_parts(options, signers)
 
 
-def compose_from_file(path: str, signers: Sequence[DKIM] = ()) -> Composition:
+def compose_from_file(
+    path: str, signers: Sequence[DKIM] = (), keep_headers: bool = False
+) -> Composition:
     """Read a message file, and convert it to a message template.
 
     Args:
         path: The path of the file.
         signers: The DKIM signatures to add to each message.
+        keep_headers: Whether to keep the header fields of an earlier message.
 
     Raises:
         UsageError: The file cannot be read, or its content is not a valid template.
     """
     try:
         data = Path(path).read_bytes()
-        template = Template.from_eml(data, dkim=signers)
+        template = Template.from_eml(data, dkim=signers, keep_headers=keep_headers)
         return Composition(template, _fields_in(_destinations(data)))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

@@ -14,9 +14,10 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
-from rapidsmtp.cli.send.checks import check_message, print_warnings
+from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
 from rapidsmtp.cli.send.failures import FailureList
 from rapidsmtp.cli.send.recipients import RecipientsFile
+from rapidsmtp.cli.send.summary import show_dropped
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 _DIRECTORY = "preview"
@@ -33,6 +34,7 @@ class _DryRunReport:
 
     Attributes:
         total: The number of rows to render.
+        dropped: The names of the header fields that the template has dropped.
         valid: The number of rows that give a valid message.
         recipients: The number of recipients of the valid messages.
         size: The total size of the valid messages, in bytes.
@@ -42,6 +44,7 @@ class _DryRunReport:
     """
 
     total: int
+    dropped: tuple[str, ...]
     valid: int = 0
     recipients: int = 0
     size: int = 0
@@ -81,7 +84,7 @@ def render_without_sending(
         raise UsageError(f"{option(name)} needs --preview")
     total = min(recipients.total, options.limit or recipients.total)
     previewed = min(total, options.preview or 0)
-    report = _DryRunReport(total if options.dry_run else previewed)
+    report = _DryRunReport(total if options.dry_run else previewed, template.dropped)
     paths = _preview_paths(options, recipients, previewed)
     with FailureList(options.json, options.not_accepted) as failures:
         items = template.merge(islice(recipients.rows(), report.total), options.tag)
@@ -91,7 +94,7 @@ def render_without_sending(
                 if isinstance(checked, Outcome):
                     failures.add(row, checked.tag, checked)
                 else:
-                    _add(options, report, row, checked, paths)
+                    _add(options, template, report, row, checked, paths)
                 bar.advance()
         report.warnings += warnings
         if options.json:
@@ -101,19 +104,23 @@ def render_without_sending(
             _print(options, report)
             failures.print_table("invalid")
     failures.print_write_error()
+    if options.strict and report.warnings:
+        display.notice(strict_error(report.warnings))
     complete = report.valid == report.total and not failures.write_error
+    complete = complete and not (options.strict and report.warnings)
     return 0 if complete else NOT_ALL_ACCEPTED
 
 
 def _add(
     options: argparse.Namespace,
+    template: Template,
     report: _DryRunReport,
     row: int,
     message: Message,
     paths: Sequence[Path],
 ) -> None:
     if not report.valid and not options.no_warnings:
-        report.warnings += check_message(message)
+        report.warnings += check_template(template, message)
     report.add(message)
     if row <= len(paths):
         path = paths[row - 1]
@@ -194,6 +201,7 @@ def _print(options: argparse.Namespace, report: _DryRunReport) -> None:
         ["bytes of the largest", f"{report.largest}"],
     ]
     display.table(f"{title}: nothing was sent", ["", ""], rows)
+    show_dropped(report.dropped)
 
 
 def _as_dict(options: argparse.Namespace, report: _DryRunReport) -> dict[str, object]:
@@ -205,6 +213,7 @@ def _as_dict(options: argparse.Namespace, report: _DryRunReport) -> dict[str, ob
         "recipients": report.recipients,
         "bytes": report.size,
         "largest": report.largest,
+        "dropped": list(report.dropped),
         "preview": report.files,
         "warnings": report.warnings,
     }
