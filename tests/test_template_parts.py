@@ -147,6 +147,24 @@ UNFILLED = {
         multipart(b"signed", INNER.replace(b"{{ name }}", b"{% if a %}b{% endif %}")),
         "a signed part",
     ),
+    "another transfer encoding": (
+        sealed(b"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n"),
+        "the text is not in its transfer encoding, base64",
+    ),
+    "another transfer encoding, binary": (
+        sealed(b"Content-Type: image/png\nContent-Transfer-Encoding: base64\n"), "image/png stays",
+    ),
+    "another charset": (
+        sealed(b"Content-Type: text/plain; charset=utf-16\n"),
+        "the text is not valid in its charset, utf-16",
+    ),
+    "another charset, attached": (
+        sealed(b"Content-Type: text/plain; charset=cp037\nContent-Disposition: attachment\n"),
+        "the text is not valid in its charset, cp037",
+    ),
+    "another charset, signed": (
+        multipart(b"signed", INNER.replace(b"plain", b"plain; charset=utf-16")), "a signed part",
+    ),
     "utf-16": (
         multipart(b"signed", b"Content-Type: text/plain; charset=utf-16le\n"
                   + encoded("{{ name }}".encode("utf-16-le"))),

@@ -57,7 +57,7 @@ class Finding:
 Finding.__module__ = "rapidsmtp"
 
 
-class Text(NamedTuple):
+class CheckedText(NamedTuple):
     """A text that the checks read.
 
     Attributes:
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     """A problem, and its place: a text and a position in it. None: it concerns the message."""
 
     text: str
-    where: Text | None = None
+    where: CheckedText | None = None
     position: int = 0
 
 
@@ -96,10 +96,10 @@ class Inspected:
     fields: frozenset[str]
     columns: frozenset[str] | None = None
     message: Part | None = None
-    texts: list[Text] = field(default_factory=list)
+    texts: list[CheckedText] = field(default_factory=list)
     content_ids: set[str] = field(default_factory=set)
 
-    def html(self) -> Iterator[Text]:
+    def html(self) -> Iterator[CheckedText]:
         """Yield the HTML texts."""
         return (text for text in self.texts if text.kind == "html")
 
@@ -151,7 +151,9 @@ def _findings(name: str, problems: Iterator[Problem]) -> Iterator[Finding]:
 def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
     for name, value in message.fields:
         if not name.lower().startswith("content-"):
-            inspected.texts.append(Text(f"header {name}", "header", _decoded(value), is_source))
+            inspected.texts.append(
+                CheckedText(f"header {name}", "header", _decoded(value), is_source)
+            )
     for part in message.walk():
         content_id = part.get("content-id")
         if content_id is not None:
@@ -164,7 +166,9 @@ def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
             text, _ = decode_text(data or b"", part.content_type.parameters.get("charset"))
         except ValueError:
             continue
-        inspected.texts.append(Text(place_of(part), kind, text.replace("\r\n", "\n"), is_source))
+        inspected.texts.append(
+            CheckedText(place_of(part), kind, text.replace("\r\n", "\n"), is_source)
+        )
 
 
 def _is_file(part: Part) -> bool:
@@ -264,7 +268,7 @@ def _control_characters(inspected: Inspected) -> Iterator[Problem]:
             )
 
 
-def _without_styles(text: Text) -> str:
+def _without_styles(text: CheckedText) -> str:
     """Return a text with its style sheets and scripts blanked. All positions stay valid."""
     if text.kind != "html":
         return text.text
@@ -295,7 +299,7 @@ _STYLESHEET = re.compile(
 class _Link(NamedTuple):
     kind: str
     url: str
-    text: Text
+    text: CheckedText
     position: int
 
 

@@ -181,11 +181,18 @@ class BodyParts:
             self._add_sealed(part, f"the transfer encoding {part.encoding!r} is not known")
             return
         charset = part.content_type.parameters.get("charset")
+        if payload is not part.body and b"{{" in part.body and b"{{" not in payload:
+            reason = f"the text is not in its transfer encoding, {part.encoding}"
+            _check_field(part, find_field(part.body.decode("latin-1")), reason)
         try:
             source, _ = decode_text(payload, charset, kind == "html")
         except ValueError as error:
             self._add_sealed(part, str(error))
             return
+        if find_field(source) is None:
+            # The bytes may contain a field, if the charset is not that of the text.
+            reason = f"the text is not valid in its charset, {charset}"
+            _check_field(part, find_field(payload.decode("latin-1")), reason)
         if find_field(source) is None and not (is_inline and has_syntax(source)):
             if not is_inline:
                 self._add_sealed(part, "")  # an attachment without fields keeps its bytes
@@ -321,16 +328,15 @@ def _check_sealed(root: Part, part: Part, reason: str) -> None:
     if part.children:
         return
     payload = part.decoded()
-    if payload is not None and b"{{" not in payload and b"{%" not in payload:
-        if b"\0" not in payload:
-            return  # in UTF-16, there is a NUL between the braces
-    elif payload is None:
-        payload = part.body
-    _check_text(part, payload, reason)
+    if payload is not None and payload is not part.body:
+        _check_text(part, payload, reason)
+    # The body may not be in its transfer encoding.
+    _check_text(part, part.body, reason)
 
 
 def _check_text(part: Part, data: bytes, reason: str) -> None:
-    if not data:
+    # In UTF-16, there is a NUL between the braces.
+    if b"{{" not in data and b"{%" not in data and b"\0" not in data:
         return
     if kind_of(part.content_type) is None and b"\0" in data:
         match = _BINARY_FIELD.search(data)
@@ -339,8 +345,8 @@ def _check_text(part: Part, data: bytes, reason: str) -> None:
         try:
             text, _ = decode_text(data, part.content_type.parameters.get("charset"))
         except ValueError:
-            text = data.decode("latin-1")
-        found = find_field(text)
+            text = ""
+        found = find_field(text) or find_field(data.decode("latin-1"))
     _check_field(part, found, reason)
 
 
