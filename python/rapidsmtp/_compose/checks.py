@@ -91,6 +91,7 @@ class Inspected:
         message: The rendered message, or None.
         texts: The texts of the template and of the message.
         content_ids: The Content-IDs of the parts.
+        links: The links and images of the HTML texts.
     """
 
     fields: frozenset[str]
@@ -98,6 +99,7 @@ class Inspected:
     message: Part | None = None
     texts: list[CheckedText] = field(default_factory=list)
     content_ids: set[str] = field(default_factory=set)
+    links: "list[_Link]" = field(default_factory=list)
 
     def html(self) -> Iterator[CheckedText]:
         """Yield the HTML texts."""
@@ -124,6 +126,7 @@ def check(
     if message is not None:
         inspected.message = Part(message)
         _add_texts(inspected, inspected.message, is_source=False)
+    inspected.links += _links(inspected)
     findings: list[Finding] = []
     for name, function in CHECKS.items():
         findings += _findings(name, function(inspected))
@@ -193,20 +196,27 @@ def _shown(text: str) -> str:
 _BRACE = r"(?:%7b|&#0*123;|&#x0*7b;|&lbrace;|&lcub;)"
 _ENCODED_FIELD = re.compile(rf"{_BRACE}\s*(?:{_BRACE}|%25)[^\"'<>\s]{{0,40}}", re.IGNORECASE)
 _SPLIT_FIELD = re.compile(r"\{(?:<[^<>{}]{1,200}>){1,5}\{")
-_FOREIGN_FIELD = re.compile(
-    r"\*\|[A-Za-z][\w:.]{0,40}\|\*"  # Mailchimp, Mandrill
-    r"|\[[A-Z][A-Z0-9]{0,20}(?:_[A-Z0-9]{1,20}){1,5}\]"
-    r"|\[(?:FIRSTNAME|LASTNAME|FULLNAME|NAME|FNAME|LNAME|EMAIL|UNSUBSCRIBE)\]"
-    r"|\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]"
-    r"|\[\[[A-Za-z][\w .]{0,40}\]\]"
-    r"|%%[A-Za-z][\w .]{0,40}%%"  # Salesforce
-    r"|%[A-Z][A-Z]{1,20}(?:[_-][A-Z]{1,20}){0,4}%"  # ActiveCampaign
-    r"|(?<![{$#%@\\\w])[$#]?\{!?[A-Za-z_][\w.]{0,40}\}(?!\})"
-    r"|<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>"  # ERB, EJS
-    r"|&lt;%=?[^<>%]{1,60}%&gt;"
-    r"|«[A-Za-z]\w{0,40}»"  # word processors
-    r"|<<[A-Za-z]\w{0,40}>>|&lt;&lt;[A-Za-z]\w{0,40}&gt;&gt;"
+# Each pattern begins with a literal, so that the search for it is fast.
+_FOREIGN_FIELDS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\*\|[A-Za-z][\w:.]{0,40}\|\*",  # Mailchimp, Mandrill
+        r"\[[A-Z][A-Z0-9]{0,20}(?:_[A-Z0-9]{1,20}){1,5}\]",
+        r"\[(?:FIRSTNAME|LASTNAME|FULLNAME|NAME|FNAME|LNAME|EMAIL|UNSUBSCRIBE)\]",
+        r"\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]",
+        r"\[\[[A-Za-z][\w .]{0,40}\]\]",
+        r"%%[A-Za-z][\w .]{0,40}%%",  # Salesforce
+        r"%[A-Z][A-Z]{1,20}(?:[_-][A-Z]{1,20}){0,4}%",  # ActiveCampaign
+        r"\{!?[A-Za-z_][\w.]{0,40}\}(?!\})",
+        r"<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>",  # ERB, EJS
+        r"&lt;%=?[^<>%]{1,60}%&gt;",
+        r"«[A-Za-z]\w{0,40}»",  # word processors
+        r"<<[A-Za-z]\w{0,40}>>",
+        r"&lt;&lt;[A-Za-z]\w{0,40}&gt;&gt;",
+    )
 )
+# A brace after such a character belongs to a field of Jinja2, or to a text of another kind.
+_BEFORE_NO_FIELD = re.compile(r"[{%@\\\w]")
 _INVISIBLE = re.compile(r"<(style|script)\b", re.IGNORECASE)
 _INVISIBLE_END = re.compile(r"</(?:style|script)\b", re.IGNORECASE)
 _C1 = re.compile("[\x80-\x9f]")
@@ -230,12 +240,18 @@ def _foreign_fields(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.texts:
         if text.kind not in ("text", "html", "header"):
             continue
-        for match in _FOREIGN_FIELD.finditer(_without_styles(text)):
-            yield Problem(
-                f"{_shown(match[0])} looks like a field, but is not filled; write {{{{ field }}}}",
-                text,
-                match.start(),
-            )
+        shown = _without_styles(text)
+        for pattern in _FOREIGN_FIELDS:
+            for match in pattern.finditer(shown):
+                start = match.start()
+                if match[0][0] == "{" and _BEFORE_NO_FIELD.match(shown[start - 1 : start]):
+                    continue
+                yield Problem(
+                    f"{_shown(match[0])} looks like a field, but is not filled; "
+                    "write {{ field }}",
+                    text,
+                    start,
+                )
 
 
 def _comments(inspected: Inspected) -> Iterator[Problem]:
@@ -284,10 +300,9 @@ def _without_styles(text: CheckedText) -> str:
 
 # Links and images in HTML
 
-_LINK = re.compile(
-    r"""(?<=[\s"'])(src|href|background|poster)\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""",
-    re.IGNORECASE,
-)
+_VALUE = re.compile(r"""=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""")
+_ATTRIBUTE = re.compile(r"[\s\"'](src|href|background|poster)\s*\Z", re.IGNORECASE)
+_MAX_ATTRIBUTE = 16
 _STYLE_URL = re.compile(r"""url\(\s*["']?([^"'()\s]{1,2000})["']?\s*\)""", re.IGNORECASE)
 _SCHEME = re.compile("[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b([^<>]{0,300})>?", re.IGNORECASE)
@@ -306,20 +321,24 @@ class _Link(NamedTuple):
 def _links(inspected: Inspected) -> Iterator[_Link]:
     """Yield the links and images of the HTML texts. A link with a field needs a rendered text."""
     for text in inspected.html():
-        for match in _LINK.finditer(text.text):
-            tag = text.text.rfind("<", max(match.start() - _MAX_TAG, 0), match.start())
-            if tag < 0 or text.text.find(">", tag, match.start()) >= 0:
+        for match in _VALUE.finditer(text.text):
+            start = match.start()
+            name = _ATTRIBUTE.search(text.text[max(start - _MAX_ATTRIBUTE, 0) : start])
+            if name is None:
                 continue
-            url = html.unescape(match[2].strip("\"'")).strip()
+            tag = text.text.rfind("<", max(start - _MAX_TAG, 0), start)
+            if tag < 0 or text.text.find(">", tag, start) >= 0:
+                continue
+            url = html.unescape(match[1].strip("\"'")).strip()
             if not (text.is_source and has_syntax(url)):
-                yield _Link(match[1].lower(), url, text, match.start(2))
+                yield _Link(name[1].lower(), url, text, match.start(1))
         for match in _STYLE_URL.finditer(text.text):
             if not (text.is_source and has_syntax(match[1])):
                 yield _Link("url", html.unescape(match[1]), text, match.start(1))
 
 
 def _inline_images(inspected: Inspected) -> Iterator[Problem]:
-    for link in _links(inspected):
+    for link in inspected.links:
         name = unquote(link.url[4:])
         if link.url[:4].lower() == "cid:" and name not in inspected.content_ids:
             yield Problem(
@@ -330,7 +349,7 @@ def _inline_images(inspected: Inspected) -> Iterator[Problem]:
 
 
 def _relative_links(inspected: Inspected) -> Iterator[Problem]:
-    for link in _links(inspected):
+    for link in inspected.links:
         if link.url.startswith("#") or _SCHEME.match(link.url) or _is_file_link(link.url):
             continue
         shown = f"{link.kind}={_shown(link.url)}" if link.url else f"the {link.kind} is empty"
@@ -343,7 +362,7 @@ def _relative_links(inspected: Inspected) -> Iterator[Problem]:
 
 
 def _file_links(inspected: Inspected) -> Iterator[Problem]:
-    for link in _links(inspected):
+    for link in inspected.links:
         if _is_file_link(link.url):
             yield Problem(
                 f"{link.kind}={_shown(link.url)} names a file of this computer; "
