@@ -87,6 +87,22 @@ def test_an_attachment_without_a_field_keeps_its_bytes() -> None:
     assert part.replace(b"\n", b"\r\n") in data
 
 
+@pytest.mark.parametrize("text", [b"int a[] = {{0}};", b"{{1,2},{3,4}}", b"{{\\bf x}}", b"{%x%}"])
+def test_braces_of_other_languages_are_no_field(text: bytes) -> None:
+    part = b"Content-Type: text/x-c\nContent-Disposition: attachment\n\n" + text + b"\n"
+    _, found = rendered(HEAD + multipart(b"mixed", TEXT, part)).iter_parts()
+    assert content_of(found).rstrip("\n") == text.decode()
+
+
+@pytest.mark.parametrize(
+    "text", [b"{{ 2 * number }}", b"{{- number }}", b"{{ [number][0] }}", b"{{ 'a' ~ number }}"]
+)
+def test_every_expression_with_a_name_is_a_field(text: bytes) -> None:
+    part = b"Content-Type: text/x-c\nContent-Disposition: attachment\n\n" + text + b"\n"
+    template = Template.from_eml(HEAD + multipart(b"mixed", TEXT, part))
+    assert template.required_fields == {"email", "number"}
+
+
 # Parts that are not rendered
 
 

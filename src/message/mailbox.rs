@@ -130,6 +130,12 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
 }
 
 impl AddressList {
+    /// Whether the list has neither mailboxes nor groups.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty() && self.groups.is_empty()
+    }
+
     /// Returns the words of each mailbox and of each start of a group, with their punctuation.
     fn entries(&self, column: usize) -> Vec<Vec<String>> {
         fn add(entries: &mut Vec<Vec<String>>, words: Vec<String>) {

@@ -546,7 +546,7 @@ impl HeaderRole {
         let hidden = matches!(self, Self::Bcc | Self::Hidden);
         // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So if a row
         // gives no addresses and groups for a field, the field is not written.
-        if !hidden && !(addresses.mailboxes.is_empty() && addresses.groups.is_empty()) {
+        if !hidden && !addresses.is_empty() {
             encode_addresses(name, &addresses, &mut line);
         }
         Ok(EncodedHeader {

@@ -52,9 +52,9 @@ _ENCODED_ANEW = frozenset(
     )
 )
 
-# A field or a statement of Jinja2, and not another use of the braces, such as in TeX.
+# A field or a statement of Jinja2, and not another use of the braces, such as in TeX and in C.
 _FIELD = re.compile(
-    r"""\{\{[-+]?\s*["'(\[\w][^{}]{0,300}\}\}"""
+    r"""\{\{(?=[^{}]{0,300}[^\W\d])[-+]?\s*["'(\[\w-][^{}]{0,300}\}\}"""
     r"""|\{%[-+]?\s*(?:if|elif|else|for|set|raw|macro|filter|call|block|include|extends|import"""
     r"""|from|with|autoescape|end[a-z]+)\b[^{}]{0,300}%\}"""
 )
