@@ -102,6 +102,7 @@ def test_the_place_of_a_problem() -> None:
         '<link rel="icon" href="https://example.com/a.ico">',
         '<html xmlns="http://www.w3.org/1999/xhtml" xmlns:v="urn:schemas-microsoft-com:vml">',
         "<p>2 &lt; 3 &amp; « bonjour » 100%</p>",
+        '<a href="https://example.com/?q=e%CC%81%DE%AD%EF">x</a>',
     ],
 )
 def test_a_correct_text_has_no_finding(text: str) -> None:
@@ -161,7 +162,8 @@ def test_findings_about_bulk_mail_need_a_message() -> None:
 
 def test_every_check_has_a_name_that_does_not_change() -> None:
     assert list(CHECKS) == [
-        "encoded-field", "foreign-field", "comment", "control-character", "missing-image",
+        "encoded-field", "unfilled-field", "foreign-field", "comment", "control-character",
+        "missing-image",
         "relative-link", "file-link", "script", "stylesheet", "list-unsubscribe", "one-click",
         "plain-text", "alignment",
     ]  # fmt: skip

@@ -5,6 +5,7 @@ import email
 import email.policy
 import re
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,24 @@ def test_every_expression_with_a_name_is_a_field(text: bytes) -> None:
     part = b"Content-Type: text/x-c\nContent-Disposition: attachment\n\n" + text + b"\n"
     template = Template.from_eml(HEAD + multipart(b"mixed", TEXT, part))
     assert template.required_fields == {"email", "number"}
+
+
+def test_an_attached_file_is_the_same_for_every_row(tmp_path: Path) -> None:
+    (tmp_path / "a.ics").write_bytes(b"SUMMARY:{{ name }}\r\n")
+    (tmp_path / "b.txt").write_bytes(b"plain {x}\n")
+    template = Template.compose(
+        sender="a@example.com", to="b@example.com", subject="s", text="t",
+        attachments=[tmp_path / "a.ics", tmp_path / "b.txt"],
+    )  # fmt: skip
+    again = Template.from_eml(template.source(), keep_headers=True)
+    assert again.source() == template.source() and again.required_fields == frozenset()
+    message = template.render({})
+    for data in (message.data, again.render({}).data):
+        assert base64.encodebytes(b"SUMMARY:{{ name }}\r\n").strip() in data
+        assert b"Literal" not in data
+    (found,) = (each for each in template.check(message=message) if each.name == "unfilled-field")
+    assert found.text.startswith("{{ name }} in this file is not filled")
+    assert str(found).startswith("text/calendar part 'a.ics', line 1, column 9: ")
 
 
 # Parts that are not rendered

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from rapidsmtp._compose.charset import decode_text, text_of
 from rapidsmtp._compose.encode import strip_marks
 from rapidsmtp._compose.mime import Part
-from rapidsmtp._compose.parts import kind_of, place_of
+from rapidsmtp._compose.parts import field_in_file, kind_of, place_of
 from rapidsmtp._compose.text_part import has_syntax
 from rapidsmtp._compose.words import decode_words
 from rapidsmtp.errors import printable
@@ -91,6 +91,7 @@ class Inspected:
         message: The rendered message, or None.
         texts: The texts of the template and of the message.
         content_ids: The Content-IDs of the parts.
+        files: The attached files that contain a field, each with its first field.
         links: The links and images of the HTML texts.
     """
 
@@ -99,6 +100,7 @@ class Inspected:
     message: Part | None = None
     texts: list[CheckedText] = field(default_factory=list)
     content_ids: set[str] = field(default_factory=set)
+    files: list[tuple[str, CheckedText]] = field(default_factory=list)
     links: "list[_Link]" = field(default_factory=list)
 
     def html(self) -> Iterator[CheckedText]:
@@ -162,7 +164,11 @@ def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
         if content_id is not None:
             inspected.content_ids.add(unquote(content_id.strip(" \t<>")))
         kind = kind_of(part.content_type)
-        if part.children or kind is None or _is_file(part):
+        if part.children or kind is None:
+            continue
+        if _is_file(part):
+            if is_source:
+                _add_file(inspected, part)
             continue
         data = part.decoded()
         try:
@@ -172,6 +178,13 @@ def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
         inspected.texts.append(
             CheckedText(place_of(part), kind, text.replace("\r\n", "\n"), is_source)
         )
+
+
+def _add_file(inspected: Inspected, part: Part) -> None:
+    found = field_in_file(part)
+    if found is not None:
+        text = (part.decoded() or b"").decode("utf-8", "replace")
+        inspected.files.append((found, CheckedText(place_of(part), "file", text, True)))
 
 
 def _is_file(part: Part) -> bool:
@@ -206,7 +219,7 @@ _FOREIGN_FIELDS = tuple(
         r"\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]",
         r"\[\[[A-Za-z][\w .]{0,40}\]\]",
         r"%%[A-Za-z][\w .]{0,40}%%",  # Salesforce
-        r"%[A-Z][A-Z]{1,20}(?:[_-][A-Z]{1,20}){0,4}%",  # ActiveCampaign
+        r"%[A-Z][A-Z]{2,20}(?:[_-][A-Z]{1,20}){0,4}%",  # ActiveCampaign
         r"\{!?[A-Za-z_][\w.]{0,40}\}(?!\})",
         r"<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>",  # ERB, EJS
         r"&lt;%=?[^<>%]{1,60}%&gt;",
@@ -233,6 +246,17 @@ def _encoded_fields(inspected: Inspected) -> Iterator[Problem]:
                     text,
                     match.start(),
                 )
+
+
+def _unfilled_fields(inspected: Inspected) -> Iterator[Problem]:
+    """Yield fields in attached files, which are the same for every row."""
+    for found, text in inspected.files:
+        yield Problem(
+            f"{found} in this file is not filled, because every row gets the same file; "
+            "use a message file with Template.from_eml or --template",
+            text,
+            max(text.text.find(found), 0),
+        )
 
 
 def _foreign_fields(inspected: Inspected) -> Iterator[Problem]:
@@ -494,6 +518,7 @@ def _organization(domain: str) -> str:
 
 CHECKS: dict[str, Callable[[Inspected], Iterator[Problem]]] = {
     "encoded-field": _encoded_fields,
+    "unfilled-field": _unfilled_fields,
     "foreign-field": _foreign_fields,
     "comment": _comments,
     "control-character": _control_characters,

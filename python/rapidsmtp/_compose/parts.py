@@ -73,6 +73,14 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _MAX_PLAIN = 200
 
 
+LITERAL = "X-Rapidsmtp-Literal"
+"""A header field of a part in `Template.source`. No message contains this field."""
+
+
+class LiteralFile(bytes):
+    """A file that is the same for every row, although it contains what looks like a field."""
+
+
 class BodyParts:
     """The parts of a message after its own header fields: MIME fields, empty line and body."""
 
@@ -104,12 +112,7 @@ class BodyParts:
         place = f"text/{subtype} part"
         self.parts.append(TextPart(content_type, source, kind, place, boundaries))
 
-    def add_file(
-        self,
-        path: Path,
-        content: bytes,
-        inline_name: str | None = None,
-    ) -> None:
+    def add_file(self, path: Path, content: bytes, inline_name: str | None = None) -> None:
         """Add a file in base64: an attachment, or the image `cid:inline_name` of the HTML.
 
         Raises:
@@ -130,8 +133,12 @@ class BodyParts:
         ]
         if inline_name is not None:
             fields.append(f"Content-ID: <{inline_name}>")
-        encoded = base64.encodebytes(content).replace(b"\n", b"\r\n")
-        self._add_bytes("\r\n".join([*fields, "", ""]).encode("ascii") + encoded)
+        head = "\r\n".join([*fields, "", ""]).encode("ascii")
+        data = head + base64.encodebytes(content).replace(b"\n", b"\r\n")
+        if field_in_file(Part(data)) is None:
+            self._add_bytes(data)
+        else:
+            self.parts.append(LiteralFile(data))
 
     def open_multipart(self, subtype: str, boundaries: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Start a multipart. Its boundary contains "=_", which encoded text never contains."""
@@ -151,8 +158,9 @@ class BodyParts:
         self._add_bytes(b"\r\n" + boundaries[-1] + b"--\r\n")
 
     def _add_bytes(self, data: bytes) -> None:
-        if self.parts and isinstance(self.parts[-1], bytes):
-            self.parts[-1] += data
+        last = self.parts[-1] if self.parts else None
+        if type(last) is bytes:
+            self.parts[-1] = last + data
         else:
             self.parts.append(data)
 
@@ -171,6 +179,11 @@ class BodyParts:
             self._add_leaf(part, boundaries)
 
     def _add_leaf(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
+        if part.get(LITERAL.lower()) is not None:
+            header = ((name, value) for name, value in part.fields if name != LITERAL)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in header)
+            self.parts.append(LiteralFile(lines.encode("ascii") + b"\r\n" + crlf(part.body)))
+            return
         kind = kind_of(part.content_type)
         is_inline = part.content_type.maintype == "text" and part.disposition != "attachment"
         if kind is None:
@@ -308,6 +321,15 @@ def check_part_field(name: str, value: str) -> None:
         words = ""
     if any(map(has_syntax, (value, words, unquote(value)))):
         raise ValueError(_FIELD_IN_PART.format(name))
+
+
+def field_in_file(part: Part) -> str | None:
+    """Return the first merge field in a file, or None."""
+    try:
+        _check_sealed(part, part, "")
+    except ValueError as error:
+        return str(error).partition(": ")[2].partition(" cannot be filled")[0]
+    return None
 
 
 def _check_sealed(root: Part, part: Part, reason: str) -> None:

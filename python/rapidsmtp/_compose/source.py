@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from rapidsmtp._compose.encode import FIELD_END, FIELD_START, TOKEN_HEADERS
-from rapidsmtp._compose.parts import crlf
+from rapidsmtp._compose.parts import LITERAL, LiteralFile, crlf
 from rapidsmtp._compose.text_part import TextPart
 
 # Decoded text of encoded words, which is never syntax; or the start of an encoded word.
@@ -40,6 +40,8 @@ def source_of_body(parts: Iterable[bytes | TextPart]) -> bytes:
     """Return the MIME fields and the body."""
     written = [b"MIME-Version: 1.0\r\n"]
     for part in parts:
+        if isinstance(part, LiteralFile):
+            written.append(f"{LITERAL}: yes\r\n".encode("ascii"))
         written.append(part if isinstance(part, bytes) else _text(part))
     return b"".join(written)
 

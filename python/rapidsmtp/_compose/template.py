@@ -141,7 +141,8 @@ class Template:
             reply_to: The addresses of the Reply-To field, in the form of `to`.
             headers: More header fields. `compose` writes the fields Content-Type,
                 Content-Transfer-Encoding, Content-Disposition, Content-ID and MIME-Version.
-            attachments: The paths of files to attach. Every row gets the same files.
+            attachments: The paths of files to attach. Every row gets the same files, so fields in
+                them are not filled.
             inline: The paths of images. Each key is the name that the HTML uses for the image:
                 `<img src="cid:name">`.
             dkim: One `DKIM` or several. Each of them signs every message.
