@@ -264,6 +264,22 @@ def test_a_dead_relay_is_reported_with_the_recipients() -> None:
         assert list(outcome.recipients) == [f"r{outcome.tag}@example.com"]
 
 
+def test_a_dead_relay_and_a_row_that_makes_no_message() -> None:
+    with Server(SMTPScript(EXTENSIONS)) as closed:
+        pass
+    bodiless = Template.compose(sender="a@x.org", to="{{ email }}", subject="s", text="{{ name }}")
+    given = [{"email": f"r{n}@x.org", "name": "" if n % 2 else "A"} for n in range(300)]
+    outcomes = []
+    with sender_to(closed) as sender, pytest.raises(RelayError):
+        for outcome in sender.send(bodiless.merge(given, tag="email")):
+            outcomes.append(outcome)
+    assert outcomes
+    for each in outcomes:
+        makes_no_message = int(each.tag[1:].partition("@")[0]) % 2
+        assert list(each.recipients) == ([] if makes_no_message else [each.tag])
+        assert each.status in (Status.INVALID, Status.NOT_ATTEMPTED) and each.reason
+
+
 @pytest.mark.parametrize("timeout", [0.0, None])
 def test_every_row_that_was_read_has_an_outcome_after_close(
     server: Server, timeout: float | None
@@ -349,8 +365,8 @@ def test_a_malformed_recipients_list_is_refused_before_sending_starts(
     server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "list.csv"
-    path.write_text("id,name,email\n1,A,a@x.org\n2,B\n")
-    match = r"list.csv, line 3: no cell for the column 'email'"
+    path.write_text("id,name,email\n1,A,a@x.org\n2,B,b@x.org,c\n")
+    match = r"list.csv, line 3: 4 cells but 3 columns"
     with sender_to(server) as sender, pytest.raises(ValueError, match=match):
         list(sender.send(template().merge_csv(path)))
     assert not server.connections

@@ -117,6 +117,8 @@ EXAMPLES = {
     "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),
     "how-to/newsletter 2": Example(prints="[FIRST_NAME] looks like a field"),
     "how-to/newsletter 3": Example(),
+    "how-to/recipients-list 1": Example(prints="nothing was sent"),
+    "how-to/recipients-list 2": Example(prints="1 duplicates and 1 excluded rows are not sent"),
     "how-to/replace-smtplib 1": Example(("you@example.org",), "['you@example.org']", logins=1),
     "how-to/telemetry 1": Example(),
     "how-to/testing 1": Example(prints="1 passed", by_pytest=True),
@@ -226,6 +228,12 @@ def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Pa
     rows = [f"{n},Name {n},{each},Ulm,no,t{n}" for n, each in enumerate(SUBSCRIBERS)]
     lines = ["id,name,email,city,member,token", *rows, ""]
     (folder / "subscribers.csv").write_text("\n".join(lines))
+    rows = [
+        f"{n};Name {n};{each};Ulm;no;t{n}" for n, each in enumerate([*SUBSCRIBERS, SUBSCRIBERS[1]])
+    ]
+    lines = ["Customer ID;Given name;E-mail address;City;Member;Token", *rows, ""]
+    (folder / "customers.csv").write_text("\n".join(lines))
+    (folder / "unsubscribed.txt").write_text(f"{SUBSCRIBERS[0].upper()}\n")
     (folder / "news.txt").write_text("Dear {{ name }},\n\nthis is the news.\n")
     (folder / "news.html").write_text('<p>Dear {{ name }},</p><img src="cid:logo">\n')
     (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -509,10 +509,10 @@ def test_the_first_of_columns_with_the_same_name_is_used(tmp_path: Path) -> None
         (b"email\na@x.org\n", r"list.csv, line 1: no column 'name'"),
         (b"", r"line 1: no column 'email'"),
         (b"email,name,name\na@x.org,b,c\n", r"line 1: more than one column 'name'"),
-        (b'email,name\na@x.org,"b\nc"\nb@x.org\n', r"line 4: no cell for the column 'name'"),
+        (b'email,name\na@x.org,"b\nc"\nb@x.org,c,d\n', r"line 4: 3 cells but 2 columns"),
         (b"email,name\na@x.org,b,c\n", r"line 2: 3 cells but 2 columns"),
         (b'email,name\na@x.org,"b\n', r"line 2: "),
-        (b"email,name\na@x.org,\xff\n", r"not in the encoding utf-8-sig"),
+        (b"email,name\na@x.org,\xff\n", r"list.csv, line 2: the text is not UTF-8; give"),
     ],
 )
 def test_a_malformed_csv_is_refused_before_the_first_message(

@@ -129,6 +129,15 @@ def test_without_a_message_only_the_source_is_checked() -> None:
     assert names(Template.from_eml(source).check(["email", "url"])) == ["foreign-field"]
 
 
+def test_a_field_without_a_column_is_found() -> None:
+    source = HEAD + b"Content-Type: text/plain\n\n{{ first_name }} {{ citty|default('x') }}\n"
+    found = Template.from_eml(source).check(["email", "First Name", "city"])
+    assert [each.text for each in found] == [
+        "the list has no column for the field 'citty'; the most similar column is 'city'"
+    ]
+    assert names(found) == ["field-without-column"]
+
+
 def test_an_inline_image_is_found(tmp_path: Path) -> None:
     (tmp_path / "logo.png").write_bytes(b"x")
     template = Template.compose(
@@ -162,8 +171,8 @@ def test_findings_about_bulk_mail_need_a_message() -> None:
 
 def test_every_check_has_a_name_that_does_not_change() -> None:
     assert list(CHECKS) == [
-        "encoded-field", "unfilled-field", "foreign-field", "comment", "control-character",
-        "missing-image",
+        "encoded-field", "field-without-column", "unfilled-field", "foreign-field", "comment",
+        "control-character", "missing-image",
         "relative-link", "file-link", "script", "stylesheet", "list-unsubscribe", "one-click",
         "plain-text", "alignment",
     ]  # fmt: skip

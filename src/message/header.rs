@@ -151,7 +151,7 @@ fn refuse_url_syntax(value: &str, name: &str) -> Result<(), RowError> {
 }
 
 /// Whether Python's `str.isspace` is true for the character.
-pub(super) fn is_white(character: char) -> bool {
+pub(in crate::message) fn is_white(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\x1c'..='\x1f')
 }
 

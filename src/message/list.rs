@@ -1,108 +1,103 @@
-//! Reads the rows of a recipients list in CSV (RFC 4180), one by one.
+//! Reads the rows of a recipients list, one by one.
 //!
-//! Python first checks the whole file (`check_csv`), with a parser that is strict about quotes and
-//! supports every encoding. Then the parser in this module reads the rows. It supports only UTF-8,
-//! and converts only the cells that the template uses.
+//! Python opens the list and finds its encoding, its delimiter, its header and the columns of the
+//! template's fields (`python/rapidsmtp/_compose/recipients_list.py`). [`ListCheck`] then reads the
+//! whole file once before sending. During the sending, [`RecipientsList`] reads it again, and
+//! converts only the cells that the template uses.
+
+pub mod list_check;
+pub mod places;
+pub mod records;
+pub mod repeats;
 
 use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use csv::{Reader, ReaderBuilder, StringRecord};
+use list_check::{ListCheck, open};
+use records::{ListError, ListFormat, ListRecords, Record};
 
-use super::RowError;
 use super::template::Template;
 use super::text::{Row, Value};
 
-/// The size of the read buffer, in bytes.
-const READ_SIZE: usize = 1 << 16;
-
 /// An open recipients list.
 pub struct RecipientsList {
-    reader: Reader<BufReader<File>>,
+    records: ListRecords<File>,
     template: Arc<Template>,
-    columns: ColumnIndices,
-    record: StringRecord,
+    /// The columns of the template's fields; `None` for a field without a column.
+    columns: Vec<Option<usize>>,
+    tag: Option<usize>,
+    check: Arc<ListCheck>,
+    rows: u64,
 }
 
 /// One row of a recipients list.
 pub struct RecipientRow {
-    /// The values of the template's fields, or the reason why the row is invalid.
-    pub values: Result<Row, RowError>,
-    /// The cell in the tag column; `None` if the row has no such cell.
+    /// The values of the template's fields.
+    pub values: Row,
+    /// The cell in the tag column; `None` without a tag column.
     pub tag: Option<String>,
+    /// The number of the row among all rows, from 1.
+    pub row: u64,
+    /// The number of the row's first line, or of its row in a sheet.
+    pub number: u64,
 }
 
 impl RecipientsList {
-    /// Opens a file in UTF-8, with or without a byte order mark, and reads its header row. `tag` is
-    /// the name of a column. The cell in this column identifies the row in the outcome of its
-    /// message.
+    /// Opens a list that was checked.
+    ///
+    /// # Arguments
+    ///
+    /// - `columns`: the columns of [`Template::fields`], in order.
+    /// - `tag`: the column whose cell identifies the row in the outcome of its message.
+    /// - `check`: the result of the check; the rows in `dropped` are skipped.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, or if its header row cannot be read or is not UTF-8.
+    /// If the file cannot be opened.
     pub fn open(
         path: &Path,
+        format: &ListFormat,
         template: &Arc<Template>,
-        tag: Option<&str>,
-    ) -> Result<Self, csv::Error> {
-        let file = BufReader::with_capacity(READ_SIZE, File::open(path)?);
-        // `flexible`: if a row has a wrong number of cells, only this row is invalid, and the next
-        // rows are still read.
-        let mut reader = ReaderBuilder::new().flexible(true).from_reader(file);
-        let columns = ColumnIndices::find(reader.headers()?, template, tag);
+        columns: Vec<Option<usize>>,
+        tag: Option<usize>,
+        check: Arc<ListCheck>,
+    ) -> Result<Self, ListError> {
         Ok(Self {
-            reader,
+            records: open(path, format)?,
             template: Arc::clone(template),
             columns,
-            record: StringRecord::new(),
+            tag,
+            check,
+            rows: 0,
         })
     }
 
-    /// Reads the next row. Returns `None` after the last row.
+    /// Reads the next row that is sent. Returns `None` after the last row.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or if the row is not UTF-8.
-    pub fn next_row(&mut self) -> Result<Option<RecipientRow>, csv::Error> {
-        if !self.reader.read_record(&mut self.record)? {
-            return Ok(None);
+    /// If the file cannot be read, or was changed after the check and is malformed now.
+    pub fn next_row(&mut self) -> Result<Option<RecipientRow>, ListError> {
+        while self.rows < self.check.rows
+            && let Some(record) = self.records.next_row()?
+        {
+            self.rows += 1;
+            if self.check.dropped.contains(record.offset) {
+                continue;
+            }
+            return Ok(Some(RecipientRow {
+                values: row(&self.template, &self.columns, record),
+                tag: self.tag.map(|column| record.cell(column).to_owned()),
+                row: self.rows,
+                number: record.number,
+            }));
         }
-        Ok(Some(RecipientRow {
-            values: self.columns.values(&self.record, &self.template),
-            tag: self.columns.tag(&self.record).map(str::to_owned),
-        }))
+        Ok(None)
     }
 }
 
-/// The positions of the template's fields and of the tag in a row.
-struct ColumnIndices {
-    fields: Vec<Option<usize>>,
-    tag: Option<usize>,
-    count: usize,
-}
-
-impl ColumnIndices {
-    fn find(header: &StringRecord, template: &Template, tag: Option<&str>) -> Self {
-        let column = |name: &str| header.iter().position(|each| each == name);
-        Self {
-            fields: template.fields().iter().map(|name| column(name)).collect(),
-            tag: tag.and_then(column),
-            count: header.len(),
-        }
-    }
-
-    fn values(&self, record: &StringRecord, template: &Template) -> Result<Row, RowError> {
-        if record.len() != self.count {
-            let text = format!("{} cells but {} columns", record.len(), self.count);
-            return Err(RowError::new(text));
-        }
-        let cell = |column: &Option<usize>| record.get((*column)?).map(Value::from);
-        Ok(template.row(self.fields.iter().map(cell).collect()))
-    }
-
-    fn tag<'a>(&self, record: &'a StringRecord) -> Option<&'a str> {
-        self.tag.and_then(|column| record.get(column))
-    }
+fn row(template: &Template, columns: &[Option<usize>], record: &Record) -> Row {
+    let value = |column: &Option<usize>| Some(Value::from(record.cell((*column)?)));
+    template.row(columns.iter().map(value).collect())
 }

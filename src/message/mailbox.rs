@@ -7,6 +7,7 @@ use std::mem;
 use std::ops::Range;
 
 use super::header::{LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls};
+use super::invisible;
 use super::text::quoted;
 use super::{FIELD_END, FIELD_START, RowError};
 
@@ -108,6 +109,12 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
         ))
     };
     let (local_part, domain) = address.rsplit_once('@').ok_or_else(error)?;
+    if let Some(character) = invisible::refused(local_part) {
+        return Err(RowError::new(format!(
+            "{}: it contains {character}",
+            error()
+        )));
+    }
     if address.len() > MAX_UNCONVERTED || !is_local_part(local_part) {
         return Err(error());
     }
@@ -367,7 +374,7 @@ impl MailboxParser<'_> {
         let phrase = words_of(&entry.phrase);
         let is_named = entry.angle.is_some();
         let literal = entry.angle.unwrap_or(entry.bare);
-        let literal = literal.trim_matches(is_white);
+        let literal = invisible::trim(&literal);
         if !literal.is_empty() || !phrase.is_empty() || is_named {
             let address = check_address(literal, self.header)?;
             let name = if is_named { phrase } else { String::new() };

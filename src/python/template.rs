@@ -1,18 +1,16 @@
-//! The Python binding of the modules `message::template` and `message::list`.
+//! The Python binding of the module `message::template`.
 //!
 //! A pending message holds the values of its row as Rust values. So the engine's threads can render
 //! the message without the interpreter lock.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFrozenSet};
 
 use crate::content::ContentPart;
 use crate::message::escape::Format;
-use crate::message::list::RecipientsList;
 use crate::message::template::{MergeRow, PartSource, Stamp, Template};
 use crate::message::text::Row;
 use crate::message::{RowError, TextKind};
@@ -22,7 +20,7 @@ use crate::python::row;
 /// A compiled template, the implementation of `rapidsmtp.Template`.
 #[pyclass(frozen, name = "Template", module = "rapidsmtp._native")]
 pub(super) struct NativeTemplate {
-    template: Arc<Template>,
+    pub(super) template: Arc<Template>,
 }
 
 /// A text part of the body: its Content-Type, its source, its kind, its name in error messages, and
@@ -88,6 +86,12 @@ impl NativeTemplate {
         PyFrozenSet::new(py, self.template.required())
     }
 
+    /// All merge fields that the message uses, in order.
+    #[getter]
+    fn fields(&self) -> Vec<String> {
+        self.template.fields().to_vec()
+    }
+
     /// Create the pending message of a row. `date` and `id` are the values of Date and Message-ID.
     /// `time` is the time of the DKIM signature, in seconds since 1970.
     fn pending(
@@ -121,7 +125,7 @@ pub(super) struct NativePendingMessage {
 }
 
 impl NativePendingMessage {
-    fn new(
+    pub(super) fn new(
         template: &Arc<Template>,
         row: Row,
         tag: Py<PyAny>,
@@ -159,80 +163,6 @@ impl NativePendingMessage {
     }
 }
 
-/// The rows of a checked CSV file, as pending messages.
-#[pyclass(frozen, name = "RecipientsList", module = "rapidsmtp._native")]
-pub(super) struct NativeRecipientsList {
-    template: Arc<Template>,
-    state: Mutex<ListState>,
-    tagged: bool,
-}
-
-struct ListState {
-    list: RecipientsList,
-    /// The tag of the row that was read last.
-    tag: Option<String>,
-}
-
-#[pymethods]
-impl NativeRecipientsList {
-    #[new]
-    fn new(
-        template: &Bound<'_, NativeTemplate>,
-        path: PathBuf,
-        tag: Option<&str>,
-    ) -> PyResult<Self> {
-        let template = Arc::clone(&template.get().template);
-        let list = RecipientsList::open(&path, &template, tag).map_err(read_error)?;
-        Ok(Self {
-            template,
-            state: Mutex::new(ListState { list, tag: None }),
-            tagged: tag.is_some(),
-        })
-    }
-
-    /// The tag of the row that was read last.
-    #[getter]
-    fn tag(&self) -> Option<String> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.tag.clone()
-    }
-
-    /// Read the next row and create its pending message. Return None after the last row.
-    fn next(
-        &self,
-        py: Python<'_>,
-        date: &str,
-        id: &str,
-        time: u64,
-    ) -> PyResult<Option<NativePendingMessage>> {
-        let recipient = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(recipient) = state.list.next_row().map_err(read_error)? else {
-                return Ok(None);
-            };
-            state.tag.clone_from(&recipient.tag);
-            recipient
-        };
-        let row = recipient.values.map_err(value_error)?;
-        let tag = match recipient.tag.filter(|_| self.tagged) {
-            Some(tag) => tag.into_pyobject(py)?.into_any().unbind(),
-            None => py.None(),
-        };
-        Ok(Some(NativePendingMessage::new(
-            &self.template,
-            row,
-            tag,
-            date,
-            id,
-            time,
-        )))
-    }
-}
-
 fn value_error(error: RowError) -> PyErr {
     PyValueError::new_err(error.to_string())
-}
-
-fn read_error(error: csv::Error) -> PyErr {
-    PyOSError::new_err(error.to_string())
 }

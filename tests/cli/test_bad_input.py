@@ -55,13 +55,27 @@ def test_a_refused_port(command: Command) -> None:
             CSV.replace("name", "nom", 1),
             "no column 'name'; the columns are: 'id', 'nom', 'email'",
         ),
-        ("list.csv", CSV + "4,Dee\n", "list.csv, line 5: no cell for the column 'email'"),
-        ("list.csv", CSV.encode() + b"4,D\xe9,d@example.com\n", "not in the encoding utf-8-sig"),
-        ("list.csv", "", "no column"),
+        ("list.csv", CSV + "4,Dee,d@x.org,,5\n", "list.csv, line 5: 5 cells but 3 columns"),
+        (
+            "list.csv",
+            CSV.encode() + b"4,D\xe9,d@example.com\n",
+            "list.csv, line 5: the text is not UTF-8; give its encoding, such as "
+            '--encoding "windows-1252"',
+        ),
+        ("list.csv", "", "list.csv, line 1: no column 'email'; the list is empty"),
         ("list.csv", "id,name,email\n", "list.csv: the list has column names but no rows"),
-        ("list.csv", CSV.replace("Bo", "B\0o"), "list.csv, line 3: the line contains a NUL byte"),
-        ("list.csv", CSV.replace("Bo", '"Bo'), "list.csv, line 3: unexpected end of data"),
-        ("list.csv", CSV.encode("utf-16"), "not in the encoding utf-8-sig"),
+        ("list.csv", CSV.replace("Bo", "B\0o"), "list.csv, line 3: the text contains a NUL byte"),
+        (
+            "list.csv",
+            CSV.replace("Bo", '"Bo'),
+            "list.csv, line 3: the quote of a cell is not closed",
+        ),
+        (
+            "list.csv",
+            CSV.encode("utf-16-le"),
+            "list.csv, line 1: the text contains a NUL byte; the file is damaged, or its encoding "
+            'is another one, such as --encoding "utf-16-le"',
+        ),
         ("message.eml", "From: n@example.com\nSubject: x\n\nDear\n", "neither To nor Cc nor Bcc"),
         ("message.eml", bytes(range(256)), "not a message"),
         (

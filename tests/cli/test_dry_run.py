@@ -46,7 +46,8 @@ def test_preview(command: Command) -> None:
 def test_preview_files_are_named_by_number_and_tag(command: Command) -> None:
     rows = "".join(f"{tag},N,n@example.com\n" for tag in ["a b/../c", "\xe9t\xe9", "x" * 300, ""])
     command.write("list.csv", "id,name,email\n" + rows * 3)
-    result = command("send", *FILES, "--preview", "10", "--preview-to", "a/b", "--tag", "id")
+    options = ("--preview-to", "a/b", "--tag", "id", "--duplicates", "all")
+    result = command("send", *FILES, "--preview", "10", *options)
     assert result.returncode == 0, result.stderr
     assert names("a/b")[:4] == [
         "01-a_b_.._c.eml",
@@ -144,8 +145,8 @@ def test_invalid_rows_are_reported(command: Command) -> None:
     lines = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
     assert ["valid", "2"] in lines and ["invalid", "3"] in lines
     (same,) = [line for line in lines if "'nobody' is not an address" in line[0]]
-    assert same[1:] == ["2", "row 2, row 5"]
-    (empty,) = [line for line in lines if line[-1] == "row 3"]
+    assert same[1:] == ["2", "line 3, line 6"]
+    (empty,) = [line for line in lines if line[-1] == "line 4"]
     assert "name" in empty[0]
     with Path("bad.csv").open(newline="") as file:
         found = [(line["row"], line["status"]) for line in csv.DictReader(file)]

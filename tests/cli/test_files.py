@@ -144,7 +144,9 @@ def test_a_full_disk_for_stdout(command: Command, relays: Relays) -> None:
 
 def test_a_closed_standard_input(command: Command, relays: Relays) -> None:
     sending = ("send", "--relay", relays().url, "--template", "message.eml", "--to", "-")
-    one_line(redirected(command, "<&-", *sending), "no column")
+    one_line(
+        redirected(command, "<&-", *sending), "-, line 1: no column 'email'; the list is empty"
+    )
 
 
 def test_an_old_drawing_is_kept_if_the_measurement_fails(command: Command, tmp_path: Path) -> None:

@@ -345,8 +345,8 @@ def test_a_list_from_standard_input(command: Command, relays: Relays) -> None:
     arguments = ("send", "--relay", relay.url, "--template", "message.eml", "--to", "-")
     result = command(*arguments, stdin=CSV)
     assert (result.returncode, result.stderr, len(relay.bodies)) == (0, "", 3)
-    expected = "-, line 5: no cell for the column 'email'"
-    one_line(command(*arguments, stdin=CSV + "4,Dee\n"), expected)
+    expected = "-, line 5: 4 cells but 3 columns"
+    one_line(command(*arguments, stdin=CSV + "4,Dee,d@example.com,x\n"), expected)
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])

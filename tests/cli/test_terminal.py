@@ -113,7 +113,7 @@ def test_bar_and_table(command: Command, relays: Relays) -> None:
     # The progress bar showed 0/3, 3/3 and at least one count in between.
     assert {"0/3", "3/3"} < set(re.findall(r"\d/3", shown))
     assert CORNER in shown and re.search(r"accepted +\W +2 ", shown)
-    assert "refused: 550 5.1.1 unknown user" in shown and "row 2" in shown
+    assert "refused: 550 5.1.1 unknown user" in shown and "line 3" in shown
     assert max(map(len, lines_of(terminal.text))) <= 80
     assert COLOUR.search(terminal.text) and terminal.text.count("\x1b[?25h") >= 1
 
@@ -166,7 +166,7 @@ def test_ctrl_c(command: Command, relays: Relays) -> None:
     shown = ESCAPE.sub("", terminal.text)
     for status in ("accepted", "unknown", "not attempted"):
         assert re.search(rf"{status} +\W +1 ", shown), shown
-    assert "unknown: the connection was lost before the final reply" in shown and "row 2" in shown
+    assert "unknown: the connection was lost before the final reply" in shown and "line 3" in shown
     assert "rapidsmtp: stopped: interrupted" in shown and "Traceback" not in shown
     # The progress bar hides the cursor, so the command must show the cursor again at its end.
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")

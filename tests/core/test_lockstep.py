@@ -322,7 +322,7 @@ def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:
 
 # The names that only the compiled backend has. Without the compiled backend, templates and
 # recipients lists use Python code, and the sink and DKIM are unavailable.
-COMPILED_ONLY = ("PendingMessage", "RecipientsList", "Signer", "Sink", "Template")
+COMPILED_ONLY = ("ListCheck", "PendingMessage", "RecipientsList", "Signer", "Sink", "Template")
 
 
 def test_the_compiled_backend_has_the_names_of_the_pure_one_and_its_own(native: Any) -> None:

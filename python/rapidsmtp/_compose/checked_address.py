@@ -7,6 +7,7 @@ from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.encode import LOCAL_PART, MAXIMUM_PATH, RowError, parse_mailboxes
+from rapidsmtp._compose.invisible import refused, trim
 
 
 def checked_path(address: Any) -> str:
@@ -31,14 +32,16 @@ def checked_path(address: Any) -> str:
     if address in ("", "<>"):
         return "<>"
     # The name of a mailbox of the relay: `postmaster` (RFC 5321 section 4.5.1), or a user of LMTP.
-    if len(address) < MAXIMUM_PATH and LOCAL_PART.fullmatch(address):
+    if len(address) < MAXIMUM_PATH and LOCAL_PART.fullmatch(address) and not refused(address):
         return f"<{address}>"
     try:
         mailboxes = parse_mailboxes(address, "", convert=False)
     except RowError:
         mailboxes = []
     if len(mailboxes) != 1:
-        raise ValueError(f"{address!r} is not an address")
+        character = None if "<" in address else refused(trim(address).rpartition("@")[0])
+        reason = f": it contains {character}" if character else ""
+        raise ValueError(f"{address!r} is not an address{reason}")
     path = f"<{mailboxes[0].address}>"
     _backend.check_path(path)
     return path

@@ -8,6 +8,7 @@ value of a row can also be the cause of a problem. The checks of the whole messa
 message. All expressions take linear time.
 """
 
+import difflib
 import html
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from urllib.parse import unquote
 
 from rapidsmtp._compose.charset import decode_text, text_of
 from rapidsmtp._compose.encode import strip_marks
+from rapidsmtp._compose.list_columns import identifier
 from rapidsmtp._compose.mime import Part
 from rapidsmtp._compose.parts import field_in_file, kind_of, place_of
 from rapidsmtp._compose.text_part import has_syntax
@@ -86,7 +88,7 @@ class Inspected:
     """The template and the message that the checks read.
 
     Attributes:
-        fields: The names of the template's fields that have no default.
+        fields: The names of the template's fields.
         columns: The columns of the recipients list, or None if they are not known.
         message: The rendered message, or None.
         texts: The texts of the template and of the message.
@@ -110,7 +112,7 @@ class Inspected:
 
 def check(
     source: bytes,
-    fields: frozenset[str],
+    fields: Iterable[str],
     columns: Iterable[str] | None = None,
     message: bytes | None = None,
 ) -> list[Finding]:
@@ -118,12 +120,12 @@ def check(
 
     Args:
         source: The source of the template, as a message file.
-        fields: The names of the template's fields that have no default.
+        fields: The names of the template's fields.
         columns: The columns of the recipients list, or None if they are not known.
         message: A rendered message, or None.
     """
     names = None if columns is None else frozenset(columns)
-    inspected = Inspected(fields, names)
+    inspected = Inspected(frozenset(fields), names)
     _add_texts(inspected, Part(source), is_source=True)
     if message is not None:
         inspected.message = Part(message)
@@ -246,6 +248,17 @@ def _encoded_fields(inspected: Inspected) -> Iterator[Problem]:
                     text,
                     match.start(),
                 )
+
+
+def _fields_without_column(inspected: Inspected) -> Iterator[Problem]:
+    """Yield fields that are always missing, or always have their default."""
+    if inspected.columns is None:
+        return
+    known = {identifier(column) for column in inspected.columns} | inspected.columns
+    for name in sorted(inspected.fields - known):
+        near = difflib.get_close_matches(name, inspected.columns, 1)
+        hint = f"; the most similar column is {near[0]!r}" if near else ""
+        yield Problem(f"the list has no column for the field {name!r}{hint}")
 
 
 def _unfilled_fields(inspected: Inspected) -> Iterator[Problem]:
@@ -518,6 +531,7 @@ def _organization(domain: str) -> str:
 
 CHECKS: dict[str, Callable[[Inspected], Iterator[Problem]]] = {
     "encoded-field": _encoded_fields,
+    "field-without-column": _fields_without_column,
     "unfilled-field": _unfilled_fields,
     "foreign-field": _foreign_fields,
     "comment": _comments,

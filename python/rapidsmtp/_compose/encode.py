@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import quote
 
+from rapidsmtp._compose.invisible import refused, trim
 from rapidsmtp._domain import to_a_labels
 from rapidsmtp.errors import brief
 
@@ -374,7 +375,7 @@ class _MailboxParser:
 
     def _end(self) -> None:
         phrase = _words_of(self._phrase)
-        literal = "".join(self._bare if self._angle is None else self._angle).strip()
+        literal = trim("".join(self._bare if self._angle is None else self._angle))
         named = self._angle is not None
         broken = self._in_angle or self._in_quotes or self._comments
         self._start()
@@ -412,6 +413,8 @@ def check_address(address: str, header: str) -> str:
     """
     local_part, at, domain = address.rpartition("@")
     fault = f"header {header}: {address!r} is not an address"
+    if at and (character := refused(local_part)):
+        raise RowError(f"{fault}: it contains {character}")
     if _length(address) > _MAX_UNCONVERTED or not at or not LOCAL_PART.fullmatch(local_part):
         raise RowError(fault)
     if "=?" in local_part and "?=" in local_part:

@@ -8,7 +8,7 @@ import email.utils
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rapidsmtp import _backend
@@ -32,11 +32,16 @@ class Merge(Iterator[Message | Outcome]):
         template: The compiled template.
         rows: The rows: mappings, or database rows with the method `keys`, such as `sqlite3.Row`.
         tag: The field whose value becomes a message's tag.
+
+    Attributes:
+        duplicates: The number of rows of a recipients list with the address of an earlier row.
+        excluded: The number of rows of a recipients list with an excluded address.
     """
 
     def __init__(
         self, template: "_backend.Template", rows: "Iterable[Row]", tag: str | None
     ) -> None:
+        self.duplicates = self.excluded = 0
         self._pending = _from_rows(template, rows, tag)
 
     def __next__(self) -> Message | Outcome:
@@ -49,11 +54,41 @@ class Merge(Iterator[Message | Outcome]):
             return _invalid(pending.tag, error)
 
 
-def merge_of_list(recipients: "_backend.RecipientsList") -> Merge:
-    """Merge the rows of a recipients list that the compiled backend reads."""
-    merge = Merge.__new__(Merge)
-    merge._pending = _from_recipients_list(recipients)
-    return merge
+class ListMerge(Merge):
+    """The messages of the rows of a recipients list.
+
+    Args:
+        recipients: The rows that are sent.
+        limit: The maximum number of rows, or None.
+        source: The list. It is kept, because it may own a temporary file.
+        duplicates: The number of rows with the address of an earlier row.
+        excluded: The number of rows with an excluded address.
+
+    Attributes:
+        read: The number of rows that were read so far.
+    """
+
+    def __init__(
+        self,
+        recipients: "_backend.RecipientsList",
+        limit: int | None,
+        source: object,
+        duplicates: int,
+        excluded: int,
+    ) -> None:
+        self.duplicates, self.excluded, self.read = duplicates, excluded, 0
+        self._source = source
+        self._pending = self._rows(recipients, limit)
+
+    def _rows(
+        self, recipients: "_backend.RecipientsList", limit: int | None
+    ) -> "Iterator[PendingMessage]":
+        for stamp in islice(stamps(), limit):
+            pending = recipients.next(*stamp)
+            if pending is None:
+                return
+            self.read += 1
+            yield pending
 
 
 def merged_for_engine(merge: Merge) -> "Iterator[Any]":
@@ -106,20 +141,6 @@ def _from_rows(
             yield _invalid(value, error)
         else:
             yield pending
-
-
-def _from_recipients_list(
-    recipients: "_backend.RecipientsList",
-) -> "Iterator[PendingMessage | Outcome]":
-    for stamp in stamps():
-        try:
-            pending = recipients.next(*stamp)
-        except ValueError as error:
-            yield _invalid(recipients.tag, error)
-            continue
-        if pending is None:
-            return
-        yield pending
 
 
 def _invalid(tag: Any, error: Exception) -> Outcome:

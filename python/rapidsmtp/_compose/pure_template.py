@@ -18,11 +18,10 @@ from rapidsmtp._compose.encode import (
     parse_addresses,
 )
 from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
+from rapidsmtp._compose.pure_list import ListCheck as ListCheck
+from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
 from rapidsmtp._compose.pure_text import Text, plain
 from rapidsmtp._compose.text_part import TextPart
-
-RecipientsList = None
-"""Only the compiled backend has this class. In pure Python, the rows come from `csv_rows`."""
 
 _BLIND = frozenset(("bcc", "resent-bcc"))
 # The fields that are generated if they are absent or empty.
@@ -156,7 +155,7 @@ class Template:
         fixed = (part for part in self._parts if isinstance(part, bytes))
         self._eight_bit = not all(part.isascii() for part in fixed)
         self.required_fields: frozenset[str] = frozenset(required)
-        self._used = sorted(used)
+        self.fields = sorted(used)
 
     def _add_field(self, header: _HeaderField) -> None:
         if header.text.constant is None:
@@ -191,7 +190,7 @@ class Template:
         self, row: Mapping[str, Any], date: str, id: str, time: int
     ) -> tuple[str, list[str], bytes, list[str]]:
         """Render the message for a row, with the same result as `PendingMessage.render`."""
-        values = {name: plain(row[name]) for name in self._used if name in row}
+        values = {name: plain(row[name]) for name in self.fields if name in row}
         lines: list[bytes | bytearray] = []
         found: _Mailboxes = {}
         written: set[str] = set()

@@ -27,10 +27,15 @@ from rapidsmtp._compose.encode import (
     strip_marks,
 )
 from rapidsmtp._compose.envelope import flatten
-from rapidsmtp._compose.merge import Merge, mapping_of, merge_of_list, stamps
+from rapidsmtp._compose.merge import Merge, mapping_of, stamps
 from rapidsmtp._compose.mime import Part, check_depth, parse
 from rapidsmtp._compose.parts import BodyParts
-from rapidsmtp._compose.recipients_csv import check_csv, csv_rows, is_utf8
+from rapidsmtp._compose.recipients_list import (
+    CheckedList,
+    Duplicates,
+    ListOptions,
+    open_recipients_list,
+)
 from rapidsmtp._compose.source import source_of_body, source_of_header
 from rapidsmtp._compose.text_part import TextPart
 from rapidsmtp._compose.words import check_words, decode_words
@@ -38,7 +43,7 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
 
 if TYPE_CHECKING:
-    from rapidsmtp._compose.merge import Row, merge_of_list
+    from rapidsmtp._compose.merge import Row
 
 _UNFOLD = re.compile(r"(?:\r\n|\r|\n)(?=[ \t])")
 # The header fields that describe the body that `compose` builds.
@@ -50,6 +55,7 @@ Signers = DKIM | Sequence[DKIM]
 # RFC 5322 section 3.6: the fields that a message must not contain more than once.
 _ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
 _ONCE |= {"message-id", "in-reply-to", "references"}
+_DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
 
 
 class Template:
@@ -72,6 +78,7 @@ class Template:
     _compiled: "_backend.Template"
     _header: bytes
     _parts: list[bytes | TextPart]
+    _destinations: list[str]  # the values of To, Cc and Bcc
 
     def __init__(self) -> None:
         raise TypeError(
@@ -108,6 +115,7 @@ class Template:
         template.dropped = dropped
         template._header = source_of_header(headers)
         template._parts = body.parts
+        template._destinations = [value for name, value in headers if name.lower() in _DESTINATIONS]
         return template
 
     @classmethod
@@ -254,7 +262,7 @@ class Template:
             The findings. Each has the name of its check, and a place if there is one.
         """
         data = None if message is None else message.data
-        return check(self.source(), self.required_fields, columns, data)
+        return check(self.source(), self._compiled.fields, columns, data)
 
     def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Render the message for one row.
@@ -286,33 +294,81 @@ class Template:
         return Merge(self._compiled, rows, tag)
 
     def merge_csv(
-        self, path: str | os.PathLike[str], *, encoding: str = "utf-8-sig", tag: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        sheet: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        recipient: str | None = None,
+        tag: str | None = None,
+        duplicates: Duplicates = "first",
+        exclude: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> Merge:
-        """Merge the rows of a CSV file. The first line of the file names the columns.
+        """Merge the rows of a CSV file or a workbook. Its first line names the columns.
 
         The whole file is checked before the first message is rendered. So even an error on the last
         line is reported before the first message is sent.
 
+        A field of the template is a column by its name or by its identifier: the column
+        `First Name` is the field `first_name`. The field `email` is also the recipient column,
+        which is found by the names that programs give to it.
+
         Args:
-            path: The file. A cell in quotes may contain line breaks.
-            encoding: The encoding of the file; the default is UTF-8 with or without a byte order
-                mark.
+            path: The file. A cell in quotes may contain line breaks. A workbook (.xlsx, .xls, .ods)
+                needs the extra `xlsx`.
+            encoding: The encoding of a CSV file without a byte order mark; the default is UTF-8.
+            delimiter: The character between two cells. The default is the one of `,`, `;`, tab and
+                `|` that occurs most often in the first line.
+            sheet: The sheet of a workbook; the default is the first sheet.
+            columns: The names of columns by field, such as `{"name": "First Name"}`.
+            recipient: The column with the address of the recipient, for the field `email` and for
+                `duplicates` and `exclude`.
             tag: The column whose value becomes the message's tag.
+            duplicates: What to do with a row whose recipient occurs in an earlier row: "first"
+                (send only the first row), "all" (send every row) or "error". Addresses are equal if
+                they differ at most in upper and lower case of the domain.
+            exclude: Files with addresses that are not sent: one address in each line, or a CSV file
+                with such a column. Upper and lower case is ignored.
 
         Returns:
-            The same kind of iterator as `merge`.
+            The same kind of iterator as `merge`. Its attributes `duplicates` and `excluded` are
+            counts of rows.
 
         Raises:
             ValueError: A column that the template needs is missing, or a row is malformed. The
                 error text contains the line number.
             OSError: The file cannot be read.
         """
-        required = self.required_fields | ({tag} if tag is not None else set())
-        check_csv(path, encoding, required)
-        recipients_list = _backend.templates().RecipientsList
-        if recipients_list is not None and is_utf8(encoding):
-            return merge_of_list(recipients_list(self._compiled, os.fspath(path), tag))
-        return Merge(self._compiled, csv_rows(path, encoding), tag)
+        options = ListOptions(
+            encoding=encoding,
+            delimiter=delimiter,
+            sheet=sheet,
+            columns=columns or {},
+            recipient=recipient,
+            tag=tag,
+            duplicates=duplicates,
+            exclude=[exclude] if isinstance(exclude, (str, os.PathLike)) else exclude or (),
+            compares=duplicates != "all",
+        )
+        return open_list(self, path, options).merge()
+
+
+def open_list(
+    template: Template, path: str | os.PathLike[str], options: ListOptions
+) -> CheckedList:
+    """Open a recipients list for a template, and check it.
+
+    Raises:
+        ValueError: The list lacks a column or is malformed.
+        OSError: A file cannot be read.
+    """
+    fields: set[str] = set()
+    for value in filter(str.strip, template._destinations):
+        headers = [("From", "a@example.com"), ("To", value)]
+        fields.update(_backend.templates().Template(headers, []).fields)
+    return open_recipients_list(path, options, template._compiled, sorted(fields))
 
 
 Template.__module__ = "rapidsmtp"

@@ -120,8 +120,10 @@ class _FilledOnAccess:
                 RecipientResult(_STATUS[status], code, enhanced, brief(text))
                 for status, code, enhanced, text in recipients
             ]
-            addresses = self.message.recipients if self.message else ()
-            values.insert(0, dict(zip(addresses, results, strict=True)))
+            # A row whose text cannot be rendered may have recipients, but makes no message.
+            message = self.message
+            pairs = zip(message.recipients, results, strict=True) if message else ()
+            values.insert(0, dict(pairs))
             values[1] = None if values[1] is None else Reply(*values[1])
             values[-1] = brief(values[-1])
             for field_name, value in zip(_FROM_ENGINE, values, strict=True):

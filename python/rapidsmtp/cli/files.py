@@ -24,6 +24,7 @@ _FORMULA = re.compile("(?:^|[,;]) *(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 _WRITTEN = ("not_accepted", "trace")
 _READ = (
     "to",
+    "exclude",
     "template",
     "text",
     "html",

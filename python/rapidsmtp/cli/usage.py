@@ -17,6 +17,10 @@ INTERRUPTED = 130
 _MAXIMUM = 2**31 - 1
 # Patterns of Python parameters in error texts, and the options of the same meaning.
 _OPTION_NAMES = {
+    r'\bencoding="': '--encoding "',
+    r"\brecipient=": "--recipient-column ",
+    r"\bcolumns=\{'(\w+)': ((['\"]).*?\3)\}": r"--column \1=\2",
+    r'\bduplicates="(\w+)"': r"--duplicates \1",
     r"\ballow_plaintext_auth\b": "--allow-plaintext-auth",
     r'\bproxy="': '--proxy "',
     r"\bproxy=": "--proxy",

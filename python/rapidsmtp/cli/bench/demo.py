@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from itertools import islice
 from typing import Any
 
 from rapidsmtp import _backend
+from rapidsmtp._compose.recipients_list import CheckedList, ListOptions
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp.cli import display
@@ -23,7 +23,7 @@ from rapidsmtp.cli.bench.competitors import Competitor, newsletter_competitors
 from rapidsmtp.cli.bench.local_server import local_server, server_name
 from rapidsmtp.cli.bench.reference_message import ReferenceMessage
 from rapidsmtp.cli.send.composition import compose_from_file
-from rapidsmtp.cli.send.recipients import RecipientsFile, open_recipients
+from rapidsmtp.cli.send.recipients import open_recipients
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
 
 # The number of rows in a turn. The number is small, so that the competitors alternate often, but
@@ -61,8 +61,8 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace, path: str, to: str) -> int:
-    template = compose_from_file(path).template
-    with open_recipients(to, template.required_fields) as recipients:
+    template = compose_from_file(path)
+    with open_recipients(to, template, ListOptions(duplicates="all", compares=False)) as recipients:
         reference = ReferenceMessage(path)
         sample, size = _sample(template, recipients, to)
 
@@ -70,7 +70,7 @@ def _demo(options: argparse.Namespace, path: str, to: str) -> int:
             return newsletter_competitors(url, reference, template)
 
         same = deliver_same_content(competitors_for, sample)
-        rows = list(islice(recipients.rows(), options.limit))
+        rows = list(recipients.fields(options.limit))
         with local_server() as url:
             stream = sys.stderr if options.json else sys.stdout
             display.show(f"server: {server_name()} at {url}, in another process", stream=stream)
@@ -89,9 +89,9 @@ def _demo(options: argparse.Namespace, path: str, to: str) -> int:
     return 0 if same and all_accepted else NOT_ALL_ACCEPTED
 
 
-def _sample(template: Template, recipients: RecipientsFile, to: str) -> tuple[list[Row], int]:
+def _sample(template: Template, recipients: CheckedList, to: str) -> tuple[list[Row], int]:
     """Return a few rows that give valid messages, and the size of one message in bytes."""
-    rows: list[Row] = list(islice(recipients.rows(), _SAMPLE_ROWS))
+    rows: list[Row] = list(recipients.fields(_SAMPLE_ROWS))
     items = list(zip(rows, template.merge(rows), strict=True))
     valid = [(row, item) for row, item in items if isinstance(item, Message)]
     if not valid:

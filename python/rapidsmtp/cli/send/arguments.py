@@ -29,19 +29,10 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        metavar="FILE.csv",
-        help="recipients list with one row for each message; - means standard input",
+        metavar="FILE",
+        help="recipients list with one row for each message: a CSV file or a workbook (.xlsx, "
+        ".xls, .ods); - means standard input",
     )
-    parser.add_argument(
-        "--encoding",
-        default="utf-8-sig",
-        metavar="NAME",
-        help="encoding of the recipients list (default utf-8-sig)",
-    )
-    parser.add_argument(
-        "--tag", metavar="COLUMN", help="column that identifies a row in the report"
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="use only the first N rows")
     parser.add_argument("--template", metavar="FILE.eml", help="message file with Jinja2 fields")
     parser.add_argument(
         "--keep-headers",
@@ -49,6 +40,7 @@ def register(commands: Commands) -> None:
         help="keep the header fields of --template that belong to an earlier message, such as "
         "Message-ID, Date and Received",
     )
+    _add_list(parser)
     _add_composition(parser)
     _add_signing(parser)
     _add_preview(parser)
@@ -79,7 +71,7 @@ def register(commands: Commands) -> None:
         "--no-warnings",
         action="store_true",
         help="skip the checks of the message (fields, links, images, List-Unsubscribe, plain text, "
-        "DKIM alignment, size) and for duplicate recipients",
+        "DKIM alignment, size) and the warnings about the recipients list",
     )
     parser.add_argument("--strict", action="store_true", help="send nothing if there is a warning")
     parser.set_defaults(command=_run)
@@ -91,6 +83,55 @@ def _run(options: argparse.Namespace) -> int:
     from rapidsmtp.cli.send.command import send
 
     return send(options)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe the recipients list."""
+    group = parser.add_argument_group(
+        "recipients list", "The first line of the list names the columns, which are the fields."
+    )
+    group.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of a CSV file without a byte order mark, such as windows-1252 (default "
+        "UTF-8)",
+    )
+    group.add_argument(
+        "--delimiter",
+        metavar="CHAR",
+        help="character between two cells, or tab (default: , ; tab or |, as in the first line)",
+    )
+    group.add_argument(
+        "--sheet", metavar="NAME", help="sheet of a workbook (default: the first sheet)"
+    )
+    group.add_argument(
+        "--column",
+        action="append",
+        metavar="FIELD=COLUMN",
+        help='column of a field, such as name="Given name"; may be repeated',
+    )
+    group.add_argument(
+        "--recipient-column",
+        metavar="COLUMN",
+        help="column with the addresses, for the field email (default: a column with a usual name, "
+        "such as Email or E-mail address)",
+    )
+    group.add_argument("--tag", metavar="COLUMN", help="column that identifies a row in the report")
+    group.add_argument(
+        "--duplicates",
+        choices=("first", "all", "error"),
+        default="first",
+        help="rows with the address of an earlier row: send only the first row (default), send all "
+        "rows, or stop with an error before sending",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        metavar="FILE",
+        help="file with addresses that are not sent: one in each line, or a CSV file with a column "
+        "of addresses; may be repeated",
+    )
+    group.add_argument("--limit", type=positive, metavar="N", help="use only the first N rows")
 
 
 def _add_composition(parser: argparse.ArgumentParser) -> None:

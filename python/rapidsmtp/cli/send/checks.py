@@ -1,22 +1,15 @@
 """Checks of a bulk mailing before it is sent. They give warnings, never errors.
 
 Only one message is checked as an example, because all messages are built from the same template.
-Duplicate recipients are found by comparing columns of the recipients list, without rendering.
+The check of the recipients list has found its duplicates and the fields without a column.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from rapidsmtp._compose.recipients_list import CheckedList, repeated_rows
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp.cli import display
-from rapidsmtp.errors import brief
-
-# The maximum number of recipients that are stored to find duplicates. For each of them, a hash is
-# stored, which takes about 100 bytes. If a list is longer, its later rows are compared only with
-# the stored recipients, and the warning states this.
-_MAX_KNOWN = 4_000_000
-_EXAMPLES = 3
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -41,34 +34,31 @@ def check_template(template: Template, message: Message) -> list[str]:
     return [str(finding) for finding in template.check(message=message)]
 
 
-def check_recipients(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
-    """Return a list with one warning if a recipient occurs in more than one row, else empty.
+def check_fields(recipients: CheckedList) -> list[str]:
+    """Return a warning for each field of the template without a column in the list.
 
-    Args:
-        rows: The rows of the recipients list.
-        columns: The columns that hold recipients. In each row, the cells of these columns that
-            contain an "@" are compared with those of the other rows. If no cell contains an "@",
-            all of these cells are compared.
+    Such a field is always empty, or has its default.
     """
-    names = sorted(columns)
-    if not names:
-        return []
-    known: set[int] = set()
-    examples: list[str] = []
-    count = number = 0
-    for number, row in enumerate(rows, 1):
-        cells = [str(row.get(name) or "").strip().casefold() for name in names]
-        addresses = [cell for cell in cells if "@" in cell] or cells
-        key = hash(tuple(addresses))
-        if key in known:
-            count += 1
-            if len(examples) < _EXAMPLES:
-                examples.append(brief(f"row {number} ({', '.join(addresses)})"))
-        elif len(known) < _MAX_KNOWN:
-            known.add(key)
-    if not count:
-        return []
-    rest = ", …" if count > len(examples) else ""
-    fact = "1 row repeats" if count == 1 else f"{count} rows repeat"
-    bound = f"; compared with the first {_MAX_KNOWN} recipients only" if number > _MAX_KNOWN else ""
-    return [f"{fact} a recipient of an earlier row: {', '.join(examples)}{rest}{bound}"]
+    return [f"{text} [field-without-column]" for text in recipients.missing]
+
+
+def check_duplicates(recipients: CheckedList) -> list[str]:
+    """Return warnings about rows whose recipient occurs in an earlier row."""
+    found = []
+    count = recipients.repeated
+    if count:
+        rows = repeated_rows(recipients.examples, count, recipients.unit)
+        fact = "1 row repeats" if count == 1 else f"{count} rows repeat"
+        sent = "--duplicates first sends to the first row only"
+        if recipients.drops_repeats:
+            sent = f"{'it is' if count == 1 else 'they are'} not sent without --duplicates all"
+        found.append(f"{fact} a recipient of an earlier row: {rows}; {sent} [duplicate]")
+    count = recipients.similar
+    if count:
+        rows = repeated_rows(recipients.similar_examples, count, recipients.unit)
+        fact = "1 address differs" if count == 1 else f"{count} addresses differ"
+        found.append(
+            f"{fact} from an earlier one only in upper and lower case before the @: {rows}; "
+            f"{'it is' if count == 1 else 'they are'} sent too [similar-address]"
+        )
+    return found

@@ -2,22 +2,23 @@
 
 import argparse
 import contextlib
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
 
 from rapidsmtp import _backend
 from rapidsmtp._bulk.sender import Sender
+from rapidsmtp._compose.recipients_list import CheckedList
+from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.files import TraceFile, check_files, option
 from rapidsmtp.cli.send import checks, server_limits
-from rapidsmtp.cli.send.composition import Composition, compose_from_options
+from rapidsmtp.cli.send.composition import compose_from_options
 from rapidsmtp.cli.send.delivering import GRACE, deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
 from rapidsmtp.cli.send.metrics import serve_metrics
-from rapidsmtp.cli.send.recipients import RecipientsFile, open_recipients
+from rapidsmtp.cli.send.recipients import list_options, open_recipients
 from rapidsmtp.cli.send.summary import Summary
 from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
 
@@ -48,10 +49,10 @@ def send(options: argparse.Namespace) -> int:
             parse_proxy(options.proxy, relay)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    composition = compose_from_options(options)
-    with _open_recipients(options, composition) as recipients:
-        warnings = _recipient_warnings(options, composition, recipients)
-        return render_without_sending(options, composition.template, recipients, warnings)
+    template = compose_from_options(options)
+    with _open_recipients(options, template) as recipients:
+        warnings = _recipient_warnings(options, recipients)
+        return render_without_sending(options, template, recipients, warnings)
 
 
 def _send(options: argparse.Namespace) -> int:
@@ -67,62 +68,55 @@ def _send(options: argparse.Namespace) -> int:
         sender = _sender(options, trace)
         stack.callback(sender.close, GRACE)
         stack.enter_context(serve_metrics(sender, options.metrics_host, options.metrics_port))
-        composition = compose_from_options(options)
-        recipients = stack.enter_context(_open_recipients(options, composition))
+        template = compose_from_options(options)
+        recipients = stack.enter_context(_open_recipients(options, template))
         if trace is not None:
             trace.begin()
-        warnings = _warnings(options, composition, recipients)
+        warnings = _warnings(options, template, recipients)
         if options.strict and warnings:
             checks.print_warnings(warnings)
             raise UsageError(checks.strict_error(warnings))
-        total = min(recipients.total, options.limit or recipients.total)
-        arguments = (sender.relay, total, options.json, options.not_accepted, warnings)
+        arguments = (sender.relay, recipients, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
-            summary.dropped = composition.template.dropped
+            summary.dropped = template.dropped
             if not options.json:
                 checks.print_warnings(warnings)
-            interrupted = deliver(sender, composition.template, recipients, options.tag, summary)
+            interrupted = deliver(sender, recipients, summary)
         summary.print_write_error()
         if interrupted:
             return INTERRUPTED
         return 0 if summary.all_accepted else NOT_ALL_ACCEPTED
 
 
-def _open_recipients(
-    options: argparse.Namespace, composition: Composition
-) -> contextlib.AbstractContextManager[RecipientsFile]:
-    columns = composition.template.required_fields
-    if options.tag:
-        columns |= {options.tag}
-    return open_recipients(options.to, columns, options.encoding)
+@contextlib.contextmanager
+def _open_recipients(options: argparse.Namespace, template: Template) -> Iterator[CheckedList]:
+    with open_recipients(options.to, template, list_options(options)) as recipients:
+        yield recipients
 
 
 def _warnings(
-    options: argparse.Namespace, composition: Composition, recipients: RecipientsFile
+    options: argparse.Namespace, template: Template, recipients: CheckedList
 ) -> list[str]:
     if options.no_warnings:
         return []
-    items = composition.template.merge(islice(recipients.rows(), _SAMPLE_ROWS))
+    items = recipients.merge(_SAMPLE_ROWS)
     sample = next((item for item in items if isinstance(item, Message)), None)
     found = []
     if sample is not None:
         relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
         tls = shared.tls_settings(options)
-        found = checks.check_template(composition.template, sample)
+        found = checks.check_template(template, sample)
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
         # host to the relay.
         if options.proxy is None:
             found += server_limits.check_size(sample, relay, tls, options.timeout)
-    return found + _recipient_warnings(options, composition, recipients)
+    return found + _recipient_warnings(options, recipients)
 
 
-def _recipient_warnings(
-    options: argparse.Namespace, composition: Composition, recipients: RecipientsFile
-) -> list[str]:
+def _recipient_warnings(options: argparse.Namespace, recipients: CheckedList) -> list[str]:
     if options.no_warnings:
         return []
-    rows = islice(recipients.rows(), options.limit)
-    return checks.check_recipients(rows, composition.recipient_fields)
+    return [*checks.check_fields(recipients), *checks.check_duplicates(recipients)]
 
 
 def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) -> Sender:

@@ -5,12 +5,9 @@ header fields. Where curl, swaks and mutt agree on the name of an option, `send`
 """
 
 import argparse
-import email
-import email.policy
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rapidsmtp._compose.dkim import DKIM
@@ -21,7 +18,6 @@ from rapidsmtp.cli.usage import UsageError
 # RFC 5322 section 2.2: the name of a header field consists of printable ASCII characters except the
 # colon.
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
-_DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
 # The options that describe a message without --template. The dict maps each option to the name of
 # the attribute that holds the option's value.
 _OPTIONS = {
@@ -36,21 +32,7 @@ _OPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Composition:
-    """A message template, and the names of its template fields that hold recipients.
-
-    Attributes:
-        template: The message template.
-        recipient_fields: The names of the template fields that occur in the recipients' header
-            fields, such as To, Cc and Bcc.
-    """
-
-    template: Template
-    recipient_fields: frozenset[str]
-
-
-def compose_from_options(options: argparse.Namespace) -> Composition:
+def compose_from_options(options: argparse.Namespace) -> Template:
     """Build the message template that the options of `send` describe.
 
     Raises:
@@ -73,7 +55,7 @@ def compose_from_options(options: argparse.Namespace) -> Composition:
 
 def compose_from_file(
     path: str, signers: Sequence[DKIM] = (), keep_headers: bool = False
-) -> Composition:
+) -> Template:
     """Read a message file, and convert it to a message template.
 
     Args:
@@ -85,9 +67,7 @@ def compose_from_file(
         UsageError: The file cannot be read, or its content is not a valid template.
     """
     try:
-        data = Path(path).read_bytes()
-        template = Template.from_eml(data, dkim=signers, keep_headers=keep_headers)
-        return Composition(template, _fields_in(_destinations(data)))
+        return Template.from_eml(path, dkim=signers, keep_headers=keep_headers)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except ImportError as error:
@@ -134,14 +114,13 @@ def _check_complete(options: argparse.Namespace, given: list[str]) -> None:
         raise UsageError("only one of --text, --html and --to can read standard input (-)")
 
 
-def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) -> Composition:
+def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) -> Template:
     headers = _headers(options.header or [])
     to = DEFAULT_TO if options.address is None else options.address
-    others = [value for name, value in headers.items() if name.lower() in _DESTINATIONS]
     text, html = _text(options.text, "--text"), _text(options.html, "--html")
     inline = _inline(options.inline or [])
     try:
-        template = Template.compose(
+        return Template.compose(
             sender=options.sender,
             to=to,
             subject=options.subject,
@@ -152,13 +131,11 @@ def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) ->
             inline=inline,
             dkim=signers,
         )
-        fields = _fields_in(value.encode("utf-8", "replace") for value in [to, *others])
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}") from None
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from None
-    return Composition(template, fields)
 
 
 def _headers(fields: Iterable[str]) -> dict[str, str]:
@@ -200,22 +177,3 @@ def _text(path: str | None, option: str) -> str | None:
     if "\0" in text:
         raise UsageError(f"{option} {path}: the text contains a NUL byte")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _destinations(data: bytes) -> list[bytes]:
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
-    return [
-        str(value).encode("utf-8", "surrogateescape")
-        for name, value in message.raw_items()
-        if name.lower() in _DESTINATIONS
-    ]
-
-
-def _fields_in(values: Iterable[bytes]) -> frozenset[str]:
-    """Return the names of the template fields that occur in the values of address fields."""
-    found: frozenset[str] = frozenset()
-    for value in values:
-        if value.strip():
-            bare = Template.from_eml(b"From: x@example.com\nTo: " + value + b"\n\n")
-            found |= bare.required_fields
-    return found

@@ -4,18 +4,17 @@ The report covers every row even if an error or Ctrl-C ends the sending early.
 """
 
 import contextlib
-import csv
 import queue
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 from rapidsmtp._bulk.sender import Sender
-from rapidsmtp._compose.template import Template
+from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp.cli import display
-from rapidsmtp.cli.send.recipients import RecipientsFile
+from rapidsmtp.cli.send.failures import RowName
 from rapidsmtp.cli.send.summary import Summary
 from rapidsmtp.cli.send.waiting import show_waiting
 from rapidsmtp.cli.usage import error_line
@@ -28,25 +27,17 @@ Without this wait, more outcomes would be "unknown". Ctrl-C must end the command
 The rest of this second is for the report.
 """
 
-# The key of the row's number, which is added to each row. No column can have this name, because
-# `open_recipients` refuses NUL.
-_NUMBER = "\0number"
-
 
 def deliver(
     sender: Sender,
-    template: Template,
-    recipients: RecipientsFile,
-    tag: str | None,
+    recipients: CheckedList,
     summary: Summary,
 ) -> bool:
     """Send a message for each row, and print the summary.
 
     Args:
         sender: The sender. `deliver` closes it.
-        template: The message template.
         recipients: The recipients list.
-        tag: The column that identifies a row, or None.
         summary: The report. Its `total` limits the number of rows.
 
     Returns:
@@ -55,9 +46,9 @@ def deliver(
     Raises:
         RelayError: No connection to the relay was established.
     """
-    numbered = _NumberedRows(islice(recipients.rows(), summary.total), tag)
+    merge = recipients.merge(numbered=True)
     with _InterruptHandler(sender) as interrupt:
-        error = _send(sender, template.merge(numbered, _NUMBER), summary)
+        error = _send(sender, merge, summary)
         if isinstance(error, RuntimeError) and not interrupt.happened:
             raise error
         sender.close(GRACE if interrupt.happened else None)
@@ -65,8 +56,8 @@ def deliver(
         summary.stopped = "interrupted"
     elif error is not None:
         summary.stopped = error_line(error)
-    with contextlib.suppress(OSError, ValueError, csv.Error, KeyboardInterrupt):
-        summary.add_unread(islice(recipients.rows(), summary.total), numbered.count, tag)
+    with contextlib.suppress(OSError, ValueError, KeyboardInterrupt):
+        summary.add_unread(islice(recipients.tags(), merge.read, None))
     stats = sender.stats()
     if isinstance(error, RelayError) and not stats.connected and not interrupt.happened:
         raise error
@@ -94,33 +85,10 @@ def _send(sender: Sender, messages: Iterable[Any], summary: Summary) -> Exceptio
                 outcome = next(outcomes)
             except StopIteration:
                 return None
-            except (RelayError, OSError, ValueError, csv.Error, RuntimeError) as error:
+            except (RelayError, OSError, ValueError, RuntimeError) as error:
                 return error
-            row, tag = outcome.tag
-            summary.add(row, tag, outcome)
+            summary.add(RowName(*outcome.tag), outcome)
             bar.advance()
-
-
-class _NumberedRows:
-    """The rows of a recipients list, each with its number.
-
-    Outcomes arrive in any order. The number in an outcome's tag shows to which row the outcome
-    belongs.
-
-    Attributes:
-        count: The number of rows read so far.
-    """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], tag: str | None) -> None:
-        self.count = 0
-        self._rows = rows
-        self._tag = tag
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in self._rows:
-            self.count += 1
-            row[_NUMBER] = (self.count, row[self._tag] if self._tag else None)
-            yield row
 
 
 class _InterruptHandler:

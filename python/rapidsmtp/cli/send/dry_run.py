@@ -2,21 +2,20 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rapidsmtp._compose.checked_address import checked_path
+from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
 from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
-from rapidsmtp.cli.send.failures import FailureList
-from rapidsmtp.cli.send.recipients import RecipientsFile
+from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
 from rapidsmtp.cli.send.summary import show_dropped
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
@@ -62,7 +61,7 @@ class _DryRunReport:
 def render_without_sending(
     options: argparse.Namespace,
     template: Template,
-    recipients: RecipientsFile,
+    recipients: CheckedList,
     warnings: Sequence[str],
 ) -> int:
     """Build the messages, write the preview files, and print the report.
@@ -82,26 +81,25 @@ def render_without_sending(
     if options.preview is None and (options.preview_to is not None or options.overwrite):
         name = "overwrite" if options.preview_to is None else "preview_to"
         raise UsageError(f"{option(name)} needs --preview")
-    total = min(recipients.total, options.limit or recipients.total)
-    previewed = min(total, options.preview or 0)
-    report = _DryRunReport(total if options.dry_run else previewed, template.dropped)
+    previewed = min(recipients.total, options.preview or 0)
+    report = _DryRunReport(recipients.total if options.dry_run else previewed, template.dropped)
     paths = _preview_paths(options, recipients, previewed)
-    with FailureList(options.json, options.not_accepted) as failures:
-        items = template.merge(islice(recipients.rows(), report.total), options.tag)
+    with FailureList(options.json, options.not_accepted, recipients.unit) as failures:
+        items = recipients.merge(report.total, numbered=True)
         with display.progress(["rendering"], report.total) as (bar,):
-            for row, item in enumerate(items, 1):
-                checked = _checked(item)
+            for item in items:
+                checked, row = _checked(item), RowName(*item.tag)
                 if isinstance(checked, Outcome):
-                    failures.add(row, checked.tag, checked)
+                    failures.add(row, checked)
                 else:
                     _add(options, template, report, row, checked, paths)
                 bar.advance()
         report.warnings += warnings
         if options.json:
-            failures.print_json(_as_dict(options, report), "invalid_rows")
+            failures.print_json(_as_dict(options, report, recipients), "invalid_rows")
         else:
             print_warnings(report.warnings)
-            _print(options, report)
+            _print(options, report, recipients)
             failures.print_table("invalid")
     failures.print_write_error()
     if options.strict and report.warnings:
@@ -115,15 +113,15 @@ def _add(
     options: argparse.Namespace,
     template: Template,
     report: _DryRunReport,
-    row: int,
+    row: RowName,
     message: Message,
-    paths: Sequence[Path],
+    paths: Mapping[int, Path],
 ) -> None:
     if not report.valid and not options.no_warnings:
         report.warnings += check_template(template, message)
     report.add(message)
-    if row <= len(paths):
-        path = paths[row - 1]
+    path = paths.get(row.row)
+    if path is not None:
         _write(path, message, options.overwrite)
         report.files.append(_file_as_dict(row, path, message))
 
@@ -143,26 +141,26 @@ def _checked(item: Message | Outcome) -> Message | Outcome:
 
 
 def _preview_paths(
-    options: argparse.Namespace, recipients: RecipientsFile, count: int
-) -> list[Path]:
-    """Create the directory of the preview files, and return their paths.
+    options: argparse.Namespace, recipients: CheckedList, count: int
+) -> dict[int, Path]:
+    """Create the directory of the preview files, and return their paths by the rows' numbers.
 
     Raises:
         UsageError: The directory cannot be created, or a file exists and --overwrite is missing.
     """
     if not count:
-        return []
+        return {}
     folder = Path(options.preview_to or _DIRECTORY)
     try:
         make_private_folder(folder)
     except OSError as error:
         raise UsageError(f"--preview-to {folder}: {error.strerror}") from None
-    paths = []
-    for number, row in enumerate(islice(recipients.rows(), count), 1):
-        tag = f"-{row[options.tag]}" if options.tag else ""
+    paths = {}
+    for number, row in enumerate(recipients.tags(count), 1):
+        tag = f"-{row[2]}" if options.tag else ""
         name = _NOT_IN_NAME.sub("_", tag)[:_TAG_LENGTH]
-        paths.append(folder / f"{number:0{len(str(count))}}{name}.eml")
-    existing = next((path for path in paths if path.exists()), None)
+        paths[row[0]] = folder / f"{number:0{len(str(count))}}{name}.eml"
+    existing = next((path for path in paths.values() if path.exists()), None)
     if existing is not None and not options.overwrite:
         raise UsageError(f"{existing} exists already; use --overwrite or another --preview-to DIR")
     return paths
@@ -176,10 +174,9 @@ def _write(path: Path, message: Message, overwrite: bool) -> None:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def _file_as_dict(row: int, path: Path, message: Message) -> dict[str, Any]:
+def _file_as_dict(row: RowName, path: Path, message: Message) -> dict[str, Any]:
     return {
-        "row": row,
-        "tag": message.tag,
+        **row._asdict(),
         "path": str(path),
         "sender": message.sender,
         "recipients": list(message.recipients),
@@ -187,7 +184,7 @@ def _file_as_dict(row: int, path: Path, message: Message) -> dict[str, Any]:
     }
 
 
-def _print(options: argparse.Namespace, report: _DryRunReport) -> None:
+def _print(options: argparse.Namespace, report: _DryRunReport, recipients: CheckedList) -> None:
     files = [
         [each["path"], ", ".join(each["recipients"]), f"{each['bytes']}"] for each in report.files
     ]
@@ -196,6 +193,7 @@ def _print(options: argparse.Namespace, report: _DryRunReport) -> None:
     rows = [
         ["valid", f"{report.valid}"],
         ["invalid", f"{report.total - report.valid}"],
+        *([name, f"{count}"] for name, count in skipped_rows(recipients).items() if count),
         ["recipients", f"{report.recipients}"],
         ["bytes", f"{report.size}"],
         ["bytes of the largest", f"{report.largest}"],
@@ -204,12 +202,15 @@ def _print(options: argparse.Namespace, report: _DryRunReport) -> None:
     show_dropped(report.dropped)
 
 
-def _as_dict(options: argparse.Namespace, report: _DryRunReport) -> dict[str, object]:
+def _as_dict(
+    options: argparse.Namespace, report: _DryRunReport, recipients: CheckedList
+) -> dict[str, object]:
     return {
         "dry_run": options.dry_run,
         "messages": report.total,
         "valid": report.valid,
         "invalid": report.total - report.valid,
+        **skipped_rows(recipients),
         "recipients": report.recipients,
         "bytes": report.size,
         "largest": report.largest,

@@ -11,8 +11,9 @@ import csv
 import tempfile
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
+from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import Outcome, RecipientResult, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import open_private, spreadsheet_text
@@ -33,12 +34,33 @@ _JSON_LIST = "the list of messages that were not accepted"
 _COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
 
 
+class RowName(NamedTuple):
+    """A row of the recipients list in a report.
+
+    Attributes:
+        row: The number of the row among all rows, from 1.
+        line: The number of its first line, or of its row in a sheet.
+        tag: The cell of the column that identifies a row, or None.
+    """
+
+    row: int
+    line: int
+    tag: str | None
+
+
+def skipped_rows(recipients: CheckedList) -> dict[str, int]:
+    """Return the numbers of rows that are not sent, by reason."""
+    dropped = recipients.repeated if recipients.drops_repeats else 0
+    return {"duplicates": dropped, "excluded": recipients.excluded}
+
+
 class FailureList:
     """The outcomes other than ACCEPTED. A `with` block closes the files at its end.
 
     Args:
         as_json: Whether to keep the outcomes for `print_json`.
         path: The CSV file to write the outcomes to, or None.
+        unit: What the number of a row counts: "line", or "row" of a sheet.
 
     Attributes:
         write_error: The error text if the CSV file or the JSON report is incomplete; otherwise "".
@@ -47,11 +69,11 @@ class FailureList:
         UsageError: The CSV file cannot be written.
     """
 
-    def __init__(self, as_json: bool, path: str | None) -> None:
+    def __init__(self, as_json: bool, path: str | None, unit: str) -> None:
         self.write_error = ""
         self._json_failed = self._csv_failed = False
         self._reasons: dict[tuple[str, str], tuple[int, list[str]]] = {}
-        self._path = path
+        self._path, self._unit = path, unit
         self._files = ExitStack()
         self._json = self._csv = None
         if as_json:
@@ -93,24 +115,20 @@ class FailureList:
         """Whether there is a CSV file."""
         return self._csv is not None
 
-    def add(self, row: int, tag: object, outcome: Outcome) -> None:
-        """Add an outcome.
+    def add(self, row: RowName, outcome: Outcome) -> None:
+        """Add an outcome other than ACCEPTED.
 
-        Args:
-            row: The number of the outcome's row, from 1.
-            tag: The identifier of the row. The reports show this identifier instead of the
-                outcome's own tag.
-            outcome: An outcome other than ACCEPTED.
+        The reports show the tag of the row instead of the outcome's own tag.
         """
-        self._count_reason(row, tag, outcome)
+        self._count_reason(row, outcome)
         if self._json is not None and not self._json_failed:
             try:
                 self._json.write(", " if self._json.tell() else "")
-                self._json.write(display.as_json(_outcome_as_dict(row, tag, outcome)))
+                self._json.write(display.as_json(_outcome_as_dict(row, outcome)))
             except OSError as error:
                 self._json_failed = True
                 self._set_write_error("", error)
-        self.write_lines(_csv_lines(row, tag, outcome))
+        self.write_lines(_csv_lines(row, outcome))
 
     def write_lines(self, lines: list[list[object]]) -> None:
         """Write lines to the CSV file. Without a CSV file, do nothing."""
@@ -156,13 +174,13 @@ class FailureList:
         if self.write_error:
             display.notice(self.write_error)
 
-    def _count_reason(self, row: int, tag: object, outcome: Outcome) -> None:
+    def _count_reason(self, row: RowName, outcome: Outcome) -> None:
         key = (outcome.status.value, _reason(outcome))
         if key not in self._reasons and len(self._reasons) >= _MAX_KNOWN_REASONS:
             key = _OTHER
         count, names = self._reasons.get(key, (0, []))
         if len(names) <= _MAX_EXAMPLES:
-            names.append(f"row {row}" if tag is None else str(tag))
+            names.append(f"{self._unit} {row.line}" if row.tag is None else row.tag)
         self._reasons[key] = (count + 1, names)
 
     def _set_write_error(self, file: str, error: OSError) -> None:
@@ -186,7 +204,7 @@ def _result_text(result: RecipientResult) -> str:
     return result.text if result.code else name_options(result.text)
 
 
-def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
+def _csv_lines(row: RowName, outcome: Outcome) -> list[list[object]]:
     """Return a CSV line for each recipient that was not accepted.
 
     If an outcome has no such recipient, return one line with an empty cell for the recipient.
@@ -199,11 +217,11 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     if not failed:
         status = outcome.status.name.lower()
         reason = spreadsheet_text(_reason(outcome))
-        return [[row, tag, "", status, None, None, outcome.phase, reason]]
+        return [[row.row, row.tag, "", status, None, None, outcome.phase, reason]]
     return [
         [
-            row,
-            tag,
+            row.row,
+            row.tag,
             address,
             result.status.name.lower(),
             result.code,
@@ -215,10 +233,9 @@ def _csv_lines(row: int, tag: object, outcome: Outcome) -> list[list[object]]:
     ]
 
 
-def _outcome_as_dict(row: int, tag: object, outcome: Outcome) -> dict[str, Any]:
+def _outcome_as_dict(row: RowName, outcome: Outcome) -> dict[str, Any]:
     return {
-        "row": row,
-        "tag": tag,
+        **row._asdict(),
         "status": outcome.status.name.lower(),
         "phase": outcome.phase,
         "attempts": outcome.attempts,

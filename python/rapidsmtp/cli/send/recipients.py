@@ -1,51 +1,55 @@
-"""The recipients list of `rapidsmtp send`: a CSV file that is checked before the sending starts.
+"""The recipients list of `rapidsmtp send`, which is checked before the sending starts."""
 
-The file is read more than once: first to check it, then to read the rows. A file that can be read
-only once (a pipe, `/dev/stdin`) is first copied to a temporary file.
-"""
-
+import argparse
 import contextlib
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from rapidsmtp._compose.recipients_csv import check_csv, csv_rows
-from rapidsmtp.cli.usage import UsageError
+from rapidsmtp._compose.list_columns import is_address
+from rapidsmtp._compose.recipients_list import CheckedList, ListOptions
+from rapidsmtp._compose.template import Template, open_list
+from rapidsmtp.cli.usage import UsageError, name_options
+
+_COLUMN = re.compile(r"\s*([^\W\d]\w*)\s*=(.+)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientsFile:
-    """A recipients list without errors. `open_recipients` has checked it.
+def list_options(options: argparse.Namespace) -> ListOptions:
+    """Return how to read the recipients list.
 
-    Attributes:
-        path: The path of a CSV file that can be read repeatedly.
-        encoding: The encoding of the file.
-        total: The number of rows.
+    Raises:
+        UsageError: An option is wrong.
     """
-
-    path: str
-    encoding: str
-    total: int
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Read the rows, one at a time."""
-        return csv_rows(self.path, self.encoding)
+    columns: dict[str, str] = {}
+    for text in options.column or []:
+        match = _COLUMN.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--column {text!r} is not of the form FIELD=COLUMN")
+        if match[1] in columns:
+            raise UsageError(f"--column {match[1]} is given twice")
+        columns[match[1]] = match[2]
+    return ListOptions(
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+        sheet=options.sheet,
+        columns=columns,
+        recipient=options.recipient_column,
+        tag=options.tag,
+        duplicates=options.duplicates,
+        exclude=options.exclude or [],
+        limit=options.limit,
+        compares=not options.no_warnings,
+    )
 
 
 @contextlib.contextmanager
-def open_recipients(
-    to: str, columns: Iterable[str], encoding: str = "utf-8-sig"
-) -> Iterator[RecipientsFile]:
-    """Check the whole recipients list, and yield an object that reads its rows.
+def open_recipients(to: str, template: Template, options: ListOptions) -> Iterator[CheckedList]:
+    """Check the whole recipients list, and yield it.
 
     Args:
         to: A path, or "-" for the standard input.
-        columns: The names of the columns that the list must have.
-        encoding: The character encoding of the list.
+        template: The template whose fields are the columns of the list.
+        options: How to read the list.
 
     Yields:
         The recipients list. It can be read until the `with` block ends.
@@ -53,48 +57,20 @@ def open_recipients(
     Raises:
         UsageError: The list cannot be read or has an error.
     """
-    with _rereadable(to) as path:
-        try:
-            total = check_csv(path, encoding, columns)
-            _check_text(path, to, encoding)
-        except OSError as error:
-            raise UsageError(f"{to}: {error.strerror}") from None
-        except ValueError as error:
-            # The error must name the user's file, not the temporary copy.
-            raise UsageError(str(error).replace(Path(path).name, Path(to).name)) from None
-        if not total:
+    try:
+        recipients = open_list(template, to, options)
+    except FileNotFoundError as error:
+        if is_address(to) and not Path(to).exists():
+            raise UsageError(
+                f"--to {to} is an address, but --to needs a recipients list; write a file with the "
+                "line email and below it the address"
+            ) from None
+        raise UsageError(f"{error.filename or to}: {error.strerror}") from None
+    except OSError as error:
+        raise UsageError(f"{error.filename or to}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UsageError(name_options(str(error))) from None
+    with contextlib.closing(recipients):
+        if not recipients.rows:
             raise UsageError(f"{to}: the list has column names but no rows")
-        yield RecipientsFile(path, encoding, total)
-
-
-@contextlib.contextmanager
-def _rereadable(to: str) -> Iterator[str]:
-    """Yield the path `to`. If its file can be read only once, yield the path of a copy."""
-    path = Path(to)
-    # A path such as /dev/stdin may name a file that is already open. If such a path is opened
-    # twice, some systems start the second reading where the first reading ended. So the file is
-    # copied, and the copy is read.
-    if to != "-" and not to.startswith("/dev/") and not _is_pipe(path):
-        yield to
-        return
-    with tempfile.TemporaryDirectory(prefix="rapidsmtp-") as folder:
-        copy = Path(folder, "the list")
-        try:
-            source = sys.stdin.buffer if to == "-" else path.open("rb")
-            with source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except OSError as error:
-            raise UsageError(f"{to}: {error.strerror}") from None
-        yield str(copy)
-
-
-def _is_pipe(path: Path) -> bool:
-    return path.is_fifo() or path.is_socket() or path.is_char_device()
-
-
-def _check_text(path: str, to: str, encoding: str) -> None:
-    """Refuse a file that contains NUL. Such a file is damaged or is not in this encoding."""
-    with Path(path).open(encoding=encoding) as file:
-        for number, line in enumerate(file, 1):
-            if "\0" in line:
-                raise UsageError(f"{to}, line {number}: the line contains a NUL byte")
+        yield recipients

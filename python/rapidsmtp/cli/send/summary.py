@@ -4,12 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
+from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import spreadsheet_text
-from rapidsmtp.cli.send.failures import FailureList
+from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
 
 
 class Summary:
@@ -17,7 +17,7 @@ class Summary:
 
     Args:
         relay: The relay's name.
-        total: The number of rows of the mailing.
+        recipients: The recipients list.
         as_json: Whether the report is JSON. A JSON report contains each outcome other than
             ACCEPTED.
         not_accepted: The path of the CSV file for the outcomes other than ACCEPTED, or None.
@@ -36,12 +36,12 @@ class Summary:
     def __init__(
         self,
         relay: str,
-        total: int,
+        recipients: CheckedList,
         as_json: bool,
         not_accepted: str | None,
-        warnings: Sequence[str] = (),
+        warnings: Sequence[str],
     ) -> None:
-        self.total = total
+        self.total = recipients.total
         self.counts: Counter[Status] = Counter()
         self.dropped: tuple[str, ...] = ()
         self.stopped = ""
@@ -50,7 +50,8 @@ class Summary:
         self._warnings = warnings
         self._added = 0
         self._start = time.monotonic()
-        self._failures = FailureList(as_json, not_accepted)
+        self._skipped = skipped_rows(recipients)
+        self._failures = FailureList(as_json, not_accepted, recipients.unit)
 
     def __enter__(self) -> "Summary":
         return self
@@ -72,37 +73,26 @@ class Summary:
         """Whether every message was accepted and every report was written."""
         return self.counts[Status.ACCEPTED] == self.total and not self._failures.write_error
 
-    def add(self, row: int, tag: object, outcome: Outcome) -> None:
-        """Add an outcome.
-
-        Args:
-            row: The number of the outcome's row, from 1.
-            tag: The identifier of the row.
-            outcome: The outcome of the row's message.
-        """
+    def add(self, row: RowName, outcome: Outcome) -> None:
+        """Add the outcome of a row's message."""
         self._added += 1
         self.counts[outcome.status] += 1
         if outcome.status is not Status.ACCEPTED:
-            self._failures.add(row, tag, outcome)
+            self._failures.add(row, outcome)
 
-    def add_unread(self, rows: Iterable[Mapping[str, Any]], read: int, tag: str | None) -> None:
+    def add_unread(self, rows: Iterable[tuple[int, int, str | None]]) -> None:
         """Add the unread rows to the CSV file if the sending ended before it read all rows.
 
         The counts are not changed here, because `print` adds these rows to the counts.
 
         Args:
-            rows: All rows of the mailing.
-            read: The number of rows that were read, from the start of `rows`.
-            tag: The column that identifies a row, or None.
+            rows: The rows that were not read: number, line and tag.
         """
-        if not self._failures.has_csv or read >= self.total:
+        if not self._failures.has_csv or not self.stopped:
             return
         status, reason = Status.NOT_ATTEMPTED.name.lower(), spreadsheet_text(self.stopped)
-        for number, row in enumerate(rows, 1):
-            if number > read:
-                name = row.get(tag) if tag else None
-                line = [number, name, "", status, None, None, "connect", reason]
-                self._failures.write_lines([line])
+        for row, _, tag in rows:
+            self._failures.write_lines([[row, tag, "", status, None, None, "connect", reason]])
 
     def print(self, **values: object) -> None:
         """Print the report to stdout, and the reason for an early end to stderr.
@@ -126,6 +116,7 @@ class Summary:
     def _print_tables(self, seconds: float) -> None:
         rows = [[status.value, f"{self.counts[status]}"] for status in Status]
         rows = [row for row in rows if row[1] != "0" or row[0] == Status.ACCEPTED.value]
+        rows += [[name, f"{count}"] for name, count in self._skipped.items() if count]
         rows.append(["seconds", f"{seconds:.2f}"])
         rows.append(["messages per second", f"{self._per_second(seconds):.0f}"])
         display.table(f"sent to {self._relay}", ["", ""], rows)
@@ -137,6 +128,7 @@ class Summary:
             "relay": self._relay,
             "messages": self.total,
             **{status.name.lower(): self.counts[status] for status in Status},
+            **self._skipped,
             "seconds": round(seconds, 3),
             "messages_per_second": round(self._per_second(seconds), 1),
             "stopped": self.stopped or None,

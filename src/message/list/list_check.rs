@@ -1,0 +1,257 @@
+//! Reads a whole recipients list once before sending: checks every record, counts the rows, and
+//! finds the rows that are not sent because their address is repeated or excluded.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+
+use super::places::Places;
+use super::records::{ListError, ListFormat, ListRecords, Record};
+use super::repeats::{AddressTable, MAX_SIZE};
+use crate::message::invisible;
+
+/// The number of rows between two places that are kept to find the line of a row.
+const CHECKPOINT: u64 = 1 << 16;
+
+/// The number of bytes to read for one row at a random place.
+const ROW_BUFFER: usize = 512;
+
+/// What to look for in a list.
+#[derive(Debug, Default)]
+pub struct CheckSettings {
+    /// The columns with the addresses of the recipients.
+    pub address_columns: Vec<usize>,
+    /// Whether a cell without an `@` is no address. Otherwise the cells of all columns together are
+    /// the address, if none of them has an `@`.
+    pub needs_at: bool,
+    /// Whether to find repeated addresses.
+    pub finds_repeats: bool,
+    /// Whether rows with a repeated address are not sent.
+    pub drops_repeats: bool,
+    /// The addresses that are not sent, in lower case.
+    pub excluded: HashSet<String>,
+    /// The maximum number of rows to use. The rows after them are only checked.
+    pub limit: Option<u64>,
+}
+
+/// A row as an example: its number, its address, and the number of an earlier row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The number of the row.
+    pub number: u64,
+    /// The address of the row.
+    pub address: String,
+    /// The number of the first row with this address.
+    pub first: u64,
+}
+
+/// The result of the check.
+#[derive(Debug, Default)]
+pub struct ListCheck {
+    /// The number of rows to use, without empty rows.
+    pub rows: u64,
+    /// The number of rows with the address of an earlier row.
+    pub repeated: u64,
+    /// The first of these rows.
+    pub examples: Vec<Example>,
+    /// The number of rows whose address differs from an earlier one only in the case of the local
+    /// part.
+    pub similar: u64,
+    /// The first of these rows.
+    pub similar_examples: Vec<Example>,
+    /// The number of rows with an excluded address.
+    pub excluded: u64,
+    /// The places of the rows that are not sent.
+    pub dropped: Places,
+}
+
+impl ListCheck {
+    /// Checks a list.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is not a valid list.
+    pub fn run(
+        path: &Path,
+        format: &ListFormat,
+        settings: &CheckSettings,
+    ) -> Result<Self, ListError> {
+        let size = std::fs::metadata(path)?.len();
+        let mut check = Self {
+            dropped: Places::new(size),
+            ..Self::default()
+        };
+        let mut table = AddressTable::default();
+        let mut checkpoints = Vec::new();
+        let mut address = String::new();
+        let mut records = open(path, format)?;
+        if size >= MAX_SIZE {
+            return Err(ListError::Malformed(format!(
+                "{} is larger than 1 TiB",
+                format.name
+            )));
+        }
+        while let Some(record) = records.next_row()? {
+            if settings.limit.is_some_and(|limit| check.rows >= limit) {
+                continue;
+            }
+            if check.rows.is_multiple_of(CHECKPOINT) {
+                checkpoints.push((record.offset, record.number));
+            }
+            check.rows += 1;
+            if !settings.has_address(record) {
+                continue;
+            }
+            if settings.is_excluded(record) {
+                check.excluded += 1;
+                check.dropped.insert(record.offset);
+            } else if settings.finds_repeats {
+                settings.write_address(record, &mut address);
+                address.make_ascii_lowercase();
+                table.add(&address, record.offset);
+            }
+        }
+        drop(records);
+        check.find_repeats(path, format, settings, table, &checkpoints)?;
+        check.dropped.sort();
+        Ok(check)
+    }
+
+    fn find_repeats(
+        &mut self,
+        path: &Path,
+        format: &ListFormat,
+        settings: &CheckSettings,
+        table: AddressTable,
+        checkpoints: &[(u64, u64)],
+    ) -> Result<(), ListError> {
+        let mut records = open(path, format)?.with_buffer(ROW_BUFFER);
+        let mut address_at = |place: u64, address: &mut String| -> Result<(), ListError> {
+            records.seek(place, 0)?;
+            address.clear();
+            if let Some(record) = records.next_row()? {
+                settings.write_address(record, address);
+            }
+            Ok(())
+        };
+        let mut unused = Places::new(0);
+        let places = if settings.drops_repeats {
+            &mut self.dropped
+        } else {
+            &mut unused
+        };
+        let found = table.repeats(places, &mut address_at)?;
+        self.repeated = found.count;
+        self.similar = found.similar;
+        for (place, first) in found.examples {
+            let number = number_at(path, format, checkpoints, place)?;
+            let first = number_at(path, format, checkpoints, first)?;
+            let mut address = String::new();
+            address_at(place, &mut address)?;
+            let address = shown(&address);
+            self.examples.push(Example {
+                number,
+                address,
+                first,
+            });
+        }
+        for place in found.similar_examples {
+            let number = number_at(path, format, checkpoints, place)?;
+            let mut address = String::new();
+            address_at(place, &mut address)?;
+            let address = shown(&address);
+            self.similar_examples.push(Example {
+                number,
+                address,
+                first: number,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl CheckSettings {
+    fn cells<'a>(&self, record: &'a Record) -> impl Iterator<Item = &'a str> {
+        self.address_columns
+            .iter()
+            .map(|&column| invisible::trim(record.cell(column)))
+    }
+
+    fn has_address(&self, record: &Record) -> bool {
+        let is_address = |cell: &str| cell.contains('@') || !self.needs_at && !cell.is_empty();
+        self.cells(record).any(is_address)
+    }
+
+    /// Writes the addresses of a row in the form in which they are compared. If a cell has an `@`,
+    /// only cells with an `@` are addresses.
+    fn write_address(&self, record: &Record, address: &mut String) {
+        address.clear();
+        let has_at = self.cells(record).any(|cell| cell.contains('@'));
+        for cell in self
+            .cells(record)
+            .filter(|cell| !has_at || cell.contains('@'))
+        {
+            if !address.is_empty() {
+                address.push('\0');
+            }
+            write_comparable(cell, address);
+        }
+    }
+
+    fn is_excluded(&self, record: &Record) -> bool {
+        !self.excluded.is_empty()
+            && self.cells(record).any(|cell| {
+                let mut address = String::new();
+                write_comparable(cell, &mut address);
+                address.make_ascii_lowercase();
+                self.excluded.contains(&address)
+            })
+    }
+}
+
+/// Appends an address with its domain in lower case and as A-labels.
+fn write_comparable(cell: &str, address: &mut String) {
+    let Some((local_part, domain)) = cell.rsplit_once('@') else {
+        address.push_str(cell);
+        return;
+    };
+    address.push_str(local_part);
+    address.push('@');
+    let converted = (!domain.is_ascii()).then(|| idna::domain_to_ascii(domain));
+    match converted {
+        Some(Ok(converted)) => address.push_str(&converted),
+        _ => address.extend(domain.chars().map(|each| each.to_ascii_lowercase())),
+    }
+}
+
+/// Returns the addresses of a row for an error text.
+fn shown(address: &str) -> String {
+    address.replace('\0', ", ")
+}
+
+/// Returns the number of the row at a place of the file.
+fn number_at(
+    path: &Path,
+    format: &ListFormat,
+    checkpoints: &[(u64, u64)],
+    place: u64,
+) -> Result<u64, ListError> {
+    let before = checkpoints.partition_point(|&(offset, _)| offset <= place);
+    let (offset, number) = checkpoints[before.saturating_sub(1)];
+    let mut records = open(path, format)?;
+    records.seek(offset, number)?;
+    while let Some(record) = records.next_row()? {
+        if record.offset >= place {
+            return Ok(record.number);
+        }
+    }
+    Ok(number)
+}
+
+/// Opens a list at its first record after the header.
+pub(super) fn open(path: &Path, format: &ListFormat) -> Result<ListRecords<File>, ListError> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(format.start))?;
+    Ok(ListRecords::new(file, format.clone()))
+}
