@@ -6,6 +6,7 @@ pub mod address;
 pub mod auth;
 pub mod capability;
 pub mod certificate;
+pub mod charset;
 pub mod command;
 pub mod content;
 pub mod diagnosis;

@@ -70,16 +70,17 @@ MAY_NAME = {
 # senders of asyncio.
 MAY_IMPORT = {
     "errors": set(),
+    "_charset": set(),
     "_domain": set(),
     "_host_name": set(),
     "_native": {"errors", "_host_name", "_models"},
     # From `_models`, `_pure` uses only the engine's settings, the enhanced status codes and the
     # class of sockets.
-    "_pure": {"errors", "_host_name", "_models"},
+    "_pure": {"errors", "_charset", "_host_name", "_models"},
     "_models": {"errors", "_domain"},
     # From `_compose`, `_backend` uses only `pure_template`, the pure-Python backend of templates.
     "_backend": {"_native", "_pure", "_compose"},
-    "_compose": {"errors", "_backend", "_domain", "_models"},
+    "_compose": {"errors", "_backend", "_charset", "_domain", "_models"},
     "_bulk": {"errors", "_backend", "_domain", "_models", "_compose"},
     "_smtp": {"errors", "_backend", "_models", "_compose"},
     "auth": {"errors", "_backend"},
@@ -93,7 +94,7 @@ MAY_IMPORT = {
     "": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp"},
 }
 LAYERS = (
-    {"errors", "_domain", "_host_name", "_native", "_pure", "_models"},
+    {"errors", "_charset", "_domain", "_host_name", "_native", "_pure", "_models"},
     {"_backend", "_compose"},
     {"_bulk", "_smtp", "auth"},
     {"testing", "aio", "django", "logging", "telemetry", "cli", "__main__", ""},

@@ -126,6 +126,7 @@ def test_the_pure_backend_loads_no_extension() -> None:
     found = loaded("import rapidsmtp", "python")
     ours = {name for name in found if name.startswith("rapidsmtp")}
     assert {name for name in ours if not name.startswith("rapidsmtp._pure")} <= OURS | {
+        "rapidsmtp._charset",
         "rapidsmtp._host_name",
         "rapidsmtp._models.genuine_socket",
         "rapidsmtp._models.pem",

@@ -11,25 +11,39 @@ from functools import partial
 
 import pytest
 
-from rapidsmtp import Message
+from rapidsmtp import Template
+from rapidsmtp._compose.checks import check
 from rapidsmtp._compose.encode import RowError, _fold, check_address
 from rapidsmtp._compose.envelope import _addresses
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp._pure.capability import parse_ehlo
 from rapidsmtp._pure.reply import enhanced_status
 from rapidsmtp.cli.files import spreadsheet_text
-from rapidsmtp.cli.send.checks import check_message
 from rapidsmtp.cli.send.composition import _headers
 from rapidsmtp.cli.usage import UsageError
 from rapidsmtp.errors import printable_reply
 
 
 def checked(field: str) -> Callable[[str], object]:
-    def check(value: str) -> object:
-        data = f"From: a@example.com\r\n{field}: {value}\r\n\r\nbody\r\n"
-        return check_message(Message("a@example.com", ["b@example.com"], data.encode()))
+    def checked_field(value: str) -> object:
+        data = f"From: a@example.com\r\n{field}: {value}\r\n\r\nbody\r\n".encode()
+        return check(data, frozenset(), message=data)
 
-    return check
+    return checked_field
+
+
+def checked_html(text: str) -> object:
+    return check(f"Content-Type: text/html\r\n\r\n{text}".encode(), frozenset())
+
+
+def template_of(body: str) -> Callable[[str], object]:
+    """Return a function that puts a text into a message file and compiles the file."""
+
+    def compile_text(text: str) -> object:
+        source = "From: a@example.com\nTo: b@example.com\n" + body.replace("%s", text)
+        return Template.from_eml(source.encode(), keep_headers=True)
+
+    return compile_text
 
 
 def relay_of(url: str) -> object:
@@ -48,6 +62,48 @@ CASES: dict[str, tuple[Callable[[str], object], str, str, str]] = {
     "authors": (checked("X-Unused: x\r\nFrom"), "", "a@example.com, ", "b@example.com"),
     "comments": (checked("From"), "", "(", ")"),
     "parameters": (checked("Content-Type"), "text/html", "; a=b", ""),
+    "tags": (checked_html, "", "<a ", ""),
+    "links without an end": (checked_html, "", '<a href="', ""),
+    "links with mixed quotes": (checked_html, "", "src='src=\"", ""),
+    "split fields": (checked_html, "", "{<b>", ""),
+    "encoded braces": (checked_html, "", "%7b", ""),
+    "brackets": (checked_html, "", "[A_", ""),
+    "comments of a template": (checked_html, "", "{#", ""),
+    "style sheets": (checked_html, "", "<style", ""),
+    "style sheets with an end": (checked_html, "", "<style></styl", ""),
+    "links to style sheets": (checked_html, "", "<link ", ""),
+    "scripts": (checked_html, "", "<script ", ""),
+    "URLs in CSS": (checked_html, "", "url(", ""),
+    "encoded tags": (checked_html, "", "&lt;%", ""),
+    "tags of ERB": (checked_html, "", "<% ", ""),
+    "percent signs": (checked_html, "", "%%a", ""),
+    "asterisks": (checked_html, "", "*|A", ""),
+    "braces": (checked_html, "", "{a.", ""),
+    "a preamble": (
+        template_of("Content-Type: multipart/mixed; boundary=b\n\n%s\n"),
+        "",
+        "--b ",
+        "",
+    ),
+    "many parts": (
+        template_of("Content-Type: multipart/mixed; boundary=b\n\n%s\n"),
+        "",
+        "--b\n\nx\n",
+        "",
+    ),
+    "a Content-Type of comments": (template_of("Content-Type: %s\n\nx\n"), "text/plain ", "(a", ""),
+    "comments before a type": (template_of("Content-Type: %s\n\nx\n"), "", "(a) ", "text/plain"),
+    "parameters of a part": (template_of("Content-Type: %s\n\nx\n"), "a/b", ';a="', ""),
+    "continued parameters": (template_of("Content-Type: %s\n\nx\n"), "a/b", "; a*1=b", ""),
+    "unfilled fields": (template_of("Content-Type: a/b\n\n%s\n"), "", "{{ a ", ""),
+    "unfilled statements": (template_of("Content-Type: a/b\n\n%s\n"), "", "{% if ", ""),
+    "a meta tag": (template_of("Content-Type: text/html\n\n%s\n"), "", "<meta charset", ""),
+    "a calendar": (
+        template_of("Content-Type: text/calendar\n\nX:%s {{ 'a' }}\n"),
+        "",
+        "a\n b;",
+        "",
+    ),
     "blanks after a header field": (_fold, "Subject: " + "x" * 80, " ", ""),
     "blanks in a header option": (lambda text: _headers([text]), "A:", " ", "\n"),
     "a long domain": (

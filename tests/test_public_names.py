@@ -70,7 +70,17 @@ def test_a_repr_contains_no_private_path(each: object) -> None:
 
 PUBLIC_MEMBERS = {
     rapidsmtp.Template: {
-        *("compose", "from_eml", "from_message", "merge", "merge_csv", "render"),
+        *(
+            "compose",
+            "from_eml",
+            "from_message",
+            "merge",
+            "merge_csv",
+            "render",
+            "source",
+            "check",
+            "dropped",
+        ),
     },
     rapidsmtp.TLS: {
         *("ca_file", "certificate", "key", "minimum_version", "server_hostname", "verify"),

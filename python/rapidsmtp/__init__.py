@@ -40,6 +40,7 @@ from rapidsmtp.errors import SMTPServerDisconnected as SMTPServerDisconnected
 
 if TYPE_CHECKING:
     from rapidsmtp._bulk.sender import Sender as Sender
+    from rapidsmtp._compose.checks import Finding as Finding
     from rapidsmtp._compose.dkim import DKIM as DKIM
     from rapidsmtp._compose.template import Template as Template
     from rapidsmtp._compose.to_bytes import to_bytes as to_bytes
@@ -62,6 +63,7 @@ else:
     # importing rapidsmtp takes little longer than importing smtplib.
     _ON_FIRST_USE = {
         "Sender": "rapidsmtp._bulk.sender",
+        "Finding": "rapidsmtp._compose.checks",
         "DKIM": "rapidsmtp._compose.dkim",
         "Template": "rapidsmtp._compose.template",
         "to_bytes": "rapidsmtp._compose.to_bytes",

@@ -54,7 +54,8 @@ const URL_LISTS: [&str; 7] = [
     "list-unsubscribe-post",
 ];
 
-/// Appends a header field of text or tokens, with its CRLF.
+/// Appends a header field of text or tokens, with its CRLF. A field of tokens without a token is not
+/// written: RFC 5322 and RFC 2369 allow such a field to be absent, but not to be empty.
 ///
 /// # Errors
 ///
@@ -69,6 +70,16 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     }
     let value = without_marks(value);
     let value = value.trim_matches([' ', '\t']);
+    if is_tokens && value.trim_matches(['<', '>', ',', ' ', '\t']).is_empty() {
+        return Ok(());
+    }
+    // RFC 5322 section 3.6.4: white space is not allowed inside the angle brackets.
+    if matches!(&*lower, "message-id" | "resent-message-id") && value.contains(is_white) {
+        let value = quoted(value);
+        return Err(RowError::new(format!(
+            "header {name}: {value} is not a message identifier"
+        )));
+    }
     if value.is_ascii() && (is_tokens || !value.contains("=?")) {
         let start = out.len();
         fold(name, value, out);
@@ -104,8 +115,8 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// Refuses DEL, the C0 control characters except tab, and all characters that are line separators
-/// in Python or Unicode.
+/// Refuses DEL, the C0 control characters except tab, the C1 control characters, and all characters
+/// that are line separators in Python or Unicode.
 ///
 /// # Errors
 ///
@@ -113,7 +124,7 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
 pub fn refuse_controls(value: &str, name: &str) -> Result<(), RowError> {
     let is_control = |character: char| match character {
         '\t' => false,
-        '\0'..='\x1f' | '\x7f' | '\u{85}' | '\u{2028}' | '\u{2029}' => true,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
         _ => false,
     };
     if value.contains(is_control) {

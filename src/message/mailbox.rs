@@ -4,6 +4,7 @@
 //! or a quote in the value cannot add a recipient.
 
 use std::mem;
+use std::ops::Range;
 
 use super::header::{LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls};
 use super::invisible;
@@ -27,16 +28,35 @@ pub struct Mailbox {
     pub address: String,
 }
 
+/// A group of an address list (RFC 5322 section 3.4), such as `undisclosed-recipients:;`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The display name.
+    pub name: String,
+    /// The indices of the group's mailboxes in the list.
+    pub members: Range<usize>,
+}
+
+/// An address list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressList {
+    /// The mailboxes, also those in groups.
+    pub mailboxes: Vec<Mailbox>,
+    /// The groups, in order.
+    pub groups: Vec<Group>,
+}
+
 /// Parses a rendered address list.
 ///
 /// # Errors
 ///
 /// If the value contains a line break or an invalid address.
-pub fn parse_mailboxes(value: &str, header: &str) -> Result<Vec<Mailbox>, RowError> {
+pub fn parse_addresses(value: &str, header: &str) -> Result<AddressList, RowError> {
     refuse_controls(value, header)?;
     let mut parser = MailboxParser {
         header,
-        mailboxes: Vec::new(),
+        addresses: AddressList::default(),
+        group: None,
         fields: 0,
         entry: MailboxEntry::default(),
     };
@@ -44,22 +64,19 @@ pub fn parse_mailboxes(value: &str, header: &str) -> Result<Vec<Mailbox>, RowErr
         parser.feed(character)?;
     }
     parser.end()?;
-    Ok(parser.mailboxes)
+    parser.end_group();
+    Ok(parser.addresses)
 }
 
 /// Appends a header field of addresses with its CRLF. Each line contains as many addresses as fit
 /// in the preferred length.
 ///
 /// An address with a local part beyond ASCII is written in UTF-8 (RFC 6532).
-pub fn encode_addresses(header: &str, mailboxes: &[Mailbox], out: &mut Vec<u8>) {
+pub fn encode_addresses(header: &str, addresses: &AddressList, out: &mut Vec<u8>) {
     out.extend_from_slice(header.as_bytes());
     out.push(b':');
     let mut column = header.len() + 1;
-    for (number, mailbox) in mailboxes.iter().enumerate() {
-        let mut words = mailbox.words(header.len() + 2);
-        if let Some(word) = words.last_mut().filter(|_| number + 1 < mailboxes.len()) {
-            word.push(',');
-        }
+    for (number, words) in addresses.entries(header.len() + 2).iter().enumerate() {
         let length: usize = words.iter().map(|word| 1 + word.len()).sum();
         if number > 0 && column + length > PREFERRED_LINE {
             out.extend_from_slice(b"\r\n");
@@ -117,6 +134,48 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
         return Err(error());
     }
     Ok(checked)
+}
+
+impl AddressList {
+    /// Whether the list has neither mailboxes nor groups.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty() && self.groups.is_empty()
+    }
+
+    /// Returns the words of each mailbox and of each start of a group, with their punctuation.
+    fn entries(&self, column: usize) -> Vec<Vec<String>> {
+        fn add(entries: &mut Vec<Vec<String>>, words: Vec<String>) {
+            if let Some(last) = entries.last_mut().and_then(|words| words.last_mut())
+                && !last.ends_with(':')
+            {
+                last.push(',');
+            }
+            entries.push(words);
+        }
+        let mut entries = Vec::with_capacity(self.mailboxes.len());
+        let mut groups = self.groups.iter().peekable();
+        let mut end = None;
+        for index in 0..=self.mailboxes.len() {
+            while let Some(group) = groups.next_if(|group| group.members.start == index) {
+                let mut words = phrase(&group.name, column);
+                if let Some(word) = words.last_mut() {
+                    word.push_str(if group.members.is_empty() { ":;" } else { ":" });
+                }
+                add(&mut entries, words);
+                end = Some(group.members.end);
+            }
+            let Some(mailbox) = self.mailboxes.get(index) else {
+                break;
+            };
+            let mut words = mailbox.words(column);
+            if let Some(word) = words.last_mut().filter(|_| end == Some(index + 1)) {
+                word.push(';');
+            }
+            add(&mut entries, words);
+        }
+        entries
+    }
 }
 
 impl Mailbox {
@@ -203,7 +262,9 @@ fn header_address(address: &str) -> String {
 /// Parses an address list in one pass over its characters.
 struct MailboxParser<'a> {
     header: &'a str,
-    mailboxes: Vec<Mailbox>,
+    addresses: AddressList,
+    /// The name of the current group, and the index of its first mailbox.
+    group: Option<(String, usize)>,
     /// The number of merge fields that contain the current character. If it is not 0, the character
     /// is never syntax.
     fields: usize,
@@ -286,9 +347,17 @@ impl MailboxParser<'_> {
             }
             '>' if entry.in_angle => entry.in_angle = false,
             _ if entry.in_angle => return self.text(Some(character), character),
-            ',' | ';' => return self.end(),
-            // The text before the colon is the name of a group and is discarded.
-            ':' if entry.angle.is_none() && !entry.has_at => *entry = MailboxEntry::default(),
+            ',' => return self.end(),
+            ';' => {
+                self.end()?;
+                self.end_group();
+            }
+            // The text before the colon is the name of a group.
+            ':' if entry.angle.is_none() && !entry.has_at => {
+                let name = words_of(&mem::take(entry).phrase);
+                self.end_group();
+                self.group = Some((name, self.addresses.mailboxes.len()));
+            }
             _ => {
                 entry.has_at |= character == '@';
                 return self.text(Some(character), character);
@@ -302,25 +371,37 @@ impl MailboxParser<'_> {
         if entry.in_angle || entry.in_quotes || entry.comments > 0 {
             return Err(self.error("a bracket or quote is not closed"));
         }
-        // Only spaces and tabs separate words. Other spaces, such as no-break and ideographic
-        // spaces, are part of the name.
-        let phrase = entry.phrase.split([' ', '\t']);
-        let phrase = phrase.filter(|word| !word.is_empty());
-        let phrase = phrase.collect::<Vec<_>>().join(" ");
+        let phrase = words_of(&entry.phrase);
         let is_named = entry.angle.is_some();
         let literal = entry.angle.unwrap_or(entry.bare);
         let literal = invisible::trim(&literal);
         if !literal.is_empty() || !phrase.is_empty() || is_named {
             let address = check_address(literal, self.header)?;
             let name = if is_named { phrase } else { String::new() };
-            self.mailboxes.push(Mailbox { name, address });
+            self.addresses.mailboxes.push(Mailbox { name, address });
         }
         Ok(())
+    }
+
+    fn end_group(&mut self) {
+        if let Some((name, start)) = self.group.take()
+            && !name.is_empty()
+        {
+            let members = start..self.addresses.mailboxes.len();
+            self.addresses.groups.push(Group { name, members });
+        }
     }
 
     fn error(&self, what: &str) -> RowError {
         RowError::new(format!("header {}: {what}", self.header))
     }
+}
+
+/// Joins the words of a phrase with single spaces. Only spaces and tabs separate words. Other spaces,
+/// such as no-break and ideographic spaces, are part of the name.
+fn words_of(phrase: &str) -> String {
+    let words = phrase.split([' ', '\t']).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Whether the text is an atom, with dots at any place, or a quoted string (RFC 5321 section
@@ -368,8 +449,11 @@ mod tests {
     }
 
     fn parsed(value: &str) -> Result<Vec<(String, String)>, String> {
-        let mailboxes = parse_mailboxes(value, "To").map_err(|error| error.to_string())?;
-        let pairs = mailboxes.into_iter().map(|each| (each.name, each.address));
+        let addresses = parse_addresses(value, "To").map_err(|error| error.to_string())?;
+        let pairs = addresses
+            .mailboxes
+            .into_iter()
+            .map(|each| (each.name, each.address));
         Ok(pairs.collect())
     }
 
@@ -401,6 +485,33 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_kept() {
+        let write = |value: &str| {
+            let mut out = Vec::new();
+            encode_addresses("To", &parse_addresses(value, "To").unwrap(), &mut out);
+            String::from_utf8(out).unwrap().replace("\r\n", "")
+        };
+        for (value, field) in [
+            ("undisclosed-recipients:;", "To: undisclosed-recipients:;"),
+            (
+                "Team: a@x.org, B <b@x.org>;",
+                "To: Team: a@x.org, B <b@x.org>;",
+            ),
+            (
+                "c@x.org, Team: a@x.org;, d@x.org",
+                "To: c@x.org, Team: a@x.org;, d@x.org",
+            ),
+            ("A:;, B:;c@x.org", "To: A:;, B:;, c@x.org"),
+            ("\"A, b\": a@x.org", "To: \"A, b\": a@x.org;"),
+            ("Größe: a@x.org;", "To: =?utf-8?b?R3LDtsOfZQ==?=: a@x.org;"),
+            (":a@x.org;", "To: a@x.org"),
+            ("a@x.org; b@x.org", "To: a@x.org, b@x.org"),
+        ] {
+            assert_eq!(write(value), field);
+        }
+    }
+
+    #[test]
     fn no_break_and_ideographic_spaces_are_kept() {
         let name = "山田\u{3000}太郎\u{a0}x";
         assert_eq!(
@@ -418,10 +529,10 @@ mod tests {
             ("\"a..b\"@x.org", "\"a..b\"@x.org"),
             ("a.b@x.org", "a.b@x.org"),
         ] {
-            let mailboxes = parse_mailboxes(address, "To").unwrap();
-            assert_eq!(mailboxes[0].address, address);
+            let addresses = parse_addresses(address, "To").unwrap();
+            assert_eq!(addresses.mailboxes[0].address, address);
             let mut out = Vec::new();
-            encode_addresses("To", &mailboxes, &mut out);
+            encode_addresses("To", &addresses, &mut out);
             assert_eq!(out, format!("To: {shown}\r\n").as_bytes());
         }
     }
@@ -478,7 +589,8 @@ mod tests {
                 })
                 .collect();
             let mut out = Vec::new();
-            encode_addresses("To", &mailboxes, &mut out);
+            let groups = Vec::new();
+            encode_addresses("To", &AddressList { mailboxes, groups }, &mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(write(&["Ann"]), "To: Ann <a@x.org>\r\n");

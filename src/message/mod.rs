@@ -5,6 +5,7 @@
 
 pub mod dkim;
 pub mod encode;
+pub mod escape;
 pub mod header;
 pub mod invisible;
 pub mod list;

@@ -14,10 +14,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 
+use memchr::memchr;
+
 use super::dkim::Signer;
 use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
+use super::escape::{Format, escape_fields, is_c1, refuse_c1};
 use super::header::encode_header;
-use super::mailbox::{Mailbox, encode_addresses, parse_mailboxes};
+use super::mailbox::{Mailbox, encode_addresses, parse_addresses};
 use super::text::{Columns, Row, Text, Value};
 use super::{RowError, TextKind};
 use crate::content::{CleanBytes, ContentPart, SharedBytes};
@@ -45,8 +48,10 @@ pub enum PartSource {
         content_type: String,
         /// The template source.
         source: String,
-        /// The kind of the text: `Text` or `Html`.
+        /// The kind of the text: `Text` or `Html`; `Header` for a text with a format.
         kind: TextKind,
+        /// The format of a text that is neither plain text nor HTML.
+        format: Option<Format>,
         /// The name of this text in error messages.
         place: String,
         /// The boundaries of the enclosing multiparts, each with its two dashes.
@@ -61,8 +66,6 @@ pub struct Template {
     /// Whether the message is resent (RFC 5322 section 3.6.6). For a resent message, the envelope
     /// comes from the `Resent-` fields.
     resent: bool,
-    has_date: bool,
-    has_message_id: bool,
     eight_bit: bool,
     required: BTreeSet<String>,
     /// The sorted names of all merge fields that the message uses.
@@ -106,6 +109,9 @@ enum HeaderRole {
     Hidden,
     /// A field of addresses that is not used for the envelope.
     Mentioned,
+    /// Date and Message-ID, which are generated if they are absent or empty.
+    Date,
+    MessageId,
     Unstructured,
 }
 
@@ -119,6 +125,11 @@ enum TemplatePart {
 struct BodyText {
     content_type: String,
     text: Text,
+    /// The name of this text in error messages.
+    place: String,
+    format: Option<Format>,
+    /// Whether the source has C1 control characters. If it has none, a rendered one is an error.
+    has_c1: bool,
     /// The constant lines, encoded once.
     stretches: Vec<Stretch>,
     boundaries: Vec<Vec<u8>>,
@@ -208,8 +219,6 @@ impl Template {
         let resent = has("resent-date");
         let mut template = Self {
             resent,
-            has_date: has("date"),
-            has_message_id: has("message-id"),
             fields: Vec::new(),
             parts: Vec::new(),
             eight_bit: false,
@@ -266,7 +275,7 @@ impl Template {
         for field in &encoded {
             data.extend_from_slice(&field.line);
         }
-        self.add_generated_fields(&sender, stamp, &mut data);
+        self.add_generated_fields(&encoded, &sender, stamp, &mut data);
         let mut text = String::new();
         let mut parts = Vec::with_capacity(1);
         for part in &self.parts {
@@ -346,6 +355,7 @@ impl Template {
                 content_type,
                 source,
                 kind,
+                format,
                 place,
                 boundaries,
             } => {
@@ -354,6 +364,9 @@ impl Template {
                 self.collect_names(&text);
                 let text = Box::new(BodyText {
                     content_type,
+                    has_c1: source.contains(is_c1),
+                    place,
+                    format,
                     stretches: text.stretches().map(Stretch::new).collect(),
                     text,
                     boundaries,
@@ -417,7 +430,12 @@ impl Template {
             .chain(of(HeaderRole::Cc))
             .chain(of(HeaderRole::Bcc));
         let recipients: Vec<String> = named
-            .filter(|mailbox| seen.insert(&*mailbox.address))
+            .filter(|mailbox| {
+                // RFC 5321 section 2.4: only the local part is case-sensitive.
+                let at = mailbox.address.rfind('@').unwrap_or_default();
+                let (local_part, domain) = mailbox.address.split_at(at);
+                seen.insert((local_part, domain.to_ascii_lowercase()))
+            })
             .map(|mailbox| mailbox.address.clone())
             .collect();
         if recipients.is_empty() {
@@ -428,13 +446,26 @@ impl Template {
         Ok((sender.address.clone(), recipients))
     }
 
-    /// Appends Date and Message-ID, if the template has none, and MIME-Version (RFC 5322 section
-    /// 3.6, RFC 2045 section 4).
-    fn add_generated_fields(&self, sender: &str, stamp: &Stamp, data: &mut Vec<u8>) {
-        if !self.has_date {
+    /// Appends the fields that the message does not have, and MIME-Version. They are Date and
+    /// Message-ID (RFC 5322 section 3.6), and an empty group for a message that shows no recipients.
+    fn add_generated_fields(
+        &self,
+        encoded: &[Cow<'_, EncodedHeader>],
+        sender: &str,
+        stamp: &Stamp,
+        data: &mut Vec<u8>,
+    ) {
+        let is_written = |role: HeaderRole| {
+            let mut fields = self.fields.iter().zip(encoded);
+            fields.any(|(field, encoded)| field.role == role && !encoded.line.is_empty())
+        };
+        if !self.resent && !is_written(HeaderRole::To) && !is_written(HeaderRole::Cc) {
+            data.extend_from_slice(b"To: undisclosed-recipients:;\r\n");
+        }
+        if !is_written(HeaderRole::Date) {
             data.extend_from_slice(format!("Date: {}\r\n", stamp.date).as_bytes());
         }
-        if !self.has_message_id {
+        if !is_written(HeaderRole::MessageId) {
             let domain = sender
                 .rsplit_once('@')
                 .map_or("localhost", |(_, domain)| domain);
@@ -492,6 +523,8 @@ impl HeaderRole {
             "cc" if in_envelope => Self::Cc,
             "bcc" if in_envelope => Self::Bcc,
             "bcc" => Self::Hidden,
+            "date" if !in_resent => Self::Date,
+            "message-id" if !in_resent => Self::MessageId,
             "from" | "sender" | "to" | "cc" | "reply-to" => Self::Mentioned,
             _ => Self::Unstructured,
         }
@@ -502,31 +535,48 @@ impl HeaderRole {
         let mut value = String::new();
         text.render(row, &mut value)?;
         let mut line = Vec::new();
-        if self == Self::Unstructured {
+        if matches!(self, Self::Unstructured | Self::Date | Self::MessageId) {
             encode_header(name, &value, &mut line)?;
             return Ok(EncodedHeader {
                 line,
                 mailboxes: Vec::new(),
             });
         }
-        let mailboxes = parse_mailboxes(&value, name)?;
+        let addresses = parse_addresses(&value, name)?;
         let hidden = matches!(self, Self::Bcc | Self::Hidden);
         // RFC 5322 section 3.6.3: an address field is optional, but must not be empty. So if a row
-        // gives no addresses for a field, the field is not written.
-        if !hidden && !mailboxes.is_empty() {
-            encode_addresses(name, &mailboxes, &mut line);
+        // gives no addresses and groups for a field, the field is not written.
+        if !hidden && !addresses.is_empty() {
+            encode_addresses(name, &addresses, &mut line);
         }
-        Ok(EncodedHeader { line, mailboxes })
+        Ok(EncodedHeader {
+            line,
+            mailboxes: addresses.mailboxes,
+        })
     }
 }
 
 impl BodyText {
+    /// Escapes and checks the values in a rendered text.
+    fn finish(&self, text: &mut String) -> Result<(), RowError> {
+        let at_its_place = |error: RowError| RowError::new(format!("{}: {error}", self.place));
+        if let Some(format) = self.format {
+            *text = escape_fields(text, format).map_err(at_its_place)?;
+        }
+        // A C1 control character begins with this byte in UTF-8. Most texts do not contain it.
+        if !self.has_c1 && memchr(0xC2, text.as_bytes()).is_some() {
+            refuse_c1(text).map_err(at_its_place)?;
+        }
+        Ok(())
+    }
+
     /// Appends Content-Type, Content-Transfer-Encoding and the body. `text` is a buffer that all
     /// texts of a message share.
     fn write(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
         text.clear();
         let mut gaps = Vec::with_capacity(self.stretches.len());
         self.text.render_around(row, text, &mut gaps)?;
+        self.finish(text)?;
         let body = TextBody {
             text,
             gaps: &gaps,

@@ -1,9 +1,10 @@
-//! The Python binding of the modules `message::flatten` and `message::fold`.
+//! The Python binding of the modules `message::flatten`, `message::fold` and `charset`.
 
-use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::exceptions::{PyLookupError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
+use crate::charset::{self, CharsetError};
 use crate::message::flatten::{self, Assembly, FlattenPart};
 use crate::message::fold::{self, ValueSource};
 
@@ -13,6 +14,7 @@ const DEEPEST_TREE: usize = 32;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(assemble, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_charset, module)?)?;
     module.add_function(wrap_pyfunction!(fold_field, module)?)?;
     module.add_function(wrap_pyfunction!(has_from_line, module)?)?;
     module.add_function(wrap_pyfunction!(mentions, module)?)?;
@@ -27,6 +29,19 @@ fn assemble<'py>(py: Python<'py>, parts: Vec<Bound<'py, PyAny>>) -> PyResult<Bou
     PyBytes::new_with(py, assembly.length(), |out| {
         assembly.write_into(out);
         Ok(())
+    })
+}
+
+/// Decode bytes by a label of the WHATWG Encoding standard, in lower case.
+#[pyfunction]
+fn decode_charset(label: &str, data: &[u8]) -> PyResult<String> {
+    charset::decode(label, data).map_err(|error| match error {
+        CharsetError::Unknown => {
+            PyLookupError::new_err(format!("the charset '{label}' is unknown"))
+        }
+        CharsetError::Invalid => {
+            PyValueError::new_err(format!("the text is not valid in its charset, {label}"))
+        }
     })
 }
 

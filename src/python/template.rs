@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFrozenSet};
 
 use crate::content::ContentPart;
+use crate::message::escape::Format;
 use crate::message::template::{MergeRow, PartSource, Stamp, Template};
 use crate::message::text::Row;
 use crate::message::{RowError, TextKind};
@@ -39,17 +40,23 @@ impl From<PartArgument> for PartSource {
     fn from(argument: PartArgument) -> Self {
         match argument {
             PartArgument::Bytes(bytes) => Self::Bytes(bytes),
-            PartArgument::Text((content_type, source, kind, place, boundaries)) => Self::Text {
-                content_type,
-                source,
-                kind: if kind == "html" {
-                    TextKind::Html
-                } else {
-                    TextKind::Text
-                },
-                place,
-                boundaries,
-            },
+            PartArgument::Text((content_type, source, kind, place, boundaries)) => {
+                let (kind, format) = match &*kind {
+                    "html" => (TextKind::Html, None),
+                    "calendar" => (TextKind::Header, Some(Format::Calendar)),
+                    "json" => (TextKind::Header, Some(Format::Json)),
+                    "rtf" => (TextKind::Header, Some(Format::Rtf)),
+                    _ => (TextKind::Text, None),
+                };
+                Self::Text {
+                    content_type,
+                    source,
+                    kind,
+                    format,
+                    place,
+                    boundaries,
+                }
+            }
         }
     }
 }

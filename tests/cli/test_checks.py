@@ -5,7 +5,7 @@ import json
 import pytest
 
 from commandline import CSV, EML, ONCE, Command, Relays, accept
-from rapidsmtp import TLS, Message
+from rapidsmtp import TLS, Message, Template
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli.send import checks, server_limits
 from server import Connection, Server
@@ -25,7 +25,8 @@ TEXT = b"\r\nx\r\n"
 
 def warnings_for(header: bytes, body: bytes = TEXT, author: str = "n@example.com") -> list[str]:
     data = b"From: News <%s>\r\nTo: a@example.org\r\n" % author.encode() + header + body
-    return checks.check_message(Message("n@example.com", ["a@example.org"], data))
+    template = Template.from_eml(data)
+    return checks.check_template(template, Message("n@example.com", ["a@example.org"], data))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,8 @@ def test_unsubscribe(header: bytes, expected: list[str]) -> None:
     assert len(found) == len(expected), found
     for warning, start in zip(found, expected, strict=True):
         assert warning.startswith(start) and "RFC 8058" in warning
+        name = "one-click" if "Post" in start else "list-unsubscribe"
+        assert warning.endswith(f" [{name}]")
 
 
 @pytest.mark.parametrize(

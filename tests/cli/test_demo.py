@@ -245,7 +245,8 @@ def test_content(change: tuple[bytes, bytes], same: bool) -> None:
         ("message.eml", EML + "{% nonsense %}", "message.eml: "),
         (
             "message.eml",
-            EML.replace("\n\n", "\nMIME-Version: 1.0\nContent-Type: message/rfc822\n\n", 1),
+            EML.partition("\n\n")[0]
+            + "\nMIME-Version: 1.0\nContent-Type: message/rfc822\n\nSubject: s\n\nhello\n",
             "demo does not support a message/rfc822 part",
         ),
     ],

@@ -22,6 +22,7 @@ from rapidsmtp import (
     SMTP_SSL,
     TLS,
     Backoff,
+    Finding,
     Message,
     Outcome,
     RecipientResult,
@@ -199,7 +200,10 @@ def a_newsletter(sender: Sender) -> None:
     )
     assert_type(template, Template)
     template = Template.from_eml(b"From: a@example.com\r\n\r\n", dkim=[key, key])
-    template = Template.from_message(mail)
+    template = Template.from_message(mail, keep_headers=True)
+    assert_type(template.source(), bytes)
+    assert_type(template.dropped, tuple[str, ...])
+    assert_type(template.check(["email"], message=template.render({})), list[Finding])
     assert_type(template.required_fields, frozenset[str])
     assert_type(template.render({"email": "b@example.com"}, tag=("any", "object")), Message)
     assert_type(template.merge(rows(), tag="email"), Merge)

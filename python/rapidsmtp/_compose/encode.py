@@ -51,6 +51,7 @@ TOKEN_HEADERS = frozenset(
     auto-submitted precedence return-path received dkim-signature feedback-id
     """.split()  # noqa: SIM905  (a list literal would fill a page)
 )
+_IDENTIFIERS = frozenset(("message-id", "resent-message-id"))
 # RFC 2369: the value of these fields is a list of URLs in angle brackets, separated by commas. The
 # value of a merge field must not add another URL to this list.
 URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("list-"))
@@ -59,10 +60,9 @@ URL_LIST_HEADERS = frozenset(name for name in TOKEN_HEADERS if name.startswith("
 _PIECE = 50
 
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
-# The characters that a value must not contain: the C0 controls except the tab, DEL, and the
-# characters that end a line in Python or Unicode.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
-_ENCODED_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+# The characters that a value must not contain: the C0 controls except the tab, DEL, the C1
+# controls, and the characters that end a line in Python or Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
 _NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
 _MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
@@ -87,6 +87,27 @@ class Mailbox(NamedTuple):
     address: str
 
 
+class Group(NamedTuple):
+    """A group of an address list (RFC 5322 section 3.4), such as `undisclosed-recipients:;`.
+
+    Attributes:
+        name: The display name.
+        start: The index of the group's first mailbox in the list.
+        end: The index after the group's last mailbox.
+    """
+
+    name: str
+    start: int
+    end: int
+
+
+class AddressList(NamedTuple):
+    """An address list: its mailboxes, and the groups of them."""
+
+    mailboxes: list[Mailbox]
+    groups: list[Group]
+
+
 def check_header_name(name: str) -> None:
     """Check the name of a header field (RFC 5322 section 2.2).
 
@@ -107,7 +128,8 @@ def encode_header(name: str, value: str) -> bytes:
         value: The rendered value, with the marks of the merge fields.
 
     Returns:
-        The folded field, with CRLF at its end.
+        The folded field, with CRLF at its end. A field of tokens without a token is empty: RFC 5322
+        and RFC 2369 allow such a field to be absent, but not to be empty.
 
     Raises:
         RowError: The value contains a control character, or cannot be encoded.
@@ -119,6 +141,11 @@ def encode_header(name: str, value: str) -> bytes:
             if _NOT_IN_URL.search(field):
                 raise RowError(f"header {name}: {field!r} is not valid in a URL; use |urlencode")
     value = strip_marks(value).strip(" \t")
+    if tokens and not value.strip("<>, \t"):
+        return b""
+    if name.lower() in _IDENTIFIERS and re.search(r"\s", value):
+        # RFC 5322 section 3.6.4: white space is not allowed inside the angle brackets.
+        raise RowError(f"header {name}: {value!r} is not a message identifier")
     if value.isascii() and (tokens or "=?" not in value):
         folded = _fold(f"{name}: {value}")
         if max(map(len, folded.split("\r\n"))) <= MAXIMUM_LINE:
@@ -168,16 +195,13 @@ def encode_parameter(name: str, value: str) -> str:
     return ";\r\n ".join(f"{name}*{number}*={piece}" for number, piece in enumerate(pieces))
 
 
-def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
+def encode_addresses(name: str, addresses: AddressList) -> bytes:
     """Encode a header field of addresses. Each line contains as many addresses as fit.
 
     An address whose local part is not ASCII stays in UTF-8 (RFC 6532).
     """
     text, column = f"{name}:", len(name) + 1
-    for index, mailbox in enumerate(mailboxes):
-        words = _mailbox_words(mailbox, len(name) + 2)
-        if index + 1 < len(mailboxes):
-            words[-1] += ","
+    for index, words in enumerate(_entries(addresses, len(name) + 2)):
         if index and column + sum(1 + len(word) for word in words) > PREFERRED_LINE:
             text, column = f"{text}\r\n", 0
         # Break between the words of a mailbox only if the mailbox is longer than a line.
@@ -187,6 +211,31 @@ def encode_addresses(name: str, mailboxes: list[Mailbox]) -> bytes:
             text += f" {word}"
             column += 1 + len(word)
     return f"{text}\r\n".encode()
+
+
+def _entries(addresses: AddressList, column: int) -> list[list[str]]:
+    """Return the words of each mailbox and of each start of a group, with their punctuation."""
+    mailboxes, groups = addresses
+    entries: list[list[str]] = []
+    pending = list(reversed(groups))
+    group: Group | None = None
+    for index in range(len(mailboxes) + 1):
+        while pending and pending[-1].start == index:
+            group = pending.pop()
+            _separate(entries)
+            entries.append(_phrase(group.name, column))
+            entries[-1][-1] += ":;" if group.start == group.end else ":"
+        if index < len(mailboxes):
+            _separate(entries)
+            entries.append(_mailbox_words(mailboxes[index], column))
+            if group is not None and index + 1 == group.end:
+                entries[-1][-1] += ";"
+    return entries
+
+
+def _separate(entries: list[list[str]]) -> None:
+    if entries and not entries[-1][-1].endswith(":"):
+        entries[-1][-1] += ","
 
 
 def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
@@ -222,47 +271,17 @@ def encode_text(text: str, boundaries: tuple[bytes, ...]) -> tuple[str, bytes]:
     return encoding, body.replace(b"\n", b"\r\n")
 
 
-def decode_words(value: str) -> str:
-    """Decode the encoded words of a raw header value, so that merge fields in them are found.
-
-    Adjacent encoded words are joined. The decoded text is returned between the marks of a merge
-    field, because encoded text is never syntax (RFC 2047 section 6.2). The decoded text may itself
-    contain merge fields.
-
-    Raises:
-        ValueError: A charset is unknown, or a word cannot be decoded with its charset.
-    """
-    decoded: list[str] = []
-    run: list[tuple[str, bytes]] = []
-    position = 0
-    for match in _ENCODED_WORD.finditer(value):
-        between = value[position : match.start()]
-        if between.strip() or not run:
-            decoded += [_decode_run(run), between]
-            run = []
-        run.append((match[1].lower(), _decode_word(match[2], match[3])))
-        position = match.end()
-    return "".join([*decoded, _decode_run(run), value[position:]])
-
-
-def check_words(value: str) -> None:
-    """Check that no address in a raw header value contains an encoded word.
-
-    Raises:
-        ValueError: An address contains an encoded word.
-    """
-    words = _ENCODED_WORD.sub("\0", value)
-    in_address = any("\0" in each and "@" in each for each in re.split(r"[\s,;<>()]+", words))
-    if in_address or re.search(r"<[^<>]*\0", words):
-        raise ValueError(ENCODED_WORD_IN_ADDRESS)
-
-
 def strip_marks(value: str) -> str:
     """Return a value without the marks of its merge fields."""
     return value.replace(FIELD_START, "").replace(FIELD_END, "")
 
 
 def parse_mailboxes(value: str, name: str, *, convert: bool = True) -> list[Mailbox]:
+    """Parse a rendered list of addresses, as `parse_addresses` does, and return its mailboxes."""
+    return parse_addresses(value, name, convert=convert).mailboxes
+
+
+def parse_addresses(value: str, name: str, *, convert: bool = True) -> AddressList:
     """Parse a rendered list of addresses (RFC 5322 section 3.4).
 
     The value of a merge field is one word.
@@ -289,6 +308,8 @@ class _MailboxParser:
         self._header = header
         self._convert = convert
         self._mailboxes: list[Mailbox] = []
+        self._groups: list[Group] = []
+        self._group: tuple[str, int] | None = None
         self._fields = 0
         self._start()
 
@@ -342,16 +363,18 @@ class _MailboxParser:
             self._text(character, character)
         elif character in ",;":
             self._end()
+            if character == ";":
+                self._end_group()
         elif character == ":" and self._angle is None and not self._has_at:
-            self._start()  # the characters before the colon are a group name
+            self._end_group()
+            self._group = _words_of(self._phrase), len(self._mailboxes)
+            self._start()
         else:
             self._has_at = self._has_at or character == "@"
             self._text(character, character)
 
     def _end(self) -> None:
-        # Split at spaces and tabs only. `str.split` would also split at no-break and ideographic
-        # spaces, which are part of a name.
-        phrase = " ".join(re.findall(r"[^ \t]+", "".join(self._phrase)))
+        phrase = _words_of(self._phrase)
         literal = trim("".join(self._bare if self._angle is None else self._angle))
         named = self._angle is not None
         broken = self._in_angle or self._in_quotes or self._comments
@@ -363,9 +386,23 @@ class _MailboxParser:
             address = address if self._convert else literal
             self._mailboxes.append(Mailbox(phrase if named else "", address))
 
-    def finish(self) -> list[Mailbox]:
+    def _end_group(self) -> None:
+        if self._group is not None:
+            name, start = self._group
+            if name:
+                self._groups.append(Group(name, start, len(self._mailboxes)))
+        self._group = None
+
+    def finish(self) -> AddressList:
         self._end()
-        return self._mailboxes
+        self._end_group()
+        return AddressList(self._mailboxes, self._groups)
+
+
+def _words_of(characters: list[str]) -> str:
+    # Split at spaces and tabs only. `str.split` would also split at no-break and ideographic
+    # spaces, which are part of a name.
+    return " ".join(re.findall(r"[^ \t]+", "".join(characters)))
 
 
 def check_address(address: str, header: str) -> str:
@@ -484,33 +521,3 @@ def _base64(data: bytes) -> bytes:
 
 def _lines_fit(data: bytes) -> bool:
     return len(data) <= MAXIMUM_LINE or max(map(len, data.split(b"\n"))) <= MAXIMUM_LINE
-
-
-def _decode_word(encoding: str, text: str) -> bytes:
-    data = text.encode("ascii", "replace")
-    if encoding in "qQ":
-        return binascii.a2b_qp(data, header=True)
-    try:
-        return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
-    except binascii.Error as error:
-        raise ValueError(f"an encoded word cannot be decoded: {error}") from None
-
-
-def _decode_run(run: list[tuple[str, bytes]]) -> str:
-    """Decode adjacent encoded words.
-
-    The bytes of two words with the same charset are joined before decoding, because a character may
-    be split between the two words.
-    """
-    if not run:
-        return ""
-    text, start = [], 0
-    for end in range(1, len(run) + 1):
-        if end == len(run) or run[end][0] != run[start][0]:
-            charset = run[start][0]
-            try:
-                text.append(b"".join(data for _, data in run[start:end]).decode(charset))
-            except (LookupError, UnicodeDecodeError) as error:
-                raise ValueError(f"an encoded word cannot be decoded: {error}") from None
-            start = end
-    return f"{FIELD_START}{strip_marks(''.join(text))}{FIELD_END}"

@@ -21,26 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from rapidsmtp import _charset
 from rapidsmtp._compose.workbook import WORKBOOK_SIGNATURES, write_workbook_csv
 
 DELIMITERS = ",;\t|"
 """The delimiters that are detected, the most common first."""
 
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
-# The Encoding standard (WHATWG) of browsers and mail programs: each label means an encoding that
-# contains the characters which programs write under this label.
-_ENCODINGS = {
-    **dict.fromkeys(("latin1", "iso88591", "l1", "ascii", "usascii", "cp819"), "cp1252"),
-    **dict.fromkeys(("iso88599", "latin5", "l5"), "cp1254"),
-    **dict.fromkeys(("iso885911", "tis620", "windows874"), "cp874"),
-    **dict.fromkeys(("shiftjis", "sjis", "xsjis", "windows31j"), "cp932"),
-    **dict.fromkeys(("euckr", "ksc56011987", "korean"), "cp949"),
-    **dict.fromkeys(("gb2312", "gbk", "xgbk", "chinese"), "gb18030"),
-    **dict.fromkeys(("utf16", "unicode", "ucs2"), "utf-16-le"),
-    **dict.fromkeys(("macintosh", "mac", "xmacroman"), "mac-roman"),
-    "big5": "big5hkscs",
-    "utf8sig": "utf-8",
-}
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -199,15 +186,13 @@ def encoding_for_label(label: str) -> str:
     Raises:
         ValueError: The label is unknown.
     """
-    bare = re.sub(r"[-_ .:]", "", label.strip().lower())
-    try:
-        name = codecs.lookup(_ENCODINGS.get(bare, label.strip())).name
-        "".encode(name)  # some codecs convert bytes to bytes
-    except LookupError:
+    codec = _charset.encoding_for_label(label)
+    if codec is None:
         raise ValueError(
             f"unknown encoding {label!r}; use a name such as windows-1252, utf-8 or utf-16"
-        ) from None
-    return name
+        )
+    # A byte order mark is skipped in every encoding.
+    return codecs.lookup(codec).name.removesuffix("-sig")
 
 
 def delimiter_of(text: str) -> str:

@@ -6,105 +6,117 @@ compiled backend compiles the texts in `src/message/template.rs`, the pure-Pytho
 """
 
 import base64
-import copy
-import email
-import email.generator
-import email.message
-import email.policy
-import email.utils
-import io
+import hashlib
 import mimetypes
 import re
-import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
+from rapidsmtp._compose.charset import decode_text, text_of
 from rapidsmtp._compose.encode import (
     MAXIMUM_LINE,
     PREFERRED_LINE,
     encode_parameter,
     has_control,
+    strip_marks,
 )
+from rapidsmtp._compose.mime import ContentType, Part
+from rapidsmtp._compose.text_part import TextPart, has_syntax
+from rapidsmtp._compose.words import decode_words
+from rapidsmtp.errors import brief
 
-# The types of parts that must not change, because they are signed or encrypted.
-_SEALED = frozenset(("multipart/signed", "multipart/encrypted"))
-_ESCAPED = frozenset(("text/html", "text/x-amp-html", "text/xml", "text/xhtml"))
+# The types of parts that must not change, with the reason.
+_SEALED = {
+    ("multipart", "signed"): "a signed part must not change",
+    ("multipart", "encrypted"): "an encrypted part must not change",
+}
+# The types outside text/* whose fields are filled.
+_TEXTS = frozenset(("json", "ics", "xml", "rtf", "x-rtf", "vcard", "x-vcard"))
+# The subtypes whose text a mail reader may show as HTML or XML.
+_MARKUP = re.compile("html|xml|sgml|xsl|svg|mathml|wml|enriched|^richtext$")
+_CALENDARS = frozenset(
+    ("calendar", "ics", "x-vcalendar", "vcard", "x-vcard", "directory", "x-calendar")
+)
 _FIELD_IN_PART = (
     "header {} of a part: merge fields are allowed in texts and in the message's own header only"
 )
-# The fields of a text part that are not copied, because they are written again for each row.
-_ENCODED_ANEW = frozenset(("content-type", "content-transfer-encoding", "mime-version"))
+# The fields of a text part that are not copied. Some are written again for each row, and the others
+# describe the text before it was filled.
+_ENCODED_ANEW = frozenset(
+    (
+        "content-type",
+        "content-transfer-encoding",
+        "content-length",
+        "content-md5",
+        "mime-version",
+    )
+)
+
+# A field or a statement of Jinja2, and not another use of the braces, such as in TeX and in C.
+_FIELD = re.compile(
+    r"""\{\{(?=[^{}]{0,300}[^\W\d])[-+]?\s*["'(\[\w-][^{}]{0,300}\}\}"""
+    r"""|\{%[-+]?\s*(?:if|elif|else|for|set|raw|macro|filter|call|block|include|extends|import"""
+    r"""|from|with|autoescape|end[a-z]+)\b[^{}]{0,300}%\}"""
+)
+# A field in binary data. Random data very rarely contains such a sequence.
+_BINARY_FIELD = re.compile(rb"\{\{-?\s*[A-Za-z_]\w{2,60}\s*(?:\|[\w ()'\",.|]{1,80})?-?\}\}")
+_MAX_FIELD = 60
 
 # A character that Python uses for a byte of a file name that is not valid in UTF-8.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # RFC 2392 section 2: a name in `cid:name` is the content of a Content-ID.
 _CONTENT_ID = re.compile("[!-;=?-~]+")
-
-if TYPE_CHECKING:
-    # `Message` is subscriptable only for type checkers.
-    Parsed = email.message.Message[str, str]
-
-
-_MAX_DEPTH = 50
-"""The maximum depth of nested parts. `email` recurses for each level. Messages have few levels."""
-
-TOO_DEEP = f"the message has nested parts with more than {_MAX_DEPTH} levels"
+_FOLD = re.compile("\r?\n[ \t]")
+# RFC 2045 section 5.1 and RFC 2046 section 5.1.1.
+_TOKEN = re.compile(r"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+")
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_MAX_PLAIN = 200
 
 
-class TextPart(NamedTuple):
-    """A text part. Its MIME fields and its body are written again for each row.
+LITERAL = "X-Rapidsmtp-Literal"
+"""A header field of a part in `Template.source`. No message contains this field."""
 
-    Attributes:
-        content_type: The value of the field Content-Type.
-        source: The text, in Jinja2's syntax.
-        kind: The kind of text: "text", or "html", in which merge fields are escaped.
-        place: The name of the part in error messages.
-        boundaries: The delimiters of the enclosing multiparts. A delimiter is two dashes and a
-            boundary.
-    """
 
-    content_type: str
-    source: str
-    kind: str
-    place: str
-    boundaries: tuple[bytes, ...]
+class LiteralFile(bytes):
+    """A file that is the same for every row, although it contains what looks like a field."""
 
 
 class BodyParts:
     """The parts of a message after its own header fields: MIME fields, empty line and body."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: bytes = b"") -> None:
+        """Create an empty body.
+
+        Args:
+            seed: The content of the message. The boundaries are a hash of it.
+        """
         self.parts: list[bytes | TextPart] = []
+        self._seed = seed
+        self._multiparts = 0
 
     @classmethod
-    def from_parsed(cls, message: "Parsed") -> "BodyParts":
+    def from_parsed(cls, message: Part) -> "BodyParts":
         """Split a parsed message.
 
         Raises:
-            ValueError: A text is not in its charset, or a header field of a part contains a merge
-                field.
+            ValueError: A merge field is in a part or in a header field that is not rendered.
         """
         body = cls()
         body._add_parsed(message, ())
         return body
 
-    def add_text(
-        self, source: str, subtype: str, boundaries: tuple[bytes, ...] = (), parameters: str = ""
-    ) -> None:
+    def add_text(self, source: str, subtype: str, boundaries: tuple[bytes, ...] = ()) -> None:
         """Add a text part."""
-        kind = "html" if f"text/{subtype}" in _ESCAPED else "text"
-        content_type = f'text/{subtype}; charset="utf-8"{parameters}'
+        kind = "html" if subtype == "html" else "text"
+        content_type = f'text/{subtype}; charset="utf-8"'
         place = f"text/{subtype} part"
         self.parts.append(TextPart(content_type, source, kind, place, boundaries))
 
-    def add_file(
-        self, path: Path, boundaries: tuple[bytes, ...], inline_name: str | None = None
-    ) -> None:
+    def add_file(self, path: Path, content: bytes, inline_name: str | None = None) -> None:
         """Add a file in base64: an attachment, or the image `cid:inline_name` of the HTML.
 
         Raises:
             ValueError: The name of the file or of the image cannot be written.
-            OSError: The file cannot be read.
         """
         _check_names(path.name, inline_name)
         guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
@@ -121,12 +133,16 @@ class BodyParts:
         ]
         if inline_name is not None:
             fields.append(f"Content-ID: <{inline_name}>")
-        content = base64.encodebytes(path.read_bytes()).replace(b"\n", b"\r\n")
-        self._add_bytes("\r\n".join([*fields, "", ""]).encode("ascii") + content)
+        head = "\r\n".join([*fields, "", ""]).encode("ascii")
+        data = head + base64.encodebytes(content).replace(b"\n", b"\r\n")
+        if field_in_file(Part(data)) is None:
+            self._add_bytes(data)
+        else:
+            self.parts.append(LiteralFile(data))
 
     def open_multipart(self, subtype: str, boundaries: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Start a multipart. Its boundary contains "=_", which encoded text never contains."""
-        boundary = f"=_{secrets.token_hex(12)}"
+        boundary = self._new_boundary()
         self._add_bytes(f'Content-Type: multipart/{subtype}; boundary="{boundary}"\r\n'.encode())
         return (*boundaries, b"--" + boundary.encode())
 
@@ -142,95 +158,258 @@ class BodyParts:
         self._add_bytes(b"\r\n" + boundaries[-1] + b"--\r\n")
 
     def _add_bytes(self, data: bytes) -> None:
-        if self.parts and isinstance(self.parts[-1], bytes):
-            self.parts[-1] += data
+        last = self.parts[-1] if self.parts else None
+        if type(last) is bytes:
+            self.parts[-1] = last + data
         else:
             self.parts.append(data)
 
-    def _add_parsed(self, part: "Parsed", boundaries: tuple[bytes, ...]) -> None:
-        content_type = part.get_content_type()
-        if part.is_multipart() and content_type not in _SEALED and _kind(part) == "multipart":
+    def _add_parsed(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
+        content_type = part.content_type
+        if content_type[:2] in _SEALED:
+            self._add_sealed(part, _SEALED[content_type[:2]])
+        elif content_type.maintype == "multipart" and part.children:
             self._add_multipart(part, boundaries)
-        elif _kind(part) == "text" and part.get_content_disposition() != "attachment":
-            self._add_header(part, skip=_ENCODED_ANEW)
-            subtype = part.get_content_subtype()
-            self.add_text(_decoded_text(part), subtype, boundaries, _text_parameters(part))
+        elif content_type.maintype == "multipart":
+            fact = "does not occur" if part.boundary else "is missing"
+            self._add_sealed(part, f"the boundary of the multipart {fact}")
+        elif content_type.maintype == "message":
+            self._add_sealed(part, "an attached message stays as it is")
         else:
-            self._add_sealed(part)
+            self._add_leaf(part, boundaries)
 
-    def _add_multipart(self, part: "Parsed", boundaries: tuple[bytes, ...]) -> None:
-        self._add_header(part, skip=frozenset(("mime-version",)))
-        boundary = part.get_boundary()
-        if boundary is None:
-            raise ValueError(f"a {part.get_content_type()} part has no boundary")
+    def _add_leaf(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
+        if part.get(LITERAL.lower()) is not None:
+            header = ((name, value) for name, value in part.fields if name != LITERAL)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in header)
+            self.parts.append(LiteralFile(lines.encode("ascii") + b"\r\n" + crlf(part.body)))
+            return
+        kind = kind_of(part.content_type)
+        is_inline = part.content_type.maintype == "text" and part.disposition != "attachment"
+        if kind is None:
+            self._add_sealed(part, f"a part of the type {part.content_type} stays as it is")
+            return
+        payload = part.decoded()
+        if payload is None:
+            self._add_sealed(part, f"the transfer encoding {part.encoding!r} is not known")
+            return
+        charset = part.content_type.parameters.get("charset")
+        if payload is not part.body and b"{{" in part.body and b"{{" not in payload:
+            reason = f"the text is not in its transfer encoding, {part.encoding}"
+            _check_field(part, find_field(part.body.decode("latin-1")), reason)
+        try:
+            source, _ = decode_text(payload, charset, kind == "html")
+        except ValueError as error:
+            self._add_sealed(part, str(error))
+            return
+        if find_field(source) is None:
+            # The bytes may contain a field, if the charset is not that of the text.
+            reason = f"the text is not valid in its charset, {charset}"
+            _check_field(part, find_field(payload.decode("latin-1")), reason)
+        if find_field(source) is None and not (is_inline and has_syntax(source)):
+            if not is_inline:
+                self._add_sealed(part, "")  # an attachment without fields keeps its bytes
+                return
+            kind = "html" if kind == "html" else "text"
+        if kind == "calendar":
+            # RFC 5545 section 3.1, RFC 6350 section 3.2: a fold may be inside a field.
+            source = _FOLD.sub("", source)
+        if kind not in ("text", "html"):
+            source = strip_marks(source)
+        self._add_header(part, skip=_ENCODED_ANEW)
+        self.parts.append(
+            TextPart(_type_of_text(part.content_type), source, kind, place_of(part), boundaries)
+        )
+
+    def _add_multipart(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
+        for text, where in ((part.preamble, "before its first"), (part.epilogue, "after its last")):
+            _check_text(part, text, f"mail readers do not show the text {where} part")
+        boundary = part.boundary or ""
+        skip = {"content-length"}
+        # RFC 2045 section 6.4: a multipart has no other transfer encoding.
+        if part.encoding not in ("7bit", "8bit"):
+            skip.add("content-transfer-encoding")
+        if not _BOUNDARY.fullmatch(boundary):
+            boundary = self._new_boundary(part.body)
+            self._add_bytes(_multipart_type(part.content_type, boundary))
+            skip.add("content-type")
+        self._add_header(part, frozenset(skip))
         inner = (*boundaries, b"--" + boundary.encode("ascii"))
-        if part.preamble:
-            self._add_bytes(b"\r\n" + _crlf(part.preamble).removesuffix(b"\r\n"))
-        for child in part.get_payload():
+        if part.preamble and _is_mail(part.preamble):
+            self._add_bytes(b"\r\n" + crlf(part.preamble))
+        for child in part.children:
             self.open_part(inner)
-            assert isinstance(child, email.message.Message)
             self._add_parsed(child, inner)
         self.close_multipart(inner)
-        self._add_bytes(_crlf(part.epilogue or ""))
+        if _is_mail(part.epilogue):
+            self._add_bytes(crlf(part.epilogue))
 
-    def _add_header(self, part: "Parsed", skip: frozenset[str]) -> None:
-        for name, value in part.raw_items():
-            if not name.lower().startswith("content-") or name.lower() in skip:
+    def _add_header(self, part: Part, skip: frozenset[str]) -> None:
+        seen = set(skip)
+        for name, value in part.fields:
+            lower = name.lower()
+            if not lower.startswith("content-") or lower in seen:
                 continue
-            if has_syntax(value):
-                raise ValueError(_FIELD_IN_PART.format(name))
-            self._add_bytes(_crlf(f"{name}: {value}\n"))
+            seen.add(lower)
+            check_part_field(name, value)
+            self._add_bytes(crlf(f"{name}: {value}\n".encode("ascii", "surrogateescape")))
 
-    def _add_sealed(self, part: "Parsed") -> None:
+    def _add_sealed(self, part: Part, reason: str) -> None:
         """Add a part unchanged, or in base64 if it is not ASCII or has a line that is too long."""
-        # `content` is a copy of the part and not a new part, because a new part with the text of
-        # `get_payload` would lose non-ASCII bytes.
-        content = copy.copy(part)
-        for name in list(part):
-            if not name.lower().startswith("content-"):
-                del content[name]
-            elif has_syntax(str(part[name])):
-                raise ValueError(_FIELD_IN_PART.format(name))
-        data = _generate(content)
-        leaf = not part.is_multipart()
-        if leaf and (not data.isascii() or max(map(len, data.split(b"\r\n"))) > MAXIMUM_LINE):
-            payload = part.get_payload(decode=True)
-            assert isinstance(payload, bytes)
-            del content["Content-Transfer-Encoding"]
-            content["Content-Transfer-Encoding"] = "base64"
-            content.set_payload(base64.encodebytes(payload).decode("ascii"))
-            data = _generate(content)
-        self._add_bytes(data)
+        for each in part.walk():
+            _check_sealed(part, each, reason)
+        payload = None
+        if part.content_type.maintype not in ("message", "multipart") and not _is_mail(part.body):
+            payload = part.decoded()
+        if payload is None:
+            self._add_header(part, frozenset(("content-length",)))
+            self._add_bytes(b"\r\n" + crlf(part.body))
+            return
+        self._add_header(part, frozenset(("content-length", "content-transfer-encoding")))
+        encoded = base64.encodebytes(payload).replace(b"\n", b"\r\n")
+        self._add_bytes(b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded)
+
+    def _new_boundary(self, seed: bytes | None = None) -> str:
+        self._multiparts += 1
+        text = hashlib.sha256(self._seed if seed is None else seed)
+        text.update(b"%d" % self._multiparts)
+        return f"=_{text.hexdigest()[:24]}"
 
 
-def parse(data: bytes) -> "Parsed":
-    """Parse a message with the policy `compat32`.
+def kind_of(content_type: ContentType) -> str | None:
+    """Return the kind of a text, as in `TextPart`; None for a type that is not rendered."""
+    maintype, subtype, *_ = content_type
+    if maintype == "image" and subtype == "svg+xml":
+        return "html"
+    if maintype not in ("text", "application"):
+        return None
+    if subtype in _CALENDARS:
+        return "calendar"
+    if subtype == "json" or subtype.endswith("+json"):
+        return "json"
+    if subtype in ("rtf", "x-rtf"):
+        return "rtf"
+    is_markup = _MARKUP.search(subtype) is not None
+    if maintype == "text":
+        return "html" if is_markup else "text"
+    return "html" if subtype.endswith(("+xml", "+html")) or subtype in _TEXTS else None
+
+
+def find_field(text: str) -> str | None:
+    """Return the first field or statement of Jinja2 in a text, or None."""
+    if "{{" not in text and "{%" not in text:
+        return None
+    match = _FIELD.search(text)
+    return brief(match[0][:_MAX_FIELD]) if match is not None else None
+
+
+def place_of(part: Part) -> str:
+    """Return the name of a part in error messages."""
+    name = part.file_name
+    return f"{part.content_type} part" + (f" {brief(name)!r}" if name else "")
+
+
+def check_part_field(name: str, value: str) -> None:
+    """Check that a header field of a part contains no merge field, not even an encoded one.
 
     Raises:
-        ValueError: The nesting of the parts is too deep.
+        ValueError: The header field contains a merge field.
     """
     try:
-        message = email.message_from_bytes(data, policy=email.policy.compat32)
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-    check_depth(message)
-    return message
+        words = strip_marks(decode_words(text_of(value)))
+    except ValueError:
+        words = ""
+    if any(map(has_syntax, (value, words, unquote(value)))):
+        raise ValueError(_FIELD_IN_PART.format(name))
 
 
-def check_depth(message: "email.message.Message[Any, Any]") -> None:
-    """Check the depth of the nested parts, without a recursion.
+def field_in_file(part: Part) -> str | None:
+    """Return the first merge field in a file, or None."""
+    try:
+        _check_sealed(part, part, "")
+    except ValueError as error:
+        return str(error).partition(": ")[2].partition(" cannot be filled")[0]
+    return None
+
+
+def _check_sealed(root: Part, part: Part, reason: str) -> None:
+    """Check that a part that is not rendered contains no merge field.
 
     Raises:
-        ValueError: The nesting of the parts is too deep.
+        ValueError: It contains a merge field.
     """
-    level: list[Any] = [message]
-    for _ in range(_MAX_DEPTH):
-        inner = (part.get_payload() for part in level if part.is_multipart())
-        # The keys remove duplicates, because a message may contain the same part several times.
-        children = {id(child): child for payload in inner for child in payload}
-        level = [each for each in children.values() if isinstance(each, email.message.Message)]
-    if level:
-        raise ValueError(TOO_DEEP)
+    if part is not root:
+        for _, value in part.fields:
+            try:
+                text = strip_marks(decode_words(text_of(value)))
+            except ValueError:
+                text = value
+            _check_field(part, find_field(text) or find_field(unquote(text)), reason)
+    _check_text(part, part.preamble, reason)
+    _check_text(part, part.epilogue, reason)
+    if part.children:
+        return
+    payload = part.decoded()
+    if payload is not None and payload is not part.body:
+        _check_text(part, payload, reason)
+    # The body may not be in its transfer encoding.
+    _check_text(part, part.body, reason)
+
+
+def _check_text(part: Part, data: bytes, reason: str) -> None:
+    # In UTF-16, there is a NUL between the braces.
+    if b"{{" not in data and b"{%" not in data and b"\0" not in data:
+        return
+    if kind_of(part.content_type) is None and b"\0" in data:
+        match = _BINARY_FIELD.search(data)
+        found = match[0].decode("ascii") if match is not None else None
+    else:
+        try:
+            text, _ = decode_text(data, part.content_type.parameters.get("charset"))
+        except ValueError:
+            text = ""
+        found = find_field(text) or find_field(data.decode("latin-1"))
+    _check_field(part, found, reason)
+
+
+def _check_field(part: Part, found: str | None, reason: str) -> None:
+    if found is not None:
+        raise ValueError(f"{place_of(part)}: {found} cannot be filled, because {reason}")
+
+
+def _is_mail(data: bytes) -> bool:
+    """Return whether data can be sent without an encoding: ASCII in short lines."""
+    return data.isascii() and max(map(len, data.splitlines()), default=0) <= MAXIMUM_LINE
+
+
+def _type_of_text(content_type: ContentType) -> str:
+    """Return the Content-Type of a rendered text, with all its parameters."""
+    parameters = []
+    if content_type.maintype == "text" or "charset" in content_type.parameters:
+        parameters.append('charset="utf-8"')
+    for name, value in content_type.parameters.items():
+        if name == "charset" or not _TOKEN.fullmatch(name) or "*" in name:
+            continue
+        is_plain = name in content_type.plain and value.isascii() and value.isprintable()
+        if is_plain and len(value) <= _MAX_PLAIN:
+            # An encoded word in a name is no literal. Mail programs decode it.
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            parameters.append(f'{name}="{escaped}"')
+        else:
+            parameters.append(encode_parameter(name, value))
+    line = f"Content-Type: {content_type}"
+    text = str(content_type)
+    for parameter in parameters:
+        fits = len(line) + 2 + len(parameter) <= PREFERRED_LINE
+        text += f"; {parameter}" if fits else f";\r\n {parameter}"
+        line = f"{line}; {parameter}" if fits else f" {parameter}"
+    return text
+
+
+def _multipart_type(content_type: ContentType, boundary: str) -> bytes:
+    others = {name: value for name, value in content_type.parameters.items() if name != "boundary"}
+    whole = content_type._replace(parameters={"boundary": boundary, **others})
+    return f"Content-Type: {_type_of_text(whole)}\r\n".encode("ascii")
 
 
 def _check_names(file_name: str, inline_name: str | None) -> None:
@@ -252,48 +431,9 @@ def _disposition(kind: str, file_name: str) -> str:
     return head + (" " if fits else "\r\n ") + parameter
 
 
-def has_syntax(text: str) -> bool:
-    """Return whether a text has Jinja2 syntax."""
-    return "{{" in text or "{%" in text or "{#" in text
-
-
-def _kind(part: "Parsed") -> str:
-    return part.get_content_maintype()
-
-
-def _crlf(text: str) -> bytes:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
-    return lines.encode("ascii", "surrogateescape")
-
-
-def _generate(part: "Parsed") -> bytes:
-    buffer = io.BytesIO()
-    generator = email.generator.BytesGenerator(
-        buffer, mangle_from_=False, maxheaderlen=0, policy=email.policy.compat32
-    )
-    generator.flatten(part, linesep="\r\n")
-    return buffer.getvalue()
-
-
-def _decoded_text(part: "Parsed") -> str:
-    payload = part.get_payload(decode=True)
-    assert isinstance(payload, bytes)
-    charset = part.get_content_charset() or "utf-8"
-    try:
-        # A text without a charset, or with us-ascii, is decoded as UTF-8. UTF-8 includes ASCII, and
-        # hand-written messages without a charset are usually UTF-8.
-        return payload.decode("utf-8" if charset == "us-ascii" else charset)
-    except (LookupError, UnicodeDecodeError):
-        raise ValueError(
-            f"a {part.get_content_type()} part is not in its charset, {charset}"
-        ) from None
-
-
-def _text_parameters(part: "Parsed") -> str:
-    """Return the parameters of Content-Type for a text, such as format=flowed (RFC 3676)."""
-    parameters = part.get_params() or []
-    return "".join(
-        f"; {encode_parameter(name, email.utils.collapse_rfc2231_value(value))}"
-        for name, value in parameters[1:]
-        if name.lower() in ("format", "delsp", "reply-type", "method", "component")
-    )
+def crlf(data: bytes) -> bytes:
+    """Convert all line ends to CRLF."""
+    lines = data.count(b"\n")
+    if lines == data.count(b"\r\n") == data.count(b"\r"):
+        return data
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")

@@ -15,14 +15,17 @@ from rapidsmtp._compose.encode import (
     encode_addresses,
     encode_header,
     encode_text,
-    parse_mailboxes,
+    parse_addresses,
 )
-from rapidsmtp._compose.parts import TextPart
+from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
 from rapidsmtp._compose.pure_text import Text, plain
+from rapidsmtp._compose.text_part import TextPart
 
 _BLIND = frozenset(("bcc", "resent-bcc"))
+# The fields that are generated if they are absent or empty.
+_GENERATED = frozenset(("date", "message-id"))
 _Mailboxes: TypeAlias = dict[str, list[Mailbox]]
 
 
@@ -37,17 +40,17 @@ class _HeaderField:
         value = self.text.render(row)
         if self.name.lower() not in ADDRESS_HEADERS:
             return encode_header(self.name, value), []
-        mailboxes = parse_mailboxes(value, self.name)
-        if self.name.lower() in _BLIND:
-            return b"", mailboxes
+        addresses = parse_addresses(value, self.name)
         # RFC 5322 section 3.6.3: an address field may be absent, but not empty. So a field without
-        # addresses is omitted.
-        return encode_addresses(self.name, mailboxes) if mailboxes else b"", mailboxes
+        # addresses and groups is omitted.
+        if self.name.lower() in _BLIND or not any(addresses):
+            return b"", addresses.mailboxes
+        return encode_addresses(self.name, addresses), addresses.mailboxes
 
 
 @dataclass(frozen=True, slots=True)
 class _ConstantFields:
-    """Adjacent constant fields of the header. At most the first one is a field of addresses."""
+    """Adjacent constant fields of the header. Only the first one may have a name."""
 
     lines: bytearray
     name: str = ""
@@ -61,13 +64,22 @@ class _ConstantFields:
 class _BodyText:
     """A text of the body, with the MIME fields of its part."""
 
-    content_type: str
+    part: TextPart
     text: Text
-    boundaries: tuple[bytes, ...]
+    has_c1: bool
 
     def render(self, row: Mapping[str, Any]) -> bytes:
-        encoding, body = encode_text(self.text.render(row), self.boundaries)
-        head = f"Content-Type: {self.content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+        text = self.text.render(row)
+        try:
+            if self.part.kind not in ("text", "html"):
+                text = escape_fields(text, self.part.kind)
+            if not self.has_c1:
+                refuse_c1(text)
+        except RowError as error:
+            raise RowError(f"{self.part.place}: {error}") from None
+        encoding, body = encode_text(text, self.part.boundaries)
+        kind = self.part.content_type
+        head = f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
         return head.encode("ascii") + body
 
 
@@ -124,14 +136,14 @@ class Template:
         required: set[str] = set()
         used: set[str] = set()
         self._fields: list[_HeaderField | _ConstantFields] = []
-        self._names: set[str] = set()
+        names: set[str] = set()
         for name, value in headers:
             header = _HeaderField(name, Text(value, "header", f"header {name}"))
             required |= header.text.required
             used |= header.text.fields
-            self._names.add(name.lower())
+            names.add(name.lower())
             self._add_field(header)
-        self._prefix = "resent-" if "resent-date" in self._names else ""
+        self._prefix = "resent-" if "resent-date" in names else ""
         self._parts: list[bytes | _BodyText] = []
         for part in parts:
             compiled = part if isinstance(part, bytes) else _compiled(part)
@@ -150,7 +162,7 @@ class Template:
             self._fields.append(header)
             return
         line, mailboxes = header.render({})
-        if header.name.lower() in ADDRESS_HEADERS:
+        if header.name.lower() in ADDRESS_HEADERS | _GENERATED:
             self._fields.append(_ConstantFields(bytearray(line), header.name, mailboxes))
             return
         # A template may have many constant fields, so they need no memory except their bytes.
@@ -181,12 +193,15 @@ class Template:
         values = {name: plain(row[name]) for name in self.fields if name in row}
         lines: list[bytes | bytearray] = []
         found: _Mailboxes = {}
+        written: set[str] = set()
         for each in self._fields:
             line, mailboxes = each.render(values)
             lines.append(line)
+            if line:
+                written.add(each.name.lower())
             found.setdefault(each.name.lower(), []).extend(mailboxes)
         sender, recipients = self._envelope(found)
-        lines += self._added_fields(sender, date, id)
+        lines += self._added_fields(written, sender, date, id)
         body = [part if isinstance(part, bytes) else part.render(values) for part in self._parts]
         data = b"".join([*lines, *body])
         if not data.endswith(b"\r\n"):
@@ -200,16 +215,27 @@ class Template:
         if not senders:
             raise RowError("the message has no sender: From is empty")
         named = [found.get(self._prefix + name, []) for name in ("to", "cc", "bcc")]
-        recipients = dict.fromkeys(mailbox.address for group in named for mailbox in group)
+        recipients: dict[tuple[str, str], str] = {}
+        for group in named:
+            for mailbox in group:
+                # RFC 5321 section 2.4: only the local part is case-sensitive.
+                local_part, _, domain = mailbox.address.rpartition("@")
+                recipients.setdefault((local_part, domain.lower()), mailbox.address)
         if not recipients:
             raise RowError("the message has no recipient: To, Cc and Bcc are empty")
-        return senders[0].address, list(recipients)
+        return senders[0].address, list(recipients.values())
 
-    def _added_fields(self, sender: str, date: str, id: str) -> Iterator[bytes]:
-        """Yield Date, Message-ID and MIME-Version (RFC 5322 section 3.6, RFC 2045 section 4)."""
-        if "date" not in self._names:
+    def _added_fields(self, written: set[str], sender: str, date: str, id: str) -> Iterator[bytes]:
+        """Yield the fields that the template does not have, and MIME-Version.
+
+        They are Date and Message-ID (RFC 5322 section 3.6), and an empty group for a message that
+        shows no recipients.
+        """
+        if not self._prefix and written.isdisjoint(("to", "cc")):
+            yield b"To: undisclosed-recipients:;\r\n"
+        if "date" not in written:
             yield f"Date: {date}\r\n".encode("ascii")
-        if "message-id" not in self._names:
+        if "message-id" not in written:
             yield f"Message-ID: <{id}@{sender.rpartition('@')[2]}>\r\n".encode("ascii")
         yield b"MIME-Version: 1.0\r\n"
 
@@ -223,5 +249,6 @@ class Template:
 
 
 def _compiled(part: TextPart) -> _BodyText:
-    text = Text(part.source, part.kind, part.place)
-    return _BodyText(part.content_type, text, part.boundaries)
+    # In a text with another format, the values are marked as in a header, and escaped afterwards.
+    kind = part.kind if part.kind in ("text", "html") else "header"
+    return _BodyText(part, Text(part.source, kind, part.place), has_c1(part.source))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapidsmtp._compose.encode import FIELD_END, FIELD_START, RowError
-from rapidsmtp._compose.parts import has_syntax
+from rapidsmtp._compose.text_part import has_syntax
 
 try:
     import jinja2

@@ -17,31 +17,38 @@ from typing import TYPE_CHECKING, Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.builder import compose_body
+from rapidsmtp._compose.checks import Finding, check
 from rapidsmtp._compose.dkim import DKIM, join
+from rapidsmtp._compose.edit_as_new import drop_fields
 from rapidsmtp._compose.encode import (
     ADDRESS_HEADERS,
     TOKEN_HEADERS,
     check_header_name,
-    check_words,
-    decode_words,
     strip_marks,
 )
 from rapidsmtp._compose.envelope import flatten
 from rapidsmtp._compose.merge import Merge, mapping_of, stamps
-from rapidsmtp._compose.parts import BodyParts, check_depth, parse
+from rapidsmtp._compose.mime import Part, check_depth, parse
+from rapidsmtp._compose.parts import BodyParts
 from rapidsmtp._compose.recipients_list import (
     CheckedList,
     Duplicates,
     ListOptions,
     open_recipients_list,
 )
+from rapidsmtp._compose.source import source_of_body, source_of_header
+from rapidsmtp._compose.text_part import TextPart
+from rapidsmtp._compose.words import check_words, decode_words
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
 
 if TYPE_CHECKING:
     from rapidsmtp._compose.merge import Row
 
-_UNFOLD = re.compile(r"\r?\n(?=[ \t])")
+_UNFOLD = re.compile(r"(?:\r\n|\r|\n)(?=[ \t])")
+# The header fields that describe the body that `compose` builds.
+_WRITTEN = frozenset(("mime-version", "content-type", "content-transfer-encoding"))
+_WRITTEN |= frozenset(("content-disposition", "content-id", "content-length", "content-md5"))
 Addresses = str | Sequence[str]
 Signers = DKIM | Sequence[DKIM]
 
@@ -59,13 +66,18 @@ class Template:
 
     Attributes:
         required_fields: The fields that a row must have.
+        dropped: The names of the header fields that `from_eml` or `from_message` dropped, because
+            they belong to an earlier message.
 
     Raises:
         ImportError: There is no compiled backend, and Jinja2 is not installed.
     """
 
     required_fields: frozenset[str]
+    dropped: tuple[str, ...]
     _compiled: "_backend.Template"
+    _header: bytes
+    _parts: list[bytes | TextPart]
     _destinations: list[str]  # the values of To, Cc and Bcc
 
     def __init__(self) -> None:
@@ -75,7 +87,11 @@ class Template:
 
     @classmethod
     def _from_parts(
-        cls, headers: Iterable[tuple[str, str]], body: BodyParts, dkim: Signers = ()
+        cls,
+        headers: Iterable[tuple[str, str]],
+        body: BodyParts,
+        dkim: Signers = (),
+        dropped: tuple[str, ...] = (),
     ) -> "Template":
         """Compile a template.
 
@@ -83,6 +99,7 @@ class Template:
             headers: The names and values of the header fields in order, decoded and unfolded.
             body: The MIME fields and the body.
             dkim: The signers, as in `compose`.
+            dropped: The names of the dropped header fields.
 
         Raises:
             ValueError: A text or a header has wrong template syntax, or the sender or all
@@ -95,6 +112,9 @@ class Template:
         template._compiled = _backend.templates().Template(headers, body.parts, signer)
         _check_envelope(names)
         template.required_fields = template._compiled.required_fields
+        template.dropped = dropped
+        template._header = source_of_header(headers)
+        template._parts = body.parts
         template._destinations = [value for name, value in headers if name.lower() in _DESTINATIONS]
         return template
 
@@ -127,8 +147,10 @@ class Template:
             cc: The addresses of the Cc field, in the form of `to`.
             bcc: The addresses that are in the envelope but not in the header, in the form of `to`.
             reply_to: The addresses of the Reply-To field, in the form of `to`.
-            headers: More header fields.
-            attachments: The paths of files to attach. Every row gets the same files.
+            headers: More header fields. `compose` writes the fields Content-Type,
+                Content-Transfer-Encoding, Content-Disposition, Content-ID and MIME-Version.
+            attachments: The paths of files to attach. Every row gets the same files, so fields in
+                them are not filled.
             inline: The paths of images. Each key is the name that the HTML uses for the image:
                 `<img src="cid:name">`.
             dkim: One `DKIM` or several. Each of them signs every message.
@@ -144,42 +166,63 @@ class Template:
                 fields.append((name, joined))
         fields.append(("Subject", subject))
         for name, value in (headers or {}).items():
-            if name.lower().startswith(("content-", "mime-")):
+            if name.lower() in _WRITTEN:
                 raise ValueError(f"{name} cannot be set: compose writes it")
+            if name.lower() == "return-path":
+                raise ValueError(
+                    f"{name} cannot be set: the server of the recipient writes it (RFC 5321 4.4)"
+                )
             fields.append((name, value))
         files = [Path(path) for path in attachments]
         images = {name: Path(path) for name, path in (inline or {}).items()}
         return cls._from_parts(fields, compose_body(text, html, files, images), dkim)
 
     @classmethod
-    def from_eml(cls, source: str | os.PathLike[str] | bytes, *, dkim: Signers = ()) -> "Template":
+    def from_eml(
+        cls,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        dkim: Signers = (),
+        keep_headers: bool = False,
+    ) -> "Template":
         """Compile a message file, with the merge fields in its header and texts.
+
+        As "edit as new" in a mail program, this method drops the header fields that belong to an
+        earlier message: its Message-ID and Date, trace fields such as Received, old signatures, and
+        the state of mail programs. A Message-ID, a Date or another such field with a merge field is
+        not dropped. `dropped` has the names.
 
         Args:
             source: The path of the file, or its bytes.
             dkim: As in `compose`.
+            keep_headers: Whether to keep all header fields.
 
         Raises:
-            ValueError: The source is not a message, or one of its texts or headers has wrong
-                template syntax.
+            ValueError: The source is not a message, one of its texts or headers has wrong template
+                syntax, or a merge field is in a part that cannot be rendered, such as a signed one.
             OSError: The file cannot be read.
         """
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         message = parse(data)
-        if not message.keys():
-            raise ValueError("not a message: it does not begin with header fields")
-        headers = [(name, _raw_value(name, value)) for name, value in _own_fields(message)]
-        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim)
+        fields, dropped = drop_fields(list(_own_fields(message.fields)), keep_headers)
+        headers = [(name, _raw_value(name, value)) for name, value in fields]
+        message.fields = [each for each in message.fields if each[0].lower() in _WRITTEN]
+        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim, dropped)
 
     @classmethod
     def from_message(
-        cls, message: "email.message.Message[Any, Any]", *, dkim: Signers = ()
+        cls,
+        message: "email.message.Message[Any, Any]",
+        *,
+        dkim: Signers = (),
+        keep_headers: bool = False,
     ) -> "Template":
         """Compile an email.message object. The object is not changed.
 
         Args:
             message: The object.
             dkim: As in `compose`.
+            keep_headers: As in `from_eml`.
 
         Raises:
             ValueError: A merge field was lost when `email` parsed a header, for example
@@ -187,12 +230,39 @@ class Template:
                 also raised.
         """
         check_depth(message)
-        headers = []
-        for name, value in _own_fields(message):
+        fields = []
+        for name, value in _own_fields(message.raw_items()):
             _check_survived(name, value)
-            headers.append((name, _raw_value(name, str(value))))
-        body = BodyParts.from_parsed(parse(_without_own_fields(message)))
-        return cls._from_parts(headers, body, dkim)
+            fields.append((name, str(value)))
+        fields, dropped = drop_fields(fields, keep_headers)
+        headers = [(name, _raw_value(name, value)) for name, value in fields]
+        body = BodyParts.from_parsed(Part(_without_own_fields(message)))
+        return cls._from_parts(headers, body, dkim, dropped)
+
+    def source(self) -> bytes:
+        """Return the composed message with its merge fields, as a message file.
+
+        The same template has the same source in every process. The source includes Bcc, but no Date
+        and no Message-ID unless the template has them, and no DKIM signature.
+        `Template.from_eml(source, keep_headers=True)` compiles an equal template.
+        """
+        return self._header + source_of_body(self._parts)
+
+    def check(
+        self, columns: Iterable[str] | None = None, *, message: Message | None = None
+    ) -> list[Finding]:
+        """Return problems that no server reports, such as a field with encoded braces.
+
+        Args:
+            columns: The columns of the recipients list, if they are known.
+            message: A rendered message of this template. Links with fields and the header of the
+                message are checked only if there is one.
+
+        Returns:
+            The findings. Each has the name of its check, and a place if there is one.
+        """
+        data = None if message is None else message.data
+        return check(self.source(), self._compiled.fields, columns, data)
 
     def render(self, row: "Row", *, tag: Any = None) -> Message:
         """Render the message for one row.
@@ -327,10 +397,10 @@ def _check_envelope(names: set[str]) -> None:
         raise ValueError("the template has neither To nor Cc nor Bcc")
 
 
-def _own_fields(message: "email.message.Message[Any, Any]") -> Iterator[tuple[str, Any]]:
-    """Yield the header fields except the MIME fields, which describe the body."""
-    for name, value in message.raw_items():
-        if not name.lower().startswith("content-") and name.lower() != "mime-version":
+def _own_fields(fields: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the header fields except the MIME fields that describe the body."""
+    for name, value in fields:
+        if name.lower() not in _WRITTEN:
             yield name, value
 
 
@@ -370,6 +440,6 @@ def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:
     # Make a deep copy. The generator adds missing boundaries to inner parts, but the caller's
     # message must not change.
     bare = copy.deepcopy(message)
-    for name in {name for name, _ in _own_fields(message)}:
+    for name in {name for name, _ in _own_fields(message.raw_items())}:
         del bare[name]
     return flatten(bare, checked=True)

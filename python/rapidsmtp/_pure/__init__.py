@@ -5,6 +5,7 @@ It is used if the compiled extension is not installed, or if `RAPIDSMTP_CORE` is
 package does. `__all__` lists the names that both backends provide.
 """
 
+from rapidsmtp._charset import decode as decode_charset
 from rapidsmtp._pure.address import check_path, plain_path
 from rapidsmtp._pure.auth import (
     CramMd5,
@@ -75,6 +76,7 @@ __all__ = [
     "check_path",
     "decide_reply",
     "decode_challenge",
+    "decode_charset",
     "diagnose",
     "enhanced_status",
     "exceeds_size",

@@ -34,6 +34,12 @@ def register(commands: Commands) -> None:
         ".xls, .ods); - means standard input",
     )
     parser.add_argument("--template", metavar="FILE.eml", help="message file with Jinja2 fields")
+    parser.add_argument(
+        "--keep-headers",
+        action="store_true",
+        help="keep the header fields of --template that belong to an earlier message, such as "
+        "Message-ID, Date and Received",
+    )
     _add_list(parser)
     _add_composition(parser)
     _add_signing(parser)
@@ -64,8 +70,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--no-warnings",
         action="store_true",
-        help="skip the checks for bulk mail (List-Unsubscribe, plain text, DKIM alignment, size) "
-        "and the warnings about the recipients list",
+        help="skip the checks of the message (fields, links, images, List-Unsubscribe, plain text, "
+        "DKIM alignment, size) and the warnings about the recipients list",
     )
     parser.add_argument("--strict", action="store_true", help="send nothing if there is a warning")
     parser.set_defaults(command=_run)

@@ -52,7 +52,7 @@ def send(options: argparse.Namespace) -> int:
     template = compose_from_options(options)
     with _open_recipients(options, template) as recipients:
         warnings = _recipient_warnings(options, recipients)
-        return render_without_sending(options, recipients, warnings)
+        return render_without_sending(options, template, recipients, warnings)
 
 
 def _send(options: argparse.Namespace) -> int:
@@ -72,12 +72,13 @@ def _send(options: argparse.Namespace) -> int:
         recipients = stack.enter_context(_open_recipients(options, template))
         if trace is not None:
             trace.begin()
-        warnings = _warnings(options, recipients)
+        warnings = _warnings(options, template, recipients)
         if options.strict and warnings:
             checks.print_warnings(warnings)
             raise UsageError(checks.strict_error(warnings))
         arguments = (sender.relay, recipients, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
+            summary.dropped = template.dropped
             if not options.json:
                 checks.print_warnings(warnings)
             interrupted = deliver(sender, recipients, summary)
@@ -93,7 +94,9 @@ def _open_recipients(options: argparse.Namespace, template: Template) -> Iterato
         yield recipients
 
 
-def _warnings(options: argparse.Namespace, recipients: CheckedList) -> list[str]:
+def _warnings(
+    options: argparse.Namespace, template: Template, recipients: CheckedList
+) -> list[str]:
     if options.no_warnings:
         return []
     items = recipients.merge(_SAMPLE_ROWS)
@@ -102,7 +105,7 @@ def _warnings(options: argparse.Namespace, recipients: CheckedList) -> list[str]
     if sample is not None:
         relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
         tls = shared.tls_settings(options)
-        found = checks.check_message(sample)
+        found = checks.check_template(template, sample)
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
         # host to the relay.
         if options.proxy is None:

@@ -46,23 +46,28 @@ def compose_from_options(options: argparse.Namespace) -> Template:
             raise UsageError(
                 f"{given[0]} cannot be combined with --template; the template is the whole message"
             )
-        return compose_from_file(options.template, signers)
+        return compose_from_file(options.template, signers, options.keep_headers)
+    if options.keep_headers:
+        raise UsageError("--keep-headers needs --template")
     _check_complete(options, given)
     return _compose_from_parts(options, signers)
 
 
-def compose_from_file(path: str, signers: Sequence[DKIM] = ()) -> Template:
+def compose_from_file(
+    path: str, signers: Sequence[DKIM] = (), keep_headers: bool = False
+) -> Template:
     """Read a message file, and convert it to a message template.
 
     Args:
         path: The path of the file.
         signers: The DKIM signatures to add to each message.
+        keep_headers: Whether to keep the header fields of an earlier message.
 
     Raises:
         UsageError: The file cannot be read, or its content is not a valid template.
     """
     try:
-        return Template.from_eml(path, dkim=signers)
+        return Template.from_eml(path, dkim=signers, keep_headers=keep_headers)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except ImportError as error:

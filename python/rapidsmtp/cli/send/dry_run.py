@@ -9,12 +9,14 @@ from typing import Any
 
 from rapidsmtp._compose.checked_address import checked_path
 from rapidsmtp._compose.recipients_list import CheckedList
+from rapidsmtp._compose.template import Template
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
-from rapidsmtp.cli.send.checks import check_message, print_warnings, strict_error
+from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
+from rapidsmtp.cli.send.summary import show_dropped
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 _DIRECTORY = "preview"
@@ -31,6 +33,7 @@ class _DryRunReport:
 
     Attributes:
         total: The number of rows to render.
+        dropped: The names of the header fields that the template has dropped.
         valid: The number of rows that give a valid message.
         recipients: The number of recipients of the valid messages.
         size: The total size of the valid messages, in bytes.
@@ -40,6 +43,7 @@ class _DryRunReport:
     """
 
     total: int
+    dropped: tuple[str, ...]
     valid: int = 0
     recipients: int = 0
     size: int = 0
@@ -56,6 +60,7 @@ class _DryRunReport:
 
 def render_without_sending(
     options: argparse.Namespace,
+    template: Template,
     recipients: CheckedList,
     warnings: Sequence[str],
 ) -> int:
@@ -63,6 +68,7 @@ def render_without_sending(
 
     Args:
         options: The options of `send`.
+        template: The message template.
         recipients: The recipients list.
         warnings: Warnings about the recipients list.
 
@@ -76,7 +82,7 @@ def render_without_sending(
         name = "overwrite" if options.preview_to is None else "preview_to"
         raise UsageError(f"{option(name)} needs --preview")
     previewed = min(recipients.total, options.preview or 0)
-    report = _DryRunReport(recipients.total if options.dry_run else previewed)
+    report = _DryRunReport(recipients.total if options.dry_run else previewed, template.dropped)
     paths = _preview_paths(options, recipients, previewed)
     with FailureList(options.json, options.not_accepted, recipients.unit) as failures:
         items = recipients.merge(report.total, numbered=True)
@@ -86,7 +92,7 @@ def render_without_sending(
                 if isinstance(checked, Outcome):
                     failures.add(row, checked)
                 else:
-                    _add(options, report, row, checked, paths)
+                    _add(options, template, report, row, checked, paths)
                 bar.advance()
         report.warnings += warnings
         if options.json:
@@ -105,13 +111,14 @@ def render_without_sending(
 
 def _add(
     options: argparse.Namespace,
+    template: Template,
     report: _DryRunReport,
     row: RowName,
     message: Message,
     paths: Mapping[int, Path],
 ) -> None:
     if not report.valid and not options.no_warnings:
-        report.warnings += check_message(message)
+        report.warnings += check_template(template, message)
     report.add(message)
     path = paths.get(row.row)
     if path is not None:
@@ -192,6 +199,7 @@ def _print(options: argparse.Namespace, report: _DryRunReport, recipients: Check
         ["bytes of the largest", f"{report.largest}"],
     ]
     display.table(f"{title}: nothing was sent", ["", ""], rows)
+    show_dropped(report.dropped)
 
 
 def _as_dict(
@@ -206,6 +214,7 @@ def _as_dict(
         "recipients": report.recipients,
         "bytes": report.size,
         "largest": report.largest,
+        "dropped": list(report.dropped),
         "preview": report.files,
         "warnings": report.warnings,
     }

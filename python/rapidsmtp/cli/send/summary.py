@@ -26,6 +26,7 @@ class Summary:
     Attributes:
         total: The number of rows of the mailing.
         counts: The number of messages with each status.
+        dropped: The names of the header fields that the template has dropped.
         stopped: The reason why the sending ended early; "" if it did not end early.
 
     Raises:
@@ -42,6 +43,7 @@ class Summary:
     ) -> None:
         self.total = recipients.total
         self.counts: Counter[Status] = Counter()
+        self.dropped: tuple[str, ...] = ()
         self.stopped = ""
         self._relay = relay
         self._as_json = as_json
@@ -118,6 +120,7 @@ class Summary:
         rows.append(["seconds", f"{seconds:.2f}"])
         rows.append(["messages per second", f"{self._per_second(seconds):.0f}"])
         display.table(f"sent to {self._relay}", ["", ""], rows)
+        show_dropped(self.dropped)
         self._failures.print_table("not accepted")
 
     def _print_json(self, seconds: float, values: Mapping[str, object]) -> None:
@@ -129,6 +132,7 @@ class Summary:
             "seconds": round(seconds, 3),
             "messages_per_second": round(self._per_second(seconds), 1),
             "stopped": self.stopped or None,
+            "dropped": list(self.dropped),
             "warnings": list(self._warnings),
             **values,
         }
@@ -136,3 +140,9 @@ class Summary:
 
     def _per_second(self, seconds: float) -> float:
         return self.counts[Status.ACCEPTED] / seconds if seconds else 0.0
+
+
+def show_dropped(names: Sequence[str]) -> None:
+    """Print the header fields that the template has dropped, in one line."""
+    if names:
+        display.show(f"header fields of the earlier message, not sent: {', '.join(names)}")
