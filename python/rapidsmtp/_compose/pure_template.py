@@ -20,7 +20,7 @@ from rapidsmtp._compose.encode import (
 from rapidsmtp._compose.parts import TextPart
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
-from rapidsmtp._compose.pure_text import Text, plain
+from rapidsmtp._compose.pure_text import Budget, Text, plain
 
 _BLIND = frozenset(("bcc", "resent-bcc"))
 _Mailboxes: TypeAlias = dict[str, list[Mailbox]]
@@ -33,8 +33,8 @@ class _HeaderField:
     name: str
     text: Text
 
-    def render(self, row: Mapping[str, Any]) -> tuple[bytes, list[Mailbox]]:
-        value = self.text.render(row)
+    def render(self, row: Mapping[str, Any], budget: Budget) -> tuple[bytes, list[Mailbox]]:
+        value = self.text.render(row, budget)
         if self.name.lower() not in ADDRESS_HEADERS:
             return encode_header(self.name, value), []
         mailboxes = parse_mailboxes(value, self.name)
@@ -53,7 +53,7 @@ class _ConstantFields:
     name: str = ""
     mailboxes: list[Mailbox] = field(default_factory=list)
 
-    def render(self, row: Mapping[str, Any]) -> tuple[bytearray, list[Mailbox]]:
+    def render(self, row: Mapping[str, Any], budget: Budget) -> tuple[bytearray, list[Mailbox]]:
         return self.lines, self.mailboxes
 
 
@@ -65,8 +65,8 @@ class _BodyText:
     text: Text
     boundaries: tuple[bytes, ...]
 
-    def render(self, row: Mapping[str, Any]) -> bytes:
-        encoding, body = encode_text(self.text.render(row), self.boundaries)
+    def render(self, row: Mapping[str, Any], budget: Budget) -> bytes:
+        encoding, body = encode_text(self.text.render(row, budget), self.boundaries)
         head = f"Content-Type: {self.content_type}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
         return head.encode("ascii") + body
 
@@ -138,7 +138,8 @@ class Template:
             if isinstance(compiled, _BodyText):
                 required |= compiled.text.required
                 used |= compiled.text.fields
-                compiled = compiled.render({}) if compiled.text.constant is not None else compiled
+                if compiled.text.constant is not None:
+                    compiled = compiled.render({}, Budget())
             self._parts.append(compiled)
         fixed = (part for part in self._parts if isinstance(part, bytes))
         self._eight_bit = not all(part.isascii() for part in fixed)
@@ -149,7 +150,7 @@ class Template:
         if header.text.constant is None:
             self._fields.append(header)
             return
-        line, mailboxes = header.render({})
+        line, mailboxes = header.render({}, Budget())
         if header.name.lower() in ADDRESS_HEADERS:
             self._fields.append(_ConstantFields(bytearray(line), header.name, mailboxes))
             return
@@ -181,13 +182,16 @@ class Template:
         values = {name: plain(row[name]) for name in self.fields if name in row}
         lines: list[bytes | bytearray] = []
         found: _Mailboxes = {}
+        budget = Budget()
         for each in self._fields:
-            line, mailboxes = each.render(values)
+            line, mailboxes = each.render(values, budget)
             lines.append(line)
             found.setdefault(each.name.lower(), []).extend(mailboxes)
         sender, recipients = self._envelope(found)
         lines += self._added_fields(sender, date, id)
-        body = [part if isinstance(part, bytes) else part.render(values) for part in self._parts]
+        body = [
+            part if isinstance(part, bytes) else part.render(values, budget) for part in self._parts
+        ]
         data = b"".join([*lines, *body])
         if not data.endswith(b"\r\n"):
             data += b"\r\n"
