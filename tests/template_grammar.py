@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 ROW: dict[str, Any] = {
     "name": "Anna",
-    "html": "<b>&\"it's\"</b>",
+    "html": '<b>&"it\'s"</b>',
     "title": "o'neil-smith (the 2nd)",
     "text": "one two-three\nfour  five — six",
     "digits": " 42 ",
@@ -41,7 +41,9 @@ _ATOMS = st.one_of(
     st.sampled_from(("[1, 2, 3]", "['a', 'b']", "(1, 'x')", "{'k': 1, 'j': 'v'}", "none")),
     st.sampled_from(("dict.b", "dict['a']", "dict.a.1.k", "people[0].name", "numbers[-1]")),
     st.sampled_from(("name[1:]", "numbers[::-1]", "title[2:9:2]", "list[5]", "dict.zz")),
-    st.sampled_from(("loop.index", "loop.first", "loop.length", "loop.revindex", "loop.cycle(1, 2)")),
+    st.sampled_from(
+        ("loop.index", "loop.first", "loop.length", "loop.revindex", "loop.cycle(1, 2)")
+    ),
 )
 
 _FILTERS = st.sampled_from(
@@ -82,7 +84,20 @@ _SIGNS = st.sampled_from(
     ("+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in")
 )
 _FORMATS = st.sampled_from(
-    ("%s", "%d", "%.2f", "%5s|%-5s", "%05d", "%x", "%r", "%+.1e", "%s%%", "<i>%s</i>", "%(b)s", "%g")
+    (
+        "%s",
+        "%d",
+        "%.2f",
+        "%5s|%-5s",
+        "%05d",
+        "%x",
+        "%r",
+        "%+.1e",
+        "%s%%",
+        "<i>%s</i>",
+        "%(b)s",
+        "%g",
+    )
 )
 
 

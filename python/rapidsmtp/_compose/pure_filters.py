@@ -152,8 +152,11 @@ def _float(budget: Budget, value: Any, default: Any) -> Any:
 
 
 def _indent(budget: Budget, value: Any, width: Any, first: Any, blank: Any) -> str:
+    present(value)
+    if not isinstance(value, str):
+        raise _not_accepted("indent", value)
     by: str = width if isinstance(width, str) else " " * spent(budget, size_of("width", width))
-    source = text(budget, value)
+    source = value
     lines = str(source).split("\n")
     budget.work(len(lines) * len(by) // 64 + len(source) // 64)
     whole = [

@@ -58,6 +58,12 @@ TESTS = {
 }
 """The tests, with the numbers of their arguments."""
 
+_TYPES = frozenset(
+    """
+    boolean true false integer float number string mapping sequence
+    """.split()  # noqa: SIM905  (a list literal would fill a page)
+)
+
 _SIGNS = {
     "in": "in",
     "eq": "==",
@@ -78,6 +84,9 @@ def test(budget: Budget, name: str, value: Any, *given: Any) -> bool:
         return (not isinstance(value, Blank)) == (name == "defined")
     if name == "none":
         return value is None or (isinstance(value, Blank) and value.empty is None)
+    # As in Jinja2, a missing value has no type.
+    if name in _TYPES and isinstance(value, Blank) and value.empty is MISSING:
+        return False
     value = compared(value)
     if name in _SIGNS:
         return compare(budget, value, _SIGNS[name], given[0])

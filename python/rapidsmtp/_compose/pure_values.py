@@ -7,7 +7,7 @@ and `default` replaces it. Every other use is an error, so no message begins wit
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from markupsafe import Markup, escape
@@ -27,6 +27,9 @@ _TOO_LARGE = "an integer of the template is too large"
 _INVISIBLE = re.compile(
     "[\\s\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*\\Z"
 )
+_LONGEST = 4300
+"""The maximum precision of a float in a format."""
+
 _PRECISION = re.compile(r"\.(\d+)[hlL]?[eEfFgG]")
 
 
@@ -247,16 +250,31 @@ def shown(budget: Budget, value: Any) -> str:
 class _Shown:
     """A list or dict whose text costs steps, for `%`."""
 
-    def __init__(self, budget: Budget, value: Any) -> None:
-        self._budget, self._value = budget, value
+    def __init__(self, budget: Budget, value: Any, is_markup: bool) -> None:
+        self._budget, self._value, self._is_markup = budget, value, is_markup
 
     def __str__(self) -> str:
-        return shown(self._budget, self._value)
+        text = shown(self._budget, self._value)
+        return str(escape(text)) if self._is_markup else text
 
     __repr__ = __str__
 
     def __getitem__(self, key: Any) -> NoReturn:
-        raise RowError("a format with keys needs a dict")
+        raise TypeError
+
+
+class _Escaped(str):
+    """A text of a format that is markup."""
+
+    _plain: str
+
+    def __new__(cls, value: str) -> "_Escaped":
+        made = super().__new__(cls, str(escape(value)))
+        made._plain = value
+        return made
+
+    def __repr__(self) -> str:
+        return str(escape(repr(self._plain)))
 
 
 def operator(budget: Budget, left: Any, sign: str, right: Any) -> Any:
@@ -361,43 +379,52 @@ def _concatenate(budget: Budget, left: Any, right: Any) -> str:
 
 def format_text(budget: Budget, template: str, given: Any) -> str:
     """Return `template % given`."""
-    numbers = re.findall("[0-9]+", template)
-    if "*" in template:
-        values = given if isinstance(given, Tuple) else (given,)
-        numbers += [str(abs(each)) for each in values if isinstance(each, int)]
+    is_markup = isinstance(template, Markup)
+    source = str(template)
+    numbers = re.findall("[0-9]+", source)
+    all_given = given if isinstance(given, Tuple) else (given,)
+    for each in all_given:
+        present(each)
+    if "*" in source:
+        numbers += [str(abs(each)) for each in all_given if isinstance(each, int)]
     for number in numbers:
         budget.work(min(int(number[:20]), STEPS * 16 + 16) // 16)
-    for precision in _PRECISION.findall(template):
-        if int(precision[:20]) > 4300:
-            raise RowError("the precision of a directive is too large")
+    budget.work(source.count("%") + len(source) // 64)
 
     def wrapped(value: Any) -> Any:
-        return _Shown(budget, value) if isinstance(value, (List, Tuple, Dict)) else value
+        if isinstance(value, (List, Tuple, Dict)):
+            return _Shown(budget, value, is_markup)
+        return _Escaped(value) if is_markup and isinstance(value, str) else present(value)
 
-    budget.work(template.count("%") + len(template) // 64)
     if isinstance(given, Tuple):
-        return template % tuple(map(wrapped, given))
-    if isinstance(given, Dict):
-        return template % _Mapping(budget, given)
-    result: str = template % wrapped(given)
-    return result
+        values: Any = tuple(map(wrapped, given))
+    elif isinstance(given, Dict):
+        values = _Mapping(given, wrapped)
+    else:
+        values = wrapped(given)
+    try:
+        if any(int(each[:20]) > _LONGEST for each in _PRECISION.findall(source)):
+            raise ValueError
+        result: str = source % values
+    except RowError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        raise RowError("the values do not fit the directives of the format") from None
+    return Markup(result) if is_markup else result
 
 
 class _Mapping(dict[str, Any]):
     """The dict of a format."""
 
-    def __init__(self, budget: Budget, given: Dict) -> None:
+    def __init__(self, given: Dict, wrapped: Callable[[Any], Any]) -> None:
         super().__init__(given)
-        self._budget = budget
+        self._shown, self._wrapped = wrapped(given), wrapped
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self:
-            raise RowError(f"the format needs the key {key!r}")
-        value = super().__getitem__(key)
-        return _Shown(self._budget, value) if isinstance(value, (List, Tuple, Dict)) else value
+        return self._wrapped(super().__getitem__(key))
 
     def __str__(self) -> str:
-        return shown(self._budget, Dict(self.items()))
+        return str(self._shown)
 
     __repr__ = __str__
 

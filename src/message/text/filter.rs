@@ -578,6 +578,10 @@ fn center(state: &State<'_, '_>, value: &Value, width: &Value) -> Result {
 }
 
 fn indent(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
+    present(value)?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| not_accepted("indent", value))?;
     let by = match given[0].as_str() {
         Some(text) => text.to_owned(),
         None => {
@@ -587,7 +591,6 @@ fn indent(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
         }
     };
     let (first, blank) = (given[1].is_true(), given[2].is_true());
-    let text = text(state, value)?;
     let lines = memchr::memchr_iter(b'\n', text.as_bytes()).count() + 1;
     state.consume_fuel(lines.saturating_mul(by.len()) as u64 / 64)?;
     let mut out = String::new();

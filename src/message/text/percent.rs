@@ -5,12 +5,17 @@ use std::borrow::Cow;
 use minijinja::{Error, State};
 
 use super::display::{escaped, repr, text};
-use super::operator::string;
+use super::operator::{present, string};
 use super::value::{
-    Number, Value, dict_in, error, float_of, integer_of, list_of, quoted, truncated, type_name,
+    Number, Value, dict_in, error, float_of, integer_of, list_of, truncated,
 };
 
 type Result<T> = std::result::Result<T, Error>;
+
+/// The error about a format and its values. Python's texts for it differ between its versions.
+fn unfit() -> Error {
+    error("the values do not fit the directives of the format")
+}
 
 /// The maximum precision of a float.
 const PRECISION: usize = 4300;
@@ -43,6 +48,9 @@ pub(super) fn format(state: &State<'_, '_>, template: &Value, given: &Value) -> 
         Some(list) if list.is_tuple => &list.items[..],
         _ => std::slice::from_ref(given),
     };
+    for item in items {
+        present(item)?;
+    }
     let mut values = Values {
         given,
         items,
@@ -66,7 +74,7 @@ pub(super) fn format(state: &State<'_, '_>, template: &Value, given: &Value) -> 
     // tuple or a string. Unused entries of a mapping are not an error.
     let is_mapping = dict_in(given).is_some() || list_of(given).is_some_and(|list| !list.is_tuple);
     if values.next < items.len() && !is_mapping {
-        return Err(error("the format has fewer directives than values"));
+        return Err(unfit());
     }
     Ok(string(out, template.is_safe()))
 }
@@ -82,7 +90,7 @@ fn directive<'text>(
     let mut rest = text;
     let mut named = None;
     if let Some(inside) = rest.strip_prefix('(') {
-        let end = key_end(inside).ok_or_else(|| error("a key of the format has no end"))?;
+        let end = key_end(inside).ok_or_else(unfit)?;
         named = Some(values.named(&inside[..end])?);
         rest = &inside[end + 1..];
     }
@@ -90,10 +98,7 @@ fn directive<'text>(
     rest = directive.flags(rest);
     rest = directive.sizes(rest, values)?;
     rest = rest.strip_prefix(['h', 'l', 'L']).unwrap_or(rest);
-    let conversion = rest
-        .chars()
-        .next()
-        .ok_or_else(|| error("a directive of the format has no end"))?;
+    let conversion = rest.chars().next().ok_or_else(unfit)?;
     rest = &rest[conversion.len_utf8()..];
     // The width and the precision cost fuel before their spaces and digits are written.
     let size = directive
@@ -135,16 +140,17 @@ impl Values<'_> {
             .filter(|_| !self.uses_names)
             .cloned();
         self.next += 1;
-        value.ok_or_else(|| error("the format has more directives than values"))
+        value.ok_or_else(unfit)
     }
 
     fn named(&mut self, name: &str) -> Result<Value> {
         let Some(dict) = dict_in(self.given) else {
-            return Err(error("a format with keys needs a dict"));
+            return Err(unfit());
         };
         self.uses_names = true;
         let found = dict.get(&Value::from(name)).cloned();
-        found.ok_or_else(|| error(format!("the format needs the key {}", quoted(name))))
+        found.iter().try_for_each(present)?;
+        found.ok_or_else(unfit)
     }
 }
 
@@ -187,9 +193,7 @@ impl Directive {
             'c' => character(value),
             'd' | 'i' | 'u' | 'o' | 'x' | 'X' => self.integer(conversion, value),
             'e' | 'E' | 'f' | 'F' | 'g' | 'G' => self.float(conversion, value),
-            _ => Err(error(format!(
-                "the format has the unknown directive '%{conversion}'"
-            ))),
+            _ => Err(unfit()),
         }
     }
 
@@ -234,12 +238,7 @@ impl Directive {
         let float = float_of(value).filter(|_| matches!(conversion, 'd' | 'i' | 'u'));
         let number = float
             .map_or_else(|| integer_of(value), truncated)
-            .ok_or_else(|| {
-                let name = type_name(value);
-                error(format!(
-                    "the directive '%{conversion}' does not accept a value of the type {name}"
-                ))
-            })?;
+            .ok_or_else(unfit)?;
         let magnitude = number.unsigned_abs();
         let (prefix, mut digits) = match conversion {
             'o' => ("0o", format!("{magnitude:o}")),
@@ -264,15 +263,10 @@ impl Directive {
 
     fn float(&self, conversion: char, value: &Value) -> Result<String> {
         let number = Number::of(value).map(Number::float);
-        let value = number.ok_or_else(|| {
-            let name = type_name(value);
-            error(format!(
-                "the directive '%{conversion}' does not accept a value of the type {name}"
-            ))
-        })?;
+        let value = number.ok_or_else(unfit)?;
         let precision = self.precision.unwrap_or(6);
         if precision > PRECISION {
-            return Err(error("the precision of a directive is too large"));
+            return Err(unfit());
         }
         let magnitude = value.abs();
         let digits = match conversion.to_ascii_lowercase() {
@@ -315,10 +309,10 @@ impl Directive {
 
 /// Parses a width or precision (a number or `*`). Returns its value and the text that follows.
 fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text str)> {
-    let too_large = || error("the width of a directive is too large");
+    let too_large = unfit;
     if let Some(rest) = text.strip_prefix('*') {
         let index = integer_of(&values.next()?);
-        let index = index.ok_or_else(|| error("the '*' of a directive needs an integer"))?;
+        let index = index.ok_or_else(unfit)?;
         return Ok((i64::try_from(index).map_err(|_| too_large())?, rest));
     }
     let end = text
@@ -337,7 +331,7 @@ fn character(value: &Value) -> Result<String> {
     }
     let code = integer_of(value).and_then(|index| u32::try_from(index).ok());
     let found = code.and_then(char::from_u32).map(String::from);
-    found.ok_or_else(|| error("the directive '%c' needs a character"))
+    found.ok_or_else(unfit)
 }
 
 /// Formats a float as C's `%e` does. The exponent has two digits or more.

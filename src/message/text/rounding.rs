@@ -2,8 +2,9 @@
 
 use minijinja::{Error, State};
 
+use super::filter::not_accepted;
 use super::operator::{arithmetic, present, whole};
-use super::value::{Number, Value, error, float_of, integer_of, is_space, truncated, type_name};
+use super::value::{Number, Value, error, float_of, integer_of, is_space, truncated};
 
 type Result<T = Value> = std::result::Result<T, Error>;
 
@@ -19,10 +20,7 @@ const COARSEST: i128 = -308;
 pub(super) fn round(value: &Value, precision: &Value) -> Result {
     present(value)?;
     let Some(number) = Number::of(value) else {
-        let name = type_name(value);
-        return Err(error(format!(
-            "the filter 'round' does not accept a value of the type {name}"
-        )));
+        return Err(not_accepted("round", value));
     };
     match (number, integer_of(precision)) {
         (Number::Integer(value), Some(digits)) => {
@@ -91,6 +89,9 @@ pub(super) fn round_towards(
     up: bool,
 ) -> Result {
     present(value)?;
+    if Number::of(value).is_none() {
+        return Err(not_accepted("round", value));
+    }
     let unit = arithmetic(state, "**", &Value::from(10), precision)?;
     let scaled = arithmetic(state, "*", value, &unit)?;
     let scaled = match float_of(&scaled) {

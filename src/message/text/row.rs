@@ -66,7 +66,10 @@ impl Row {
     #[must_use]
     pub fn of_table(columns: Arc<Columns>, names: &[String], values: Vec<Option<Value>>) -> Self {
         let values = names.iter().zip(values);
-        let values = values.map(|(name, value)| field(value.unwrap_or(Value::UNDEFINED), name));
+        let values = values.map(|(name, value)| {
+            // minijinja itself checks for missing values.
+            value.map_or(Value::UNDEFINED, |value| field(value, name))
+        });
         Self::of(columns, values.collect())
     }
 

@@ -40,6 +40,11 @@ pub(super) const TESTS: [(&str, usize); 29] = [
     ("sameas", 1),
 ];
 
+/// The tests of the type.
+const TYPES: [&str; 9] = [
+    "boolean", "true", "false", "integer", "float", "number", "string", "mapping", "sequence",
+];
+
 /// Applies a test. The value of an empty field is the empty value itself.
 pub(super) fn test(
     state: &State<'_, '_>,
@@ -58,6 +63,10 @@ pub(super) fn test(
             return Ok(value.is_none() || empty.is_some_and(Value::is_none));
         }
         _ => {}
+    }
+    // As in Jinja2, a missing value has no type.
+    if TYPES.contains(&name) && Blank::is_missing(value) {
+        return Ok(false);
     }
     let value = match blank {
         None => value,
