@@ -66,7 +66,7 @@ const STRETCH: usize = 256;
 
 /// The maximum number of steps for one message. One step is about one operation of the template, or
 /// 64 bytes of text.
-const STEPS: u64 = 4_000_000;
+const STEPS: u64 = 2_000_000;
 
 /// The maximum number of bytes of the texts of one message. It is larger than any message that
 /// relays accept.

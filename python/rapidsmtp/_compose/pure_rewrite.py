@@ -218,7 +218,7 @@ class Rewriter:
         self._captures -= 1
         self.names.leave()
         # An empty macro costs steps too, because macros can call each other many times.
-        start = nodes.Output([_filter(nodes.Const(Markup("")), "0data", at=statement)])
+        start = nodes.Output([_filter(nodes.Const(Markup("")), "0enter", at=statement)])
         statement.body = [start.set_lineno(statement.lineno), *statement.body]
         self._macros[name] = (parameters, required)
 

@@ -42,6 +42,9 @@ _MARKS_REMOVED = {ord(FIELD_START): None, ord(FIELD_END): None}
 # The line ends that a template may have.
 _LINE_END = re.compile("\r\n|\r")
 
+_MACRO_STEPS = 20
+"""The number of steps for the call of a macro, which is slow in Python."""
+
 _BUDGET = "0budget"
 """The name of the budget among the variables. No template can read it, because a name does not
 begin with a digit."""
@@ -240,6 +243,11 @@ def _data(budget: Budget, data: str) -> str:
     return data
 
 
+def _enter(budget: Budget, data: str) -> str:
+    budget.work(_MACRO_STEPS)
+    return data
+
+
 def _compare(budget: Budget, left: Any, *rest: Any) -> bool:
     for sign, right in zip(rest[::2], rest[1::2], strict=True):
         if not values.compare(budget, left, sign, right):
@@ -260,6 +268,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "0field": _field,
     "0absent": _absent,
     "0data": _data,
+    "0enter": _enter,
     "0needed": lambda _, value: values.needed(value),
     "0items": values.items,
     "0item": lambda _, value, key, name: values.item(_defined(value), key, name),

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from rapidsmtp._compose.encode import RowError
 
-STEPS = 4_000_000
+STEPS = 2_000_000
 """The maximum number of steps for one message, as in `src/message/text.rs`."""
 BYTES = 64 << 20
 """The maximum number of bytes of the texts of one message."""

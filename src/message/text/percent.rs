@@ -6,9 +6,7 @@ use minijinja::{Error, State};
 
 use super::display::{escaped, repr, text};
 use super::operator::{present, string};
-use super::value::{
-    Number, Value, dict_in, error, float_of, integer_of, list_of, truncated,
-};
+use super::value::{Number, Value, dict_in, error, float_of, integer_of, list_of, truncated};
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -108,8 +108,8 @@ impl<'source> Tags<'source> {
         while let Some(found) = memchr::memchr(b'{', &source.as_bytes()[at..]) {
             let start = at + found;
             let rest = &source[start..];
-            if rest.starts_with("{#") {
-                let Some(length) = rest[2..].find("#}") else {
+            if let Some(comment) = rest.strip_prefix("{#") {
+                let Some(length) = comment.find("#}") else {
                     return fail(start, "the comment has no end, '#}'");
                 };
                 at = start + length + 4;

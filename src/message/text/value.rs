@@ -360,7 +360,7 @@ fn compare(integer: i128, float: f64) -> Option<std::cmp::Ordering> {
 pub(super) fn truncated(value: f64) -> Option<i128> {
     const LIMIT: f64 = 170_141_183_460_469_231_731_687_303_715_884_105_728.0;
     #[expect(clippy::cast_possible_truncation, reason = "the value is in the range")]
-    (value >= -LIMIT && value < LIMIT).then_some(value as i128)
+    (-LIMIT..LIMIT).contains(&value).then_some(value as i128)
 }
 
 pub(super) fn float_of(value: &Value) -> Option<f64> {
