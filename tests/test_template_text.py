@@ -6,7 +6,7 @@ import pytest
 
 from core_vectors import rows
 from rapidsmtp._compose.encode import RowError
-from rapidsmtp._compose.pure_text import Text
+from rapidsmtp._compose.pure_text import Text, plain
 
 
 def value(vector: Any) -> Any:
@@ -29,7 +29,7 @@ def value(vector: Any) -> Any:
             return {key: value(item) for key, item in inner}
 
 
-ROW = {name: value(field) for name, field in rows("template_text", "rows")[0].items()}
+ROW = {name: plain(value(field)) for name, field in rows("template_text", "rows")[0].items()}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
 use super::escape::{Format, escape_fields, is_c1, refuse_c1};
 use super::header::encode_header;
 use super::mailbox::{Mailbox, encode_addresses, parse_addresses};
-use super::text::{Columns, Row, Text, Value};
+use super::text::{Budget, Columns, Row, Text, Value};
 use super::{RowError, TextKind};
 use crate::content::{CleanBytes, ContentPart, SharedBytes};
 
@@ -188,7 +188,7 @@ impl MergeRow {
     ///
     /// The errors of [`MergeRow::render`] that concern the header.
     pub fn envelope(&self) -> Result<(String, Vec<String>), RowError> {
-        let encoded = self.template.header(&self.row)?;
+        let encoded = self.template.header(&self.row, &mut Budget::default())?;
         self.template.envelope(&encoded)
     }
 }
@@ -257,9 +257,7 @@ impl Template {
     /// is missing.
     #[must_use]
     pub fn row(&self, values: Vec<Option<Value>>) -> Row {
-        let values = self.used.iter().zip(values);
-        let values = values.map(|(name, value)| value.unwrap_or_else(|| Value::missing(name)));
-        Row::of_table(Arc::clone(&self.columns), values.collect())
+        Row::of_table(Arc::clone(&self.columns), &self.used, values)
     }
 
     /// Renders the message for one row.
@@ -269,7 +267,8 @@ impl Template {
     /// If a merge field is missing or empty, or if its value is not allowed at its place in the
     /// message.
     pub fn render(&self, row: &Row, stamp: &Stamp) -> Result<RenderedRow, RowError> {
-        let encoded = self.header(row)?;
+        let mut budget = Budget::default();
+        let encoded = self.header(row, &mut budget)?;
         let (sender, recipients) = self.envelope(&encoded)?;
         let mut data = Vec::with_capacity(self.size);
         for field in &encoded {
@@ -285,7 +284,7 @@ impl Template {
                     parts.push(ContentPart::Own(std::mem::take(&mut data)));
                     parts.push(ContentPart::Shared(clean.clone()));
                 }
-                TemplatePart::Text(each) => each.write(row, &mut text, &mut data)?,
+                TemplatePart::Text(each) => each.write(row, &mut budget, &mut text, &mut data)?,
             }
         }
         let last = parts.last().map_or(&[][..], AsRef::as_ref);
@@ -332,7 +331,12 @@ impl Template {
             let text = Box::new(text);
             HeaderContent::Rendered { name, text }
         } else {
-            HeaderContent::Constant(role.write(&name, &text, &Row::default())?)
+            HeaderContent::Constant(role.write(
+                &name,
+                &text,
+                &Row::default(),
+                &mut Budget::default(),
+            )?)
         };
         match (self.fields.last_mut(), content) {
             // A template may have many constant fields, so they need no memory except their bytes.
@@ -378,7 +382,8 @@ impl Template {
                     return Ok(());
                 }
                 let mut bytes = Vec::new();
-                text.write(&Row::default(), &mut String::new(), &mut bytes)?;
+                let mut budget = Budget::default();
+                text.write(&Row::default(), &mut budget, &mut String::new(), &mut bytes)?;
                 bytes
             }
         };
@@ -396,13 +401,17 @@ impl Template {
         self.used.extend(text.fields().iter().cloned());
     }
 
-    fn header(&self, row: &Row) -> Result<Vec<Cow<'_, EncodedHeader>>, RowError> {
+    fn header(
+        &self,
+        row: &Row,
+        budget: &mut Budget,
+    ) -> Result<Vec<Cow<'_, EncodedHeader>>, RowError> {
         let fields = self.fields.iter();
         fields
             .map(|field| match &field.content {
                 HeaderContent::Constant(encoded) => Ok(Cow::Borrowed(encoded)),
                 HeaderContent::Rendered { name, text } => {
-                    field.role.write(name, text, row).map(Cow::Owned)
+                    field.role.write(name, text, row, budget).map(Cow::Owned)
                 }
             })
             .collect()
@@ -531,9 +540,15 @@ impl HeaderRole {
     }
 
     /// Renders and encodes a header field with this role.
-    fn write(self, name: &str, text: &Text, row: &Row) -> Result<EncodedHeader, RowError> {
+    fn write(
+        self,
+        name: &str,
+        text: &Text,
+        row: &Row,
+        budget: &mut Budget,
+    ) -> Result<EncodedHeader, RowError> {
         let mut value = String::new();
-        text.render(row, &mut value)?;
+        text.render(row, budget, &mut value)?;
         let mut line = Vec::new();
         if matches!(self, Self::Unstructured | Self::Date | Self::MessageId) {
             encode_header(name, &value, &mut line)?;
@@ -572,10 +587,16 @@ impl BodyText {
 
     /// Appends Content-Type, Content-Transfer-Encoding and the body. `text` is a buffer that all
     /// texts of a message share.
-    fn write(&self, row: &Row, text: &mut String, data: &mut Vec<u8>) -> Result<(), RowError> {
+    fn write(
+        &self,
+        row: &Row,
+        budget: &mut Budget,
+        text: &mut String,
+        data: &mut Vec<u8>,
+    ) -> Result<(), RowError> {
         text.clear();
         let mut gaps = Vec::with_capacity(self.stretches.len());
-        self.text.render_around(row, text, &mut gaps)?;
+        self.text.render_around(row, budget, text, &mut gaps)?;
         self.finish(text)?;
         let body = TextBody {
             text,

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
-use crate::message::text::Value;
+use crate::message::text::{Value, dict, list};
 
 /// The maximum nesting depth of lists and dicts in a row; a deeper value is an error. The maximum
 /// is far below Python's recursion limit, so that the pure-Python backend can have the same limit.
@@ -39,16 +39,16 @@ fn value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
         return Ok(Value::from(unicode(text)?));
     }
     if object.is_none() {
-        return Ok(Value::None);
+        return Ok(Value::from(()));
     }
     if object.is_exact_instance_of::<PyBool>() {
-        return Ok(Value::Bool(object.is_truthy()?));
+        return Ok(Value::from(object.is_truthy()?));
     }
     if object.is_exact_instance_of::<PyInt>() {
         return integer(object);
     }
     if let Ok(float) = object.cast_exact::<PyFloat>() {
-        return Ok(Value::Float(float.value()));
+        return Ok(Value::from(float.value()));
     }
     if let Ok(mapping) = object.cast::<PyMapping>() {
         let mut pairs = Vec::new();
@@ -56,23 +56,40 @@ fn value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
             let (key, each): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
             pairs.push((unicode(&key.str()?)?.to_owned(), value(&each, depth + 1)?));
         }
-        return Value::dict(pairs).map_err(too_deep);
+        return dict(pairs).map_err(too_deep);
     }
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let items = object.try_iter()?;
         let items: PyResult<Vec<Value>> = items.map(|each| value(&each?, depth + 1)).collect();
-        return Value::list(items?).map_err(too_deep);
+        return list(items?).map_err(too_deep);
     }
-    Ok(Value::from(unicode(&object.str()?)?))
+    let text = object.str()?;
+    let text = unicode(&text)?;
+    Ok(if is_missing(object, text) {
+        Value::from(())
+    } else {
+        Value::from(text)
+    })
+}
+
+/// Whether an object is a missing value: it is not equal to itself (`Decimal("NaN")`, pandas' `NaT`),
+/// or it has no truth value for this question (pandas' `NA`).
+fn is_missing(object: &Bound<'_, PyAny>, text: &str) -> bool {
+    match object.ne(object) {
+        Ok(is_other) => is_other,
+        Err(_) => matches!(text, "<NA>" | "sNaN" | "-sNaN"),
+    }
 }
 
 fn integer(object: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(small) = object.extract::<i64>() {
-        return Ok(Value::Integer(small));
+        return Ok(Value::from(small));
     }
+    // An integer of more than 128 bits becomes a text.
     let digits = object.str()?;
-    Value::integer(unicode(&digits)?)
-        .ok_or_else(|| PyValueError::new_err("the value is not an integer"))
+    let digits = unicode(&digits)?;
+    let number = digits.parse::<i128>();
+    Ok(number.map_or_else(|_| Value::from(digits), Value::from))
 }
 
 fn unicode<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {

@@ -20,7 +20,7 @@ from rapidsmtp._compose.encode import (
 from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
-from rapidsmtp._compose.pure_text import Text, plain
+from rapidsmtp._compose.pure_text import Budget, Text, plain
 from rapidsmtp._compose.text_part import TextPart
 
 _BLIND = frozenset(("bcc", "resent-bcc"))
@@ -36,8 +36,8 @@ class _HeaderField:
     name: str
     text: Text
 
-    def render(self, row: Mapping[str, Any]) -> tuple[bytes, list[Mailbox]]:
-        value = self.text.render(row)
+    def render(self, row: Mapping[str, Any], budget: Budget) -> tuple[bytes, list[Mailbox]]:
+        value = self.text.render(row, budget)
         if self.name.lower() not in ADDRESS_HEADERS:
             return encode_header(self.name, value), []
         addresses = parse_addresses(value, self.name)
@@ -56,7 +56,7 @@ class _ConstantFields:
     name: str = ""
     mailboxes: list[Mailbox] = field(default_factory=list)
 
-    def render(self, row: Mapping[str, Any]) -> tuple[bytearray, list[Mailbox]]:
+    def render(self, row: Mapping[str, Any], budget: Budget) -> tuple[bytearray, list[Mailbox]]:
         return self.lines, self.mailboxes
 
 
@@ -68,8 +68,8 @@ class _BodyText:
     text: Text
     has_c1: bool
 
-    def render(self, row: Mapping[str, Any]) -> bytes:
-        text = self.text.render(row)
+    def render(self, row: Mapping[str, Any], budget: Budget) -> bytes:
+        text = self.text.render(row, budget)
         try:
             if self.part.kind not in ("text", "html"):
                 text = escape_fields(text, self.part.kind)
@@ -150,7 +150,8 @@ class Template:
             if isinstance(compiled, _BodyText):
                 required |= compiled.text.required
                 used |= compiled.text.fields
-                compiled = compiled.render({}) if compiled.text.constant is not None else compiled
+                if compiled.text.constant is not None:
+                    compiled = compiled.render({}, Budget())
             self._parts.append(compiled)
         fixed = (part for part in self._parts if isinstance(part, bytes))
         self._eight_bit = not all(part.isascii() for part in fixed)
@@ -161,7 +162,7 @@ class Template:
         if header.text.constant is None:
             self._fields.append(header)
             return
-        line, mailboxes = header.render({})
+        line, mailboxes = header.render({}, Budget())
         if header.name.lower() in ADDRESS_HEADERS | _GENERATED:
             self._fields.append(_ConstantFields(bytearray(line), header.name, mailboxes))
             return
@@ -194,15 +195,18 @@ class Template:
         lines: list[bytes | bytearray] = []
         found: _Mailboxes = {}
         written: set[str] = set()
+        budget = Budget()
         for each in self._fields:
-            line, mailboxes = each.render(values)
+            line, mailboxes = each.render(values, budget)
             lines.append(line)
             if line:
                 written.add(each.name.lower())
             found.setdefault(each.name.lower(), []).extend(mailboxes)
         sender, recipients = self._envelope(found)
         lines += self._added_fields(written, sender, date, id)
-        body = [part if isinstance(part, bytes) else part.render(values) for part in self._parts]
+        body = [
+            part if isinstance(part, bytes) else part.render(values, budget) for part in self._parts
+        ]
         data = b"".join([*lines, *body])
         if not data.endswith(b"\r\n"):
             data += b"\r\n"

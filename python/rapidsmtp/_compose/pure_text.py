@@ -1,17 +1,16 @@
-"""The subset of Jinja2 that a template may use, checked at compile time and enforced at run time.
+"""One text with merge fields in the pure-Python backend.
 
-A newsletter needs variables, if, for, set and a few filters. Everything else (macros, imports,
-calls, other filters) is refused when the template is compiled. So a template gives the same text in
-both backends, and an untrusted template can only write text. Jinja2's sandbox is a second
-protection against untrusted templates.
+Jinja2 parses and runs the templates. Both backends give the same text for each template and row, or
+both give an error. So each operator, filter and test of a template becomes a function of
+`pure_values` and `pure_filters`, as in `src/message/text/rewrite.rs`. Everything that the two
+backends would not render alike is refused when the text is compiled.
 
-A message must not contain an empty value by accident. So each `{{ … }}` is wrapped in a filter. The
-filter raises an error if a field is missing, or if a field is empty and the expression has no
-`|default`.
+A template may come from an untrusted source. `pure_tags` bounds the work of the parser, and
+`Budget` bounds the work and the length of a message. Jinja2's sandbox is a second protection.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rapidsmtp._compose.encode import FIELD_END, FIELD_START, RowError
@@ -19,63 +18,36 @@ from rapidsmtp._compose.text_part import has_syntax
 
 try:
     import jinja2
-    from jinja2 import meta, nodes
+    from jinja2 import lexer
     from jinja2.runtime import LoopContext
     from jinja2.sandbox import SandboxedEnvironment
-    from jinja2.visitor import NodeTransformer
 except ModuleNotFoundError as error:  # pragma: no cover - tested in a process without Jinja2
     raise ImportError(
         "templates need Jinja2, which is not installed: pip install rapidsmtp[merge]"
     ) from error
 
-FILTERS = frozenset(
-    """
-    default escape safe upper lower capitalize title trim replace join length first last
-    urlencode round int
-    """.split()  # noqa: SIM905  (a list literal would fill a page)
-)
-TESTS = frozenset(("defined", "undefined"))
+from rapidsmtp._compose import pure_filters as filters
+from rapidsmtp._compose import pure_methods as methods
+from rapidsmtp._compose import pure_values as values
+from rapidsmtp._compose.pure_rewrite import INVALID, Rewriter
+from rapidsmtp._compose.pure_tags import Refusal, Tags
+from rapidsmtp._compose.pure_values import MISSING, Blank, Budget, plain
 
-# The allowed statements and expressions. They can only write text and set variables of the
-# template.
-_ALLOWED: tuple[type[nodes.Node], ...] = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.If,
-    nodes.For,
-    nodes.Assign,
-    nodes.AssignBlock,
-    nodes.Name,
-    nodes.Const,
-    nodes.List,
-    nodes.Tuple,
-    nodes.Dict,
-    nodes.Pair,
-    nodes.Keyword,
-    nodes.Slice,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.CondExpr,
-    nodes.Concat,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.BinExpr,
-    nodes.UnaryExpr,
-    nodes.Filter,
-    nodes.Test,
-)
-
-# The maximum depth of nested lists and dicts in a row, as in `src/python/row.rs`. A row with a
-# deeper value, or with a value that contains itself, is refused.
-_DEPTH = 60
+__all__ = ["Budget", "Text", "plain"]
 
 # In a header, `FIELD_START` and `FIELD_END` enclose the text of a merge field, so that the parser
 # of the header treats the text as one opaque word. This table removes these marks from the text.
 _MARKS_REMOVED = {ord(FIELD_START): None, ord(FIELD_END): None}
 
-# The line ends that Jinja2 converts to LF.
+# The line ends that a template may have.
 _LINE_END = re.compile("\r\n|\r")
+
+_MACRO_STEPS = 20
+"""The number of steps for the call of a macro, which is slow in Python."""
+
+_BUDGET = "0budget"
+"""The name of the budget among the variables. No template can read it, because a name does not
+begin with a digit."""
 
 
 class Text:
@@ -100,32 +72,44 @@ class Text:
             ValueError: The syntax is wrong, or outside the allowed subset of Jinja2.
         """
         self.where = where
-        self.constant: str | None
-        try:
-            self._compile(source, _ENVIRONMENTS[kind])
-        except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"{where}, line {error.lineno}: {error.message}") from None
-        except RecursionError:
-            raise ValueError(f"{where}: nested too deeply") from None
-        except (jinja2.TemplateError, SyntaxError) as error:
-            raise ValueError(f"{where}: {error}") from None
-
-    def _compile(self, source: str, environment: "_Environment") -> None:
+        self._escapes = kind == "html"
+        self.fields = self.required = frozenset[str]()
+        self.constant: str | None = None
+        source = _LINE_END.sub("\n", source)
         if not has_syntax(source):
             # Jinja2 would need a hundred microseconds, and gives the same result.
-            self.fields = self.required = frozenset[str]()
-            self.constant = _LINE_END.sub("\n", source)
+            self.constant = source
             return
-        tree = environment.parse(source)
-        _refuse_beyond_subset(tree)
-        self.fields = frozenset(meta.find_undeclared_variables(tree))
-        self.required = _used_names(tree) & self.fields
-        self.constant = _constant(tree)
-        if self.constant is None:
-            _wrap_outputs(tree, environment)
-            self._template = environment.from_string(tree)
+        tags = Tags(source)
+        try:
+            self._compile(source, tags, kind)
+        except Refusal as error:
+            raise ValueError(f"{where}, {tags.error(*error.args)}") from None
 
-    def render(self, row: Mapping[str, Any]) -> str:
+    def _compile(self, source: str, tags: Tags, kind: str) -> None:
+        tags.find()
+        environment = _ENVIRONMENTS[kind]
+        try:
+            tree = environment.parse(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise Refusal(error.lineno, INVALID) from None
+        except RecursionError:
+            raise Refusal(0, "the template is nested too deeply") from None
+        rewriter = Rewriter(source)
+        self.constant = rewriter.constant(tree)
+        if self.constant is not None:
+            return
+        rewriter.rewrite(tree)
+        self.fields, self.required = frozenset(rewriter.names.fields), rewriter.names.required
+        tree.set_environment(environment)
+        try:
+            self._template = environment.from_string(tree)
+        except jinja2.TemplateSyntaxError as error:
+            raise Refusal(error.lineno, INVALID) from None
+        except (RecursionError, MemoryError, SyntaxError):
+            raise Refusal(0, "the template is nested too deeply") from None
+
+    def render(self, row: Mapping[str, Any], budget: Budget | None = None) -> str:
         """Render the text for one row of plain values.
 
         Raises:
@@ -133,259 +117,180 @@ class Text:
         """
         if self.constant is not None:
             return self.constant
+        budget = budget or Budget()
+        budget.escapes = self._escapes
+        pieces = []
         try:
-            return self._template.render(row)
+            for piece in self._template.generate({**row, _BUDGET: budget}):
+                budget.write(piece)
+                pieces.append(piece)
         except RowError as error:
             raise RowError(f"{self.where}: {error}") from None
         except jinja2.UndefinedError as error:
             raise RowError(f"{self.where}: {error.message}") from None
         # A filter or an operator failed on a value of this row. As a RowError, the failure affects
         # only this row, and the other rows are still rendered.
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise RowError(f"{self.where}: {error}") from None
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """Convert a row's value to str, int, float, bool or None, or to lists and dicts of these.
-
-    Raises:
-        RowError: The value's lists and dicts are nested too deeply, or contain themselves.
-        Exception: Any exception that `str(value)` raises.
-    """
-    if depth > _DEPTH:
-        raise RowError("a list or dict is nested too deeply")
-    kind = type(value)
-    if kind in (str, int, float, bool) or value is None:
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, depth + 1) for item in value]
-    # A Markup object becomes plain text too, because data is never markup and must be escaped.
-    return str.__str__(str(value))
+        return "".join(pieces)
 
 
 class _Environment(SandboxedEnvironment):
-    """Jinja2's sandbox without globals, in which a dot reads a key and never an attribute."""
+    """Jinja2's sandbox without globals, in which the line of a node is its place in the source."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(
             autoescape=kind == "html",
-            undefined=_FieldMissing,
+            undefined=jinja2.StrictUndefined,
             keep_trailing_newline=True,
             cache_size=0,
+            optimized=False,
         )
         self.globals.clear()
-        self.filters = {name: self.filters[name] for name in FILTERS}
-        self.filters["default"] = _default
-        self.filters[_FIELD] = _mark_field if kind == "header" else _field
-        self.filters[_CHECKED] = _field
-        self.filters[_ABSENT] = _absent
-        self.filters[_OPTIONAL] = _mark_optional if kind == "header" else _optional
-        self.tests = {name: self.tests[name] for name in TESTS}
+        self.tests.clear()
+        mark = _mark if kind == "header" else _shown
+        self.filters = {**_FUNCTIONS, "0show": _function(mark)}
+
+    def _tokenize(
+        self,
+        source: str,
+        name: str | None,
+        filename: str | None = None,
+        state: str | None = None,
+    ) -> lexer.TokenStream:
+        tokens = self.lexer.tokeniter(source, name, filename, state)
+        placed = self.lexer.wrap(_placed(tokens, source), name, filename)
+        return lexer.TokenStream(placed, name, filename)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, LoopContext):
             return super().getattr(obj, attribute)
-        return self.getitem(obj, attribute)
+        return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        try:
-            return obj[argument]
-        except (LookupError, TypeError, AttributeError):
-            return self.undefined(obj=obj, name=argument)
+        return self.undefined(obj=obj, name=argument)
 
 
-class _FieldMissing(jinja2.StrictUndefined):
-    """A missing field, with an error text for the author of the recipients list."""
-
-    @property
-    def _undefined_message(self) -> str:
-        return f"the field {self._undefined_name!r} is missing"
-
-
-class _Absent(jinja2.Undefined):
-    """The value of an `if` without `else` whose condition is false.
-
-    As in Jinja2, this value is false and has no items. Unlike in Jinja2, it cannot be converted to
-    text.
-    """
-
-    def __str__(self) -> str:
-        raise jinja2.UndefinedError(self._undefined_message)
-
-    __repr__ = __str__
+def _placed(tokens: Iterator[tuple[int, str, str]], source: str) -> Iterator[tuple[int, str, str]]:
+    """Replace the line of each token with its place in the source."""
+    at = 0
+    for _, kind, value in tokens:
+        # Jinja2 omits white space between the tokens at a "-".
+        at = source.index(value, at)
+        yield at, kind, value
+        at += len(value)
 
 
-@jinja2.pass_context  # so that Jinja2 does not evaluate the filter at compile time
-def _absent(context: Any, line: int) -> _Absent:
-    return _Absent(
-        f"line {line}: the condition of an `if` without `else` is false, so the value is empty"
+def _function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a filter of Jinja2 from a function of `pure_values` or `pure_filters`."""
+
+    # Jinja2 does not evaluate a filter with the context at compile time.
+    @jinja2.pass_context
+    def apply(context: jinja2.runtime.Context, *arguments: Any) -> Any:
+        budget: Budget = context.parent[_BUDGET]
+        budget.work(1)
+        return function(budget, *arguments)
+
+    return apply
+
+
+def _defined(value: Any) -> Any:
+    return MISSING if isinstance(value, jinja2.Undefined) else value
+
+
+def _field(budget: Budget, value: Any, name: str) -> Any:
+    return values.field(_defined(value), name)
+
+
+def _absent(budget: Budget, line: int) -> Blank:
+    return Blank(
+        f"line {line}: the condition of an `if` without `else` is false, so the value is empty",
+        MISSING,
     )
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _default(value: Any, default: Any = "", boolean: bool = False) -> Any:
-    """Apply Jinja2's `default`, also to empty values, because a CSV file has no undefined cells."""
-    if isinstance(value, jinja2.Undefined) or _is_empty(value) or (boolean and not value):
-        return default
+def _any(budget: Budget, value: Any, name: str, is_optional: bool) -> Any:
+    """Check the value of an output. The name is that of the first field in the output."""
+    if isinstance(value, Blank):
+        value.refuse()
+    if values.is_empty(value):
+        if not is_optional:
+            raise RowError(f"the field {name!r} is empty and has no |default")
+        return value if isinstance(value, str) else ""
     return value
 
 
-def _field(value: Any, name: str) -> Any:
-    if isinstance(value, jinja2.Undefined):
-        raise RowError(value._undefined_message)
-    if _is_empty(value):
-        raise RowError(f"the field {name!r} is empty and has no |default")
-    return value
+def _shown(budget: Budget, value: Any, name: str, is_optional: bool) -> str:
+    shown = values.text(budget, _any(budget, value, name, is_optional))
+    budget.work(len(shown) // 64)
+    return shown
 
 
-def _optional(value: Any, name: str) -> Any:
-    if isinstance(value, jinja2.Undefined):
-        raise RowError(value._undefined_message)
-    return "" if value is None else value
+def _mark(budget: Budget, value: Any, name: str, is_optional: bool) -> str:
+    shown = _shown(budget, value, name, is_optional).translate(_MARKS_REMOVED)
+    return f"{FIELD_START}{shown}{FIELD_END}"
 
 
-def _mark_field(value: Any, name: str) -> str:
-    return _mark(_field(value, name))
+def _data(budget: Budget, data: str) -> str:
+    budget.work(1 + len(data) // 64)
+    return data
 
 
-def _mark_optional(value: Any, name: str) -> str:
-    return _mark(_optional(value, name))
+def _enter(budget: Budget, data: str) -> str:
+    budget.work(_MACRO_STEPS)
+    return data
 
 
-def _mark(value: Any) -> str:
-    return f"{FIELD_START}{str(value).translate(_MARKS_REMOVED)}{FIELD_END}"
+def _compare(budget: Budget, left: Any, *rest: Any) -> bool:
+    for sign, right in zip(rest[::2], rest[1::2], strict=True):
+        if not values.compare(budget, left, sign, right):
+            return False
+        left = right
+    return True
 
 
-# The names of the internal filters. No template can use these filters, because the parser refuses a
-# name with a leading digit.
-_FIELD, _OPTIONAL, _CHECKED, _ABSENT = "0field", "0optional", "0checked", "0absent"
+def _dict(budget: Budget, pairs: Sequence[tuple[Any, Any]]) -> Any:
+    for key, _ in pairs:
+        values.present(key)
+        if isinstance(key, (values.List, values.Tuple, values.Dict)):
+            raise RowError("a list or dict cannot be a key")
+    return values.Dict(pairs)
 
 
-def _refuse_beyond_subset(tree: nodes.Template) -> None:
-    for node in (tree, *tree.find_all(nodes.Node)):
-        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            _fail(node, f"the filter {node.name!r} is not allowed")
-        if isinstance(node, nodes.Test) and node.name not in TESTS:
-            _fail(node, f"the test {node.name!r} is not allowed")
-        if isinstance(node, nodes.Name) and node.name == "self":
-            _fail(node, "the name 'self' is not allowed")
-        if isinstance(node, nodes.For) and node.recursive:
-            _fail(node, "a recursive loop is not allowed")
-        if isinstance(node, nodes.AssignBlock) and node.filter is not None:
-            _fail(node, "a filter on a set block is not allowed")
-        if not isinstance(node, _ALLOWED):
-            _fail(node, f"{type(node).__name__.lower()} is not allowed in a template")
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "0field": _field,
+    "0absent": _absent,
+    "0data": _data,
+    "0enter": _enter,
+    "0needed": lambda _, value: values.needed(value),
+    "0items": values.items,
+    "0item": lambda _, value, key, name: values.item(_defined(value), key, name),
+    "0slice": lambda budget, value, start, stop, step, name: values.part(
+        budget, value, slice(start, stop, step), name
+    ),
+    "0negative": lambda _, value: values.negative(value),
+    "0operator": values.operator,
+    "0compare": _compare,
+    "0list": lambda _, found: values.List(found),
+    "0tuple": lambda _, found: values.Tuple(found),
+    "0dict": _dict,
+    "0is": lambda budget, value, name, *given: methods.test(budget, name, value, *given),
+    "0call": lambda budget, value, name, *given: methods.call(budget, name, value, *given),
+    "0range": lambda budget, _, *given: methods.range_of(budget, *given),
+    "0filter": lambda budget, value, name, *given: filters.apply(budget, name, value, given),
+    "0format": filters.format_filter,
+    "0map": filters.map_attribute,
+    "0each": lambda budget, value, name, *given: filters.each(budget, value, name, given),
+    "0select": methods.select,
+}
 
-
-def _fail(node: nodes.Node, message: str) -> None:
-    raise jinja2.TemplateSyntaxError(message, node.lineno or 1)
-
-
-def _has_default(expression: nodes.Node) -> bool:
-    filters = [expression] if isinstance(expression, nodes.Filter) else []
-    return any(node.name == "default" for node in (*filters, *expression.find_all(nodes.Filter)))
-
-
-def _wrap_outputs(tree: nodes.Template, environment: jinja2.Environment) -> None:
-    """Wrap every output expression, and every field in such an expression, in a check."""
-    for condition in tree.find_all(nodes.CondExpr):
-        if condition.expr2 is None:
-            line = nodes.Const(condition.lineno)
-            condition.expr2 = nodes.Filter(line, _ABSENT, [], [], None, None)
-    for output in tree.find_all(nodes.Output):
-        for index, expression in enumerate(output.nodes):
-            if isinstance(expression, nodes.TemplateData):
-                continue
-            name = _OPTIONAL if _has_default(expression) else _FIELD
-            output.nodes[index] = _wrapped(_CheckFields().visit(expression), expression, name)
-    tree.set_environment(environment)
-
-
-def _wrapped(inner: nodes.Expr, expression: nodes.Expr, check: str) -> nodes.Expr:
-    wrapped = nodes.Filter(inner, check, [nodes.Const(_label(expression))], [], None, None)
-    wrapped.set_lineno(expression.lineno)
-    return wrapped
-
-
-class _CheckFields(NodeTransformer):
-    """A visitor that wraps each field of an expression in a check.
-
-    The check of the whole expression would not find an empty `name` in `"Dear " ~ name`, because
-    the result is not empty. A field with a default is not wrapped. A field in a condition, such as
-    `name` in `name or "friend"` and in `… if name else …`, is not wrapped either, because its value
-    may be empty. The value that the condition selects is wrapped.
-    """
-
-    def visit_field(self, node: nodes.Expr) -> nodes.Expr:
-        return _wrapped(node, node, _CHECKED)
-
-    visit_Name = visit_Getattr = visit_Getitem = visit_field
-
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
-        return node if node.name == "default" else self.generic_visit(node)
-
-    def leave_alone(self, node: nodes.Expr) -> nodes.Expr:
-        return node
-
-    visit_Not = visit_Compare = visit_Test = visit_Call = leave_alone
-
-    def visit_And(self, node: nodes.And) -> nodes.Node:
-        node.right = self.visit(node.right)
-        return node
-
-    def visit_Or(self, node: nodes.Or) -> nodes.Node:
-        node.right = self.visit(node.right)
-        return node
-
-    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
-        node.expr1 = self.visit(node.expr1)
-        if node.expr2 is not None:
-            node.expr2 = self.visit(node.expr2)
-        return node
-
-
-def _label(expression: nodes.Expr) -> str:
-    """Return the name by which error messages refer to an expression."""
-    names = [expression, *expression.find_all(nodes.Name)]
-    return next((node.name for node in names if isinstance(node, nodes.Name)), "?")
-
-
-def _constant(tree: nodes.Template) -> str | None:
-    """Return the text of a tree that contains only text; otherwise None."""
-    texts: list[str] = []
-    for output in tree.body:
-        if not isinstance(output, nodes.Output):
-            return None
-        for node in output.nodes:
-            if not isinstance(node, nodes.TemplateData):
-                return None
-            texts.append(node.data)
-    return "".join(texts)
-
-
-def _used_names(tree: nodes.Template) -> frozenset[str]:
-    """Return the names of the fields that are used at least once without a default."""
-    found: set[str] = set()
-    _collect_names(tree, found)
-    return frozenset(found)
-
-
-def _collect_names(node: nodes.Node, found: set[str]) -> None:
-    if isinstance(node, nodes.Test):
-        return
-    if isinstance(node, nodes.Filter) and node.name == "default":
-        for argument in node.args:
-            _collect_names(argument, found)
-        return
-    if isinstance(node, nodes.Name) and node.ctx == "load":
-        found.add(node.name)
-    for child in node.iter_child_nodes():
-        _collect_names(child, found)
-
+_FUNCTIONS = {name: _function(function) for name, function in _OPERATIONS.items()}
 
 _ENVIRONMENTS = {kind: _Environment(kind) for kind in ("text", "html", "header")}

@@ -71,3 +71,32 @@ fn title_case(character: char) -> String {
         }
     }
 }
+
+/// Python's `str.title`: each letter after a character that is no letter is in title case.
+pub(super) fn title_of_python(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    // The lower case of a sigma depends on the characters around it.
+    let lower = text.to_lowercase();
+    if lower.chars().count() != text.chars().count() {
+        return title_of(
+            text.chars().map(|c| (c, c.to_lowercase().collect())),
+            titled,
+        );
+    }
+    let pairs = text.chars().zip(lower.chars().map(String::from));
+    titled = title_of(pairs, titled);
+    titled
+}
+
+fn title_of(pairs: impl Iterator<Item = (char, String)>, mut titled: String) -> String {
+    let mut is_in_word = false;
+    for (character, lower) in pairs {
+        if is_in_word {
+            titled.push_str(&lower);
+        } else {
+            titled.push_str(&title_case(character));
+        }
+        is_in_word = character.is_lowercase() || character.is_uppercase();
+    }
+    titled
+}

@@ -1,484 +1,435 @@
-//! Parses expressions with Jinja2's precedence.
-//!
-//! Jinja2's precedence differs from Python's: `-2 ** 2` is 4, `2 ** 3 ** 2` is 64, and `~` binds
-//! more tightly than `+`.
+//! Rewrites the expressions of a template.
 
-use std::sync::Arc;
+use std::fmt::Write as _;
 
-use super::TextError;
-use super::lexer::Token;
-use super::parser::Parser;
-use super::syntax::{Arguments, Arithmetic, Comparison, Expr, ExprKind, Filter, Name};
-use super::value::Value;
+use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind};
+use minijinja::value::ValueKind;
 
-type Parsed = Result<Expr, TextError>;
+use super::rewrite::{RESERVED, Result, Rewriter, refuse};
+use super::value::{Value, dict_of, integer_of, sequence};
+use crate::message::RowError;
 
-impl Parser<'_> {
-    pub(super) fn expression(&mut self) -> Parsed {
-        self.nested(Self::conditional)
-    }
+/// The attributes of `loop`.
+const OF_LOOP: [&str; 11] = [
+    "index",
+    "index0",
+    "revindex",
+    "revindex0",
+    "first",
+    "last",
+    "length",
+    "depth",
+    "depth0",
+    "previtem",
+    "nextitem",
+];
 
-    /// Parses an expression, or a tuple without parentheses.
-    pub(super) fn tuple(&mut self, with_conditional: bool, ends: &[&str]) -> Parsed {
-        if with_conditional {
-            self.tuple_of(ends, false, &mut Self::expression)
-        } else {
-            self.tuple_of(ends, false, &mut |parser| parser.nested(Self::or))
+impl<'tree> Rewriter<'tree> {
+    /// Writes an expression whose value is a condition: a missing field is an error.
+    pub(super) fn needed(&mut self, expr: &'tree Expr<'tree>) -> Result {
+        self.expr(expr)?;
+        let is_present = matches!(
+            expr,
+            Expr::Const(_)
+                | Expr::Compare(_)
+                | Expr::Test(_)
+                | Expr::UnaryOp(_)
+                | Expr::List(_)
+                | Expr::Tuple(_)
+                | Expr::Map(_)
+        );
+        if !is_present {
+            self.out.push_str("|_needed");
         }
+        Ok(())
     }
 
-    pub(super) fn tuple_of(
-        &mut self,
-        ends: &[&str],
-        may_be_empty: bool,
-        parse: &mut dyn FnMut(&mut Self) -> Parsed,
-    ) -> Parsed {
-        let line = self.line();
-        let mut items = Vec::new();
-        let mut is_tuple = false;
-        loop {
-            if is_tuple {
-                self.expect_sign(",")?;
-            }
-            if self.is_tuple_end(ends) {
-                break;
-            }
-            items.push(parse(self)?);
-            if !self.is_sign(",") {
-                break;
-            }
-            is_tuple = true;
-        }
-        if is_tuple {
-            return Expr::new(ExprKind::Tuple(items), line);
-        }
-        match items.pop() {
-            Some(item) => Ok(item),
-            None if may_be_empty => Expr::new(ExprKind::Tuple(Vec::new()), line),
-            None => Err(self.expected("an expression")),
-        }
-    }
-
-    fn conditional(&mut self) -> Parsed {
-        let line = self.line();
-        let mut value = self.or()?;
-        while self.skip_name("if") {
-            let test = Box::new(self.or()?);
-            let otherwise = if self.skip_name("else") {
-                Some(Box::new(self.nested(Self::conditional)?))
-            } else {
-                None
-            };
-            let kind = ExprKind::Conditional(test, Box::new(value), otherwise);
-            value = Expr::new(kind, line)?;
-        }
-        Ok(value)
-    }
-
-    fn or(&mut self) -> Parsed {
-        let line = self.line();
-        let mut left = self.and()?;
-        while self.skip_name("or") {
-            let right = Box::new(self.and()?);
-            left = Expr::new(ExprKind::Or(Box::new(left), right), line)?;
-        }
-        Ok(left)
-    }
-
-    fn and(&mut self) -> Parsed {
-        let line = self.line();
-        let mut left = self.not()?;
-        while self.skip_name("and") {
-            let right = Box::new(self.not()?);
-            left = Expr::new(ExprKind::And(Box::new(left), right), line)?;
-        }
-        Ok(left)
-    }
-
-    fn not(&mut self) -> Parsed {
-        let line = self.line();
-        if self.skip_name("not") {
-            let inner = self.nested(Self::not)?;
-            return Expr::new(ExprKind::Not(Box::new(inner)), line);
-        }
-        self.compare()
-    }
-
-    fn compare(&mut self) -> Parsed {
-        let line = self.line();
-        let first = self.sum()?;
-        let mut rest = Vec::new();
-        while let Some(comparison) = self.comparison() {
-            rest.push((comparison, self.sum()?));
-        }
-        if rest.is_empty() {
-            return Ok(first);
-        }
-        Expr::new(ExprKind::Compare(Box::new(first), rest), line)
-    }
-
-    fn comparison(&mut self) -> Option<Comparison> {
-        let comparison = match *self.current() {
-            Token::Operator("==") => Comparison::Equal,
-            Token::Operator("!=") => Comparison::Unequal,
-            Token::Operator("<") => Comparison::Less,
-            Token::Operator("<=") => Comparison::LessOrEqual,
-            Token::Operator(">") => Comparison::Greater,
-            Token::Operator(">=") => Comparison::GreaterOrEqual,
-            Token::Name("in") => Comparison::In,
-            Token::Name("not") if *self.next() == Token::Name("in") => {
-                self.advance();
-                Comparison::NotIn
-            }
-            _ => return None,
-        };
-        self.advance();
-        Some(comparison)
-    }
-
-    fn sum(&mut self) -> Parsed {
-        let signs = [("+", Arithmetic::Add), ("-", Arithmetic::Subtract)];
-        self.arithmetic(&signs, Self::concat)
-    }
-
-    fn concat(&mut self) -> Parsed {
-        let line = self.line();
-        let first = self.product()?;
-        if !self.is_sign("~") {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.skip_sign("~") {
-            parts.push(self.product()?);
-        }
-        Expr::new(ExprKind::Concat(parts), line)
-    }
-
-    fn product(&mut self) -> Parsed {
-        let signs = [
-            ("*", Arithmetic::Multiply),
-            ("/", Arithmetic::Divide),
-            ("//", Arithmetic::FloorDivide),
-            ("%", Arithmetic::Remainder),
-        ];
-        self.arithmetic(&signs, Self::power)
-    }
-
-    fn power(&mut self) -> Parsed {
-        self.arithmetic(&[("**", Arithmetic::Power)], |parser| parser.unary(true))
-    }
-
-    fn arithmetic(
-        &mut self,
-        signs: &[(&str, Arithmetic)],
-        operand: impl Fn(&mut Self) -> Parsed,
-    ) -> Parsed {
-        let line = self.line();
-        let mut left = operand(self)?;
-        while let Some((_, arithmetic)) = signs.iter().find(|(sign, _)| self.is_sign(sign)) {
-            self.advance();
-            let right = Box::new(operand(self)?);
-            let kind = ExprKind::Arithmetic(*arithmetic, Box::new(left), right);
-            left = Expr::new(kind, line)?;
-        }
-        Ok(left)
-    }
-
-    fn unary(&mut self, with_filter: bool) -> Parsed {
-        let line = self.line();
-        let mut expr = if self.skip_sign("-") {
-            let inner = self.nested(|parser| parser.unary(false))?;
-            Expr::new(ExprKind::Negative(Box::new(inner)), line)?
-        } else if self.skip_sign("+") {
-            let inner = self.nested(|parser| parser.unary(false))?;
-            Expr::new(ExprKind::Positive(Box::new(inner)), line)?
-        } else {
-            self.primary()?
-        };
-        expr = self.postfix(expr)?;
-        if with_filter {
-            self.filters(expr)
-        } else {
-            Ok(expr)
-        }
-    }
-
-    pub(super) fn primary(&mut self) -> Parsed {
-        let line = self.line();
-        let kind = match *self.current() {
-            Token::Name(name) => {
-                self.advance();
-                match name {
-                    "true" | "True" => ExprKind::Constant(Value::Bool(true)),
-                    "false" | "False" => ExprKind::Constant(Value::Bool(false)),
-                    "none" | "None" => ExprKind::Constant(Value::None),
-                    "self" => return Err(TextError::new(line, "the name 'self' is not allowed")),
-                    name => ExprKind::Name(Name::new(name)),
+    /// Writes an expression to which a filter can be appended.
+    pub(super) fn expr(&mut self, expr: &'tree Expr<'tree>) -> Result {
+        match expr {
+            Expr::Const(constant) => self.constant(expr, &constant.value)?,
+            Expr::Var(name) => self.name(expr, name.id)?,
+            Expr::GetAttr(item) => {
+                if let Expr::Var(name) = &item.expr
+                    && self.names.is_loop(name.id)
+                {
+                    return self.of_loop(expr, name.id, item.name);
                 }
+                self.base(&item.expr)?;
+                self.item(expr, &literal(item.name));
             }
-            Token::Text(_) => ExprKind::Constant(self.texts()),
-            Token::Operator("(") => {
-                self.advance();
-                let inner = self.tuple_of(&[], true, &mut Self::expression)?;
-                self.expect_sign(")")?;
-                return Ok(inner);
+            Expr::GetItem(item) => {
+                self.base(&item.expr)?;
+                let mut key = std::mem::take(&mut self.out);
+                self.expr(&item.subscript_expr)?;
+                std::mem::swap(&mut key, &mut self.out);
+                self.item(expr, &key);
             }
-            Token::Operator("[") => self.list()?,
-            Token::Operator("{") => self.dict()?,
-            _ => match self.current().literal() {
-                Some(value) => {
-                    self.advance();
-                    ExprKind::Constant(value)
+            Expr::Slice(slice) => {
+                self.expr(&slice.expr)?;
+                self.out.push_str("|_slice(");
+                for bound in [&slice.start, &slice.stop, &slice.step] {
+                    match bound {
+                        Some(bound) => self.expr(bound)?,
+                        None => self.out.push_str("none"),
+                    }
+                    self.out.push_str(", ");
                 }
-                None => {
-                    let found = self.current().describe();
-                    return Err(self.error(format!("unexpected '{found}'")));
+                let name = literal(first_name(expr).unwrap_or("?"));
+                let _ = write!(self.out, "{name})");
+            }
+            Expr::UnaryOp(operation) => match operation.op {
+                UnaryOpKind::Not => {
+                    self.out.push_str("(not ");
+                    self.needed(&operation.expr)?;
+                    self.out.push(')');
+                }
+                UnaryOpKind::Neg => {
+                    self.expr(&operation.expr)?;
+                    self.out.push_str("|_negative");
                 }
             },
-        };
-        Expr::new(kind, line)
-    }
-
-    /// Parses adjacent strings as one string.
-    fn texts(&mut self) -> Value {
-        let mut whole = String::new();
-        while let Token::Text(text) = self.current() {
-            whole.push_str(text);
-            self.advance();
-        }
-        Value::from(whole)
-    }
-
-    fn list(&mut self) -> Result<ExprKind, TextError> {
-        self.advance();
-        let mut items = Vec::new();
-        while !self.is_sign("]") {
-            if !items.is_empty() {
-                self.expect_sign(",")?;
+            Expr::BinOp(operation) => {
+                self.operation(operation.op, &operation.left, &operation.right)?;
             }
-            if self.is_sign("]") {
-                break;
-            }
-            items.push(self.expression()?);
-        }
-        self.advance();
-        Ok(ExprKind::List(items))
-    }
-
-    fn dict(&mut self) -> Result<ExprKind, TextError> {
-        self.advance();
-        let mut pairs = Vec::new();
-        while !self.is_sign("}") {
-            if !pairs.is_empty() {
-                self.expect_sign(",")?;
-            }
-            if self.is_sign("}") {
-                break;
-            }
-            let key = self.expression()?;
-            self.expect_sign(":")?;
-            pairs.push((key, self.expression()?));
-        }
-        self.advance();
-        Ok(ExprKind::Dict(pairs))
-    }
-
-    fn postfix(&mut self, mut expr: Expr) -> Parsed {
-        loop {
-            let line = self.line();
-            if self.skip_sign(".") {
-                expr = self.attribute(expr, line)?;
-            } else if self.skip_sign("[") {
-                expr = self.subscript(expr, line)?;
-            } else if self.is_sign("(") {
-                return Err(self.error("call is not allowed in a template"));
-            } else {
-                return Ok(expr);
-            }
-        }
-    }
-
-    fn attribute(&mut self, expr: Expr, line: u32) -> Parsed {
-        let expr = Box::new(expr);
-        let kind = match self.current() {
-            Token::Name(name) => ExprKind::Attribute(expr, Arc::from(*name)),
-            Token::Integer(index) => {
-                let index = ExprKind::Constant(Value::from(index.clone()));
-                ExprKind::Item(expr, Box::new(Expr::new(index, line)?))
-            }
-            _ => return Err(self.error("expected name or number")),
-        };
-        self.advance();
-        Expr::new(kind, line)
-    }
-
-    fn subscript(&mut self, expr: Expr, line: u32) -> Parsed {
-        let mut items = Vec::new();
-        let mut slice = None;
-        while !self.is_sign("]") {
-            if !items.is_empty() || slice.is_some() {
-                self.expect_sign(",")?;
-            }
-            if slice.is_some() {
-                return Err(self.error("a slice among indices is not allowed"));
-            }
-            if !self.is_sign(":") {
-                items.push(self.expression()?);
-            }
-            if self.is_sign(":") {
-                let start = items.pop().map(Box::new);
-                slice = Some([start, self.bound()?, self.bound()?]);
-            }
-        }
-        self.advance();
-        let expr = Box::new(expr);
-        let item = match (slice, items.len()) {
-            (Some(bounds), 0) => return Expr::new(ExprKind::Slice(expr, bounds), line),
-            (Some(_), _) => return Err(self.error("a slice among indices is not allowed")),
-            (None, 1) => items.swap_remove(0),
-            (None, _) => Expr::new(ExprKind::Tuple(items), line)?,
-        };
-        Expr::new(ExprKind::Item(expr, Box::new(item)), line)
-    }
-
-    /// Parses a bound of a slice, after a colon.
-    fn bound(&mut self) -> Result<Option<Box<Expr>>, TextError> {
-        if !self.skip_sign(":") || [":", "]", ","].iter().any(|sign| self.is_sign(sign)) {
-            return Ok(None);
-        }
-        Ok(Some(Box::new(self.expression()?)))
-    }
-
-    fn filters(&mut self, mut expr: Expr) -> Parsed {
-        loop {
-            let line = self.line();
-            if self.skip_sign("|") {
-                let line = self.line();
-                let name = self.dotted_name()?;
-                let Some(filter) = Filter::named(&name) else {
-                    let message = format!("the filter '{name}' is not allowed");
-                    return Err(TextError::new(line, message));
-                };
-                let arguments = self.arguments()?.unwrap_or_default();
-                expr = Expr::new(ExprKind::Filter(filter, Box::new(expr), arguments), line)?;
-            } else if self.skip_name("is") {
-                expr = self.test(expr, line)?;
-            } else if self.is_sign("(") {
-                return Err(self.error("call is not allowed in a template"));
-            } else {
-                return Ok(expr);
-            }
-        }
-    }
-
-    fn dotted_name(&mut self) -> Result<String, TextError> {
-        let mut name = self.expect_name()?.to_owned();
-        while self.skip_sign(".") {
-            name.push('.');
-            name.push_str(self.expect_name()?);
-        }
-        Ok(name)
-    }
-
-    fn test(&mut self, expr: Expr, line: u32) -> Parsed {
-        let negated = self.skip_name("not");
-        let name = self.dotted_name()?;
-        let defined = match name.as_str() {
-            "defined" => true,
-            "undefined" => false,
-            _ => {
-                let message = format!("the test '{name}' is not allowed");
-                return Err(TextError::new(line, message));
-            }
-        };
-        let arguments = match self.arguments()? {
-            Some(arguments) => arguments,
-            None => self.operand()?,
-        };
-        let kind = ExprKind::Defined(defined, Box::new(expr), arguments);
-        let test = Expr::new(kind, line)?;
-        if negated {
-            Expr::new(ExprKind::Not(Box::new(test)), line)
-        } else {
-            Ok(test)
-        }
-    }
-
-    /// Parses the argument of a test, if the argument has no parentheses.
-    fn operand(&mut self) -> Result<Arguments, TextError> {
-        let mut arguments = Arguments::default();
-        if self.is_name("is") {
-            return Err(self.error("two tests in a row are not allowed"));
-        }
-        if self.begins_operand() {
-            let operand = self.nested(Self::primary)?;
-            arguments.positional.push(self.postfix(operand)?);
-        }
-        Ok(arguments)
-    }
-
-    fn begins_operand(&self) -> bool {
-        match self.current() {
-            Token::Name(name) => !matches!(*name, "else" | "or" | "and"),
-            Token::Operator(sign) => matches!(*sign, "[" | "{"),
-            token => token.literal().is_some(),
-        }
-    }
-
-    fn arguments(&mut self) -> Result<Option<Arguments>, TextError> {
-        let line = self.line();
-        if !self.skip_sign("(") {
-            return Ok(None);
-        }
-        let mut arguments = Arguments::default();
-        let mut is_first = true;
-        while !self.is_sign(")") {
-            if !is_first {
-                self.expect_sign(",")?;
-                if self.is_sign(")") {
-                    break;
+            Expr::Compare(comparison) => {
+                self.expr(&comparison.expr)?;
+                self.out.push_str("|_compare(");
+                for part in &comparison.ops {
+                    let _ = write!(self.out, "'{}', ", sign_of(part.op));
+                    self.expr(&part.expr)?;
+                    self.out.push_str(", ");
                 }
+                self.out.push(')');
             }
-            is_first = false;
-            if !self.argument(&mut arguments)? {
-                return Err(TextError::new(line, "invalid order of arguments"));
+            Expr::IfExpr(choice) => {
+                self.out.push('(');
+                let at = self.out.len();
+                self.needed(&choice.test_expr)?;
+                let test = self.out.split_off(at);
+                self.expr(&choice.true_expr)?;
+                let _ = write!(self.out, " if {test} else ");
+                match &choice.false_expr {
+                    Some(value) => self.expr(value)?,
+                    None => {
+                        let line = expr.span().start_line;
+                        let _ = write!(self.out, "{line}|_absent");
+                    }
+                }
+                self.out.push(')');
             }
+            Expr::List(list) => {
+                self.collection(expr, "list", &list.items.iter().collect::<Vec<_>>())?
+            }
+            Expr::Tuple(tuple) => {
+                self.collection(expr, "tuple", &tuple.items.iter().collect::<Vec<_>>())?
+            }
+            Expr::Map(map) => {
+                let items = map.keys.iter().zip(&map.values);
+                let items: Vec<_> = items.flat_map(|(key, value)| [key, value]).collect();
+                self.collection(expr, "dict", &items)?;
+            }
+            Expr::Filter(filter) => match &filter.expr {
+                Some(value) => self.filter(expr, filter.name, value, &filter.args)?,
+                None => return refuse(expr, "a filter needs a value"),
+            },
+            Expr::Test(tested) => self.test(expr, tested.name, &tested.expr, &tested.args)?,
+            Expr::Call(call) => self.call(expr, call)?,
         }
-        self.advance();
-        Ok(Some(arguments))
+        Ok(())
     }
 
-    /// Parses one argument of a call. Returns false if the argument is not allowed after the
-    /// previous arguments.
-    fn argument(&mut self, arguments: &mut Arguments) -> Result<bool, TextError> {
-        let spreads = arguments.spread.is_some();
-        let spreads_named = arguments.spread_named.is_some();
-        if self.skip_sign("*") {
-            arguments.spread = Some(Box::new(self.expression()?));
-            return Ok(!spreads && !spreads_named);
+    /// Writes the value of which an item is read. The error about a missing item names both.
+    pub(super) fn base(&mut self, expr: &'tree Expr<'tree>) -> Result {
+        match expr {
+            Expr::Var(name) if self.variable(expr).is_some() => {
+                self.names.read(name.id);
+                self.out.push_str(name.id);
+                Ok(())
+            }
+            _ => self.expr(expr),
         }
-        if self.skip_sign("**") {
-            arguments.spread_named = Some(Box::new(self.expression()?));
-            return Ok(!spreads_named);
+    }
+
+    fn item(&mut self, expr: &'tree Expr<'tree>, key: &str) {
+        let _ = write!(self.out, "|_item({key}, {})", literal(&path_of(expr)));
+    }
+
+    fn collection(&mut self, expr: &Expr<'_>, kind: &str, items: &[&'tree Expr<'tree>]) -> Result {
+        // A constant value is built once for all rows.
+        if let Some(value) = constant(expr) {
+            let value = value.or_else(|error| refuse(expr, error.to_string()))?;
+            let _ = write!(self.out, "{}|_constant", self.constants.len());
+            self.constants.push(value);
+            return Ok(());
         }
-        if let (Token::Name(name), Token::Operator("=")) = (self.current(), self.next()) {
-            let name = Arc::from(*name);
-            self.advance();
-            self.advance();
-            arguments.named.push((name, self.expression()?));
-            return Ok(!spreads_named);
+        self.out.push('[');
+        for item in items {
+            self.expr(item)?;
+            self.out.push_str(", ");
         }
-        arguments.positional.push(self.expression()?);
-        Ok(!spreads && !spreads_named && arguments.named.is_empty())
+        let _ = write!(self.out, "]|_{kind}");
+        Ok(())
+    }
+
+    fn constant(&mut self, expr: &Expr<'_>, value: &Value) -> Result {
+        match value.kind() {
+            ValueKind::String => {
+                let text = literal(value.as_str().unwrap_or_default());
+                self.out.push_str(&text);
+            }
+            ValueKind::Number if value.is_integer() => match integer_of(value) {
+                Some(number) => {
+                    let _ = write!(self.out, "{number}");
+                }
+                None => return refuse(expr, "an integer of the template is too large"),
+            },
+            ValueKind::Number => {
+                let number = f64::try_from(value.clone()).unwrap_or_default();
+                if !number.is_finite() {
+                    return refuse(expr, "a number of the template is too large");
+                }
+                let _ = write!(self.out, "{number:?}");
+            }
+            ValueKind::Bool => self
+                .out
+                .push_str(if value.is_true() { "true" } else { "false" }),
+            _ => self.out.push_str("none"),
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, expr: &Expr<'_>, name: &'tree str) -> Result {
+        if name == "loop" || self.names.is_loop(name) {
+            return refuse(
+                expr,
+                format!("only the attributes of '{name}' can be used, inside of its loop"),
+            );
+        }
+        if RESERVED.contains(&name) {
+            return refuse(expr, format!("the name '{name}' is not allowed"));
+        }
+        if self.macros.contains_key(name) {
+            return refuse(
+                expr,
+                format!("the macro '{name}' is not called; write {name}(…)"),
+            );
+        }
+        self.names.read(name);
+        let _ = write!(self.out, "{name}|_field({})", literal(name));
+        Ok(())
+    }
+
+    fn of_loop(&mut self, expr: &Expr<'_>, name: &str, attribute: &str) -> Result {
+        if self.is_in_condition {
+            return refuse(expr, "the condition of a loop cannot use 'loop'");
+        }
+        if !OF_LOOP.contains(&attribute) {
+            return refuse(expr, format!("'loop' has no attribute '{attribute}'"));
+        }
+        let _ = write!(self.out, "{name}.{attribute}");
+        if matches!(attribute, "previtem" | "nextitem") {
+            let _ = write!(self.out, "|_field('{attribute}')");
+        }
+        Ok(())
+    }
+
+    fn operation(
+        &mut self,
+        kind: BinOpKind,
+        left: &'tree Expr<'tree>,
+        right: &'tree Expr<'tree>,
+    ) -> Result {
+        let (filter, sign) = match kind {
+            BinOpKind::ScAnd | BinOpKind::ScOr => {
+                self.out.push('(');
+                self.chain(matches!(kind, BinOpKind::ScAnd), left)?;
+                self.expr(right)?;
+                self.out.push(')');
+                return Ok(());
+            }
+            BinOpKind::Eq => ("_compare", "=="),
+            BinOpKind::Ne => ("_compare", "!="),
+            BinOpKind::Lt => ("_compare", "<"),
+            BinOpKind::Lte => ("_compare", "<="),
+            BinOpKind::Gt => ("_compare", ">"),
+            BinOpKind::Gte => ("_compare", ">="),
+            BinOpKind::In => ("_compare", "in"),
+            BinOpKind::Add => ("_operator", "+"),
+            BinOpKind::Sub => ("_operator", "-"),
+            BinOpKind::Mul => ("_operator", "*"),
+            BinOpKind::Div => ("_operator", "/"),
+            BinOpKind::FloorDiv => ("_operator", "//"),
+            BinOpKind::Rem => ("_operator", "%"),
+            BinOpKind::Pow => ("_operator", "**"),
+            BinOpKind::Concat => ("_operator", "~"),
+        };
+        self.expr(left)?;
+        let _ = write!(self.out, "|{filter}('{sign}', ");
+        self.expr(right)?;
+        self.out.push(')');
+        Ok(())
+    }
+
+    /// Writes the left operands of `and` or `or`, without a bracket for each of them.
+    fn chain(&mut self, is_and: bool, expr: &'tree Expr<'tree>) -> Result {
+        match expr {
+            Expr::BinOp(operation)
+                if matches!(operation.op, BinOpKind::ScAnd) == is_and
+                    && matches!(operation.op, BinOpKind::ScAnd | BinOpKind::ScOr) =>
+            {
+                self.chain(is_and, &operation.left)?;
+                self.needed(&operation.right)?;
+            }
+            _ => self.needed(expr)?,
+        }
+        self.out.push_str(if is_and { " and " } else { " or " });
+        Ok(())
     }
 }
 
-impl Name {
-    fn new(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            slot: 0,
-            missing: format!("the field '{name}' is missing").into(),
+/// The value of an expression that consists of constants. An error is a dict or list that is nested
+/// too deeply, or an integer that is too large.
+fn constant(expr: &Expr<'_>) -> Option<std::result::Result<Value, RowError>> {
+    let all = |items: &[Expr<'_>]| -> Option<std::result::Result<Vec<Value>, RowError>> {
+        let items: Option<Vec<_>> = items.iter().map(constant).collect();
+        Some(items?.into_iter().collect())
+    };
+    match expr {
+        Expr::Const(constant) => {
+            let is_large = constant.value.is_integer() && integer_of(&constant.value).is_none();
+            (!is_large).then(|| Ok(constant.value.clone()))
         }
+        Expr::List(list) => Some(all(&list.items)?.and_then(|items| sequence(items, false))),
+        Expr::Tuple(tuple) => Some(all(&tuple.items)?.and_then(|items| sequence(items, true))),
+        Expr::Map(map) => {
+            let is_key = |key: &Expr<'_>| matches!(key, Expr::Const(_));
+            if !map.keys.iter().all(is_key) {
+                return None;
+            }
+            let (keys, values) = (all(&map.keys)?, all(&map.values)?);
+            Some(keys.and_then(|keys| dict_of(keys.into_iter().zip(values?))))
+        }
+        _ => None,
+    }
+}
+
+fn sign_of(kind: CompareOpKind) -> &'static str {
+    match kind {
+        CompareOpKind::Eq => "==",
+        CompareOpKind::Ne => "!=",
+        CompareOpKind::Lt => "<",
+        CompareOpKind::Lte => "<=",
+        CompareOpKind::Gt => ">",
+        CompareOpKind::Gte => ">=",
+        CompareOpKind::In => "in",
+        CompareOpKind::NotIn => "not in",
+    }
+}
+
+/// A string literal of minijinja.
+pub(super) fn literal(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() + 2);
+    literal.push('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    literal.push('"');
+    literal
+}
+
+/// Calls `visit` for each direct part of an expression, in the order of Jinja2's syntax tree.
+fn each_part<'tree>(expr: &'tree Expr<'tree>, visit: &mut dyn FnMut(&'tree Expr<'tree>)) {
+    let arguments = |given: &'tree [CallArg<'tree>], visit: &mut dyn FnMut(&'tree Expr<'tree>)| {
+        for argument in given {
+            match argument {
+                CallArg::Pos(value) | CallArg::Kwarg(_, value) => visit(value),
+                CallArg::PosSplat(value) | CallArg::KwargSplat(value) => visit(value),
+            }
+        }
+    };
+    match expr {
+        Expr::Var(_) | Expr::Const(_) => {}
+        Expr::Slice(slice) => {
+            visit(&slice.expr);
+            for bound in [&slice.start, &slice.stop, &slice.step] {
+                bound.iter().for_each(&mut *visit);
+            }
+        }
+        Expr::UnaryOp(operation) => visit(&operation.expr),
+        Expr::BinOp(operation) => {
+            visit(&operation.left);
+            visit(&operation.right);
+        }
+        Expr::Compare(comparison) => {
+            visit(&comparison.expr);
+            comparison.ops.iter().for_each(|part| visit(&part.expr));
+        }
+        Expr::IfExpr(choice) => {
+            visit(&choice.test_expr);
+            visit(&choice.true_expr);
+            choice.false_expr.iter().for_each(visit);
+        }
+        Expr::Filter(filter) => {
+            filter.expr.iter().for_each(&mut *visit);
+            arguments(&filter.args, visit);
+        }
+        Expr::Test(test) => {
+            visit(&test.expr);
+            arguments(&test.args, visit);
+        }
+        Expr::GetAttr(item) => visit(&item.expr),
+        Expr::GetItem(item) => {
+            visit(&item.expr);
+            visit(&item.subscript_expr);
+        }
+        Expr::Call(call) => {
+            visit(&call.expr);
+            arguments(&call.args, visit);
+        }
+        Expr::List(list) => list.items.iter().for_each(visit),
+        Expr::Tuple(tuple) => tuple.items.iter().for_each(visit),
+        Expr::Map(map) => {
+            for (key, value) in map.keys.iter().zip(&map.values) {
+                visit(key);
+                visit(value);
+            }
+        }
+    }
+}
+
+/// The first name of an expression. The error about an empty value contains it.
+pub(super) fn first_name<'tree>(expr: &'tree Expr<'tree>) -> Option<&'tree str> {
+    if let Expr::Var(name) = expr {
+        return Some(name.id);
+    }
+    let mut found = None;
+    each_part(expr, &mut |part| {
+        if found.is_none() {
+            found = first_name(part);
+        }
+    });
+    found
+}
+
+/// Whether the expression contains the filter `default`.
+pub(super) fn has_default(expr: &Expr<'_>) -> bool {
+    let mut found = matches!(expr, Expr::Filter(filter) if matches!(filter.name, "default" | "d"));
+    each_part(expr, &mut |part| found = found || has_default(part));
+    found
+}
+
+/// The name of a variable or an item, such as `person.name`, for the error about an empty value.
+pub(super) fn path_of(expr: &Expr<'_>) -> String {
+    match expr {
+        Expr::GetAttr(item) => format!("{}.{}", path_of(&item.expr), item.name),
+        Expr::GetItem(item) => match &item.subscript_expr {
+            Expr::Const(key) => format!("{}.{}", path_of(&item.expr), key.value),
+            _ => path_of(&item.expr),
+        },
+        _ => first_name(expr).unwrap_or("?").to_owned(),
     }
 }

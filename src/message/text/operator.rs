@@ -1,323 +1,514 @@
-//! Python's operators on values: arithmetic, comparison and `in`.
+//! Python's operators: arithmetic, comparison, concatenation, `in`, `[]`.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
-use num_bigint::BigInt;
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Error, State};
 
-use super::budget::Budget;
-use super::display::Printer;
-use super::item::{check_key, look_up};
-use super::number::{self, Number};
+use super::display::{escaped, text};
 use super::percent;
-use super::syntax::{Arithmetic, Comparison};
-use super::value::Value;
-use crate::message::RowError;
+use super::value::{
+    Blank, Number, Value, dict_in, error, field, integer_of, list_of, quoted, sequence, truncated,
+    type_name,
+};
 
-/// Applies an arithmetic operator to two values.
-pub(super) fn arithmetic(
-    operation: Arithmetic,
-    left: &Value,
-    right: &Value,
-    printer: &mut Printer<'_>,
-) -> Result<Value, RowError> {
+type Result<T = Value> = std::result::Result<T, Error>;
+
+/// Returns an error if the value is missing, or empty and used in any other way than as a condition.
+pub(super) fn present(value: &Value) -> Result<()> {
+    Blank::of(value).map_or(Ok(()), |blank| Err(blank.error()))
+}
+
+/// Whether values are escaped in this template.
+pub(super) fn escapes(state: &State<'_, '_>) -> bool {
+    !matches!(state.auto_escape(), AutoEscape::None)
+}
+
+/// Creates a string, which is markup if `is_markup`.
+pub(super) fn string(text: impl Into<String>, is_markup: bool) -> Value {
+    if is_markup {
+        Value::from_safe_string(text.into())
+    } else {
+        Value::from(text.into())
+    }
+}
+
+/// Creates a list. Its length costs fuel.
+pub(super) fn new_list(state: &State<'_, '_>, items: Vec<Value>) -> Result {
+    state.consume_fuel(items.len() as u64 / 2)?;
+    sequence(items, false).map_err(|reason| error(reason.to_string()))
+}
+
+/// Applies an arithmetic operator.
+pub(super) fn arithmetic(state: &State<'_, '_>, sign: &str, left: &Value, right: &Value) -> Result {
+    present(left)?;
+    present(right)?;
     if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
-        return number::compute(operation, left, right, printer.budget);
+        return compute(sign, left, right);
     }
-    // An undefined operand is an error. The exception is `%` with a text as its left operand: a
-    // format string without directives accepts an undefined value.
-    let formats = operation == Arithmetic::Remainder && left.as_text().is_some();
-    for value in [left, right] {
-        if value.is_undefined() && !formats {
-            return Err(value.undefined());
-        }
-    }
-    match operation {
-        Arithmetic::Add => add(left, right, printer),
-        Arithmetic::Multiply => match (left.as_index(), right.as_index()) {
-            (_, Some(count)) => repeat(left, &count, printer.budget),
-            (Some(count), _) => repeat(right, &count, printer.budget),
+    let done = match sign {
+        "+" => add(state, left, right)?,
+        "*" => match (integer_of(left), integer_of(right)) {
+            (_, Some(count)) => repeat(state, left, count)?,
+            (Some(count), _) => repeat(state, right, count)?,
             _ => None,
-        }
-        .transpose(),
-        Arithmetic::Remainder if formats => percent::format(left, right, printer).map(Some),
-        _ => Ok(None),
-    }?
-    .ok_or_else(|| RowError::new(unsupported(operation, left, right)))
-}
-
-fn unsupported(operation: Arithmetic, left: &Value, right: &Value) -> String {
-    let is_sequence = |value| {
-        use Value::{List, Markup, Text, Tuple};
-        matches!(value, &(Text(_) | Markup(_) | List(_) | Tuple(_)))
+        },
+        "%" if left.as_str().is_some() => Some(percent::format(state, left, right)?),
+        _ => None,
     };
-    let (first, second) = (left.type_name(), right.type_name());
-    match operation {
-        Arithmetic::Add if is_sequence(left) && !left.is_markup() => {
-            format!("can only concatenate {first} (not \"{second}\") to {first}")
-        }
-        Arithmetic::Multiply if is_sequence(left) => {
-            format!("can't multiply sequence by non-int of type '{second}'")
-        }
-        Arithmetic::Multiply if is_sequence(right) => {
-            format!("can't multiply sequence by non-int of type '{first}'")
-        }
-        operation => {
-            let sign = sign_of(operation);
-            format!("unsupported operand type(s) for {sign}: '{first}' and '{second}'")
-        }
-    }
+    let (first, second) = (type_name(left), type_name(right));
+    done.ok_or_else(|| {
+        error(format!(
+            "the operator '{sign}' does not accept values of the types {first} and {second}"
+        ))
+    })
 }
 
-fn sign_of(operation: Arithmetic) -> &'static str {
-    match operation {
-        Arithmetic::Add => "+",
-        Arithmetic::Subtract => "-",
-        Arithmetic::Multiply => "*",
-        Arithmetic::Divide => "/",
-        Arithmetic::FloorDivide => "//",
-        Arithmetic::Remainder => "%",
-        Arithmetic::Power => "** or pow()",
+fn compute(sign: &str, left: Number, right: Number) -> Result {
+    let overflow = || error("an integer of the template is too large");
+    let zero = || error("division by zero");
+    if let (Number::Integer(one), Number::Integer(other)) = (left, right) {
+        let result = match sign {
+            "+" => one.checked_add(other),
+            "-" => one.checked_sub(other),
+            "*" => one.checked_mul(other),
+            "//" | "%" if other == 0 => return Err(zero()),
+            "//" => one.checked_div_euclid(other).map(|quotient| {
+                // Python rounds down, also for a negative divisor.
+                quotient - i128::from(other < 0 && one.wrapping_rem_euclid(other) != 0)
+            }),
+            "%" => one.checked_rem_euclid(other).map(|rest| {
+                if other < 0 && rest != 0 {
+                    rest + other
+                } else {
+                    rest
+                }
+            }),
+            "**" if other >= 0 => u32::try_from(other)
+                .ok()
+                .and_then(|power| one.checked_pow(power)),
+            // Python divides integers exactly, and floats of at most 53 bits do so too.
+            _ if one.unsigned_abs().max(other.unsigned_abs()) > 1 << 53 => None,
+            _ => {
+                return compute(
+                    sign,
+                    Number::Float(left.float()),
+                    Number::Float(right.float()),
+                );
+            }
+        };
+        return result.map(Value::from).ok_or_else(overflow);
     }
-}
-
-fn add(left: &Value, right: &Value, printer: &mut Printer<'_>) -> Result<Option<Value>, RowError> {
-    Ok(Some(match (left, right) {
-        (Value::Text(first), Value::Text(second)) => {
-            printer.budget.write(first.len() + second.len())?;
-            Value::from(format!("{first}{second}"))
-        }
-        // If only one operand is markup, the other operand is escaped.
-        (Value::Text(_) | Value::Markup(_), Value::Text(_) | Value::Markup(_)) => {
-            let mut text = String::new();
-            printer.escape(left, &mut text)?;
-            printer.escape(right, &mut text)?;
-            Value::Markup(text.into())
-        }
-        (Value::List(first), Value::List(second)) => {
-            printer
-                .budget
-                .work(first.items.len() + second.items.len())?;
-            Value::list([&first.items[..], &second.items].concat())?
-        }
-        (Value::Tuple(first), Value::Tuple(second)) => {
-            printer
-                .budget
-                .work(first.items.len() + second.items.len())?;
-            Value::tuple([&first.items[..], &second.items].concat())?
-        }
-        _ => return Ok(None),
+    let (one, other) = (left.float(), right.float());
+    if other == 0.0 && matches!(sign, "/" | "//" | "%") {
+        return Err(zero());
+    }
+    Ok(Value::from(match sign {
+        "+" => one + other,
+        "-" => one - other,
+        "*" => one * other,
+        "/" => one / other,
+        "//" => floor_division(one, other).0,
+        "%" => floor_division(one, other).1,
+        _ => return power(one, other).map(Value::from),
     }))
 }
 
-fn repeat(value: &Value, count: &BigInt, budget: &mut Budget) -> Option<Result<Value, RowError>> {
-    let count = match i64::try_from(count) {
-        Ok(count) => usize::try_from(count).unwrap_or(0),
-        Err(_) => return Some(Err(RowError::new("a number of repetitions is too large"))),
-    };
-    Some(match value {
-        Value::Text(text) => repeat_text(text, count, budget).map(Value::Text),
-        Value::Markup(text) => repeat_text(text, count, budget).map(Value::Markup),
-        Value::List(sequence) => repeat_items(&sequence.items, count, budget).and_then(Value::list),
-        Value::Tuple(sequence) => {
-            repeat_items(&sequence.items, count, budget).and_then(Value::tuple)
-        }
-        _ => return None,
-    })
-}
-
-fn repeat_text(text: &str, count: usize, budget: &mut Budget) -> Result<Arc<str>, RowError> {
-    budget.write(text.len().saturating_mul(count))?;
-    Ok(if text.is_empty() {
-        "".into()
+/// Python's `divmod` of floats.
+fn floor_division(one: f64, other: f64) -> (f64, f64) {
+    let mut rest = one % other;
+    let mut quotient = (one - rest) / other;
+    if rest == 0.0 {
+        rest = 0.0_f64.copysign(other);
+    } else if (other < 0.0) != (rest < 0.0) {
+        rest += other;
+        quotient -= 1.0;
+    }
+    let floor = if quotient == 0.0 {
+        0.0_f64.copysign(one / other)
     } else {
-        text.repeat(count).into()
-    })
-}
-
-fn repeat_items(
-    items: &[Value],
-    count: usize,
-    budget: &mut Budget,
-) -> Result<Vec<Value>, RowError> {
-    let length = items.len().saturating_mul(count);
-    budget.work(length)?;
-    Ok(items.iter().cycle().take(length).cloned().collect())
-}
-
-/// Evaluates `-value` or `+value`.
-pub(super) fn signed(
-    value: &Value,
-    is_negative: bool,
-    budget: &mut Budget,
-) -> Result<Value, RowError> {
-    let Some(number) = Number::of(value) else {
-        if value.is_undefined() {
-            return Err(value.undefined());
+        let floor = quotient.floor();
+        if quotient - floor > 0.5 {
+            floor + 1.0
+        } else {
+            floor
         }
-        let (name, sign) = (value.type_name(), if is_negative { '-' } else { '+' });
-        let message = format!("bad operand type for unary {sign}: '{name}'");
-        return Err(RowError::new(message));
     };
-    match (number, is_negative) {
-        (Number::Float(value), true) => Ok(Value::Float(-value)),
-        (Number::Float(value), false) => Ok(Value::Float(value)),
-        (number, true) => number::compute(Arithmetic::Subtract, Number::Small(0), number, budget),
-        (number, false) => number::compute(Arithmetic::Add, number, Number::Small(0), budget),
-    }
+    (floor, rest)
 }
 
-/// Evaluates a comparison.
-pub(super) fn compare(
-    comparison: Comparison,
-    left: &Value,
-    right: &Value,
-    budget: &mut Budget,
-) -> Result<bool, RowError> {
-    let holds = |order: Ordering| match comparison {
-        Comparison::Less => order.is_lt(),
-        Comparison::LessOrEqual => order.is_le(),
-        Comparison::Greater => order.is_gt(),
-        _ => order.is_ge(),
-    };
-    match comparison {
-        Comparison::Equal => equal(left, right, budget),
-        Comparison::Unequal => Ok(!equal(left, right, budget)?),
-        Comparison::In => contains(right, left, budget),
-        Comparison::NotIn => Ok(!contains(right, left, budget)?),
-        _ => match order(left, right, budget)? {
-            Some(order) => Ok(order.is_some_and(holds)),
-            None => Err(incomparable(comparison, left, right)),
-        },
+fn power(one: f64, other: f64) -> Result<f64> {
+    if one == 0.0 && other < 0.0 {
+        return Err(error("division by zero"));
     }
+    if one < 0.0 && one.is_finite() && other.is_finite() && other.fract() != 0.0 {
+        return Err(error("the power of a negative number is not a real number"));
+    }
+    let result = one.powf(other);
+    if result.is_infinite() && one.is_finite() && other.is_finite() {
+        return Err(error("a number of the template is too large"));
+    }
+    Ok(result)
 }
 
-fn incomparable(comparison: Comparison, left: &Value, right: &Value) -> RowError {
-    let sign = match comparison {
-        Comparison::Less => "<",
-        Comparison::LessOrEqual => "<=",
-        Comparison::Greater => ">",
-        _ => ">=",
-    };
-    let (left, right) = (left.type_name(), right.type_name());
-    RowError::new(format!(
-        "'{sign}' not supported between instances of '{left}' and '{right}'"
-    ))
-}
-
-/// Evaluates `==`.
-pub(super) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<bool, RowError> {
-    budget.work(1)?;
-    for value in [left, right] {
-        if let Value::Undefined(_) = value {
-            return Err(value.undefined());
+fn add(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Option<Value>> {
+    if let (Some(one), Some(other)) = (left.as_str(), right.as_str()) {
+        // If only one operand is markup, the other operand is escaped.
+        if left.is_safe() || right.is_safe() {
+            let text = [escaped(state, left)?, escaped(state, right)?].concat();
+            return Ok(Some(string(text, true)));
         }
+        return Ok(Some(Value::from([one, other].concat())));
     }
-    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
-        return Ok(number::compare(&left, &right) == Some(Ordering::Equal));
-    }
-    if let (Some(left), Some(right)) = (left.as_text(), right.as_text()) {
-        budget.work(left.len().min(right.len()) / 64)?;
-        return Ok(left == right);
-    }
-    match (left, right) {
-        (Value::None, Value::None) | (Value::Absent(_), Value::Absent(_)) => Ok(true),
-        (Value::Loop(left), Value::Loop(right)) => Ok(left == right),
-        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
-            if left.items.len() != right.items.len() {
-                return Ok(false);
-            }
-            for (left, right) in left.items.iter().zip(&right.items) {
-                if !equal(left, right, budget)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        (Value::Dict(left), Value::Dict(right)) => {
-            if left.entries.len() != right.entries.len() {
-                return Ok(false);
-            }
-            for (key, value) in &left.entries {
-                match look_up(&right.entries, key, budget)? {
-                    Some(other) if equal(value, other, budget)? => {}
-                    _ => return Ok(false),
-                }
-            }
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// Returns the order of two values. The result is `None` if the types are not comparable, and
-/// `Some(None)` for NaN.
-fn order(
-    left: &Value,
-    right: &Value,
-    budget: &mut Budget,
-) -> Result<Option<Option<Ordering>>, RowError> {
-    for value in [left, right] {
-        if value.is_undefined() {
-            return Err(value.undefined());
-        }
-    }
-    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
-        return Ok(Some(number::compare(&left, &right)));
-    }
-    if let (Some(left), Some(right)) = (left.as_text(), right.as_text()) {
-        budget.work(left.len().min(right.len()) / 64)?;
-        return Ok(Some(Some(left.cmp(right))));
-    }
-    match (left, right) {
-        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
-            for (left, right) in left.items.iter().zip(&right.items) {
-                if !equal(left, right, budget)? {
-                    return match order(left, right, budget)? {
-                        Some(order) => Ok(Some(order)),
-                        None => Err(incomparable(Comparison::Less, left, right)),
-                    };
-                }
-            }
-            Ok(Some(Some(left.items.len().cmp(&right.items.len()))))
+    match (list_of(left), list_of(right)) {
+        (Some(one), Some(other)) if one.is_tuple == other.is_tuple => {
+            let items = [&one.items[..], &other.items].concat();
+            state.consume_fuel(items.len() as u64 / 2)?;
+            let sum = sequence(items, one.is_tuple);
+            Ok(Some(sum.map_err(|reason| error(reason.to_string()))?))
         }
         _ => Ok(None),
     }
 }
 
-/// Evaluates `item in value`.
-fn contains(value: &Value, item: &Value, budget: &mut Budget) -> Result<bool, RowError> {
-    match value {
-        Value::Undefined(_) => Err(value.undefined()),
-        Value::Absent(_) => Ok(false),
-        Value::Text(text) | Value::Markup(text) => match item.as_text() {
-            Some(part) => {
-                budget.work((text.len() + part.len()) / 16)?;
-                Ok(memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some())
-            }
-            None => {
-                let name = item.type_name();
-                let message = format!("'in <string>' requires string as left operand, not {name}");
-                Err(RowError::new(message))
-            }
-        },
-        Value::List(sequence) | Value::Tuple(sequence) => {
-            for other in &sequence.items {
-                if equal(item, other, budget)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        }
-        Value::Dict(dict) => {
-            check_key(item)?;
-            Ok(look_up(&dict.entries, item, budget)?.is_some())
-        }
+fn repeat(state: &State<'_, '_>, value: &Value, count: i128) -> Result<Option<Value>> {
+    let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+    if let Some(text) = value.as_str() {
+        state.consume_fuel(text.len().saturating_mul(count) as u64 / 64)?;
+        return Ok(Some(string(text.repeat(count), value.is_safe())));
+    }
+    let Some(list) = list_of(value) else {
+        return Ok(None);
+    };
+    state.consume_fuel(list.items.len().saturating_mul(count) as u64 / 2)?;
+    let items = std::iter::repeat_n(&list.items, count).flatten().cloned();
+    let repeated = sequence(items.collect(), list.is_tuple);
+    Ok(Some(repeated.map_err(|reason| error(reason.to_string()))?))
+}
+
+/// `-value`
+pub(super) fn negative(value: &Value) -> Result {
+    present(value)?;
+    match Number::of(value) {
+        Some(Number::Integer(number)) => number
+            .checked_neg()
+            .map(Value::from)
+            .ok_or_else(|| error("an integer of the template is too large")),
+        Some(Number::Float(number)) => Ok(Value::from(-number)),
+        None => Err(error(format!(
+            "the operator '-' does not accept a value of the type {}",
+            type_name(value)
+        ))),
+    }
+}
+
+/// `left ~ right`
+pub(super) fn concatenate(state: &State<'_, '_>, left: &Value, right: &Value) -> Result {
+    let is_markup = escapes(state) && (left.is_safe() || right.is_safe());
+    let part = |value| match is_markup {
+        true => escaped(state, value),
+        false => text(state, value),
+    };
+    Ok(string([part(left)?, part(right)?].concat(), is_markup))
+}
+
+/// The value of an empty field, for a comparison. The comparison of a missing field is an error.
+fn compared(value: &Value) -> Result<&Value> {
+    match Blank::of(value) {
+        None => Ok(value),
+        Some(blank) => blank.empty.as_ref().ok_or_else(|| blank.error()),
+    }
+}
+
+/// A comparison, such as `left == right`.
+pub(super) fn compare(
+    state: &State<'_, '_>,
+    sign: &str,
+    left: &Value,
+    right: &Value,
+) -> Result<bool> {
+    let (left, right) = (compared(left)?, compared(right)?);
+    match sign {
+        "==" => equal(state, left, right),
+        "!=" => Ok(!equal(state, left, right)?),
+        "in" => contains(state, right, left),
+        "not in" => Ok(!contains(state, right, left)?),
         _ => {
-            let name = value.type_name();
-            Err(RowError::new(format!(
-                "argument of type '{name}' is not iterable"
-            )))
+            let Some(order) = order(state, left, right)? else {
+                return Ok(false);
+            };
+            Ok(match sign {
+                "<" => order.is_lt(),
+                "<=" => order.is_le(),
+                ">" => order.is_gt(),
+                _ => order.is_ge(),
+            })
         }
     }
+}
+
+/// `left == right`
+pub(super) fn equal(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool> {
+    let (left, right) = (compared(left)?, compared(right)?);
+    state.consume_fuel(1)?;
+    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
+        return Ok(left == right);
+    }
+    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
+        return Ok(left == right);
+    }
+    if let (Some(left), Some(right)) = (list_of(left), list_of(right)) {
+        if left.is_tuple != right.is_tuple || left.items.len() != right.items.len() {
+            return Ok(false);
+        }
+        for (left, right) in left.items.iter().zip(&right.items) {
+            if !equal(state, left, right)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    if let (Some(left), Some(right)) = (dict_in(left), dict_in(right)) {
+        if left.entries.len() != right.entries.len() {
+            return Ok(false);
+        }
+        for (key, value) in &left.entries {
+            match right.get(key) {
+                Some(other) if equal(state, value, other)? => {}
+                _ => return Ok(false),
+            }
+        }
+        return Ok(true);
+    }
+    Ok(left.is_none() && right.is_none())
+}
+
+/// The order of two values; `None` if one of them is NaN.
+pub(super) fn order(
+    state: &State<'_, '_>,
+    left: &Value,
+    right: &Value,
+) -> Result<Option<Ordering>> {
+    let (left, right) = (compared(left)?, compared(right)?);
+    state.consume_fuel(1)?;
+    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
+        return Ok(Some(left.cmp(right)));
+    }
+    if let (Some(left), Some(right)) = (Number::of(left), Number::of(right)) {
+        return Ok(left.partial_cmp(&right));
+    }
+    if let (Some(left), Some(right)) = (list_of(left), list_of(right))
+        && left.is_tuple == right.is_tuple
+    {
+        for (one, other) in left.items.iter().zip(&right.items) {
+            if !equal(state, one, other)? {
+                return order(state, one, other);
+            }
+        }
+        return Ok(Some(left.items.len().cmp(&right.items.len())));
+    }
+    let (one, other) = (type_name(left), type_name(right));
+    Err(error(format!(
+        "values of the types {one} and {other} have no order; a value of a CSV file is a text, so \
+         convert it with |int or |float"
+    )))
+}
+
+/// `item in container`
+fn contains(state: &State<'_, '_>, container: &Value, item: &Value) -> Result<bool> {
+    if let Some(text) = container.as_str() {
+        return match item.as_str() {
+            Some(part) => {
+                state.consume_fuel(text.len() as u64 / 64)?;
+                Ok(memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some())
+            }
+            None => Err(error(format!(
+                "only a text can be in a text, not a value of the type {}",
+                type_name(item)
+            ))),
+        };
+    }
+    if let Some(list) = list_of(container) {
+        for each in &list.items {
+            if equal(state, each, item)? {
+                return Ok(true);
+            }
+        }
+        return Ok(false);
+    }
+    if let Some(dict) = dict_in(container) {
+        check_key(item)?;
+        return Ok(dict.get(item).is_some());
+    }
+    Err(not_iterable(container))
+}
+
+fn check_key(key: &Value) -> Result<()> {
+    match key.kind() {
+        ValueKind::Seq if list_of(key).is_some_and(|list| list.is_tuple) => Ok(()),
+        ValueKind::Seq | ValueKind::Map => Err(error(format!(
+            "a value of the type {} cannot be a key",
+            type_name(key)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn not_iterable(value: &Value) -> Error {
+    error(format!(
+        "a value of the type {} has no items",
+        type_name(value)
+    ))
+}
+
+/// Returns the items of a value. The items of a text are its characters, and those of a dict are
+/// its keys.
+pub(super) fn items(state: &State<'_, '_>, value: &Value) -> Result<Vec<Value>> {
+    if let Some(blank) = Blank::of(value) {
+        // A loop over an empty field has no steps, like a loop over an empty list.
+        return match blank.is_condition {
+            true => Ok(Vec::new()),
+            false => Err(blank.error()),
+        };
+    }
+    if let Some(text) = value.as_str() {
+        state.consume_fuel(text.len() as u64)?;
+        let mut bytes = [0; 4];
+        // As in Python, the characters of markup are plain text.
+        let character = |c: char| Value::from(&*c.encode_utf8(&mut bytes));
+        return Ok(text.chars().map(character).collect());
+    }
+    if let Some(list) = list_of(value) {
+        state.consume_fuel(list.items.len() as u64 / 2)?;
+        return Ok(list.items.clone());
+    }
+    if let Some(dict) = dict_in(value) {
+        state.consume_fuel(dict.entries.len() as u64 / 2)?;
+        return Ok(dict.entries.iter().map(|(key, _)| key.clone()).collect());
+    }
+    Err(not_iterable(value))
+}
+
+/// `value.key` or `value[key]`. A missing item is a blank, and so is an empty one. `name` is the
+/// name of the item in the error about it.
+pub(super) fn item(state: &State<'_, '_>, value: &Value, key: &Value, name: &str) -> Result {
+    if Blank::is_missing(value) {
+        return Err(error(format!("the field {} is missing", quoted(name))));
+    }
+    present(key)?;
+    let found = if let Some(dict) = dict_in(value) {
+        check_key(key)?;
+        dict.get(key).cloned()
+    } else if let Some(list) = list_of(value) {
+        place(key, list.items.len()).map(|at| list.items[at].clone())
+    } else if let Some(text) = value.as_str() {
+        state.consume_fuel(text.len() as u64 / 64)?;
+        let length = if text.is_ascii() {
+            text.len()
+        } else {
+            text.chars().count()
+        };
+        let found = place(key, length).and_then(|at| text.chars().nth(at));
+        found.map(|character| string(character, value.is_safe()))
+    } else {
+        None
+    };
+    Ok(field(found.unwrap_or(Value::UNDEFINED), name))
+}
+
+/// Returns the position that an index selects; `None` if there is no such position. A negative
+/// index counts from the end.
+fn place(key: &Value, length: usize) -> Option<usize> {
+    let index = i64::try_from(integer_of(key)?).ok()?;
+    let place = match usize::try_from(index) {
+        Ok(place) => place,
+        Err(_) => length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)?,
+    };
+    (place < length).then_some(place)
+}
+
+/// `value[start:stop:step]`
+pub(super) fn slice(
+    state: &State<'_, '_>,
+    value: &Value,
+    bounds: [&Value; 3],
+    name: &str,
+) -> Result {
+    present(value)?;
+    if let Some(text) = value.as_str() {
+        state.consume_fuel(text.len() as u64 / 4)?;
+        let characters: Vec<char> = text.chars().collect();
+        let places = places(bounds, characters.len())?;
+        let part: String = places.into_iter().map(|at| characters[at]).collect();
+        return Ok(field(string(part, value.is_safe()), name));
+    }
+    let Some(list) = list_of(value) else {
+        let kind = type_name(value);
+        return Err(error(format!(
+            "a value of the type {kind} has no parts [start:stop]"
+        )));
+    };
+    state.consume_fuel(list.items.len() as u64 / 2)?;
+    let places = places(bounds, list.items.len())?;
+    let items = places
+        .into_iter()
+        .map(|at| list.items[at].clone())
+        .collect();
+    sequence(items, list.is_tuple).map_err(|reason| error(reason.to_string()))
+}
+
+/// Returns the positions that a slice selects.
+fn places(bounds: [&Value; 3], length: usize) -> Result<Vec<usize>> {
+    let [start, stop, step] = bounds.map(bound);
+    let (start, stop, step) = (start?, stop?, step?.unwrap_or(1));
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    if step == 0 {
+        return Err(error("slice step cannot be zero"));
+    }
+    // For a negative step, the end can be -1: the position before the first item.
+    let (lowest, highest) = if step > 0 {
+        (0, length)
+    } else {
+        (-1, length - 1)
+    };
+    let limit = |bound: i64| {
+        let bound = if bound < 0 {
+            bound.saturating_add(length)
+        } else {
+            bound
+        };
+        bound.clamp(lowest, highest)
+    };
+    let (first, last) = if step > 0 {
+        (lowest, highest)
+    } else {
+        (highest, lowest)
+    };
+    let (mut at, stop) = (start.map_or(first, limit), stop.map_or(last, limit));
+    let mut places = Vec::new();
+    while (step > 0 && at < stop) || (step < 0 && at > stop) {
+        places.extend(usize::try_from(at));
+        at = at.saturating_add(step);
+    }
+    Ok(places)
+}
+
+fn bound(value: &Value) -> Result<Option<i64>> {
+    match integer_of(value) {
+        Some(index) => {
+            let limited = index.clamp(i128::from(i64::MIN / 2), i128::from(i64::MAX / 2));
+            Ok(i64::try_from(limited).ok())
+        }
+        None if value.is_none() => Ok(None),
+        None => Err(error("the bounds of [start:stop] must be integers")),
+    }
+}
+
+/// The integer part of a float, as a value.
+pub(super) fn whole(value: f64) -> Result {
+    if !value.is_finite() {
+        return Err(error("infinity and NaN are not integers"));
+    }
+    let whole = truncated(value).map(Value::from);
+    whole.ok_or_else(|| error("an integer of the template is too large"))
 }

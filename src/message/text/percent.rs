@@ -1,13 +1,22 @@
 //! Python's formatting with `%`, such as `"Dear %s" % name`.
 
-use num_bigint::Sign;
+use std::borrow::Cow;
 
-use super::budget::DIGITS;
-use super::display::{Printer, quote};
-use super::item::look_up;
-use super::number::{Number, truncated};
-use super::value::Value;
-use crate::message::RowError;
+use minijinja::{Error, State};
+
+use super::display::{escaped, repr, text};
+use super::operator::{present, string};
+use super::value::{Number, Value, dict_in, error, float_of, integer_of, list_of, truncated};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// The error about a format and its values. Python's texts for it differ between its versions.
+fn unfit() -> Error {
+    error("the values do not fit the directives of the format")
+}
+
+/// The maximum precision of a float.
+const PRECISION: usize = 4300;
 
 /// One conversion `%…`.
 #[derive(Default)]
@@ -31,16 +40,15 @@ struct Values<'format> {
 }
 
 /// Formats text or markup. Values in markup are escaped.
-pub(super) fn format(
-    template: &Value,
-    given: &Value,
-    printer: &mut Printer<'_>,
-) -> Result<Value, RowError> {
-    let text = printer.text(template)?;
-    let items = match given {
-        Value::Tuple(sequence) => &sequence.items[..],
-        value => std::slice::from_ref(value),
+pub(super) fn format(state: &State<'_, '_>, template: &Value, given: &Value) -> Result<Value> {
+    let text = text(state, template)?;
+    let items = match list_of(given) {
+        Some(list) if list.is_tuple => &list.items[..],
+        _ => std::slice::from_ref(given),
     };
+    for item in items {
+        present(item)?;
+    }
     let mut values = Values {
         given,
         items,
@@ -50,53 +58,51 @@ pub(super) fn format(
     let mut out = String::new();
     let mut rest = &*text;
     while let Some(at) = rest.find('%') {
-        printer.budget.write(at)?;
         out.push_str(&rest[..at]);
-        rest = directive(&rest[at + 1..], &mut values, template, printer, &mut out)?;
+        rest = directive(
+            state,
+            &rest[at + 1..],
+            &mut values,
+            template.is_safe(),
+            &mut out,
+        )?;
     }
-    printer.budget.write(rest.len())?;
     out.push_str(rest);
     // As in Python, a right operand that supports `value[key]` counts as a mapping, unless it is a
     // tuple or a string. Unused entries of a mapping are not an error.
-    let may_be_left = matches!(
-        given,
-        Value::Dict(_) | Value::List(_) | Value::Undefined(_) | Value::Absent(_)
-    );
-    if values.next < items.len() && !may_be_left {
-        return Err(RowError::new(
-            "not all arguments converted during string formatting",
-        ));
+    let is_mapping = dict_in(given).is_some() || list_of(given).is_some_and(|list| !list.is_tuple);
+    if values.next < items.len() && !is_mapping {
+        return Err(unfit());
     }
-    Ok(match template {
-        Value::Markup(_) => Value::Markup(out.into()),
-        _ => Value::from(out),
-    })
+    Ok(string(out, template.is_safe()))
 }
 
 /// Writes the value of one directive and returns the text after the directive.
 fn directive<'text>(
+    state: &State<'_, '_>,
     text: &'text str,
     values: &mut Values<'_>,
-    template: &Value,
-    printer: &mut Printer<'_>,
+    is_markup: bool,
     out: &mut String,
-) -> Result<&'text str, RowError> {
+) -> Result<&'text str> {
     let mut rest = text;
     let mut named = None;
     if let Some(inside) = rest.strip_prefix('(') {
-        let end = key_end(inside).ok_or_else(|| RowError::new("incomplete format key"))?;
-        named = Some(values.named(&inside[..end], printer)?);
+        let end = key_end(inside).ok_or_else(unfit)?;
+        named = Some(values.named(&inside[..end])?);
         rest = &inside[end + 1..];
     }
     let mut directive = Directive::default();
     rest = directive.flags(rest);
     rest = directive.sizes(rest, values)?;
     rest = rest.strip_prefix(['h', 'l', 'L']).unwrap_or(rest);
-    let conversion = rest
-        .chars()
-        .next()
-        .ok_or_else(|| RowError::new("incomplete format"))?;
+    let conversion = rest.chars().next().ok_or_else(unfit)?;
     rest = &rest[conversion.len_utf8()..];
+    // The width and the precision cost fuel before their spaces and digits are written.
+    let size = directive
+        .width
+        .saturating_add(directive.precision.unwrap_or(0));
+    state.consume_fuel(1 + size as u64 / 16)?;
     let piece = if conversion == '%' {
         "%".to_owned()
     } else {
@@ -104,10 +110,9 @@ fn directive<'text>(
             Some(value) => value,
             None => values.next()?,
         };
-        directive.convert(conversion, &value, template.is_markup(), printer)?
+        directive.convert(state, conversion, &value, is_markup)?
     };
     let missing = directive.width.saturating_sub(piece.chars().count());
-    printer.budget.write(piece.len().saturating_add(missing))?;
     directive.pad(&piece, missing, conversion, out);
     Ok(rest)
 }
@@ -126,27 +131,24 @@ fn key_end(text: &str) -> Option<usize> {
 }
 
 impl Values<'_> {
-    fn next(&mut self) -> Result<Value, RowError> {
-        if self.uses_names {
-            return Err(RowError::new("not enough arguments for format string"));
-        }
-        let value = self.items.get(self.next).cloned();
+    fn next(&mut self) -> Result<Value> {
+        let value = self
+            .items
+            .get(self.next)
+            .filter(|_| !self.uses_names)
+            .cloned();
         self.next += 1;
-        value.ok_or_else(|| RowError::new("not enough arguments for format string"))
+        value.ok_or_else(unfit)
     }
 
-    fn named(&mut self, name: &str, printer: &mut Printer<'_>) -> Result<Value, RowError> {
-        let Value::Dict(dict) = self.given else {
-            return Err(RowError::new("format requires a mapping"));
+    fn named(&mut self, name: &str) -> Result<Value> {
+        let Some(dict) = dict_in(self.given) else {
+            return Err(unfit());
         };
         self.uses_names = true;
-        let found = look_up(&dict.entries, &Value::from(name), printer.budget)?;
-        let missing = || {
-            let mut message = String::new();
-            quote(name, &mut message);
-            RowError::new(message)
-        };
-        found.cloned().ok_or_else(missing)
+        let found = dict.get(&Value::from(name)).cloned();
+        found.iter().try_for_each(present)?;
+        found.ok_or_else(unfit)
     }
 }
 
@@ -165,11 +167,7 @@ impl Directive {
         ""
     }
 
-    fn sizes<'text>(
-        &mut self,
-        text: &'text str,
-        values: &mut Values<'_>,
-    ) -> Result<&'text str, RowError> {
+    fn sizes<'text>(&mut self, text: &'text str, values: &mut Values<'_>) -> Result<&'text str> {
         let (width, mut rest) = size(text, values)?;
         self.left |= width < 0;
         self.width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
@@ -183,38 +181,40 @@ impl Directive {
 
     fn convert(
         &self,
+        state: &State<'_, '_>,
         conversion: char,
         value: &Value,
         is_markup: bool,
-        printer: &mut Printer<'_>,
-    ) -> Result<String, RowError> {
+    ) -> Result<String> {
         match conversion {
-            's' | 'r' | 'a' => self.text(conversion, value, is_markup, printer),
+            's' | 'r' | 'a' => self.text(state, conversion, value, is_markup),
             'c' => character(value),
-            'd' | 'i' | 'u' | 'o' | 'x' | 'X' => self.integer(conversion, value, printer),
+            'd' | 'i' | 'u' | 'o' | 'x' | 'X' => self.integer(conversion, value),
             'e' | 'E' | 'f' | 'F' | 'g' | 'G' => self.float(conversion, value),
-            _ => Err(RowError::new(format!(
-                "unsupported format character {conversion:?}"
-            ))),
+            _ => Err(unfit()),
         }
     }
 
     fn text(
         &self,
+        state: &State<'_, '_>,
         conversion: char,
         value: &Value,
         is_markup: bool,
-        printer: &mut Printer<'_>,
-    ) -> Result<String, RowError> {
+    ) -> Result<String> {
         let mut plain = String::new();
-        match conversion {
-            's' if is_markup => printer.escape(value, &mut plain)?,
-            's' => printer.str(value, &mut plain)?,
-            _ => printer.repr(value, &mut plain)?,
-        }
-        if conversion != 's' && is_markup {
-            let repr = Value::from(std::mem::take(&mut plain));
-            printer.escape(&repr, &mut plain)?;
+        if conversion == 's' {
+            let shown = match is_markup {
+                true => escaped(state, value)?,
+                false => text(state, value)?,
+            };
+            plain.push_str(&shown);
+        } else {
+            repr(state, value, &mut plain)?;
+            if is_markup {
+                let unescaped = Value::from(plain.as_str());
+                plain = escaped(state, &unescaped).map(Cow::into_owned)?;
+            }
         }
         if conversion == 'a' {
             let escape = |character: char| {
@@ -232,35 +232,22 @@ impl Directive {
         })
     }
 
-    fn integer(
-        &self,
-        conversion: char,
-        value: &Value,
-        printer: &mut Printer<'_>,
-    ) -> Result<String, RowError> {
-        let is_decimal = matches!(conversion, 'd' | 'i' | 'u');
-        let value = match value {
-            Value::Float(value) if is_decimal && value.is_finite() => truncated(*value),
-            value => value.as_index().ok_or_else(|| {
-                let name = value.type_name();
-                RowError::new(format!(
-                    "%{conversion} format: a number is required, not {name}"
-                ))
-            })?,
-        };
-        let magnitude = value.magnitude();
+    fn integer(&self, conversion: char, value: &Value) -> Result<String> {
+        let float = float_of(value).filter(|_| matches!(conversion, 'd' | 'i' | 'u'));
+        let number = float
+            .map_or_else(|| integer_of(value), truncated)
+            .ok_or_else(unfit)?;
+        let magnitude = number.unsigned_abs();
         let (prefix, mut digits) = match conversion {
-            'o' => ("0o", magnitude.to_str_radix(8)),
-            'x' => ("0x", magnitude.to_str_radix(16)),
-            'X' => ("0X", magnitude.to_str_radix(16).to_uppercase()),
-            _ => ("", printer.digits(&magnitude.clone().into())?),
+            'o' => ("0o", format!("{magnitude:o}")),
+            'x' => ("0x", format!("{magnitude:x}")),
+            'X' => ("0X", format!("{magnitude:X}")),
+            _ => ("", magnitude.to_string()),
         };
         let zeros = self.precision.unwrap_or(0).saturating_sub(digits.len());
-        printer.budget.write(zeros)?;
         digits.insert_str(0, &"0".repeat(zeros));
         let prefix = if self.alternate { prefix } else { "" };
-        let sign = self.sign(value.sign() == Sign::Minus);
-        Ok(format!("{sign}{prefix}{digits}"))
+        Ok(format!("{}{prefix}{digits}", self.sign(number < 0)))
     }
 
     fn sign(&self, is_negative: bool) -> &'static str {
@@ -272,19 +259,12 @@ impl Directive {
         }
     }
 
-    fn float(&self, conversion: char, value: &Value) -> Result<String, RowError> {
-        let value = match Number::of(value) {
-            Some(Number::Float(value)) => value,
-            Some(Number::Small(value)) => super::number::to_float(&value.into(), 0),
-            Some(Number::Big(value)) => super::number::to_float(&value, 0),
-            None => {
-                let name = value.type_name();
-                return Err(RowError::new(format!("must be real number, not {name}")));
-            }
-        };
+    fn float(&self, conversion: char, value: &Value) -> Result<String> {
+        let number = Number::of(value).map(Number::float);
+        let value = number.ok_or_else(unfit)?;
         let precision = self.precision.unwrap_or(6);
-        if precision > DIGITS {
-            return Err(RowError::new("precision too big"));
+        if precision > PRECISION {
+            return Err(unfit());
         }
         let magnitude = value.abs();
         let digits = match conversion.to_ascii_lowercase() {
@@ -326,33 +306,30 @@ impl Directive {
 }
 
 /// Parses a width or precision (a number or `*`). Returns its value and the text that follows.
-fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text str), RowError> {
+fn size<'text>(text: &'text str, values: &mut Values<'_>) -> Result<(i64, &'text str)> {
+    let too_large = unfit;
     if let Some(rest) = text.strip_prefix('*') {
-        let index = values.next()?.as_index();
-        let size = index.and_then(|index| i64::try_from(&index).ok());
-        return Ok((size.ok_or_else(|| RowError::new("* wants int"))?, rest));
+        let index = integer_of(&values.next()?);
+        let index = index.ok_or_else(unfit)?;
+        return Ok((i64::try_from(index).map_err(|_| too_large())?, rest));
     }
     let end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let size = match end {
         0 => 0,
-        _ => text[..end]
-            .parse()
-            .map_err(|_| RowError::new("width too big"))?,
+        _ => text[..end].parse().map_err(|_| too_large())?,
     };
     Ok((size, &text[end..]))
 }
 
-fn character(value: &Value) -> Result<String, RowError> {
-    if let Some(text) = value.as_text().filter(|text| text.chars().count() == 1) {
-        return Ok(text.to_string());
+fn character(value: &Value) -> Result<String> {
+    if let Some(text) = value.as_str().filter(|text| text.chars().count() == 1) {
+        return Ok(text.to_owned());
     }
-    let code = value
-        .as_index()
-        .and_then(|index| u32::try_from(&index).ok());
+    let code = integer_of(value).and_then(|index| u32::try_from(index).ok());
     let found = code.and_then(char::from_u32).map(String::from);
-    found.ok_or_else(|| RowError::new("%c requires int or char"))
+    found.ok_or_else(unfit)
 }
 
 /// Formats a float as C's `%e` does. The exponent has two digits or more.

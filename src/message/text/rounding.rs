@@ -1,61 +1,41 @@
-//! The filters `round` and `int`.
+//! The filters `round`, `int` and `float`.
 
-use num_bigint::{BigInt, Sign};
+use minijinja::{Error, State};
 
-use super::budget::{Budget, DIGITS};
-use super::number::{Number, compute, floor_division, to_float, truncated};
-use super::syntax::Arithmetic;
-use super::value::{Value, is_space};
-use crate::message::RowError;
+use super::filter::not_accepted;
+use super::operator::{arithmetic, present, whole};
+use super::value::{Number, Value, error, float_of, integer_of, is_space, truncated};
+
+type Result<T = Value> = std::result::Result<T, Error>;
 
 /// The maximum precision at which `round` can change a float. At a higher precision, the result is
 /// the float itself.
-const FINEST: i64 = 323;
+const FINEST: i128 = 323;
 /// The minimum precision at which `round` can return a value other than 0. At a lower precision,
 /// the result is 0.
-const COARSEST: i64 = -308;
+const COARSEST: i128 = -308;
 
 /// Python's `round(value, precision)`. A value in the middle between two results is rounded to the
 /// even result. The result for an integer is an integer.
-pub(super) fn round(value: &Value, precision: &Value) -> Result<Value, RowError> {
+pub(super) fn round(value: &Value, precision: &Value) -> Result {
+    present(value)?;
     let Some(number) = Number::of(value) else {
-        let name = value.type_name();
-        return Err(RowError::new(format!(
-            "type {name} doesn't define __round__ method"
-        )));
+        return Err(not_accepted("round", value));
     };
-    let digits = match precision {
-        Value::None => return round_whole(&number),
-        precision => precision.as_index(),
-    };
-    let Some(digits) = digits else {
-        let name = precision.type_name();
-        let message = format!("'{name}' object cannot be interpreted as an integer");
-        return Err(RowError::new(message));
-    };
-    let digits = i64::try_from(&digits).unwrap_or(match digits.sign() {
-        Sign::Minus => i64::MIN,
-        _ => i64::MAX,
-    });
-    Ok(match number {
-        Number::Float(value) => Value::Float(round_float(value, digits)?),
-        Number::Small(value) => Value::from(round_integer(&BigInt::from(value), digits, false)),
-        Number::Big(value) => Value::from(round_integer(&value, digits, false)),
-    })
-}
-
-fn round_whole(number: &Number) -> Result<Value, RowError> {
-    match number {
-        Number::Float(value) if !value.is_finite() => Err(RowError::new(
-            "cannot convert float infinity or NaN to integer",
+    match (number, integer_of(precision)) {
+        (Number::Integer(value), Some(digits)) => {
+            Ok(Value::from(round_integer(value, digits, false)?))
+        }
+        (Number::Float(value), Some(digits)) => Ok(Value::from(round_float(value, digits)?)),
+        (Number::Integer(value), None) if precision.is_none() => Ok(Value::from(value)),
+        (Number::Float(value), None) if precision.is_none() => whole(value.round_ties_even()),
+        _ => Err(error(
+            "the precision of the filter 'round' must be an integer",
         )),
-        Number::Float(value) => Ok(Value::from(truncated(value.round_ties_even()))),
-        Number::Small(value) => Ok(Value::Integer(*value)),
-        Number::Big(value) => Ok(Value::from(value.clone())),
     }
 }
 
-fn round_float(value: f64, digits: i64) -> Result<f64, RowError> {
+fn round_float(value: f64, digits: i128) -> Result<f64> {
     if !value.is_finite() || digits > FINEST {
         return Ok(value);
     }
@@ -65,99 +45,101 @@ fn round_float(value: f64, digits: i64) -> Result<f64, RowError> {
     if let Ok(digits) = usize::try_from(digits) {
         return Ok(format!("{value:.digits$}").parse().unwrap_or(value));
     }
-    let whole = round_integer(&truncated(value), digits, value.fract() != 0.0);
-    let rounded = to_float(&whole, 0);
-    if !rounded.is_finite() {
-        return Err(RowError::new("rounded value too large to represent"));
-    }
-    Ok(rounded.abs().copysign(value))
+    let Some(integer) = truncated(value) else {
+        return Err(error("the number of the filter 'round' is too large"));
+    };
+    let rounded = round_integer(integer, digits, value.fract() != 0.0)?;
+    Ok(Number::Integer(rounded).float().abs().copysign(value))
 }
 
 /// Rounds an integer to tens, hundreds and so on. `has_fraction` is true if `value` is the integer
 /// part of a float whose fraction is not 0. If this integer part is in the middle between two
 /// results, the float itself is nearer to the result with the larger magnitude. So this result is
 /// returned.
-fn round_integer(value: &BigInt, digits: i64, has_fraction: bool) -> BigInt {
+fn round_integer(value: i128, digits: i128, has_fraction: bool) -> Result<i128> {
     if digits >= 0 {
-        return value.clone();
+        return Ok(value);
     }
-    // For a number of places above the bound below, half of the unit (`10 ** places`) is larger
-    // than the value, so the result is 0.
     let places = u32::try_from(digits.unsigned_abs()).unwrap_or(u32::MAX);
-    if u64::from(places) > value.bits() / 3 + 2 {
-        return BigInt::default();
+    let Some(unit) = 10_i128.checked_pow(places) else {
+        // Half of the unit is larger than the value for more than 38 places. For 39 places, it is
+        // not, but nobody rounds such numbers.
+        return Ok(0);
+    };
+    let (mut quotient, rest) = (
+        value.unsigned_abs() / unit.unsigned_abs(),
+        value.unsigned_abs() % unit.unsigned_abs(),
+    );
+    let order = rest.cmp(&(unit.unsigned_abs() - rest));
+    if order.is_gt() || (order.is_eq() && (has_fraction || quotient % 2 == 1)) {
+        quotient += 1;
     }
-    let unit = BigInt::from(10_u32).pow(places);
-    let magnitude = BigInt::from(value.magnitude().clone());
-    let (mut quotient, remainder) = floor_division(&magnitude, &unit);
-    let order = (remainder * 2_u32).cmp(&unit);
-    if order.is_gt() || (order.is_eq() && (has_fraction || quotient.bit(0))) {
-        quotient += 1_u32;
-    }
-    let rounded = quotient * unit;
-    if value.sign() == Sign::Minus {
-        -rounded
-    } else {
-        rounded
-    }
+    let rounded = quotient
+        .checked_mul(unit.unsigned_abs())
+        .and_then(|size| i128::try_from(size).ok());
+    let rounded = rounded.ok_or_else(|| error("the number of the filter 'round' is too large"))?;
+    Ok(if value < 0 { -rounded } else { rounded })
 }
 
 /// `round` with the method "ceil" or "floor".
 pub(super) fn round_towards(
+    state: &State<'_, '_>,
     value: &Value,
     precision: &Value,
     up: bool,
-    budget: &mut Budget,
-) -> Result<Value, RowError> {
-    let (Some(number), Some(precision)) = (Number::of(value), Number::of(precision)) else {
-        let name = value.type_name();
-        return Err(RowError::new(format!("must be real number, not {name}")));
+) -> Result {
+    present(value)?;
+    if Number::of(value).is_none() {
+        return Err(not_accepted("round", value));
+    }
+    let unit = arithmetic(state, "**", &Value::from(10), precision)?;
+    let scaled = arithmetic(state, "*", value, &unit)?;
+    let scaled = match float_of(&scaled) {
+        Some(value) => whole(if up { value.ceil() } else { value.floor() })?,
+        None => scaled,
     };
-    let unit = compute(Arithmetic::Power, Number::Small(10), precision, budget)?;
-    let unit = Number::of(&unit).unwrap_or(Number::Small(1));
-    let scaled = compute(Arithmetic::Multiply, number, unit.clone(), budget)?;
-    let whole = match scaled {
-        Value::Float(value) if !value.is_finite() => {
-            return Err(RowError::new(
-                "cannot convert float infinity or NaN to integer",
-            ));
-        }
-        Value::Float(value) => {
-            Value::from(truncated(if up { value.ceil() } else { value.floor() }))
-        }
-        value => value,
-    };
-    let whole = Number::of(&whole).unwrap_or(Number::Small(0));
-    compute(Arithmetic::Divide, whole, unit, budget)
+    arithmetic(state, "/", &scaled, &unit)
 }
 
 /// Jinja2's `int`. Returns `default` if the conversion of the value fails.
-pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result<Value, RowError> {
-    let float = match value {
-        Value::Undefined(_) | Value::Absent(_) => return Err(value.undefined()),
-        Value::Text(text) | Value::Markup(text) => {
+pub(super) fn int(value: &Value, default: &Value, base: &Value) -> Result {
+    present(value)?;
+    if let Some(integer) = integer_of(value) {
+        return Ok(Value::from(integer));
+    }
+    let float = match value.as_str() {
+        Some(text) => {
             if let Some(integer) = integer_in(text, base) {
-                return Ok(Value::from(integer));
+                return integer
+                    .map(Value::from)
+                    .ok_or_else(|| error("an integer of the template is too large"));
             }
             // Python's `int(float(text))` fails for infinity and NaN, so Jinja2's `int` returns
             // `default`.
             float_in(text).filter(|value| value.is_finite())
         }
-        Value::Float(value) if value.is_infinite() => {
-            return Err(RowError::new("cannot convert float infinity to integer"));
-        }
-        Value::Float(value) => Some(*value).filter(|value| value.is_finite()),
-        value => match value.as_index() {
-            Some(integer) => return Ok(Value::from(integer)),
-            None => None,
-        },
+        None => float_of(value).filter(|value| !value.is_nan()),
     };
-    Ok(float.map_or_else(|| default.clone(), |float| Value::from(truncated(float))))
+    float.map_or_else(|| Ok(default.clone()), whole)
 }
 
-/// Python's int(text, base).
-fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
-    let base = u32::try_from(&base.as_index()?).ok()?;
+/// Jinja2's `float`. Returns `default` if the conversion of the value fails.
+pub(super) fn float(value: &Value, default: &Value) -> Result {
+    present(value)?;
+    let number = match value.as_str() {
+        Some(text) => float_in(text),
+        None => Number::of(value).map(Number::float),
+    };
+    Ok(number.map_or_else(|| default.clone(), Value::from))
+}
+
+/// Python's int(text, base). The inner value is `None` if the integer does not fit in 128 bits.
+#[expect(
+    clippy::option_option,
+    reason = "no integer and an integer that is too large differ"
+)]
+fn integer_in(text: &str, base: &Value) -> Option<Option<i128>> {
+    let base = u32::try_from(integer_of(base)?).ok()?;
     if base == 1 || base > 36 {
         return None;
     }
@@ -193,11 +175,8 @@ fn integer_in(text: &str, base: &Value) -> Option<BigInt> {
     if base == 0 && !has_prefix && digits.starts_with('0') && digits.bytes().any(|c| c != b'0') {
         return None;
     }
-    if !radix.is_power_of_two() && digits.len() > DIGITS {
-        return None;
-    }
-    let value = BigInt::parse_bytes(digits.as_bytes(), radix)?;
-    Some(if is_negative { -value } else { value })
+    let sign = if is_negative { "-" } else { "" };
+    Some(i128::from_str_radix(&format!("{sign}{digits}"), radix).ok())
 }
 
 /// Python's float(text).

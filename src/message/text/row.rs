@@ -1,28 +1,52 @@
 //! One recipient's fields.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::value::Value;
+use minijinja::value::Object;
+
+use super::value::{Value, field};
+
+/// The maximum number of columns whose names are compared one by one.
+const FEW: usize = 12;
 
 /// The names of a table's columns, shared by all of its rows.
 #[derive(Debug, Default)]
 pub struct Columns {
-    places: HashMap<Box<str>, usize>,
+    /// The sorted names, each with its place.
+    places: Vec<(Box<str>, usize)>,
 }
 
 impl Columns {
     /// Creates columns from their names, in order. If a name occurs more than once, its last column
     /// is used.
     pub fn new<Name: Into<Box<str>>>(names: impl IntoIterator<Item = Name>) -> Self {
-        let places = names.into_iter().map(Into::into).zip(0..).collect();
-        Self { places }
+        let places: BTreeMap<Box<str>, usize> =
+            names.into_iter().map(Into::into).zip(0..).collect();
+        Self {
+            places: places.into_iter().collect(),
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        if self.places.len() <= FEW {
+            let found = self.places.iter().find(|(each, _)| **each == *name);
+            return found.map(|(_, place)| *place);
+        }
+        let found = self.places.binary_search_by(|(each, _)| (**each).cmp(name));
+        found.ok().map(|found| self.places[found].1)
     }
 }
 
 /// One row: the values of the merge fields.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Row {
+    /// The fields, as the variables of a template.
+    pub(super) fields: Value,
+}
+
+#[derive(Debug)]
+struct Fields {
     columns: Arc<Columns>,
     values: Vec<Value>,
 }
@@ -31,19 +55,44 @@ impl Row {
     /// Creates a row with its own columns. If a name occurs more than once, its last value is used.
     #[must_use]
     pub fn new(pairs: Vec<(String, Value)>) -> Self {
-        let (names, values): (Vec<_>, _) = pairs.into_iter().unzip();
-        Self::of_table(Arc::new(Columns::new(names)), values)
+        let values = pairs.iter().map(|(name, value)| field(value.clone(), name));
+        let values = values.collect();
+        let columns = Columns::new(pairs.into_iter().map(|(name, _)| name));
+        Self::of(Arc::new(columns), values)
     }
 
-    /// Creates a row of a table. A column without a value is a missing field.
+    /// Creates a row of a table: the values of `names`, which are the names of the columns. A
+    /// column without a value is a missing field.
     #[must_use]
-    pub fn of_table(columns: Arc<Columns>, values: Vec<Value>) -> Self {
-        Self { columns, values }
+    pub fn of_table(columns: Arc<Columns>, names: &[String], values: Vec<Option<Value>>) -> Self {
+        let values = names.iter().zip(values);
+        let values = values.map(|(name, value)| {
+            // minijinja itself checks for missing values.
+            value.map_or(Value::UNDEFINED, |value| field(value, name))
+        });
+        Self::of(columns, values.collect())
     }
 
-    /// Returns the value of a field; `None` if the row has no value for the field.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.values.get(*self.columns.places.get(name)?)
+    fn of(columns: Arc<Columns>, values: Vec<Value>) -> Self {
+        Self {
+            fields: Value::from_object(Fields { columns, values }),
+        }
+    }
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self::of(Arc::default(), Vec::new())
+    }
+}
+
+impl Object for Fields {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        let place = self.columns.place(key)?;
+        self.values.get(place).cloned()
     }
 }
