@@ -28,6 +28,7 @@ from rapidsmtp._compose.pure_values import (
     List,
     Tuple,
     bounded,
+    check_key,
     compare,
     compared,
     equal,
@@ -448,6 +449,7 @@ def _unique(budget: Budget, value: Any, case_sensitive: Any, attribute: Any) -> 
     kept = []
     for each in items(budget, value):
         key = _lower(each if attribute is None else path(each, attribute), case_sensitive)
+        check_key(key)
         if not any(equal(budget, other, key) for other in seen):
             seen.append(key)
             kept.append(each)

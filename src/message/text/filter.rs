@@ -7,7 +7,8 @@ use minijinja::{Error, State};
 
 use super::display::{escaped, text};
 use super::operator::{
-    arithmetic, compare, escapes, item, items, new_list, not_iterable, order, present, string,
+    arithmetic, check_key, compare, escapes, item, items, new_list, not_iterable, order, present,
+    string,
 };
 use super::test::test;
 use super::value::{
@@ -535,6 +536,7 @@ fn unique(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
             true => each.clone(),
             false => path(state, &each, &given[1])?,
         };
+        check_key(&key)?;
         let key = lower(&key, given[0].is_true());
         let mut is_new = true;
         for other in &seen {

@@ -343,7 +343,8 @@ fn contains(state: &State<'_, '_>, container: &Value, item: &Value) -> Result<bo
     Err(not_iterable(container))
 }
 
-fn check_key(key: &Value) -> Result<()> {
+/// Checks the key of a dict.
+pub(super) fn check_key(key: &Value) -> Result<()> {
     match key.kind() {
         ValueKind::Seq if list_of(key).is_some_and(|list| list.is_tuple) => Ok(()),
         ValueKind::Seq | ValueKind::Map => Err(error(format!(
