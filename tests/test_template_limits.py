@@ -64,6 +64,11 @@ EMPTY = [
 ]
 
 
+def name_of(value: Any) -> str:
+    """Return the name of a test, which is the same in every process."""
+    return f"{type(value).__name__} {ascii(str(value))}"
+
+
 def compose(text: str, **more: Any) -> Template:
     return Template.compose(
         sender="a@example.com", to="b@example.com", subject="s", text=text, **more
@@ -82,7 +87,7 @@ def reason(template: Template, row: dict[str, Any]) -> str:
     return result.reason
 
 
-@pytest.mark.parametrize("value", EMPTY, ids=repr)
+@pytest.mark.parametrize("value", EMPTY, ids=name_of)
 @pytest.mark.parametrize(
     "text", ["Dear {{ name }},", "{{ 'Dear ' ~ name }}", "{{ name|upper }}", "{{ [name]|join }}"]
 )
@@ -90,7 +95,7 @@ def test_an_empty_value_makes_the_row_invalid(text: str, value: Any) -> None:
     assert "the field 'name' is empty" in reason(compose(text), {"name": value})
 
 
-@pytest.mark.parametrize("value", EMPTY, ids=repr)
+@pytest.mark.parametrize("value", EMPTY, ids=name_of)
 def test_a_default_replaces_an_empty_value(value: Any) -> None:
     text = (
         "Dear {{ name|default('friend') }}{{ name or '!' }}{% if name %}x{% endif %}"
