@@ -66,7 +66,7 @@ EMPTY = [
 
 def name_of(value: Any) -> str:
     """Return the name of a test, which is the same in every process."""
-    return f"{type(value).__name__} {ascii(str(value))}"
+    return f"{type(value).__name__} {str(value)!a}"
 
 
 def compose(text: str, **more: Any) -> Template:
