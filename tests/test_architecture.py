@@ -145,7 +145,7 @@ PURE_ENGINE = {
     "session": {"contextlib", "ssl", "time"},
     "engine": {"math", "time"},
     "failure": set(),
-    "rate_controller": set(),
+    "rate_controller": {"math"},
     "job": set(),
     "retry": set(),
     "login": {"contextlib", "secrets"},

@@ -176,7 +176,9 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(pieces=st.lists(PIECES, max_size=25))
 def test_no_message_adds_a_header_field(pieces: list[bytes]) -> None:
     """Any bytes give a message or a ValueError, and no field except those of the source."""

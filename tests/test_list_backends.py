@@ -53,7 +53,9 @@ def result(backend: str, path: Path, **options: Any) -> Any:
     return rows, merge.duplicates, merge.excluded
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(text=LISTS, duplicates=st.sampled_from(["first", "all", "error"]), excludes=st.booleans())
 @example(text=b'1;"a@x.org\xff"b;\n', duplicates="first", excludes=False)
 @example(text=b'1;"a\n\xff', duplicates="first", excludes=False)

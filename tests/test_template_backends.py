@@ -120,7 +120,9 @@ def part_of(part: Any) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(values=ROWS)
 @example(values=row(name="x" * 300, subject="é" * 200, text=".."))
 @example(values=row(name="=?utf-8?q?a?=", subject="=?", text="\n.\n"))
@@ -133,7 +135,9 @@ def test_both_backends_render_the_same_message(values: dict[str, Any]) -> None:
         assert shown(compiled) == shown(plain)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(values=ROWS)
 def test_a_merged_message_equals_that_of_email(values: dict[str, Any]) -> None:
     merged = on("rust", values)

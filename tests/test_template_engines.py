@@ -78,7 +78,7 @@ def of_rust(source: str, kind: str) -> tuple[bool, str]:
     return True, message.get_content().replace("\r\n", "\n").removesuffix("\n")  # type: ignore
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=SLOW)
 @given(source=TEMPLATES)
 @example(source="{% if missing %}a{% endif %}")
 @example(source="{{ '%d'|safe % digits }}")
