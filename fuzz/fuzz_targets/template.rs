@@ -52,6 +52,7 @@ fn check_message(row: &Row, source: &str, kind: TextKind, expected: &str) {
         content_type: "text/plain; charset=utf-8".to_owned(),
         source: source.to_owned(),
         kind,
+        format: None,
         place: "text".to_owned(),
         boundaries: vec![b"--boundary".to_vec()],
     };
@@ -62,7 +63,11 @@ fn check_message(row: &Row, source: &str, kind: TextKind, expected: &str) {
         id: "id".into(),
         time: 1,
     };
-    let rendered = template.render(row, &stamp).unwrap();
+    let Ok(rendered) = template.render(row, &stamp) else {
+        // The C1 control characters come from a list in another encoding.
+        assert!(expected.contains(|character| ('\u{80}'..='\u{9f}').contains(&character)));
+        return;
+    };
     let message: Vec<u8> = rendered
         .parts
         .iter()
