@@ -184,7 +184,7 @@ def test_the_client_works_from_the_wheel(equipped: Environment) -> None:
         "-p",
         "no:cacheprovider",
         *without,
-        TESTS / "test_client_sink.py",
+        TESTS / "test_client_replaced.py",
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert re.search(r"\b\d+ passed", done.stdout)
