@@ -194,11 +194,11 @@ impl Transaction {
     ///
     /// `Misuse` for a forbidden character in a path or parameter; `NotAscii` for non-ASCII text
     /// without SMTPUTF8.
-    pub fn new<R: AsRef<str>, M: AsRef<str>, P: AsRef<str>>(
+    pub fn new<T: AsRef<str>>(
         sender: &str,
-        recipients: &[R],
-        mail_parameters: &[M],
-        rcpt_parameters: &[P],
+        recipients: &[T],
+        mail_parameters: &[T],
+        rcpt_parameters: &[T],
         options: TransactionOptions,
     ) -> Result<Self, Error> {
         let mut envelope = Vec::with_capacity(128);

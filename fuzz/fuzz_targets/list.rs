@@ -33,6 +33,8 @@ fn is_blank(cells: &[String]) -> bool {
     cells.iter().all(|cell| cell.chars().all(is_white))
 }
 
+// Each `unwrap` is a part of the check: a place outside the text, or an error of the crate for a text
+// that the reader has read, is a finding.
 fuzz_target!(|input: (u8, u8, &[u8])| {
     let (choice, size, text) = input;
     let delimiter = b",;\t|"[usize::from(choice) % 4];

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::pure_fallback;
 use super::stuffing::{immutable, stuff};
@@ -31,6 +31,24 @@ struct Transaction {
 }
 
 impl Transaction {
+    fn start(
+        envelope: &EnvelopeTexts,
+        options: TransactionOptions,
+        body: Bound<'_, PyBytes>,
+    ) -> PyResult<Self> {
+        let state = transaction::Transaction::new(
+            envelope.sender.as_ref(),
+            &envelope.recipients,
+            &envelope.mail_parameters,
+            &envelope.rcpt_parameters,
+            options,
+        )?;
+        Ok(Self {
+            state: Mutex::new(state),
+            body: body.unbind(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, transaction::Transaction> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,17 +109,7 @@ impl Transaction {
             sequential,
             codes: SuccessCodes::Exact,
         };
-        let state = transaction::Transaction::new(
-            &envelope.sender,
-            &envelope.recipients,
-            &envelope.mail_parameters,
-            &envelope.rcpt_parameters,
-            options,
-        )?;
-        Ok(Self {
-            state: Mutex::new(state),
-            body: body.unbind(),
-        })
+        Self::start(&envelope, options, body)
     }
 
     /// Create the transaction of a message that is not stuffed.
@@ -148,7 +156,7 @@ impl Transaction {
             codes: SuccessCodes::Exact,
         };
         let size_parameter = size_limit.map(|_| Text::Owned(format!("size={size}")));
-        let envelope = MessageEnvelope::new(
+        let envelope = EnvelopeTexts::of_message(
             sender,
             recipients,
             path_of,
@@ -156,42 +164,30 @@ impl Transaction {
             mail_options,
             rcpt_parameters,
         );
-        let envelope = match envelope {
+        match envelope {
+            // The constructor raises the error of the pure-Python backend for the same paths.
             Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
                 let path = |address: Bound<'py, PyAny>| path_of.call1((address,));
                 let paths: Vec<_> = recipients
                     .try_iter()?
                     .map(|each| path(each?))
                     .collect::<PyResult<_>>()?;
-                let arguments = (
-                    path(sender.clone())?,
-                    paths,
-                    &body,
-                    mail_options,
-                    rcpt_parameters,
-                );
-                let style = [("utf8", utf8), ("lower_case", lower_case)];
-                return Err(pure_fallback::error_of(
-                    py,
-                    "Transaction",
-                    arguments,
-                    &style,
-                    error,
-                ));
+                Self::new(
+                    path(sender.clone())?.cast::<PyString>()?,
+                    PyList::new(py, paths)?.as_any(),
+                    body,
+                    Some(mail_options),
+                    Some(rcpt_parameters),
+                    utf8,
+                    lower_case,
+                    lmtp,
+                    options.mail_alone,
+                    cautious,
+                    sequential,
+                )
             }
-            envelope => envelope?,
-        };
-        let state = transaction::Transaction::new(
-            envelope.sender.as_ref(),
-            &envelope.recipients,
-            &envelope.mail_parameters,
-            &envelope.rcpt_parameters,
-            options,
-        )?;
-        Ok(Self {
-            state: Mutex::new(state),
-            body: body.unbind(),
-        })
+            envelope => Self::start(&envelope?, options, body),
+        }
     }
 
     /// Return the next flight. Return empty bytes while replies are awaited and after the end of
@@ -276,34 +272,6 @@ impl Transaction {
     }
 }
 
-/// The texts of an envelope, borrowed from Python.
-struct EnvelopeTexts {
-    sender: PyBackedStr,
-    recipients: Vec<PyBackedStr>,
-    mail_parameters: Vec<PyBackedStr>,
-    rcpt_parameters: Vec<PyBackedStr>,
-}
-
-impl EnvelopeTexts {
-    fn new(
-        sender: &Bound<'_, PyString>,
-        recipients: &Bound<'_, PyAny>,
-        mail_parameters: Option<&Bound<'_, PyAny>>,
-        rcpt_parameters: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let recipients = texts(Some(recipients))?;
-        // Without recipients, no RCPT is written, so its parameters are not checked. The
-        // pure-Python backend does the same.
-        let rcpt_parameters = rcpt_parameters.filter(|_| !recipients.is_empty());
-        Ok(Self {
-            sender: sender.clone().try_into()?,
-            recipients,
-            mail_parameters: texts(mail_parameters)?,
-            rcpt_parameters: texts(rcpt_parameters)?,
-        })
-    }
-}
-
 /// A text of an envelope: created here, or borrowed from Python.
 enum Text {
     Owned(String),
@@ -319,16 +287,32 @@ impl AsRef<str> for Text {
     }
 }
 
-/// The texts of the envelope of a message, with paths in the place of addresses.
-struct MessageEnvelope {
+/// The texts of an envelope.
+struct EnvelopeTexts {
     sender: Text,
     recipients: Vec<Text>,
     mail_parameters: Vec<Text>,
-    rcpt_parameters: Vec<PyBackedStr>,
+    rcpt_parameters: Vec<Text>,
 }
 
-impl MessageEnvelope {
+impl EnvelopeTexts {
     fn new(
+        sender: &Bound<'_, PyString>,
+        recipients: &Bound<'_, PyAny>,
+        mail_parameters: Option<&Bound<'_, PyAny>>,
+        rcpt_parameters: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let recipients = texts(Some(recipients))?;
+        Ok(Self {
+            sender: Text::Borrowed(sender.clone().try_into()?),
+            mail_parameters: texts(mail_parameters)?,
+            rcpt_parameters: rcpt_texts(&recipients, rcpt_parameters)?,
+            recipients,
+        })
+    }
+
+    /// The texts of the envelope of a message, with paths in the place of addresses.
+    fn of_message(
         sender: &Bound<'_, PyAny>,
         recipients: &Bound<'_, PyAny>,
         path_of: &Bound<'_, PyAny>,
@@ -342,16 +326,20 @@ impl MessageEnvelope {
             .map(|recipient| path(&recipient?, path_of))
             .collect::<PyResult<_>>()?;
         let mut mail_parameters: Vec<Text> = size_parameter.into_iter().collect();
-        mail_parameters.extend(texts(Some(mail_options))?.into_iter().map(Text::Borrowed));
-        // As in `EnvelopeTexts::new`.
-        let rcpt_parameters = Some(rcpt_parameters).filter(|_| !recipients.is_empty());
+        mail_parameters.extend(texts(Some(mail_options))?);
         Ok(Self {
             sender,
-            recipients,
             mail_parameters,
-            rcpt_parameters: texts(rcpt_parameters)?,
+            rcpt_parameters: rcpt_texts(&recipients, Some(rcpt_parameters))?,
+            recipients,
         })
     }
+}
+
+/// Returns the parameters of each RCPT. Without recipients, no RCPT is written, so its parameters
+/// are not checked. The pure-Python backend does the same.
+fn rcpt_texts(recipients: &[Text], parameters: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Text>> {
+    texts(parameters.filter(|_| !recipients.is_empty()))
 }
 
 /// Returns the path of an address. Python's function `path_of` converts addresses that are not
@@ -365,13 +353,13 @@ fn path(address: &Bound<'_, PyAny>, path_of: &Bound<'_, PyAny>) -> PyResult<Text
     }
 }
 
-fn texts(sequence: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<PyBackedStr>> {
+fn texts(sequence: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Text>> {
     let Some(sequence) = sequence else {
         return Ok(Vec::new());
     };
     sequence
         .try_iter()?
-        .map(|text| text?.extract::<PyBackedStr>())
+        .map(|text| text?.extract().map(Text::Borrowed))
         .collect()
 }
 

@@ -2,8 +2,8 @@
 
 Such characters come from word processors, web pages and spreadsheets. RFC 8264 section 4.2 excludes
 them from identifiers. At the ends of an address they are removed. Inside a local part they are
-refused, because the address with them is the address of nobody. The compiled backend has the same
-rules in `src/message/invisible.rs`.
+refused, because no mailbox has such an address. The compiled backend has the same rules in
+`src/message/invisible.rs`.
 """
 
 import re

@@ -228,7 +228,7 @@ class _AddressTable:
     def _write(self) -> None:
         if not self._files:
             self._files = [
-                tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115
+                tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115  (`repeats` closes it)
                 for _ in range(_FILES)
             ]
         for address, place, number in self._rows:

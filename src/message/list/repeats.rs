@@ -22,7 +22,7 @@ pub const MAX_SIZE: u64 = 1 << PLACE_BITS;
 
 /// The rows of a list by the hashes of their addresses.
 pub struct AddressTable {
-    // The keys of the hash are random, so nobody can write a list with many equal hashes.
+    // The keys of the hash are random, so the author of a list cannot choose equal hashes.
     hasher: RandomState,
     partitions: Vec<Vec<Vec<u64>>>,
 }

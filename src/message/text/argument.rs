@@ -194,12 +194,19 @@ impl<'tree> Rewriter<'tree> {
                 );
             }
         }
+        self.write_arguments(expr, given, &format!("the filter '{name}'"))
+    }
+
+    /// Writes the arguments and the end of a call that has no named arguments.
+    fn write_arguments(
+        &mut self,
+        expr: &Expr<'_>,
+        given: impl IntoIterator<Item = &'tree CallArg<'tree>>,
+        callee: &str,
+    ) -> Result {
         for argument in given {
             let CallArg::Pos(value) = argument else {
-                return refuse(
-                    expr,
-                    format!("the filter '{name}' needs arguments without names"),
-                );
+                return refuse(expr, format!("{callee} needs arguments without names"));
             };
             self.out.push_str(", ");
             self.expr(value)?;
@@ -232,18 +239,7 @@ impl<'tree> Rewriter<'tree> {
         self.names.optional -= usize::from(is_optional);
         self.check_test(expr, name, given.len())?;
         let _ = write!(self.out, "|_is({}", literal(name));
-        for argument in given {
-            let CallArg::Pos(value) = argument else {
-                return refuse(
-                    expr,
-                    format!("the test '{name}' needs arguments without names"),
-                );
-            };
-            self.out.push_str(", ");
-            self.expr(value)?;
-        }
-        self.out.push(')');
-        Ok(())
+        self.write_arguments(expr, given, &format!("the test '{name}'"))
     }
 
     pub(super) fn call(&mut self, expr: &'tree Expr<'tree>, call: &'tree Call<'tree>) -> Result {

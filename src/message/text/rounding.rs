@@ -62,8 +62,7 @@ fn round_integer(value: i128, digits: i128, has_fraction: bool) -> Result<i128> 
     }
     let places = u32::try_from(digits.unsigned_abs()).unwrap_or(u32::MAX);
     let Some(unit) = 10_i128.checked_pow(places) else {
-        // Half of the unit is larger than the value for more than 38 places. For 39 places, it is
-        // not, but nobody rounds such numbers.
+        // The unit has at least 39 places, so half of it is larger than any value of 128 bits.
         return Ok(0);
     };
     let (mut quotient, rest) = (
