@@ -273,6 +273,16 @@ class Sink:
             self._messages += map(_received, self._native.messages(len(self._messages)))
             return self._messages.copy()
 
+    def take_messages(self) -> list[ReceivedMessage]:
+        """Return the messages accepted so far, and remove them from the sink.
+
+        A sink that runs for a long time then needs no memory for old messages. The counters stay.
+        """
+        with self._lock:
+            taken = self._messages + list(map(_received, self._native.take_messages()))
+            self._messages.clear()
+            return taken
+
     def wait_for(self, count: int = 1, timeout: float = 5.0) -> list[ReceivedMessage]:
         """Wait for a number of messages from a program that sends in the background.
 

@@ -11,8 +11,13 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::sink::{
     CloseKind, Count, Encryption, FaultAction, FaultPoint, InjectedFault, ListenAddress,
-    ReceivedMessage, ServerTls, Sink, SinkAddress, SinkSettings,
+    ReceivedMessage, ServerTls, Sink, SinkAddress, SinkSettings, authority,
 };
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<NativeSink>()?;
+    module.add_function(wrap_pyfunction!(issue_certificate, module)?)
+}
 
 /// A fault as a tuple of the fields `at, message, occurrence, address, times, reply, close, delay`
 /// of `rapidsmtp.testing.Fault`.
@@ -33,7 +38,7 @@ type TlsArgument = (String, Vec<u8>, Vec<u8>);
 
 /// A running sink, the implementation of `rapidsmtp.testing.Sink`.
 #[pyclass(frozen, name = "Sink", module = "rapidsmtp._native")]
-pub(super) struct NativeSink {
+struct NativeSink {
     sink: Sink,
 }
 
@@ -93,6 +98,16 @@ impl NativeSink {
         Ok(list)
     }
 
+    /// Remove the accepted messages from the record, and return them as tuples.
+    fn take_messages<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let messages = py.detach(|| self.sink.record().take_messages());
+        let list = PyList::empty(py);
+        for message in messages {
+            list.append(tuple(py, &message))?;
+        }
+        Ok(list)
+    }
+
     /// Return the counts by name.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = py.detach(|| self.sink.record().counts());
@@ -126,6 +141,16 @@ impl Drop for NativeSink {
     fn drop(&mut self) {
         let _ = Python::try_attach(|py| py.detach(|| self.sink.close()));
     }
+}
+
+/// Return the certificate of a new authority, and a certificate for `names` that the authority has
+/// signed, with its private key, all in PEM.
+#[pyfunction]
+fn issue_certificate(py: Python<'_>, names: Vec<String>) -> PyResult<(String, String, String)> {
+    let issued = py
+        .detach(|| authority::issue(names))
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok((issued.authority, issued.certificate, issued.key))
 }
 
 /// An accepted message as a tuple `sender, mail_options, [(recipient, rcpt_options)], data, tls,

@@ -12,12 +12,14 @@
 //!   read in one write. [`delay`] adds latency, and [`server`] accepts connections.
 //! - [`capabilities`] holds the lines of the EHLO reply, and checks the parameters of MAIL and RCPT
 //!   against them.
+//! - [`authority`] issues a certificate for a sink with TLS.
 //! - [`fault`] defines the failures of the sink. [`record`] holds the received messages and bytes.
 //!
 //! The sink is only for tests and must not be reachable from the Internet: it accepts any number of
 //! connections, and its nonces are unique but not secret.
 
 pub mod authentication;
+pub mod authority;
 pub mod body;
 pub mod capabilities;
 pub mod command;

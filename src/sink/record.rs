@@ -214,6 +214,12 @@ impl SinkRecord {
         lock(&self.messages).clone()
     }
 
+    /// Removes the messages that were accepted so far from the record, and returns them in order.
+    #[must_use]
+    pub fn take_messages(&self) -> Vec<Arc<ReceivedMessage>> {
+        std::mem::take(&mut *lock(&self.messages))
+    }
+
     /// The bytes that the client of each connection has sent so far, in the order of the
     /// connections.
     #[must_use]

@@ -217,7 +217,7 @@ def test_a_reply_soon_after_ctrl_c_counts(command: Command, relays: Relays) -> N
     files = ("--template", "message.eml", "--to", "list.csv", "--json", *ONCE)
     # After Ctrl-C, the command waits 0.6 seconds for replies. A busy machine may need longer, so
     # the test sets this time to 60 seconds.
-    prepare = "from rapidsmtp.cli.send import delivering; delivering.GRACE = 60"
+    prepare = "from rapidsmtp.cli.send import end_signals; end_signals.GRACE = 60"
     process = command.start("send", "--relay", relay.url, *files, prepare=prepare)
     assert reached.wait(60)
     process.send_signal(signal.SIGINT)

@@ -81,6 +81,15 @@ class Terminal:
         os.close(self._master)
         return status
 
+    def hang_up(self) -> int:
+        """Close the terminal, so that the command gets SIGHUP, and wait for the end of the command.
+
+        Returns:
+            The exit status.
+        """
+        os.close(self._master)
+        return self._process.wait(60)
+
 
 # Only a controlling terminal turns the character Ctrl-C into SIGINT.
 CONTROLLING = """

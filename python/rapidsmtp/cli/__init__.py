@@ -23,6 +23,7 @@ from rapidsmtp.cli.usage import (
     INTERRUPTED,
     NOT_ALL_ACCEPTED,
     USAGE,
+    Ended,
     UsageError,
     error_line,
     name_options,
@@ -89,15 +90,13 @@ def _report_error(error: BaseException) -> int:
         display.notice(error_line(error))
         return USAGE
     if isinstance(error, KeyboardInterrupt):
-        # The user pressed Ctrl-C before the command started to send. While a command sends, it
-        # handles Ctrl-C itself.
-        display.notice("interrupted")
-        return INTERRUPTED
+        # Ctrl-C or another signal before the command started to send. While a command sends, it
+        # handles signals itself.
+        display.notice(str(error) or "interrupted")
+        return error.status if isinstance(error, Ended) else INTERRUPTED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         display.notice(f"writing the report failed: {error.strerror or error}")
-    # Replace stdout with /dev/null. Otherwise Python would flush stdout at its exit, fail again,
-    # and report the same error a second time.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    display.discard_output()
     return NOT_ALL_ACCEPTED
 
 

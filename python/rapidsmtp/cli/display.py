@@ -9,6 +9,7 @@ ignored, so that the sending continues.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -149,6 +150,15 @@ def show(text: str, *, end: str = "\n", stream: TextIO | None = None) -> None:
     """
     lines = "\n".join(map(printable, text.split("\n")))
     print(lines, end=end, file=stream or sys.stdout, flush=True)
+
+
+def discard_output() -> None:
+    """Replace stdout with /dev/null after an error in writing.
+
+    Otherwise Python would flush stdout at its exit, fail again, and report the same error a second
+    time.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

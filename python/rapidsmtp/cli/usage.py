@@ -13,6 +13,7 @@ USAGE = 2
 """Wrong usage, invalid input, or a relay that rejected the session. Nothing was sent."""
 INTERRUPTED = 130
 """Ctrl-C ended the command. Shells use the same status: 128 plus the number of SIGINT."""
+_SIGNAL_STATUS = 128
 
 _MAXIMUM = 2**31 - 1
 # Patterns of Python parameters in error texts, and the options of the same meaning.
@@ -35,6 +36,22 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 class UsageError(Exception):
     """Wrong usage or bad input, described in one line. Nothing was sent."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that ends a command.
+
+    Args:
+        number: The number of the signal.
+        name: Its name, such as SIGTERM.
+
+    Attributes:
+        status: The exit status: 128 plus the number of the signal, as in shells.
+    """
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__("interrupted" if name == "SIGINT" else f"ended by {name}")
+        self.status = _SIGNAL_STATUS + number
 
 
 def add_command(

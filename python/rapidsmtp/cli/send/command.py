@@ -12,15 +12,17 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import options as shared
+from rapidsmtp.cli import display
 from rapidsmtp.cli.files import TraceFile, check_files, option
 from rapidsmtp.cli.send import checks, server_limits
 from rapidsmtp.cli.send.composition import compose_from_options
-from rapidsmtp.cli.send.delivering import GRACE, deliver
+from rapidsmtp.cli.send.delivering import deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
+from rapidsmtp.cli.send.end_signals import GRACE, EndSignals
 from rapidsmtp.cli.send.metrics import serve_metrics
 from rapidsmtp.cli.send.recipients import list_options, open_recipients
 from rapidsmtp.cli.send.summary import Summary
-from rapidsmtp.cli.usage import INTERRUPTED, NOT_ALL_ACCEPTED, UsageError
+from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 # The maximum number of rows to render for the checks. The first valid message of these rows is
 # checked. If no row gives a valid message, no message is checked.
@@ -39,10 +41,16 @@ def send(options: argparse.Namespace) -> int:
     Raises:
         UsageError: An option or a file is wrong. Nothing was sent.
         RelayError: No connection to the relay was established.
+        Ended: A signal ended the command before or after the sending.
     """
-    check_files(options)
-    if options.preview is None and not options.dry_run:
-        return _send(options)
+    with EndSignals() as signals:
+        check_files(options)
+        if options.preview is None and not options.dry_run:
+            return _send(options, signals)
+        return _render(options)
+
+
+def _render(options: argparse.Namespace) -> int:
     if options.relay is not None:
         try:
             relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
@@ -55,7 +63,7 @@ def send(options: argparse.Namespace) -> int:
         return render_without_sending(options, template, recipients, warnings)
 
 
-def _send(options: argparse.Namespace) -> int:
+def _send(options: argparse.Namespace, signals: EndSignals) -> int:
     for name in ("preview_to", "overwrite"):
         if getattr(options, name):
             raise UsageError(f"{option(name)} needs --preview")
@@ -81,10 +89,16 @@ def _send(options: argparse.Namespace) -> int:
             summary.dropped = template.dropped
             if not options.json:
                 checks.print_warnings(warnings)
-            interrupted = deliver(sender, recipients, summary)
+            try:
+                deliver(sender, recipients, summary, signals)
+            except OSError:
+                # After SIGHUP, the terminal may be closed, so the report cannot be printed.
+                if signals.ended is None:
+                    raise
+                display.discard_output()
         summary.print_write_error()
-        if interrupted:
-            return INTERRUPTED
+        if signals.ended is not None:
+            return signals.ended.status
         return 0 if summary.all_accepted else NOT_ALL_ACCEPTED
 
 

@@ -14,8 +14,10 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
+from rapidsmtp.cli.send import preview_page
 from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
+from rapidsmtp.cli.send.preview_page import PreviewedMessage
 from rapidsmtp.cli.send.summary import show_dropped
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
@@ -40,6 +42,8 @@ class _DryRunReport:
         largest: The size of the largest valid message, in bytes.
         files: The preview files, each as the dict that the JSON report contains.
         warnings: Warnings about the mailing.
+        previewed: The messages on the page of the preview.
+        page: The path of this page, or None.
     """
 
     total: int
@@ -50,6 +54,8 @@ class _DryRunReport:
     largest: int = 0
     files: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    previewed: list[PreviewedMessage] = field(default_factory=list)
+    page: Path | None = None
 
     def add(self, message: Message) -> None:
         self.valid += 1
@@ -92,9 +98,10 @@ def render_without_sending(
                 if isinstance(checked, Outcome):
                     failures.add(row, checked)
                 else:
-                    _add(options, template, report, row, checked, paths)
+                    _add(options, template, report, row, checked, paths, recipients.unit)
                 bar.advance()
         report.warnings += warnings
+        _write_page(options, report)
         if options.json:
             failures.print_json(_as_dict(options, report, recipients), "invalid_rows")
         else:
@@ -116,14 +123,28 @@ def _add(
     row: RowName,
     message: Message,
     paths: Mapping[int, Path],
+    unit: str,
 ) -> None:
     if not report.valid and not options.no_warnings:
         report.warnings += check_template(template, message)
     report.add(message)
     path = paths.get(row.row)
     if path is not None:
-        _write(path, message, options.overwrite)
+        _write(path, message.data, options.overwrite)
         report.files.append(_file_as_dict(row, path, message))
+        if len(report.previewed) < preview_page.MAX_MESSAGES:
+            place = f"{unit} {row.line}" + (f" ({row.tag})" if row.tag is not None else "")
+            report.previewed.append(PreviewedMessage(place, path.name, message))
+
+
+def _write_page(options: argparse.Namespace, report: _DryRunReport) -> None:
+    """Write the page with the previewed messages and the warnings."""
+    if not report.previewed:
+        return
+    page = preview_page.preview_page(report.previewed, len(report.files), report.warnings)
+    path = Path(options.preview_to or _DIRECTORY) / preview_page.PAGE
+    _write(path, page, options.overwrite)
+    report.page = path
 
 
 def _checked(item: Message | Outcome) -> Message | Outcome:
@@ -160,16 +181,17 @@ def _preview_paths(
         tag = f"-{row[2]}" if options.tag else ""
         name = _NOT_IN_NAME.sub("_", tag)[:_TAG_LENGTH]
         paths[row[0]] = folder / f"{number:0{len(str(count))}}{name}.eml"
-    existing = next((path for path in paths.values() if path.exists()), None)
+    written = [*paths.values(), folder / preview_page.PAGE]
+    existing = next((path for path in written if path.exists()), None)
     if existing is not None and not options.overwrite:
         raise UsageError(f"{existing} exists already; use --overwrite or another --preview-to DIR")
     return paths
 
 
-def _write(path: Path, message: Message, overwrite: bool) -> None:
+def _write(path: Path, data: bytes, overwrite: bool) -> None:
     try:
         with replace_private(path, overwrite) as file:
-            file.write(message.data)
+            file.write(data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 
@@ -189,6 +211,8 @@ def _print(options: argparse.Namespace, report: _DryRunReport, recipients: Check
         [each["path"], ", ".join(each["recipients"]), f"{each['bytes']}"] for each in report.files
     ]
     display.table("preview", ["file", "to", "bytes"], files)
+    if report.page is not None:
+        display.show(f"all messages in a browser: {report.page}")
     title = "dry run" if options.dry_run else f"the first {report.total}"
     rows = [
         ["valid", f"{report.valid}"],
@@ -216,5 +240,6 @@ def _as_dict(
         "largest": report.largest,
         "dropped": list(report.dropped),
         "preview": report.files,
+        "page": None if report.page is None else str(report.page),
         "warnings": report.warnings,
     }
