@@ -20,7 +20,8 @@ FILES = ("--template", "message.eml", "--to", "list.csv")
 
 
 def names(folder: str) -> list[str]:
-    return sorted(path.name for path in Path(folder).iterdir())
+    """Return the names of the messages in a folder."""
+    return sorted(path.name for path in Path(folder).glob("*.eml"))
 
 
 def test_preview(command: Command) -> None:

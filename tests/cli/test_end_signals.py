@@ -4,14 +4,13 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
-from cli.test_terminal import SEND, Terminal
 from commandline import ONCE, Command, Relays, ScriptedRelay, accept, without_progress
+from terminal import Terminal
 
 SIGNALS = [
     (signal.SIGINT, 130, "interrupted"),
@@ -19,6 +18,19 @@ SIGNALS = [
     (signal.SIGHUP, 129, "ended by SIGHUP"),
 ]
 FILES = ("--template", "message.eml", "--to", "list.csv", "--json", "--not-accepted", "failed.csv")
+# Writes a text into a pipe when the first signal was handled.
+REPORTING = """
+from pathlib import Path
+from rapidsmtp.cli.send import end_signals
+end_signals.GRACE = 3600.0
+handle = end_signals.EndSignals._handle
+def reporting(self, number, frame):
+    is_first = self.ended is None
+    handle(self, number, frame)
+    if is_first:
+        Path("handled").write_text("handled")
+end_signals.EndSignals._handle = reporting
+"""
 
 
 class SilentRelay:
@@ -69,26 +81,16 @@ def test_a_second_signal_ends_at_once(
 ) -> None:
     script = SilentRelay()
     # The relay does not reply, so only the second signal ends this wait within the test's time.
-    prepare = "from rapidsmtp.cli.send import end_signals; end_signals.GRACE = 3600.0"
-    process = command.start("send", "--relay", relays(script).url, *FILES, *ONCE, prepare=prepare)
+    os.mkfifo("handled")
+    process = command.start("send", "--relay", relays(script).url, *FILES, *ONCE, prepare=REPORTING)
     assert script.reached.wait(60)
     process.send_signal(first)
-    while not is_closing(process):
-        process.send_signal(0)
+    assert Path("handled").read_text() == "handled"
     process.send_signal(second)
     output, errors = process.communicate(timeout=60)
     script.ended.set()
     assert process.returncode == status, errors
     check_report(output, reason)
-
-
-def is_closing(process: "subprocess.Popen[str]") -> bool:
-    """Return whether the process has handled a signal: a thread closes the sender."""
-    threads = Path(f"/proc/{process.pid}/task")
-    pending = Path(f"/proc/{process.pid}/status").read_text()
-    assert threads.exists()
-    fields = dict(line.split(":\t", 1) for line in pending.splitlines() if ":\t" in line)
-    return int(fields["SigPnd"], 16) == int(fields["ShdPnd"], 16) == 0
 
 
 @pytest.mark.parametrize(("number", "status", "reason"), SIGNALS)
@@ -105,10 +107,11 @@ def test_a_signal_before_the_sending(
         list_file.write("email\n")
         list_file.flush()
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (status, "")
     assert errors == f"rapidsmtp: {reason}\n"
-    assert sorted(os.listdir()) == ["list.csv", "list.pipe", "message.eml"]
+    names = {path.name for path in Path().iterdir()}
+    assert names == {"list.csv", "list.pipe", "message.eml"}
 
 
 def test_an_ignored_signal_stays_ignored(command: Command, relays: Relays) -> None:
@@ -129,7 +132,7 @@ def test_an_ignored_signal_stays_ignored(command: Command, relays: Relays) -> No
 
 def test_a_closed_terminal(command: Command, relays: Relays) -> None:
     script = SilentRelay()
-    arguments = (*SEND, "--not-accepted", "failed.csv")
+    arguments = ("--template", "message.eml", "--to", "list.csv", *ONCE, *FILES[-2:])
     terminal = Terminal(command, "send", "--relay", relays(script).url, *arguments)
     terminal.read(lambda text: script.reached.is_set())
     assert terminal.hang_up() == 129

@@ -1,107 +1,18 @@
 """The command line on a terminal of 80 columns: progress bars, tables, Ctrl-C, NO_COLOR."""
 
-import fcntl
-import os
-import pty
 import re
-import select
-import struct
-import sys
-import termios
 import threading
-import time
-from collections.abc import Callable
 
-import processes
-from commandline import MAIN, ONCE, Command, Relays, ScriptedRelay, accept, is_rate
+from commandline import ONCE, Command, Relays, ScriptedRelay, accept, is_rate
+from terminal import ESCAPE, Terminal, lines_of
 
-ESCAPE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d)(?:;\d+)*m")
 BAR, CORNER = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT UP AND RIGHT}"
 # A row in the table of the demo: the name of the competitor, and five numbers.
 ROW = re.compile(r"(smtplib|drop-in|Template, Sender)" + 5 * r" +\W +([\d.]+|-)")
 SEND = ("--template", "message.eml", "--to", "list.csv", *ONCE)
-
-
-class Terminal:
-    """A command that runs on a new terminal.
-
-    Args:
-        command: The command line.
-        arguments: The arguments of the command.
-        prepare: Python code that the process executes before the command.
-        environment: Additional environment variables.
-    """
-
-    def __init__(
-        self, command: Command, *arguments: str, prepare: str = "", **environment: str
-    ) -> None:
-        self.text = ""
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
-        clean = {k: v for k, v in command.environment.items() if k not in ("NO_COLOR", "COLUMNS")}
-        self._process = processes.start(
-            [sys.executable, "-c", f"{CONTROLLING}\n{prepare}\n{MAIN}", *arguments],
-            cwd=command.directory,
-            env={**clean, "TERM": "xterm-256color", **environment},
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
-        os.close(slave)
-
-    def read(self, until: Callable[[str], bool] = lambda text: False) -> str:
-        """Read until the condition is true or the command ends, and return the text so far."""
-        deadline = time.monotonic() + 60
-        while not until(self.text) and time.monotonic() < deadline:
-            if not select.select([self._master], [], [], 1)[0]:
-                continue
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:
-                # On Linux, this error means that the other side of the terminal is closed.
-                break
-            if not data:
-                break
-            self.text += data.decode("utf-8", "replace")
-        return self.text
-
-    def press(self, key: bytes) -> None:
-        os.write(self._master, key)
-
-    def end(self) -> int:
-        """Read the output until its end, and wait for the end of the command.
-
-        Returns:
-            The exit status.
-        """
-        self.read()
-        status = self._process.wait(60)
-        os.close(self._master)
-        return status
-
-    def hang_up(self) -> int:
-        """Close the terminal, so that the command gets SIGHUP, and wait for the end of the command.
-
-        Returns:
-            The exit status.
-        """
-        os.close(self._master)
-        return self._process.wait(60)
-
-
-# Only a controlling terminal turns the character Ctrl-C into SIGINT.
-CONTROLLING = """
-import fcntl, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-"""
 # This long time limit prevents the demo from ending a competitor early on a slow machine.
 NO_TIME_LIMIT = "from rapidsmtp.cli.bench import demo; demo._SECONDS = 3600.0"
-
-
-def lines_of(text: str) -> list[str]:
-    return [line.split("\r")[-1] for line in ESCAPE.sub("", text).split("\r\n")]
 
 
 def test_bar_and_table(command: Command, relays: Relays) -> None:

@@ -195,13 +195,15 @@ def _add_signing(parser: argparse.ArgumentParser) -> None:
 
 def _add_preview(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "preview and dry run", "Both work without --relay and open no connection."
+        "preview, test and dry run",
+        "--preview and --dry-run work without --relay and open no connection.",
     )
     group.add_argument(
         "--preview",
         type=positive,
         metavar="N",
-        help="write the messages of the first N rows to .eml files, and list the files",
+        help="write the messages of the first N rows to .eml files, and a page index.html that "
+        "shows them in a browser",
     )
     group.add_argument(
         "--preview-to",
@@ -210,6 +212,12 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--overwrite", action="store_true", help="replace the files of an earlier --preview"
+    )
+    group.add_argument(
+        "--test-to",
+        metavar="ADDRESS",
+        help="send the message of the first row, or of the first N rows with --limit N, to this "
+        "address only; nobody on the list gets a message",
     )
     group.add_argument(
         "--dry-run",

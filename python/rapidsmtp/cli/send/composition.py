@@ -39,7 +39,7 @@ def compose_from_options(options: argparse.Namespace) -> Template:
         UsageError: The options describe an incomplete message or two messages, or an option is
             wrong.
     """
-    signers = _signers(options)
+    signers = signers_from_options(options)
     given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]
     if options.template is not None:
         if given:
@@ -76,7 +76,12 @@ def compose_from_file(
         raise UsageError(f"{path}: {error}") from None
 
 
-def _signers(options: argparse.Namespace) -> list[DKIM]:
+def signers_from_options(options: argparse.Namespace) -> list[DKIM]:
+    """Return the DKIM signatures that the options of `send` describe.
+
+    Raises:
+        UsageError: An option is missing, or the key cannot be used.
+    """
     given = {
         f"--dkim-{name}": getattr(options, f"dkim_{name}") for name in ("domain", "selector", "key")
     }

@@ -6,11 +6,12 @@ The page is one file without scripts. It loads nothing, whatever a message conta
   it can neither run scripts, send forms nor open windows.
 - The Content-Security-Policy of the page allows only inline styles and `data:` images and fonts.
   The frames inherit it. It also forbids that a frame shows another address.
-- The policy does not cover early connections (`<link rel=preconnect>`). So elements that concern
-  the whole document are disabled, and nested frames have no content.
+- The policy does not cover early connections, which browsers open for `<link rel=preconnect>` and
+  for frames. So elements that concern the whole document are disabled, and nested frames are empty.
 """
 
 import base64
+import contextlib
 import email
 import email.header
 import email.message
@@ -43,7 +44,9 @@ _FRAME_HEAD = f"{_HEAD}<style>a,area{{pointer-events:none!important}}</style>"
 # Elements of the message that concern the whole document. `basefont` has no effect in browsers, and
 # it may be in the head and has no end tag, as these elements.
 _DOCUMENT_ELEMENT = re.compile(r"<(?:link|base|meta)(?=[\s/>])", re.IGNORECASE)
-_NESTED_CONTENT = re.compile(r"srcdoc(?=\s*=)", re.IGNORECASE)
+# Elements that show another document. Of two attributes with the same name, browsers use the first.
+_NESTED = re.compile(r"<(iframe|frame|object|embed)(?=[\s/>])", re.IGNORECASE)
+_NOTHING = r'<\1 src="about:blank" srcdoc="" data=""'
 # A reference to an inline image in an attribute or in CSS (RFC 2392).
 _CID = re.compile(r"(?<=[\"'(=\s])cid:([^\s\"'<>()]+)", re.IGNORECASE)
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]+")
@@ -136,7 +139,7 @@ def preview_page(
     parts = [
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{_HEAD}',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Preview: {count}</title><style>{_STYLE}</style></head><body>",
+        f"<title>Preview of {count}</title><style>{_STYLE}</style></head><body>",
         f'<header><h1>Preview of {count}</h1><p class="dim">Nothing was sent. Scripts, remote '
         "images and links are disabled on this page.</p>",
         _warnings(warnings),
@@ -247,7 +250,10 @@ class _Parts:
         self.links, self.remote = list(found.links), list(found.remote)
 
     def _add(self, part: email.message.Message) -> None:
-        kind, is_attachment = part.get_content_type(), part.get_content_disposition() == "attachment"
+        kind, is_attachment = (
+            part.get_content_type(),
+            part.get_content_disposition() == "attachment",
+        )
         content = _content(part)
         if not is_attachment and kind == "text/html" and self.html is None:
             self.html = _decoded(part, content)
@@ -316,17 +322,15 @@ def _decoded(part: email.message.Message, content: bytes) -> str:
 
 
 def _disabled(html: str) -> str:
-    """Return the HTML text of a message without elements that concern the whole document."""
-    return _NESTED_CONTENT.sub("data-srcdoc", _DOCUMENT_ELEMENT.sub("<basefont", html))
+    """Return the HTML text of a message without elements for which browsers open connections."""
+    return _NESTED.sub(_NOTHING, _DOCUMENT_ELEMENT.sub("<basefont", html))
 
 
 def _field(message: email.message.Message, name: str) -> str:
     """Return the value of a header field, with its encoded words decoded."""
     value = str(message.get(name, ""))
-    try:
+    with contextlib.suppress(ValueError, LookupError):
         value = str(email.header.make_header(email.header.decode_header(value)))
-    except (ValueError, LookupError):
-        pass
     return " ".join(_utf8(value.encode("utf-8", "surrogateescape")).split())
 
 
@@ -360,4 +364,3 @@ def _details(name: str, lines: Sequence[str], *, is_open: bool = False) -> str:
 
 def _size(count: int) -> str:
     return f"{count} bytes" if count < 1024 else f"{count / 1024:.1f} KiB"
-

@@ -63,7 +63,8 @@ def open_recipients(to: str, template: Template, options: ListOptions) -> Iterat
         if is_address(to) and not Path(to).exists():
             raise UsageError(
                 f"--to {to} is an address, but --to needs a recipients list; write a file with the "
-                "line email and below it the address"
+                "line email and below it the address. For a test, use --to with the list and "
+                f"--test-to {to}"
             ) from None
         raise UsageError(f"{error.filename or to}: {error.strerror}") from None
     except OSError as error:
