@@ -1,13 +1,8 @@
 """`rapidsmtp sink`: run an SMTP server that accepts every message, in the foreground."""
 
 import argparse
-import signal
-import sys
-import threading
-from typing import Any
 
 from rapidsmtp import _backend
-from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
 
@@ -17,8 +12,9 @@ def register(commands: Commands) -> None:
     parser = add_command(
         commands,
         "sink",
-        "run an SMTP server that accepts and discards mail",
-        "rapidsmtp sink --port 2525 --latency 0.02",
+        "run an SMTP server that accepts every message and delivers none",
+        "rapidsmtp sink --port 2525 --save received\n"
+        "  rapidsmtp sink --fault 'rcpt address=bo@example.com reply=550 5.1.1 unknown'",
     )
     parser.add_argument(
         "--host",
@@ -54,6 +50,34 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--threads", type=positive, default=1, metavar="N", help="server threads (default 1)"
     )
+    parser.add_argument(
+        "--save",
+        metavar="DIR",
+        help="write each message to a file: 000001.eml, 000002.eml and so on",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print no line for each message")
+    parser.add_argument(
+        "--tls",
+        nargs="?",
+        const="starttls",
+        choices=("starttls", "implicit"),
+        help="use TLS, after STARTTLS (default) or from the start, with a new certificate; the CA "
+        "file to trust is printed",
+    )
+    parser.add_argument(
+        "--user",
+        action="append",
+        metavar="NAME:PASSWORD",
+        help="accept only this login; may be repeated",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        metavar="'AT KEY=VALUE ...'",
+        help="wrong reply at a command, as in rapidsmtp.testing.Fault: connect, ehlo, mail, rcpt, "
+        "data, body, ... with message=N, occurrence=N, address=A, times=N, delay=SECONDS, "
+        "close=orderly or reset, and at the end reply=TEXT; may be repeated",
+    )
     parser.set_defaults(command=sink)
 
 
@@ -61,44 +85,13 @@ def sink(options: argparse.Namespace) -> int:
     """Print the URL, serve until Ctrl-C or SIGTERM, and print the server's counts.
 
     Raises:
-        UsageError: The server cannot be started.
+        UsageError: An option is wrong, or the server cannot be started.
     """
     if _backend.implementation != "rust":
         raise UsageError(
             "the sink needs the compiled backend, but the pure-Python backend is in use"
         )
-    from rapidsmtp.testing import Sink
+    # Imported here, because --help does not need it.
+    from rapidsmtp.cli import sink_server
 
-    arguments: dict[str, Any] = {
-        "lmtp": options.lmtp or bool(options.path),
-        "host": options.host,
-        "port": options.port,
-    }
-    if options.path:
-        arguments["path"] = options.path
-    extensions = options.extensions
-    names = None if extensions is None else [name.strip() for name in extensions.split(",") if name]
-    stopped = threading.Event()
-    previous_handler = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        server = Sink(names, options.latency, store=False, threads=options.threads, **arguments)
-        with server:
-            display.show(server.url)
-            try:
-                # On some systems, signals do not interrupt a wait that has no time limit. So this
-                # wait has a time limit and is repeated.
-                while not stopped.wait(0.5):
-                    pass
-            except KeyboardInterrupt:
-                display.show("", stream=sys.stderr)
-            display.show(str(server.counts))
-    except (OSError, OverflowError, ValueError) as error:
-        raise UsageError(f"cannot start the sink: {_reason(error)}") from None
-    finally:
-        if previous_handler is not None:
-            signal.signal(signal.SIGTERM, previous_handler)
-    return 0
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
+    return sink_server.serve(options)

@@ -57,7 +57,10 @@ def local_server(latency: float = 0.0) -> Iterator[str]:
     else:
         # The server's process uses the compiled backend, because the sink needs it. The client may
         # use the pure-Python backend.
-        arguments, backend = ["-m", "rapidsmtp", "sink", "--latency", f"{latency:.6f}"], "rust"
+        arguments, backend = (
+            ["-m", "rapidsmtp", "sink", "--quiet", "--latency", f"{latency:.6f}"],
+            "rust",
+        )
     with _process(arguments, backend) as url:
         yield url
 

@@ -11,9 +11,7 @@ The page is one file without scripts. It loads nothing, whatever a message conta
 """
 
 import base64
-import contextlib
 import email
-import email.header
 import email.message
 import email.policy
 import re
@@ -25,6 +23,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from rapidsmtp._models.message import Message
+from rapidsmtp.cli.header_text import header_text
 from rapidsmtp.errors import printable
 
 PAGE = "index.html"
@@ -161,7 +160,7 @@ class _Shown:
         self._number, self._previewed = number, previewed
         # The time of the policy `default` grows with the square of a field's length.
         parsed = email.message_from_bytes(previewed.message.data, policy=email.policy.compat32)
-        self._subject = _field(parsed, "Subject") or "(no subject)"
+        self._subject = header_text(parsed, "Subject") or "(no subject)"
         self._parsed = parsed
         self._parts = _Parts(parsed)
 
@@ -178,8 +177,8 @@ class _Shown:
         message, parts = self._previewed.message, self._parts
         file = self._previewed.file
         facts = [
-            ("From", _line(_field(self._parsed, "From"))),
-            ("To", _line(_field(self._parsed, "To"))),
+            ("From", _line(header_text(self._parsed, "From"))),
+            ("To", _line(header_text(self._parsed, "To"))),
             ("Envelope sender", _line(message.sender or "<> (no bounces)")),
             ("Envelope recipients", _line(", ".join(message.recipients))),
             ("Size", escape(_size(len(message.data)))),
@@ -324,14 +323,6 @@ def _decoded(part: email.message.Message, content: bytes) -> str:
 def _disabled(html: str) -> str:
     """Return the HTML text of a message without elements for which browsers open connections."""
     return _NESTED.sub(_NOTHING, _DOCUMENT_ELEMENT.sub("<basefont", html))
-
-
-def _field(message: email.message.Message, name: str) -> str:
-    """Return the value of a header field, with its encoded words decoded."""
-    value = str(message.get(name, ""))
-    with contextlib.suppress(ValueError, LookupError):
-        value = str(email.header.make_header(email.header.decode_header(value)))
-    return " ".join(_utf8(value.encode("utf-8", "surrogateescape")).split())
 
 
 def _utf8(data: bytes) -> str:
