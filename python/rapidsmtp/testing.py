@@ -279,9 +279,9 @@ class Sink:
         A sink that runs for a long time then needs no memory for old messages. The counters stay.
         """
         with self._lock:
-            taken = self._messages + list(map(_received, self._native.take_messages()))
-            self._messages.clear()
-            return taken
+            native = self._native.take_messages()[len(self._messages) :]
+            taken, self._messages = self._messages, []
+            return taken + list(map(_received, native))
 
     def wait_for(self, count: int = 1, timeout: float = 5.0) -> list[ReceivedMessage]:
         """Wait for a number of messages from a program that sends in the background.
