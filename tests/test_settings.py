@@ -17,7 +17,15 @@ KEY = b"-----BEGIN RSA PRIVATE KEY-----\nZ2VoZWlt\n-----END RSA PRIVATE KEY-----
 
 @pytest.mark.parametrize(
     ("rate", "a_second"),
-    [(5, 5), (0.5, 0.5), ("600/min", 10), ("10/s", 10), ("1800/h", 0.5), (" 1.5 / sec ", 1.5)],
+    [
+        (5, 5),
+        (0.5, 0.5),
+        ("600/min", 10),
+        ("10/s", 10),
+        ("1800/h", 0.5),
+        ("864/day", 0.01),
+        (" 1.5 / sec ", 1.5),
+    ],
 )
 def test_rates_are_converted_to_messages_a_second(rate: float | str, a_second: float) -> None:
     assert messages_per_second(rate) == a_second
@@ -25,7 +33,7 @@ def test_rates_are_converted_to_messages_a_second(rate: float | str, a_second: f
 
 
 @pytest.mark.parametrize(
-    "rate", ["", "10", "10/day", "-1/s", "0/s", "1e9/s", 0, -1, math.nan, math.inf, "\u0661/s"]
+    "rate", ["", "10", "10/week", "-1/s", "0/s", "1e9/s", 0, -1, math.nan, math.inf, "\u0661/s"]
 )
 def test_wrong_rates_are_refused(rate: Any) -> None:
     with pytest.raises(ValueError, match="rate"):

@@ -45,10 +45,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     proxy::register(module)?;
     reply::register(module)?;
     reply_code::register(module)?;
-    sink::register(module)?;
     stuffing::register(module)?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::NativeMessageOutcome>()?;
+    module.add_class::<sink::NativeSink>()?;
     module.add_class::<dkim::NativeSigner>()?;
     module.add_class::<list::NativeListCheck>()?;
     module.add_class::<list::NativeRecipientsList>()?;

@@ -14,11 +14,6 @@ use crate::sink::{
     ReceivedMessage, ServerTls, Sink, SinkAddress, SinkSettings, authority,
 };
 
-pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<NativeSink>()?;
-    module.add_function(wrap_pyfunction!(issue_certificate, module)?)
-}
-
 /// A fault as a tuple of the fields `at, message, occurrence, address, times, reply, close, delay`
 /// of `rapidsmtp.testing.Fault`.
 type FaultArgument = (
@@ -38,7 +33,7 @@ type TlsArgument = (String, Vec<u8>, Vec<u8>);
 
 /// A running sink, the implementation of `rapidsmtp.testing.Sink`.
 #[pyclass(frozen, name = "Sink", module = "rapidsmtp._native")]
-struct NativeSink {
+pub(super) struct NativeSink {
     sink: Sink,
 }
 
@@ -78,6 +73,16 @@ impl NativeSink {
         };
         let sink = py.detach(|| Sink::start(settings))?;
         Ok(Self { sink })
+    }
+
+    /// Return the certificate of a new authority, and a certificate for `names` that the authority
+    /// has signed, with its private key, all in PEM.
+    #[staticmethod]
+    fn issue_certificate(py: Python<'_>, names: Vec<String>) -> PyResult<(String, String, String)> {
+        let issued = py
+            .detach(|| authority::issue(names))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok((issued.authority, issued.certificate, issued.key))
     }
 
     /// Return the host and port, or None for a Unix socket.
@@ -141,16 +146,6 @@ impl Drop for NativeSink {
     fn drop(&mut self) {
         let _ = Python::try_attach(|py| py.detach(|| self.sink.close()));
     }
-}
-
-/// Return the certificate of a new authority, and a certificate for `names` that the authority has
-/// signed, with its private key, all in PEM.
-#[pyfunction]
-fn issue_certificate(py: Python<'_>, names: Vec<String>) -> PyResult<(String, String, String)> {
-    let issued = py
-        .detach(|| authority::issue(names))
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    Ok((issued.authority, issued.certificate, issued.key))
 }
 
 /// An accepted message as a tuple `sender, mail_options, [(recipient, rcpt_options)], data, tls,

@@ -16,6 +16,7 @@ Pipelining: TypeAlias = Literal["auto", "off", "transaction", "stream", "window"
 OnUnknown: TypeAlias = Literal["report", "resend"]
 
 _SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+_SECONDS |= {"d": 86400, "day": 86400}
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*([a-z]{1,6})\s*", re.ASCII)
 _VERSIONS = ("1.2", "1.3")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -320,8 +321,8 @@ def messages_per_second(rate: float | str | None) -> float | None:
     """Return a rate in messages per second; None for no limit.
 
     Args:
-        rate: The rate in messages per second, or a text such as `"600/min"`, `"10/s"`, `"1000/h"`;
-            None for no limit.
+        rate: The rate in messages per second, or a text such as `"600/min"`, `"10/s"`, `"1000/h"`,
+            `"300/day"`; None for no limit.
 
     Raises:
         ValueError: The value is not a rate.

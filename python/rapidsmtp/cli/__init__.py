@@ -67,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs_script = False
     try:
         own, for_script = run.split(sys.argv[1:] if arguments is None else arguments)
-        options = _parser().parse_args(own, argparse.Namespace(for_script=for_script))
+        parser = _parser()
+        options, unknown = parser.parse_known_args(own, argparse.Namespace(for_script=for_script))
+        if unknown:
+            parser.prog = options.prog or parser.prog
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         if options.command is None:
             raise UsageError(_NO_COMMAND)
         runs_script = options.command is run.run
@@ -128,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_VersionAction, nargs=0, help="print the version and the backend"
     )
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, prog=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     send_arguments.register(commands)
     bench_arguments.register_demo(commands)

@@ -11,7 +11,9 @@ ignored, so that the sending continues.
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -136,8 +138,22 @@ def progress(labels: Sequence[str], total: int) -> Iterator[list[Progress]]:
 def notice(text: str) -> None:
     """Print one line to stderr, and ignore an error in writing."""
     with suppress(OSError):
-        line = text.replace("\n", " ")
-        show(f"rapidsmtp: {line}", stream=sys.stderr)
+        line = f"rapidsmtp: {' '.join(text.splitlines())}"
+        show(_wrapped(line) if sys.stderr.isatty() else line, stream=sys.stderr)
+
+
+def _wrapped(line: str) -> str:
+    """Return a line with line breaks between its words, for the width of the terminal."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.wrap(
+            printable(line),
+            width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def show(text: str, *, end: str = "\n", stream: TextIO | None = None) -> None:

@@ -167,7 +167,7 @@ def _tls(
         return {}, []
     names = list(dict.fromkeys([options.host, "localhost", "127.0.0.1", "::1"]))
     try:
-        authority, certificate, key = _backend.native("issue_certificate")(names)
+        authority, certificate, key = _backend.native("Sink").issue_certificate(names)
     except ValueError as error:
         raise UsageError(f"cannot issue a certificate for {options.host}: {error}") from None
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rapidsmtp-sink-"))

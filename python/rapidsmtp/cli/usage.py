@@ -65,7 +65,7 @@ def add_command(
         summary: One line that describes the command, without a full stop.
         example: One or more command lines.
     """
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -73,6 +73,8 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(prog=parser.prog)
+    return parser
 
 
 def name_options(text: str) -> str:

@@ -20,6 +20,7 @@ from rapidsmtp.cli.send.delivering import deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
 from rapidsmtp.cli.send.end_signals import GRACE, EndSignals
 from rapidsmtp.cli.send.metrics import serve_metrics
+from rapidsmtp.cli.send.password import asked_password
 from rapidsmtp.cli.send.recipients import list_options, open_recipients
 from rapidsmtp.cli.send.summary import Summary
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
@@ -121,7 +122,8 @@ def _warnings(
     sample = next((item for item in items if isinstance(item, Message)), None)
     found = []
     if sample is not None:
-        relay = parse_relay(options.relay, mechanisms=_backend.sasl_mechanisms())
+        mechanisms = _backend.sasl_mechanisms()
+        relay = parse_relay(options.relay, options.password, mechanisms=mechanisms)
         tls = shared.tls_settings(options)
         found = checks.check_template(template, sample)
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
@@ -139,6 +141,7 @@ def _recipient_warnings(options: argparse.Namespace, recipients: CheckedList) ->
 
 def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) -> Sender:
     tls = shared.tls_settings(options)
+    options.password = asked_password(options.relay)
     try:
         return Sender(
             options.relay,
@@ -151,6 +154,7 @@ def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) 
             tls=tls,
             allow_plaintext_auth=options.allow_plaintext_auth,
             proxy=options.proxy,
+            password=options.password,
             trace=trace,
         )
     except (RuntimeError, ValueError, OSError) as error:

@@ -8,6 +8,7 @@ are kept in memory, and each outcome is written to the files when it arrives.
 """
 
 import csv
+import re
 import tempfile
 from contextlib import ExitStack
 from types import TracebackType
@@ -30,6 +31,14 @@ _OTHER = ("", "other reasons")
 # The maximum total size, in bytes, of outcomes that are kept in memory for the JSON report. Above
 # this size, a temporary file holds the outcomes.
 _MAX_IN_MEMORY = 1 << 20
+# Parts of a reply that differ between messages: an address, and the id of a message or a session.
+# Such an id has at least 8 letters and digits, and both of them.
+_UNIQUE = re.compile(
+    r"[^\s<>()\[\],;:\"']+@[^\s<>()\[\],;:\"']+"
+    r"|\b(?=[\w.-]*\d)(?=[\w.-]*[A-Za-z])[\w-]{8,}(?:\.[\w-]+)*\b",
+    re.ASCII,
+)
+_DIFFERENT = "\N{HORIZONTAL ELLIPSIS}"
 _JSON_LIST = "the list of messages that were not accepted"
 _COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
 
@@ -72,7 +81,7 @@ class FailureList:
     def __init__(self, as_json: bool, path: str | None, unit: str) -> None:
         self.write_error = ""
         self._json_failed = self._csv_failed = False
-        self._reasons: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._reasons: dict[tuple[str, str], tuple[int, list[str], str]] = {}
         self._path, self._unit = path, unit
         self._files = ExitStack()
         self._json = self._csv = None
@@ -143,8 +152,8 @@ class FailureList:
         """Print the reasons, the most frequent first."""
         ordered = sorted(self._reasons.items(), key=lambda item: -item[1][0])
         rows = [
-            [": ".join(filter(None, key)), f"{count}", _examples_text(names)]
-            for key, (count, names) in ordered[:_MAX_REASONS]
+            [": ".join(filter(None, (key[0], text))), f"{count}", _examples_text(names)]
+            for key, (count, names, text) in ordered[:_MAX_REASONS]
         ]
         display.table(title, ["reason", "messages", "rows"], rows)
         if len(ordered) > _MAX_REASONS:
@@ -175,18 +184,30 @@ class FailureList:
             display.notice(self.write_error)
 
     def _count_reason(self, row: RowName, outcome: Outcome) -> None:
-        key = (outcome.status.value, _reason(outcome))
+        text = _reason(outcome)
+        is_reply = any(result.code for result in outcome.recipients.values())
+        grouped = grouped_reason(text) if is_reply else text
+        key = (outcome.status.value, grouped)
         if key not in self._reasons and len(self._reasons) >= _MAX_KNOWN_REASONS:
             key = _OTHER
-        count, names = self._reasons.get(key, (0, []))
+        count, names, first = self._reasons.get(key, (0, [], text))
         if len(names) <= _MAX_EXAMPLES:
             names.append(f"{self._unit} {row.line}" if row.tag is None else row.tag)
-        self._reasons[key] = (count + 1, names)
+        # The group has the text of its messages only if their texts are equal.
+        self._reasons[key] = (count + 1, names, first if first == text else key[1])
 
     def _set_write_error(self, file: str, error: OSError) -> None:
         # The error is stored and not raised, so that the sending continues. After an error in one
         # of the two reports (the CSV file and the JSON report), the other report is still written.
         self.write_error = f"{file or _JSON_LIST} is incomplete: {error.strerror}"
+
+
+def grouped_reason(reason: str) -> str:
+    """Return a reply of a relay without the parts that differ between messages.
+
+    Many relays write an address, a queue id or a session id into their replies.
+    """
+    return _UNIQUE.sub(_DIFFERENT, reason)
 
 
 def _examples_text(names: list[str]) -> str:
