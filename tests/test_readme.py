@@ -117,6 +117,10 @@ EXAMPLES = {
     "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),
     "how-to/newsletter 2": Example(prints="[FIRST_NAME] looks like a field"),
     "how-to/newsletter 3": Example(),
+    "how-to/preview-and-test 1": Example(prints="preview/index.html"),
+    "how-to/preview-and-test 2": Example(
+        ("me@example.org",), "Nobody on the list got a message", logins=SOME
+    ),
     "how-to/recipients-list 1": Example(prints="nothing was sent"),
     "how-to/recipients-list 2": Example(prints="1 duplicates and 1 excluded rows are not sent"),
     "how-to/replace-smtplib 1": Example(("you@example.org",), "['you@example.org']", logins=1),
@@ -163,6 +167,9 @@ NOT_RUN = [
     "how-to/measure 1",
     "how-to/migrate 3",
     "how-to/migrate 4",
+    "how-to/preview-and-test 3",
+    "how-to/preview-and-test 4",
+    "how-to/preview-and-test 5",
     "how-to/proxy 1",
     "tutorial 1",
 ]

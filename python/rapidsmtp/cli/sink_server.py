@@ -224,7 +224,7 @@ def _fault(text: str) -> Fault:
 def _stop_event() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C and SIGTERM set. They do not interrupt the writing of a file."""
     stopped = threading.Event()
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def stop(number: int, _: object) -> None:
         if number == signal.SIGINT:

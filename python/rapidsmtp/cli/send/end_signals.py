@@ -27,7 +27,7 @@ _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class _Closable(Protocol):
-    def close(self, timeout: float | None = None) -> None: ...
+    def close(self, timeout: float | None = None) -> object: ...
 
 
 class EndSignals:
