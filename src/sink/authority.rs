@@ -42,3 +42,22 @@ pub fn issue(names: Vec<String>) -> Result<ServerCertificate, Error> {
         key: key.serialize_pem(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{Encryption, ServerTls};
+
+    #[test]
+    fn the_key_belongs_to_the_certificate() {
+        let issued = issue(vec!["localhost".to_owned(), "::1".to_owned()]).unwrap();
+        let (certificate, key) = (issued.certificate.as_bytes(), issued.key.as_bytes());
+        assert!(ServerTls::from_pem(Encryption::Implicit, certificate, key).is_ok());
+        assert_ne!(issued.authority, issued.certificate);
+    }
+
+    #[test]
+    fn names_beyond_ascii_are_refused() {
+        assert!(issue(vec!["b\u{fc}cher.example".to_owned()]).is_err());
+    }
+}

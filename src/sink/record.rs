@@ -269,6 +269,14 @@ mod tests {
     }
 
     #[test]
+    fn taken_messages_are_returned_once() {
+        let record = SinkRecord::default();
+        record.store_message(ReceivedMessage::default());
+        assert_eq!(record.take_messages().len(), 1);
+        assert!(record.take_messages().is_empty() && record.messages().is_empty());
+    }
+
+    #[test]
     fn reset_keeps_only_the_logs_of_open_connections() {
         let record = SinkRecord::default();
         let open = record.open_wire_log();

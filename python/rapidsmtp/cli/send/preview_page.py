@@ -67,8 +67,9 @@ h2 { margin: 0 0 .5rem; font-size: 1.15rem; }
 p { margin: .25rem 0; }
 a { color: var(--accent); }
 .dim, dt { color: var(--dim); }
-.warnings { margin: .75rem 0 0; padding: .6rem 1rem .6rem 2rem; border-radius: 8px;
+.warnings { margin: .75rem 0 0; padding: .6rem 1rem; border-radius: 8px;
   background: var(--warn); color: var(--warn-ink); }
+.warnings ul { margin: .25rem 0 0; padding-left: 1.25rem; }
 nav ol { margin: 1rem 0; padding: 0; list-style: none; }
 nav a { display: block; padding: .45rem .7rem; border-radius: 8px; text-decoration: none; }
 nav a:hover, nav a:focus { background: var(--card); }
@@ -342,7 +343,9 @@ def _lines(text: str) -> str:
 def _warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
-    return f'<ul class="warnings">{"".join(f"<li>{_line(each)}</li>" for each in warnings)}</ul>'
+    items = "".join(f"<li>{_line(each)}</li>" for each in warnings)
+    name = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    return f'<div class="warnings"><strong>{name}</strong><ul>{items}</ul></div>'
 
 
 def _details(name: str, lines: Sequence[str], *, is_open: bool = False) -> str:
