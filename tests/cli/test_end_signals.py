@@ -138,3 +138,23 @@ def test_a_closed_terminal(command: Command, relays: Relays) -> None:
     assert terminal.hang_up() == 129
     script.ended.set()
     check_file(Path("failed.csv"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_interrupt_the_report(
+    command: Command, relays: Relays, number: int
+) -> None:
+    def refuse(relay: ScriptedRelay, line: str) -> str | None:
+        return "550 5.1.1 " + "no " * 100 if "RCPT" in line.upper() else accept(relay, line)
+
+    rows = "".join(f"{n},N{n},n{n}@example.com\n" for n in range(1000))
+    command.write("list.csv", "id,name,email\n" + rows)
+    process = command.start("send", "--relay", relays(refuse, "PIPELINING").url, *FILES, *ONCE)
+    assert process.stdout is not None and process.stderr is not None
+    # The report is larger than the pipe, so the process waits until the test reads all of it.
+    first = process.stdout.read(1)
+    process.send_signal(number)
+    report = json.loads(first + process.stdout.read())
+    assert len(report["not_accepted"]) == 1000
+    assert process.wait(60) == 1
+    assert without_progress(process.stderr.read()) == ""

@@ -1,7 +1,8 @@
 """The signals that end `rapidsmtp send`: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
 While messages are sent, a signal closes the sender, so every message still gets its outcome and the
-report is complete. Before and after the sending, a signal raises `Ended`.
+report is complete. Before the sending, a signal raises `Ended`. After the sending, the first
+SIGTERM or SIGHUP does not interrupt the report. Ctrl-C and further signals raise `Ended`.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ class EndSignals:
     def __init__(self) -> None:
         self.ended: Ended | None = None
         self._previous: dict[int, Any] = {}
-        self._sending = False
+        self._sending = self._has_sent = self._came_late = False
         # The signal handler `_handle` calls `put`, and may interrupt another call of `put` in the
         # same thread. So the queue is a `SimpleQueue`, whose `put` is reentrant.
         self._requests: queue.SimpleQueue[float | None] = queue.SimpleQueue()
@@ -79,7 +80,7 @@ class EndSignals:
         try:
             yield
         finally:
-            self._sending = False
+            self._sending, self._has_sent = False, True
             self._requests.put(None)
 
     def _handle(self, number: int, _: object) -> None:
@@ -87,6 +88,8 @@ class EndSignals:
         if self._sending:
             self._requests.put(GRACE if self.ended is None else 0.0)
             self.ended = self.ended or found
-        # The end of a login session sends several signals. They do not interrupt the report.
-        elif self.ended is None or number == signal.SIGINT:
+        elif number == signal.SIGINT or not self._has_sent or self._came_late:
             raise found
+        else:
+            # The end of a login session sends several signals within a short time.
+            self._came_late = True
