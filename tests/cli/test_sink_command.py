@@ -53,7 +53,7 @@ def running_sink(
     assert process.returncode == 0 and not errors.strip()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_each_message_is_a_line_and_a_file(command: Command, number: int) -> None:
     with running_sink(command, "--save", "received", number=number) as sink:
         assert command.send(sink.url).returncode == 0

@@ -32,7 +32,7 @@ _FILE = re.compile(r"(\d{6,})\.eml")
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Print the URL, serve until Ctrl-C or SIGTERM, and print the server's counts.
+    """Print the URL, serve until Ctrl-C, SIGTERM or SIGHUP, and print the server's counts.
 
     Returns:
         The exit status.
@@ -126,9 +126,11 @@ class _SavedMessages:
 
 
 def _show(server: Sink, options: argparse.Namespace, saved: _SavedMessages | None) -> None:
-    for message in server.take_messages():
-        file = "" if saved is None else saved.save(message)
-        if not options.quiet:
+    messages = server.take_messages()
+    # All files are written before the first line, because stdout may be closed.
+    files = ["" if saved is None else saved.save(message) for message in messages]
+    if not options.quiet:
+        for message, file in zip(messages, files, strict=True):
             display.show(message_line(message, file))
 
 
@@ -222,7 +224,7 @@ def _fault(text: str) -> Fault:
 
 @contextlib.contextmanager
 def _stop_event() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set. They do not interrupt the writing of a file."""
+    """Yield an event that Ctrl-C, SIGTERM and SIGHUP set, without interrupting the process."""
     stopped = threading.Event()
     previous: dict[signal.Signals, Any] = {}
 
@@ -232,8 +234,9 @@ def _stop_event() -> Iterator[threading.Event]:
                 print(file=sys.stderr)
         stopped.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             previous[number] = signal.signal(number, stop)
     try:
         yield stopped
