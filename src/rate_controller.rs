@@ -181,6 +181,7 @@ pub struct RateController {
     warned_at: Option<u64>,
     // The rate
     known: Option<f64>,
+    /// The lower bound of the relay's rate.
     low: f64,
     plateau: f64,
     event_at: f64,

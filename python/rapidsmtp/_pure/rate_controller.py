@@ -225,7 +225,7 @@ class RateController:
         self._patient = patient
         # The rate
         self._known: float | None = None
-        self._low = 0.0
+        self._low = 0.0  # the lower bound of the relay's rate
         self._plateau = PLATEAU
         self._event_at = 0.0
         self._decreased_at = NEVER
