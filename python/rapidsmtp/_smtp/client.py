@@ -3,10 +3,9 @@
 The attributes have smtplib's names (`sock`, `file`, `ehlo_resp`, `esmtp_features`, …), because
 programs read and change them. `sendmail` sends a message in one of two ways:
 
-- `pipelined` runs a transaction of the protocol core if the server supports PIPELINING (RFC 2920).
-- `sequential` calls `mail`, `rcpt` and `data` as smtplib does. It is used if the server does not
-  support PIPELINING, if debug output is on, or if the program has replaced a method that
-  `pipelined` does not call.
+- `flights` runs a transaction of the protocol core.
+- `method_calls` calls `mail`, `rcpt` and `data` as smtplib does. It is used if debug output is on,
+  or if the program has replaced a method that `flights` does not call.
 
 `install` copies methods to smtplib's own classes. A copied method must not use `super()`, because
 the objects of those classes are not instances of the classes in this module.
@@ -26,11 +25,11 @@ import rapidsmtp
 from rapidsmtp import _backend
 from rapidsmtp._smtp import (
     commands,
+    flights,
     login,
+    method_calls,
     overrides,
-    pipelined,
     results,
-    sequential,
 )
 from rapidsmtp._smtp.commands import run
 from rapidsmtp._smtp.connection import SocketConnection, name_of_this_host
@@ -284,8 +283,12 @@ class SMTP(AuthObjects, SocketConnection):
         """
         link = self._protocol.link
         # If this is true, EHLO was accepted, so `_begin_session` would do nothing.
-        is_pipelined = link is None and pipelined.applies(self, pipelined.BYPASSED_WITH_EHLO)
-        if not is_pipelined:
+        in_flights = (
+            link is None
+            and self._protocol.greeted_on is self.sock
+            and flights.applies(self, flights.BYPASSED_WITH_EHLO)
+        )
+        if not in_flights:
             self._begin_session()
             link = self._protocol.link
         if link is None or not link.begin_message(self):
@@ -300,8 +303,8 @@ class SMTP(AuthObjects, SocketConnection):
             msg = flatten(msg, utf8=any(option.lower() == "smtputf8" for option in mail_options))
         recipients = [to_addrs] if isinstance(to_addrs, str) else list(to_addrs)
         message = from_addr, recipients, msg, mail_options, rcpt_options
-        if is_pipelined:
-            return pipelined.send(self, *message)
+        if in_flights:
+            return flights.send(self, *message)
         if link is None:
             return self._send(*message)
         refused: Refused = link.send(self, lambda: self._send(*message))
@@ -315,7 +318,7 @@ class SMTP(AuthObjects, SocketConnection):
         mail_options: Sequence[str],
         rcpt_options: Sequence[str],
     ) -> Refused:
-        send = pipelined.send if pipelined.applies(self) else sequential.send
+        send = flights.send if flights.applies(self) else method_calls.send
         return send(self, from_addr, recipients, msg, mail_options, rcpt_options)
 
     def send_message(

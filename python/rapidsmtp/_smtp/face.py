@@ -126,7 +126,7 @@ class Face(Protocol):
 
 
 class BlockingFace(Face, Protocol):
-    """A blocking client, for `pipelined.send` and `sequential.send`.
+    """A blocking client, for `flights.send` and `method_calls.send`.
 
     Attributes:
         pipelining: Whether commands may be written together (RFC 2920).

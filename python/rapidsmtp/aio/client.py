@@ -1,7 +1,7 @@
 """SMTP, SMTP_SSL and LMTP for asyncio: smtplib's methods as coroutines, aiosmtplib's keywords.
 
 These classes have the attributes of the blocking classes. Both kinds of classes share the code of
-the commands (`commands`, `login`, `pipelined`, `sendmail_many`). A constructor cannot await, so
+the commands (`commands`, `login`, `flights`, `sendmail_many`). A constructor cannot await, so
 `connect` or `async with` opens the connection. Unlike smtplib, these classes are secure by default:
 they verify certificates and do not log in without TLS.
 """
@@ -19,7 +19,7 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.envelope import flatten
 from rapidsmtp._models.outcome import Outcome
 from rapidsmtp._models.reply import Reply
-from rapidsmtp._smtp import commands, login, overrides, pipelined, results, sendmail_many
+from rapidsmtp._smtp import commands, flights, login, overrides, results, sendmail_many
 from rapidsmtp._smtp.connection import name_of_this_host
 from rapidsmtp._smtp.login import AuthObjects
 from rapidsmtp._smtp.results import NOT_CONNECTED, Refused
@@ -485,10 +485,8 @@ class SMTP(AuthObjects, AiosmtplibNames):
                 await self._reject_unexpected_reply(results.SHUTDOWN)
             if self._writer is None:
                 raise results.disconnected(NOT_CONNECTED)
-            if not self.does_esmtp:
-                mail_options = rcpt_options = ()
             pipelining = self.options.pipelining and "pipelining" in self.esmtp_features
-            transaction, large = pipelined.transaction_of(
+            transaction, large = flights.transaction_of(
                 self,
                 from_addr,
                 recipients,
@@ -508,7 +506,7 @@ class SMTP(AuthObjects, AiosmtplibNames):
                 # message.
                 self.close()
                 raise
-            if pipelined.needs_reset(self, transaction):
+            if flights.needs_reset(self, transaction):
                 await self._rset()
             return results.sendmail_result(transaction, from_addr, recipients, lost)
 

@@ -1,4 +1,6 @@
-"""`sendmail` with pipelining: a transaction of the protocol core, written in flights (RFC 2920).
+"""`sendmail` by a transaction of the protocol core, which is written in flights.
+
+With PIPELINING (RFC 2920), a flight is a group of commands. Without it, a flight is one command.
 
 This module works with every client object that has the attributes of `smtplib.SMTP`. The module
 reads from the same `file` as the methods of the client. Bytes that are not a reply to a command of
@@ -30,7 +32,7 @@ _NAMES = (
 
 BYPASSED = overrides.Methods(*_NAMES)
 """The methods of the client that this module does not call. If a program has replaced one of them,
-`sequential` sends the message, because it calls these methods."""
+`method_calls` sends the message, because it calls these methods."""
 
 BYPASSED_WITH_EHLO = overrides.Methods(*_NAMES, "ehlo_or_helo_if_needed")
 """The methods that a caller bypasses if it does not call `ehlo_or_helo_if_needed` either."""
@@ -44,14 +46,20 @@ def applies(client: BlockingFace, bypassed: overrides.Methods = BYPASSED) -> boo
         bypassed: The methods that are not called.
     """
     return (
+        not client.debuglevel
+        and client.sock is not None
+        and client.command_encoding in ("ascii", "utf-8")
+        and bypassed.are_original(client)
+    )
+
+
+def _may_pipeline(client: BlockingFace) -> bool:
+    return (
         client.pipelining
-        and not client.debuglevel
         and client.does_esmtp
         and "pipelining" in client.esmtp_features
         # The stored capabilities must come from this connection, not from an earlier one.
-        and client._protocol.greeted_on is client.sock is not None
-        and client.command_encoding in ("ascii", "utf-8")
-        and bypassed.are_original(client)
+        and client._protocol.greeted_on is client.sock
     )
 
 
@@ -65,7 +73,13 @@ def send(
 ) -> Refused:
     """Send one message; the arguments, the result and the exceptions are as for `sendmail`."""
     transaction, large = transaction_of(
-        client, from_addr, recipients, msg, mail_options, rcpt_options
+        client,
+        from_addr,
+        recipients,
+        msg,
+        mail_options,
+        rcpt_options,
+        sequential=not _may_pipeline(client),
     )
     try:
         lost = _run(client, transaction, large)
@@ -102,7 +116,7 @@ def transaction_of(
         msg: The message.
         mail_options: The parameters of MAIL.
         rcpt_options: The parameters of each RCPT.
-        sequential: Whether to wait for the reply to each command.
+        sequential: Whether a flight is only one command.
 
     Returns:
         The transaction, and the message if it is large, else None. If the message is large,
@@ -113,19 +127,21 @@ def transaction_of(
         msg = msg.encode("ascii")
     large = results.is_large(msg)
     utf8 = client.command_encoding == "utf-8"
+    is_esmtp = client.does_esmtp
+    if not is_esmtp:  # RFC 5321 section 4.1.1.11: parameters need EHLO
+        mail_options = rcpt_options = ()
     if mail_options:
         utf8 = results.wants_utf8(mail_options, client) or utf8
     # Servers count errors and close a connection after a certain number of errors. After a refused
     # message, MAIL and DATA are therefore written alone. A second refused message then causes one
     # error, not one error for each command in the flight.
     cautious = client._protocol.refused_on is client.sock
-    is_esmtp = client.does_esmtp
     transaction = _backend.Transaction.of_message(
         from_addr,
         recipients,
         msg,
         smtp_path,
-        mail_options if is_esmtp else (),
+        mail_options,
         rcpt_options,
         size=sum(size for _, size in results.stuffed_parts(msg)) if large else None,
         size_limit=client.esmtp_features.get("size") if is_esmtp else None,

@@ -1,8 +1,7 @@
-"""`sendmail` without pipelining: one command at a time, through the client's own methods.
+"""`sendmail` through the client's own methods: `mail`, `rcpt` and `data`, in smtplib's order.
 
-`sendmail` uses this module for servers without PIPELINING. It also uses this module if the program
-replaced `mail`, `rcpt`, `data` or a method that these three call. The replaced methods then run,
-because this module calls all of these methods in smtplib's order.
+`sendmail` uses this module if the program replaced a method that `flights` does not call, so that
+the replaced method runs. It also uses this module for debug output, which shows each command.
 """
 
 from collections.abc import Sequence
