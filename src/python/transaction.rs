@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::PyUnicodeEncodeError;
+use pyo3::exceptions::{PyOSError, PyUnicodeEncodeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -206,6 +207,44 @@ impl Transaction {
         self.lock().receive_data(data)
     }
 
+    /// Write flights and read their replies, until the transaction has ended or is interrupted.
+    ///
+    /// `client` is the argument of the audit event of each write. Other exceptions than OSError are
+    /// raised. Returns None after the end of the transaction.
+    fn run<'py>(
+        &self,
+        client: &Bound<'py, PyAny>,
+        audit: &Bound<'py, PyAny>,
+        write: &Bound<'py, PyAny>,
+        read: &Bound<'py, PyAny>,
+        read_size: usize,
+    ) -> PyResult<Option<Interruption<'py>>> {
+        let py = client.py();
+        loop {
+            let flight = self.data_to_send(py);
+            if flight.as_bytes().is_empty() {
+                return Ok(None);
+            }
+            audit.call1((intern!(py, "smtplib.send"), client, &flight))?;
+            if let Err(error) = write.call1((flight,)) {
+                return interruption(py, error, true);
+            }
+            while self.awaiting() > 0 {
+                // The interpreter runs handlers of signals between two calls, too.
+                py.check_signals()?;
+                let data = match read.call1((read_size,)) {
+                    Ok(data) => data.cast_into::<PyBytes>()?,
+                    Err(error) => return interruption(py, error, false),
+                };
+                let used = self.receive_data(data.as_bytes());
+                let early = &data.as_bytes()[used..];
+                if !early.is_empty() || used == 0 {
+                    return Ok(Some((None, false, PyBytes::new(py, early))));
+                }
+            }
+        }
+    }
+
     /// Record the end of the stream. If `strict` is true, ignore a last line without a line end.
     #[pyo3(signature = (*, strict=false))]
     fn receive_eof(&self, strict: bool) {
@@ -270,6 +309,20 @@ impl Transaction {
     fn body_sent(&self) -> bool {
         self.lock().body_sent()
     }
+}
+
+/// The reason why `Transaction.run` returns before the end: the error of a write or read,
+/// whether it is the error of a write, and received bytes that belong to no command. Without an
+/// error and without bytes, the stream has ended.
+type Interruption<'py> = (Option<Bound<'py, PyAny>>, bool, Bound<'py, PyBytes>);
+
+/// Returns the interruption by an OSError. Other exceptions are errors.
+fn interruption(py: Python<'_>, error: PyErr, writing: bool) -> PyResult<Option<Interruption<'_>>> {
+    if !error.is_instance_of::<PyOSError>(py) {
+        return Err(error);
+    }
+    let error = error.into_value(py).into_bound(py).into_any();
+    Ok(Some((Some(error), writing, PyBytes::new(py, b""))))
 }
 
 /// A text of an envelope: created here, or borrowed from Python.

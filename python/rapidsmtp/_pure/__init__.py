@@ -31,7 +31,7 @@ from rapidsmtp._pure.flatten import (
     mentions,
     tree_text,
 )
-from rapidsmtp._pure.identity import are_same
+from rapidsmtp._pure.identity import are_same, has_any
 from rapidsmtp._pure.outcome import MessageOutcome, message_status, refusal_status
 from rapidsmtp._pure.proxy import ProxyDialogue
 from rapidsmtp._pure.rate_controller import RateController
@@ -81,6 +81,7 @@ __all__ = [
     "enhanced_status",
     "exceeds_size",
     "fold_field",
+    "has_any",
     "has_from_line",
     "leaves_state_known",
     "mentions",

@@ -307,6 +307,44 @@ class Transaction:
         self._receive_replies()
         return used
 
+    def run(
+        self,
+        client: Any,
+        audit: Callable[..., Any],
+        write: Callable[[bytes], Any],
+        read: Callable[[int], bytes],
+        read_size: int,
+    ) -> tuple[OSError | None, bool, bytes] | None:
+        """Write flights and read their replies, until the transaction has ended or is interrupted.
+
+        Args:
+            client: The argument of the audit event of each write.
+            audit: `sys.audit`.
+            write: The function that writes a flight.
+            read: The function that reads bytes; it returns none at the end of the stream.
+            read_size: The maximum number of bytes in one read.
+
+        Returns:
+            None after the end of the transaction. Otherwise the error of a write or read, whether
+            it is the error of a write, and received bytes that belong to no command. Without an
+            error and without bytes, the stream has ended.
+        """
+        while flight := self.data_to_send():
+            audit("smtplib.send", client, flight)
+            try:
+                write(flight)
+            except OSError as error:
+                return error, True, b""
+            while self.awaiting:
+                try:
+                    data = read(read_size)
+                except OSError as error:
+                    return error, False, b""
+                used = self.receive_data(data)
+                if used < len(data) or not data:
+                    return None, False, data[used:]
+        return None
+
     def receive_eof(self, *, strict: bool = False) -> None:
         """End the transaction because the server closed the connection.
 

@@ -188,9 +188,21 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
         The error text for a lost connection. The caller must ignore this text if the connection was
         not lost.
     """
-    write = client.sock.sendall
     link = client._protocol.link
-    while flight := transaction.data_to_send():
+    emptied = _emptied_file(client)
+    if large is None and link is None and emptied is not None and emptied.receive is not None:
+        lost = _run_in_core(client, transaction, emptied)
+        if lost is not None:
+            return lost
+    write = client.sock.sendall
+    while True:
+        while transaction.awaiting:
+            lost = _receive(client, transaction)
+            if lost:
+                return lost
+        flight = transaction.data_to_send()
+        if not flight:
+            return NOT_CONNECTED
         if link is not None and transaction.body_sent:  # this flight is the message
             link.body_begun = True
         pieces = results.stuffed_parts(flight) if flight is large else ((flight, 0),)
@@ -212,11 +224,41 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
                     link.failure = error
                 _read_pending_replies(client, transaction, error)
                 return NOT_WRITTEN
-        while transaction.awaiting:
-            lost = _receive(client, transaction)
-            if lost:
-                return lost
-    return NOT_CONNECTED
+
+
+def _emptied_file(client: BlockingFace) -> EmptiedFile | None:
+    emptied: EmptiedFile | None = client._protocol.emptied
+    if emptied is None or (emptied.file is client.file and emptied.sock is client.sock):
+        return emptied
+    return None
+
+
+def _run_in_core(
+    client: BlockingFace, transaction: "_backend.Transaction", emptied: EmptiedFile
+) -> str | None:
+    """Let the core write and read, which is faster than the loop of `_run`.
+
+    Returns:
+        The error text, as for `_run`; None if the loop of `_run` must continue.
+    """
+    assert emptied.receive is not None  # `_run` has checked it
+    interruption = transaction.run(
+        client, sys.audit, client.sock.sendall, emptied.receive, _READ_SIZE
+    )
+    if interruption is None:
+        return NOT_CONNECTED
+    error, writing, early = interruption
+    if error is not None and writing:
+        _read_pending_replies(client, transaction, error)
+        return NOT_WRITTEN
+    if error is not None:
+        return _read_failed(client, transaction, error)
+    if early:
+        emptied.put_back(early)
+        client._protocol.emptied = None
+        return _reject_early(transaction, early) or None
+    transaction.receive_eof()
+    return CLOSED
 
 
 def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
@@ -229,9 +271,7 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
     file, sock = client.file, client.sock
     if file is None:
         file = client.file = reading_file(sock)
-    emptied = client._protocol.emptied
-    if emptied is not None and (emptied.file is not file or emptied.sock is not sock):
-        emptied = None
+    emptied = _emptied_file(client)
     try:
         if type(file) is BufferedReader:
             if emptied is not None and emptied.receive is not None:
@@ -247,29 +287,46 @@ def _receive(client: BlockingFace, transaction: "_backend.Transaction") -> str:
                 early = data[used:]
             if early:
                 client._protocol.emptied = None
+                lost = _reject_early(transaction, early)
+                if lost:
+                    return lost
             elif emptied is None:
                 client._protocol.emptied = EmptiedFile(sock, file)
-            if early and transaction.end is None and not early.startswith(results.SHUTDOWN):
-                # A reply that arrived before its command does not belong to this command. If it
-                # were used as the reply to the message, it could show a message as accepted that
-                # the server has not read. smtplib reports a 421 as the reply to the next command.
-                transaction.receive_eof()
-                return results.unexpected_reply(early)
         else:  # the file of a program's own socket object may have only the method readline
             data = file.readline(MAX_LINE + 1)
             if data:
                 whole = data.endswith(b"\n") or len(data) > MAX_LINE
                 transaction.receive_data(data if whole else data + b"\n")
     except OSError as error:
-        if client._protocol.link is not None:
-            client._protocol.link.failure = error
-        # smtplib parses an incomplete line at the end of the stream, but not after an error.
-        transaction.receive_eof(strict=True)
-        return f"{CLOSED}: {error}"
+        return _read_failed(client, transaction, error)
     if not data:
         transaction.receive_eof()
         return CLOSED
     return ""
+
+
+def _reject_early(transaction: "_backend.Transaction", early: bytes) -> str:
+    """End the transaction if received bytes belong to none of its commands.
+
+    Returns:
+        The error text; empty if the transaction continues.
+    """
+    if transaction.end is not None or early.startswith(results.SHUTDOWN):
+        return ""
+    # A reply that arrived before its command does not belong to this command. If it were used as
+    # the reply to the message, it could show a message as accepted that the server has not read.
+    # smtplib reports a 421 as the reply to the next command.
+    transaction.receive_eof()
+    return results.unexpected_reply(early)
+
+
+def _read_failed(client: BlockingFace, transaction: "_backend.Transaction", error: OSError) -> str:
+    """End the transaction after the error of a read, and return the error text."""
+    if client._protocol.link is not None:
+        client._protocol.link.failure = error
+    # smtplib parses an incomplete line at the end of the stream, but not after an error.
+    transaction.receive_eof(strict=True)
+    return f"{CLOSED}: {error}"
 
 
 def _read_pending_replies(

@@ -206,13 +206,13 @@ class Methods:
     _all: ClassVar[list["Methods"]] = []
 
     def __init__(self, *names: str) -> None:
-        self._names = frozenset(names)
+        self._names = names
         self._classes: dict[type, _Originals] = {}
         Methods._all.append(self)
 
     def is_own(self, client: Any) -> bool:
         """Return whether the client itself, not its class, has one of the methods."""
-        return not self._names.isdisjoint(client.__dict__)
+        return _backend.has_any(client.__dict__, self._names)
 
     def are_original(self, client: Any) -> bool:
         """Return whether no method is replaced in the client and in its classes."""
@@ -223,7 +223,7 @@ class Methods:
         if originals is None or originals.classes is not cls.__mro__:
             if len(self._classes) >= _MAX_CLASSES:
                 self._classes.clear()
-            originals = self._classes[cls] = _Originals(cls.__mro__, self._names)
+            originals = self._classes[cls] = _Originals(cls.__mro__, frozenset(self._names))
         return originals.are_present()
 
     @classmethod
