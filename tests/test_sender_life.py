@@ -61,14 +61,16 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def silent() -> Iterator[Server]:
-    """Start a server that delays its reply to each body by three seconds."""
+    """Start a server that delays its reply to each body for a minute, or until the test ends."""
+    ended = threading.Event()
 
     def message(body: bytes) -> bytes:
-        time.sleep(3)
+        ended.wait(60)
         return b"250 ok"
 
     with Server(SMTPScript(EXTENSIONS, replies={"message": message})) as server:
         yield server
+        ended.set()
 
 
 @pytest.fixture

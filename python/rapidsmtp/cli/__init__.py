@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if runs_script:  # the exception belongs to the script: Python prints its traceback
             raise
         return _report_error(error)
+    finally:
+        if not runs_script:
+            display.discard_output()
     return status
 
 
@@ -100,7 +103,6 @@ def _report_error(error: BaseException) -> int:
         return error.status if isinstance(error, Ended) else INTERRUPTED
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         display.notice(f"writing the report failed: {error.strerror or error}")
-    display.discard_output()
     return NOT_ALL_ACCEPTED
 
 

@@ -169,12 +169,16 @@ def show(text: str, *, end: str = "\n", stream: TextIO | None = None) -> None:
 
 
 def discard_output() -> None:
-    """Replace stdout with /dev/null after an error in writing.
+    """Replace stdout and stderr with /dev/null, each if writing to it fails.
 
-    Otherwise Python would flush stdout at its exit, fail again, and report the same error a second
-    time.
+    Otherwise Python would flush them at its exit, fail again, report the same error a second time,
+    and exit with the status 120. The terminal of a command may be closed before the command ends.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
