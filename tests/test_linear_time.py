@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Callable[[str], object], str, str, str]] = {
     "blanks after a header field": (_fold, "Subject: " + "x" * 80, " ", ""),
     "blanks in a header option": (lambda text: _headers([text]), "A:", " ", "\n"),
     "a long domain": (
-        partial(check_address, header="To"),
+        partial(check_address, place="header To"),
         "a@\N{LATIN SMALL LETTER SHARP S}",
         HAN,
         "",

@@ -1,6 +1,7 @@
 """Public classes have the public module name, also in pickles and in reprs."""
 
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,7 +12,7 @@ PUBLIC_CLASSES = [
     *(rapidsmtp.RecipientResult, rapidsmtp.RelayLimits, rapidsmtp.Report, rapidsmtp.Sender),
     *(rapidsmtp.Stats, rapidsmtp.Status, rapidsmtp.Template, rapidsmtp.Timeouts, rapidsmtp.SMTP),
     *(rapidsmtp.SMTP_SSL, rapidsmtp.LMTP, rapidsmtp.Refused, rapidsmtp.Reply, rapidsmtp.RelayError),
-    rapidsmtp.ReuseStats,
+    *(rapidsmtp.ReuseStats, rapidsmtp.Stamp),
 ]
 
 MESSAGE = rapidsmtp.Message("a@example.com", ["b@example.com"], b"x", tag=1)
@@ -28,6 +29,7 @@ def report() -> rapidsmtp.Report:
 PICKLED = [
     *(MESSAGE, OUTCOME, ACCEPTED, rapidsmtp.Status.PARTIAL, report()),
     *(rapidsmtp.Stats(), rapidsmtp.Backoff(1), rapidsmtp.Timeouts(), rapidsmtp.TLS(verify=False)),
+    rapidsmtp.Stamp("campaign.17", datetime(2026, 11, 30, tzinfo=UTC)),
     rapidsmtp.RelayError("lost", (421, b"bye"), 60.0),
     rapidsmtp.Refused({"b@example.com": (550, b"no")}, rapidsmtp.Reply(250, b"ok"), ["a"]),
 ]

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from rapidsmtp._models.settings import TLS as TLS
     from rapidsmtp._models.settings import Backoff as Backoff
     from rapidsmtp._models.settings import Timeouts as Timeouts
+    from rapidsmtp._models.stamp import Stamp as Stamp
     from rapidsmtp._smtp.install import install as install
     from rapidsmtp._smtp.install import uninstall as uninstall
     from rapidsmtp._smtp.reuse import ReuseStats as ReuseStats
@@ -77,6 +78,7 @@ else:
         "TLS": "rapidsmtp._models.settings",
         "Backoff": "rapidsmtp._models.settings",
         "Timeouts": "rapidsmtp._models.settings",
+        "Stamp": "rapidsmtp._models.stamp",
         "install": "rapidsmtp._smtp.install",
         "uninstall": "rapidsmtp._smtp.install",
         "ReuseStats": "rapidsmtp._smtp.reuse",

@@ -3,10 +3,13 @@
 //! The value of a merge field is always parsed as text and never as syntax. So a comma, a bracket
 //! or a quote in the value cannot add a recipient.
 
+use std::fmt::Display;
 use std::mem;
 use std::ops::Range;
 
-use super::header::{LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls};
+use super::header::{
+    LONGEST_WORD, PREFERRED_LINE, encode_words, is_white, refuse_controls, without_marks,
+};
 use super::invisible;
 use super::text::quoted;
 use super::{FIELD_END, FIELD_START, RowError};
@@ -18,6 +21,9 @@ const MAXIMUM_ADDRESS: usize = 254;
 /// The maximum length of an address before its domain is converted to A-labels, in bytes. The
 /// conversion takes quadratic time.
 const MAX_UNCONVERTED: usize = 4 * MAXIMUM_ADDRESS;
+
+/// The place of the sender of the envelope in error messages: the name of the parameter.
+pub const ENVELOPE_SENDER_PLACE: &str = "envelope_sender";
 
 /// An address with its display name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,18 +102,39 @@ pub fn encode_addresses(header: &str, addresses: &AddressList, out: &mut Vec<u8>
     out.extend_from_slice(b"\r\n");
 }
 
-/// Checks an address and returns it with its domain as A-labels (RFC 5890, UTS 46).
+/// Returns the address in a rendered sender of the envelope (RFC 5321 section 4.1.2), or an empty
+/// text for the null reverse-path.
+///
+/// `is_constant` states that the value is the same for each row: only then it may be empty, so that
+/// an empty field does not make a message without bounces.
+///
+/// # Errors
+///
+/// If the value is not an address.
+pub fn parse_envelope_sender(value: &str, is_constant: bool) -> Result<String, RowError> {
+    let error = |fact| Err(RowError::new(format!("{ENVELOPE_SENDER_PLACE}: {fact}")));
+    if refuse_controls(value, "").is_err() {
+        return error("the value contains a line break or control character");
+    }
+    let value = without_marks(value);
+    let address = invisible::trim(&value);
+    if !address.is_empty() {
+        return check_address(address, &ENVELOPE_SENDER_PLACE);
+    }
+    if is_constant {
+        return Ok(String::new());
+    }
+    error("the address is empty; only a constant empty text is the null sender")
+}
+
+/// Checks an address and returns it with its domain as A-labels (RFC 5890, UTS 46). `place` is the
+/// place of the address in error messages, such as "header To".
 ///
 /// # Errors
 ///
 /// If the address is invalid.
-pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
-    let error = || {
-        RowError::new(format!(
-            "header {header}: {} is not an address",
-            quoted(address)
-        ))
-    };
+pub fn check_address(address: &str, place: &dyn Display) -> Result<String, RowError> {
+    let error = || RowError::new(format!("{place}: {} is not an address", quoted(address)));
     let (local_part, domain) = address.rsplit_once('@').ok_or_else(error)?;
     if let Some(character) = invisible::refused(local_part) {
         return Err(RowError::new(format!(
@@ -121,7 +148,7 @@ pub fn check_address(address: &str, header: &str) -> Result<String, RowError> {
     if local_part.contains("=?") && local_part.contains("?=") {
         // Some readers decode such a word, so they see another address.
         return Err(RowError::new(format!(
-            "header {header}: an encoded word is not allowed in an address (RFC 2047 section 5)"
+            "{place}: an encoded word is not allowed in an address (RFC 2047 section 5)"
         )));
     }
     let checked = if domain.is_ascii() {
@@ -376,7 +403,7 @@ impl MailboxParser<'_> {
         let literal = entry.angle.unwrap_or(entry.bare);
         let literal = invisible::trim(&literal);
         if !literal.is_empty() || !phrase.is_empty() || is_named {
-            let address = check_address(literal, self.header)?;
+            let address = check_address(literal, &format_args!("header {}", self.header))?;
             let name = if is_named { phrase } else { String::new() };
             self.addresses.mailboxes.push(Mailbox { name, address });
         }
@@ -573,9 +600,9 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(parsed(value), Err(text.to_owned()), "{value}");
         }
-        assert!(check_address(&format!("a@{}", "b".repeat(253)), "To").is_err());
-        assert!(check_address(&format!("a@{}", "é".repeat(508)), "To").is_err());
-        assert!(check_address(&format!("a@{}", "b".repeat(252)), "To").is_ok());
+        assert!(check_address(&format!("a@{}", "b".repeat(253)), &"To").is_err());
+        assert!(check_address(&format!("a@{}", "é".repeat(508)), &"To").is_err());
+        assert!(check_address(&format!("a@{}", "b".repeat(252)), &"To").is_ok());
     }
 
     #[test]

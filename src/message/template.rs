@@ -20,7 +20,9 @@ use super::dkim::Signer;
 use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
 use super::escape::{Format, escape_fields, is_c1, refuse_c1};
 use super::header::encode_header;
-use super::mailbox::{Mailbox, encode_addresses, parse_addresses};
+use super::mailbox::{
+    ENVELOPE_SENDER_PLACE, Mailbox, encode_addresses, parse_addresses, parse_envelope_sender,
+};
 use super::text::{Budget, Columns, Row, Text, Value};
 use super::{RowError, TextKind};
 use crate::content::{CleanBytes, ContentPart, SharedBytes};
@@ -28,6 +30,10 @@ use crate::content::{CleanBytes, ContentPart, SharedBytes};
 /// The minimum length, in bytes, of a constant part that all messages share without a copy. A
 /// shorter part is copied into each message.
 const SHARED_SIZE: usize = 16 * 1024;
+
+/// The field of a template with the sender of the envelope, in lower case. No message contains this
+/// field.
+const ENVELOPE_SENDER: &str = "x-rapidsmtp-envelope-sender";
 
 /// The initial capacity for the header of a message, in bytes.
 const HEADER_SIZE: usize = 2048;
@@ -109,6 +115,8 @@ enum HeaderRole {
     Hidden,
     /// A field of addresses that is not used for the envelope.
     Mentioned,
+    /// The sender of the envelope. The field itself is not written into the message.
+    EnvelopeSender,
     /// Date and Message-ID, which are generated if they are absent or empty.
     Date,
     MessageId,
@@ -143,7 +151,7 @@ struct BodyText {
 pub struct Stamp {
     /// The value of Date.
     pub date: Box<str>,
-    /// The unique part of Message-ID, before the `@`.
+    /// The Message-ID without its angle brackets. If it has no `@`, the domain of the author follows.
     pub id: Box<str>,
     /// The time of the signature, in seconds since 1970.
     pub time: u64,
@@ -274,7 +282,7 @@ impl Template {
         for field in &encoded {
             data.extend_from_slice(&field.line);
         }
-        self.add_generated_fields(&encoded, &sender, stamp, &mut data);
+        self.add_generated_fields(&encoded, stamp, &mut data)?;
         let mut text = String::new();
         let mut parts = Vec::with_capacity(1);
         for part in &self.parts {
@@ -323,10 +331,14 @@ impl Template {
     }
 
     fn add_field(&mut self, name: String, value: &str) -> Result<(), TemplateError> {
-        let text = Text::compile(value, TextKind::Header, &format!("header {name}"))
+        let role = HeaderRole::of(&name, self.resent);
+        let place = match role {
+            HeaderRole::EnvelopeSender => ENVELOPE_SENDER_PLACE.to_owned(),
+            _ => format!("header {name}"),
+        };
+        let text = Text::compile(value, TextKind::Header, &place)
             .map_err(|error| TemplateError(error.to_string()))?;
         self.collect_names(&text);
-        let role = HeaderRole::of(&name, self.resent);
         let content = if text.constant().is_none() {
             let text = Box::new(text);
             HeaderContent::Rendered { name, text }
@@ -417,23 +429,37 @@ impl Template {
             .collect()
     }
 
-    /// Returns the sender and the recipients. The sender is the address in the field Sender.
-    /// Without this field, it is the first address in From. The recipients are the addresses of To,
-    /// Cc and Bcc, in this order, each once.
+    /// Returns the mailboxes of the fields with this role.
+    fn mailboxes<'a>(
+        &'a self,
+        encoded: &'a [Cow<'_, EncodedHeader>],
+        role: HeaderRole,
+    ) -> impl Iterator<Item = &'a Mailbox> {
+        let fields = self.fields.iter().zip(encoded);
+        fields
+            .filter(move |(field, _)| field.role == role)
+            .flat_map(|(_, encoded)| &encoded.mailboxes)
+    }
+
+    /// Returns the address in the field Sender. Without this field, it is the first address in From.
+    fn author<'a>(&'a self, encoded: &'a [Cow<'_, EncodedHeader>]) -> Result<&'a str, RowError> {
+        let of = |role| self.mailboxes(encoded, role);
+        let author = of(HeaderRole::Sender).chain(of(HeaderRole::From)).next();
+        let author = author.map(|mailbox| mailbox.address.as_str());
+        author.ok_or_else(|| RowError::new("the message has no sender: From is empty"))
+    }
+
+    /// Returns the sender and the recipients. The sender is the one that the template sets for the
+    /// envelope, or else the author. The recipients are the addresses of To, Cc and Bcc, in this
+    /// order, each once.
     fn envelope(
         &self,
         encoded: &[Cow<'_, EncodedHeader>],
     ) -> Result<(String, Vec<String>), RowError> {
-        let of = |role: HeaderRole| {
-            let fields = self.fields.iter().zip(encoded);
-            fields
-                .filter(move |(field, _)| field.role == role)
-                .flat_map(|(_, encoded)| &encoded.mailboxes)
-        };
-        let sender = of(HeaderRole::Sender)
-            .chain(of(HeaderRole::From))
-            .next()
-            .ok_or_else(|| RowError::new("the message has no sender: From is empty"))?;
+        let of = |role| self.mailboxes(encoded, role);
+        let author = self.author(encoded)?;
+        let sender = of(HeaderRole::EnvelopeSender).next();
+        let sender = sender.map_or(author, |mailbox| &mailbox.address);
         let mut seen = HashSet::new();
         let named = of(HeaderRole::To)
             .chain(of(HeaderRole::Cc))
@@ -452,7 +478,7 @@ impl Template {
                 "the message has no recipient: To, Cc and Bcc are empty",
             ));
         }
-        Ok((sender.address.clone(), recipients))
+        Ok((sender.to_owned(), recipients))
     }
 
     /// Appends the fields that the message does not have, and MIME-Version. They are Date and
@@ -460,10 +486,9 @@ impl Template {
     fn add_generated_fields(
         &self,
         encoded: &[Cow<'_, EncodedHeader>],
-        sender: &str,
         stamp: &Stamp,
         data: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), RowError> {
         let is_written = |role: HeaderRole| {
             let mut fields = self.fields.iter().zip(encoded);
             fields.any(|(field, encoded)| field.role == role && !encoded.line.is_empty())
@@ -475,13 +500,16 @@ impl Template {
             data.extend_from_slice(format!("Date: {}\r\n", stamp.date).as_bytes());
         }
         if !is_written(HeaderRole::MessageId) {
-            let domain = sender
-                .rsplit_once('@')
-                .map_or("localhost", |(_, domain)| domain);
-            let id = format!("Message-ID: <{}@{domain}>\r\n", stamp.id);
+            let mut id = format!("Message-ID: <{}", stamp.id);
+            if !stamp.id.contains('@') {
+                let author = self.author(encoded)?;
+                id.extend(author.rfind('@').map(|at| &author[at..]));
+            }
             data.extend_from_slice(id.as_bytes());
+            data.extend_from_slice(b">\r\n");
         }
         data.extend_from_slice(b"MIME-Version: 1.0\r\n");
+        Ok(())
     }
 
     fn mail_options(&self, encoded: &[Cow<'_, EncodedHeader>]) -> Vec<String> {
@@ -534,6 +562,7 @@ impl HeaderRole {
             "bcc" => Self::Hidden,
             "date" if !in_resent => Self::Date,
             "message-id" if !in_resent => Self::MessageId,
+            ENVELOPE_SENDER if !in_resent => Self::EnvelopeSender,
             "from" | "sender" | "to" | "cc" | "reply-to" => Self::Mentioned,
             _ => Self::Unstructured,
         }
@@ -550,6 +579,12 @@ impl HeaderRole {
         let mut value = String::new();
         text.render(row, budget, &mut value)?;
         let mut line = Vec::new();
+        if self == Self::EnvelopeSender {
+            let name = String::new();
+            let address = parse_envelope_sender(&value, text.constant().is_some())?;
+            let mailboxes = vec![Mailbox { name, address }];
+            return Ok(EncodedHeader { line, mailboxes });
+        }
         if matches!(self, Self::Unstructured | Self::Date | Self::MessageId) {
             encode_header(name, &value, &mut line)?;
             return Ok(EncodedHeader {

@@ -42,6 +42,9 @@ ADDRESS_HEADERS = frozenset(
     for prefix in ("", "resent-")
     for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
 )
+ENVELOPE_SENDER = "X-Rapidsmtp-Envelope-Sender"
+"""The field of a template with the sender of the envelope. No message contains this field."""
+
 # Fields whose value consists of tokens. The values of these fields must not contain encoded words
 # (RFC 2047 section 5).
 TOKEN_HEADERS = frozenset(
@@ -49,6 +52,7 @@ TOKEN_HEADERS = frozenset(
     date resent-date message-id resent-message-id in-reply-to references list-unsubscribe
     list-unsubscribe-post list-subscribe list-help list-post list-owner list-archive
     auto-submitted precedence return-path received dkim-signature feedback-id
+    x-rapidsmtp-envelope-sender
     """.split()  # noqa: SIM905  (a list literal would fill a page)
 )
 _IDENTIFIERS = frozenset(("message-id", "resent-message-id"))
@@ -382,7 +386,7 @@ class _MailboxParser:
         if broken:
             raise RowError(f"header {self._header}: a bracket or quote is not closed")
         if literal or phrase or named:
-            address = check_address(literal, self._header)
+            address = check_address(literal, f"header {self._header}")
             address = address if self._convert else literal
             self._mailboxes.append(Mailbox(phrase if named else "", address))
 
@@ -405,20 +409,54 @@ def _words_of(characters: list[str]) -> str:
     return " ".join(re.findall(r"[^ \t]+", "".join(characters)))
 
 
-def check_address(address: str, header: str) -> str:
+def place_of_header(name: str) -> str:
+    """Return the name of a header field in error messages."""
+    return "envelope_sender" if name == ENVELOPE_SENDER else f"header {name}"
+
+
+def parse_envelope_sender(value: str, is_constant: bool) -> str:
+    """Return the address in a rendered sender of the envelope (RFC 5321 section 4.1.2).
+
+    Args:
+        value: The value. It is empty for the null reverse-path.
+        is_constant: Whether the value is the same for each row. Only then it may be the null
+            reverse-path, so that an empty field does not make a message without bounces.
+
+    Returns:
+        The address, or "" for the null reverse-path.
+
+    Raises:
+        RowError: The value is not an address.
+    """
+    place = place_of_header(ENVELOPE_SENDER)
+    if has_control(value):
+        raise RowError(f"{place}: the value contains a line break or control character")
+    address = trim(strip_marks(value))
+    if address:
+        return check_address(address, place)
+    if is_constant:
+        return ""
+    raise RowError(f"{place}: the address is empty; only a constant empty text is the null sender")
+
+
+def check_address(address: str, place: str) -> str:
     """Return an address with its domain in A-labels (RFC 5890).
+
+    Args:
+        address: The address.
+        place: Its place in error messages, such as "header To".
 
     Raises:
         RowError: The text is not an address.
     """
     local_part, at, domain = address.rpartition("@")
-    fault = f"header {header}: {address!r} is not an address"
+    fault = f"{place}: {address!r} is not an address"
     if at and (character := refused(local_part)):
         raise RowError(f"{fault}: it contains {character}")
     if _length(address) > _MAX_UNCONVERTED or not at or not LOCAL_PART.fullmatch(local_part):
         raise RowError(fault)
     if "=?" in local_part and "?=" in local_part:
-        raise RowError(f"header {header}: {ENCODED_WORD_IN_ADDRESS}")
+        raise RowError(f"{place}: {ENCODED_WORD_IN_ADDRESS}")
     try:
         domain = to_a_labels(domain)
     except ValueError:

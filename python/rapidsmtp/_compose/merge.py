@@ -15,6 +15,7 @@ from rapidsmtp import _backend
 from rapidsmtp._compose.encode import RowError
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, PendingMessage, Status, message_of
+from rapidsmtp._models.stamp import Stamp
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     # An object with the method `keys`, which `dict` can convert: a mapping or a database row.
     Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
 
-Stamp: TypeAlias = tuple[str, str, int]
+# The value of Date, the Message-ID without "@" and domain, and the time in seconds since 1970.
+StampValues: TypeAlias = tuple[str, str, int]
 
 
 class Merge(Iterator[Message | Outcome]):
@@ -32,6 +34,7 @@ class Merge(Iterator[Message | Outcome]):
         template: The compiled template.
         rows: The rows: mappings, or database rows with the method `keys`, such as `sqlite3.Row`.
         tag: The field whose value becomes a message's tag.
+        stamps: The stamps of the messages, or None for the current time and new Message-IDs.
 
     Attributes:
         duplicates: The number of rows of a recipients list with the address of an earlier row.
@@ -39,10 +42,15 @@ class Merge(Iterator[Message | Outcome]):
     """
 
     def __init__(
-        self, template: "_backend.Template", rows: "Iterable[Row]", tag: str | None
+        self,
+        template: "_backend.Template",
+        rows: "Iterable[Row]",
+        tag: str | None,
+        stamps: Iterable[Stamp] | None = None,
     ) -> None:
         self.duplicates = self.excluded = 0
-        self._pending = _from_rows(template, rows, tag)
+        values = new_stamps() if stamps is None else (stamp.values() for stamp in stamps)
+        self._pending = _from_rows(template, rows, tag, values)
 
     def __next__(self) -> Message | Outcome:
         pending = next(self._pending)
@@ -83,7 +91,7 @@ class ListMerge(Merge):
     def _rows(
         self, recipients: "_backend.RecipientsList", limit: int | None
     ) -> "Iterator[PendingMessage]":
-        for stamp in islice(stamps(), limit):
+        for stamp in islice(new_stamps(), limit):
             pending = recipients.next(*stamp)
             if pending is None:
                 return
@@ -96,12 +104,8 @@ def merged_for_engine(merge: Merge) -> "Iterator[Any]":
     return merge._pending if _backend.engine_renders else merge
 
 
-def stamps() -> Iterator[Stamp]:
-    """Yield an endless series of stamps.
-
-    A stamp is the Date, the part of the Message-ID before the "@", and the time in seconds since
-    1970.
-    """
+def new_stamps() -> Iterator[StampValues]:
+    """Yield an endless series of stamps with the current time and unique Message-IDs."""
     unique, second, date = secrets.token_hex(8), -1, ""
     for number in count():
         now = int(time.time())
@@ -124,9 +128,15 @@ def mapping_of(row: "Row") -> Mapping[str, Any]:
 
 
 def _from_rows(
-    template: "_backend.Template", rows: "Iterable[Row]", tag: str | None
+    template: "_backend.Template",
+    rows: "Iterable[Row]",
+    tag: str | None,
+    stamps: Iterator[StampValues],
 ) -> "Iterator[PendingMessage | Outcome]":
-    for each, stamp in zip(rows, stamps(), strict=False):
+    for each in rows:
+        stamp = next(stamps, None)
+        if stamp is None:
+            raise ValueError("there are fewer stamps than rows")
         value = None
         try:
             row = mapping_of(each)

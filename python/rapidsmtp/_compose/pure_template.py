@@ -10,12 +10,15 @@ from typing import Any, Protocol, TypeAlias
 
 from rapidsmtp._compose.encode import (
     ADDRESS_HEADERS,
+    ENVELOPE_SENDER,
     Mailbox,
     RowError,
     encode_addresses,
     encode_header,
     encode_text,
     parse_addresses,
+    parse_envelope_sender,
+    place_of_header,
 )
 from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
@@ -26,6 +29,8 @@ from rapidsmtp._compose.text_part import TextPart
 _BLIND = frozenset(("bcc", "resent-bcc"))
 # The fields that are generated if they are absent or empty.
 _GENERATED = frozenset(("date", "message-id"))
+# The fields that the envelope and the generated fields depend on.
+_NAMED = ADDRESS_HEADERS | _GENERATED | {ENVELOPE_SENDER.lower()}
 _Mailboxes: TypeAlias = dict[str, list[Mailbox]]
 
 
@@ -38,6 +43,9 @@ class _HeaderField:
 
     def render(self, row: Mapping[str, Any], budget: Budget) -> tuple[bytes, list[Mailbox]]:
         value = self.text.render(row, budget)
+        if self.name == ENVELOPE_SENDER:
+            address = parse_envelope_sender(value, self.text.constant is not None)
+            return b"", [Mailbox("", address)]
         if self.name.lower() not in ADDRESS_HEADERS:
             return encode_header(self.name, value), []
         addresses = parse_addresses(value, self.name)
@@ -138,7 +146,7 @@ class Template:
         self._fields: list[_HeaderField | _ConstantFields] = []
         names: set[str] = set()
         for name, value in headers:
-            header = _HeaderField(name, Text(value, "header", f"header {name}"))
+            header = _HeaderField(name, Text(value, "header", place_of_header(name)))
             required |= header.text.required
             used |= header.text.fields
             names.add(name.lower())
@@ -163,7 +171,7 @@ class Template:
             self._fields.append(header)
             return
         line, mailboxes = header.render({}, Budget())
-        if header.name.lower() in ADDRESS_HEADERS | _GENERATED:
+        if header.name.lower() in _NAMED:
             self._fields.append(_ConstantFields(bytearray(line), header.name, mailboxes))
             return
         # A template may have many constant fields, so they need no memory except their bytes.
@@ -182,7 +190,8 @@ class Template:
             row: The values by field name.
             tag: The message's tag.
             date: The value of Date.
-            id: The part of Message-ID before the "@".
+            id: The Message-ID without its angle brackets. If it has no "@", the domain of the
+                author follows.
             time: The time to write into the signatures, in seconds since 1970.
         """
         return PendingMessage(self, row, tag, (date, id, time))
@@ -202,8 +211,8 @@ class Template:
             if line:
                 written.add(each.name.lower())
             found.setdefault(each.name.lower(), []).extend(mailboxes)
-        sender, recipients = self._envelope(found)
-        lines += self._added_fields(written, sender, date, id)
+        author, sender, recipients = self._envelope(found)
+        lines += self._added_fields(written, author, date, id)
         body = [
             part if isinstance(part, bytes) else part.render(values, budget) for part in self._parts
         ]
@@ -214,10 +223,12 @@ class Template:
             data = self._signer.sign(data, time) + data
         return sender, recipients, data, self._mail_options(found)
 
-    def _envelope(self, found: _Mailboxes) -> tuple[str, list[str]]:
-        senders = found.get(f"{self._prefix}sender") or found.get(f"{self._prefix}from")
-        if not senders:
+    def _envelope(self, found: _Mailboxes) -> tuple[str, str, list[str]]:
+        """Return the address of the author, the sender of the envelope, and the recipients."""
+        authors = found.get(f"{self._prefix}sender") or found.get(f"{self._prefix}from")
+        if not authors:
             raise RowError("the message has no sender: From is empty")
+        senders = found.get(ENVELOPE_SENDER.lower(), authors)
         named = [found.get(self._prefix + name, []) for name in ("to", "cc", "bcc")]
         recipients: dict[tuple[str, str], str] = {}
         for group in named:
@@ -227,9 +238,9 @@ class Template:
                 recipients.setdefault((local_part, domain.lower()), mailbox.address)
         if not recipients:
             raise RowError("the message has no recipient: To, Cc and Bcc are empty")
-        return senders[0].address, list(recipients.values())
+        return authors[0].address, senders[0].address, list(recipients.values())
 
-    def _added_fields(self, written: set[str], sender: str, date: str, id: str) -> Iterator[bytes]:
+    def _added_fields(self, written: set[str], author: str, date: str, id: str) -> Iterator[bytes]:
         """Yield the fields that the template does not have, and MIME-Version.
 
         They are Date and Message-ID (RFC 5322 section 3.6), and an empty group for a message that
@@ -240,7 +251,8 @@ class Template:
         if "date" not in written:
             yield f"Date: {date}\r\n".encode("ascii")
         if "message-id" not in written:
-            yield f"Message-ID: <{id}@{sender.rpartition('@')[2]}>\r\n".encode("ascii")
+            domain = "" if "@" in id else f"@{author.rpartition('@')[2]}"
+            yield f"Message-ID: <{id}{domain}>\r\n".encode("ascii")
         yield b"MIME-Version: 1.0\r\n"
 
     def _mail_options(self, found: _Mailboxes) -> list[str]:

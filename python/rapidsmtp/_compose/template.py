@@ -22,12 +22,13 @@ from rapidsmtp._compose.dkim import DKIM, join
 from rapidsmtp._compose.edit_as_new import drop_fields
 from rapidsmtp._compose.encode import (
     ADDRESS_HEADERS,
+    ENVELOPE_SENDER,
     TOKEN_HEADERS,
     check_header_name,
     strip_marks,
 )
 from rapidsmtp._compose.envelope import flatten
-from rapidsmtp._compose.merge import Merge, mapping_of, stamps
+from rapidsmtp._compose.merge import Merge, mapping_of, new_stamps
 from rapidsmtp._compose.mime import Part, check_depth, parse
 from rapidsmtp._compose.parts import BodyParts
 from rapidsmtp._compose.recipients_list import (
@@ -41,6 +42,7 @@ from rapidsmtp._compose.text_part import TextPart
 from rapidsmtp._compose.words import check_words, decode_words
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
+from rapidsmtp._models.stamp import Stamp
 
 if TYPE_CHECKING:
     from rapidsmtp._compose.merge import Row
@@ -54,7 +56,7 @@ Signers = DKIM | Sequence[DKIM]
 
 # RFC 5322 section 3.6: the fields that a message must not contain more than once.
 _ONCE = {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject"}
-_ONCE |= {"message-id", "in-reply-to", "references"}
+_ONCE |= {"message-id", "in-reply-to", "references", ENVELOPE_SENDER.lower()}
 _DESTINATIONS = frozenset(("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc"))
 
 
@@ -66,6 +68,8 @@ class Template:
 
     Attributes:
         required_fields: The fields that a row must have.
+        envelope_sender: The sender of the envelope with its merge fields; "" for the null sender,
+            and None if the sender is the author of the message.
         dropped: The names of the header fields that `from_eml` or `from_message` dropped, because
             they belong to an earlier message.
 
@@ -74,6 +78,7 @@ class Template:
     """
 
     required_fields: frozenset[str]
+    envelope_sender: str | None
     dropped: tuple[str, ...]
     _compiled: "_backend.Template"
     _header: bytes
@@ -91,6 +96,7 @@ class Template:
         headers: Iterable[tuple[str, str]],
         body: BodyParts,
         dkim: Signers = (),
+        envelope_sender: str | None = None,
         dropped: tuple[str, ...] = (),
     ) -> "Template":
         """Compile a template.
@@ -99,6 +105,7 @@ class Template:
             headers: The names and values of the header fields in order, decoded and unfolded.
             body: The MIME fields and the body.
             dkim: The signers, as in `compose`.
+            envelope_sender: As in `compose`. None: it is in the header fields, or not set.
             dropped: The names of the dropped header fields.
 
         Raises:
@@ -106,12 +113,13 @@ class Template:
                 recipients are missing.
         """
         template = cls.__new__(cls)
-        headers = list(headers)
+        headers, sender = _with_envelope_sender(headers, envelope_sender)
         names = _check_names(headers)
         signer = join(dkim) if isinstance(dkim, DKIM) or dkim else None
         template._compiled = _backend.templates().Template(headers, body.parts, signer)
         _check_envelope(names)
         template.required_fields = template._compiled.required_fields
+        template.envelope_sender = sender
         template.dropped = dropped
         template._header = source_of_header(headers)
         template._parts = body.parts
@@ -133,6 +141,7 @@ class Template:
         headers: Mapping[str, str] | None = None,
         attachments: Iterable[str | os.PathLike[str]] = (),
         inline: Mapping[str, str | os.PathLike[str]] | None = None,
+        envelope_sender: str | None = None,
         dkim: Signers = (),
     ) -> "Template":
         """Compose a template from its parts.
@@ -153,6 +162,10 @@ class Template:
                 them are not filled.
             inline: The paths of images. Each key is the name that the HTML uses for the image:
                 `<img src="cid:name">`.
+            envelope_sender: The address in MAIL FROM, to which servers send bounces. The default
+                is the author of the message: Sender, or From. It may contain merge fields, so that
+                a bounce names its row: `bounces+{{ id }}@example.com`. "" is the null sender, for
+                messages that must not cause a bounce.
             dkim: One `DKIM` or several. Each of them signs every message.
 
         Raises:
@@ -170,18 +183,21 @@ class Template:
                 raise ValueError(f"{name} cannot be set: compose writes it")
             if name.lower() == "return-path":
                 raise ValueError(
-                    f"{name} cannot be set: the server of the recipient writes it (RFC 5321 4.4)"
+                    f"{name} cannot be set: the server of the recipient writes it (RFC 5321 4.4); "
+                    "use envelope_sender"
                 )
             fields.append((name, value))
         files = [Path(path) for path in attachments]
         images = {name: Path(path) for name, path in (inline or {}).items()}
-        return cls._from_parts(fields, compose_body(text, html, files, images), dkim)
+        body = compose_body(text, html, files, images)
+        return cls._from_parts(fields, body, dkim, envelope_sender)
 
     @classmethod
     def from_eml(
         cls,
         source: str | os.PathLike[str] | bytes,
         *,
+        envelope_sender: str | None = None,
         dkim: Signers = (),
         keep_headers: bool = False,
     ) -> "Template":
@@ -194,6 +210,8 @@ class Template:
 
         Args:
             source: The path of the file, or its bytes.
+            envelope_sender: As in `compose`. It replaces the one of a file that `source` has
+                written. A field Return-Path of the file has no effect.
             dkim: As in `compose`.
             keep_headers: Whether to keep all header fields.
 
@@ -207,13 +225,14 @@ class Template:
         fields, dropped = drop_fields(list(_own_fields(message.fields)), keep_headers)
         headers = [(name, _raw_value(name, value)) for name, value in fields]
         message.fields = [each for each in message.fields if each[0].lower() in _WRITTEN]
-        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim, dropped)
+        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim, envelope_sender, dropped)
 
     @classmethod
     def from_message(
         cls,
         message: "email.message.Message[Any, Any]",
         *,
+        envelope_sender: str | None = None,
         dkim: Signers = (),
         keep_headers: bool = False,
     ) -> "Template":
@@ -221,6 +240,7 @@ class Template:
 
         Args:
             message: The object.
+            envelope_sender: As in `from_eml`.
             dkim: As in `compose`.
             keep_headers: As in `from_eml`.
 
@@ -237,7 +257,7 @@ class Template:
         fields, dropped = drop_fields(fields, keep_headers)
         headers = [(name, _raw_value(name, value)) for name, value in fields]
         body = BodyParts.from_parsed(Part(_without_own_fields(message)))
-        return cls._from_parts(headers, body, dkim, dropped)
+        return cls._from_parts(headers, body, dkim, envelope_sender, dropped)
 
     def source(self) -> bytes:
         """Return the composed message with its merge fields, as a message file.
@@ -264,26 +284,37 @@ class Template:
         data = None if message is None else message.data
         return check(self.source(), self._compiled.fields, columns, data)
 
-    def render(self, row: "Row", *, tag: Any = None) -> Message:
+    def render(self, row: "Row", *, tag: Any = None, stamp: Stamp | None = None) -> Message:
         """Render the message for one row.
 
         Args:
             row: The values by field name: a mapping, or an object with the method `keys`.
             tag: The message's tag.
+            stamp: The Message-ID and the time of the message. The default is a new Message-ID and
+                the current time. A Message-ID or a Date of the template itself is not changed.
 
         Raises:
             ValueError: A field is missing in the row, or its value is not allowed at its place in
                 the template.
         """
-        return message_of(self._compiled.pending(mapping_of(row), tag, *next(stamps())))
+        values = next(new_stamps()) if stamp is None else stamp.values()
+        return message_of(self._compiled.pending(mapping_of(row), tag, *values))
 
-    def merge(self, rows: "Iterable[Row]", tag: str | None = None) -> Merge:
+    def merge(
+        self,
+        rows: "Iterable[Row]",
+        tag: str | None = None,
+        *,
+        stamps: Iterable[Stamp] | None = None,
+    ) -> Merge:
         """Return an iterator that renders one message for each row on request.
 
         Args:
             rows: The rows: mappings, or database rows with the method `keys`, such as
                 `sqlite3.Row`.
             tag: The field whose value becomes the message's tag.
+            stamps: One stamp for each row, as in `render`. It may be endless. If it ends before the
+                rows do, the iterator raises a ValueError.
 
         Returns:
             An iterator of `Message` objects. A row that cannot be rendered gives an `Outcome` with
@@ -291,7 +322,7 @@ class Template:
             reads the rows from it instead of rendered messages. The engine of the sender then
             renders each message while it sends other messages.
         """
-        return Merge(self._compiled, rows, tag)
+        return Merge(self._compiled, rows, tag, stamps)
 
     def merge_csv(
         self,
@@ -372,6 +403,29 @@ def open_list(
 
 
 Template.__module__ = "rapidsmtp"
+
+
+def _with_envelope_sender(
+    headers: Iterable[tuple[str, str]], given: str | None
+) -> tuple[list[tuple[str, str]], str | None]:
+    """Return the header fields with the sender of the envelope as the last one, and this sender.
+
+    Args:
+        headers: The names and values of the header fields.
+        given: The sender, or None if it may be one of the header fields.
+    """
+    kept = list(headers)
+    if given is not None:
+        kept = [each for each in kept if each[0].lower() != ENVELOPE_SENDER.lower()]
+        kept.append((ENVELOPE_SENDER, given))
+    sender = None
+    for place, (name, value) in enumerate(kept):
+        if name.lower() == ENVELOPE_SENDER.lower():
+            sender = value.strip()
+            if sender.startswith("<") and sender.endswith(">"):
+                sender = sender[1:-1].strip()
+            kept[place] = ENVELOPE_SENDER, sender
+    return kept, sender
 
 
 def _check_names(headers: list[tuple[str, str]]) -> set[str]:
