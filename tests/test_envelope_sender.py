@@ -12,7 +12,9 @@ from rapidsmtp.testing import Sink
 
 ROW = {"id": 17, "name": "Anna", "email": "anna@example.org"}
 VERP = "bounces+{{ id }}@example.com"
-FILE = b"From: n@example.com\nTo: {{ email }}\nSubject: s\nReturn-Path: <old@example.com>\n\nhello\n"
+FILE = (
+    b"From: n@example.com\nTo: {{ email }}\nSubject: s\nReturn-Path: <old@example.com>\n\nhello\n"
+)
 
 
 def composed(envelope_sender: str | None = None, **changes: Any) -> Template:
@@ -57,7 +59,7 @@ def test_the_sender_of_the_envelope(backend: str, make: Any, given: str, sender:
     assert message.mail_options == ()
     # No field of the header shows it, and the Message-ID has the domain of the author.
     parsed = email.message_from_bytes(message.data, policy=email.policy.default)
-    names = {name.lower() for name in parsed.keys()}
+    names = {name.lower() for name in parsed}
     assert not any("envelope" in name or name == "return-path" for name in names)
     assert parsed["Message-ID"].endswith("@example.com>")
     assert template.required_fields <= {"email", "id", "name"}
@@ -74,7 +76,7 @@ def test_a_field_is_required(backend: str) -> None:
     template = composed(VERP)
     assert template.required_fields == {"email", "id"}
     assert template.envelope_sender == VERP
-    with pytest.raises(ValueError, match="^envelope_sender: the field 'id' is missing$"):
+    with pytest.raises(ValueError, match=r"^envelope_sender: the field 'id' is missing$"):
         template.render({"email": "a@example.org"})
 
 

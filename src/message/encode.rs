@@ -277,9 +277,14 @@ fn base64(data: &[u8], out: &mut Vec<u8>) {
         }
         canonical.extend_from_slice(line);
     }
+    base64_lines(&canonical, out);
+}
+
+/// Encodes bytes in base64 (RFC 2045 section 6.8), with CRLF line ends.
+pub(super) fn base64_lines(data: &[u8], out: &mut Vec<u8>) {
     let mut line = [0; QUOTED_LINE];
-    out.reserve(canonical.len() * 4 / 3 + canonical.len() / BASE64_INPUT * 2 + QUOTED_LINE);
-    for bytes in canonical.chunks(BASE64_INPUT) {
+    out.reserve(data.len() * 4 / 3 + data.len() / BASE64_INPUT * 2 + QUOTED_LINE);
+    for bytes in data.chunks(BASE64_INPUT) {
         // The encoded form of 57 bytes fills the buffer exactly, so the call cannot fail.
         let length = STANDARD.encode_slice(bytes, &mut line).unwrap_or(0);
         out.extend_from_slice(&line[..length]);

@@ -122,17 +122,21 @@ pub fn encode_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), R
 ///
 /// If the value contains such a character.
 pub fn refuse_controls(value: &str, name: &str) -> Result<(), RowError> {
-    let is_control = |character: char| match character {
-        '\t' => false,
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
-        _ => false,
-    };
     if value.contains(is_control) {
         return Err(RowError::new(format!(
             "header {name}: the value contains a line break or control character"
         )));
     }
     Ok(())
+}
+
+/// Whether the character is a line break or another control character except the tab.
+pub(super) fn is_control(character: char) -> bool {
+    match character {
+        '\t' => false,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
+        _ => false,
+    }
 }
 
 /// Refuses a merge field with a character that would end the URL or start another URL.

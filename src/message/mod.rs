@@ -3,6 +3,7 @@
 //! The caller provides the time and the identifiers. This module reads no clock and generates no
 //! random numbers.
 
+pub mod attachment;
 pub mod dkim;
 pub mod encode;
 pub mod escape;

@@ -11,11 +11,13 @@
 //! Python splits the message into these parts (`python/rapidsmtp/_compose/parts.py`).
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use memchr::memchr;
 
+use super::attachment::AttachedFile;
 use super::dkim::Signer;
 use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
 use super::escape::{Format, escape_fields, is_c1, refuse_c1};
@@ -62,6 +64,19 @@ pub enum PartSource {
         place: String,
         /// The boundaries of the enclosing multiparts, each with its two dashes.
         boundaries: Vec<Vec<u8>>,
+    },
+    /// An attached file that is read for each row.
+    File {
+        /// The template source of the path below `root`.
+        path: String,
+        /// The name of this part in error messages.
+        place: String,
+        /// The folder that contains the files.
+        root: PathBuf,
+        /// The value of Content-Type; empty if it depends on the name of the file.
+        content_type: String,
+        /// The values of Content-Type by the suffix of the name.
+        types: HashMap<String, String>,
     },
 }
 
@@ -127,6 +142,7 @@ enum TemplatePart {
     Bytes(Vec<u8>),
     Shared(CleanBytes),
     Text(Box<BodyText>),
+    File(Box<AttachedFile>),
 }
 
 /// A text of the body with merge fields.
@@ -293,6 +309,7 @@ impl Template {
                     parts.push(ContentPart::Shared(clean.clone()));
                 }
                 TemplatePart::Text(each) => each.write(row, &mut budget, &mut text, &mut data)?,
+                TemplatePart::File(each) => each.write(row, &mut budget, &mut data)?,
             }
         }
         let last = parts.last().map_or(&[][..], AsRef::as_ref);
@@ -336,9 +353,7 @@ impl Template {
             HeaderRole::EnvelopeSender => ENVELOPE_SENDER_PLACE.to_owned(),
             _ => format!("header {name}"),
         };
-        let text = Text::compile(value, TextKind::Header, &place)
-            .map_err(|error| TemplateError(error.to_string()))?;
-        self.collect_names(&text);
+        let text = self.compile(value, TextKind::Header, &place)?;
         let content = if text.constant().is_none() {
             let text = Box::new(text);
             HeaderContent::Rendered { name, text }
@@ -367,6 +382,22 @@ impl Template {
     fn add_part(&mut self, part: PartSource) -> Result<(), TemplateError> {
         let bytes = match part {
             PartSource::Bytes(bytes) => bytes,
+            PartSource::File {
+                path,
+                place,
+                root,
+                content_type,
+                types,
+            } => {
+                let path = self.compile(&path, TextKind::Header, &place)?;
+                self.parts.push(TemplatePart::File(Box::new(AttachedFile {
+                    path,
+                    root,
+                    content_type,
+                    types,
+                })));
+                return Ok(());
+            }
             PartSource::Text {
                 content_type,
                 source,
@@ -375,9 +406,7 @@ impl Template {
                 place,
                 boundaries,
             } => {
-                let text = Text::compile(&source, kind, &place)
-                    .map_err(|error| TemplateError(error.to_string()))?;
-                self.collect_names(&text);
+                let text = self.compile(&source, kind, &place)?;
                 let text = Box::new(BodyText {
                     content_type,
                     has_c1: source.contains(is_c1),
@@ -408,9 +437,18 @@ impl Template {
         Ok(())
     }
 
-    fn collect_names(&mut self, text: &Text) {
+    /// Compiles a text, and collects the names of its merge fields.
+    fn compile(
+        &mut self,
+        source: &str,
+        kind: TextKind,
+        place: &str,
+    ) -> Result<Text, TemplateError> {
+        let text = Text::compile(source, kind, place);
+        let text = text.map_err(|error| TemplateError(error.to_string()))?;
         self.required.extend(text.required().iter().cloned());
         self.used.extend(text.fields().iter().cloned());
+        Ok(text)
     }
 
     fn header(

@@ -82,6 +82,21 @@ pub struct Budget {
     bytes: usize,
 }
 
+impl Budget {
+    /// Subtracts the size of a file that `read` returns. `read` gets the maximum size.
+    ///
+    /// # Errors
+    /// The error of `read`.
+    pub fn read<E>(
+        &mut self,
+        read: impl FnOnce(usize) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let file = read(self.bytes)?;
+        self.bytes = self.bytes.saturating_sub(file.len());
+        Ok(file)
+    }
+}
+
 impl Default for Budget {
     fn default() -> Self {
         Self {

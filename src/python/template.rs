@@ -3,6 +3,8 @@
 //! A pending message holds the values of its row as Rust values. So the engine's threads can render
 //! the message without the interpreter lock.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
@@ -27,6 +29,10 @@ pub(super) struct NativeTemplate {
 /// the boundaries of the enclosing multiparts.
 type TextTuple = (String, String, String, String, Vec<Vec<u8>>);
 
+/// An attached file that is read for each row: its path, its name in error messages, the folder of
+/// the files, its Content-Type, and the types by suffix.
+type FileTuple = (String, String, PathBuf, String, HashMap<String, String>);
+
 /// A rendered message: the sender, the recipients, the data and the parameters of MAIL.
 type MessageTuple<'py> = (String, Vec<String>, Bound<'py, PyBytes>, Vec<String>);
 
@@ -34,12 +40,20 @@ type MessageTuple<'py> = (String, Vec<String>, Bound<'py, PyBytes>, Vec<String>)
 enum PartArgument {
     Bytes(Vec<u8>),
     Text(TextTuple),
+    File(FileTuple),
 }
 
 impl From<PartArgument> for PartSource {
     fn from(argument: PartArgument) -> Self {
         match argument {
             PartArgument::Bytes(bytes) => Self::Bytes(bytes),
+            PartArgument::File((path, place, root, content_type, types)) => Self::File {
+                path,
+                place,
+                root,
+                content_type,
+                types,
+            },
             PartArgument::Text((content_type, source, kind, place, boundaries)) => {
                 let (kind, format) = match &*kind {
                     "html" => (TextKind::Html, None),

@@ -22,6 +22,8 @@ from rapidsmtp.errors import brief
 # The marks around the value of a merge field. Unicode reserves these code points for private use. A
 # mark inside a value is removed, so that a value cannot end its own marked range.
 FIELD_START, FIELD_END = "\uf8f0", "\uf8f1"
+# The value of a merge field in a rendered text.
+MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
 
 # RFC 5322 section 2.1.1: the maximum and the preferred length of a line, without the CRLF.
 MAXIMUM_LINE = 998
@@ -69,7 +71,6 @@ _HEADER_NAME = re.compile(r"[!-9;-~]+")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+", re.ASCII)
 _NEEDS_QUOTES = re.compile(r"[()<>\[\]:;@\\,.\"]")
-_MARKED = re.compile(f"{FIELD_START}([^{FIELD_END}]*)")
 _NOT_IN_URL = re.compile(r"[\s<>,\"\\]")
 # RFC 2047 section 5, rule 3. Some readers decode such a word, so they see another address.
 ENCODED_WORD_IN_ADDRESS = "an encoded word is not allowed in an address (RFC 2047 section 5)"
@@ -141,7 +142,7 @@ def encode_header(name: str, value: str) -> bytes:
     _refuse_controls(value, name)
     tokens = name.lower() in TOKEN_HEADERS
     if name.lower() in URL_LIST_HEADERS:
-        for field in _MARKED.findall(value):
+        for field in MARKED.findall(value):
             if _NOT_IN_URL.search(field):
                 raise RowError(f"header {name}: {field!r} is not valid in a URL; use |urlencode")
     value = strip_marks(value).strip(" \t")

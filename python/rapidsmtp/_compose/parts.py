@@ -5,23 +5,29 @@ compiled backend compiles the texts in `src/message/template.rs`, the pure-Pytho
 `pure_template`.
 """
 
-import base64
 import hashlib
 import mimetypes
+import os
 import re
-from pathlib import Path
 from urllib.parse import unquote
 
+from rapidsmtp._compose.attachment import (
+    ATTACHMENT,
+    base64_lines,
+    check_file_name,
+    file_header,
+    file_part,
+    type_of,
+)
 from rapidsmtp._compose.charset import decode_text, text_of
 from rapidsmtp._compose.encode import (
     MAXIMUM_LINE,
     PREFERRED_LINE,
     encode_parameter,
-    has_control,
     strip_marks,
 )
 from rapidsmtp._compose.mime import ContentType, Part
-from rapidsmtp._compose.text_part import TextPart, has_syntax
+from rapidsmtp._compose.text_part import BodyPart, TextPart, has_syntax
 from rapidsmtp._compose.words import decode_words
 from rapidsmtp.errors import brief
 
@@ -62,8 +68,6 @@ _FIELD = re.compile(
 _BINARY_FIELD = re.compile(rb"\{\{-?\s*[A-Za-z_]\w{2,60}\s*(?:\|[\w ()'\",.|]{1,80})?-?\}\}")
 _MAX_FIELD = 60
 
-# A character that Python uses for a byte of a file name that is not valid in UTF-8.
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # RFC 2392 section 2: a name in `cid:name` is the content of a Content-ID.
 _CONTENT_ID = re.compile("[!-;=?-~]+")
 _FOLD = re.compile("\r?\n[ \t]")
@@ -77,6 +81,26 @@ LITERAL = "X-Rapidsmtp-Literal"
 """A header field of a part in `Template.source`. No message contains this field."""
 
 
+def file_data(name: str, content: bytes, inline_name: str | None = None) -> bytes:
+    """Return the part of a file that is the same for each row.
+
+    Args:
+        name: The name of the file.
+        content: The content, which is encoded in base64.
+        inline_name: None for an attachment; for the image `cid:inline_name` of the HTML, this name.
+
+    Raises:
+        ValueError: The name of the file or of the image cannot be written.
+    """
+    _check_names(name, inline_name)
+    kind = type_of(mimetypes.guess_type(name)[0])
+    head = file_header("attachment" if inline_name is None else "inline", kind, name)
+    if inline_name is not None:
+        head += f"Content-ID: <{inline_name}>\r\n".encode("ascii")
+    data = head + b"\r\n" + base64_lines(content)
+    return data if field_in_file(Part(data)) is None else f"{LITERAL}: yes\r\n".encode() + data
+
+
 class LiteralFile(bytes):
     """A file that is the same for every row, although it contains what looks like a field."""
 
@@ -84,26 +108,16 @@ class LiteralFile(bytes):
 class BodyParts:
     """The parts of a message after its own header fields: MIME fields, empty line and body."""
 
-    def __init__(self, seed: bytes = b"") -> None:
+    def __init__(self, seed: bytes = b"", root: str | os.PathLike[str] | None = None) -> None:
         """Create an empty body.
 
         Args:
             seed: The content of the message. The boundaries are a hash of it.
+            root: The folder of the files that are read for each row, or None if no file is read.
         """
-        self.parts: list[bytes | TextPart] = []
-        self._seed = seed
+        self.parts: list[BodyPart] = []
+        self._seed, self._root = seed, root
         self._multiparts = 0
-
-    @classmethod
-    def from_parsed(cls, message: Part) -> "BodyParts":
-        """Split a parsed message.
-
-        Raises:
-            ValueError: A merge field is in a part or in a header field that is not rendered.
-        """
-        body = cls()
-        body._add_parsed(message, ())
-        return body
 
     def add_text(self, source: str, subtype: str, boundaries: tuple[bytes, ...] = ()) -> None:
         """Add a text part."""
@@ -112,33 +126,25 @@ class BodyParts:
         place = f"text/{subtype} part"
         self.parts.append(TextPart(content_type, source, kind, place, boundaries))
 
-    def add_file(self, path: Path, content: bytes, inline_name: str | None = None) -> None:
-        """Add a file in base64: an attachment, or the image `cid:inline_name` of the HTML.
+    def add_part(self, part: Part, boundaries: tuple[bytes, ...] = ()) -> None:
+        """Add a parsed part, or a whole message without its own header fields.
 
         Raises:
-            ValueError: The name of the file or of the image cannot be written.
+            ValueError: A merge field is in a part or in a header field that is not rendered.
+            OSError: The folder of the attachments does not exist.
         """
-        _check_names(path.name, inline_name)
-        guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        maintype, _, subtype = guessed.partition("/")
-        if maintype in ("message", "multipart"):
-            # RFC 2046 section 5.2.1: a message must not be encoded in base64. Without base64, its
-            # lines may be too long for the relay. So a file of this type is attached as unknown
-            # binary data.
-            maintype, subtype = "application", "octet-stream"
-        fields = [
-            f"Content-Type: {maintype}/{subtype}",
-            "Content-Transfer-Encoding: base64",
-            _disposition("attachment" if inline_name is None else "inline", path.name),
-        ]
-        if inline_name is not None:
-            fields.append(f"Content-ID: <{inline_name}>")
-        head = "\r\n".join([*fields, "", ""]).encode("ascii")
-        data = head + base64.encodebytes(content).replace(b"\n", b"\r\n")
-        if field_in_file(Part(data)) is None:
-            self._add_bytes(data)
+        content_type = part.content_type
+        if content_type[:2] in _SEALED:
+            self._add_sealed(part, _SEALED[content_type[:2]])
+        elif content_type.maintype == "multipart" and part.children:
+            self._add_multipart(part, boundaries)
+        elif content_type.maintype == "multipart":
+            fact = "does not occur" if part.boundary else "is missing"
+            self._add_sealed(part, f"the boundary of the multipart {fact}")
+        elif content_type.maintype == "message":
+            self._add_sealed(part, "an attached message stays as it is")
         else:
-            self.parts.append(LiteralFile(data))
+            self._add_leaf(part, boundaries)
 
     def open_multipart(self, subtype: str, boundaries: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Start a multipart. Its boundary contains "=_", which encoded text never contains."""
@@ -164,21 +170,15 @@ class BodyParts:
         else:
             self.parts.append(data)
 
-    def _add_parsed(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
-        content_type = part.content_type
-        if content_type[:2] in _SEALED:
-            self._add_sealed(part, _SEALED[content_type[:2]])
-        elif content_type.maintype == "multipart" and part.children:
-            self._add_multipart(part, boundaries)
-        elif content_type.maintype == "multipart":
-            fact = "does not occur" if part.boundary else "is missing"
-            self._add_sealed(part, f"the boundary of the multipart {fact}")
-        elif content_type.maintype == "message":
-            self._add_sealed(part, "an attached message stays as it is")
-        else:
-            self._add_leaf(part, boundaries)
-
     def _add_leaf(self, part: Part, boundaries: tuple[bytes, ...]) -> None:
+        path = part.get(ATTACHMENT.lower())
+        if path is not None:
+            if self._root is None:
+                raise ValueError(f"a part with {ATTACHMENT} needs attachment_root")
+            is_typed = part.get("content-type") is not None
+            content_type = _type_of_text(part.content_type) if is_typed else ""
+            self.parts.append(file_part(text_of(path), self._root, content_type))
+            return
         if part.get(LITERAL.lower()) is not None:
             header = ((name, value) for name, value in part.fields if name != LITERAL)
             lines = "".join(f"{name}: {value}\r\n" for name, value in header)
@@ -239,7 +239,7 @@ class BodyParts:
             self._add_bytes(b"\r\n" + crlf(part.preamble))
         for child in part.children:
             self.open_part(inner)
-            self._add_parsed(child, inner)
+            self.add_part(child, inner)
         self.close_multipart(inner)
         if _is_mail(part.epilogue):
             self._add_bytes(crlf(part.epilogue))
@@ -266,8 +266,7 @@ class BodyParts:
             self._add_bytes(b"\r\n" + crlf(part.body))
             return
         self._add_header(part, frozenset(("content-length", "content-transfer-encoding")))
-        encoded = base64.encodebytes(payload).replace(b"\n", b"\r\n")
-        self._add_bytes(b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded)
+        self._add_bytes(b"Content-Transfer-Encoding: base64\r\n\r\n" + base64_lines(payload))
 
     def _new_boundary(self, seed: bytes | None = None) -> str:
         self._multiparts += 1
@@ -413,22 +412,12 @@ def _multipart_type(content_type: ContentType, boundary: str) -> bytes:
 
 
 def _check_names(file_name: str, inline_name: str | None) -> None:
-    if has_control(file_name) or _SURROGATE.search(file_name):
-        raise ValueError(
-            f"file {file_name!r}: the name has a line break, a control character or an invalid "
-            "character; rename the file"
-        )
+    check_file_name(file_name)
     if inline_name is not None and not _CONTENT_ID.fullmatch(inline_name):
         raise ValueError(
             f"inline image {inline_name!r}: the name becomes a Content-ID, so it must be ASCII "
             "without spaces, '<' and '>'"
         )
-
-
-def _disposition(kind: str, file_name: str) -> str:
-    head, parameter = f"Content-Disposition: {kind};", encode_parameter("filename", file_name)
-    fits = len(head) + 1 + len(parameter) <= PREFERRED_LINE
-    return head + (" " if fits else "\r\n ") + parameter
 
 
 def crlf(data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from rapidsmtp._compose.attachment import attached
 from rapidsmtp._compose.encode import (
     ADDRESS_HEADERS,
     ENVELOPE_SENDER,
@@ -24,7 +25,7 @@ from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
 from rapidsmtp._compose.pure_text import Budget, Text, plain
-from rapidsmtp._compose.text_part import TextPart
+from rapidsmtp._compose.text_part import BodyPart, FilePart, TextPart
 
 _BLIND = frozenset(("bcc", "resent-bcc"))
 # The fields that are generated if they are absent or empty.
@@ -91,6 +92,20 @@ class _BodyText:
         return head.encode("ascii") + body
 
 
+@dataclass(frozen=True, slots=True)
+class _BodyFile:
+    """An attached file that is read for each row."""
+
+    part: FilePart
+    text: Text
+
+    def render(self, row: Mapping[str, Any], budget: Budget) -> bytes:
+        path = self.text.render(row, budget)
+        data, size = attached(self.part, path, budget.bytes)
+        budget.bytes -= size
+        return data
+
+
 class _Signer(Protocol):
     """The method of the compiled backend's `Signer` that this module calls."""
 
@@ -137,7 +152,7 @@ class Template:
     def __init__(
         self,
         headers: Iterable[tuple[str, str]],
-        parts: Sequence[bytes | TextPart],
+        parts: Sequence[BodyPart],
         signer: "_Signer | None" = None,
     ) -> None:
         self._signer = signer
@@ -152,13 +167,13 @@ class Template:
             names.add(name.lower())
             self._add_field(header)
         self._prefix = "resent-" if "resent-date" in names else ""
-        self._parts: list[bytes | _BodyText] = []
+        self._parts: list[bytes | _BodyText | _BodyFile] = []
         for part in parts:
             compiled = part if isinstance(part, bytes) else _compiled(part)
-            if isinstance(compiled, _BodyText):
+            if not isinstance(compiled, bytes):
                 required |= compiled.text.required
                 used |= compiled.text.fields
-                if compiled.text.constant is not None:
+                if isinstance(compiled, _BodyText) and compiled.text.constant is not None:
                     compiled = compiled.render({}, Budget())
             self._parts.append(compiled)
         fixed = (part for part in self._parts if isinstance(part, bytes))
@@ -264,7 +279,9 @@ class Template:
         return options
 
 
-def _compiled(part: TextPart) -> _BodyText:
+def _compiled(part: TextPart | FilePart) -> _BodyText | _BodyFile:
+    if isinstance(part, FilePart):
+        return _BodyFile(part, Text(part.path, "header", part.place))
     # In a text with another format, the values are marked as in a header, and escaped afterwards.
     kind = part.kind if part.kind in ("text", "html") else "header"
     return _BodyText(part, Text(part.source, kind, part.place), has_c1(part.source))

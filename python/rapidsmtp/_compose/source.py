@@ -4,9 +4,10 @@ import base64
 import re
 from collections.abc import Iterable
 
+from rapidsmtp._compose.attachment import attachment_data
 from rapidsmtp._compose.encode import FIELD_END, FIELD_START, TOKEN_HEADERS
 from rapidsmtp._compose.parts import LITERAL, LiteralFile, crlf
-from rapidsmtp._compose.text_part import TextPart
+from rapidsmtp._compose.text_part import BodyPart, FilePart, TextPart
 
 # Decoded text of encoded words, which is never syntax; or the start of an encoded word.
 _LITERAL = re.compile(f"{FIELD_START}([^{FIELD_END}]*){FIELD_END}|=[?]")
@@ -36,14 +37,22 @@ def _encoded(match: re.Match[str]) -> str:
     return " ".join(f"=?utf-8?b?{word.decode('ascii')}?=" for word in words)
 
 
-def source_of_body(parts: Iterable[bytes | TextPart]) -> bytes:
+def source_of_body(parts: Iterable[BodyPart]) -> bytes:
     """Return the MIME fields and the body."""
     written = [b"MIME-Version: 1.0\r\n"]
     for part in parts:
         if isinstance(part, LiteralFile):
             written.append(f"{LITERAL}: yes\r\n".encode("ascii"))
-        written.append(part if isinstance(part, bytes) else _text(part))
+        if isinstance(part, FilePart):
+            written.append(_file(part))
+        else:
+            written.append(part if isinstance(part, bytes) else _text(part))
     return b"".join(written)
+
+
+def _file(part: FilePart) -> bytes:
+    kind = f"Content-Type: {part.content_type}\r\n" if part.content_type else ""
+    return kind.encode("ascii") + attachment_data(part.path)
 
 
 def _text(part: TextPart) -> bytes:

@@ -13,13 +13,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rapidsmtp import _backend
-from rapidsmtp._compose.builder import compose_body
+from rapidsmtp._compose.attachment import ATTACHMENT
+from rapidsmtp._compose.builder import Additions, FilePath, compose_body, parsed_body
 from rapidsmtp._compose.checks import Finding, check
 from rapidsmtp._compose.dkim import DKIM, join
-from rapidsmtp._compose.edit_as_new import drop_fields
+from rapidsmtp._compose.edit_as_new import Fields, drop_fields
 from rapidsmtp._compose.encode import (
     ADDRESS_HEADERS,
     ENVELOPE_SENDER,
@@ -38,7 +39,7 @@ from rapidsmtp._compose.recipients_list import (
     open_recipients_list,
 )
 from rapidsmtp._compose.source import source_of_body, source_of_header
-from rapidsmtp._compose.text_part import TextPart
+from rapidsmtp._compose.text_part import BodyPart
 from rapidsmtp._compose.words import check_words, decode_words
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
@@ -82,7 +83,7 @@ class Template:
     dropped: tuple[str, ...]
     _compiled: "_backend.Template"
     _header: bytes
-    _parts: list[bytes | TextPart]
+    _parts: list[BodyPart]
     _destinations: list[str]  # the values of To, Cc and Bcc
 
     def __init__(self) -> None:
@@ -139,8 +140,10 @@ class Template:
         bcc: Addresses = (),
         reply_to: Addresses = (),
         headers: Mapping[str, str] | None = None,
-        attachments: Iterable[str | os.PathLike[str]] = (),
-        inline: Mapping[str, str | os.PathLike[str]] | None = None,
+        attachments: Iterable[FilePath] = (),
+        attachment_root: FilePath | None = None,
+        calendar: FilePath | bytes | None = None,
+        inline: Mapping[str, FilePath] | None = None,
         envelope_sender: str | None = None,
         dkim: Signers = (),
     ) -> "Template":
@@ -150,7 +153,8 @@ class Template:
             sender: The From field.
             to: The addresses of the To field: one text, or several. They may contain merge fields.
             subject: The Subject field.
-            text: The plain text.
+            text: The plain text. "auto" makes it from the HTML, with its merge fields, statements
+                and links. This needs the extra `html`.
             html: The HTML text. Its merge fields are escaped. At least one of `text` and `html` is
                 needed.
             cc: The addresses of the Cc field, in the form of `to`.
@@ -158,8 +162,16 @@ class Template:
             reply_to: The addresses of the Reply-To field, in the form of `to`.
             headers: More header fields. `compose` writes the fields Content-Type,
                 Content-Transfer-Encoding, Content-Disposition, Content-ID and MIME-Version.
-            attachments: The paths of files to attach. Every row gets the same files, so fields in
-                them are not filled.
+            attachments: The paths of files to attach. Merge fields in the files are not filled. A
+                file is read once, and every row gets it. A path with merge fields, such as
+                `tickets/{{ id }}.pdf`, is below `attachment_root`, and its file is read for each
+                row. A row without such a file is invalid. The value of a field must not contain a
+                slash or a backslash, and a symbolic link must not lead out of the folder.
+            attachment_root: The folder of the paths with merge fields. The default is the current
+                folder at the time of this call.
+            calendar: An invitation: the path of an iCalendar file, or its text. It becomes an
+                alternative of the texts and an attachment. It needs a METHOD, such as REQUEST. Its
+                merge fields are escaped (RFC 5545).
             inline: The paths of images. Each key is the name that the HTML uses for the image:
                 `<img src="cid:name">`.
             envelope_sender: The address in MAIL FROM, to which servers send bounces. The default
@@ -187,9 +199,8 @@ class Template:
                     "use envelope_sender"
                 )
             fields.append((name, value))
-        files = [Path(path) for path in attachments]
-        images = {name: Path(path) for name, path in (inline or {}).items()}
-        body = compose_body(text, html, files, images)
+        additions = Additions.read(attachments, attachment_root, calendar)
+        body = compose_body(text, html, inline or {}, additions)
         return cls._from_parts(fields, body, dkim, envelope_sender)
 
     @classmethod
@@ -197,6 +208,10 @@ class Template:
         cls,
         source: str | os.PathLike[str] | bytes,
         *,
+        text: Literal["auto"] | None = None,
+        attachments: Iterable[FilePath] = (),
+        attachment_root: FilePath | None = None,
+        calendar: FilePath | bytes | None = None,
         envelope_sender: str | None = None,
         dkim: Signers = (),
         keep_headers: bool = False,
@@ -210,6 +225,11 @@ class Template:
 
         Args:
             source: The path of the file, or its bytes.
+            text: "auto" adds a plain text to a message with HTML only, as in `compose`.
+            attachments: Files to add, as in `compose`.
+            attachment_root: As in `compose`. A file that `source` has written, and that names files
+                to read for each row, needs it: no message file alone makes a program read files.
+            calendar: An invitation to add, as in `compose`.
             envelope_sender: As in `compose`. It replaces the one of a file that `source` has
                 written. A field Return-Path of the file has no effect.
             dkim: As in `compose`.
@@ -218,20 +238,26 @@ class Template:
         Raises:
             ValueError: The source is not a message, one of its texts or headers has wrong template
                 syntax, or a merge field is in a part that cannot be rendered, such as a signed one.
-            OSError: The file cannot be read.
+            OSError: A file cannot be read.
         """
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         message = parse(data)
-        fields, dropped = drop_fields(list(_own_fields(message.fields)), keep_headers)
-        headers = [(name, _raw_value(name, value)) for name, value in fields]
+        fields = list(_own_fields(message.fields))
         message.fields = [each for each in message.fields if each[0].lower() in _WRITTEN]
-        return cls._from_parts(headers, BodyParts.from_parsed(message), dkim, envelope_sender, dropped)
+        _check_additions(message, text, attachment_root)
+        additions = Additions.read(attachments, attachment_root, calendar)
+        body = parsed_body(message, additions, text is not None)
+        return cls._from_fields(fields, keep_headers, body, dkim, envelope_sender)
 
     @classmethod
     def from_message(
         cls,
         message: "email.message.Message[Any, Any]",
         *,
+        text: Literal["auto"] | None = None,
+        attachments: Iterable[FilePath] = (),
+        attachment_root: FilePath | None = None,
+        calendar: FilePath | bytes | None = None,
         envelope_sender: str | None = None,
         dkim: Signers = (),
         keep_headers: bool = False,
@@ -240,6 +266,10 @@ class Template:
 
         Args:
             message: The object.
+            text: As in `from_eml`.
+            attachments: As in `from_eml`.
+            attachment_root: As in `from_eml`.
+            calendar: As in `from_eml`.
             envelope_sender: As in `from_eml`.
             dkim: As in `compose`.
             keep_headers: As in `from_eml`.
@@ -254,17 +284,37 @@ class Template:
         for name, value in _own_fields(message.raw_items()):
             _check_survived(name, value)
             fields.append((name, str(value)))
+        bare = Part(_without_own_fields(message))
+        _check_additions(bare, text, attachment_root)
+        additions = Additions.read(attachments, attachment_root, calendar)
+        body = parsed_body(bare, additions, text is not None)
+        return cls._from_fields(fields, keep_headers, body, dkim, envelope_sender)
+
+    @classmethod
+    def _from_fields(
+        cls,
+        fields: Fields,
+        keep_headers: bool,
+        body: BodyParts,
+        dkim: Signers,
+        envelope_sender: str | None,
+    ) -> "Template":
+        """Compile a template from the raw header fields of a message and its body."""
         fields, dropped = drop_fields(fields, keep_headers)
         headers = [(name, _raw_value(name, value)) for name, value in fields]
-        body = BodyParts.from_parsed(Part(_without_own_fields(message)))
         return cls._from_parts(headers, body, dkim, envelope_sender, dropped)
 
     def source(self) -> bytes:
         """Return the composed message with its merge fields, as a message file.
 
-        The same template has the same source in every process. The source includes Bcc, but no Date
-        and no Message-ID unless the template has them, and no DKIM signature.
-        `Template.from_eml(source, keep_headers=True)` compiles an equal template.
+        The same template has the same source in every process. It contains all texts, header
+        fields and attachments, Bcc, the sender of the envelope, and the paths of the files that are
+        read for each row. `Template.from_eml(source, keep_headers=True)` compiles a template that
+        gives the same bytes for the same row and stamp. These arguments are passed again:
+
+        - `attachment_root`, if there are files that are read for each row. The files themselves are
+          not in the source.
+        - `dkim`.
         """
         return self._header + source_of_body(self._parts)
 
@@ -403,6 +453,18 @@ def open_list(
 
 
 Template.__module__ = "rapidsmtp"
+
+
+def _check_additions(message: Part, text: str | None, root: FilePath | None) -> None:
+    """Check the arguments of `from_eml` and `from_message`.
+
+    Raises:
+        ValueError: The text is not "auto", or a part names a file and there is no root.
+    """
+    if text not in (None, "auto"):
+        raise ValueError('text must be "auto" or None: the message has its own texts')
+    if root is None and any(part.get(ATTACHMENT.lower()) for part in message.walk()):
+        raise ValueError(f"a part with {ATTACHMENT} needs attachment_root")
 
 
 def _with_envelope_sender(

@@ -1,6 +1,6 @@
-"""A text of a message that is rendered for each row."""
+"""The parts of a message that are rendered for each row: texts, and files in attachments."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class TextPart(NamedTuple):
@@ -21,6 +21,28 @@ class TextPart(NamedTuple):
     kind: str
     place: str
     boundaries: tuple[bytes, ...]
+
+
+class FilePart(NamedTuple):
+    """An attached file whose path has merge fields. It is read for each row.
+
+    Attributes:
+        path: The path below `root`, in Jinja2's syntax.
+        place: The name of the part in error messages.
+        root: The folder that contains the files.
+        content_type: The value of the field Content-Type; "" if it depends on the name of the file.
+        types: The values of Content-Type by the suffix of the name, such as ".pdf", in lower case.
+    """
+
+    path: str
+    place: str
+    root: str
+    content_type: str
+    types: dict[str, str]
+
+
+BodyPart: TypeAlias = bytes | TextPart | FilePart
+"""A part of a message after its own header fields."""
 
 
 def has_syntax(text: str) -> bool:

@@ -39,9 +39,7 @@ class Stamp:
                 "'campaign.17' or 'campaign.17@example.com'"
             )
         if self.time.utcoffset() is None:
-            raise ValueError(
-                "the time of a stamp has no time zone; use datetime.now(timezone.utc)"
-            )
+            raise ValueError("the time of a stamp has no time zone; use datetime.now(timezone.utc)")
         if self.time.timestamp() < 0:
             raise ValueError(f"the time of a stamp is before 1970: {self.time}")
 
