@@ -112,8 +112,8 @@ WITHOUT = {name: PARTS[:at] + PARTS[at + 2 :] for at, name in enumerate(PARTS) i
         (("--template", "message.eml", *PARTS), "--from cannot be combined with --template"),
         (("--template", "message.eml", "--html", "x"), "--html cannot be combined with --template"),
         (
-            ("--template", "message.eml", "--attach", "x"),
-            "--attach cannot be combined with --template",
+            ("--template", "message.eml", "--inline", "a=x"),
+            "--inline cannot be combined with --template",
         ),
         (
             ("--template", "message.eml", "--address", ""),

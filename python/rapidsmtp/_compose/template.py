@@ -7,8 +7,11 @@ capability of the relay. There are two exceptions: a non-ASCII address, and a si
 part whose content is not ASCII or has long lines.
 """
 
+import contextlib
 import copy
+import email.errors
 import email.message
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -558,4 +561,19 @@ def _without_own_fields(message: "email.message.Message[Any, Any]") -> bytes:
     bare = copy.deepcopy(message)
     for name in {name for name, _ in _own_fields(message.raw_items())}:
         del bare[name]
+    _set_boundaries(bare)
     return flatten(bare, checked=True)
+
+
+def _set_boundaries(message: "email.message.Message[Any, Any]") -> None:
+    """Set missing boundaries. The generator of `email` would set random ones."""
+    content = hashlib.sha256()
+    for part in message.walk():
+        payload = None if part.is_multipart() else part.get_payload()
+        fields = [(name, str(value)) for name, value in part.raw_items()]
+        content.update(repr((fields, payload)).encode("utf-8", "backslashreplace"))
+    for number, part in enumerate(message.walk()):
+        if part.get_content_maintype() == "multipart" and part.get_boundary() is None:
+            boundary = hashlib.sha256(b"%d:%b" % (number, content.digest())).hexdigest()[:24]
+            with contextlib.suppress(email.errors.HeaderParseError):  # no Content-Type
+                part.set_boundary(f"=_{boundary}")

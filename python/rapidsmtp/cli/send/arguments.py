@@ -10,7 +10,7 @@ _EXAMPLE = """\
 rapidsmtp send --relay smtp://user@relay.example:587 \\
       --template newsletter.eml --to subscribers.csv --rate 600/min
   rapidsmtp send --from 'News <news@example.com>' --subject 'Hello {{ name }}' \\
-      --text news.txt --html news.html --attach agenda.pdf \\
+      --text auto --html news.html --attach 'tickets/{{ id }}.pdf' \\
       --to subscribers.csv --preview 3"""
 
 
@@ -42,6 +42,7 @@ def register(commands: Commands) -> None:
     )
     _add_list(parser)
     _add_composition(parser)
+    _add_additions(parser)
     _add_signing(parser)
     _add_preview(parser)
     _add_delivery(parser)
@@ -137,14 +138,17 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 def _add_composition(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "message from options, instead of --template",
-        "All values and text files may contain Jinja2 fields. File names may not.",
+        "All values and text files may contain Jinja2 fields.",
     )
     group.add_argument(
         "--from", dest="sender", metavar="MAILBOX", help='such as "News <news@example.com>"'
     )
     group.add_argument("--subject", metavar="TEXT", help="the Subject field")
     group.add_argument(
-        "--text", metavar="FILE", help="file with the plain text, in UTF-8; - means standard input"
+        "--text",
+        metavar="FILE",
+        help="file with the plain text, in UTF-8; - means standard input. auto makes the text from "
+        "the HTML text, also from that of --template; this needs rapidsmtp[html]",
     )
     group.add_argument(
         "--html",
@@ -164,13 +168,39 @@ def _add_composition(parser: argparse.ArgumentParser) -> None:
         help="another header field, such as Cc, Bcc or Reply-To; may be repeated",
     )
     group.add_argument(
-        "--attach", action="append", metavar="FILE", help="file to attach; may be repeated"
-    )
-    group.add_argument(
         "--inline",
         action="append",
         metavar="NAME=FILE",
         help='image for <img src="cid:NAME"> in the HTML text; may be repeated',
+    )
+
+
+def _add_additions(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a message from --template or from options."""
+    group = parser.add_argument_group("files and envelope of each message")
+    group.add_argument(
+        "--attach",
+        action="append",
+        metavar="FILE",
+        help="file to attach; may be repeated. A path with fields, such as 'tickets/{{ id }}.pdf', "
+        "is below --attachment-root, and its file is read for each row",
+    )
+    group.add_argument(
+        "--attachment-root",
+        metavar="DIR",
+        help="directory of the files of --attach with fields (default: the current directory)",
+    )
+    group.add_argument(
+        "--calendar",
+        metavar="FILE.ics",
+        help="invitation with a METHOD, which may contain fields",
+    )
+    group.add_argument(
+        "--return-path",
+        metavar="ADDRESS",
+        help="sender of the envelope, to which servers send bounces (default: the address of "
+        "Sender or From). It may contain fields, such as 'bounces+{{ id }}@example.com'. '' is the "
+        "null sender",
     )
 
 

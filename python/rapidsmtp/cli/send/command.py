@@ -92,6 +92,7 @@ def _send(options: argparse.Namespace, signals: EndSignals) -> int:
         arguments = (sender.relay, recipients, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
             summary.dropped = template.dropped
+            summary.envelope_sender = template.envelope_sender
             if not options.json:
                 checks.print_warnings(warnings)
             try:

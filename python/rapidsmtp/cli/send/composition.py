@@ -9,11 +9,12 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rapidsmtp._compose.dkim import DKIM
 from rapidsmtp._compose.template import Template
 from rapidsmtp.cli.options import DEFAULT_TO
-from rapidsmtp.cli.usage import UsageError
+from rapidsmtp.cli.usage import UsageError, name_options
 
 # RFC 5322 section 2.2: the name of a header field consists of printable ASCII characters except the
 # colon.
@@ -27,9 +28,9 @@ _OPTIONS = {
     "--html": "html",
     "--address": "address",
     "--header": "header",
-    "--attach": "attach",
     "--inline": "inline",
 }
+_AUTO = "auto"
 
 
 def compose_from_options(options: argparse.Namespace) -> Template:
@@ -42,11 +43,19 @@ def compose_from_options(options: argparse.Namespace) -> Template:
     signers = signers_from_options(options)
     given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]
     if options.template is not None:
+        if options.text == _AUTO:
+            given.remove("--text")
         if given:
             raise UsageError(
                 f"{given[0]} cannot be combined with --template; the template is the whole message"
             )
-        return compose_from_file(options.template, signers, options.keep_headers)
+        return compose_from_file(
+            options.template,
+            signers,
+            options.keep_headers,
+            text=options.text,
+            **_additions(options),
+        )
     if options.keep_headers:
         raise UsageError("--keep-headers needs --template")
     _check_complete(options, given)
@@ -54,7 +63,7 @@ def compose_from_options(options: argparse.Namespace) -> Template:
 
 
 def compose_from_file(
-    path: str, signers: Sequence[DKIM] = (), keep_headers: bool = False
+    path: str, signers: Sequence[DKIM] = (), keep_headers: bool = False, **additions: Any
 ) -> Template:
     """Read a message file, and convert it to a message template.
 
@@ -62,18 +71,19 @@ def compose_from_file(
         path: The path of the file.
         signers: The DKIM signatures to add to each message.
         keep_headers: Whether to keep the header fields of an earlier message.
+        additions: Further arguments of `Template.from_eml`.
 
     Raises:
         UsageError: The file cannot be read, or its content is not a valid template.
     """
     try:
-        return Template.from_eml(path, dkim=signers, keep_headers=keep_headers)
+        return Template.from_eml(path, dkim=signers, keep_headers=keep_headers, **additions)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{error.filename or path}: {error.strerror}") from None
     except ImportError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(name_options(str(error))) from None
     except ValueError as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {name_options(str(error))}") from None
 
 
 def signers_from_options(options: argparse.Namespace) -> list[DKIM]:
@@ -115,6 +125,8 @@ def _check_complete(options: argparse.Namespace, given: list[str]) -> None:
         )
     if options.inline and options.html is None:
         raise UsageError("--inline needs --html; only HTML can show an image")
+    if options.text == _AUTO and options.html is None:
+        raise UsageError("--text auto needs --html")
     if [options.text, options.html, options.to].count("-") > 1:
         raise UsageError("only one of --text, --html and --to can read standard input (-)")
 
@@ -122,7 +134,9 @@ def _check_complete(options: argparse.Namespace, given: list[str]) -> None:
 def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) -> Template:
     headers = _headers(options.header or [])
     to = DEFAULT_TO if options.address is None else options.address
-    text, html = _text(options.text, "--text"), _text(options.html, "--html")
+    text, html = options.text, _text(options.html, "--html")
+    if text != _AUTO:
+        text = _text(text, "--text")
     inline = _inline(options.inline or [])
     try:
         return Template.compose(
@@ -132,15 +146,25 @@ def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) ->
             text=text,
             html=html,
             headers=headers,
-            attachments=options.attach or [],
             inline=inline,
             dkim=signers,
+            **_additions(options),
         )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}") from None
     except (ValueError, ImportError) as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(name_options(str(error))) from None
+
+
+def _additions(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that all constructors of `Template` have."""
+    return {
+        "attachments": options.attach or [],
+        "attachment_root": options.attachment_root,
+        "calendar": None if options.calendar is None else Path(options.calendar),
+        "envelope_sender": options.return_path,
+    }
 
 
 def _headers(fields: Iterable[str]) -> dict[str, str]:

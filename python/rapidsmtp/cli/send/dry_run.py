@@ -18,7 +18,7 @@ from rapidsmtp.cli.send import preview_page
 from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
 from rapidsmtp.cli.send.preview_page import PreviewedMessage
-from rapidsmtp.cli.send.summary import show_dropped
+from rapidsmtp.cli.send.summary import show_template
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 _DIRECTORY = "preview"
@@ -36,6 +36,7 @@ class _DryRunReport:
     Attributes:
         total: The number of rows to render.
         dropped: The names of the header fields that the template has dropped.
+        envelope_sender: The sender of the envelope that the template sets, or None.
         valid: The number of rows that give a valid message.
         recipients: The number of recipients of the valid messages.
         size: The total size of the valid messages, in bytes.
@@ -48,6 +49,7 @@ class _DryRunReport:
 
     total: int
     dropped: tuple[str, ...]
+    envelope_sender: str | None
     valid: int = 0
     recipients: int = 0
     size: int = 0
@@ -88,7 +90,8 @@ def render_without_sending(
         name = "overwrite" if options.preview_to is None else "preview_to"
         raise UsageError(f"{option(name)} needs --preview")
     previewed = min(recipients.total, options.preview or 0)
-    report = _DryRunReport(recipients.total if options.dry_run else previewed, template.dropped)
+    total = recipients.total if options.dry_run else previewed
+    report = _DryRunReport(total, template.dropped, template.envelope_sender)
     paths = _preview_paths(options, recipients, previewed)
     with FailureList(options.json, options.not_accepted, recipients.unit) as failures:
         items = recipients.merge(report.total, numbered=True)
@@ -223,7 +226,7 @@ def _print(options: argparse.Namespace, report: _DryRunReport, recipients: Check
         ["bytes of the largest", f"{report.largest}"],
     ]
     display.table(f"{title}: nothing was sent", ["", ""], rows)
-    show_dropped(report.dropped)
+    show_template(report.dropped, report.envelope_sender)
 
 
 def _as_dict(
@@ -239,6 +242,7 @@ def _as_dict(
         "bytes": report.size,
         "largest": report.largest,
         "dropped": list(report.dropped),
+        "envelope_sender": report.envelope_sender,
         "preview": report.files,
         "page": None if report.page is None else str(report.page),
         "warnings": report.warnings,

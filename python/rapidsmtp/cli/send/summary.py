@@ -27,6 +27,7 @@ class Summary:
         total: The number of rows of the mailing.
         counts: The number of messages with each status.
         dropped: The names of the header fields that the template has dropped.
+        envelope_sender: The sender of the envelope that the template sets, or None.
         stopped: The reason why the sending ended early; "" if it did not end early.
 
     Raises:
@@ -44,6 +45,7 @@ class Summary:
         self.total = recipients.total
         self.counts: Counter[Status] = Counter()
         self.dropped: tuple[str, ...] = ()
+        self.envelope_sender: str | None = None
         self.stopped = ""
         self._relay = relay
         self._as_json = as_json
@@ -120,7 +122,7 @@ class Summary:
         rows.append(["seconds", f"{seconds:.2f}"])
         rows.append(["messages per second", f"{self._per_second(seconds):.0f}"])
         display.table(f"sent to {self._relay}", ["", ""], rows)
-        show_dropped(self.dropped)
+        show_template(self.dropped, self.envelope_sender)
         self._failures.print_table("not accepted")
 
     def _print_json(self, seconds: float, values: Mapping[str, object]) -> None:
@@ -133,6 +135,7 @@ class Summary:
             "messages_per_second": round(self._per_second(seconds), 1),
             "stopped": self.stopped or None,
             "dropped": list(self.dropped),
+            "envelope_sender": self.envelope_sender,
             "warnings": list(self._warnings),
             **values,
         }
@@ -142,7 +145,14 @@ class Summary:
         return self.counts[Status.ACCEPTED] / seconds if seconds else 0.0
 
 
-def show_dropped(names: Sequence[str]) -> None:
-    """Print the header fields that the template has dropped, in one line."""
-    if names:
-        display.show(f"header fields of the earlier message, not sent: {', '.join(names)}")
+def show_template(dropped: Sequence[str], envelope_sender: str | None) -> None:
+    """Print what the template has dropped and what it sets, one line each.
+
+    Args:
+        dropped: The names of the dropped header fields.
+        envelope_sender: The sender of the envelope, or None.
+    """
+    if dropped:
+        display.show(f"header fields of the earlier message, not sent: {', '.join(dropped)}")
+    if envelope_sender is not None:
+        display.show(f"envelope sender: {envelope_sender or '<>'}")
