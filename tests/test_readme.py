@@ -55,6 +55,16 @@ assert send_mail("Hello", "Hello!", "me@example.com", ["you@example.org"]) == 1
 """
 
 
+INVITATION = """\
+BEGIN:VCALENDAR
+METHOD:REQUEST
+BEGIN:VEVENT
+UID:{{ id }}@example.com
+SUMMARY:A talk for {{ name }}
+END:VEVENT
+END:VCALENDAR
+"""
+
 SOME = -1
 
 
@@ -117,6 +127,10 @@ EXAMPLES = {
     "how-to/newsletter 1": Example(tuple(SUBSCRIBERS)),
     "how-to/newsletter 2": Example(prints="[FIRST_NAME] looks like a field"),
     "how-to/newsletter 3": Example(),
+    "how-to/personal-messages 1": Example(tuple(SUBSCRIBERS), "2 accepted"),
+    "how-to/personal-messages 2": Example(prints="envelope sender: bounces+{{ id }}@example.com"),
+    "how-to/personal-messages 3": Example(),
+    "how-to/personal-messages 4": Example(),
     "how-to/preview-and-test 1": Example(prints="preview/index.html"),
     "how-to/preview-and-test 2": Example(
         ("me@example.org",), "Nobody on the list got a message", logins=SOME
@@ -245,6 +259,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Pa
     (folder / "news.html").write_text('<p>Dear {{ name }},</p><img src="cid:logo">\n')
     (folder / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "agenda.pdf").write_bytes(b"%PDF-1.4\n")
+    (folder / "invite.ics").write_text(INVITATION)
+    (folder / "tickets").mkdir()
+    for number in range(len(SUBSCRIBERS)):
+        (folder / "tickets" / f"{number}.pdf").write_bytes(b"%PDF-1.4\n")
     keys = {"rsa": rsa.generate_private_key(65537, 2048)}
     for name, key in {**keys, "ed25519": ed25519.Ed25519PrivateKey.generate()}.items():
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

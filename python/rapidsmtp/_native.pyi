@@ -237,7 +237,11 @@ class Template:
     def __new__(
         cls,
         headers: Sequence[tuple[str, str]],
-        parts: Sequence[bytes | tuple[str, str, str, str, Sequence[bytes]]],
+        parts: Sequence[
+            bytes
+            | tuple[str, str, str, str, Sequence[bytes]]
+            | tuple[str, str, str, str, dict[str, str]]
+        ],
         signer: Signer | None = None,
     ) -> Template: ...
     @property
