@@ -60,6 +60,7 @@ CASES = {
         '<div style="display:none">z</div><p hidden>h</p><p>a</p>',
         "a",
     ),
+    "hidden-by-statement": ('<p {% if a %}style="display:none"{% endif %}>b</p>', "b"),
     "statement-in-comment": (
         "<!-- {% if vip %} --><p>a</p><!-- {% endif %} -->", "{% if vip %}a\n\n{% endif %}",
     ),

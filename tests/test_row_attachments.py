@@ -1,16 +1,18 @@
 """Attachments whose paths have fields: each row gets its own file, and no file outside the root."""
 
+import base64
 import email
 import email.policy
 import os
 import re
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rapidsmtp import Message, Outcome, Sender, Status, Template
+from rapidsmtp import DKIM, Message, Outcome, Sender, Stamp, Status, Template
 from rapidsmtp.testing import Sink
 
 ROW = {"email": "anna@example.org", "id": 17}
@@ -248,3 +250,22 @@ def test_an_invalid_row_is_not_sent(root: Path) -> None:
     }
     assert sorted(map(list, recipients)) == [["r17@example.org"], ["r18@example.org"]]
     assert "attachment 'tickets/99.pdf': there is no such file in" in (found[99].reason or "")
+
+
+def test_a_check_of_the_template_has_no_finding_about_the_file(root: Path) -> None:
+    template = composed(root, "tickets/{{ id }}.pdf", text="Hello, this is the news.")
+    names = {finding.name for finding in template.check(message=template.render(ROW))}
+    assert names <= {"list-unsubscribe", "one-click"}
+
+
+@pytest.mark.rust
+def test_the_signature_covers_the_file(root: Path) -> None:
+    signer = DKIM("example.com", "s", base64.b64encode(bytes(32)).decode())
+    template = composed(root, "tickets/{{ id }}.pdf", dkim=signer)
+    stamp = Stamp("a.1", datetime(2026, 11, 30, tzinfo=UTC))
+    signed = template.render(ROW, stamp=stamp).data
+    assert signed.startswith(b"DKIM-Signature: ")
+    (root / "tickets" / "17.pdf").write_bytes(b"other")
+    other = template.render(ROW, stamp=stamp).data
+    hashes = [data.partition(b"bh=")[2].partition(b";")[0] for data in (signed, other)]
+    assert hashes[0] != hashes[1]

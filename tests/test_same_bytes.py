@@ -19,7 +19,7 @@ ROW = {"email": "b@example.com", "id": 17, "name": "Zo\\u00eb; x", "file": "17.P
 HTML = '<p>Hi {{ name }}<img src="cid:logo"></p>{% if vip %}<p>vip \\u20ac</p>{% endif %}'
 EVENT = (here / "invite.ics").read_text("utf-8")
 ADDED = {
-    "attachments": [here / "a.txt", "{{ id }}.pdf", "{{ file }}"],
+    "attachments": [here / "a.txt", "{{ id }}.pdf", "{{ file }}", "{{ id }}.txt"],
     "attachment_root": root,
     "envelope_sender": "b+{{ id }}@example.com",
 }
@@ -84,6 +84,7 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path, backend: str) -> None
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "17.pdf").write_bytes(bytes(range(256)))
     (tmp_path / "root" / "17.PNG").write_bytes(b"png")
+    (tmp_path / "root" / "17.txt").write_bytes(b"text")
     (tmp_path / "a.txt").write_bytes(b"a {{ field }}")
     (tmp_path / "invite.ics").write_text(CALENDAR, "utf-8")
     first = outputs(backend, tmp_path, "UTC", "1")

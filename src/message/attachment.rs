@@ -180,3 +180,52 @@ fn percent_encoded(character: char) -> String {
     let bytes = character.encode_utf8(&mut buffer).bytes();
     bytes.map(|byte| format!("%{byte:02X}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_a_name() {
+        let checked = |before: &str, value: &str| {
+            let marked = format!("{before}{FIELD_START}{value}{FIELD_END}.pdf");
+            check_path(&marked, &without_marks(&marked))
+        };
+        assert_eq!(checked("tickets/", "17"), Ok(()));
+        assert_eq!(checked("", "ü 1"), Ok(()));
+        for (before, value) in [
+            ("", "a/b"),
+            ("", "/a"),
+            ("", "../a"),
+            ("", "a\\b"),
+            ("", "a\nb"),
+            ("", "\0"),
+            ("a\\", "b"),
+            ("/", "a"),
+            ("a//", "b"),
+            ("a/../", "b"),
+            ("./", "b"),
+        ] {
+            assert!(checked(before, value).is_err(), "{before:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_literals() {
+        let long = "x".repeat(60);
+        let pieces = format!(
+            "f*0*=utf-8''{};\r\n f*1*={}",
+            "x".repeat(50),
+            "x".repeat(10)
+        );
+        for (value, parameter) in [
+            ("a b.pdf", "f=\"a b.pdf\""),
+            ("a\"\\", "f=\"a\\\"\\\\\""),
+            ("ü.pdf", "f*=utf-8''%C3%BC.pdf"),
+            ("=?x", "f*=utf-8''%3D%3Fx"),
+            (&long, &pieces),
+        ] {
+            assert_eq!(encode_parameter("f", value), parameter);
+        }
+    }
+}

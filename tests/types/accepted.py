@@ -9,7 +9,7 @@ import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import assert_type
@@ -32,6 +32,7 @@ from rapidsmtp import (
     Report,
     Sender,
     SMTPException,
+    Stamp,
     Stats,
     Status,
     Template,
@@ -196,11 +197,18 @@ def a_newsletter(sender: Sender) -> None:
         headers={"List-Unsubscribe": "<https://example.com/>"},
         attachments=[Path("agenda.pdf"), "map.pdf"],
         inline={"logo": "logo.png"},
+        attachment_root=Path("tickets"),
+        calendar=b"BEGIN:VCALENDAR",
+        envelope_sender="bounces+{{ id }}@example.com",
         dkim=key,
     )
     assert_type(template, Template)
     template = Template.from_eml(b"From: a@example.com\r\n\r\n", dkim=[key, key])
-    template = Template.from_message(mail, keep_headers=True)
+    template = Template.from_message(mail, keep_headers=True, text="auto", envelope_sender="")
+    stamp = Stamp("campaign.17", datetime(2026, 11, 30, tzinfo=UTC))
+    assert_type(template.envelope_sender, str | None)
+    assert_type(template.render({}, stamp=stamp), Message)
+    assert_type(template.merge(rows(), stamps=[stamp]), Merge)
     assert_type(template.source(), bytes)
     assert_type(template.dropped, tuple[str, ...])
     assert_type(template.check(["email"], message=template.render({})), list[Finding])

@@ -61,6 +61,7 @@ def many_messages(sender: Sender, outcome: Outcome) -> None:
 def a_newsletter(template: Template) -> None:
     Template.compose("News <news@example.com>", "{{ email }}", "News")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Template.compose(sender="News <news@example.com>", to="{{ email }}", text="x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Template.from_eml(b"", text="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     template.render(["b@example.com"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     template.merge([("email", "b@example.com")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     DKIM("example.com", "s1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

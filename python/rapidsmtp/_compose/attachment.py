@@ -40,7 +40,8 @@ def file_part(path: str, root: str | os.PathLike[str] | None, content_type: str 
     Args:
         path: The path below the root.
         root: The folder that contains the files. None is the current folder.
-        content_type: The type of the files. "" is the type that belongs to their suffix.
+        content_type: The type of the files, as in the field Content-Type. "" is the type that
+            belongs to their suffix.
 
     Raises:
         ValueError: The path leads out of the folder.
@@ -58,6 +59,9 @@ def file_part(path: str, root: str | os.PathLike[str] | None, content_type: str 
     folder = Path(root or ".").resolve(strict=True)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    content_type = " ".join(content_type.split())
+    if type_of(content_type) != content_type or not content_type.isascii():
+        content_type = ""
     suffix = _SUFFIX.search(path)
     types: dict[str, str] = {}
     if not content_type and suffix is not None:
@@ -93,7 +97,7 @@ def check_file_name(name: str) -> None:
 
 def type_of(guessed: str | None) -> str:
     """Return the type of a file that is written in base64, from a guessed type."""
-    if guessed is None or guessed.startswith(("message/", "multipart/")):
+    if guessed is None or guessed.lower().startswith(("message/", "multipart/")):
         # RFC 2046 section 5.2.1: a message must not be encoded in base64. Without base64, its
         # lines may be too long for the relay. So a file of this type is attached as unknown
         # binary data.
@@ -144,6 +148,8 @@ def _read(root: str, marked: str, limit: int) -> tuple[str, bytes]:
     """Return the name and the content of a file."""
     path = strip_marks(marked)
     fault = f"attachment {path!r}"
+    if _SURROGATE.search(path):
+        raise RowError(f"{fault}: the path is not valid Unicode")
     if has_control(path):
         raise RowError(f"{fault}: the path contains a line break or control character")
     for value in MARKED.findall(marked):

@@ -12,7 +12,6 @@ from rapidsmtp._compose.charset import decode_text
 from rapidsmtp._compose.mime import Part
 from rapidsmtp._compose.parts import BodyParts, crlf, file_data
 from rapidsmtp._compose.plain_text import plain_text
-from rapidsmtp._compose.text_part import has_syntax
 
 Boundaries = tuple[bytes, ...]
 FilePath = str | os.PathLike[str]
@@ -53,7 +52,7 @@ class Additions:
         additions = cls(root=root)
         for each in attachments:
             path = os.fspath(each)
-            if has_syntax(path):
+            if "{{" in path or "{%" in path:
                 additions.files.append(attachment_data(path))
                 additions.root = root or "."
             else:
@@ -139,10 +138,10 @@ def parsed_body(message: Part, additions: Additions, makes_text: bool) -> BodyPa
 
 def _made_text(message: Part) -> str:
     """Return the plain text that is made from the HTML of a message."""
-    texts = {each.content_type.subtype: each for each in _shown(message)}
-    if "plain" in texts:
+    texts = list(_shown(message))
+    if any(each.content_type.subtype == "plain" for each in texts):
         raise ValueError('text="auto": the message has a plain text already')
-    html = texts.get("html")
+    html = next((each for each in texts if each.content_type.subtype == "html"), None)
     if html is None:
         raise ValueError('text="auto" needs HTML, but the message has none')
     charset = html.content_type.parameters.get("charset")
@@ -193,7 +192,8 @@ def _seed(contents: Iterable[bytes]) -> bytes:
     """Return a hash of the content, so that the same content has the same boundaries."""
     seed = hashlib.sha256()
     for data in contents:
-        seed.update(b"%d:%b" % (len(data), data))
+        seed.update(b"%d:" % len(data))
+        seed.update(data)
     return seed.digest()
 
 

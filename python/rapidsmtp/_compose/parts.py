@@ -175,8 +175,7 @@ class BodyParts:
         if path is not None:
             if self._root is None:
                 raise ValueError(f"a part with {ATTACHMENT} needs attachment_root")
-            is_typed = part.get("content-type") is not None
-            content_type = _type_of_text(part.content_type) if is_typed else ""
+            content_type = part.get("content-type") or ""
             self.parts.append(file_part(text_of(path), self._root, content_type))
             return
         if part.get(LITERAL.lower()) is not None:

@@ -207,11 +207,18 @@ def _converter() -> Any:
             self._tags = tags
 
         def process_tag(self, node: Any, parent_tags: Any = None) -> str:
-            if "hidden" in node.attrs or _HIDDEN.search(node.attrs.get("style") or ""):
+            if self._is_hidden(node.attrs):
                 return _statements(str(node), self._tags)
             # Newsletters use tables for their layout, so a cell may contain blocks.
             text: str = super().process_tag(node, (parent_tags or set()) - {"_inline"})
             return text
+
+        def _is_hidden(self, attributes: Any) -> bool:
+            # An attribute may depend on a statement. Then the text is shown.
+            if "hidden" in attributes or _HIDDEN.search(attributes.get("style") or ""):
+                texts = [*attributes, *map(str, attributes.values())]
+                return not _statements(" ".join(texts), self._tags)
+            return False
 
         def convert_a(self, el: Any, text: str, parent_tags: Any) -> str:
             href = "".join((el.get("href") or "").split())
