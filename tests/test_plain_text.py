@@ -166,7 +166,7 @@ def test_a_statement_that_the_text_would_lose_is_an_error(html: str, tag: str) -
 
 def test_wrong_syntax_is_reported_for_the_html(backend: str) -> None:
     for html in ("<p>{{ a</p>", "<p>{% if a %}</p>", "{{ ' }}"):
-        with pytest.raises(ValueError, match=r"text/(html|plain) part, line 1"):
+        with pytest.raises(ValueError, match=r"text/html part, line 1"):
             composed(html)
 
 
@@ -188,5 +188,6 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
 def test_hostile_html_is_an_error_or_a_text() -> None:
     with pytest.raises(ValueError, match="the HTML is nested too deeply"):
         plain_text("<b>" * 5_000)
-    assert plain_text("{{" * 20_000 + "'" * 20_000).count("{") > 0
+    with pytest.raises(ValueError, match="text/html part, line 1, column 1: "):
+        plain_text("{{" * 20_000 + "'" * 20_000)
     assert plain_text("\uf8f25\uf8f3 a") == "5 a\n"

@@ -269,3 +269,17 @@ def test_the_signature_covers_the_file(root: Path) -> None:
     other = template.render(ROW, stamp=stamp).data
     hashes = [data.partition(b"bh=")[2].partition(b";")[0] for data in (signed, other)]
     assert hashes[0] != hashes[1]
+
+
+def test_a_signed_message_file_gets_a_file(root: Path) -> None:
+    signed = b"--b\nContent-Type: text/plain\n\nhello  \n--b\nContent-Type: x/y\n\ns\n--b--\n"
+    head = b"From: n@example.com\nTo: {{ email }}\nContent-Type: multipart/signed; boundary=b\n\n"
+    template = Template.from_eml(
+        head + signed, attachments=["tickets/{{ id }}.pdf"], attachment_root=root
+    )
+    message = template.render(ROW)
+    parsed = email.message_from_bytes(message.data, policy=email.policy.default)
+    types = [part.get_content_type() for part in parsed.walk()]
+    assert types[:3] == ["multipart/mixed", "multipart/signed", "text/plain"]
+    assert types[3:] == ["x/y", "application/pdf"]
+    assert signed.replace(b"\n", b"\r\n") in message.data

@@ -2,8 +2,8 @@
 
 Mail programs show the invitation with its buttons if the calendar is an alternative of the texts,
 with the type text/calendar and its METHOD as a parameter. Programs that do not know calendars show
-an attachment. This attachment has the type application/ics, as in messages of Gmail: Outlook would
-take two parts of the type text/calendar for two invitations.
+an attachment. This attachment has the type application/ics, as in messages of Gmail, because two
+parts of the type text/calendar can appear as two invitations.
 """
 
 import os

@@ -482,7 +482,8 @@ def _plain_text(inspected: Inspected) -> Iterator[Problem]:
     kinds = set() if inspected.message is None else set(_text_kinds(inspected.message))
     if "html" in kinds and "plain" not in kinds:
         yield Problem(
-            "the message has HTML but no plain text; some mail readers and filters need both"
+            "the message has HTML but no plain text; some mail readers and filters need both; "
+            'use text="auto" or --text auto'
         )
 
 

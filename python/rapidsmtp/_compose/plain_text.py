@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
+from rapidsmtp import _backend
+from rapidsmtp._compose.text_part import TextPart
+
 _MISSING = 'text="auto" needs markdownify, which is not installed: pip install rapidsmtp[html]'
 _CURE = "write the plain text yourself"
 
@@ -53,10 +56,13 @@ def plain_text(html: str) -> str:
     """Return the plain text of an HTML template.
 
     Raises:
-        ValueError: A statement is at a place that the plain text does not have, or the HTML is
-            nested too deeply.
+        ValueError: The HTML has wrong template syntax or is nested too deeply, or a statement is
+            at a place that the plain text does not have.
         ImportError: markdownify is not installed.
     """
+    # Wrong syntax is an error of the HTML, and not of the text that is made from it.
+    part = TextPart("text/html", html, "html", "text/html part", ())
+    _backend.templates().Template([], [part])
     tags: list[_Tag] = []
     source = _with_placeholders(html, tags)
     source = _NOT_SHOWN.sub(lambda match: _statements(match[0], tags), source)
@@ -78,7 +84,7 @@ def _with_placeholders(html: str, tags: list[_Tag]) -> str:
             continue
         raw = _RAW.match(html, match.start())
         tag = raw or _TAGS[match[0]].match(html, match.start())
-        if tag is None:  # The compilation of the HTML reports it.
+        if tag is None:  # The syntax was checked, so this is no tag.
             break
         pieces.append(html[place : match.start()])
         place = tag.end()

@@ -230,8 +230,9 @@ class Template:
             source: The path of the file, or its bytes.
             text: "auto" adds a plain text to a message with HTML only, as in `compose`.
             attachments: Files to add, as in `compose`.
-            attachment_root: As in `compose`. A file that `source` has written, and that names files
-                to read for each row, needs it: no message file alone makes a program read files.
+            attachment_root: As in `compose`. It is required if the message file itself names files
+                to read for each row, such as a result of `source`. Without it, no message file
+                makes a program read other files.
             calendar: An invitation to add, as in `compose`.
             envelope_sender: As in `compose`. It replaces the one of a file that `source` has
                 written. A field Return-Path of the file has no effect.
