@@ -102,8 +102,8 @@ def test_a_file_and_other_attachments(tmp_path: Path) -> None:
     template = composed(path, attachments=[tmp_path / "a.txt"])
     files = list(parsed(template.render(ROW)).iter_attachments())
     assert [each.get_filename() for each in files] == ["a.txt", "Größe.ics"]
-    again = composed(EVENT.encode(), attachments=[tmp_path / "a.txt"])
-    assert calendars(template) == calendars(again)
+    for given in (EVENT.encode(), EVENT.replace("\n", "\r\n"), f"\n{EVENT}\n"):
+        assert calendars(composed(given)) == calendars(template)
 
 
 def test_a_value_that_is_not_allowed_makes_the_row_invalid() -> None:
@@ -127,6 +127,7 @@ def test_a_value_that_is_not_allowed_makes_the_row_invalid() -> None:
         (EVENT.replace("METHOD:REQUEST", "METHOD:REQUEST\nMETHOD:CANCEL"), "METHOD must be one"),
         (EVENT.replace("REQUEST", "a b"), "METHOD must be one word"),
         (EVENT.removesuffix("END:VCALENDAR\n"), "it is no text from BEGIN:VCALENDAR to END"),
+        ("hello\nworld\n", "it is no text from BEGIN:VCALENDAR to END:VCALENDAR"),
         (b"BEGIN:VCARD\nEND:VCARD\n", "it is no text from BEGIN:VCALENDAR to END:VCALENDAR"),
         (EVENT.encode("utf-16"), "the text is not UTF-8"),
     ],

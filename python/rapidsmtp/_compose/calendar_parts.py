@@ -18,7 +18,7 @@ from rapidsmtp._compose.text_part import has_syntax
 from rapidsmtp.errors import brief
 
 _NAME = "invite.ics"
-_BEGIN = re.compile(r"BEGIN:VCALENDAR[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_BEGIN = re.compile(r"BEGIN:VCALENDAR[ \t]*\n", re.IGNORECASE)
 _END = re.compile(r"^END:VCALENDAR\s*\Z", re.IGNORECASE | re.MULTILINE)
 _METHOD = re.compile(r"^METHOD((?:;[^:\n]*)?:.*)$", re.IGNORECASE | re.MULTILINE)
 # RFC 5545 section 3.7.2: the value is an iana-token.
@@ -51,7 +51,8 @@ def read_calendar(given: str | bytes | os.PathLike[str]) -> Calendar:
         OSError: The file cannot be read.
     """
     name, content = _NAME, given
-    if not isinstance(content, bytes) and _BEGIN.search(os.fspath(content)) is None:
+    # A text of several lines is no path.
+    if not isinstance(content, bytes) and "\n" not in os.fspath(content):
         path = Path(content)
         name, content = path.name, path.read_bytes()
     fault = f"calendar {brief(name)!r}"
