@@ -8,7 +8,7 @@
 
 use rapidsmtp::message::{
     TextKind,
-    text::{Budget, Row, Text, Value, dict, list},
+    text::{Budget, Row, Text, Value},
 };
 use serde_json::Value as Json;
 
@@ -21,13 +21,13 @@ fn value(json: &Json) -> Value {
             None => Value::from(number.as_f64().unwrap()),
         },
         Json::String(text) => Value::from(text.as_str()),
-        Json::Array(items) => list(items.iter().map(value).collect()).unwrap(),
+        Json::Array(items) => items.iter().map(value).collect(),
         Json::Object(named) => {
             let (name, inner) = named.iter().next().unwrap();
             match name.as_str() {
                 "$int" => Value::from(inner.as_str().unwrap().parse::<i128>().unwrap()),
                 "$float" => Value::from(inner.as_str().unwrap().parse::<f64>().unwrap()),
-                _ => dict(inner.as_array().unwrap().iter().map(pair).collect()).unwrap(),
+                _ => Value::from_pairs(inner.as_array().unwrap().iter().map(pair)),
             }
         }
     }

@@ -46,8 +46,9 @@ def environment(kind: str) -> SandboxedEnvironment:
     made = SandboxedEnvironment(
         autoescape=kind == "html", undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    for name in ("batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr",
-                 "unique"):  # fmt: skip
+    for name in (
+        "batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr"
+    ):  # fmt: skip
         made.filters[name] = in_a_list(made.filters[name])
     made.filters["default"] = made.filters["d"] = default
     made.globals["range"] = in_a_list(range)

@@ -3,8 +3,9 @@
 //! The crate minijinja parses and runs the templates. The pure-Python backend
 //! (`python/rapidsmtp/_compose/pure_text.py`) uses Jinja2. Both backends give the same text for each
 //! template and row, or both give an error (`tests/vectors/template_text.json`). Where minijinja's
-//! values and operators differ from Python's, `rewrite` replaces them with functions of this module.
-//! Everything that the two backends would not render alike is refused when the text is compiled.
+//! operators and filters differ from Jinja2's, `rewrite` replaces them with functions of this
+//! module. Everything that the two backends would not render alike is refused when the text is
+//! compiled.
 //!
 //! A template may come from an untrusted source. `tags` bounds the work of the parsers, and
 //! [`Budget`] bounds the work and the length of a message.
@@ -12,33 +13,26 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `tags` | finds the tags; the errors about structure, with their positions |
-//! | `rewrite`, `expression`, `argument`, `names` | the subset of Jinja2, the required fields |
+//! | `rewrite`, `expression`, `names` | the subset of Jinja2, the required fields |
 //! | `engine`, `display` | minijinja's environment, and the output of values |
-//! | `value`, `row` | Python's values, missing and empty fields |
-//! | `operator`, `percent` | Python's operators |
-//! | `filter`, `casing`, `json`, `rounding`, `wrap` | the filters |
-//! | `method`, `test` | the methods of values, the tests |
+//! | `value`, `row`, `operator` | missing and empty fields, Python's operators |
+//! | `function`, `format`, `number`, `sequence` | the filters, tests and methods |
 
-mod argument;
-mod casing;
 mod display;
 mod engine;
 mod expression;
-mod filter;
-mod json;
-mod method;
+mod format;
+mod function;
 mod names;
+mod number;
 mod operator;
-mod percent;
 mod rewrite;
-mod rounding;
 mod row;
+mod sequence;
 mod tags;
-mod test;
 #[cfg(test)]
 mod tests;
 mod value;
-mod wrap;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -58,7 +52,7 @@ use super::{RowError, TextKind};
 pub(super) use self::value::quoted;
 
 pub use self::row::{Columns, Row};
-pub use self::value::{Value, dict, list};
+pub use self::value::Value;
 
 /// The minimum length, in bytes, of constant text that is encoded only once for all rows. Shorter
 /// constant text is encoded again for each row.
@@ -198,7 +192,6 @@ impl Text {
         text.stretches = rewriter.stretches;
         text.labels = rewriter.labels;
         let mut environment = engine::of(kind);
-        engine::add_constants(&mut environment, rewriter.constants);
         let added = environment.add_template_owned(NAME, rewriter.out);
         added.map_err(|_| tags.error(0, "the template is nested too deeply"))?;
         text.environment = Some(environment);

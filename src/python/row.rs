@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
-use crate::message::text::{Value, dict, list};
+use crate::message::text::Value;
 
 /// The maximum nesting depth of lists and dicts in a row; a deeper value is an error. The maximum
 /// is far below Python's recursion limit, so that the pure-Python backend can have the same limit.
@@ -54,14 +54,14 @@ fn value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
         let mut pairs = Vec::new();
         for item in mapping.items()? {
             let (key, each): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
-            pairs.push((unicode(&key.str()?)?.to_owned(), value(&each, depth + 1)?));
+            pairs.push((Value::from(unicode(&key.str()?)?), value(&each, depth + 1)?));
         }
-        return dict(pairs).map_err(too_deep);
+        return Ok(Value::from_pairs(pairs));
     }
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let items = object.try_iter()?;
         let items: PyResult<Vec<Value>> = items.map(|each| value(&each?, depth + 1)).collect();
-        return list(items?).map_err(too_deep);
+        return Ok(Value::from(items?));
     }
     let text = object.str()?;
     let text = unicode(&text)?;
@@ -95,8 +95,4 @@ fn integer(object: &Bound<'_, PyAny>) -> PyResult<Value> {
 fn unicode<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
     let reason = "the text is not valid Unicode: surrogates not allowed";
     text.to_str().map_err(|_| PyValueError::new_err(reason))
-}
-
-fn too_deep(error: crate::message::RowError) -> PyErr {
-    PyValueError::new_err(error.to_string())
 }

@@ -9,7 +9,7 @@ minijinja the field of the row. So this is an error.
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["block", "loop", "macro"]
+Kind: TypeAlias = Literal["block", "loop", "macro", "test"]
 
 
 @dataclass(slots=True)
@@ -19,8 +19,6 @@ class _Frame:
     """The names that are surely set."""
     read: set[str] = field(default_factory=set)
     """The names that inner frames have read."""
-    loops: set[str] = field(default_factory=set)
-    """The variables that hold the `loop` of an outer loop."""
 
 
 class Names:
@@ -49,6 +47,14 @@ class Names:
     def leave(self) -> None:
         """Leave the current frame."""
         self._frames.pop()
+
+    def begin_loop(self) -> None:
+        """Enter the body of the loop whose condition has ended."""
+        self._frames[-1].kind = "loop"
+
+    def is_known(self, name: str) -> bool:
+        """Return whether the template has used a name outside of loops and blocks."""
+        return name in self._frames[-1].names or name in self.fields
 
     def branch(self) -> set[str]:
         """Return the names that the current frame has surely set, for a branch of an `if`."""
@@ -87,19 +93,10 @@ class Names:
                 f"the variable '{name}' is set after a loop, a block or a macro that reads it; set "
                 "it before"
             )
-        frame.loops.discard(name)
         frame.names.add(name)
         return None
 
-    def set_loop(self, name: str) -> None:
-        """Record that a variable holds the `loop` of the current loop."""
-        self._frames[-1].loops.add(name)
-
     def is_loop(self, name: str) -> bool:
-        """Return whether a name is the `loop` of a running loop, or a variable that holds it."""
-        for frame in reversed(self._frames):
-            if name in frame.loops or (name == "loop" and frame.kind == "loop"):
-                return True
-            if frame.kind == "macro" or name in frame.names:
-                return False
-        return False
+        """Return whether a name is the `loop` of a running loop."""
+        kinds = [frame.kind for frame in self._frames if frame.kind != "block"]
+        return name == "loop" and kinds[-1:] == ["loop"]

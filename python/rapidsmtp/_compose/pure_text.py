@@ -2,7 +2,7 @@
 
 Jinja2 parses and runs the templates. Both backends give the same text for each template and row, or
 both give an error. So each operator, filter and test of a template becomes a function of
-`pure_values` and `pure_filters`, as in `src/message/text/rewrite.rs`. Everything that the two
+`pure_operators` and `pure_functions`, as in `src/message/text/rewrite.rs`. Everything that the two
 backends would not render alike is refused when the text is compiled.
 
 A template may come from an untrusted source. `pure_tags` bounds the work of the parser, and
@@ -10,7 +10,7 @@ A template may come from an untrusted source. `pure_tags` bounds the work of the
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rapidsmtp._compose.encode import FIELD_END, FIELD_START, RowError
@@ -26,9 +26,10 @@ except ModuleNotFoundError as error:  # pragma: no cover - tested in a process w
         "templates need Jinja2, which is not installed: pip install rapidsmtp[merge]"
     ) from error
 
-from rapidsmtp._compose import pure_filters as filters
-from rapidsmtp._compose import pure_methods as methods
+from rapidsmtp._compose import pure_functions as functions
+from rapidsmtp._compose import pure_operators as operators
 from rapidsmtp._compose import pure_values as values
+from rapidsmtp._compose.pure_format import format_text
 from rapidsmtp._compose.pure_rewrite import INVALID, Rewriter
 from rapidsmtp._compose.pure_tags import Refusal, Tags
 from rapidsmtp._compose.pure_values import MISSING, Blank, Budget, plain
@@ -99,7 +100,7 @@ class Text:
         self.constant = rewriter.constant(tree)
         if self.constant is not None:
             return
-        rewriter.rewrite(tree)
+        rewriter.rewrite(tree.body)
         self.fields, self.required = frozenset(rewriter.names.fields), rewriter.names.required
         tree.set_environment(environment)
         try:
@@ -189,7 +190,7 @@ def _placed(tokens: Iterator[tuple[int, str, str]], source: str) -> Iterator[tup
 
 
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a filter of Jinja2 from a function of `pure_values` or `pure_filters`."""
+    """Make a filter of Jinja2 from a function of this backend."""
 
     # Jinja2 does not evaluate a filter with the context at compile time.
     @jinja2.pass_context
@@ -248,20 +249,19 @@ def _enter(budget: Budget, data: str) -> str:
     return data
 
 
-def _compare(budget: Budget, left: Any, *rest: Any) -> bool:
-    for sign, right in zip(rest[::2], rest[1::2], strict=True):
-        if not values.compare(budget, left, sign, right):
-            return False
-        left = right
-    return True
+def _unpack(budget: Budget, value: Any, count: int) -> Any:
+    if not isinstance(value, (list, tuple, dict)) or len(value) != count:
+        raise RowError(f"a value for {count} variables must be a list with {count} items")
+    return value
 
 
-def _dict(budget: Budget, pairs: Sequence[tuple[Any, Any]]) -> Any:
-    for key, _ in pairs:
-        values.present(key)
-        if isinstance(key, (values.List, values.Tuple, values.Dict)):
-            raise RowError("a list or dict cannot be a key")
-    return values.Dict(pairs)
+def _part(budget: Budget, value: Any) -> Any:
+    values.needed(value)
+    # Lists that contain variables with lists could be nested without a limit.
+    if isinstance(value, (list, tuple, dict)):
+        kind = type(value).__name__
+        raise RowError(f"a value of the type {kind} is too large for an item of a list")
+    return value
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -271,24 +271,20 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "0enter": _enter,
     "0needed": lambda _, value: values.needed(value),
     "0items": values.items,
-    "0item": lambda _, value, key, name: values.item(_defined(value), key, name),
-    "0slice": lambda budget, value, start, stop, step, name: values.part(
-        budget, value, slice(start, stop, step), name
-    ),
-    "0negative": lambda _, value: values.negative(value),
-    "0operator": values.operator,
-    "0compare": _compare,
-    "0list": lambda _, found: values.List(found),
-    "0tuple": lambda _, found: values.Tuple(found),
-    "0dict": _dict,
-    "0is": lambda budget, value, name, *given: methods.test(budget, name, value, *given),
-    "0call": lambda budget, value, name, *given: methods.call(budget, name, value, *given),
-    "0range": lambda budget, _, *given: methods.range_of(budget, *given),
-    "0filter": lambda budget, value, name, *given: filters.apply(budget, name, value, given),
-    "0format": filters.format_filter,
-    "0map": filters.map_attribute,
-    "0each": lambda budget, value, name, *given: filters.each(budget, value, name, given),
-    "0select": methods.select,
+    "0unpack": _unpack,
+    "0pairs": lambda budget, value, count: [_unpack(budget, each, count) for each in value],
+    "0part": _part,
+    "0item": lambda _, value, key, name: operators.item(_defined(value), key, name),
+    "0slice": operators.part,
+    "0operator": operators.operator,
+    "0compare": operators.compare,
+    "0call": lambda budget, value, name, *given: functions.apply(budget, name, value, *given),
+    "0format": lambda budget, value, *given: format_text(budget, value, given),
+    "0map": functions.map_attribute,
+    "0each": lambda budget, value, name, *given: [
+        functions.apply(budget, name, each, *given) for each in values.items(budget, value)
+    ],
+    "0select": functions.select,
 }
 
 _FUNCTIONS = {name: _function(function) for name, function in _OPERATIONS.items()}

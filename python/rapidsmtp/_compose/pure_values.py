@@ -1,13 +1,14 @@
-"""The values and operators of templates in the pure-Python backend.
+"""The values of templates in the pure-Python backend.
 
-They give the same results and errors as `value.rs`, `display.rs` and `operator.rs` in
-`src/message/text`. A field that is missing or empty is a `Blank`. A blank is false in a condition,
-and `default` replaces it. Every other use is an error, so no message begins with "Dear ,".
+They have the same texts and errors as in `value.rs` and `display.rs` of `src/message/text`. A field
+that is missing or empty is a `Blank`. A blank is false in a condition, and `default` replaces it.
+Every other use is an error, so no message begins with "Dear ,".
 """
 
+import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from markupsafe import Markup, escape
@@ -19,18 +20,12 @@ STEPS = 2_000_000
 BYTES = 64 << 20
 """The maximum number of bytes of the texts of one message."""
 
-_DEPTH = 64
 _ROW_DEPTH = 60
-_SMALLEST, _LARGEST = -(2**127), 2**127 - 1
-_EXACT = 2**53
-_TOO_LARGE = "an integer of the template is too large"
+SMALLEST, LARGEST = -(2**127), 2**127 - 1
+"""The range of integers of 128 bits."""
 _INVISIBLE = re.compile(
     "[\\s\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*\\Z"
 )
-_LONGEST = 4300
-"""The maximum precision of a float in a format."""
-
-_PRECISION = re.compile(r"\.(\d+)[hlL]?[eEfFgG]")
 
 
 class Budget:
@@ -89,6 +84,11 @@ class Blank:
 
     __repr__ = __html__ = __str__
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blank) and other.message == self.message
+
+    __hash__ = None  # type: ignore[assignment]
+
     def refuse(self) -> NoReturn:
         """Raise the error of this value."""
         raise RowError(self.message)
@@ -96,44 +96,6 @@ class Blank:
 
 MISSING: Any = object()
 """The value of a missing field."""
-
-
-class List(list[Any]):
-    """A list of a row or a template, with the depth of the lists in it."""
-
-    __slots__ = ("depth",)
-
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(items)
-        self.depth = _depth_around(self)
-
-
-class Tuple(tuple[Any, ...]):
-    """A tuple of a template."""
-
-    depth: int
-
-    def __new__(cls, items: Iterable[Any] = ()) -> "Tuple":
-        made = super().__new__(cls, items)
-        made.depth = _depth_around(made)
-        return made
-
-
-class Dict(dict[Any, Any]):
-    """A dict of a row or a template."""
-
-    __slots__ = ("depth",)
-
-    def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
-        super().__init__(pairs)
-        self.depth = _depth_around(self.values())
-
-
-def _depth_around(values: Iterable[Any]) -> int:
-    depth = max((each.depth for each in values if isinstance(each, (List, Tuple, Dict))), default=0)
-    if depth >= _DEPTH:
-        raise RowError("a list or dict is nested too deeply")
-    return depth + 1
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -150,11 +112,11 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value
     if kind is int:
         # An integer of more than 128 bits becomes a text.
-        return value if _SMALLEST <= value <= _LARGEST else str(value)
+        return value if SMALLEST <= value <= LARGEST else str(value)
     if isinstance(value, Mapping):
-        return Dict((str(key), plain(item, depth + 1)) for key, item in value.items())
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return List(plain(item, depth + 1) for item in value)
+        return [plain(item, depth + 1) for item in value]
     # A Markup object becomes plain text too, because data is never markup and must be escaped.
     text = str.__str__(str(value))
     return None if _is_missing(value, text) else text
@@ -211,312 +173,11 @@ def compared(value: Any) -> Any:
     return value
 
 
-def type_name(value: Any) -> str:
-    """Return the name of a value's type."""
-    for kind in (List, Tuple, Dict):
-        if isinstance(value, kind):
-            return kind.__name__.lower()
-    return type(value).__name__
-
-
-def text(budget: Budget, value: Any) -> str:
-    """Return `str(value)`."""
-    if isinstance(value, str):
-        return value
-    return shown(budget, value)
-
-
-def escaped(budget: Budget, value: Any) -> Markup:
-    """Return `escape(value)`. Markup is already escaped, so it is returned unchanged."""
-    return escape(text(budget, value))
-
-
-def shown(budget: Budget, value: Any) -> str:
-    """Return `repr(value)`. Each item of a list costs a step, because lists can share items."""
-    budget.work(1)
-    if isinstance(value, Dict):
-        pairs = (f"{shown(budget, key)}: {shown(budget, item)}" for key, item in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, List):
-        return "[" + ", ".join(shown(budget, item) for item in value) + "]"
-    if isinstance(value, Tuple):
-        items = ", ".join(shown(budget, item) for item in value)
-        return f"({items},)" if len(value) == 1 else f"({items})"
-    result = repr(value)
-    budget.work(len(result) // 64)
-    return result
-
-
-class _Shown:
-    """A list or dict whose text costs steps, for `%`."""
-
-    def __init__(self, budget: Budget, value: Any, is_markup: bool) -> None:
-        self._budget, self._value, self._is_markup = budget, value, is_markup
-
-    def __str__(self) -> str:
-        text = shown(self._budget, self._value)
-        return str(escape(text)) if self._is_markup else text
-
-    __repr__ = __str__
-
-    def __getitem__(self, key: Any) -> NoReturn:
-        raise TypeError
-
-
-class _Escaped(str):
-    """A text of a format that is markup."""
-
-    _plain: str
-
-    def __new__(cls, value: str) -> "_Escaped":
-        made = super().__new__(cls, str(escape(value)))
-        made._plain = value
-        return made
-
-    def __repr__(self) -> str:
-        return str(escape(repr(self._plain)))
-
-
-def operator(budget: Budget, left: Any, sign: str, right: Any) -> Any:
-    """Apply an arithmetic operator, `%` or `~`."""
-    if sign == "~":
-        return _concatenate(budget, left, right)
-    present(left)
-    present(right)
-    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        return _compute(left, sign, right)
-    if sign == "+":
-        if isinstance(left, str) and isinstance(right, str):
-            budget.work((len(left) + len(right)) // 64)
-            return left + right
-        for kind in (List, Tuple):
-            if isinstance(left, kind) and isinstance(right, kind):
-                budget.work((len(left) + len(right)) // 2)
-                return kind([*left, *right])
-    if sign == "*" and isinstance(left, int):
-        left, right = right, left
-    if sign == "*" and isinstance(right, int):
-        count = max(right, 0)
-        if isinstance(left, str):
-            budget.work(len(left) * count // 64)
-            return left * count
-        if isinstance(left, (List, Tuple)):
-            budget.work(len(left) * count // 2)
-            return type(left)([*left] * count)
-    if sign == "%" and isinstance(left, str):
-        return format_text(budget, left, right)
-    raise RowError(
-        f"the operator '{sign}' does not accept values of the types {type_name(left)} and "
-        f"{type_name(right)}"
-    )
-
-
-def _compute(left: Any, sign: str, right: Any) -> Any:
-    if isinstance(left, int) and isinstance(right, int):
-        left, right = int(left), int(right)
-        if sign == "/" and max(abs(left), abs(right)) > _EXACT:
-            raise RowError(_TOO_LARGE)
-        if sign == "**" and right < 0 and max(abs(left), abs(right)) > _EXACT:
-            raise RowError(_TOO_LARGE)
-        if sign == "**" and right > 127 and abs(left) > 1:
-            raise RowError(_TOO_LARGE)
-        if sign == "**" and right >= 2**32:
-            raise RowError(_TOO_LARGE)
-    if right == 0 and sign in ("/", "//", "%"):
-        raise RowError("division by zero")
-    try:
-        match sign:
-            case "+":
-                result = left + right
-            case "-":
-                result = left - right
-            case "*":
-                result = left * right
-            case "/":
-                result = left / right
-            case "//":
-                result = left // right
-            case "%":
-                result = left % right
-            case _:
-                result = left**right
-    except ZeroDivisionError:
-        raise RowError("division by zero") from None
-    except OverflowError:
-        raise RowError("a number of the template is too large") from None
-    if isinstance(result, complex):
-        raise RowError("the power of a negative number is not a real number")
-    return bounded(result)
-
-
-def bounded(number: Any) -> Any:
-    """Return a number of at most 128 bits.
-
-    Raises:
-        RowError: The number is a larger integer.
-    """
-    if isinstance(number, int) and not _SMALLEST <= number <= _LARGEST:
-        raise RowError(_TOO_LARGE)
-    return number
-
-
-def negative(value: Any) -> Any:
-    """Return `-value`."""
-    present(value)
-    if not isinstance(value, (int, float)):
-        name = type_name(value)
-        raise RowError(f"the operator '-' does not accept a value of the type {name}")
-    return bounded(-value)
-
-
-def _concatenate(budget: Budget, left: Any, right: Any) -> str:
-    first, second = text(budget, left), text(budget, right)
-    budget.work((len(first) + len(second)) // 64)
-    if budget.escapes and (isinstance(first, Markup) or isinstance(second, Markup)):
-        return escape(first) + escape(second)
-    return str(first) + str(second)
-
-
-def format_text(budget: Budget, template: str, given: Any) -> str:
-    """Return `template % given`."""
-    is_markup = isinstance(template, Markup)
-    source = str(template)
-    numbers = re.findall("[0-9]+", source)
-    all_given = given if isinstance(given, Tuple) else (given,)
-    for each in all_given:
-        present(each)
-    if "*" in source:
-        numbers += [str(abs(each)) for each in all_given if isinstance(each, int)]
-    for number in numbers:
-        budget.work(min(int(number[:20]), STEPS * 16 + 16) // 16)
-    budget.work(source.count("%") + len(source) // 64)
-
-    def wrapped(value: Any) -> Any:
-        if isinstance(value, (List, Tuple, Dict)):
-            return _Shown(budget, value, is_markup)
-        return _Escaped(value) if is_markup and isinstance(value, str) else present(value)
-
-    if isinstance(given, Tuple):
-        values: Any = tuple(map(wrapped, given))
-    elif isinstance(given, Dict):
-        values = _Mapping(given, wrapped)
-    else:
-        values = wrapped(given)
-    try:
-        if any(int(each[:20]) > _LONGEST for each in _PRECISION.findall(source)):
-            raise ValueError
-        result: str = source % values
-    except RowError:
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        raise RowError("the values do not fit the directives of the format") from None
-    return Markup(result) if is_markup else result
-
-
-class _Mapping(dict[str, Any]):
-    """The dict of a format."""
-
-    def __init__(self, given: Dict, wrapped: Callable[[Any], Any]) -> None:
-        super().__init__(given)
-        self._shown, self._wrapped = wrapped(given), wrapped
-
-    def __getitem__(self, key: str) -> Any:
-        return self._wrapped(super().__getitem__(key))
-
-    def __str__(self) -> str:
-        return str(self._shown)
-
-    __repr__ = __str__
-
-
-def compare(budget: Budget, left: Any, sign: str, right: Any) -> bool:
-    """Apply a comparison."""
-    left, right = compared(left), compared(right)
-    match sign:
-        case "==":
-            return equal(budget, left, right)
-        case "!=":
-            return not equal(budget, left, right)
-        case "in":
-            return _contains(budget, right, left)
-        case "not in":
-            return not _contains(budget, right, left)
-    order = ordered(budget, left, right)
-    if order is None:
-        return False
-    return {"<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0}[sign]
-
-
-def equal(budget: Budget, left: Any, right: Any) -> bool:
-    """Return whether two values are equal."""
-    budget.work(1)
-    left, right = compared(left), compared(right)
-    for kind in (List, Tuple):
-        if isinstance(left, kind) and isinstance(right, kind):
-            return len(left) == len(right) and all(
-                equal(budget, one, other) for one, other in zip(left, right, strict=True)
-            )
-    if isinstance(left, Dict) and isinstance(right, Dict):
-        return len(left) == len(right) and all(
-            key in right and equal(budget, item, right[key]) for key, item in left.items()
-        )
-    if isinstance(left, str) and isinstance(right, str):
-        return str.__eq__(left, right)
-    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        return left == right
-    return left is None and right is None
-
-
-def ordered(budget: Budget, left: Any, right: Any) -> int | None:
-    """Return a number below, at or above 0; None if one of the values is NaN."""
-    budget.work(1)
-    left, right = compared(left), compared(right)
-    if isinstance(left, str) and isinstance(right, str):
-        return (str.__gt__(left, right)) - (str.__lt__(left, right))
-    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        if math.isnan(left) or math.isnan(right):
-            return None
-        return (left > right) - (left < right)
-    for kind in (List, Tuple):
-        if isinstance(left, kind) and isinstance(right, kind):
-            for one, other in zip(left, right, strict=False):
-                if not equal(budget, one, other):
-                    return ordered(budget, one, other)
-            return (len(left) > len(right)) - (len(left) < len(right))
-    raise RowError(
-        f"values of the types {type_name(left)} and {type_name(right)} have no order; a value of a "
-        "CSV file is a text, so convert it with |int or |float"
-    )
-
-
-def _contains(budget: Budget, container: Any, item: Any) -> bool:
-    if isinstance(container, str):
-        if not isinstance(item, str):
-            name = type_name(item)
-            raise RowError(f"only a text can be in a text, not a value of the type {name}")
-        budget.work(len(container) // 64)
-        return str.__contains__(container, item)
-    if isinstance(container, (List, Tuple)):
-        return any(equal(budget, each, item) for each in container)
-    if isinstance(container, Dict):
-        check_key(item)
-        return not isinstance(item, Tuple) and item in container
-    raise not_iterable(container)
-
-
-def check_key(key: Any) -> None:
-    """Check the key of a dict.
-
-    Raises:
-        RowError: The key is a list or dict.
-    """
-    if isinstance(key, (List, Dict)):
-        raise RowError(f"a value of the type {type_name(key)} cannot be a key")
-
-
-def not_iterable(value: Any) -> RowError:
-    """Return the error for a value without items."""
-    return RowError(f"a value of the type {type_name(value)} has no items")
+def size(name: str, value: Any) -> int:
+    """Return the integer that an argument must be."""
+    if not isinstance(value, int):
+        raise RowError(f"the argument '{name}' must be an integer")
+    return max(int(value), 0)
 
 
 def items(budget: Budget, value: Any) -> list[Any]:
@@ -525,43 +186,59 @@ def items(budget: Budget, value: Any) -> list[Any]:
         # A loop over an empty field has no steps, like a loop over an empty list.
         needed(value)
         return []
-    if isinstance(value, str):
-        budget.work(len(value))
-        return list(str(value))
-    if isinstance(value, (List, Tuple, Dict)):
-        budget.work(len(value) // 2)
-        return list(value)
-    raise not_iterable(value)
+    if not isinstance(value, (str, list, tuple, dict)):
+        raise RowError(f"a value of the type {type(value).__name__} has no items")
+    budget.work(len(value) // 2)
+    return list(str(value) if isinstance(value, str) else value)
 
 
-def item(value: Any, key: Any, name: str) -> Any:
-    """Return `value.key` or `value[key]`. A missing item is a blank, and so is an empty one."""
-    if value is MISSING or (isinstance(value, Blank) and value.empty is MISSING):
-        raise RowError(f"the field {name!r} is missing")
-    present(key)
-    found = MISSING
-    if isinstance(value, Dict):
-        check_key(key)
-        found = MISSING if isinstance(key, Tuple) else value.get(key, MISSING)
-    elif isinstance(value, (str, List, Tuple)) and isinstance(key, int):
-        try:
-            found = value[key]
-        except IndexError:
-            found = MISSING
-    return field(found, name)
+def text(budget: Budget, value: Any) -> str:
+    """Return `str(value)`."""
+    return value if isinstance(value, str) else shown(budget, value)
 
 
-def part(budget: Budget, value: Any, bounds: slice, name: str) -> Any:
-    """Return `value[start:stop:step]`."""
+def escaped(budget: Budget, value: Any) -> Markup:
+    """Return `escape(value)`. Markup is already escaped, so it is returned unchanged."""
+    found = text(budget, value)
+    budget.work(len(found) // 16)
+    return escape(found)
+
+
+def joined(budget: Budget, parts: list[Any], glue: Any, is_markup: bool) -> str:
+    """Join the texts of values. If the result is markup, texts are escaped."""
+    convert = escaped if is_markup else text
+    between = convert(budget, glue)
+    texts = []
+    for part in parts:
+        texts.append(str(convert(budget, part)))
+        budget.work(1 + (len(texts[-1]) + len(between)) // 64)
+    joined = str(between).join(texts)
+    return Markup(joined) if is_markup else joined
+
+
+def shown(budget: Budget, value: Any, is_json: bool = False) -> str:
+    """Return the `repr` of a value, or its JSON as in Jinja2: with escapes for HTML."""
+    budget.work(1)
     present(value)
-    if not isinstance(value, (str, List, Tuple)):
-        kind = type_name(value)
-        raise RowError(f"a value of the type {kind} has no parts [start:stop]")
-    budget.work(len(value) // 4 if isinstance(value, str) else len(value) // 2)
-    for bound in (bounds.start, bounds.stop, bounds.step):
-        if bound is not None and not isinstance(bound, int):
-            raise RowError("the bounds of [start:stop] must be integers")
-    if bounds.step == 0 and bounds.step is not None:
-        raise RowError("slice step cannot be zero")
-    found = value[bounds]
-    return field(found, name) if isinstance(value, str) else type(value)(found)
+    if isinstance(value, dict):
+        pairs = sorted(value.items()) if is_json else value.items()
+        texts = [
+            f"{shown(budget, key, is_json)}: {shown(budget, each, is_json)}" for key, each in pairs
+        ]
+        return "{" + ", ".join(texts) + "}"
+    if isinstance(value, (list, tuple)):
+        whole = ", ".join([shown(budget, each, is_json) for each in value])
+        if is_json or isinstance(value, list):
+            return f"[{whole}]"
+        return f"({whole},)" if len(value) == 1 else f"({whole})"
+    # Python and minijinja write very large and very small floats differently.
+    if isinstance(value, float) and value and not 1e-4 <= abs(value) < 1e16:
+        raise RowError("a number is too large or too small for a text; use the filter format")
+    if not is_json:
+        result = repr(value)
+    else:
+        result = json.dumps(str(value) if isinstance(value, str) else value)
+        for character in "<>&'":
+            result = result.replace(character, f"\\u{ord(character):04x}")
+    budget.work(len(result) // 64)
+    return result

@@ -1,15 +1,13 @@
-//! Converts values to text: Python's `str` and `repr`, and MarkupSafe's `escape`.
+//! Converts values to text: Python's `str` and `repr`, JSON, and MarkupSafe's `escape`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use minijinja::value::ValueKind;
-use minijinja::{Error, Output, State};
+use minijinja::value::{Object, ValueKind};
+use minijinja::{AutoEscape, Output, State};
 
-use super::value::{Blank, Value, dict_in, error, float_of, is_empty, list_of, quote, type_name};
+use super::value::{Result, Value, error, float_of, is_empty, present, quoted, string, type_name};
 use crate::message::{FIELD_END, FIELD_START, TextKind};
-
-type Result<T = ()> = std::result::Result<T, Error>;
 
 /// The text that the output of a constant stretch consists of. `text.rs` finds it by its address,
 /// so no value of a row can be taken for it.
@@ -19,25 +17,25 @@ pub(super) static GAP: &str = "\u{f8f2}";
 pub(super) const MISSING: &str = "missing";
 pub(super) const EMPTY: &str = "empty";
 
-/// Marks the place of a constant stretch, which is encoded once for all rows.
+/// The place of a constant stretch, which is encoded once for all rows.
 #[derive(Debug)]
 pub(super) struct Gap;
 
-impl minijinja::value::Object for Gap {}
+impl Object for Gap {}
 
 /// A text that may be empty: the result of a macro, or of an output with a default.
 #[derive(Debug)]
 pub(super) struct Exact(String);
 
-impl minijinja::value::Object for Exact {}
+impl Object for Exact {}
 
 impl Exact {
     /// Wraps a text that shows no character. Other values need no wrapper.
-    pub(super) fn of(value: &Value) -> Value {
-        if is_empty(value) {
+    pub(super) fn of(value: Value) -> Value {
+        if is_empty(&value) {
             return Value::from_object(Self(value.as_str().unwrap_or_default().to_owned()));
         }
-        value.clone()
+        value
     }
 }
 
@@ -47,15 +45,13 @@ pub(super) fn output(
     out: &mut Output<'_>,
     state: &State<'_, '_>,
     value: &Value,
-) -> Result {
-    if value.downcast_object_ref::<Gap>().is_some() {
-        return Ok(out.write_str(GAP)?);
-    }
+) -> Result<()> {
     let text = match value.as_str() {
         Some(_) if is_empty(value) => return Err(error(EMPTY)),
         Some(text) => Cow::Borrowed(text),
         None if value.is_undefined() => return Err(error(MISSING)),
         None if is_empty(value) => return Err(error(EMPTY)),
+        None if value.downcast_object_ref::<Gap>().is_some() => return Ok(out.write_str(GAP)?),
         None => match value.downcast_object_ref::<Exact>() {
             Some(exact) => Cow::Borrowed(&*exact.0),
             None => text(state, value)?,
@@ -64,7 +60,7 @@ pub(super) fn output(
     match kind {
         TextKind::Text => out.write_str(&text)?,
         TextKind::Html if value.is_safe() => out.write_str(&text)?,
-        TextKind::Html => escape_with(&text, &mut |piece| out.write_str(piece))?,
+        TextKind::Html => escape_with(&text, |piece| out.write_str(piece))?,
         TextKind::Header => {
             out.write_char(FIELD_START)?;
             for piece in text.split([FIELD_START, FIELD_END]) {
@@ -76,6 +72,11 @@ pub(super) fn output(
     Ok(())
 }
 
+/// Whether values are escaped in this template.
+pub(super) fn escapes(state: &State<'_, '_>) -> bool {
+    !matches!(state.auto_escape(), AutoEscape::None)
+}
+
 /// Returns `str(value)`.
 pub(super) fn text<'value>(
     state: &State<'_, '_>,
@@ -85,7 +86,7 @@ pub(super) fn text<'value>(
         return Ok(Cow::Borrowed(text));
     }
     let mut text = String::new();
-    repr(state, value, &mut text)?;
+    write(state, value, false, &mut text)?;
     Ok(Cow::Owned(text))
 }
 
@@ -95,127 +96,138 @@ pub(super) fn escaped<'value>(
     value: &'value Value,
 ) -> Result<Cow<'value, str>> {
     let text = text(state, value)?;
-    if value.is_safe() || !text.bytes().any(|byte| entity(byte).is_some()) {
+    if value.is_safe() {
         return Ok(text);
     }
     state.consume_fuel(text.len() as u64 / 16)?;
     let mut out = String::with_capacity(text.len() + 16);
-    let _ = escape_with(&text, &mut |piece| out.write_str(piece));
+    escape_with(&text, |piece| out.write_str(piece))?;
     Ok(Cow::Owned(out))
 }
 
-fn escape_with(text: &str, write: &mut dyn FnMut(&str) -> std::fmt::Result) -> std::fmt::Result {
-    let bytes = text.as_bytes();
-    let next_tag =
-        |from: usize| memchr::memchr3(b'&', b'<', b'>', &bytes[from..]).map(|at| from + at);
-    let (mut from, mut tag) = (0, next_tag(0));
-    loop {
-        let end = tag.unwrap_or(bytes.len());
-        let quote = memchr::memchr2(b'"', b'\'', &bytes[from..end]).map(|at| from + at);
-        let Some(at) = quote.or(tag) else {
-            return write(&text[from..]);
+fn escape_with(text: &str, mut write: impl FnMut(&str) -> std::fmt::Result) -> std::fmt::Result {
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let entity = match byte {
+            b'&' => "&amp;",
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'"' => "&#34;",
+            b'\'' => "&#39;",
+            _ => continue,
         };
         write(&text[from..at])?;
-        write(entity(bytes[at]).unwrap_or_default())?;
+        write(entity)?;
         from = at + 1;
-        if quote.is_none() {
-            tag = next_tag(from);
-        }
     }
+    write(&text[from..])
 }
 
-fn entity(byte: u8) -> Option<&'static str> {
-    match byte {
-        b'&' => Some("&amp;"),
-        b'<' => Some("&lt;"),
-        b'>' => Some("&gt;"),
-        b'"' => Some("&#34;"),
-        b'\'' => Some("&#39;"),
-        _ => None,
+/// Joins the texts of values. If the result is markup, texts are escaped.
+pub(super) fn join(
+    state: &State<'_, '_>,
+    items: &[Value],
+    glue: &Value,
+    is_markup: bool,
+) -> Result {
+    let part = |value| match is_markup {
+        true => escaped(state, value),
+        false => text(state, value),
+    };
+    let glue = part(glue)?;
+    let mut out = String::new();
+    for (at, item) in items.iter().enumerate() {
+        let item = part(item)?;
+        state.consume_fuel(1 + (item.len() + glue.len()) as u64 / 64)?;
+        out.push_str(if at > 0 { &glue } else { "" });
+        out.push_str(&item);
     }
+    Ok(string(out, is_markup))
 }
 
-/// Appends `repr(value)`. Each item of a list costs fuel, because lists can share items: a text of
-/// a short template could be very long.
-pub(super) fn repr(state: &State<'_, '_>, value: &Value, out: &mut String) -> Result {
+/// Appends the `repr` of a value or, with `is_json`, its JSON as in Jinja2: with sorted keys, and
+/// with escapes for HTML.
+pub(super) fn write(
+    state: &State<'_, '_>,
+    value: &Value,
+    is_json: bool,
+    out: &mut String,
+) -> Result<()> {
     let begin = out.len();
+    present(value)?;
     match value.kind() {
-        ValueKind::None => out.push_str("None"),
+        ValueKind::None => out.push_str(if is_json { "null" } else { "None" }),
+        ValueKind::Bool if is_json => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
-        ValueKind::Number => match float_of(value) {
-            Some(value) => out.push_str(&float_text(value)),
-            None => write!(out, "{value}")?,
-        },
+        ValueKind::Number => out.push_str(&number_text(value)?),
+        ValueKind::String if is_json => write_json(value.as_str().unwrap_or_default(), out),
         ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            if value.is_safe() {
-                out.push_str("Markup(");
-                quote(text, out);
-                out.push(')');
-            } else {
-                quote(text, out);
+            let text = quoted(value.as_str().unwrap_or_default());
+            match value.is_safe() {
+                true => write!(out, "Markup({text})")?,
+                false => out.push_str(&text),
             }
         }
-        _ => return container(state, value, out),
+        ValueKind::Seq => {
+            let is_tuple = value.is_tuple() && !is_json;
+            out.push(if is_tuple { '(' } else { '[' });
+            for (at, item) in value.try_iter()?.enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                write(state, &item, is_json, out)?;
+            }
+            let end = if value.len() == Some(1) { ",)" } else { ")" };
+            out.push_str(if is_tuple { end } else { "]" });
+        }
+        ValueKind::Map => {
+            let mut keys: Vec<Value> = value.try_iter()?.collect();
+            if is_json {
+                keys.sort();
+            }
+            out.push('{');
+            for (at, key) in keys.iter().enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                write(state, key, is_json, out)?;
+                out.push_str(": ");
+                write(state, &value.get_item(key)?, is_json, out)?;
+            }
+            out.push('}');
+        }
+        _ => {
+            let name = type_name(value);
+            return Err(error(format!("a value of the type {name} has no text")));
+        }
     }
     state.consume_fuel(1 + (out.len() - begin) as u64 / 64)
 }
 
-fn container(state: &State<'_, '_>, value: &Value, out: &mut String) -> Result {
-    if let Some(blank) = Blank::of(value) {
-        return Err(blank.error());
+/// The text of a number. Python and minijinja write very large and very small floats differently.
+fn number_text(value: &Value) -> Result<String> {
+    match float_of(value).map(f64::abs) {
+        Some(float) if float != 0.0 && !(1e-4..1e16).contains(&float) => Err(error(
+            "a number is too large or too small for a text; use the filter format",
+        )),
+        _ => Ok(value.to_string()),
     }
-    if let Some(list) = list_of(value) {
-        state.consume_fuel(1)?;
-        out.push(if list.is_tuple { '(' } else { '[' });
-        for (at, item) in list.items.iter().enumerate() {
-            out.push_str(if at > 0 { ", " } else { "" });
-            repr(state, item, out)?;
-        }
-        out.push_str(match (list.is_tuple, list.items.len()) {
-            (true, 1) => ",)",
-            (true, _) => ")",
-            _ => "]",
-        });
-        return Ok(());
-    }
-    if let Some(dict) = dict_in(value) {
-        state.consume_fuel(1)?;
-        out.push('{');
-        for (at, (key, value)) in dict.entries.iter().enumerate() {
-            out.push_str(if at > 0 { ", " } else { "" });
-            repr(state, key, out)?;
-            out.push_str(": ");
-            repr(state, value, out)?;
-        }
-        out.push('}');
-        return Ok(());
-    }
-    Err(error(format!(
-        "a value of type {} has no text",
-        type_name(value)
-    )))
 }
 
-/// Python's `repr` of a float.
-pub(super) fn float_text(value: f64) -> String {
-    if value.is_nan() {
-        return "nan".into();
+fn write_json(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' if !"<>&'".contains(character) => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
     }
-    if value.is_infinite() {
-        return if value > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        return if plain.contains('.') {
-            plain
-        } else {
-            plain + ".0"
-        };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
+    out.push('"');
 }

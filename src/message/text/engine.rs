@@ -1,14 +1,16 @@
-//! minijinja's environments: the filters that a rewritten template calls, and the limits.
+//! minijinja's environments: the functions that a rewritten template calls, and the limits.
 
 use std::sync::LazyLock;
 
-use minijinja::value::Rest;
+use minijinja::value::{Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 
 use super::display::{self, Exact, Gap};
-use super::filter::{self, FILTERS, Result};
-use super::value::{Blank, Value, error, field, list_of};
-use super::{STEPS, method, operator, test};
+use super::function::{self, FUNCTIONS, Function};
+use super::value::{
+    Blank, Result, Value, error, field, is_container, items, list, needed, type_name,
+};
+use super::{STEPS, format, operator, sequence};
 use crate::message::TextKind;
 
 /// The maximum depth of minijinja's calls, such as those of macros.
@@ -27,13 +29,6 @@ pub(super) fn of(kind: TextKind) -> Environment<'static> {
     }
 }
 
-/// Adds the constant values of one template.
-pub(super) fn add_constants(environment: &mut Environment<'static>, constants: Vec<Value>) {
-    environment.add_filter("_constant", move |place: usize| {
-        constants.get(place).cloned()
-    });
-}
-
 fn environment(kind: TextKind) -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_syntax(super::syntax());
@@ -46,11 +41,11 @@ fn environment(kind: TextKind) -> Environment<'static> {
         _ => AutoEscape::None,
     });
     environment.set_formatter(move |out, state, value| display::output(kind, out, state, value));
-    for each in FILTERS {
+    for (at, each) in FUNCTIONS.iter().enumerate() {
         environment.add_filter(
-            each.name,
+            format!("_f{at}"),
             move |state: &State, value: Value, given: Rest<Value>| {
-                filter::apply(state, each, &value, &given)
+                function::apply(state, each, &value, &given)
             },
         );
     }
@@ -61,15 +56,13 @@ fn environment(kind: TextKind) -> Environment<'static> {
 fn add_operators(environment: &mut Environment<'static>) {
     environment.add_filter("_gap", |_: Value| Value::from_object(Gap));
     environment.add_filter("_field", |value: Value, name: &str| field(value, name));
-    environment.add_filter("_needed", |value: Value| -> Result {
-        filter::needed(&value)?;
-        Ok(value)
+    environment.add_filter("_needed", |value: Value, name: &str| {
+        needed(&field(value.clone(), name)).map(|_| value)
     });
-    environment.add_filter("_any", |value: Value| Exact::of(&value));
+    environment.add_filter("_any", |value: Value| Exact::of(value));
     environment.add_filter("_absent", |line: usize| {
-        Blank::absent(format!(
-            "line {line}: the condition of an `if` without `else` is false, so the value is empty"
-        ))
+        let message = "the condition of an `if` without `else` is false, so the value is empty";
+        Blank::missing(format!("line {line}: {message}"), true)
     });
     environment.add_filter(
         "_item",
@@ -79,111 +72,86 @@ fn add_operators(environment: &mut Environment<'static>) {
     );
     environment.add_filter(
         "_slice",
-        |state: &State, value: Value, given: Rest<Value>| match &given[..] {
-            [start, stop, step, name] => {
-                let name = name.as_str().unwrap_or_default();
-                operator::slice(state, &value, [start, stop, step], name)
-            }
-            _ => Err(error("a part of a value needs bounds")),
+        |state: &State, value: &Value, start: &Value, stop: &Value, name: &str| {
+            operator::slice(state, value, start, stop, name)
         },
     );
-    environment.add_filter("_negative", |value: Value| operator::negative(&value));
     environment.add_filter(
-        "_operator",
-        |state: &State, left: Value, sign: String, right: Value| match &*sign {
-            "~" => operator::concatenate(state, &left, &right),
-            sign => operator::arithmetic(state, sign, &left, &right),
+        "_arithmetic",
+        |state: &State, left: Value, sign: &str, right: Value| {
+            operator::arithmetic(state, sign, left, right)
         },
     );
-    environment.add_filter("_compare", compare);
-    environment.add_filter("_items", |state: &State, value: Value, name: &str| {
-        if list_of(&value).is_some() {
-            return Ok(value);
+    environment.add_filter("_negative", |state: &State, value: Value| {
+        operator::arithmetic(state, "-", Value::from(0), value)
+    });
+    environment.add_filter(
+        "_compare",
+        |state: &State, left: &Value, sign: &str, right: &Value| {
+            operator::compare(state, sign, left, right)
+        },
+    );
+    environment.add_filter("_items", |state: &State, value: Value| {
+        match value.kind() == ValueKind::Seq {
+            true => Ok(value),
+            false => list(state, items(state, &value)?),
         }
-        operator::new_list(state, operator::items(state, &variable(value, name))?)
     });
-    environment.add_filter("_pairs", |state: &State, value: Value, name: &str| {
-        let items = operator::items(state, &variable(value, name))?;
-        let pairs = items
-            .iter()
-            .map(|pair| operator::new_list(state, operator::items(state, pair)?));
-        operator::new_list(state, pairs.collect::<Result<_>>()?)
+    let fits = |item: &Value, count| is_container(item) && item.len() == Some(count);
+    environment.add_filter("_unpack", move |value: Value, count: usize| {
+        match fits(&value, count) {
+            true => Ok(value),
+            false => Err(unfit(count)),
+        }
     });
-    for kind in ["list", "tuple", "dict"] {
-        let name = format!("_{kind}");
-        environment.add_filter(name, move |state: &State, items: Value| {
-            method::literal(state, kind, &items)
-        });
-    }
-    add_calls(environment);
-}
-
-fn add_calls(environment: &mut Environment<'static>) {
-    environment.add_filter(
-        "_is",
-        |state: &State, value: Value, name: String, given: Rest<Value>| {
-            test::test(state, &name, &value, &given)
-        },
-    );
-    environment.add_filter(
-        "_call",
-        |state: &State, value: Value, name: String, given: Rest<Value>| {
-            method::call(state, &name, &value, &given)
-        },
-    );
-    environment.add_filter("_range", |state: &State, _: Value, given: Rest<Value>| {
-        method::range(state, &given)
+    environment.add_filter("_pairs", move |value: Value, count: usize| {
+        match value.try_iter()?.all(|item| fits(&item, count)) {
+            true => Ok(value),
+            false => Err(unfit(count)),
+        }
     });
-    environment.add_filter("_format", |state: &State, value: Value, given: Value| {
-        filter::format(state, &value, &given)
+    environment.add_filter("_part", |value: Value| {
+        needed(&value)?;
+        // Lists that contain variables with lists could be nested without a limit.
+        match is_container(&value) {
+            true => Err(error(format!(
+                "a value of the type {} is too large for an item of a list",
+                type_name(&value)
+            ))),
+            false => Ok(value),
+        }
     });
     environment.add_filter(
-        "_map",
-        |state: &State, value: Value, attribute: Value, default: Value| {
-            filter::map_attribute(state, &value, &attribute, &default)
-        },
+        "_format",
+        |state: &State, value: &Value, given: Vec<Value>| format::format(state, value, &given),
     );
+    environment.add_filter("_map", |state: &State, value: &Value, attribute: &Value| {
+        sequence::map_attribute(state, value, attribute)
+    });
     environment.add_filter(
         "_each",
-        |state: &State, value: Value, name: String, given: Value| {
-            let each = filter::find(&name).ok_or_else(|| error("a filter is missing"))?;
-            let given: Vec<Value> = given.try_iter()?.collect();
-            let items = operator::items(state, &value)?;
-            let items = items
-                .iter()
-                .map(|item| filter::apply(state, each, item, &given));
-            operator::new_list(state, items.collect::<Result<_>>()?)
+        |state: &State, value: &Value, at: usize, given: Vec<Value>| {
+            sequence::map_filter(state, value, function_at(at)?, &given)
         },
     );
     environment.add_filter(
         "_select",
-        |state: &State, value: Value, given: Rest<Value>| match &given[..] {
-            [keeps, attribute, name, given @ ..] => {
-                filter::select(state, &value, (keeps.is_true(), attribute, name), given)
-            }
-            _ => Err(error("a choice of items needs a test")),
+        |state: &State, value: &Value, keeps: bool, attribute: &Value, at: Vec<Value>| {
+            let (at, given) = at.split_first().ok_or_else(|| error("no test"))?;
+            let test = at.as_usize().map(function_at).transpose()?;
+            sequence::select(state, value, (keeps, attribute), test, given)
         },
     );
 }
 
-/// The value of a variable, which may be missing or empty. Other values have no name.
-fn variable(value: Value, name: &str) -> Value {
-    if name.is_empty() {
-        value
-    } else {
-        field(value, name)
-    }
+fn function_at(at: usize) -> Result<&'static Function> {
+    FUNCTIONS
+        .get(at)
+        .ok_or_else(|| error("a function is missing"))
 }
 
-/// A chain of comparisons, such as `1 < n < 10`.
-fn compare(state: &State<'_, '_>, first: Value, rest: Rest<Value>) -> Result<bool> {
-    let mut left = first;
-    for pair in rest.chunks_exact(2) {
-        let sign = pair[0].as_str().unwrap_or_default();
-        if !operator::compare(state, sign, &left, &pair[1])? {
-            return Ok(false);
-        }
-        left = pair[1].clone();
-    }
-    Ok(true)
+fn unfit(count: usize) -> minijinja::Error {
+    error(format!(
+        "a value for {count} variables must be a list with {count} items"
+    ))
 }

@@ -2,81 +2,74 @@
 
 use std::fmt::Write as _;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, Call, CallArg, Expr, UnaryOpKind};
 use minijinja::value::ValueKind;
 
+use super::function::{self, Function};
 use super::rewrite::{RESERVED, Result, Rewriter, refuse};
-use super::value::{Value, dict_of, integer_of, sequence};
-use crate::message::RowError;
+use super::value::{Value, integer_of};
 
 /// The attributes of `loop`.
-const OF_LOOP: [&str; 11] = [
-    "index",
-    "index0",
-    "revindex",
-    "revindex0",
-    "first",
-    "last",
-    "length",
-    "depth",
-    "depth0",
-    "previtem",
-    "nextitem",
-];
+const OF_LOOP: &str = " index index0 revindex revindex0 first last length depth depth0 previtem \
+                       nextitem ";
 
 impl<'tree> Rewriter<'tree> {
     /// Writes an expression whose value is a condition: a missing field is an error.
     pub(super) fn needed(&mut self, expr: &'tree Expr<'tree>) -> Result {
-        self.expr(expr)?;
-        let is_present = matches!(
-            expr,
-            Expr::Const(_)
-                | Expr::Compare(_)
-                | Expr::Test(_)
-                | Expr::UnaryOp(_)
-                | Expr::List(_)
-                | Expr::Tuple(_)
-                | Expr::Map(_)
-        );
-        if !is_present {
-            self.out.push_str("|_needed");
+        let name = self.variable(expr).map_or("", |_| match expr {
+            Expr::Var(name) => name.id,
+            _ => "",
+        });
+        match name {
+            "" => self.expr(expr)?,
+            _ => self.read(name),
         }
+        let _ = write!(self.out, "|_needed({})", literal(name));
         Ok(())
+    }
+
+    fn read(&mut self, name: &str) {
+        self.names.read(name);
+        self.first.get_or_insert_with(|| name.to_owned());
+        self.out.push_str(name);
     }
 
     /// Writes an expression to which a filter can be appended.
     pub(super) fn expr(&mut self, expr: &'tree Expr<'tree>) -> Result {
         match expr {
             Expr::Const(constant) => self.constant(expr, &constant.value)?,
-            Expr::Var(name) => self.name(expr, name.id)?,
-            Expr::GetAttr(item) => {
-                if let Expr::Var(name) = &item.expr
-                    && self.names.is_loop(name.id)
-                {
-                    return self.of_loop(expr, name.id, item.name);
+            Expr::Var(name) => {
+                self.check_name(name.id)
+                    .or_else(|message| refuse(expr, message))?;
+                self.read(name.id);
+                let _ = write!(self.out, "|_field({})", literal(name.id));
+            }
+            Expr::GetAttr(item) => match &item.expr {
+                Expr::Var(name) if self.names.is_loop(name.id) => {
+                    if !OF_LOOP.contains(&format!(" {} ", item.name)) {
+                        return refuse(expr, format!("'loop' has no attribute '{}'", item.name));
+                    }
+                    let _ = write!(self.out, "loop.{0}|_field('{0}')", item.name);
                 }
-                self.base(&item.expr)?;
-                self.item(expr, &literal(item.name));
-            }
-            Expr::GetItem(item) => {
-                self.base(&item.expr)?;
-                let mut key = std::mem::take(&mut self.out);
-                self.expr(&item.subscript_expr)?;
-                std::mem::swap(&mut key, &mut self.out);
-                self.item(expr, &key);
-            }
+                value => self.item(expr, value, |_| Ok(literal(item.name)))?,
+            },
+            Expr::GetItem(item) => self.item(expr, &item.expr, |this| {
+                this.apart(|this| this.expr(&item.subscript_expr))
+            })?,
             Expr::Slice(slice) => {
+                if slice.step.is_some() {
+                    return refuse(expr, "a step of [start:stop] is not allowed");
+                }
                 self.expr(&slice.expr)?;
                 self.out.push_str("|_slice(");
-                for bound in [&slice.start, &slice.stop, &slice.step] {
+                for bound in [&slice.start, &slice.stop] {
                     match bound {
                         Some(bound) => self.expr(bound)?,
                         None => self.out.push_str("none"),
                     }
                     self.out.push_str(", ");
                 }
-                let name = literal(first_name(expr).unwrap_or("?"));
-                let _ = write!(self.out, "{name})");
+                let _ = write!(self.out, "{})", literal(&path_of(&slice.expr)));
             }
             Expr::UnaryOp(operation) => match operation.op {
                 UnaryOpKind::Not => {
@@ -92,21 +85,12 @@ impl<'tree> Rewriter<'tree> {
             Expr::BinOp(operation) => {
                 self.operation(operation.op, &operation.left, &operation.right)?;
             }
-            Expr::Compare(comparison) => {
-                self.expr(&comparison.expr)?;
-                self.out.push_str("|_compare(");
-                for part in &comparison.ops {
-                    let _ = write!(self.out, "'{}', ", sign_of(part.op));
-                    self.expr(&part.expr)?;
-                    self.out.push_str(", ");
-                }
-                self.out.push(')');
+            Expr::Compare(_) => {
+                return refuse(expr, "a comparison has two values; write 'a < b and b < c'");
             }
             Expr::IfExpr(choice) => {
                 self.out.push('(');
-                let at = self.out.len();
-                self.needed(&choice.test_expr)?;
-                let test = self.out.split_off(at);
+                let test = self.apart(|this| this.needed(&choice.test_expr))?;
                 self.expr(&choice.true_expr)?;
                 let _ = write!(self.out, " if {test} else ");
                 match &choice.false_expr {
@@ -118,66 +102,88 @@ impl<'tree> Rewriter<'tree> {
                 }
                 self.out.push(')');
             }
-            Expr::List(list) => {
-                self.collection(expr, "list", &list.items.iter().collect::<Vec<_>>())?
-            }
-            Expr::Tuple(tuple) => {
-                self.collection(expr, "tuple", &tuple.items.iter().collect::<Vec<_>>())?
-            }
+            Expr::List(list) => self.parts("[", &list.items, "]")?,
+            Expr::Tuple(tuple) => self.parts("(", &tuple.items, ")")?,
             Expr::Map(map) => {
-                let items = map.keys.iter().zip(&map.values);
-                let items: Vec<_> = items.flat_map(|(key, value)| [key, value]).collect();
-                self.collection(expr, "dict", &items)?;
+                self.out.push('{');
+                for (key, value) in map.keys.iter().zip(&map.values) {
+                    if !matches!(key, Expr::Const(key) if key.value.as_str().is_some()) {
+                        return refuse(key, "the keys of a dict must be texts in quotes");
+                    }
+                    self.expr(key)?;
+                    self.out.push_str(": ");
+                    self.part(value)?;
+                }
+                self.out.push('}');
             }
             Expr::Filter(filter) => match &filter.expr {
                 Some(value) => self.filter(expr, filter.name, value, &filter.args)?,
                 None => return refuse(expr, "a filter needs a value"),
             },
-            Expr::Test(tested) => self.test(expr, tested.name, &tested.expr, &tested.args)?,
+            Expr::Test(test) => {
+                let is_optional = matches!(test.name, "defined" | "undefined");
+                self.names.optional += usize::from(is_optional);
+                self.expr(&test.expr)?;
+                self.names.optional -= usize::from(is_optional);
+                self.function(expr, "test", ("?", test.name, ""), &test.args)?;
+            }
             Expr::Call(call) => self.call(expr, call)?,
         }
         Ok(())
     }
 
-    /// Writes the value of which an item is read. The error about a missing item names both.
-    pub(super) fn base(&mut self, expr: &'tree Expr<'tree>) -> Result {
-        match expr {
-            Expr::Var(name) if self.variable(expr).is_some() => {
-                self.names.read(name.id);
-                self.out.push_str(name.id);
-                Ok(())
-            }
-            _ => self.expr(expr),
+    /// The reason why a name is no variable.
+    pub(super) fn check_name(&self, name: &str) -> std::result::Result<(), String> {
+        if name == "loop" {
+            return Err("only the attributes of 'loop' can be used, inside of its loop".into());
         }
+        if RESERVED.contains(&name) {
+            return Err(format!("the name '{name}' is not allowed"));
+        }
+        if self.macros.contains_key(name) {
+            return Err(format!("the macro '{name}' is not called; write {name}(…)"));
+        }
+        Ok(())
     }
 
-    fn item(&mut self, expr: &'tree Expr<'tree>, key: &str) {
+    fn item(
+        &mut self,
+        expr: &'tree Expr<'tree>,
+        value: &'tree Expr<'tree>,
+        key: impl FnOnce(&mut Self) -> Result<String>,
+    ) -> Result {
+        match value {
+            // The error about a missing value names the item too.
+            Expr::Var(name) if self.variable(value).is_some() => self.read(name.id),
+            _ => self.expr(value)?,
+        }
+        let key = key(self)?;
         let _ = write!(self.out, "|_item({key}, {})", literal(&path_of(expr)));
+        Ok(())
     }
 
-    fn collection(&mut self, expr: &Expr<'_>, kind: &str, items: &[&'tree Expr<'tree>]) -> Result {
-        // A constant value is built once for all rows.
-        if let Some(value) = constant(expr) {
-            let value = value.or_else(|error| refuse(expr, error.to_string()))?;
-            let _ = write!(self.out, "{}|_constant", self.constants.len());
-            self.constants.push(value);
-            return Ok(());
-        }
-        self.out.push('[');
-        for item in items {
-            self.expr(item)?;
-            self.out.push_str(", ");
-        }
-        let _ = write!(self.out, "]|_{kind}");
+    fn parts(&mut self, open: &str, items: &'tree [Expr<'tree>], close: &str) -> Result {
+        self.out.push_str(open);
+        items.iter().try_for_each(|item| self.part(item))?;
+        self.out.push_str(close);
+        Ok(())
+    }
+
+    /// Writes an item of a list or dict, and a comma.
+    fn part(&mut self, item: &'tree Expr<'tree>) -> Result {
+        self.expr(item)?;
+        self.out.push_str(match item {
+            Expr::Const(_) | Expr::List(_) | Expr::Tuple(_) | Expr::Map(_) => ", ",
+            _ => "|_part, ",
+        });
         Ok(())
     }
 
     fn constant(&mut self, expr: &Expr<'_>, value: &Value) -> Result {
         match value.kind() {
-            ValueKind::String => {
-                let text = literal(value.as_str().unwrap_or_default());
-                self.out.push_str(&text);
-            }
+            ValueKind::String => self
+                .out
+                .push_str(&literal(value.as_str().unwrap_or_default())),
             ValueKind::Number if value.is_integer() => match integer_of(value) {
                 Some(number) => {
                     let _ = write!(self.out, "{number}");
@@ -185,51 +191,17 @@ impl<'tree> Rewriter<'tree> {
                 None => return refuse(expr, "an integer of the template is too large"),
             },
             ValueKind::Number => {
-                let number = f64::try_from(value.clone()).unwrap_or_default();
-                if !number.is_finite() {
-                    return refuse(expr, "a number of the template is too large");
-                }
-                let _ = write!(self.out, "{number:?}");
+                let _ = write!(
+                    self.out,
+                    "{:?}",
+                    f64::try_from(value.clone()).unwrap_or_default()
+                );
             }
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.out.push_str(match value.is_true() {
+                true => "true",
+                false => "false",
+            }),
             _ => self.out.push_str("none"),
-        }
-        Ok(())
-    }
-
-    fn name(&mut self, expr: &Expr<'_>, name: &'tree str) -> Result {
-        if name == "loop" || self.names.is_loop(name) {
-            return refuse(
-                expr,
-                format!("only the attributes of '{name}' can be used, inside of its loop"),
-            );
-        }
-        if RESERVED.contains(&name) {
-            return refuse(expr, format!("the name '{name}' is not allowed"));
-        }
-        if self.macros.contains_key(name) {
-            return refuse(
-                expr,
-                format!("the macro '{name}' is not called; write {name}(…)"),
-            );
-        }
-        self.names.read(name);
-        let _ = write!(self.out, "{name}|_field({})", literal(name));
-        Ok(())
-    }
-
-    fn of_loop(&mut self, expr: &Expr<'_>, name: &str, attribute: &str) -> Result {
-        if self.is_in_condition {
-            return refuse(expr, "the condition of a loop cannot use 'loop'");
-        }
-        if !OF_LOOP.contains(&attribute) {
-            return refuse(expr, format!("'loop' has no attribute '{attribute}'"));
-        }
-        let _ = write!(self.out, "{name}.{attribute}");
-        if matches!(attribute, "previtem" | "nextitem") {
-            let _ = write!(self.out, "|_field('{attribute}')");
         }
         Ok(())
     }
@@ -255,14 +227,14 @@ impl<'tree> Rewriter<'tree> {
             BinOpKind::Gt => ("_compare", ">"),
             BinOpKind::Gte => ("_compare", ">="),
             BinOpKind::In => ("_compare", "in"),
-            BinOpKind::Add => ("_operator", "+"),
-            BinOpKind::Sub => ("_operator", "-"),
-            BinOpKind::Mul => ("_operator", "*"),
-            BinOpKind::Div => ("_operator", "/"),
-            BinOpKind::FloorDiv => ("_operator", "//"),
-            BinOpKind::Rem => ("_operator", "%"),
-            BinOpKind::Pow => ("_operator", "**"),
-            BinOpKind::Concat => ("_operator", "~"),
+            BinOpKind::Add => ("_arithmetic", "+"),
+            BinOpKind::Sub => ("_arithmetic", "-"),
+            BinOpKind::Mul => ("_arithmetic", "*"),
+            BinOpKind::Div => ("_arithmetic", "/"),
+            BinOpKind::FloorDiv => ("_arithmetic", "//"),
+            BinOpKind::Rem => ("_arithmetic", "%"),
+            BinOpKind::Pow => ("_arithmetic", "**"),
+            BinOpKind::Concat => ("_arithmetic", "~"),
         };
         self.expr(left)?;
         let _ = write!(self.out, "|{filter}('{sign}', ");
@@ -274,162 +246,251 @@ impl<'tree> Rewriter<'tree> {
     /// Writes the left operands of `and` or `or`, without a bracket for each of them.
     fn chain(&mut self, is_and: bool, expr: &'tree Expr<'tree>) -> Result {
         match expr {
-            Expr::BinOp(operation)
-                if matches!(operation.op, BinOpKind::ScAnd) == is_and
-                    && matches!(operation.op, BinOpKind::ScAnd | BinOpKind::ScOr) =>
+            Expr::BinOp(each)
+                if matches!(
+                    (&each.op, is_and),
+                    (BinOpKind::ScAnd, true) | (BinOpKind::ScOr, false)
+                ) =>
             {
-                self.chain(is_and, &operation.left)?;
-                self.needed(&operation.right)?;
+                self.chain(is_and, &each.left)?;
+                self.needed(&each.right)?;
             }
             _ => self.needed(expr)?,
         }
         self.out.push_str(if is_and { " and " } else { " or " });
         Ok(())
     }
-}
 
-/// The value of an expression that consists of constants. An error is a dict or list that is nested
-/// too deeply, or an integer that is too large.
-fn constant(expr: &Expr<'_>) -> Option<std::result::Result<Value, RowError>> {
-    let all = |items: &[Expr<'_>]| -> Option<std::result::Result<Vec<Value>, RowError>> {
-        let items: Option<Vec<_>> = items.iter().map(constant).collect();
-        Some(items?.into_iter().collect())
-    };
-    match expr {
-        Expr::Const(constant) => {
-            let is_large = constant.value.is_integer() && integer_of(&constant.value).is_none();
-            (!is_large).then(|| Ok(constant.value.clone()))
-        }
-        Expr::List(list) => Some(all(&list.items)?.and_then(|items| sequence(items, false))),
-        Expr::Tuple(tuple) => Some(all(&tuple.items)?.and_then(|items| sequence(items, true))),
-        Expr::Map(map) => {
-            let is_key = |key: &Expr<'_>| matches!(key, Expr::Const(_));
-            if !map.keys.iter().all(is_key) {
-                return None;
+    fn filter(
+        &mut self,
+        expr: &'tree Expr<'tree>,
+        name: &str,
+        value: &'tree Expr<'tree>,
+        given: &'tree [CallArg<'tree>],
+    ) -> Result {
+        let is_default = matches!(name, "default" | "d");
+        self.is_optional |= is_default;
+        self.names.optional += usize::from(is_default);
+        self.expr(value)?;
+        self.names.optional -= usize::from(is_default);
+        let mut given = given.iter();
+        match name {
+            "format" => {
+                self.out.push_str("|_format([");
+                self.positional(expr, "the filter 'format'", given)?;
+                self.out.push_str("])");
             }
-            let (keys, values) = (all(&map.keys)?, all(&map.values)?);
-            Some(keys.and_then(|keys| dict_of(keys.into_iter().zip(values?))))
+            "map" => match given.next() {
+                Some(CallArg::Kwarg("attribute", attribute)) if given.len() == 0 => {
+                    self.out.push_str("|_map(");
+                    self.expr(attribute)?;
+                    self.out.push(')');
+                }
+                Some(CallArg::Pos(Expr::Const(name))) => {
+                    let name = name.value.as_str().unwrap_or_default();
+                    let (at, filter) = find(expr, "filter", ("", name, ""))?;
+                    let _ = write!(self.out, "|_each({at}, [");
+                    self.arguments(expr, &format!("the filter '{name}'"), filter, given)?;
+                    self.out.push_str("])");
+                }
+                _ => {
+                    let message = "the filter 'map' needs an attribute or the name of a filter";
+                    return refuse(expr, message);
+                }
+            },
+            "select" | "reject" | "selectattr" | "rejectattr" => {
+                let _ = write!(self.out, "|_select({}, ", name.starts_with("select"));
+                match (name.ends_with("attr"), given.as_slice()) {
+                    (true, [CallArg::Pos(attribute), ..]) => {
+                        given.next();
+                        self.expr(attribute)?;
+                    }
+                    (true, _) => {
+                        return refuse(expr, format!("the filter '{name}' needs an attribute"));
+                    }
+                    (false, _) => self.out.push_str("none"),
+                }
+                match given.next() {
+                    None => self.out.push_str(", [none"),
+                    Some(CallArg::Pos(Expr::Const(test))) => {
+                        let test = test.value.as_str().unwrap_or_default();
+                        let (at, function) = find(expr, "test", ("?", test, ""))?;
+                        let _ = write!(self.out, ", [{at}, ");
+                        self.arguments(expr, &format!("the test '{test}'"), function, given)?;
+                    }
+                    Some(_) => {
+                        let message = format!("the filter '{name}' needs the name of a test");
+                        return refuse(expr, message);
+                    }
+                }
+                self.out.push_str("])");
+            }
+            _ => self.function(expr, "filter", ("", name, ""), given.as_slice())?,
         }
-        _ => None,
+        Ok(())
+    }
+
+    fn call(&mut self, expr: &'tree Expr<'tree>, call: &'tree Call<'tree>) -> Result {
+        if let Some(name) = self.macro_of(call) {
+            let parameters = self.macros.get(name).cloned().unwrap_or_default();
+            let parameters: Vec<_> = parameters.iter().map(|(n, d)| (*n, d.as_deref())).collect();
+            let _ = write!(self.out, "{name}(");
+            self.bind(
+                expr,
+                &format!("the macro '{name}'"),
+                &parameters,
+                &call.args,
+            )?;
+            self.out.push(')');
+            return Ok(());
+        }
+        match &call.expr {
+            Expr::Var(name) if name.id == "range" => {
+                self.out.push('0');
+                self.function(expr, "function", ("", name.id, "()"), &call.args)
+            }
+            Expr::Var(name) => {
+                let message = "is not allowed; a macro must be defined before its use";
+                refuse(expr, format!("the function '{}' {message}", name.id))
+            }
+            Expr::GetAttr(item) => match &item.expr {
+                Expr::Var(name) if self.names.is_loop(name.id) => {
+                    if item.name != "cycle" || call.args.is_empty() {
+                        return refuse(expr, format!("'loop' has no method '{}()'", item.name));
+                    }
+                    self.out.push_str("loop.cycle(");
+                    self.positional(expr, "'loop.cycle'", call.args.iter())?;
+                    self.out.push(')');
+                    Ok(())
+                }
+                value => {
+                    self.expr(value)?;
+                    self.function(expr, "method", (".", item.name, ""), &call.args)
+                }
+            },
+            _ => refuse(expr, "only functions and methods can be called"),
+        }
+    }
+
+    /// The name of the macro that an expression calls.
+    pub(super) fn macro_of(&self, call: &Call<'tree>) -> Option<&'tree str> {
+        match &call.expr {
+            Expr::Var(name) if self.macros.contains_key(name.id) => Some(name.id),
+            _ => None,
+        }
+    }
+
+    /// Writes arguments without names.
+    fn positional(
+        &mut self,
+        expr: &Expr<'_>,
+        callee: &str,
+        given: std::slice::Iter<'tree, CallArg<'tree>>,
+    ) -> Result {
+        for argument in given {
+            let CallArg::Pos(value) = argument else {
+                return refuse(expr, format!("{callee} needs arguments without names"));
+            };
+            self.expr(value)?;
+            self.out.push_str(", ");
+        }
+        Ok(())
+    }
+
+    /// Writes the call of a function for the value before it.
+    fn function(
+        &mut self,
+        expr: &'tree Expr<'tree>,
+        what: &str,
+        name: (&str, &str, &str),
+        given: &'tree [CallArg<'tree>],
+    ) -> Result {
+        let (at, function) = find(expr, what, name)?;
+        let _ = write!(self.out, "|_f{at}(");
+        self.arguments(
+            expr,
+            &format!("the {what} '{}'", name.1),
+            function,
+            given.iter(),
+        )?;
+        self.out.push(')');
+        Ok(())
+    }
+
+    fn arguments(
+        &mut self,
+        expr: &'tree Expr<'tree>,
+        callee: &str,
+        function: &Function,
+        given: std::slice::Iter<'tree, CallArg<'tree>>,
+    ) -> Result {
+        self.bind(expr, callee, function.parameters, given.as_slice())
+    }
+
+    /// Writes arguments in the order of the parameters, with all defaults.
+    fn bind(
+        &mut self,
+        expr: &Expr<'_>,
+        callee: &str,
+        parameters: &[(&str, Option<&str>)],
+        given: &'tree [CallArg<'tree>],
+    ) -> Result {
+        let mut bound = vec![None; parameters.len()];
+        for (at, argument) in given.iter().enumerate() {
+            let (at, value, message) = match argument {
+                CallArg::Pos(value) => (Some(at), value, "has too many arguments".to_owned()),
+                CallArg::Kwarg(name, value) => (
+                    parameters.iter().position(|(each, _)| each == name),
+                    value,
+                    format!("does not accept the argument '{name}'"),
+                ),
+                _ => return refuse(expr, format!("{callee} does not accept '*'")),
+            };
+            match at.and_then(|at| bound.get_mut(at)) {
+                Some(slot @ None) => *slot = Some(value),
+                _ => return refuse(expr, format!("{callee} {message}")),
+            }
+        }
+        for ((name, default), value) in parameters.iter().zip(bound) {
+            match (value, default) {
+                (Some(value), _) => self.expr(value)?,
+                (None, Some(default)) => self.out.push_str(default),
+                (None, None) => {
+                    return refuse(expr, format!("{callee} needs the argument '{name}'"));
+                }
+            }
+            self.out.push_str(", ");
+        }
+        Ok(())
     }
 }
 
-fn sign_of(kind: CompareOpKind) -> &'static str {
-    match kind {
-        CompareOpKind::Eq => "==",
-        CompareOpKind::Ne => "!=",
-        CompareOpKind::Lt => "<",
-        CompareOpKind::Lte => "<=",
-        CompareOpKind::Gt => ">",
-        CompareOpKind::Gte => ">=",
-        CompareOpKind::In => "in",
-        CompareOpKind::NotIn => "not in",
-    }
+fn find(
+    expr: &Expr<'_>,
+    what: &str,
+    (start, name, end): (&str, &str, &str),
+) -> Result<(usize, &'static Function)> {
+    let found = function::find(start, name, end);
+    found.map_or_else(
+        || refuse(expr, format!("the {what} '{name}' is not allowed")),
+        Ok,
+    )
 }
 
 /// A string literal of minijinja.
-pub(super) fn literal(text: &str) -> String {
-    let mut literal = String::with_capacity(text.len() + 2);
-    literal.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            literal.push('\\');
-        }
-        literal.push(character);
-    }
-    literal.push('"');
-    literal
-}
-
-/// Calls `visit` for each direct part of an expression, in the order of Jinja2's syntax tree.
-fn each_part<'tree>(expr: &'tree Expr<'tree>, visit: &mut dyn FnMut(&'tree Expr<'tree>)) {
-    let arguments = |given: &'tree [CallArg<'tree>], visit: &mut dyn FnMut(&'tree Expr<'tree>)| {
-        for argument in given {
-            match argument {
-                CallArg::Pos(value) | CallArg::Kwarg(_, value) => visit(value),
-                CallArg::PosSplat(value) | CallArg::KwargSplat(value) => visit(value),
-            }
-        }
-    };
-    match expr {
-        Expr::Var(_) | Expr::Const(_) => {}
-        Expr::Slice(slice) => {
-            visit(&slice.expr);
-            for bound in [&slice.start, &slice.stop, &slice.step] {
-                bound.iter().for_each(&mut *visit);
-            }
-        }
-        Expr::UnaryOp(operation) => visit(&operation.expr),
-        Expr::BinOp(operation) => {
-            visit(&operation.left);
-            visit(&operation.right);
-        }
-        Expr::Compare(comparison) => {
-            visit(&comparison.expr);
-            comparison.ops.iter().for_each(|part| visit(&part.expr));
-        }
-        Expr::IfExpr(choice) => {
-            visit(&choice.test_expr);
-            visit(&choice.true_expr);
-            choice.false_expr.iter().for_each(visit);
-        }
-        Expr::Filter(filter) => {
-            filter.expr.iter().for_each(&mut *visit);
-            arguments(&filter.args, visit);
-        }
-        Expr::Test(test) => {
-            visit(&test.expr);
-            arguments(&test.args, visit);
-        }
-        Expr::GetAttr(item) => visit(&item.expr),
-        Expr::GetItem(item) => {
-            visit(&item.expr);
-            visit(&item.subscript_expr);
-        }
-        Expr::Call(call) => {
-            visit(&call.expr);
-            arguments(&call.args, visit);
-        }
-        Expr::List(list) => list.items.iter().for_each(visit),
-        Expr::Tuple(tuple) => tuple.items.iter().for_each(visit),
-        Expr::Map(map) => {
-            for (key, value) in map.keys.iter().zip(&map.values) {
-                visit(key);
-                visit(value);
-            }
-        }
-    }
-}
-
-/// The first name of an expression. The error about an empty value contains it.
-pub(super) fn first_name<'tree>(expr: &'tree Expr<'tree>) -> Option<&'tree str> {
-    if let Expr::Var(name) = expr {
-        return Some(name.id);
-    }
-    let mut found = None;
-    each_part(expr, &mut |part| {
-        if found.is_none() {
-            found = first_name(part);
-        }
-    });
-    found
-}
-
-/// Whether the expression contains the filter `default`.
-pub(super) fn has_default(expr: &Expr<'_>) -> bool {
-    let mut found = matches!(expr, Expr::Filter(filter) if matches!(filter.name, "default" | "d"));
-    each_part(expr, &mut |part| found = found || has_default(part));
-    found
+fn literal(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The name of a variable or an item, such as `person.name`, for the error about an empty value.
 pub(super) fn path_of(expr: &Expr<'_>) -> String {
     match expr {
+        Expr::Var(name) => name.id.to_owned(),
         Expr::GetAttr(item) => format!("{}.{}", path_of(&item.expr), item.name),
         Expr::GetItem(item) => match &item.subscript_expr {
             Expr::Const(key) => format!("{}.{}", path_of(&item.expr), key.value),
             _ => path_of(&item.expr),
         },
-        _ => first_name(expr).unwrap_or("?").to_owned(),
+        _ => "?".to_owned(),
     }
 }

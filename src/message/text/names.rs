@@ -14,8 +14,6 @@ struct Frame {
     names: HashSet<String>,
     /// The names that inner frames have read.
     read: HashSet<String>,
-    /// The variables that hold the `loop` of an outer loop.
-    loops: HashSet<String>,
     kind: FrameKind,
 }
 
@@ -25,12 +23,15 @@ pub(super) enum FrameKind {
     Block,
     Loop,
     Macro,
+    /// The condition of a loop, in which Jinja2 has no `loop`.
+    Test,
 }
 
 /// The names of a template, in the order of the template.
-#[derive(Default)]
 pub(super) struct Names {
-    frames: Vec<Frame>,
+    /// The outer frames.
+    outer: Vec<Frame>,
+    frame: Frame,
     /// The fields that the template reads in any branch.
     pub(super) fields: BTreeSet<String>,
     /// The names that are used at least once without a default.
@@ -42,8 +43,11 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new() -> Self {
         Self {
-            frames: vec![Frame::default()],
-            ..Self::default()
+            outer: Vec::new(),
+            frame: Frame::default(),
+            fields: BTreeSet::new(),
+            used: BTreeSet::new(),
+            optional: 0,
         }
     }
 
@@ -53,102 +57,82 @@ impl Names {
     }
 
     pub(super) fn enter(&mut self, kind: FrameKind) {
-        self.frames.push(Frame {
+        let inner = Frame {
             kind,
             ..Frame::default()
-        });
+        };
+        self.outer.push(std::mem::replace(&mut self.frame, inner));
     }
 
     pub(super) fn leave(&mut self) {
-        self.frames.pop();
+        self.frame = self.outer.pop().unwrap_or_default();
+    }
+
+    /// Enters the body of the loop whose condition has ended.
+    pub(super) fn begin_loop(&mut self) {
+        self.frame.kind = FrameKind::Loop;
+    }
+
+    /// Whether the template has used a name outside of loops and blocks.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.frame.names.contains(name) || self.fields.contains(name)
     }
 
     /// The names that the current frame has surely set, for a branch of an `if`.
     pub(super) fn branch(&self) -> HashSet<String> {
-        self.frames
-            .last()
-            .map(|frame| frame.names.clone())
-            .unwrap_or_default()
+        self.frame.names.clone()
     }
 
     /// Ends a branch and returns its names.
-    pub(super) fn end_branch(&mut self, before: &HashSet<String>) -> HashSet<String> {
-        let frame = self.frames.last_mut();
-        frame
-            .map(|frame| std::mem::replace(&mut frame.names, before.clone()))
-            .unwrap_or_default()
+    pub(super) fn end_branch(&mut self, before: HashSet<String>) -> HashSet<String> {
+        std::mem::replace(&mut self.frame.names, before)
     }
 
     /// Adds the names that every branch of an `if` has set.
     pub(super) fn join(&mut self, branches: Vec<HashSet<String>>) {
-        let mut branches = branches.into_iter();
-        let first = branches.next().unwrap_or_default();
-        let common = branches.fold(first, |common, branch| &common & &branch);
-        if let Some(frame) = self.frames.last_mut() {
-            frame.names.extend(common);
-        }
+        let common = branches.into_iter().reduce(|one, other| &one & &other);
+        self.frame.names.extend(common.unwrap_or_default());
     }
 
     pub(super) fn read(&mut self, name: &str) {
-        let last = self.frames.len() - 1;
-        let place = self
-            .frames
-            .iter()
-            .rposition(|frame| frame.names.contains(name));
-        let is_in_macro = self
-            .frames
-            .iter()
-            .any(|frame| frame.kind == FrameKind::Macro);
+        if self.optional == 0 {
+            self.used.insert(name.to_owned());
+        }
+        if self.frame.names.contains(name) {
+            return;
+        }
+        let place = self.outer.iter().rposition(|f| f.names.contains(name));
+        let is_macro = |frame: &Frame| frame.kind == FrameKind::Macro;
+        let is_in_macro = is_macro(&self.frame) || self.outer.iter().any(is_macro);
         // A macro reads the names of the template when it is called.
-        let from = if is_in_macro && place == Some(0) {
-            0
-        } else {
-            place.map_or(0, |place| place + 1)
+        let from = match place {
+            Some(place) if place > 0 || !is_in_macro => place + 1,
+            _ => 0,
         };
-        for frame in &mut self.frames[from.min(last)..last] {
+        for frame in &mut self.outer[from..] {
             frame.read.insert(name.to_owned());
         }
         if place.is_none() {
             self.fields.insert(name.to_owned());
         }
-        if self.optional == 0 {
-            self.used.insert(name.to_owned());
-        }
     }
 
     /// Sets a name in the current frame.
     pub(super) fn set(&mut self, name: &str) -> Result<(), String> {
-        let Some(frame) = self.frames.last_mut() else {
-            return Ok(());
-        };
-        if frame.read.contains(name) {
+        if self.frame.read.contains(name) {
             return Err(format!(
                 "the variable '{name}' is set after a loop, a block or a macro that reads it; set \
                  it before"
             ));
         }
-        frame.loops.remove(name);
-        frame.names.insert(name.to_owned());
+        self.frame.names.insert(name.to_owned());
         Ok(())
     }
 
-    /// Records that a variable holds the `loop` of the current loop.
-    pub(super) fn set_loop(&mut self, name: &str) {
-        if let Some(frame) = self.frames.last_mut() {
-            frame.loops.insert(name.to_owned());
-        }
-    }
-
-    /// Whether a name is the variable `loop` of a running loop, or a variable that holds it.
+    /// Whether `name` is the variable `loop` of a running loop.
     pub(super) fn is_loop(&self, name: &str) -> bool {
-        for frame in self.frames.iter().rev() {
-            if frame.loops.contains(name) || (name == "loop" && frame.kind == FrameKind::Loop) {
-                return true;
-            }
-            if frame.kind == FrameKind::Macro || frame.names.contains(name) {
-                return false;
-            }
-        }
-        false
+        let frames = std::iter::once(&self.frame).chain(self.outer.iter().rev());
+        let mut frames = frames.filter(|frame| frame.kind != FrameKind::Block);
+        name == "loop" && frames.next().is_some_and(|f| f.kind == FrameKind::Loop)
     }
 }

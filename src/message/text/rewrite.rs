@@ -1,24 +1,21 @@
 //! Rewrites a template so that minijinja computes the values of Jinja2.
 //!
-//! minijinja's own operators differ from Python's: they compare a text with a number, for example.
-//! So each operator, literal, filter and test becomes a filter of ours: `a > b` becomes
-//! `a|_compare(">", b)`. What stays are texts, variables, `if`, `for`, `set` and macros. The
-//! rewritten template contains all optional arguments, and everything outside the supported subset
-//! of Jinja2 is refused here.
+//! minijinja's own comparisons differ from Python's: they compare a text with a number, for example.
+//! So comparisons, filters and tests become filters of ours: `a > b` becomes `a|_compare(">", b)`.
+//! The rewritten template contains all optional arguments, and everything outside the supported
+//! subset of Jinja2 is refused here.
 //!
-//! This file rewrites the statements, `expression` the expressions, and `argument` the calls of
-//! filters, tests, methods and macros.
+//! This file rewrites the statements, and `expression` the expressions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use minijinja::machinery::ast::{Call, Expr, ForLoop, IfCond, Macro, Stmt};
+use minijinja::machinery::ast::{Expr, ForLoop, IfCond, Macro, Stmt};
 
 use super::STRETCH;
-use super::expression::{first_name, has_default, literal, path_of};
+use super::expression::path_of;
 use super::names::{FrameKind, Names};
-use super::value::Value;
 use crate::message::TextKind;
 
 /// The names that a template cannot use.
@@ -36,20 +33,18 @@ pub(super) struct Rewriter<'tree> {
     pub(super) out: String,
     pub(super) names: Names,
     kind: TextKind,
-    /// The names that the template sets anywhere.
-    pub(super) bound: HashSet<&'tree str>,
-    /// The parameters of each macro, and the number of the required ones.
-    pub(super) macros: HashMap<&'tree str, (Vec<&'tree str>, usize)>,
+    /// The parameters of each macro, with their defaults.
+    pub(super) macros: HashMap<&'tree str, Vec<(&'tree str, Option<String>)>>,
     /// The constant stretches, which are encoded once.
     pub(super) stretches: Vec<String>,
-    /// The places of the outputs that are only a variable, and the names of these variables.
+    /// The places of outputs, and the names of their variables.
     pub(super) labels: Vec<(usize, String)>,
-    /// The constant lists and dicts.
-    pub(super) constants: Vec<Value>,
     /// The number of open blocks.
     depth: usize,
-    /// Whether the expression is the condition of a loop, in which Jinja2 has no `loop`.
-    pub(super) is_in_condition: bool,
+    /// The first name of the current output.
+    pub(super) first: Option<String>,
+    /// Whether the value of the current output may be empty.
+    pub(super) is_optional: bool,
 }
 
 pub(super) fn refuse<T>(expr: &Expr<'_>, message: impl Into<String>) -> Result<T> {
@@ -62,62 +57,15 @@ impl<'tree> Rewriter<'tree> {
             out: String::new(),
             names: Names::new(),
             kind,
-            bound: HashSet::new(),
             macros: HashMap::new(),
             stretches: Vec::new(),
             labels: Vec::new(),
-            constants: Vec::new(),
             depth: 0,
-            is_in_condition: false,
+            first: None,
+            is_optional: false,
         };
-        rewriter.bind(statements);
         rewriter.statements(statements)?;
         Ok(rewriter)
-    }
-
-    /// Collects the names that the template sets.
-    fn bind(&mut self, statements: &'tree [Stmt<'tree>]) {
-        for statement in statements {
-            match statement {
-                Stmt::ForLoop(each) => {
-                    self.bind_target(&each.target);
-                    self.bind(&each.body);
-                    self.bind(&each.else_body);
-                }
-                Stmt::IfCond(each) => {
-                    let mut condition = Some(&**each);
-                    while let Some(each) = condition {
-                        self.bind(&each.true_body);
-                        condition = elif(each);
-                        if condition.is_none() {
-                            self.bind(&each.false_body);
-                        }
-                    }
-                }
-                Stmt::Set(each) => self.bind_target(&each.target),
-                Stmt::SetBlock(each) => {
-                    self.bind_target(&each.target);
-                    self.bind(&each.body);
-                }
-                Stmt::Macro(each) => {
-                    each.args
-                        .iter()
-                        .for_each(|parameter| self.bind_target(parameter));
-                    self.bind(&each.body);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn bind_target(&mut self, target: &'tree Expr<'tree>) {
-        match target {
-            Expr::Var(name) => {
-                self.bound.insert(name.id);
-            }
-            Expr::List(list) => list.items.iter().for_each(|item| self.bind_target(item)),
-            _ => {}
-        }
     }
 
     fn statements(&mut self, statements: &'tree [Stmt<'tree>]) -> Result {
@@ -134,6 +82,14 @@ impl<'tree> Rewriter<'tree> {
         Ok(())
     }
 
+    /// Rewrites a block with its own variables.
+    fn frame(&mut self, kind: FrameKind, statements: &'tree [Stmt<'tree>]) -> Result {
+        self.names.enter(kind);
+        self.body(statements)?;
+        self.names.leave();
+        Ok(())
+    }
+
     fn statement(&mut self, statement: &'tree Stmt<'tree>) -> Result {
         match statement {
             Stmt::EmitRaw(raw) => self.data(raw.raw),
@@ -141,23 +97,11 @@ impl<'tree> Rewriter<'tree> {
             Stmt::IfCond(condition) => self.condition(condition)?,
             Stmt::ForLoop(repetition) => self.repetition(repetition)?,
             Stmt::Set(set) => {
+                let value = self.apart(|this| this.expr(&set.expr))?;
                 self.out.push_str("{% set ");
-                let mut value = String::new();
-                std::mem::swap(&mut value, &mut self.out);
-                let is_loop = matches!(&set.expr, Expr::Var(name) if self.names.is_loop(name.id));
-                if is_loop {
-                    self.out.push_str("loop");
-                } else {
-                    self.expr(&set.expr)?;
-                }
-                std::mem::swap(&mut value, &mut self.out);
-                self.target(&set.target)?;
-                match &set.target {
-                    Expr::Var(name) if is_loop => self.names.set_loop(name.id),
-                    Expr::List(_) => value.push_str("|_items('')"),
-                    _ => {}
-                }
-                let _ = write!(self.out, " = {value} %}}");
+                let unpack = self.target(&set.target)?;
+                let unpack = unpack.map(|count| format!("|_unpack({count})"));
+                let _ = write!(self.out, " = {value}{} %}}", unpack.unwrap_or_default());
             }
             Stmt::SetBlock(block) => {
                 if block.filter.is_some() {
@@ -168,18 +112,21 @@ impl<'tree> Rewriter<'tree> {
                 };
                 // In Jinja2, variables that the block sets end with the block.
                 let _ = write!(self.out, "{{% set {} %}}{{% with %}}", target.id);
-                self.names.enter(FrameKind::Block);
-                self.body(&block.body)?;
-                self.names.leave();
+                self.frame(FrameKind::Block, &block.body)?;
                 self.out.push_str("{% endwith %}{% endset %}");
-                let end = self.out.len();
-                self.target(&block.target)?;
-                self.out.truncate(end);
+                self.apart(|this| this.target(&block.target).map(|_| ()))?;
             }
             Stmt::Macro(each) => self.define(each.span().start_offset as usize, each)?,
             _ => return Err((0, "a tag of the template is not allowed".into())),
         }
         Ok(())
+    }
+
+    /// Returns what `write` writes.
+    pub(super) fn apart(&mut self, write: impl FnOnce(&mut Self) -> Result) -> Result<String> {
+        let at = self.out.len();
+        write(self)?;
+        Ok(self.out.split_off(at))
     }
 
     /// Writes constant text. Long constant text of the outermost frame becomes a stretch.
@@ -205,37 +152,33 @@ impl<'tree> Rewriter<'tree> {
     }
 
     fn output(&mut self, expr: &'tree Expr<'tree>) -> Result {
+        let at = self.out.len();
         if let Some(name) = self.variable(expr) {
             // The formatter checks the value. minijinja knows no names of values, so the error
             // finds the name by its place.
             let path = path_of(expr);
-            self.labels.push((self.out.len(), path.clone()));
             self.names.read(name);
             let _ = write!(self.out, "{{{{ {path} }}}}");
+            self.labels.push((at, path));
             return Ok(());
         }
-        let name = first_name(expr).unwrap_or("?");
-        self.labels.push((self.out.len(), name.to_owned()));
+        (self.first, self.is_optional) = (None, false);
         self.out.push_str("{{ ");
         self.expr(expr)?;
-        let is_macro = matches!(expr, Expr::Call(call) if self.is_macro(call));
-        if is_macro || has_default(expr) {
-            self.out.push_str("|_any");
-        }
-        self.out.push_str(" }}");
+        let is_macro = matches!(expr, Expr::Call(call) if self.macro_of(call).is_some());
+        self.out.push_str(match is_macro || self.is_optional {
+            true => "|_any }}",
+            false => " }}",
+        });
+        let first = self.first.take();
+        self.labels.push((at, first.unwrap_or_else(|| "?".into())));
         Ok(())
     }
 
     /// The variable of an expression that is only a variable or an attribute of it.
     pub(super) fn variable(&self, expr: &'tree Expr<'tree>) -> Option<&'tree str> {
         match expr {
-            Expr::Var(name) => {
-                let is_other = name.id == "loop"
-                    || self.names.is_loop(name.id)
-                    || RESERVED.contains(&name.id)
-                    || self.macros.contains_key(name.id);
-                (!is_other).then_some(name.id)
-            }
+            Expr::Var(name) => self.check_name(name.id).is_ok().then_some(name.id),
             Expr::GetAttr(item) => self.variable(&item.expr),
             _ => None,
         }
@@ -244,38 +187,22 @@ impl<'tree> Rewriter<'tree> {
     fn condition(&mut self, condition: &'tree IfCond<'tree>) -> Result {
         let before = self.names.branch();
         let mut branches = Vec::new();
-        let mut keyword = "if";
-        let mut each = condition;
+        let (mut keyword, mut each) = ("if", condition);
         loop {
-            match &each.expr {
-                // minijinja checks whether a field is missing. Other variables may hold empty values.
-                Expr::Var(name)
-                    if self.variable(&each.expr).is_some() && !self.bound.contains(name.id) =>
-                {
-                    self.names.read(name.id);
-                    self.labels.push((self.out.len(), name.id.to_owned()));
-                    let _ = write!(self.out, "{{% {keyword} {} %}}", name.id);
-                }
-                _ => {
-                    let _ = write!(self.out, "{{% {keyword} ");
-                    self.needed(&each.expr)?;
-                    self.out.push_str(" %}");
-                }
-            }
+            let _ = write!(self.out, "{{% {keyword} ");
+            self.needed(&each.expr)?;
+            self.out.push_str(" %}");
             let known = self.names.branch();
             self.body(&each.true_body)?;
-            branches.push(self.names.end_branch(&known));
-            match elif(each) {
-                Some(next) => each = next,
-                None => break,
+            branches.push(self.names.end_branch(known));
+            match &each.false_body[..] {
+                [Stmt::IfCond(next)] => (keyword, each) = ("elif", next),
+                _ => break,
             }
-            keyword = "elif";
         }
-        if !each.false_body.is_empty() {
-            self.out.push_str("{% else %}");
-            self.body(&each.false_body)?;
-        }
-        branches.push(self.names.end_branch(&before));
+        self.out.push_str("{% else %}");
+        self.body(&each.false_body)?;
+        branches.push(self.names.end_branch(before));
         self.names.join(branches);
         self.out.push_str("{% endif %}");
         Ok(())
@@ -285,136 +212,102 @@ impl<'tree> Rewriter<'tree> {
         if repetition.recursive {
             return refuse(&repetition.iter, "a recursive loop is not allowed");
         }
-        let mut items = String::new();
-        std::mem::swap(&mut items, &mut self.out);
-        self.base(&repetition.iter)?;
-        std::mem::swap(&mut items, &mut self.out);
-        let name = literal(match &repetition.iter {
-            Expr::Var(name) => name.id,
-            _ => "",
-        });
-        self.names.enter(FrameKind::Loop);
+        let items = self.apart(|this| this.expr(&repetition.iter))?;
+        self.names.enter(FrameKind::Test);
         self.out.push_str("{% for ");
-        self.target(&repetition.target)?;
-        let pairs = if matches!(repetition.target, Expr::List(_)) {
-            "_pairs"
-        } else {
-            "_items"
-        };
-        let _ = write!(self.out, " in {items}|{pairs}({name})");
+        let unpack = self.target(&repetition.target)?;
+        let unpack = unpack.map(|count| format!("|_pairs({count})"));
+        let _ = write!(self.out, " in {items}|_items{}", unpack.unwrap_or_default());
         if let Some(condition) = &repetition.filter_expr {
             self.out.push_str(" if ");
-            self.is_in_condition = true;
             self.needed(condition)?;
-            self.is_in_condition = false;
         }
         self.out.push_str(" %}");
+        self.names.begin_loop();
         self.body(&repetition.body)?;
         self.names.leave();
-        if !repetition.else_body.is_empty() {
-            self.out.push_str("{% else %}");
-            self.names.enter(FrameKind::Block);
-            self.body(&repetition.else_body)?;
-            self.names.leave();
-        }
+        self.out.push_str("{% else %}");
+        self.frame(FrameKind::Block, &repetition.else_body)?;
         self.out.push_str("{% endfor %}");
         Ok(())
     }
 
-    fn target(&mut self, target: &'tree Expr<'tree>) -> Result {
+    /// Writes the variables that a tag sets. Returns their number if they are in a list.
+    fn target(&mut self, target: &'tree Expr<'tree>) -> Result<Option<usize>> {
         match target {
-            Expr::Var(name) if self.macros.contains_key(name.id) || RESERVED.contains(&name.id) => {
-                refuse(target, format!("the name '{}' cannot be set", name.id))
-            }
             Expr::Var(name) => {
-                self.names
-                    .set(name.id)
-                    .or_else(|message| refuse(target, message))?;
-                self.out.push_str(name.id);
-                Ok(())
-            }
-            Expr::List(list) => {
-                self.out.push('(');
-                for item in &list.items {
-                    self.target(item)?;
-                    self.out.push_str(", ");
+                if self.macros.contains_key(name.id) || RESERVED.contains(&name.id) {
+                    return refuse(target, format!("the name '{}' cannot be set", name.id));
                 }
-                self.out.push(')');
-                Ok(())
+                let set = self.names.set(name.id);
+                set.or_else(|message| refuse(target, message))?;
+                self.out.push_str(name.id);
+                Ok(None)
             }
-            _ => refuse(target, "only a variable can be set"),
+            Expr::List(list) if list.items.iter().all(|item| matches!(item, Expr::Var(_))) => {
+                for (at, item) in list.items.iter().enumerate() {
+                    self.out.push_str(if at > 0 { ", " } else { "" });
+                    self.target(item)?;
+                }
+                Ok(Some(list.items.len()))
+            }
+            _ => refuse(target, "only variables can be set"),
         }
     }
 
     fn define(&mut self, at: usize, each: &'tree Macro<'tree>) -> Result {
-        let place = |message: String| Err((at, message));
-        if self.depth > 0 {
-            return place(format!(
-                "the macro '{}' is inside a block; define it outside",
-                each.name
-            ));
+        let name = each.name;
+        let message = match () {
+            () if self.depth > 0 => {
+                format!("the macro '{name}' is inside a block; define it outside")
+            }
+            () if self.macros.len() == MACROS => {
+                format!("the template has more than {MACROS} macros")
+            }
+            () if self.names.is_known(name) || self.check_name(name).is_err() => {
+                format!("the name '{name}' of a macro has another use")
+            }
+            () => String::new(),
+        };
+        if !message.is_empty() {
+            return Err((at, message));
         }
-        if self.macros.len() == MACROS {
-            return place(format!("the template has more than {MACROS} macros"));
-        }
-        if self.bound.contains(each.name)
-            || self.macros.contains_key(each.name)
-            || RESERVED.contains(&each.name)
-        {
-            return place(format!(
-                "the name '{}' of a macro has another use",
-                each.name
-            ));
-        }
-        let _ = write!(self.out, "{{% macro {}(", each.name);
+        let _ = write!(self.out, "{{% macro {name}(");
         self.names.enter(FrameKind::Macro);
         let required = each.args.len() - each.defaults.len();
-        let mut parameters = Vec::new();
+        let mut parameters: Vec<(&str, Option<String>)> = Vec::new();
         for (at, parameter) in each.args.iter().enumerate() {
-            if at > 0 {
-                self.out.push_str(", ");
-            }
             let Expr::Var(name) = parameter else {
-                return refuse(parameter, "only a variable can be set");
+                return refuse(parameter, "only variables can be set");
             };
-            if parameters.contains(&name.id) {
+            if parameters.iter().any(|(each, _)| *each == name.id) {
                 return refuse(
                     parameter,
                     format!("the parameter '{}' occurs twice", name.id),
                 );
             }
             self.target(parameter)?;
-            if let Some(default) = at.checked_sub(required).map(|at| &each.defaults[at]) {
-                // Jinja2 and minijinja look up the names of a default in different places.
-                if !matches!(default, Expr::Const(_)) {
+            self.out.push_str(", ");
+            let default = at.checked_sub(required).map(|at| &each.defaults[at]);
+            // Jinja2 and minijinja look up the names of a default in different places.
+            let default = match default {
+                None => None,
+                Some(value @ Expr::Const(_)) => Some(self.apart(|this| this.expr(value))?),
+                Some(value) => {
                     return refuse(
-                        default,
+                        value,
                         "the default of a parameter must be a text or a number",
                     );
                 }
-                self.out.push('=');
-                self.expr(default)?;
-            }
-            parameters.push(name.id);
+            };
+            parameters.push((name.id, default));
         }
         self.out.push_str(") %}");
         self.body(&each.body)?;
         self.names.leave();
         self.out.push_str("{% endmacro %}");
-        self.macros.insert(each.name, (parameters, required));
+        self.macros.insert(name, parameters);
         Ok(())
-    }
-
-    pub(super) fn is_macro(&self, call: &Call<'tree>) -> bool {
-        matches!(&call.expr, Expr::Var(name) if self.macros.contains_key(name.id))
-    }
-}
-
-/// The next `elif` of an `if`.
-fn elif<'tree>(condition: &'tree IfCond<'tree>) -> Option<&'tree IfCond<'tree>> {
-    match &condition.false_body[..] {
-        [Stmt::IfCond(next)] => Some(next),
-        _ => None,
     }
 }
 
