@@ -91,12 +91,14 @@ pub fn escape_fields(text: &str, format: Format) -> Result<String, RowError> {
 ///
 /// If the text contains such a character.
 pub fn refuse_c1(text: &str) -> Result<(), RowError> {
-    match text.chars().find(|each| is_c1(*each)) {
+    let bytes = text.as_bytes();
+    // UTF-8 encodes U+0080 to U+00BF as the byte 0xC2 and a byte with the number of the character.
+    let mut characters = memchr::memchr_iter(0xC2, bytes).filter_map(|at| bytes.get(at + 1));
+    match characters.find(|byte| **byte < 0xA0) {
         None => Ok(()),
         Some(control) => Err(RowError::new(format!(
-            "a value contains the control character U+{:04X}; read the recipients list as \
-             windows-1252",
-            u32::from(control)
+            "a value contains the control character U+{control:04X}; read the recipients list as \
+             windows-1252"
         ))),
     }
 }

@@ -15,8 +15,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use memchr::memchr;
-
 use super::attachment::AttachedFile;
 use super::dkim::Signer;
 use super::encode::{Stretch, TextBody, TransferEncoding, encode_text};
@@ -651,8 +649,7 @@ impl BodyText {
         if let Some(format) = self.format {
             *text = escape_fields(text, format).map_err(at_its_place)?;
         }
-        // A C1 control character begins with this byte in UTF-8. Most texts do not contain it.
-        if !self.has_c1 && memchr(0xC2, text.as_bytes()).is_some() {
+        if !self.has_c1 {
             refuse_c1(text).map_err(at_its_place)?;
         }
         Ok(())

@@ -30,8 +30,6 @@ mod rewrite;
 mod row;
 mod sequence;
 mod tags;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use std::borrow::Cow;

@@ -347,30 +347,28 @@ class Rewriter:
     def _map(self, node: nodes.Filter, value: nodes.Expr) -> nodes.Expr:
         if not node.args and [keyword.key for keyword in node.kwargs] == ["attribute"]:
             return _filter(value, "0map", self._expr(node.kwargs[0].value), at=node)
-        if not node.args or not isinstance(node.args[0], nodes.Const):
-            _refuse(node, "the filter 'map' needs an attribute or the name of a filter")
-        name = node.args[0].value if isinstance(node.args[0].value, str) else ""
-        given = self._known(node, "filter", name, node.args[1:])
-        return _filter(value, "0each", nodes.Const(name), *given, at=node)
+        return _filter(value, "0each", *self._named(node, "filter", node.args), at=node)
 
     def _select(self, node: nodes.Filter, value: nodes.Expr) -> nodes.Expr:
-        name, given = node.name, list(node.args)
+        given = list(node.args)
         attribute: nodes.Expr = nodes.Const(None)
-        if name.endswith("attr"):
+        if node.name.endswith("attr"):
             if not given:
-                _refuse(node, f"the filter '{name}' needs an attribute")
+                _refuse(node, f"the filter '{node.name}' needs an attribute")
             attribute = self._expr(given.pop(0))
-        keeps = nodes.Const(name.startswith("select"))
-        if not given:
-            if node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None:
-                _refuse(node, f"the filter '{name}' needs the name of a test")
-            return _filter(value, "0select", keeps, attribute, nodes.Const(None), at=node)
-        test = given.pop(0)
-        if not isinstance(test, nodes.Const):
-            _refuse(node, f"the filter '{name}' needs the name of a test")
-        tested = f"?{test.value if isinstance(test.value, str) else ''}"
-        found = self._known(node, "test", tested, given)
-        return _filter(value, "0select", keeps, attribute, nodes.Const(tested), *found, at=node)
+        keeps, test = nodes.Const(node.name.startswith("select")), self._named(node, "test", given)
+        return _filter(value, "0select", keeps, attribute, *test, at=node)
+
+    def _named(self, node: Any, what: str, given: Sequence[nodes.Expr]) -> list[nodes.Expr]:
+        """Return the name and the arguments of a function whose name is an argument."""
+        has_more = node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None
+        if what == "test" and not given and not has_more:
+            return [nodes.Const(None)]
+        if not given or not isinstance(given[0], nodes.Const):
+            _refuse(node, f"the filter '{node.name}' needs the name of a {what}")
+        name = given[0].value if isinstance(given[0].value, str) else ""
+        name = f"?{name}" if what == "test" else name
+        return [nodes.Const(name), *self._known(node, what, name, given[1:])]
 
     def _call(self, node: nodes.Call) -> nodes.Expr:
         if (name := self._macro_of(node)) is not None:

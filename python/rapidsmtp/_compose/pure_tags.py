@@ -33,16 +33,10 @@ _TYPOGRAPHIC = frozenset("\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab
 _RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}")
 _END_RAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 _ENTITY = re.compile("&[a-zA-Z0-9#]{1,10};")
-_WORD = re.compile(r"[^\W\d]\w*")
-_NUMBER = re.compile(
-    r"0[xX][0-9a-fA-F_]*|0[oO][0-7_]*|0[bB][01_]*"
-    r"|[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE](?:[+-]?[0-9_]+)?)?"
-)
+_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"\w+(?:\.[0-9]\w*)?")
 _VALID_NUMBER = re.compile(
-    r"0[xX][0-9a-fA-F]+(?:_[0-9a-fA-F]+)*|0[oO][0-7]+(?:_[0-7]+)*|0[bB][01]+(?:_[01]+)*"
-    r"|0+(?:_0+)*|[1-9][0-9]*(?:_[0-9]+)*"
-    r"|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+(?:_[0-9]+)*)?[eE][+-]?[0-9]+(?:_[0-9]+)*"
-    r"|[0-9]+(?:_[0-9]+)*\.[0-9]+(?:_[0-9]+)*"
+    r"0+(?:_0+)*|[1-9][0-9]*(?:_[0-9]+)*|[0-9]+(?:_[0-9]+)*\.[0-9]+(?:_[0-9]+)*"
 )
 _OPEN = {")": "(", "]": "[", "}": "{"}
 
@@ -166,7 +160,6 @@ def _content(source: str, start: int, is_block: bool) -> tuple[int, str, bool]:
             )
         elif "0" <= character <= "9":
             at = _number_end(source, at, start)
-            keyword = keyword or character
             continue
         elif word := _WORD.match(source, at):
             keyword = keyword or word[0]
@@ -201,16 +194,11 @@ def _number_end(source: str, at: int, start: int) -> int:
     """Return the place after a number. Jinja2 and minijinja read other numbers differently."""
     number = _NUMBER.match(source, at)
     assert number is not None
-    end = number.end()
-    after = source[end : end + 1]
-    if not _VALID_NUMBER.fullmatch(number[0]) or after.isalnum() or after == "_":
-        word = re.compile(r"\w+").match(source, at)
-        assert word is not None
-        shown = source[at : max(end, word.end())]
-        _refuse(start, f"the number {shown!r} is invalid")
-    if end - at > NUMBER:
+    if not _VALID_NUMBER.fullmatch(number[0]):
+        _refuse(start, f"the number {number[0]!r} is invalid")
+    if len(number[0]) > NUMBER:
         _refuse(start, "a number of the template is too large")
-    return end
+    return number.end()
 
 
 def _string_end(source: str, at: int, start: int) -> int:

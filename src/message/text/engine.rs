@@ -2,14 +2,12 @@
 
 use std::sync::LazyLock;
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::value::Rest;
 use minijinja::{AutoEscape, Environment, State, UndefinedBehavior};
 
 use super::display::{self, Exact, Gap};
-use super::function::{self, FUNCTIONS, Function};
-use super::value::{
-    Blank, Result, Value, error, field, is_container, items, list, needed, type_name,
-};
+use super::function::{self, FUNCTIONS};
+use super::value::{Blank, Value, field, needed};
 use super::{STEPS, format, operator, sequence};
 use crate::message::TextKind;
 
@@ -49,109 +47,30 @@ fn environment(kind: TextKind) -> Environment<'static> {
             },
         );
     }
-    add_operators(&mut environment);
-    environment
-}
-
-fn add_operators(environment: &mut Environment<'static>) {
     environment.add_filter("_gap", |_: Value| Value::from_object(Gap));
-    environment.add_filter("_field", |value: Value, name: &str| field(value, name));
-    environment.add_filter("_needed", |value: Value, name: &str| {
-        needed(&field(value.clone(), name)).map(|_| value)
+    environment.add_filter("_any", Exact::of);
+    environment.add_filter("_field", field);
+    environment.add_filter("_needed", |value: Value| {
+        needed(&value).map(|_| value.clone())
     });
-    environment.add_filter("_any", |value: Value| Exact::of(value));
     environment.add_filter("_absent", |line: usize| {
         let message = "the condition of an `if` without `else` is false, so the value is empty";
         Blank::missing(format!("line {line}: {message}"), true)
     });
-    environment.add_filter(
-        "_item",
-        |state: &State, value: &Value, key: &Value, name: &str| {
-            operator::item(state, value, key, name)
-        },
-    );
-    environment.add_filter(
-        "_slice",
-        |state: &State, value: &Value, start: &Value, stop: &Value, name: &str| {
-            operator::slice(state, value, start, stop, name)
-        },
-    );
-    environment.add_filter(
-        "_arithmetic",
-        |state: &State, left: Value, sign: &str, right: Value| {
-            operator::arithmetic(state, sign, left, right)
-        },
-    );
+    environment.add_filter("_item", operator::item);
+    environment.add_filter("_slice", operator::slice);
+    environment.add_filter("_arithmetic", operator::arithmetic);
     environment.add_filter("_negative", |state: &State, value: Value| {
-        operator::arithmetic(state, "-", Value::from(0), value)
+        operator::arithmetic(state, Value::from(0), "-", value)
     });
-    environment.add_filter(
-        "_compare",
-        |state: &State, left: &Value, sign: &str, right: &Value| {
-            operator::compare(state, sign, left, right)
-        },
-    );
-    environment.add_filter("_items", |state: &State, value: Value| {
-        match value.kind() == ValueKind::Seq {
-            true => Ok(value),
-            false => list(state, items(state, &value)?),
-        }
-    });
-    let fits = |item: &Value, count| is_container(item) && item.len() == Some(count);
-    environment.add_filter("_unpack", move |value: Value, count: usize| {
-        match fits(&value, count) {
-            true => Ok(value),
-            false => Err(unfit(count)),
-        }
-    });
-    environment.add_filter("_pairs", move |value: Value, count: usize| {
-        match value.try_iter()?.all(|item| fits(&item, count)) {
-            true => Ok(value),
-            false => Err(unfit(count)),
-        }
-    });
-    environment.add_filter("_part", |value: Value| {
-        needed(&value)?;
-        // Lists that contain variables with lists could be nested without a limit.
-        match is_container(&value) {
-            true => Err(error(format!(
-                "a value of the type {} is too large for an item of a list",
-                type_name(&value)
-            ))),
-            false => Ok(value),
-        }
-    });
-    environment.add_filter(
-        "_format",
-        |state: &State, value: &Value, given: Vec<Value>| format::format(state, value, &given),
-    );
-    environment.add_filter("_map", |state: &State, value: &Value, attribute: &Value| {
-        sequence::map_attribute(state, value, attribute)
-    });
-    environment.add_filter(
-        "_each",
-        |state: &State, value: &Value, at: usize, given: Vec<Value>| {
-            sequence::map_filter(state, value, function_at(at)?, &given)
-        },
-    );
-    environment.add_filter(
-        "_select",
-        |state: &State, value: &Value, keeps: bool, attribute: &Value, at: Vec<Value>| {
-            let (at, given) = at.split_first().ok_or_else(|| error("no test"))?;
-            let test = at.as_usize().map(function_at).transpose()?;
-            sequence::select(state, value, (keeps, attribute), test, given)
-        },
-    );
-}
-
-fn function_at(at: usize) -> Result<&'static Function> {
-    FUNCTIONS
-        .get(at)
-        .ok_or_else(|| error("a function is missing"))
-}
-
-fn unfit(count: usize) -> minijinja::Error {
-    error(format!(
-        "a value for {count} variables must be a list with {count} items"
-    ))
+    environment.add_filter("_compare", operator::compare);
+    environment.add_filter("_items", operator::items_of);
+    environment.add_filter("_unpack", operator::unpack);
+    environment.add_filter("_pairs", operator::pairs);
+    environment.add_filter("_part", operator::part);
+    environment.add_filter("_format", format::format);
+    environment.add_filter("_map", sequence::map_attribute);
+    environment.add_filter("_each", sequence::map_filter);
+    environment.add_filter("_select", sequence::select);
+    environment
 }

@@ -3,11 +3,9 @@
 use std::fmt::Write as _;
 
 use minijinja::machinery::ast::{BinOpKind, Call, CallArg, Expr, UnaryOpKind};
-use minijinja::value::ValueKind;
 
-use super::function::{self, Function};
+use super::function::FUNCTIONS;
 use super::rewrite::{RESERVED, Result, Rewriter, refuse};
-use super::value::{Value, integer_of};
 
 /// The attributes of `loop`.
 const OF_LOOP: &str = " index index0 revindex revindex0 first last length depth depth0 previtem \
@@ -16,19 +14,17 @@ const OF_LOOP: &str = " index index0 revindex revindex0 first last length depth 
 impl<'tree> Rewriter<'tree> {
     /// Writes an expression whose value is a condition: a missing field is an error.
     pub(super) fn needed(&mut self, expr: &'tree Expr<'tree>) -> Result {
-        let name = self.variable(expr).map_or("", |_| match expr {
-            Expr::Var(name) => name.id,
-            _ => "",
-        });
-        match name {
-            "" => self.expr(expr)?,
-            _ => self.read(name),
-        }
-        let _ = write!(self.out, "|_needed({})", literal(name));
+        self.expr(expr)?;
+        self.out.push_str("|_needed");
         Ok(())
     }
 
-    fn read(&mut self, name: &str) {
+    /// Whether a name is surely a field of the row, and no variable of the template.
+    pub(super) fn is_field(&self, name: &str) -> bool {
+        self.check_name(name).is_ok() && !self.names.set.contains(name)
+    }
+
+    pub(super) fn read(&mut self, name: &str) {
         self.names.read(name);
         self.first.get_or_insert_with(|| name.to_owned());
         self.out.push_str(name);
@@ -37,7 +33,12 @@ impl<'tree> Rewriter<'tree> {
     /// Writes an expression to which a filter can be appended.
     pub(super) fn expr(&mut self, expr: &'tree Expr<'tree>) -> Result {
         match expr {
-            Expr::Const(constant) => self.constant(expr, &constant.value)?,
+            Expr::Const(constant) => match constant.value.as_str() {
+                Some(text) => self.out.push_str(&literal(text)),
+                None => {
+                    let _ = write!(self.out, "{}", constant.value);
+                }
+            },
             Expr::Var(name) => {
                 self.check_name(name.id)
                     .or_else(|message| refuse(expr, message))?;
@@ -125,7 +126,7 @@ impl<'tree> Rewriter<'tree> {
                 self.names.optional += usize::from(is_optional);
                 self.expr(&test.expr)?;
                 self.names.optional -= usize::from(is_optional);
-                self.function(expr, "test", ("?", test.name, ""), &test.args)?;
+                self.function(expr, "test", test.name, &test.args)?;
             }
             Expr::Call(call) => self.call(expr, call)?,
         }
@@ -176,33 +177,6 @@ impl<'tree> Rewriter<'tree> {
             Expr::Const(_) | Expr::List(_) | Expr::Tuple(_) | Expr::Map(_) => ", ",
             _ => "|_part, ",
         });
-        Ok(())
-    }
-
-    fn constant(&mut self, expr: &Expr<'_>, value: &Value) -> Result {
-        match value.kind() {
-            ValueKind::String => self
-                .out
-                .push_str(&literal(value.as_str().unwrap_or_default())),
-            ValueKind::Number if value.is_integer() => match integer_of(value) {
-                Some(number) => {
-                    let _ = write!(self.out, "{number}");
-                }
-                None => return refuse(expr, "an integer of the template is too large"),
-            },
-            ValueKind::Number => {
-                let _ = write!(
-                    self.out,
-                    "{:?}",
-                    f64::try_from(value.clone()).unwrap_or_default()
-                );
-            }
-            ValueKind::Bool => self.out.push_str(match value.is_true() {
-                true => "true",
-                false => "false",
-            }),
-            _ => self.out.push_str("none"),
-        }
         Ok(())
     }
 
@@ -273,60 +247,69 @@ impl<'tree> Rewriter<'tree> {
         self.names.optional += usize::from(is_default);
         self.expr(value)?;
         self.names.optional -= usize::from(is_default);
-        let mut given = given.iter();
-        match name {
-            "format" => {
+        match (name, given) {
+            ("format", _) => {
                 self.out.push_str("|_format([");
                 self.positional(expr, "the filter 'format'", given)?;
-                self.out.push_str("])");
+                self.out.push(']');
             }
-            "map" => match given.next() {
-                Some(CallArg::Kwarg("attribute", attribute)) if given.len() == 0 => {
-                    self.out.push_str("|_map(");
-                    self.expr(attribute)?;
-                    self.out.push(')');
-                }
-                Some(CallArg::Pos(Expr::Const(name))) => {
-                    let name = name.value.as_str().unwrap_or_default();
-                    let (at, filter) = find(expr, "filter", ("", name, ""))?;
-                    let _ = write!(self.out, "|_each({at}, [");
-                    self.arguments(expr, &format!("the filter '{name}'"), filter, given)?;
-                    self.out.push_str("])");
-                }
-                _ => {
-                    let message = "the filter 'map' needs an attribute or the name of a filter";
-                    return refuse(expr, message);
-                }
-            },
-            "select" | "reject" | "selectattr" | "rejectattr" => {
-                let _ = write!(self.out, "|_select({}, ", name.starts_with("select"));
-                match (name.ends_with("attr"), given.as_slice()) {
-                    (true, [CallArg::Pos(attribute), ..]) => {
-                        given.next();
-                        self.expr(attribute)?;
-                    }
-                    (true, _) => {
-                        return refuse(expr, format!("the filter '{name}' needs an attribute"));
-                    }
-                    (false, _) => self.out.push_str("none"),
-                }
-                match given.next() {
-                    None => self.out.push_str(", [none"),
-                    Some(CallArg::Pos(Expr::Const(test))) => {
-                        let test = test.value.as_str().unwrap_or_default();
-                        let (at, function) = find(expr, "test", ("?", test, ""))?;
-                        let _ = write!(self.out, ", [{at}, ");
-                        self.arguments(expr, &format!("the test '{test}'"), function, given)?;
-                    }
-                    Some(_) => {
-                        let message = format!("the filter '{name}' needs the name of a test");
-                        return refuse(expr, message);
-                    }
-                }
-                self.out.push_str("])");
+            ("map", [CallArg::Kwarg("attribute", attribute)]) => {
+                self.out.push_str("|_map(");
+                self.expr(attribute)?;
             }
-            _ => self.function(expr, "filter", ("", name, ""), given.as_slice())?,
+            ("map", _) => {
+                self.out.push_str("|_each(");
+                self.named(expr, name, "filter", given)?;
+            }
+            ("select" | "reject", _) => {
+                let _ = write!(self.out, "|_select({}, none, ", name == "select");
+                self.named(expr, name, "test", given)?;
+            }
+            ("selectattr" | "rejectattr", [CallArg::Pos(attribute), given @ ..]) => {
+                let _ = write!(self.out, "|_select({}, ", name == "selectattr");
+                self.expr(attribute)?;
+                self.out.push_str(", ");
+                self.named(expr, name, "test", given)?;
+            }
+            ("selectattr" | "rejectattr", _) => {
+                return refuse(expr, format!("the filter '{name}' needs an attribute"));
+            }
+            _ => return self.function(expr, "filter", name, given),
         }
+        self.out.push(')');
+        Ok(())
+    }
+
+    /// Writes the place and the arguments of a function whose name is an argument of `filter`.
+    fn named(
+        &mut self,
+        expr: &'tree Expr<'tree>,
+        filter: &str,
+        what: &str,
+        given: &'tree [CallArg<'tree>],
+    ) -> Result {
+        self.out.push('[');
+        match given {
+            [] if what == "test" => {}
+            [CallArg::Pos(Expr::Const(name)), given @ ..] => {
+                let name = name.value.as_str().unwrap_or_default();
+                let at = find(expr, what, name)?;
+                let _ = write!(self.out, "{at}, ");
+                self.bind(
+                    expr,
+                    &format!("the {what} '{name}'"),
+                    FUNCTIONS[at].parameters,
+                    given,
+                )?;
+            }
+            _ => {
+                return refuse(
+                    expr,
+                    format!("the filter '{filter}' needs the name of a {what}"),
+                );
+            }
+        }
+        self.out.push(']');
         Ok(())
     }
 
@@ -347,7 +330,7 @@ impl<'tree> Rewriter<'tree> {
         match &call.expr {
             Expr::Var(name) if name.id == "range" => {
                 self.out.push('0');
-                self.function(expr, "function", ("", name.id, "()"), &call.args)
+                self.function(expr, "function", name.id, &call.args)
             }
             Expr::Var(name) => {
                 let message = "is not allowed; a macro must be defined before its use";
@@ -359,13 +342,13 @@ impl<'tree> Rewriter<'tree> {
                         return refuse(expr, format!("'loop' has no method '{}()'", item.name));
                     }
                     self.out.push_str("loop.cycle(");
-                    self.positional(expr, "'loop.cycle'", call.args.iter())?;
+                    self.positional(expr, "'loop.cycle'", &call.args)?;
                     self.out.push(')');
                     Ok(())
                 }
                 value => {
                     self.expr(value)?;
-                    self.function(expr, "method", (".", item.name, ""), &call.args)
+                    self.function(expr, "method", item.name, &call.args)
                 }
             },
             _ => refuse(expr, "only functions and methods can be called"),
@@ -385,7 +368,7 @@ impl<'tree> Rewriter<'tree> {
         &mut self,
         expr: &Expr<'_>,
         callee: &str,
-        given: std::slice::Iter<'tree, CallArg<'tree>>,
+        given: &'tree [CallArg<'tree>],
     ) -> Result {
         for argument in given {
             let CallArg::Pos(value) = argument else {
@@ -402,29 +385,19 @@ impl<'tree> Rewriter<'tree> {
         &mut self,
         expr: &'tree Expr<'tree>,
         what: &str,
-        name: (&str, &str, &str),
+        name: &str,
         given: &'tree [CallArg<'tree>],
     ) -> Result {
-        let (at, function) = find(expr, what, name)?;
+        let at = find(expr, what, name)?;
         let _ = write!(self.out, "|_f{at}(");
-        self.arguments(
+        self.bind(
             expr,
-            &format!("the {what} '{}'", name.1),
-            function,
-            given.iter(),
+            &format!("the {what} '{name}'"),
+            FUNCTIONS[at].parameters,
+            given,
         )?;
         self.out.push(')');
         Ok(())
-    }
-
-    fn arguments(
-        &mut self,
-        expr: &'tree Expr<'tree>,
-        callee: &str,
-        function: &Function,
-        given: std::slice::Iter<'tree, CallArg<'tree>>,
-    ) -> Result {
-        self.bind(expr, callee, function.parameters, given.as_slice())
     }
 
     /// Writes arguments in the order of the parameters, with all defaults.
@@ -465,12 +438,15 @@ impl<'tree> Rewriter<'tree> {
     }
 }
 
-fn find(
-    expr: &Expr<'_>,
-    what: &str,
-    (start, name, end): (&str, &str, &str),
-) -> Result<(usize, &'static Function)> {
-    let found = function::find(start, name, end);
+/// Returns the place of a function in the table.
+fn find(expr: &Expr<'_>, what: &str, name: &str) -> Result<usize> {
+    let full = match what {
+        "method" => format!(".{name}"),
+        "test" => format!("?{name}"),
+        "function" => format!("{name}()"),
+        _ => name.to_owned(),
+    };
+    let found = FUNCTIONS.iter().position(|each| each.name == full);
     found.map_or_else(
         || refuse(expr, format!("the {what} '{name}' is not allowed")),
         Ok,

@@ -10,7 +10,7 @@ use super::value::{
 
 /// `'…%s…' % value`, with the directives `%s`, `%d`, `%f` and `%%`, the flags `-`, `0` and `+`, a
 /// width and a precision.
-pub(super) fn format(state: &State<'_, '_>, template: &Value, values: &[Value]) -> Result {
+pub(super) fn format(state: &State<'_, '_>, template: &Value, values: Vec<Value>) -> Result {
     let unfit = || error("the values do not fit the directives %s, %d and %f of the format");
     present(template)?;
     let source = text(state, template)?;

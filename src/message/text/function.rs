@@ -88,7 +88,7 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     // In Jinja2, the result of `title` is plain text, even if the value is markup.
     Keep "title"() |state, value, _| Ok(Value::from(title_filter(&text(state, value)?)));
     Refuse "tojson"() |state, value, _| to_json(state, value);
-    Keep "trim"("chars" = "none") |state, value, given| strip(state, value, &given[0], (true, true));
+    Keep "trim"("chars" = "none") |state, value, given| strip(state, value, &given[0], Side::Both);
     Refuse "truncate"("length" = "255", "killwords" = "false", "end" = "'...'", "leeway" = "5") format::truncate;
     Keep "upper"() |state, value, _| map(state, value, |text| Ok(text.to_uppercase()));
     Refuse "urlencode"() |state, value, _| url_encode(state, value);
@@ -105,12 +105,12 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     Keep ".join"("list of texts") join_texts;
     Refuse ".keys"() |state, value, _| list(state, value.try_iter()?.collect());
     Keep ".lower"() |state, value, _| map(state, value, |text| Ok(text.to_lowercase()));
-    Keep ".lstrip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], (true, false));
+    Keep ".lstrip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], Side::Left);
     Keep ".replace"("old text", "new text", "maximum count" = "-1") replace_text;
-    Keep ".rstrip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], (false, true));
+    Keep ".rstrip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], Side::Right);
     Keep ".split"("separating text" = "none", "maximum count" = "-1") split;
     Keep ".startswith"("start of the text") |_, value, given| is(argument(value)?.starts_with(argument(&given[0])?));
-    Keep ".strip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], (true, true));
+    Keep ".strip"("set of characters" = "none") |state, value, given| strip(state, value, &given[0], Side::Both);
     Keep ".title"() |state, value, _| map(state, value, |text| title(state, text));
     Keep ".upper"() |state, value, _| map(state, value, |text| Ok(text.to_uppercase()));
     Refuse ".values"() |state, value, _| {
@@ -121,23 +121,23 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     Accept "?boolean"() |_, value, _| is(kind(value) == ValueKind::Bool);
     Accept "?defined"() |_, value, _| is(Blank::of(value).is_none());
     Accept "?divisibleby"("other number") |_, value, given| number::is_multiple("divisibleby", value, &given[0], 0);
-    Accept "?eq"("other value") |state, value, given| compare(state, "==", value, &given[0]).and_then(is);
-    Accept "?equalto"("other value") |state, value, given| compare(state, "==", value, &given[0]).and_then(is);
+    Accept "?eq"("other value") |state, value, given| compare(state, value, "==", &given[0]).and_then(is);
+    Accept "?equalto"("other value") |state, value, given| compare(state, value, "==", &given[0]).and_then(is);
     Accept "?even"() |_, value, _| number::is_multiple("even", value, &Value::from(2), 0);
     Accept "?false"() |_, value, _| is(truth(value) == Some(false));
     Accept "?float"() |_, value, _| is(kind(value) == ValueKind::Number && !is_integer(value));
-    Accept "?ge"("other value") |state, value, given| compare(state, ">=", value, &given[0]).and_then(is);
-    Accept "?greaterthan"("other value") |state, value, given| compare(state, ">", value, &given[0]).and_then(is);
-    Accept "?gt"("other value") |state, value, given| compare(state, ">", value, &given[0]).and_then(is);
-    Accept "?in"("other value") |state, value, given| compare(state, "in", value, &given[0]).and_then(is);
+    Accept "?ge"("other value") |state, value, given| compare(state, value, ">=", &given[0]).and_then(is);
+    Accept "?greaterthan"("other value") |state, value, given| compare(state, value, ">", &given[0]).and_then(is);
+    Accept "?gt"("other value") |state, value, given| compare(state, value, ">", &given[0]).and_then(is);
+    Accept "?in"("other value") |state, value, given| compare(state, value, "in", &given[0]).and_then(is);
     Accept "?integer"() |_, value, _| is(kind(value) == ValueKind::Number && is_integer(value));
     Accept "?iterable"() |_, value, _| is(kind(value) == ValueKind::String || is_container(value));
-    Accept "?le"("other value") |state, value, given| compare(state, "<=", value, &given[0]).and_then(is);
-    Accept "?lessthan"("other value") |state, value, given| compare(state, "<", value, &given[0]).and_then(is);
+    Accept "?le"("other value") |state, value, given| compare(state, value, "<=", &given[0]).and_then(is);
+    Accept "?lessthan"("other value") |state, value, given| compare(state, value, "<", &given[0]).and_then(is);
     Accept "?lower"() |state, value, _| is_cased(state, value, false);
-    Accept "?lt"("other value") |state, value, given| compare(state, "<", value, &given[0]).and_then(is);
+    Accept "?lt"("other value") |state, value, given| compare(state, value, "<", &given[0]).and_then(is);
     Accept "?mapping"() |_, value, _| is(kind(value) == ValueKind::Map);
-    Accept "?ne"("other value") |state, value, given| compare(state, "!=", value, &given[0]).and_then(is);
+    Accept "?ne"("other value") |state, value, given| compare(state, value, "!=", &given[0]).and_then(is);
     Accept "?none"() |_, value, _| is(kind(value) == ValueKind::None);
     Accept "?number"() |_, value, _| is(matches!(kind(value), ValueKind::Bool | ValueKind::Number));
     Accept "?odd"() |_, value, _| number::is_multiple("odd", value, &Value::from(2), 1);
@@ -147,15 +147,6 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     Accept "?undefined"() |_, value, _| is(Blank::of(value).is_some());
     Accept "?upper"() |state, value, _| is_cased(state, value, true);
 };
-
-/// Returns the place of a function in [`FUNCTIONS`], and the function.
-pub(super) fn find(prefix: &str, name: &str, end: &str) -> Option<(usize, &'static Function)> {
-    let mut functions = FUNCTIONS.iter().enumerate();
-    functions.find(|(_, each)| {
-        let rest = each.name.strip_prefix(prefix);
-        rest.and_then(|rest| rest.strip_suffix(end)) == Some(name)
-    })
-}
 
 /// Applies a function, also to an empty field.
 pub(super) fn apply(
@@ -168,33 +159,32 @@ pub(super) fn apply(
         return (function.function)(state, value, given);
     }
     given.iter().try_for_each(present)?;
-    let blank = Blank::of(value).filter(|_| matches!(function.blanks, Keep));
-    let Some(blank) = blank else {
-        present(value)?;
-        if let Some(method) = function.name.strip_prefix('.') {
-            let kind = match method {
-                "get" | "items" | "keys" | "values" => ValueKind::Map,
-                _ => ValueKind::String,
-            };
-            if value.kind() != kind {
-                let name = type_name(value);
-                let message = format!("a value of the type {name} has no method '{method}'");
-                return Err(error(message));
-            }
+    if let Some(blank) = Blank::of(value)
+        && matches!(function.blanks, Keep)
+    {
+        let empty = blank.empty.clone().ok_or_else(|| blank.error())?;
+        let empty = Some(empty).filter(|empty| empty.as_str().is_some());
+        let empty = empty.unwrap_or_else(|| Value::from(""));
+        return Ok(Value::from_object(Blank {
+            message: blank.message.clone(),
+            empty: Some((function.function)(state, &empty, given)?),
+            is_condition: blank.is_condition,
+        }));
+    }
+    present(value)?;
+    if let Some(method) = function.name.strip_prefix('.') {
+        let is_of_dict = matches!(method, "get" | "items" | "keys" | "values");
+        if !matches!(
+            (value.kind(), is_of_dict),
+            (ValueKind::Map, true) | (ValueKind::String, false)
+        ) {
+            let name = type_name(value);
+            return Err(error(format!(
+                "a value of the type {name} has no method '{method}'"
+            )));
         }
-        return (function.function)(state, value, given);
-    };
-    let empty = blank.empty.clone().ok_or_else(|| blank.error())?;
-    let empty = if empty.as_str().is_some() {
-        empty
-    } else {
-        Value::from("")
-    };
-    Ok(Value::from_object(Blank {
-        message: blank.message.clone(),
-        empty: Some((function.function)(state, &empty, given)?),
-        is_condition: blank.is_condition,
-    }))
+    }
+    (function.function)(state, value, given)
 }
 
 pub(super) fn not_accepted(callee: &str, value: &Value) -> minijinja::Error {
@@ -311,35 +301,28 @@ fn argument(value: &Value) -> Result<&str> {
         .ok_or_else(|| error("the arguments of a method must be texts"))
 }
 
-/// Removes characters from the start and the end of a text; white space if `characters` is None.
-fn strip(
-    state: &State<'_, '_>,
-    value: &Value,
-    characters: &Value,
-    (start, end): (bool, bool),
-) -> Result {
+/// Removes characters from the sides of a text; white space if `characters` is None.
+fn strip(state: &State<'_, '_>, value: &Value, characters: &Value, side: Side) -> Result {
     let set = characters.as_str();
     if set.is_none() && !characters.is_none() {
         return Err(error("the argument 'chars' must be a text"));
     }
-    let cost = text(state, value)?
-        .len()
-        .saturating_mul(set.map_or(0, str::len));
-    state.consume_fuel(cost as u64 / 64)?;
     let is_removed = |c: char| set.map_or_else(|| is_space(c), |set| set.contains(c));
-    map(state, value, |mut text| {
-        text = if start {
-            text.trim_start_matches(is_removed)
-        } else {
-            text
-        };
-        text = if end {
-            text.trim_end_matches(is_removed)
-        } else {
-            text
+    map(state, value, |text| {
+        state.consume_fuel(text.len().saturating_mul(set.map_or(0, str::len)) as u64 / 64)?;
+        let text = match side {
+            Side::Left => text.trim_start_matches(is_removed),
+            Side::Right => text.trim_end_matches(is_removed),
+            Side::Both => text.trim_matches(is_removed),
         };
         Ok(text.to_owned())
     })
+}
+
+enum Side {
+    Left,
+    Right,
+    Both,
 }
 
 fn capitalize(state: &State<'_, '_>, text: &str) -> Result<String> {
@@ -370,15 +353,8 @@ fn title(state: &State<'_, '_>, text: &str) -> Result<String> {
 
 fn get(_: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
     let name = argument(&given[0])?;
-    let found = value.get_item(&given[0])?;
-    Ok(field(
-        if found.is_undefined() {
-            given[1].clone()
-        } else {
-            found
-        },
-        name,
-    ))
+    let found = Some(value.get_item(&given[0])?).filter(|found| !found.is_undefined());
+    Ok(field(found.unwrap_or_else(|| given[1].clone()), name))
 }
 
 fn join_texts(state: &State<'_, '_>, glue: &Value, given: &[Value]) -> Result {
@@ -431,14 +407,14 @@ fn strip_tags(state: &State<'_, '_>, value: &Value) -> Result {
     let (mut bare, mut rest) = (String::new(), &*source);
     while let Some(start) = rest.find('<') {
         let (skip, end) = match rest[start..].starts_with("<!--") {
-            true => (4, "-->"),
-            false => (1, ">"),
+            true => (start + 4, "-->"),
+            false => (start + 1, ">"),
         };
-        let Some(length) = rest[start + skip..].find(end) else {
+        let Some(length) = rest[skip..].find(end) else {
             break;
         };
         bare.push_str(&rest[..start]);
-        rest = &rest[start + skip + length + end.len()..];
+        rest = &rest[skip + length + end.len()..];
     }
     bare.push_str(rest);
     let words: Vec<&str> = bare
@@ -451,13 +427,14 @@ fn strip_tags(state: &State<'_, '_>, value: &Value) -> Result {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let entity = ENTITIES.iter().find(|(name, _)| rest.starts_with(name));
-        let (name, character) = entity.copied().unwrap_or(("&", "&"));
-        let next = rest[1..].chars().next();
-        if entity.is_none() && next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '#') {
+        if entity.is_none()
+            && rest[1..].starts_with(|c: char| c == '#' || c.is_ascii_alphanumeric())
+        {
             return Err(error(
                 "the filter 'striptags' does not accept the entities of the text",
             ));
         }
+        let (name, character) = entity.copied().unwrap_or(("&", "&"));
         out.push_str(character);
         rest = &rest[name.len()..];
     }

@@ -36,6 +36,8 @@ pub(super) struct Names {
     pub(super) fields: BTreeSet<String>,
     /// The names that are used at least once without a default.
     used: BTreeSet<String>,
+    /// The names that the template has set in any frame.
+    pub(super) set: HashSet<String>,
     /// The number of enclosing filters `default` and tests `defined`.
     pub(super) optional: usize,
 }
@@ -47,6 +49,7 @@ impl Names {
             frame: Frame::default(),
             fields: BTreeSet::new(),
             used: BTreeSet::new(),
+            set: HashSet::new(),
             optional: 0,
         }
     }
@@ -126,6 +129,7 @@ impl Names {
             ));
         }
         self.frame.names.insert(name.to_owned());
+        self.set.insert(name.to_owned());
         Ok(())
     }
 

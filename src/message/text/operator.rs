@@ -8,8 +8,8 @@ use minijinja::value::{Tuple, ValueKind};
 use super::display::{escapes, join};
 use super::format::format;
 use super::value::{
-    Blank, Result, Value, error, field, float_of, integer_of, is_container, is_number, list,
-    number_of, present, quoted, size, string, type_name,
+    Blank, Result, Value, error, field, float_of, integer_of, is_container, is_number, items, list,
+    needed, number_of, present, quoted, size, string, type_name,
 };
 
 const CURE: &str = "; a value of a CSV file is a text, so convert it with |int or |float";
@@ -26,7 +26,7 @@ pub(super) fn operand(value: &Value, sign: &str) -> Result<f64> {
 }
 
 /// Applies an arithmetic operator. `+`, `*` and `%` also accept texts.
-pub(super) fn arithmetic(state: &State<'_, '_>, sign: &str, left: Value, right: Value) -> Result {
+pub(super) fn arithmetic(state: &State<'_, '_>, left: Value, sign: &str, right: Value) -> Result {
     present(&left)?;
     present(&right)?;
     let is_markup = left.is_safe() || right.is_safe();
@@ -44,9 +44,9 @@ pub(super) fn arithmetic(state: &State<'_, '_>, sign: &str, left: Value, right: 
         ("*", ValueKind::Number, ValueKind::String) => return repeat(state, &right, &left),
         ("*", ValueKind::String, _) => return repeat(state, &left, &right),
         ("%", ValueKind::String, _) if right.is_tuple() => {
-            return format(state, &left, &right.try_iter()?.collect::<Vec<_>>());
+            return format(state, &left, right.try_iter()?.collect());
         }
-        ("%", ValueKind::String, _) => return format(state, &left, &[right]),
+        ("%", ValueKind::String, _) => return format(state, &left, vec![right]),
         _ => {}
     }
     let (one, other) = (operand(&left, sign)?, operand(&right, sign)?);
@@ -118,8 +118,8 @@ fn repeat(state: &State<'_, '_>, value: &Value, count: &Value) -> Result {
 /// A comparison, such as `left == right`.
 pub(super) fn compare(
     state: &State<'_, '_>,
-    sign: &str,
     left: &Value,
+    sign: &str,
     right: &Value,
 ) -> Result<bool> {
     let (left, right) = (Blank::compared(left)?, Blank::compared(right)?);
@@ -240,5 +240,44 @@ pub(super) fn slice(
             "a value of the type {} has no parts [start:stop]",
             type_name(value)
         ))),
+    }
+}
+
+/// Returns the items of a loop. A variable has a name.
+pub(super) fn items_of(state: &State<'_, '_>, value: Value, name: &str) -> Result {
+    match (value.kind(), name) {
+        (ValueKind::Seq, _) => Ok(value),
+        (_, "") => list(state, items(state, &value)?),
+        _ => list(state, items(state, &field(value, name))?),
+    }
+}
+
+/// Checks a value for several variables.
+pub(super) fn unpack(value: Value, count: usize) -> Result {
+    match is_container(&value) && value.len() == Some(count) {
+        true => Ok(value),
+        false => Err(error(format!(
+            "a value for {count} variables must be a list with {count} items"
+        ))),
+    }
+}
+
+/// Checks the items of a loop with several variables.
+pub(super) fn pairs(value: Value, count: usize) -> Result {
+    value
+        .try_iter()?
+        .try_for_each(|item| unpack(item, count).map(|_| ()))?;
+    Ok(value)
+}
+
+/// Checks an item of a list or dict. Lists that contain variables with lists could be nested
+/// without a limit.
+pub(super) fn part(value: Value) -> Result {
+    match is_container(needed(&value)?) {
+        true => Err(error(format!(
+            "a value of the type {} is too large for an item of a list",
+            type_name(&value)
+        ))),
+        false => Ok(value),
     }
 }

@@ -190,7 +190,14 @@ impl<'tree> Rewriter<'tree> {
         let (mut keyword, mut each) = ("if", condition);
         loop {
             let _ = write!(self.out, "{{% {keyword} ");
-            self.needed(&each.expr)?;
+            match &each.expr {
+                // minijinja checks whether a field of the row is missing.
+                Expr::Var(name) if self.is_field(name.id) => {
+                    self.labels.push((self.out.len(), name.id.to_owned()));
+                    self.read(name.id);
+                }
+                expr => self.needed(expr)?,
+            }
             self.out.push_str(" %}");
             let known = self.names.branch();
             self.body(&each.true_body)?;
@@ -200,8 +207,10 @@ impl<'tree> Rewriter<'tree> {
                 _ => break,
             }
         }
-        self.out.push_str("{% else %}");
-        self.body(&each.false_body)?;
+        if !each.false_body.is_empty() {
+            self.out.push_str("{% else %}");
+            self.body(&each.false_body)?;
+        }
         branches.push(self.names.end_branch(before));
         self.names.join(branches);
         self.out.push_str("{% endif %}");
@@ -212,12 +221,24 @@ impl<'tree> Rewriter<'tree> {
         if repetition.recursive {
             return refuse(&repetition.iter, "a recursive loop is not allowed");
         }
-        let items = self.apart(|this| this.expr(&repetition.iter))?;
+        let (mut items, mut name) = (String::new(), "");
+        match &repetition.iter {
+            // The filter `_items` itself gives the error about a missing variable.
+            Expr::Var(iter) if self.check_name(iter.id).is_ok() => {
+                self.names.read(iter.id);
+                name = iter.id;
+            }
+            iter => items = self.apart(|this| this.expr(iter))?,
+        }
         self.names.enter(FrameKind::Test);
         self.out.push_str("{% for ");
         let unpack = self.target(&repetition.target)?;
         let unpack = unpack.map(|count| format!("|_pairs({count})"));
-        let _ = write!(self.out, " in {items}|_items{}", unpack.unwrap_or_default());
+        let _ = write!(
+            self.out,
+            " in {items}{name}|_items('{name}'){}",
+            unpack.unwrap_or_default()
+        );
         if let Some(condition) = &repetition.filter_expr {
             self.out.push_str(" if ");
             self.needed(condition)?;
@@ -226,8 +247,10 @@ impl<'tree> Rewriter<'tree> {
         self.names.begin_loop();
         self.body(&repetition.body)?;
         self.names.leave();
-        self.out.push_str("{% else %}");
-        self.frame(FrameKind::Block, &repetition.else_body)?;
+        if !repetition.else_body.is_empty() {
+            self.out.push_str("{% else %}");
+            self.frame(FrameKind::Block, &repetition.else_body)?;
+        }
         self.out.push_str("{% endfor %}");
         Ok(())
     }

@@ -4,7 +4,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{State, filters};
 
 use super::display::{escapes, join};
-use super::function::{self, Function, map};
+use super::function::{self, FUNCTIONS, map};
 use super::operator::{arithmetic, item, operand, order};
 use super::value::{Blank, Result, error, integer_of, items, list, needed, present, size};
 
@@ -74,17 +74,16 @@ pub(super) fn map_attribute(state: &State<'_, '_>, value: &Value, attribute: &Va
     list(state, found)
 }
 
+/// Applies a function of the table. Its place is the first value of `call`, before its arguments.
+fn apply_call(state: &State<'_, '_>, value: &Value, call: &[Value]) -> Result {
+    let function = call.first().and_then(Value::as_usize).unwrap_or_default();
+    function::apply(state, &FUNCTIONS[function], value, &call[1..])
+}
+
 /// `map`, with the name of a filter.
-pub(super) fn map_filter(
-    state: &State<'_, '_>,
-    value: &Value,
-    filter: &Function,
-    given: &[Value],
-) -> Result {
+pub(super) fn map_filter(state: &State<'_, '_>, value: &Value, call: Vec<Value>) -> Result {
     let items = items(state, value)?;
-    let items = items
-        .iter()
-        .map(|item| function::apply(state, filter, item, given));
+    let items = items.iter().map(|item| apply_call(state, item, &call));
     list(state, items.collect::<Result<_>>()?)
 }
 
@@ -92,9 +91,9 @@ pub(super) fn map_filter(
 pub(super) fn select(
     state: &State<'_, '_>,
     value: &Value,
-    (keeps, attribute): (bool, &Value),
-    test: Option<&Function>,
-    given: &[Value],
+    keeps: bool,
+    attribute: &Value,
+    test: Vec<Value>,
 ) -> Result {
     let mut kept = Vec::new();
     for each in items(state, value)? {
@@ -102,9 +101,9 @@ pub(super) fn select(
             true => each.clone(),
             false => path(state, &each, attribute)?,
         };
-        let is_true = match test {
-            Some(test) => function::apply(state, test, &tested, given)?.is_true(),
-            None => needed(&tested)?.is_true(),
+        let is_true = match test.is_empty() {
+            true => needed(&tested)?.is_true(),
+            false => apply_call(state, &tested, &test)?.is_true(),
         };
         if is_true == keeps {
             kept.push(each);
@@ -128,7 +127,7 @@ pub(super) fn sum(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Resu
         state.consume_fuel(1)?;
         // Texts cannot be added up.
         operand(&item, "+")?;
-        sum = arithmetic(state, "+", sum, item)?;
+        sum = arithmetic(state, sum, "+", item)?;
     }
     Ok(sum)
 }

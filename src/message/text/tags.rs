@@ -45,15 +45,6 @@ struct Block<'source> {
     has_else: bool,
 }
 
-/// The content of one tag.
-struct Content<'source> {
-    /// The byte after the tag.
-    end: usize,
-    /// The first word of the tag.
-    keyword: &'source str,
-    assigns: bool,
-}
-
 type Found<T> = Result<T, (usize, String)>;
 
 fn fail<T>(at: usize, message: impl Into<String>) -> Found<T> {
@@ -124,37 +115,31 @@ impl<'source> Tags<'source> {
                 return fail(start, "the template has too many tags");
             }
             self.places.push((start, source.len()));
-            if let Some(length) = is_block.then(|| word_tag(rest, "raw")).flatten() {
-                at = start + length;
-                let end = loop {
-                    let Some(found) = source[at..].find("{%") else {
-                        return fail(start, "the tag 'raw' has no 'endraw'");
-                    };
-                    at += found;
-                    if let Some(length) = word_tag(&source[at..], "endraw") {
-                        break at + length;
-                    }
-                    at += 2;
-                };
-                at = end;
+            if let Some(length) = word_tag(rest, "raw") {
+                let ends = memchr::memmem::find_iter(rest[length..].as_bytes(), "{%");
+                let mut ends = ends.map(|end| start + length + end);
+                at = ends
+                    .find_map(|end| Some(end + word_tag(&source[end..], "endraw")?))
+                    .ok_or_else(|| (start, "the tag 'raw' has no 'endraw'".to_owned()))?;
                 continue;
             }
-            let content = content(source, start, is_block)?;
-            at = content.end;
-            if let Some(place) = self.places.last_mut() {
-                place.1 = at;
-            }
-            if is_block {
-                structure(start, &content, &mut blocks)?;
+            let (end, keyword, assigns) = content(source, start, is_block)?;
+            at = end;
+            self.places.pop();
+            self.places.push((start, end));
+            if is_block && !(keyword == "set" && assigns) {
+                structure(start, keyword, &mut blocks)?;
             }
         }
         match blocks.pop() {
             None => Ok(()),
-            Some(Block { name, start, .. }) => {
-                fail(start, format!("the tag '{name}' has no 'end{name}'"))
-            }
+            Some(Block { name, start, .. }) => no_end(start, name),
         }
     }
+}
+
+fn no_end<T>(start: usize, name: &str) -> Found<T> {
+    fail(start, format!("the tag '{name}' has no 'end{name}'"))
 }
 
 /// The length of a tag that contains only this word, such as `{%- raw %}`.
@@ -166,34 +151,28 @@ fn word_tag(text: &str, word: &str) -> Option<usize> {
     Some(text.len() - rest.strip_prefix("%}")?.len())
 }
 
-/// Reads one tag to its end.
-fn content(source: &str, start: usize, is_block: bool) -> Found<Content<'_>> {
+/// Reads one tag. Returns the byte after the tag, its first word, and whether it assigns a value.
+fn content(source: &str, start: usize, is_block: bool) -> Found<(usize, &str, bool)> {
     let closer = if is_block { "%}" } else { "}}" };
     let mut at = start + 2;
-    if source[at..].starts_with(['-', '+']) {
-        at += 1;
-    }
+    at += usize::from(source[at..].starts_with(['-', '+']));
     let mut brackets = Vec::new();
     let (mut operators, mut assigns, mut keyword, mut was_in) = (0, false, "", false);
     while let Some(character) = source[at..].chars().next() {
         let rest = &source[at..];
-        let length = character.len_utf8();
+        let after = &rest[character.len_utf8()..];
         if brackets.is_empty() {
             let trimmed = rest.strip_prefix(['-', '+']).unwrap_or(rest);
             if rest.starts_with(closer) || trimmed.starts_with(closer) {
                 if operators > OPERATORS {
                     return fail(start, "the operators of the tag are nested too deeply");
                 }
-                let end = source.len() - trimmed.len() + 2;
-                return Ok(Content {
-                    end,
-                    keyword,
-                    assigns,
-                });
+                return Ok((source.len() - trimmed.len() + 2, keyword, assigns));
             }
         }
+        let mut length = character.len_utf8();
         match character {
-            '\'' | '"' => at = string_end(source, at, start)? - length,
+            '\'' | '"' => length = string(rest, start)?,
             '(' | '[' | '{' => {
                 brackets.push(character);
                 if brackets.len() > DEPTH {
@@ -201,16 +180,13 @@ fn content(source: &str, start: usize, is_block: bool) -> Found<Content<'_>> {
                 }
             }
             ')' | ']' | '}' => {
-                let open = match character {
-                    ')' => '(',
-                    ']' => '[',
-                    _ => '{',
-                };
-                if brackets.pop() != Some(open) {
-                    return fail(
-                        start,
-                        format!("the bracket '{character}' closes no bracket"),
-                    );
+                let open = brackets.pop();
+                if !matches!(
+                    (open, character),
+                    (Some('('), ')') | (Some('['), ']') | (Some('{'), '}')
+                ) {
+                    let message = format!("the bracket '{character}' closes no bracket");
+                    return fail(start, message);
                 }
             }
             '&' => return fail(start, escaped(rest)),
@@ -220,137 +196,100 @@ fn content(source: &str, start: usize, is_block: bool) -> Found<Content<'_>> {
                 );
                 return fail(start, message);
             }
-            _ if character.is_alphanumeric() || character == '_' => {
-                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
-                let word = &rest[..end.unwrap_or(rest.len())];
-                if keyword.is_empty() {
-                    keyword = word;
-                }
+            '0'..='9' => length = number(rest, start)?,
+            _ if is_word(character) => {
+                let word = word(rest);
+                keyword = if keyword.is_empty() { word } else { keyword };
                 was_in |= word == "in";
                 operators += usize::from(WORDS.contains(&word));
-                at += match character.is_ascii_digit() {
-                    true => number(rest, word.len(), start)?,
-                    false => word.len(),
-                };
-                continue;
+                length = word.len();
             }
             ',' | ':' if brackets.is_empty() => {
-                let is_allowed = is_block
-                    && character == ','
-                    && (keyword == "set" || (keyword == "for" && !was_in));
-                if !is_allowed {
+                let is_list = keyword == "set" || (keyword == "for" && !was_in);
+                if !is_block || character != ',' || !is_list {
                     let message = format!("the '{character}' of the tag is outside of brackets");
                     return fail(start, message);
                 }
             }
-            '=' if !rest.starts_with("==") => assigns |= brackets.is_empty(),
-            '=' | '!' | '<' | '>' if rest[length..].starts_with('=') => {
+            '=' if !after.starts_with('=') => assigns |= brackets.is_empty(),
+            '=' | '!' | '<' | '>' if after.starts_with('=') => {
                 operators += 1;
-                at += 1;
+                length += 1;
             }
             '|' | '.' | '+' | '-' | '*' | '/' | '%' | '~' | '<' | '>' => operators += 1,
             ',' | ':' => {}
             _ if character.is_whitespace() => {}
             _ => {
                 let shown = quoted(&character.to_string());
-                return fail(
-                    start,
-                    format!("the character {shown} is not allowed in a tag"),
-                );
+                let message = format!("the character {shown} is not allowed in a tag");
+                return fail(start, message);
             }
         }
         at += length;
     }
-    if brackets.is_empty() {
-        fail(start, format!("the tag has no end, '{closer}'"))
-    } else {
-        fail(start, "a bracket of the tag is not closed")
+    match brackets.is_empty() {
+        true => fail(start, format!("the tag has no end, '{closer}'")),
+        false => fail(start, "a bracket of the tag is not closed"),
     }
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+fn word(rest: &str) -> &str {
+    &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())]
 }
 
 /// The length of a number. Jinja2 and minijinja read other numbers differently.
-fn number(rest: &str, length: usize, start: usize) -> Found<usize> {
-    let digits = |text: &str| {
-        text.bytes()
-            .take_while(|byte| byte.is_ascii_digit() || *byte == b'_')
-            .count()
+fn number(rest: &str, start: usize) -> Found<usize> {
+    let is_valid = |digits: &str| {
+        let mut bytes = digits.bytes();
+        let is_digits = bytes.all(|byte| byte.is_ascii_digit() || byte == b'_');
+        is_digits && !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__")
     };
-    let word = &rest[..length];
-    let radix = match word.get(..2) {
-        Some("0x" | "0X") => 16,
-        Some("0o" | "0O") => 8,
-        Some("0b" | "0B") => 2,
-        _ => 10,
-    };
-    let (mut end, is_valid) = if radix == 10 {
-        let mut end = digits(rest);
-        let whole = &rest[..end];
-        let mut is_valid = true;
-        let is_fraction = |text: &str| text.starts_with('.') && digits(&text[1..]) > 0;
-        if is_fraction(&rest[end..]) {
-            end += 1 + digits(&rest[end + 1..]);
-        }
-        let exponent = rest[end..].strip_prefix(['e', 'E']);
-        if let Some(power) = exponent {
-            let sign = usize::from(power.starts_with(['+', '-']));
-            let length = digits(&power[sign..]);
-            is_valid = length > 0;
-            end += 1 + sign + length;
-        }
-        let is_integer = end == whole.len();
-        let has_zero = whole.starts_with('0') && whole.bytes().any(|byte| byte != b'0');
-        (end, is_valid && !(is_integer && has_zero))
-    } else {
-        let is_digit = |c: char| c.is_digit(radix) || c == '_';
-        (length, length > 2 && word[2..].chars().all(is_digit))
-    };
-    let number = &rest[..end];
-    let underscore = |part: &str| number.contains(part);
-    let after = rest[end..].chars().next();
-    if !is_valid
-        || number.ends_with('_')
-        || [
-            "__", "._", "_.", "_e", "_E", "x_", "X_", "o_", "O_", "b_", "B_",
-        ]
-        .into_iter()
-        .any(underscore)
-        || after.is_some_and(|c| c.is_alphanumeric() || c == '_')
-    {
-        end = end.max(length);
-        let shown = quoted(&rest[..end]);
-        return fail(start, format!("the number {shown} is invalid"));
+    let whole = word(rest);
+    let fraction = rest[whole.len()..].strip_prefix('.').map_or("", word);
+    let has_fraction = fraction.starts_with(|c: char| c.is_ascii_digit());
+    let length = whole.len() + if has_fraction { 1 + fraction.len() } else { 0 };
+    let has_zero = whole.starts_with('0') && whole.trim_matches(['0', '_']) != "";
+    let is_valid = is_valid(whole)
+        && if has_fraction {
+            is_valid(fraction)
+        } else {
+            !has_zero
+        };
+    match length > NUMBER {
+        _ if !is_valid => fail(
+            start,
+            format!("the number {} is invalid", quoted(&rest[..length])),
+        ),
+        true => fail(start, "a number of the template is too large"),
+        false => Ok(length),
     }
-    if number.len() > NUMBER {
-        return fail(start, "a number of the template is too large");
-    }
-    Ok(end)
 }
 
-/// The byte after a string that starts at `at`.
-fn string_end(source: &str, at: usize, start: usize) -> Found<usize> {
-    let bytes = source.as_bytes();
-    let quote = bytes[at];
-    let mut end = at + 1;
-    while let Some(byte) = bytes.get(end) {
-        if *byte == quote {
-            return Ok(end + 1);
+/// The length of a string.
+fn string(rest: &str, start: usize) -> Found<usize> {
+    let mut characters = rest.char_indices();
+    let quote = characters.next().map(|(_, quote)| quote);
+    while let Some((at, character)) = characters.next() {
+        if Some(character) == quote {
+            return Ok(at + 1);
         }
-        if *byte == b'\\' {
-            let escape = source[end + 1..].chars().next();
+        if character == '\\' {
+            let escape = characters.next().map_or(' ', |(_, escape)| escape);
             // Jinja2 and minijinja read these escapes differently.
-            if let Some(character) =
-                escape.filter(|c| matches!(c, '/' | 'a' | 'v' | 'N' | 'U' | '\n'))
-            {
-                let shown = match character {
-                    '\n' => "line break".to_owned(),
-                    _ => character.to_string(),
+            if "/avNU\n".contains(escape) {
+                let shown = if escape == '\n' {
+                    "line break".into()
+                } else {
+                    String::from(escape)
                 };
                 let message = format!("a backslash before '{shown}' is not allowed in a string");
                 return fail(start, message);
             }
-            end += 1;
         }
-        end += 1;
     }
     fail(
         start,
@@ -360,17 +299,15 @@ fn string_end(source: &str, at: usize, start: usize) -> Found<usize> {
 
 /// The error for an `&`, which an editor for HTML has usually made of a quote or a space.
 fn escaped(rest: &str) -> String {
-    let end = rest.find(';').filter(|end| {
-        (2..12).contains(end)
-            && rest[1..*end]
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '#')
-    });
-    match end {
-        Some(end) => format!(
-            "the tag has '{}', which an HTML editor has made of a character; write the character \
-             itself, such as a quote or a space",
-            &rest[..=end]
+    let name = rest[1..]
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '#')
+        .next();
+    match name
+        .filter(|name| (1..11).contains(&name.len()) && rest[1 + name.len()..].starts_with(';'))
+    {
+        Some(name) => format!(
+            "the tag has '&{name};', which an HTML editor has made of a character; write the \
+             character itself, such as a quote or a space"
         ),
         None => "the tag has an '&', which is no operator; write 'and'".to_owned(),
     }
@@ -379,15 +316,11 @@ fn escaped(rest: &str) -> String {
 /// Checks that a tag fits to the blocks around it.
 fn structure<'source>(
     start: usize,
-    content: &Content<'source>,
+    keyword: &'source str,
     blocks: &mut Vec<Block<'source>>,
 ) -> Found<()> {
-    let keyword = content.keyword;
     match keyword {
         "if" | "for" | "macro" | "set" => {
-            if keyword == "set" && content.assigns {
-                return Ok(());
-            }
             let loops = blocks.iter().filter(|block| block.name == "for").count();
             if blocks.len() == DEPTH || (keyword == "for" && loops == LOOPS) {
                 return fail(start, "the blocks are nested too deeply");
@@ -402,17 +335,14 @@ fn structure<'source>(
         }
         "elif" | "else" => {
             let is_else = keyword == "else";
-            let elifs: usize = blocks.iter().map(|block| block.elifs).sum();
-            if elifs == ELIFS {
-                return fail(
-                    start,
-                    format!("the open blocks have more than {ELIFS} 'elif'"),
-                );
+            if blocks.iter().map(|block| block.elifs).sum::<usize>() == ELIFS {
+                let message = format!("the open blocks have more than {ELIFS} 'elif'");
+                return fail(start, message);
             }
             match blocks.last_mut() {
                 Some(block)
                     if !block.has_else
-                        && (block.name == "if" || (is_else && block.name == "for")) =>
+                        && matches!((block.name, is_else), ("if", _) | ("for", true)) =>
                 {
                     block.elifs += 1;
                     block.has_else = is_else;
@@ -426,18 +356,20 @@ fn structure<'source>(
             match blocks.pop() {
                 Some(block) if block.name == name => Ok(()),
                 Some(block) if blocks.iter().any(|outer| outer.name == name) => {
-                    let open = block.name;
-                    fail(block.start, format!("the tag '{open}' has no 'end{open}'"))
+                    no_end(block.start, block.name)
                 }
                 _ => fail(start, format!("the tag '{keyword}' has no '{name}'")),
             }
         }
         "endraw" => fail(start, "the tag 'endraw' has no 'raw'"),
         "" => fail(start, "the tag is empty"),
-        _ if FILES.contains(&keyword) => fail(
-            start,
-            format!("the tag '{keyword}' is not allowed: a template is one file"),
-        ),
-        _ => fail(start, format!("the tag '{keyword}' is not allowed")),
+        _ => {
+            let cure = if FILES.contains(&keyword) {
+                ": a template is one file"
+            } else {
+                ""
+            };
+            fail(start, format!("the tag '{keyword}' is not allowed{cure}"))
+        }
     }
 }
