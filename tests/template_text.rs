@@ -285,6 +285,12 @@ fn rendering_is_bounded() {
         "{{ [1]|batch(999999999, 0) }}",
         "{{ range(999999999) }}",
         "{{ range(99999)|map('center', 9999)|join }}",
+        "{{ ('a' * 1000000)|wordwrap(1) }}",
+        "{{ ('-' * 1000000)|wordwrap(1) }}",
+        "{% set x = range(999)|map('center', 60000) %}{% for y in range(99999) %}{% set z = \
+         x|select('lower') %}{% endfor %}",
+        "{% set x = range(999)|map('center', 60000) %}{% for y in range(99999) %}{% set z = \
+         x|sort %}{% endfor %}",
         "{% for a in 'a' * 60000000 %}{% endfor %}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         &loops,

@@ -89,6 +89,9 @@ def word_wrap(
     )
     lines = []
     for line in str(value).splitlines():
+        # A long word is copied for each of its lines.
+        longest = max(map(len, re.split("[ \t-\r]", line)))
+        budget.work(longest // most * longest // 64)
         parts = wrapper.wrap(line)
         budget.work(len(parts) * len(glue) // 64)
         lines.append(str(glue).join(parts))

@@ -70,6 +70,7 @@ class Function(NamedTuple):
 def apply(budget: Budget, name: str, value: Any, *given: Any) -> Any:
     """Apply a function, also to an empty field."""
     _, function, blanks = FUNCTIONS[name]
+    budget.work(1 + (len(value) // 64 if isinstance(value, str) else 0))
     if blanks == "accept":
         return function(budget, value, *given)
     for each in given:
@@ -263,6 +264,8 @@ def _keyed(
     keyed: list[tuple[list[Any], Any]] = []
     for each in items(budget, value):
         keys = [present(each if name is None else _path(each, name)) for name in names]
+        for key in keys:
+            budget.work(1 + (len(key) // 64 if isinstance(key, str) else 0))
         if not case_sensitive:
             keys = [str(key).lower() if isinstance(key, str) else key for key in keys]
         for one, other in zip(keyed[-1][0] if keyed else keys, keys, strict=True):

@@ -70,6 +70,9 @@ def _repeat(budget: Budget, source: str, count: Any) -> str:
 
 
 def _compute(left: Any, sign: str, right: Any) -> Any:
+    is_integer = isinstance(left, int) and isinstance(right, int)
+    if sign in ("//", "%") and right != 0 and not is_integer:
+        raise RowError("the operators // and % accept only integers")
     is_large = isinstance(right, int) and right > 127 and (abs(left) > 1 or right >= 2**32)
     if sign == "**" and isinstance(left, int) and is_large:
         raise RowError(_NO_RESULT)

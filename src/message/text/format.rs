@@ -139,6 +139,10 @@ pub(super) fn word_wrap(state: &State<'_, '_>, value: &Value, given: &[Value]) -
     // The line ends of Python's `splitlines`.
     let is_end = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     for line in source.replace("\r\n", "\n").split_terminator(is_end) {
+        // A long word is copied for each of its lines.
+        let words = line.split(is_blank).map(|word| word.chars().count());
+        let longest = words.max().unwrap_or(0);
+        state.consume_fuel((longest / width).saturating_mul(longest) as u64 / 64)?;
         let part = wrap(
             chunks(line, breaks_hyphens),
             width,
@@ -176,9 +180,10 @@ fn chunks(line: &str, breaks_hyphens: bool) -> Vec<String> {
     let is_hyphen = |at: usize| c.get(at) == Some(&'-');
     // Whether a dash of two or more hyphens after a word ends a chunk here.
     let is_dash = |at: usize| {
-        let count = c[at..].iter().take_while(|each| **each == '-').count();
-        let is_after = at > 0 && (is_word(c[at - 1]) || "!\"'&.,?".contains(c[at - 1]));
-        breaks_hyphens && is_after && count > 1 && is(at + count, is_word)
+        let is_after =
+            breaks_hyphens && at > 0 && (is_word(c[at - 1]) || "!\"'&.,?".contains(c[at - 1]));
+        let count = || c[at..].iter().take_while(|each| **each == '-').count();
+        is_after && is_hyphen(at) && is_hyphen(at + 1) && is(at + count(), is_word)
     };
     // Whether a hyphen between letters ends a chunk. The regular expression looks back over the
     // start of the chunk.

@@ -58,7 +58,7 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     Refuse "batch"("linecount", "fill_with" = "none") sequence::batch;
     Keep "capitalize"() |state, value, _| map(state, value, |text| capitalize(state, text));
     Refuse "center"("width" = "80") |state, value, given| center(state, value, &given[0]);
-    Keep "count"() |state, value, _| length(state, value);
+    Keep "count"() |_, value, _| length(value);
     Accept "d"("default_value" = "''", "boolean" = "false") |_, value, given| default(value, given);
     Accept "default"("default_value" = "''", "boolean" = "false") |_, value, given| default(value, given);
     Refuse "e"() |state, value, _| Ok(string(escaped(state, value)?, true));
@@ -69,7 +69,7 @@ pub(super) static FUNCTIONS: &[Function] = functions! {
     Refuse "items"() |state, value, _| pairs(state, value);
     Refuse "join"("d" = "''", "attribute" = "none") sequence::join_items;
     Refuse "last"() |state, value, _| Ok(sequence::end(items(state, value)?.last()));
-    Keep "length"() |state, value, _| length(state, value);
+    Keep "length"() |_, value, _| length(value);
     Keep "list"() |state, value, _| list(state, items(state, value)?);
     Keep "lower"() |state, value, _| map(state, value, |text| Ok(text.to_lowercase()));
     Refuse "max"("case_sensitive" = "false", "attribute" = "none")
@@ -155,6 +155,7 @@ pub(super) fn apply(
     value: &Value,
     given: &[Value],
 ) -> Result {
+    state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
     if matches!(function.blanks, Accept) {
         return (function.function)(state, value, given);
     }
@@ -224,8 +225,7 @@ fn center(state: &State<'_, '_>, value: &Value, width: &Value) -> Result {
     })
 }
 
-fn length(state: &State<'_, '_>, value: &Value) -> Result {
-    state.consume_fuel(value.as_str().map_or(0, str::len) as u64 / 64)?;
+fn length(value: &Value) -> Result {
     let length = value.len();
     Ok(Value::from(
         length.ok_or_else(|| not_accepted("filter 'length'", value))? as u64,
@@ -373,7 +373,7 @@ fn split(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
         let mut rest = source.trim_start_matches(is_space);
         while !rest.is_empty() {
             let end = match parts.len() == limit {
-                true => rest.trim_end_matches(is_space).len(),
+                true => rest.len(),
                 false => rest.find(is_space).unwrap_or(rest.len()),
             };
             parts.push(string(&rest[..end], value.is_safe()));

@@ -50,62 +50,35 @@ pub(super) fn arithmetic(state: &State<'_, '_>, left: Value, sign: &str, right: 
         _ => {}
     }
     let (one, other) = (operand(&left, sign)?, operand(&right, sign)?);
-    if let (Some(left), Some(right)) = (integer_of(&left), integer_of(&right)) {
+    let is_division = matches!(sign, "/" | "//" | "%");
+    if (is_division && other == 0.0) || (sign == "**" && one == 0.0 && other < 0.0) {
+        return Err(error(NO_RESULT));
+    }
+    if let (Some(left), Some(right)) = (integer_of(&left), integer_of(&right))
+        && sign != "/"
+        && (sign != "**" || right >= 0)
+    {
         let power = u32::try_from(right).ok();
+        let rest = left.checked_rem(right).unwrap_or(0);
         // Python rounds a quotient down.
-        let is_mixed = (left < 0) != (right < 0);
-        let rest = left.checked_rem(right);
+        let is_below = rest != 0 && (left < 0) != (right < 0);
         let result = match sign {
             "+" => left.checked_add(right),
             "-" => left.checked_sub(right),
             "*" => left.checked_mul(right),
-            "//" => (rest.and_then(|_| left.checked_div(right)))
-                .map(|quotient| quotient - i128::from(is_mixed && rest != Some(0))),
-            "%" => rest.map(|rest| {
-                if is_mixed && rest != 0 {
-                    rest + right
-                } else {
-                    rest
-                }
-            }),
-            "**" if right >= 0 => power.and_then(|power| left.checked_pow(power)),
-            _ => return float(one, sign, other),
+            "//" => (left.checked_div(right)).map(|quotient| quotient - i128::from(is_below)),
+            "%" => Some(if is_below { rest + right } else { rest }),
+            _ => power.and_then(|power| left.checked_pow(power)),
         };
         return result.map(Value::from).ok_or_else(|| error(NO_RESULT));
     }
-    float(one, sign, other)
-}
-
-/// Applies an operator to floats, as Python does.
-fn float(left: f64, sign: &str, right: f64) -> Result {
-    let is_division = matches!(sign, "/" | "//" | "%");
-    if (is_division && right == 0.0) || (sign == "**" && left == 0.0 && right < 0.0) {
-        return Err(error(NO_RESULT));
-    }
-    let (mut rest, mut quotient) = (left % right, 0.0);
-    if is_division {
-        quotient = (left - rest) / right;
-        if rest != 0.0 && (rest < 0.0) != (right < 0.0) {
-            rest += right;
-            quotient -= 1.0;
-        }
-        let floor = quotient.floor();
-        quotient = if quotient - floor > 0.5 {
-            floor + 1.0
-        } else {
-            floor
-        };
-    }
     Ok(Value::from(match sign {
-        "+" => left + right,
-        "-" => left - right,
-        "*" => left * right,
-        "/" => left / right,
-        "//" if quotient == 0.0 => 0.0_f64.copysign(left / right),
-        "//" => quotient,
-        "%" if rest == 0.0 => rest.copysign(right),
-        "%" => rest,
-        _ => left.powf(right),
+        "+" => one + other,
+        "-" => one - other,
+        "*" => one * other,
+        "/" => one / other,
+        "**" => one.powf(other),
+        _ => return Err(error("the operators // and % accept only integers")),
     }))
 }
 

@@ -152,6 +152,7 @@ fn keyed(
                 false => path(state, &each, name)?,
             };
             present(&key)?;
+            state.consume_fuel(1 + key.as_str().map_or(0, str::len) as u64 / 64)?;
             keys.push(match key.as_str() {
                 Some(text) if !is_sensitive.is_true() => Value::from(text.to_lowercase()),
                 _ => key,
