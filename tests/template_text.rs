@@ -289,8 +289,6 @@ fn rendering_is_bounded() {
         "{{ ('-' * 1000000)|wordwrap(1) }}",
         "{% set x = range(999)|map('center', 60000) %}{% for y in range(99999) %}{% set z = \
          x|select('lower') %}{% endfor %}",
-        "{% set x = range(999)|map('center', 60000) %}{% for y in range(99999) %}{% set z = \
-         x|sort %}{% endfor %}",
         "{% for a in 'a' * 60000000 %}{% endfor %}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         &loops,

@@ -44,11 +44,7 @@ REQUIRED: Final = object()
 _Function: TypeAlias = Callable[..., Any]
 _RANGE = 100_000
 """The maximum number of items of `range`."""
-_ENTITIES = {
-    "amp": "&", "lt": "<", "gt": ">", "quot": '"', "#34": '"', "#39": "'", "apos": "'",
-    "nbsp": "\xa0",
-}  # fmt: skip
-_ENTITY = re.compile(f"&(?:({'|'.join(_ENTITIES)});|(?=[a-zA-Z0-9#]))")
+_ENTITIES = {"amp": 0x26, "lt": 0x3C, "gt": 0x3E, "quot": 0x22, "apos": 0x27, "nbsp": 0xA0}
 
 
 class Function(NamedTuple):
@@ -302,12 +298,21 @@ def _striptags(budget: Budget, value: Any) -> str:
         parts.append(source[at:start])
         at = found + len(end)
 
-    def character(entity: re.Match[str]) -> str:
-        if entity[1] is None:
-            raise RowError("the filter 'striptags' does not accept the entities of the text")
-        return _ENTITIES[entity[1]]
+    joined = " ".join("".join((*parts, source[at:])).split())
+    return re.sub("&([a-zA-Z0-9#]+);", _character, joined)
 
-    return _ENTITY.sub(character, " ".join("".join((*parts, source[at:])).split()))
+
+def _character(entity: re.Match[str]) -> str:
+    name = entity[1]
+    code = _ENTITIES.get(name, 0)
+    if re.fullmatch("#[0-9]{1,9}", name):
+        code = int(name[1:])
+    elif re.fullmatch("#[xX][0-9a-fA-F]{1,8}", name):
+        code = int(name[2:], 16)
+    # HTML gives other meanings to control characters.
+    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code > 0x10FFFF:
+        raise RowError("the filter 'striptags' does not accept the entities of the text")
+    return chr(code)
 
 
 def _sum(budget: Budget, value: Any, attribute: Any, start: Any) -> Any:

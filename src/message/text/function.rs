@@ -392,16 +392,6 @@ fn split(state: &State<'_, '_>, value: &Value, given: &[Value]) -> Result {
 
 /// MarkupSafe's `striptags`: removes comments and tags, joins white space and replaces entities.
 fn strip_tags(state: &State<'_, '_>, value: &Value) -> Result {
-    const ENTITIES: [(&str, &str); 8] = [
-        ("&amp;", "&"),
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#34;", "\""),
-        ("&#39;", "'"),
-        ("&apos;", "'"),
-        ("&nbsp;", "\u{a0}"),
-    ];
     let source = text(state, value)?;
     state.consume_fuel(source.len() as u64 / 8)?;
     let (mut bare, mut rest) = (String::new(), &*source);
@@ -426,19 +416,38 @@ fn strip_tags(state: &State<'_, '_>, value: &Value) -> Result {
     while let Some(at) = rest.find('&') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let entity = ENTITIES.iter().find(|(name, _)| rest.starts_with(name));
-        if entity.is_none()
-            && rest[1..].starts_with(|c: char| c == '#' || c.is_ascii_alphanumeric())
-        {
-            return Err(error(
-                "the filter 'striptags' does not accept the entities of the text",
-            ));
-        }
-        let (name, character) = entity.copied().unwrap_or(("&", "&"));
-        out.push_str(character);
-        rest = &rest[name.len()..];
+        let end = rest[1..].find(|c: char| c != '#' && !c.is_ascii_alphanumeric());
+        let (length, character) = match end {
+            Some(end) if end > 0 && rest[1 + end..].starts_with(';') => {
+                let character = entity(&rest[1..=end]).ok_or_else(|| {
+                    error("the filter 'striptags' does not accept the entities of the text")
+                })?;
+                (end + 2, character)
+            }
+            _ => (1, '&'),
+        };
+        out.push(character);
+        rest = &rest[length..];
     }
     Ok(Value::from(out + rest))
+}
+
+fn entity(name: &str) -> Option<char> {
+    let code = match name {
+        "amp" => Some(0x26),
+        "lt" => Some(0x3c),
+        "gt" => Some(0x3e),
+        "quot" => Some(0x22),
+        "apos" => Some(0x27),
+        "nbsp" => Some(0xa0),
+        _ => match name.strip_prefix('#')? {
+            digits if digits.starts_with(['x', 'X']) => u32::from_str_radix(&digits[1..], 16).ok(),
+            digits => digits.parse().ok(),
+        },
+    };
+    // HTML gives other meanings to control characters.
+    code.filter(|code| *code >= 0x20 && !(0x7f..0xa0).contains(code))
+        .and_then(char::from_u32)
 }
 
 /// Encodes a text for the path of a URL.
