@@ -6,9 +6,9 @@
 //! converts only the cells that the template uses.
 
 pub mod list_check;
-pub mod places;
 pub mod records;
 pub mod repeats;
+pub mod row_set;
 
 use std::fs::File;
 use std::path::Path;
@@ -83,7 +83,7 @@ impl RecipientsList {
             && let Some(record) = self.records.next_row()?
         {
             self.rows += 1;
-            if self.check.dropped.contains(record.offset) {
+            if self.check.dropped.contains(self.rows - 1) {
                 continue;
             }
             return Ok(Some(RecipientRow {

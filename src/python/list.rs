@@ -91,13 +91,13 @@ impl NativeListCheck {
 
     /// The number of rows that are not sent.
     #[getter]
-    fn dropped(&self) -> usize {
+    fn dropped(&self) -> u64 {
         self.check.dropped.len()
     }
 
-    /// Whether the row at a place of the file is not sent.
-    fn is_dropped(&self, place: u64) -> bool {
-        self.check.dropped.contains(place)
+    /// Whether a row is not sent. `row` is its index, from 0.
+    fn is_dropped(&self, row: u64) -> bool {
+        self.check.dropped.contains(row)
     }
 
     /// The number of rows with the address of an earlier row.

@@ -103,8 +103,8 @@ class ListFile:
         if _state(self.path) != self.state:
             raise OSError(f"{self.name} was changed while it was read")
 
-    def records(self) -> Iterator[tuple[int, int, list[str]]]:
-        """Yield the records that have a cell with text: their place, their number and their cells.
+    def records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the records that have a cell with text: their number and their cells.
 
         Raises:
             ValueError: A record is malformed or has too many cells.
@@ -114,7 +114,7 @@ class ListFile:
             lines = _Lines(binary, self)
             reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
             while True:
-                place, number = lines.place, lines.number
+                number = lines.number
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
@@ -125,7 +125,7 @@ class ListFile:
                     lines.number = number + 1
                 if any(map(str.strip, cells)):
                     self._check_width(cells, number)
-                    yield place, number, cells
+                    yield number, cells
 
     def lines(self) -> Iterator[str]:
         """Yield the lines from the start of the file.

@@ -74,13 +74,14 @@ class ListCheck:
         self.rows = self.repeated = self.similar = self.excluded = 0
         self.examples: list[Example] = []
         self.similar_examples: list[Example] = []
-        # The places of the rows that are not sent, sorted.
-        self.places = array("Q")
+        # The indexes of the rows that are not sent, sorted.
+        self._dropped = array("Q")
         table = _AddressTable()
         columns = settings.address_columns
-        for place, number, cells in file.records():
+        for number, cells in file.records():
             if settings.limit is not None and self.rows >= settings.limit:
                 continue
+            row = self.rows
             self.rows += 1
             found = [trim(cells[each]) if each < len(cells) else "" for each in columns]
             addresses = [cell for cell in found if "@" in cell]
@@ -93,33 +94,33 @@ class ListCheck:
                 each.translate(_LOWER) in settings.excluded for each in compared
             ):
                 self.excluded += 1
-                self.places.append(place)
+                self._dropped.append(row)
             elif settings.finds_repeats:
-                table.add("\0".join(compared), place, number)
+                table.add("\0".join(compared), row, number)
         self._find_repeats(table, settings.drops_repeats)
 
     @property
     def dropped(self) -> int:
         """The number of rows that are not sent."""
-        return len(self.places)
+        return len(self._dropped)
 
-    def is_dropped(self, place: int) -> bool:
-        """Return whether the row at a place of the file is not sent."""
-        index = bisect_left(self.places, place)
-        return index < len(self.places) and self.places[index] == place
+    def is_dropped(self, row: int) -> bool:
+        """Return whether a row is not sent. `row` is its index, from 0."""
+        place = bisect_left(self._dropped, row)
+        return place < len(self._dropped) and self._dropped[place] == row
 
     def _find_repeats(self, table: "_AddressTable", drops: bool) -> None:
-        places = array("Q")
-        for is_exact, place, number, first, address in table.repeats():
+        rows = array("Q")
+        for is_exact, row, number, first, address in table.repeats():
             if is_exact:
                 self.repeated += 1
-                places.append(place)
+                rows.append(row)
                 _insert(self.examples, (number, address.replace("\0", ", "), first))
             else:
                 self.similar += 1
                 _insert(self.similar_examples, (number, address.replace("\0", ", "), number))
         if drops:
-            self.places = array("Q", sorted([*self.places, *places]))
+            self._dropped = array("Q", sorted([*self._dropped, *rows]))
 
 
 class RecipientsList:
@@ -172,9 +173,9 @@ class RecipientsList:
     def _read(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
         try:
             records = islice(file.records(), check.rows)
-            for count, (place, number, cells) in enumerate(records, 1):
-                if not check.is_dropped(place):
-                    yield count, number, cells
+            for row, (number, cells) in enumerate(records):
+                if not check.is_dropped(row):
+                    yield row + 1, number, cells
         except ValueError as error:
             raise OSError(str(error)) from None
 
@@ -198,14 +199,14 @@ def excluded_form(address: str) -> str:
 
 
 class _AddressTable:
-    """The addresses of a list, each with the place and the number of its row."""
+    """The addresses of a list, each with the index and the number of its row."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, int, int]] = []
         self._files: list[TextIO] = []
 
-    def add(self, address: str, place: int, number: int) -> None:
-        self._rows.append((address, place, number))
+    def add(self, address: str, row: int, number: int) -> None:
+        self._rows.append((address, row, number))
         if len(self._rows) > _IN_MEMORY:
             self._write()
 
@@ -213,7 +214,7 @@ class _AddressTable:
         """Yield the rows whose address occurs earlier.
 
         Yields:
-            Whether the address is equal, and not only similar; the place of the row; its number;
+            Whether the address is equal, and not only similar; the index of the row; its number;
             the number of the earlier row; the address.
         """
         if not self._files:
@@ -231,28 +232,28 @@ class _AddressTable:
                 tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115  (`repeats` closes it)
                 for _ in range(_FILES)
             ]
-        for address, place, number in self._rows:
+        for address, row, number in self._rows:
             file = self._files[hash(address.translate(_LOWER)) % _FILES]
             escaped = address.encode("unicode_escape").decode("ascii")
-            file.write(f"{place} {number} {escaped}\n")
+            file.write(f"{row} {number} {escaped}\n")
         self._rows.clear()
 
 
 def _parsed(line: str) -> tuple[str, int, int]:
-    place, number, address = line.rstrip("\n").split(" ", 2)
-    return address.encode("ascii").decode("unicode_escape"), int(place), int(number)
+    row, number, address = line.rstrip("\n").split(" ", 2)
+    return address.encode("ascii").decode("unicode_escape"), int(row), int(number)
 
 
 def _repeats(rows: Iterable[tuple[str, int, int]]) -> Iterator[tuple[bool, int, int, int, str]]:
     known: dict[str, int] = {}
     folded: set[str] = set()
-    for address, place, number in rows:
+    for address, row, number in rows:
         lower = address.translate(_LOWER)
         if address in known:
-            yield True, place, number, known[address], address
+            yield True, row, number, known[address], address
         else:
             if lower in folded:
-                yield False, place, number, number, address
+                yield False, row, number, number, address
             known[address] = number
             folded.add(lower)
 

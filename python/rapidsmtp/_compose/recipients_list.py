@@ -136,9 +136,9 @@ class CheckedList:
     def _kept(self) -> Iterator[tuple[tuple[int, int], list[str]]]:
         self._file.check_unchanged()
         records = islice(self._file.records(), self.rows)
-        for count, (place, number, cells) in enumerate(records, 1):
-            if not self._check.is_dropped(place):
-                yield (count, number), cells
+        for row, (number, cells) in enumerate(records):
+            if not self._check.is_dropped(row):
+                yield (row + 1, number), cells
 
 
 def open_recipients_list(
@@ -270,7 +270,7 @@ def _addresses(path: str | os.PathLike[str], encoding: str | None) -> frozenset[
                 f"{file.where(file.header_number)}: no column with addresses was found; write one "
                 "address in each line, or name the column email"
             )
-        cells = (_cell(record, place or 0) for _, _, record in file.records())
+        cells = (_cell(record, place or 0) for _, record in file.records())
         return frozenset(excluded_form(each) for each in cells if "@" in each)
     finally:
         file.close()

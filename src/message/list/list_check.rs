@@ -6,16 +6,13 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
-use super::places::Places;
 use super::records::{ListError, ListFormat, ListRecords, Record};
-use super::repeats::{AddressTable, MAX_SIZE};
+use super::repeats::{AddressTable, Repeats};
+use super::row_set::RowSet;
 use crate::message::invisible;
 
 /// The number of rows between two places that are kept to find the line of a row.
 const CHECKPOINT: u64 = 1 << 16;
-
-/// The number of bytes to read for one row at a random place.
-const ROW_BUFFER: usize = 512;
 
 /// What to look for in a list.
 #[derive(Debug, Default)]
@@ -62,8 +59,8 @@ pub struct ListCheck {
     pub similar_examples: Vec<Example>,
     /// The number of rows with an excluded address.
     pub excluded: u64,
-    /// The places of the rows that are not sent.
-    pub dropped: Places,
+    /// The rows that are not sent, by their indexes.
+    pub dropped: RowSet,
 }
 
 impl ListCheck {
@@ -77,21 +74,11 @@ impl ListCheck {
         format: &ListFormat,
         settings: &CheckSettings,
     ) -> Result<Self, ListError> {
-        let size = std::fs::metadata(path)?.len();
-        let mut check = Self {
-            dropped: Places::new(size),
-            ..Self::default()
-        };
+        let mut check = Self::default();
         let mut table = AddressTable::default();
         let mut checkpoints = Vec::new();
         let mut address = String::new();
         let mut records = open(path, format)?;
-        if size >= MAX_SIZE {
-            return Err(ListError::Malformed(format!(
-                "{} is larger than 1 TiB",
-                format.name
-            )));
-        }
         while let Some(record) = records.next_row()? {
             if settings.limit.is_some_and(|limit| check.rows >= limit) {
                 continue;
@@ -99,75 +86,91 @@ impl ListCheck {
             if check.rows.is_multiple_of(CHECKPOINT) {
                 checkpoints.push((record.offset, record.number));
             }
-            check.rows += 1;
-            if !settings.has_address(record) {
-                continue;
-            }
-            if settings.is_excluded(record) {
+            let has_address = settings.has_address(record);
+            let is_excluded = has_address && settings.is_excluded(record);
+            if is_excluded {
                 check.excluded += 1;
-                check.dropped.insert(record.offset);
-            } else if settings.finds_repeats {
-                settings.write_address(record, &mut address);
-                address.make_ascii_lowercase();
-                table.add(&address, record.offset);
+                check.dropped.insert(check.rows);
             }
+            if settings.finds_repeats {
+                if has_address && !is_excluded {
+                    settings.write_address(record, &mut address);
+                    table.add(&mut address);
+                } else {
+                    table.add_without_address();
+                }
+            }
+            check.rows += 1;
         }
-        drop(records);
-        check.find_repeats(path, format, settings, table, &checkpoints)?;
-        check.dropped.sort();
+        let found = table.repeats();
+        let mut rows = RowReader {
+            records,
+            settings,
+            checkpoints,
+        };
+        check.add_repeats(found, settings.drops_repeats, &mut rows)?;
         Ok(check)
     }
 
-    fn find_repeats(
+    fn add_repeats(
         &mut self,
-        path: &Path,
-        format: &ListFormat,
-        settings: &CheckSettings,
-        table: AddressTable,
-        checkpoints: &[(u64, u64)],
+        found: Repeats,
+        drops_repeats: bool,
+        rows: &mut RowReader,
     ) -> Result<(), ListError> {
-        let mut records = open(path, format)?.with_buffer(ROW_BUFFER);
-        let mut address_at = |place: u64, address: &mut String| -> Result<(), ListError> {
-            records.seek(place, 0)?;
-            address.clear();
-            if let Some(record) = records.next_row()? {
-                settings.write_address(record, address);
-            }
-            Ok(())
-        };
-        let mut unused = Places::new(0);
-        let places = if settings.drops_repeats {
-            &mut self.dropped
-        } else {
-            &mut unused
-        };
-        let found = table.repeats(places, &mut address_at)?;
-        self.repeated = found.count;
+        self.repeated = found.rows.len();
         self.similar = found.similar;
-        for (place, first) in found.examples {
-            let number = number_at(path, format, checkpoints, place)?;
-            let first = number_at(path, format, checkpoints, first)?;
-            let mut address = String::new();
-            address_at(place, &mut address)?;
-            let address = shown(&address);
+        for (row, first) in found.examples {
+            let (number, address) = rows.read(row)?;
+            let (first, _) = rows.read(first)?;
             self.examples.push(Example {
                 number,
-                address,
+                address: shown(&address),
                 first,
             });
         }
-        for place in found.similar_examples {
-            let number = number_at(path, format, checkpoints, place)?;
-            let mut address = String::new();
-            address_at(place, &mut address)?;
-            let address = shown(&address);
-            self.similar_examples.push(Example {
-                number,
-                address,
-                first: number,
-            });
+        for (row, earlier) in found.similar_examples {
+            let (number, address) = rows.read(row)?;
+            if rows.read(earlier)?.1.eq_ignore_ascii_case(&address) {
+                self.similar_examples.push(Example {
+                    number,
+                    address: shown(&address),
+                    first: number,
+                });
+            } else {
+                self.similar -= 1;
+            }
+        }
+        if drops_repeats {
+            self.dropped.insert_all(&found.rows);
         }
         Ok(())
+    }
+}
+
+/// Reads single rows of a list again.
+struct RowReader<'a> {
+    records: ListRecords<File>,
+    settings: &'a CheckSettings,
+    /// The place and the number of each row whose index is a multiple of [`CHECKPOINT`].
+    checkpoints: Vec<(u64, u64)>,
+}
+
+impl RowReader<'_> {
+    /// Returns the number of a row and its address.
+    fn read(&mut self, row: u64) -> Result<(u64, String), ListError> {
+        let (offset, number) = self.checkpoints[(row / CHECKPOINT) as usize];
+        self.records.seek(offset, number)?;
+        for _ in 0..row % CHECKPOINT {
+            self.records.next_row()?;
+        }
+        let mut address = String::new();
+        let mut number = number;
+        if let Some(record) = self.records.next_row()? {
+            number = record.number;
+            self.settings.write_address(record, &mut address);
+        }
+        Ok((number, address))
     }
 }
 
@@ -228,25 +231,6 @@ fn write_comparable(cell: &str, address: &mut String) {
 /// Returns the addresses of a row for an error text.
 fn shown(address: &str) -> String {
     address.replace('\0', ", ")
-}
-
-/// Returns the number of the row at a place of the file.
-fn number_at(
-    path: &Path,
-    format: &ListFormat,
-    checkpoints: &[(u64, u64)],
-    place: u64,
-) -> Result<u64, ListError> {
-    let before = checkpoints.partition_point(|&(offset, _)| offset <= place);
-    let (offset, number) = checkpoints[before.saturating_sub(1)];
-    let mut records = open(path, format)?;
-    records.seek(offset, number)?;
-    while let Some(record) = records.next_row()? {
-        if record.offset >= place {
-            return Ok(record.number);
-        }
-    }
-    Ok(number)
 }
 
 /// Opens a list at its first record after the header.

@@ -1,44 +1,55 @@
 //! Finds repeated addresses in a list of any length, with 8 bytes of memory for each row.
 //!
-//! The table stores no addresses. For each row it stores a hash of the address and the place of the
-//! row in the file. At the end, rows with equal hashes are read again from the file, and their
-//! addresses are compared. So a row counts as a repetition only if its address is equal.
+//! The table stores no addresses, only a hash of 64 bits for each row. Rows with equal hashes count
+//! as rows with the same address. In a list of 10 million rows, the probability is 3 in a million
+//! that two different addresses have equal hashes. A comparison of the texts would read two rows at
+//! random places of the file for each repetition. If half of the rows are repetitions, these reads
+//! take three times as long as all other work.
 //!
-//! The first bits of the hash select one of the partitions, and the next bits are stored together
-//! with the place. With 34 bits in total, a list of 10 million rows has about 3,000 pairs of rows
-//! with equal hashes and different addresses.
+//! The hash selects one of the partitions. Each partition has the other 56 bits for its rows, in the
+//! order of the list, and `sequence` has the partition of each row. So no row number is stored.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use super::places::{PAGE, Places};
+use memchr::memchr_iter;
 
-const PARTITION_BITS: u32 = 10;
-const TAG_BITS: u32 = 24;
-const PLACE_BITS: u32 = 40;
-/// The maximum size of a list, in bytes: a place has 40 bits.
-pub const MAX_SIZE: u64 = 1 << PLACE_BITS;
+use super::row_set::RowSet;
 
-/// The rows of a list by the hashes of their addresses.
+/// The partition of a row without an address. The partitions of hashes have smaller numbers.
+const NO_ADDRESS: u8 = u8::MAX;
+
+/// The bits of a hash that are stored in a partition.
+const TAG_BITS: u32 = 56;
+type Tag = [u8; 7];
+
+/// The low bits of a tag that depend on upper and lower case.
+const CASE_BITS: u32 = 16;
+
+/// The number of entries that are allocated at once. A growing `Vec` would use up to three times
+/// the memory of its entries while it grows.
+const TAG_PAGE: usize = 512;
+const SEQUENCE_PAGE: usize = 1 << 16;
+
+/// The hashes of the addresses in a list.
 pub struct AddressTable {
     // The keys of the hash are random, so the author of a list cannot choose equal hashes.
     hasher: RandomState,
-    partitions: Vec<Vec<Vec<u64>>>,
+    sequence: Vec<Vec<u8>>,
+    partitions: Vec<Vec<Vec<Tag>>>,
 }
 
 /// The rows whose address occurs in an earlier row.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Repeats {
-    /// The number of rows.
-    pub count: u64,
-    /// The first of these rows, each with the place of the earlier row.
+    /// The rows with an address that is equal to the address of an earlier row.
+    pub rows: RowSet,
+    /// The first of these rows, each with the first row that has its address.
     pub examples: Vec<(u64, u64)>,
     /// The number of rows whose address differs from the address of an earlier row only in the case
-    /// of the local part. They are not counted in `count`.
+    /// of the local part. They are not in `rows`. This is an estimate: only 48 bits are compared.
     pub similar: u64,
-    /// The first of these rows.
-    pub similar_examples: Vec<u64>,
+    /// The first of these rows, each with an earlier row.
+    pub similar_examples: Vec<(u64, u64)>,
 }
 
 /// The number of examples.
@@ -48,107 +59,100 @@ impl Default for AddressTable {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
-            partitions: vec![Vec::new(); 1 << PARTITION_BITS],
+            sequence: Vec::new(),
+            partitions: vec![Vec::new(); usize::from(NO_ADDRESS)],
         }
     }
 }
 
 impl AddressTable {
-    /// Adds a row. `folded` is its address in lower case.
-    pub fn add(&mut self, folded: &str, place: u64) {
-        let hash = self.hasher.hash_one(folded);
-        let number = hash >> (u64::BITS - PARTITION_BITS);
-        let tag = (hash << PARTITION_BITS) >> (u64::BITS - TAG_BITS);
-        let partition = &mut self.partitions[number as usize];
-        if partition.last().is_none_or(|page| page.len() == PAGE) {
-            partition.push(Vec::with_capacity(PAGE));
-        }
-        if let Some(page) = partition.last_mut() {
-            page.push((tag << PLACE_BITS) | (place & (MAX_SIZE - 1)));
-        }
+    /// Adds the next row with its address. `address` is changed to lower case.
+    pub fn add(&mut self, address: &mut String) {
+        let case = self.case_of(address);
+        address.make_ascii_lowercase();
+        let hash = self.hasher.hash_one(&*address);
+        let partition = ((hash >> TAG_BITS) as u8).min(NO_ADDRESS - 1);
+        push(&mut self.sequence, SEQUENCE_PAGE, partition);
+        let [tag @ .., _] = (hash ^ case).to_le_bytes();
+        push(&mut self.partitions[usize::from(partition)], TAG_PAGE, tag);
     }
 
-    /// Finds the repetitions, and adds their places to `places`.
-    ///
-    /// `address_at` writes the address of the row at a place, not in lower case.
-    ///
-    /// # Errors
-    ///
-    /// The errors of `address_at`.
-    pub fn repeats<E>(
-        self,
-        places: &mut Places,
-        mut address_at: impl FnMut(u64, &mut String) -> Result<(), E>,
-    ) -> Result<Repeats, E> {
+    /// Adds the next row, which has no address.
+    pub fn add_without_address(&mut self) {
+        push(&mut self.sequence, SEQUENCE_PAGE, NO_ADDRESS);
+    }
+
+    /// Returns the bits for the case of an address: 0 if it has no upper case, otherwise another
+    /// value. So the lower-case form of an address is always different from the other forms.
+    fn case_of(&self, address: &str) -> u64 {
+        if !address.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return 0;
+        }
+        let bits = self.hasher.hash_one(address) & ((1 << CASE_BITS) - 1);
+        bits.max(1)
+    }
+
+    /// Finds the repetitions.
+    #[must_use]
+    pub fn repeats(self) -> Repeats {
         let mut found = Repeats::default();
-        let mut texts = (String::new(), String::new());
-        for pages in self.partitions {
-            let mut entries = pages.concat();
+        let mut entries = Vec::new();
+        for (number, pages) in (0..NO_ADDRESS).zip(self.partitions) {
+            let tags = pages.iter().flatten().map(|&tag| number_of(tag));
+            entries.clear();
+            entries.extend(tags.zip(rows_of(&self.sequence, number)));
             drop(pages);
             entries.sort_unstable();
-            for same in entries.chunk_by(|one, other| one >> PLACE_BITS == other >> PLACE_BITS) {
-                match same {
-                    [_] => {}
-                    [first, other] => {
-                        let (first, other) = (place_of(*first), place_of(*other));
-                        address_at(first, &mut texts.0)?;
-                        address_at(other, &mut texts.1)?;
-                        if texts.0 == texts.1 {
-                            found.add(places, other, first);
-                        } else if texts.0.eq_ignore_ascii_case(&texts.1) {
-                            found.add_similar(other);
-                        }
-                    }
-                    _ => found.compare(same, places, &mut address_at)?,
+            for same in entries.chunk_by(|one, other| one.0 >> CASE_BITS == other.0 >> CASE_BITS) {
+                if same.len() > 1 {
+                    found.add(same);
                 }
             }
         }
-        Ok(found)
+        found
     }
-}
-
-/// Returns the place of a row in the file.
-fn place_of(entry: u64) -> u64 {
-    entry & (MAX_SIZE - 1)
 }
 
 impl Repeats {
-    /// Compares the addresses of rows with the same hash, in the order of the file.
-    fn compare<E>(
-        &mut self,
-        entries: &[u64],
-        places: &mut Places,
-        address_at: &mut impl FnMut(u64, &mut String) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut known = HashMap::new();
-        let mut folded = HashSet::new();
-        for entry in entries {
-            let place = place_of(*entry);
-            let mut address = String::new();
-            address_at(place, &mut address)?;
-            let is_similar = !folded.insert(address.to_ascii_lowercase());
-            match known.entry(address) {
-                Entry::Occupied(first) => self.add(places, place, *first.get()),
-                Entry::Vacant(new) => {
-                    new.insert(place);
-                    if is_similar {
-                        self.add_similar(place);
-                    }
-                }
+    /// Adds the rows of one address in all its cases. The entries are tags and rows, sorted.
+    fn add(&mut self, same: &[(u64, u64)]) {
+        let earliest = same.iter().map(|entry| entry.1).min().unwrap_or_default();
+        for equal in same.chunk_by(|one, other| one.0 == other.0) {
+            let first = equal[0].1;
+            if first != earliest {
+                self.similar += 1;
+                insert(&mut self.similar_examples, (first, earliest));
+            }
+            for &(_, row) in &equal[1..] {
+                self.rows.insert(row);
+                insert(&mut self.examples, (row, first));
             }
         }
-        Ok(())
     }
+}
 
-    fn add(&mut self, places: &mut Places, place: u64, first: u64) {
-        self.count += 1;
-        places.insert(place);
-        insert(&mut self.examples, (place, first));
-    }
+/// Returns the rows of a partition, in order.
+fn rows_of(sequence: &[Vec<u8>], partition: u8) -> impl Iterator<Item = u64> {
+    let pages = (0..).step_by(SEQUENCE_PAGE).zip(sequence);
+    pages.flat_map(move |(start, page)| {
+        memchr_iter(partition, page).map(move |place| start + place as u64)
+    })
+}
 
-    fn add_similar(&mut self, place: u64) {
-        self.similar += 1;
-        insert(&mut self.similar_examples, place);
+fn number_of(tag: Tag) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..tag.len()].copy_from_slice(&tag);
+    u64::from_le_bytes(bytes)
+}
+
+fn push<Entry>(pages: &mut Vec<Vec<Entry>>, size: usize, entry: Entry) {
+    match pages.last_mut() {
+        Some(page) if page.len() < size => page.push(entry),
+        _ => {
+            let mut page = Vec::with_capacity(size);
+            page.push(entry);
+            pages.push(page);
+        }
     }
 }
 
@@ -165,65 +169,57 @@ fn insert<Example: Ord>(examples: &mut Vec<Example>, example: Example) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::convert::Infallible;
 
-    fn repeats(addresses: &[&str]) -> (Vec<u64>, Repeats) {
+    /// The rows that repeat an address, and the result of the table. "" is a row without an address.
+    fn repeats<'a>(addresses: impl IntoIterator<Item = &'a str>) -> (Vec<u64>, Repeats) {
         let mut table = AddressTable::default();
-        for (place, address) in (0..).zip(addresses) {
-            table.add(&address.to_ascii_lowercase(), place);
+        let mut rows = 0;
+        for address in addresses {
+            rows += 1;
+            if address.is_empty() {
+                table.add_without_address();
+            } else {
+                table.add(&mut address.to_owned());
+            }
         }
-        let mut places = Places::new(addresses.len() as u64);
-        let at = |place: u64, text: &mut String| {
-            text.replace_range(.., addresses[place as usize]);
-            Ok::<_, Infallible>(())
-        };
-        let found = table.repeats(&mut places, at).unwrap();
-        places.sort();
-        let rows = 0..addresses.len() as u64;
-        (
-            rows.filter(|&place| places.contains(place)).collect(),
-            found,
-        )
+        let found = table.repeats();
+        let repeated = (0..rows).filter(|&row| found.rows.contains(row)).collect();
+        (repeated, found)
     }
 
     #[test]
     fn equal_addresses_are_found() {
-        let (places, found) = repeats(&["a@x", "b@x", "a@x", "A@x", "a@x", "A@x", "c@x"]);
-        assert_eq!(places, [2, 4, 5]);
-        assert_eq!((found.count, found.similar), (3, 1));
-        assert_eq!(found.examples, [(2, 0), (4, 0), (5, 3)]);
-        assert_eq!(found.similar_examples, [3]);
-        let (places, found) = repeats(&["a@x", "b@x", "a@x", "B@x"]);
-        assert_eq!((places, found.examples), (vec![2], vec![(2, 0)]));
-        assert_eq!(found.similar_examples, [3]);
-        assert_eq!(repeats(&["a@x", "b@x"]), (vec![], Repeats::default()));
-    }
-
-    #[test]
-    fn equal_hashes_of_different_addresses_are_no_repetition() {
-        for names in [vec!["a@x", "b@x", "a@x"], vec!["a@x", "b@x"]] {
-            let mut table = AddressTable::default();
-            for place in 0..names.len() as u64 {
-                table.add("same", place);
-            }
-            let mut places = Places::new(10);
-            let at = |place: u64, text: &mut String| {
-                text.replace_range(.., names[place as usize]);
-                Ok::<_, Infallible>(())
-            };
-            let found = table.repeats(&mut places, at).unwrap();
-            assert_eq!(found.count, names.len() as u64 - 2);
-            assert_eq!(places.contains(2), names.len() == 3);
-        }
+        let (rows, found) = repeats(["a@x", "b@x", "a@x", "A@x", "a@x", "", "A@x", "c@x", ""]);
+        assert_eq!(rows, [2, 4, 6]);
+        assert_eq!((found.rows.len(), found.similar), (3, 1));
+        assert_eq!(found.examples, [(2, 0), (4, 0), (6, 3)]);
+        assert_eq!(found.similar_examples, [(3, 0)]);
+        let (rows, found) = repeats(["A@x", "b@x", "A@x", "a@x", "B@x"]);
+        assert_eq!((rows, found.examples), (vec![2], vec![(2, 0)]));
+        assert_eq!(found.similar_examples, [(3, 0), (4, 1)]);
+        let (rows, found) = repeats(["a@x", "b@x", "", ""]);
+        assert_eq!((rows, found.similar), (vec![], 0));
+        assert!(found.examples.is_empty() && found.similar_examples.is_empty());
     }
 
     #[test]
     fn many_rows_are_found_in_order() {
-        let addresses: Vec<String> = (0..20_000)
-            .map(|row| format!("{}@x", row % 7_000))
+        // More than one page of each kind.
+        const ROWS: u64 = 300_000;
+        const DISTINCT: u64 = 200_000;
+        let addresses: Vec<String> = (0..ROWS)
+            .map(|row| match row % DISTINCT {
+                number if number % 3 == 0 => String::new(),
+                number => format!("{number}@x"),
+            })
             .collect();
-        let (places, found) = repeats(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(places, (7_000..20_000).collect::<Vec<u64>>());
-        assert_eq!(found.examples, [(7_000, 0), (7_001, 1), (7_002, 2)]);
+        let (rows, found) = repeats(addresses.iter().map(String::as_str));
+        let expected: Vec<u64> = (DISTINCT..ROWS)
+            .filter(|row| row % DISTINCT % 3 != 0)
+            .collect();
+        assert_eq!(rows, expected);
+        let examples = expected.iter().map(|&row| (row, row - DISTINCT));
+        assert!(found.examples.into_iter().eq(examples.take(EXAMPLES)));
+        assert_eq!(found.similar, 0);
     }
 }
