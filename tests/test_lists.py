@@ -21,6 +21,7 @@ import openpyxl
 import pytest
 
 from rapidsmtp import Message, Template
+from rapidsmtp._compose.workbook import cell_text
 
 LISTS = Path(__file__).parent / "lists"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((LISTS / "expected.json").read_text("utf-8"))
@@ -127,10 +128,21 @@ def test_a_delimiter_is_given(backend: str, tmp_path: Path, given: str) -> None:
     assert rows_of(path, ["a_b"], delimiter=given) == [["a@x.org", "c,d"]]
 
 
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;;;", '"sep=;"', '"sep=;";;', "sep=; "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_line_of_excel_names_the_delimiter(
+    backend: str, tmp_path: Path, line: str, end: str
+) -> None:
+    path = written(tmp_path, end.join([line, "email;a,b", "a@x.org;c,d"]))
+    assert rows_of(path, ["a_b"]) == [["a@x.org", "c,d"]]
+
+
 def test_a_wrong_delimiter_is_refused(backend: str, tmp_path: Path) -> None:
     for wrong in ("", ",,", '"', "\n", "é"):
         error = error_of(written(tmp_path, "email\n"), delimiter=wrong)
         assert error.startswith(f"{wrong!r} is not a delimiter; use one character")
+    error = error_of(written(tmp_path, "sep=é\nemail\n"))
+    assert error.startswith("list.csv, line 1: 'é' is not a delimiter; use one character")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -358,6 +370,41 @@ def test_a_workbook_is_read_as_a_person_reads_it(backend: str, tmp_path: Path) -
     assert error_of(path, sheet="People") == (
         "list.xlsx has no sheet 'People'; its sheets are: 'Sheet', 'Other people'"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.1 + 0.2, "0.3"),
+        (19.99 * 3, "59.97"),
+        (1e5, "100000"),
+        (1e15, "1000000000000000"),
+        (1e20, "100000000000000000000"),
+        (1e-5, "0.00001"),
+        (-2.50, "-2.5"),
+        (-0.0, "0"),
+        (1 / 3, "0.333333333333333"),
+    ],
+)
+def test_a_number_has_the_digits_that_a_spreadsheet_shows(number: float, text: str) -> None:
+    assert cell_text(number) == text
+
+
+def test_a_line_break_in_a_cell_of_a_sheet(backend: str, tmp_path: Path) -> None:
+    # Excel writes a carriage return in this form.
+    rows = [["email", "n"], ["a@x.org", "b_x000D_c"], ["d@x.org", "e"]]
+    assert rows_of(workbook(tmp_path, rows), ["n"]) == [["a@x.org", "b\nc"], ["d@x.org", "e"]]
+
+
+def test_the_first_visible_sheet_is_read(backend: str, tmp_path: Path) -> None:
+    path = workbook(tmp_path, [["Mail"], ["hidden@x.org"]])
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0].sheet_state = "hidden"
+    book.create_chartsheet("Chart", 0)
+    book.active = 2
+    book.save(path)
+    assert rows_of(path, []) == [["o@x.org"]]
+    assert rows_of(path, [], sheet="Sheet") == [["hidden@x.org"]]
 
 
 def test_errors_name_the_row_of_a_sheet(backend: str, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
+# A program that saves the file again adds empty cells to this line.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\1*[ ]*\r?\n?', re.IGNORECASE)
 _INVALID = re.compile("[\0\udc80-\udcff]")
 _BLOCK = 1 << 20
 # The maximum length of the header, in characters. A longer one is text after a quote that is not
@@ -360,7 +361,10 @@ def _read_header(file: ListFile, delimiter: str | None) -> None:
         for line in lines:
             separator = _SEPARATOR_LINE.fullmatch(line) if lines.number == 2 else None
             if separator is not None:  # Excel reads the delimiter from this line
-                delimiter = delimiter or delimiter_of(separator[1])
+                try:
+                    delimiter = delimiter or delimiter_of(separator[1])
+                except ValueError as error:
+                    raise ValueError(f"{file.where(number)}: {error}") from None
                 number = lines.number
                 continue
             text += line
