@@ -9,6 +9,7 @@ import email
 import email.policy
 import gc
 import json
+import os
 import sys
 import tempfile
 import zipfile
@@ -331,6 +332,69 @@ def test_a_list_that_changes_between_check_and_sending(backend: str, tmp_path: P
         file.write(b'\n"')
     with pytest.raises(OSError, match=r"list\.csv, line \d+: the quote of a cell is not closed"):
         list(merge)
+
+
+@pytest.mark.parametrize("kind", ["cut in a row", "cut after a row", "cut early", "edited"])
+def test_a_list_that_loses_rows_during_the_sending_is_an_error(
+    backend: str, tmp_path: Path, kind: str
+) -> None:
+    rows = [f"a{n}@x.org\n" for n in range(12_000)]
+    path = written(tmp_path, "".join(["email\n", *rows]))
+    merge = template_of([]).merge_csv(path)
+    found = [next(merge)]
+    with path.open("r+b") as file:
+        size = path.stat().st_size
+        if kind == "edited":
+            file.seek(size - 24)
+            file.write(b"\n\n\n")
+        else:
+            file.truncate({"cut in a row": size - 4, "cut early": 100_003}.get(kind, size - 12))
+    with pytest.raises(OSError, match=r"list\.csv was changed while it was read"):
+        found.extend(merge)
+    # No address is used that was not checked.
+    sent = {recipient for each in found for recipient in each.recipients}
+    assert sent < {row.strip() for row in rows}
+
+
+def test_a_list_that_is_replaced_before_the_sending_is_an_error(
+    backend: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "email\na@x.org\n")
+    merge = template_of([]).merge_csv(path)
+    other = tmp_path / "other.csv"
+    other.write_text("email\nother@x.org\nmore@x.org\n")
+    other.replace(path)
+    with pytest.raises(OSError, match=r"list\.csv was changed while it was read"):
+        next(merge)
+
+
+def test_rows_that_are_appended_during_the_sending_are_ignored(
+    backend: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "email\n" + "".join(f"a{n}@x.org\n" for n in range(12_000)))
+    merge = template_of([]).merge_csv(path)
+    next(merge)
+    with path.open("a") as file:
+        file.write("z@x.org\n")
+    assert len(list(merge)) == 11_999
+
+
+def test_a_name_of_a_list_that_is_not_unicode(backend: str, tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/l\xe9.csv"
+    try:
+        Path(os.fsdecode(path)).write_bytes(b"email\na@x.org\n")
+    except (OSError, UnicodeError):
+        pytest.skip("the file system refuses this name")
+    assert rows_of(Path(os.fsdecode(path)), []) == [["a@x.org"]]
+    assert error_of(Path(os.fsdecode(path)), tag="x").startswith("l\\udce9.csv, line 1: no column")
+
+
+def test_a_closed_standard_input(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(OSError, match="the standard input is closed"):
+        template_of([]).merge_csv("-")
 
 
 # Workbooks

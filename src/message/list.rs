@@ -77,15 +77,25 @@ impl RecipientsList {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or was changed after the check and is malformed now.
+    /// If the file cannot be read, or was changed after the check. Rows that were appended to the
+    /// file are ignored.
     pub fn next_row(&mut self) -> Result<Option<RecipientRow>, ListError> {
-        while self.rows < self.check.rows
-            && let Some(record) = self.records.next_row()?
-        {
+        while self.rows < self.check.rows {
+            if self.records.next_row()?.is_none() {
+                return Err(self.records.format().changed());
+            }
             self.rows += 1;
+            // If the file ends too early, its last row may be incomplete.
+            let is_last = self.rows == self.check.rows;
+            if is_last && self.records.place() != self.check.end
+                || !is_last && self.records.is_at_end()
+            {
+                return Err(self.records.format().changed());
+            }
             if self.check.dropped.contains(self.rows - 1) {
                 continue;
             }
+            let record = self.records.record();
             return Ok(Some(RecipientRow {
                 values: row(&self.template, &self.columns, record),
                 tag: self.tag.map(|column| record.cell(column).to_owned()),

@@ -102,10 +102,14 @@ class ListFile:
             OSError: The file was changed. The places of its rows are no longer known.
         """
         if _state(self.path) != self.state:
-            raise OSError(f"{self.name} was changed while it was read")
+            raise self.changed()
 
-    def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the records that have a cell with text: their number and their cells.
+    def changed(self) -> OSError:
+        """Create the error for a list that was changed after the check."""
+        return OSError(f"{self.name} was changed while it was read")
+
+    def records(self) -> Iterator[tuple[int, list[str], int]]:
+        """Yield the records that have a cell with text: number, cells, and place after the record.
 
         Raises:
             ValueError: A record is malformed or has too many cells.
@@ -126,7 +130,7 @@ class ListFile:
                     lines.number = number + 1
                 if any(map(str.strip, cells)):
                     self._check_width(cells, number)
-                    yield number, cells
+                    yield number, cells, lines.place
 
     def lines(self) -> Iterator[str]:
         """Yield the lines from the start of the file.
@@ -247,7 +251,7 @@ def open_without_header(
         OSError: The file cannot be read.
     """
     codec = encoding_for_label(encoding) if encoding is not None else None
-    file = _converted(os.fspath(path), codec, encoding or "", sheet)
+    file = _converted(os.fsdecode(path), codec, encoding or "", sheet)
     file.state = _state(file.path)
     return file
 
@@ -259,10 +263,13 @@ def _state(path: str) -> tuple[int, int]:
 
 def _converted(path: str, codec: str | None, label: str, sheet: str | None) -> ListFile:
     """Return the list as a CSV file in UTF-8 that can be read several times."""
-    name = Path(path).name
+    # The name may have bytes that are not UTF-8.
+    name = Path(path).name.encode("utf-8", "backslashreplace").decode()
     is_regular = path != "-" and not path.startswith("/dev/") and _is_regular(path)
     with contextlib.ExitStack() as stack:
         if path == "-":
+            if sys.stdin is None:
+                raise OSError("the standard input is closed")
             source: BinaryIO = sys.stdin.buffer
         else:
             source = stack.enter_context(Path(path).open("rb"))

@@ -20,6 +20,8 @@ from rapidsmtp._models.stamp import Stamp
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
 
+    from rapidsmtp._compose.recipients_list import CheckedList
+
     # An object with the method `keys`, which `dict` can convert: a mapping or a database row.
     Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
 
@@ -80,7 +82,7 @@ class ListMerge(Merge):
         self,
         recipients: "_backend.RecipientsList",
         limit: int | None,
-        source: object,
+        source: "CheckedList",
         duplicates: int,
         excluded: int,
     ) -> None:
@@ -91,6 +93,7 @@ class ListMerge(Merge):
     def _rows(
         self, recipients: "_backend.RecipientsList", limit: int | None
     ) -> "Iterator[PendingMessage]":
+        self._source.check_unchanged()
         for stamp in islice(new_stamps(), limit):
             pending = recipients.next(*stamp)
             if pending is None:

@@ -57,6 +57,7 @@ class ListCheck:
 
     Attributes:
         rows: The number of rows to use, without empty rows.
+        end: The place after the last of these rows, in bytes from the start of the file.
         dropped: The number of rows that are not sent.
         repeated: The number of rows with the address of an earlier row.
         examples: The first of these rows: number, address, and the number of the earlier row.
@@ -78,11 +79,13 @@ class ListCheck:
         self._dropped = array("Q")
         table = _AddressTable()
         columns = settings.address_columns
-        for number, cells in file.records():
+        self.end = file.start
+        for number, cells, end in file.records():
             if settings.limit is not None and self.rows >= settings.limit:
                 continue
             row = self.rows
             self.rows += 1
+            self.end = end
             found = [trim(cells[each]) if each < len(cells) else "" for each in columns]
             addresses = [cell for cell in found if "@" in cell]
             if not addresses and not settings.needs_at and any(found):
@@ -171,13 +174,22 @@ class RecipientsList:
 
     @staticmethod
     def _read(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
+        rows, place = 0, file.start
+        # If the file ends too early, its last row may be incomplete. So each row is yielded after
+        # the next row was read. Rows that were appended to the file are ignored.
+        last: tuple[int, int, list[str]] | None = None
         try:
-            records = islice(file.records(), check.rows)
-            for row, (number, cells) in enumerate(records):
-                if not check.is_dropped(row):
-                    yield row + 1, number, cells
+            for number, cells, end in islice(file.records(), check.rows):
+                if last is not None:
+                    yield last
+                last = None if check.is_dropped(rows) else (rows + 1, number, cells)
+                rows, place = rows + 1, end
         except ValueError as error:
             raise OSError(str(error)) from None
+        if (rows, place) != (check.rows, check.end):
+            raise file.changed()
+        if last is not None:
+            yield last
 
 
 def comparable(address: str) -> str:

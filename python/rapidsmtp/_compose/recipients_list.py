@@ -129,6 +129,14 @@ class CheckedList:
         for numbers, cells in islice(self._kept(), limit):
             yield *numbers, None if self._tag is None else _cell(cells, self._tag)
 
+    def check_unchanged(self) -> None:
+        """Check that the file was not changed after the check.
+
+        Raises:
+            OSError: The file was changed.
+        """
+        self._file.check_unchanged()
+
     def close(self) -> None:
         """Delete the temporary file."""
         self._file.close()
@@ -136,7 +144,7 @@ class CheckedList:
     def _kept(self) -> Iterator[tuple[tuple[int, int], list[str]]]:
         self._file.check_unchanged()
         records = islice(self._file.records(), self.rows)
-        for row, (number, cells) in enumerate(records):
+        for row, (number, cells, _) in enumerate(records):
             if not self._check.is_dropped(row):
                 yield (row + 1, number), cells
 
@@ -270,7 +278,7 @@ def _addresses(path: str | os.PathLike[str], encoding: str | None) -> frozenset[
                 f"{file.where(file.header_number)}: no column with addresses was found; write one "
                 "address in each line, or name the column email"
             )
-        cells = (_cell(record, place or 0) for _, record in file.records())
+        cells = (_cell(record, place or 0) for _, record, _ in file.records())
         return frozenset(excluded_form(each) for each in cells if "@" in each)
     finally:
         file.close()

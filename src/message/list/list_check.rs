@@ -48,6 +48,8 @@ pub struct Example {
 pub struct ListCheck {
     /// The number of rows to use, without empty rows.
     pub rows: u64,
+    /// The place after the last of these rows, in bytes from the start of the file.
+    pub end: u64,
     /// The number of rows with the address of an earlier row.
     pub repeated: u64,
     /// The first of these rows.
@@ -101,6 +103,7 @@ impl ListCheck {
                 }
             }
             check.rows += 1;
+            check.end = records.place();
         }
         let found = table.repeats();
         let mut rows = RowReader {

@@ -40,6 +40,12 @@ pub struct ListFormat {
 }
 
 impl ListFormat {
+    /// Creates the error for a list that was changed after the check.
+    #[must_use]
+    pub fn changed(&self) -> ListError {
+        ListError::Malformed(format!("{} was changed while it was read", self.name))
+    }
+
     /// Creates an error about a record.
     pub fn error(&self, number: u64, text: &str) -> ListError {
         let unit = if self.sheet { "row" } else { "line" };
@@ -171,6 +177,24 @@ impl<R: Read> ListRecords<R> {
     #[must_use]
     pub fn format(&self) -> &ListFormat {
         &self.format
+    }
+
+    /// Returns the last record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Returns the place after the last record, in bytes from the start of the file.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether the last record is known to be the end of the file.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.at_end && self.start == self.end
     }
 
     /// Reads the next record that has a cell with text. Returns `None` at the end of the list.
