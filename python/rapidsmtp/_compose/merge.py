@@ -7,7 +7,7 @@ its own threads, without the Python interpreter.
 import email.utils
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,8 +19,6 @@ from rapidsmtp._models.stamp import Stamp
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
-
-    from rapidsmtp._compose.recipients_list import CheckedList
 
     # An object with the method `keys`, which `dict` can convert: a mapping or a database row.
     Row: TypeAlias = SupportsKeysAndGetItem[str, Any]
@@ -70,7 +68,8 @@ class ListMerge(Merge):
     Args:
         recipients: The rows that are sent.
         limit: The maximum number of rows, or None.
-        source: The list. It is kept, because it may own a temporary file.
+        check_unchanged: The method of the list that raises an `OSError` if its file was changed. It
+            is kept, because the list may own a temporary file.
         duplicates: The number of rows with the address of an earlier row.
         excluded: The number of rows with an excluded address.
 
@@ -82,18 +81,18 @@ class ListMerge(Merge):
         self,
         recipients: "_backend.RecipientsList",
         limit: int | None,
-        source: "CheckedList",
+        check_unchanged: Callable[[], None],
         duplicates: int,
         excluded: int,
     ) -> None:
         self.duplicates, self.excluded, self.read = duplicates, excluded, 0
-        self._source = source
+        self._check_unchanged = check_unchanged
         self._pending = self._rows(recipients, limit)
 
     def _rows(
         self, recipients: "_backend.RecipientsList", limit: int | None
     ) -> "Iterator[PendingMessage]":
-        self._source.check_unchanged()
+        self._check_unchanged()
         for stamp in islice(new_stamps(), limit):
             pending = recipients.next(*stamp)
             if pending is None:

@@ -117,7 +117,7 @@ class CheckedList:
         rows = _backend.templates().RecipientsList(
             self._template, self._file, places, self._tag, self._check, numbered
         )
-        return ListMerge(rows, limit, self, self.repeated, self.excluded)
+        return ListMerge(rows, limit, self.check_unchanged, self.repeated, self.excluded)
 
     def fields(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the fields of the rows that are sent, as mappings."""
