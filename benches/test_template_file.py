@@ -2,7 +2,8 @@
 
 The message file has 1 MB: an attachment, or an HTML text. The package `email` only parses it.
 `Template.from_eml` also decodes the texts, searches all parts for fields, compiles the template and
-encodes the constant parts. The check reads the newsletter of the examples and its first message.
+encodes the constant parts. The check reads a template and its first message: the newsletter of the
+examples, and the message files of 1 MB.
 """
 
 import base64
@@ -33,8 +34,9 @@ def test_from_eml(compare, backend, kind):
     compare(lambda: email.message_from_bytes(source), lambda: Template.from_eml(source), calls=3)
 
 
-def test_check(compare, backend):
-    source = NEWSLETTER.read_bytes()
+@pytest.mark.parametrize("kind", ["newsletter", *MAILS])
+def test_check(compare, backend, kind):
+    source = MAILS[kind] if kind in MAILS else NEWSLETTER.read_bytes()
     template = Template.from_eml(source)
     row = dict.fromkeys(template.required_fields, "x") | {"email": "a@example.com"}
     message = template.render(row)

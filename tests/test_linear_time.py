@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from rapidsmtp import Template
-from rapidsmtp._compose.checks import check
+from rapidsmtp._compose.checks import check, inspect
 from rapidsmtp._compose.encode import RowError, _fold, check_address
 from rapidsmtp._compose.envelope import _addresses
 from rapidsmtp._models.relay_url import parse_relay
@@ -27,13 +27,14 @@ from rapidsmtp.errors import printable_reply
 def checked(field: str) -> Callable[[str], object]:
     def checked_field(value: str) -> object:
         data = f"From: a@example.com\r\n{field}: {value}\r\n\r\nbody\r\n".encode()
-        return check(data, frozenset(), message=data)
+        return check(inspect(data, frozenset()), message=data)
 
     return checked_field
 
 
 def checked_html(text: str) -> object:
-    return check(f"Content-Type: text/html\r\n\r\n{text}".encode(), frozenset())
+    source = f"Content-Type: text/html\r\n\r\n{text}".encode()
+    return check(inspect(source, frozenset()))
 
 
 def template_of(body: str) -> Callable[[str], object]:
@@ -65,6 +66,8 @@ CASES: dict[str, tuple[Callable[[str], object], str, str, str]] = {
     "tags": (checked_html, "", "<a ", ""),
     "links without an end": (checked_html, "", '<a href="', ""),
     "links with mixed quotes": (checked_html, "", "src='src=\"", ""),
+    "attributes of one tag": (checked_html, "<a '", " src=a", ""),
+    "places of braces": (checked_html, "", "{", ""),
     "split fields": (checked_html, "", "{<b>", ""),
     "encoded braces": (checked_html, "", "%7b", ""),
     "brackets": (checked_html, "", "[A_", ""),

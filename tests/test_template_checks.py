@@ -176,3 +176,29 @@ def test_every_check_has_a_name_that_does_not_change() -> None:
         "relative-link", "file-link", "script", "stylesheet", "list-unsubscribe", "one-click",
         "plain-text", "alignment",
     ]  # fmt: skip
+
+
+def test_patterns_that_overlap_are_found() -> None:
+    assert names(check("<p><<%= name %> %7B&#123;&#123;<<script></p>")) == [
+        *("encoded-field", "foreign-field", "script"),
+    ]
+
+
+def test_a_value_of_an_attribute_has_no_attributes() -> None:
+    text = """<p title='a src=x' class=a><b title="it's = src=x href='y'" lang="en">2 = "</b>"""
+    assert check(text) == []
+    assert names(check(f"{text}<img alt='a src=x' src=z>")) == ["relative-link"]
+
+
+def test_places_do_not_depend_on_letters_that_change_their_length() -> None:
+    found = check("<p>\u0130\u212a \U0001f600</p>\n <IMG SRC=a.png>")
+    assert [(each.name, each.line, each.column) for each in found] == [("relative-link", 2, 11)]
+
+
+def test_a_check_does_not_change_the_next_one() -> None:
+    template = Template.from_eml(HEAD + b"Content-Type: text/html\n\n<img src='{{ url }}'>\n")
+    first = template.render(ROW | {"url": "cid:a"})
+    second = template.render(ROW)
+    assert "missing-image" in names(template.check(message=first))
+    assert "missing-image" not in names(template.check(message=second))
+    assert template.check() == template.check()

@@ -6,14 +6,19 @@
 The checks of texts read the template's source, and the first rendered message if there is one. A
 value of a row can also be the cause of a problem. The checks of the whole message need a rendered
 message. All expressions take linear time.
+
+A message may have a megabyte of text, and `str.find` is many times as fast as an expression. So an
+expression is tried only at the places of the characters with which it begins (`_matches`).
 """
 
 import difflib
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
+from heapq import merge
+from operator import attrgetter
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -31,6 +36,8 @@ _MAX_FINDINGS = 5
 _MAX_SHOWN = 60
 # The maximum distance between the start of a tag and one of its attributes.
 _MAX_TAG = 3_000
+# "<" is frequent in HTML, so one search finds all of these places.
+_TAG = re.compile("<(?=(<|%|script|style|link))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,42 @@ class CheckedText(NamedTuple):
         kind: The kind of the text, as in `TextPart`; "header" for a header field.
         text: The decoded text.
         is_source: Whether the text is the source of the template, and not a rendered text.
+        folded: The text with ASCII letters in lower case. All positions are the same.
+        tags: The places of the characters in `_TAG`, by these characters in lower case.
     """
 
     place: str
     kind: str
     text: str
     is_source: bool
+    folded: str
+    tags: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, place: str, kind: str, text: str, is_source: bool) -> "CheckedText":
+        """Create the text."""
+        if text.isascii():
+            folded = text.lower()
+        else:
+            folded = text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+        tags: dict[str, list[int]] = {}
+        for match in _TAG.finditer(folded):
+            tags.setdefault(f"<{match[1]}", []).append(match.start())
+        return cls(place, kind, text, is_source, folded, tags)
+
+    def places(self, start: str) -> Iterator[int]:
+        """Yield the places of some characters in lower case, in order.
+
+        If the first character is "<", the characters must be in `_TAG`.
+        """
+        if start[0] == "<":
+            yield from self.tags.get(start, ())
+        # The search for one character is many times as fast as for several characters.
+        elif all(each in self.folded for each in start if not each.isalpha()):
+            place = self.folded.find(start)
+            while place >= 0:
+                yield place
+                place = self.folded.find(start, place + 1)
 
 
 class Problem(NamedTuple):
@@ -110,27 +147,40 @@ class Inspected:
         return (text for text in self.texts if text.kind == "html")
 
 
-def check(
-    source: bytes,
-    fields: Iterable[str],
-    columns: Iterable[str] | None = None,
-    message: bytes | None = None,
-) -> list[Finding]:
-    """Return the findings of all checks.
+def inspect(source: bytes, fields: Iterable[str]) -> Inspected:
+    """Return what the checks read of a template.
 
     Args:
         source: The source of the template, as a message file.
         fields: The names of the template's fields.
+    """
+    template = Inspected(frozenset(fields))
+    _add_texts(template, Part(source), is_source=True)
+    template.links += _links(template.html())
+    return template
+
+
+def check(
+    template: Inspected, columns: Iterable[str] | None = None, message: bytes | None = None
+) -> list[Finding]:
+    """Return the findings of all checks.
+
+    Args:
+        template: The template. It is not changed.
         columns: The columns of the recipients list, or None if they are not known.
         message: A rendered message, or None.
     """
-    names = None if columns is None else frozenset(columns)
-    inspected = Inspected(frozenset(fields), names)
-    _add_texts(inspected, Part(source), is_source=True)
+    inspected = replace(
+        template,
+        columns=None if columns is None else frozenset(columns),
+        texts=[],
+        content_ids={*template.content_ids},
+    )
     if message is not None:
         inspected.message = Part(message)
         _add_texts(inspected, inspected.message, is_source=False)
-    inspected.links += _links(inspected)
+    inspected.links = [*template.links, *_links(inspected.html())]
+    inspected.texts = [*template.texts, *inspected.texts]
     findings: list[Finding] = []
     for name, function in CHECKS.items():
         findings += _findings(name, function(inspected))
@@ -159,7 +209,7 @@ def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
     for name, value in message.fields:
         if not name.lower().startswith("content-"):
             inspected.texts.append(
-                CheckedText(f"header {name}", "header", _decoded(value), is_source)
+                CheckedText.of(f"header {name}", "header", _decoded(value), is_source)
             )
     for part in message.walk():
         content_id = part.get("content-id")
@@ -177,16 +227,14 @@ def _add_texts(inspected: Inspected, message: Part, is_source: bool) -> None:
             text, _ = decode_text(data or b"", part.content_type.parameters.get("charset"))
         except ValueError:
             continue
-        inspected.texts.append(
-            CheckedText(place_of(part), kind, text.replace("\r\n", "\n"), is_source)
-        )
+        inspected.texts.append(CheckedText.of(place_of(part), kind, text, is_source))
 
 
 def _add_file(inspected: Inspected, part: Part) -> None:
     found = field_in_file(part)
     if found is not None:
         text = (part.decoded() or b"").decode("utf-8", "replace")
-        inspected.files.append((found, CheckedText(place_of(part), "file", text, True)))
+        inspected.files.append((found, CheckedText.of(place_of(part), "file", text, True)))
 
 
 def _is_file(part: Part) -> bool:
@@ -201,9 +249,26 @@ def _decoded(value: str) -> str:
         return value
 
 
+def _length(text: str) -> int:
+    """Return the number of characters. A line end is one character."""
+    return len(text) - text.count("\r\n")
+
+
 def _shown(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}…"
+
+
+def _matches(
+    pattern: re.Pattern[str], places: Iterable[int], content: str
+) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern at some places, in order. No two matches overlap."""
+    end = 0
+    for place in places:
+        match = pattern.match(content, place) if place >= end else None
+        if match is not None:
+            yield match
+            end = match.end()
 
 
 # Fields that are not filled
@@ -211,23 +276,23 @@ def _shown(text: str) -> str:
 _BRACE = r"(?:%7b|&#0*123;|&#x0*7b;|&lbrace;|&lcub;)"
 _ENCODED_FIELD = re.compile(rf"{_BRACE}\s*(?:{_BRACE}|%25)[^\"'<>\s]{{0,40}}", re.IGNORECASE)
 _SPLIT_FIELD = re.compile(r"\{(?:<[^<>{}]{1,200}>){1,5}\{")
-# Each pattern begins with a literal, so that the search for it is fast.
+# The characters at the start of each pattern, and the pattern.
 _FOREIGN_FIELDS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\*\|[A-Za-z][\w:.]{0,40}\|\*",  # Mailchimp, Mandrill
-        r"\[[A-Z][A-Z0-9]{0,20}(?:_[A-Z0-9]{1,20}){1,5}\]",
-        r"\[(?:FIRSTNAME|LASTNAME|FULLNAME|NAME|FNAME|LNAME|EMAIL|UNSUBSCRIBE)\]",
-        r"\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]",
-        r"\[\[[A-Za-z][\w .]{0,40}\]\]",
-        r"%%[A-Za-z][\w .]{0,40}%%",  # Salesforce
-        r"%[A-Z][A-Z]{2,20}(?:[_-][A-Z]{1,20}){0,4}%",  # ActiveCampaign
-        r"\{!?[A-Za-z_][\w.]{0,40}\}(?!\})",
-        r"<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>",  # ERB, EJS
-        r"&lt;%=?[^<>%]{1,60}%&gt;",
-        r"«[A-Za-z]\w{0,40}»",  # word processors
-        r"<<[A-Za-z]\w{0,40}>>",
-        r"&lt;&lt;[A-Za-z]\w{0,40}&gt;&gt;",
+    (start, re.compile(pattern))
+    for start, pattern in (
+        ("*|", r"\*\|[A-Za-z][\w:.]{0,40}\|\*"),  # Mailchimp, Mandrill
+        ("[", r"\[[A-Z][A-Z0-9]{0,20}(?:_[A-Z0-9]{1,20}){1,5}\]"),
+        ("[", r"\[(?:FIRSTNAME|LASTNAME|FULLNAME|NAME|FNAME|LNAME|EMAIL|UNSUBSCRIBE)\]"),
+        ("[", r"\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]"),
+        ("[[", r"\[\[[A-Za-z][\w .]{0,40}\]\]"),
+        ("%%", r"%%[A-Za-z][\w .]{0,40}%%"),  # Salesforce
+        ("%", r"%[A-Z][A-Z]{2,20}(?:[_-][A-Z]{1,20}){0,4}%"),  # ActiveCampaign
+        ("{", r"\{!?[A-Za-z_][\w.]{0,40}\}(?!\})"),
+        ("<%", r"<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>"),  # ERB, EJS
+        ("&lt;%", r"&lt;%=?[^<>%]{1,60}%&gt;"),
+        ("«", r"«[A-Za-z]\w{0,40}»"),  # word processors
+        ("<<", r"<<[A-Za-z]\w{0,40}>>"),
+        ("&lt;&lt;", r"&lt;&lt;[A-Za-z]\w{0,40}&gt;&gt;"),
     )
 )
 # A brace after such a character belongs to a field of Jinja2, or to a text of another kind.
@@ -235,13 +300,15 @@ _BEFORE_NO_FIELD = re.compile(r"[{%@\\\w]")
 _INVISIBLE = re.compile(r"<(style|script)\b", re.IGNORECASE)
 _INVISIBLE_END = re.compile(r"</(?:style|script)\b", re.IGNORECASE)
 _C1 = re.compile("[\x80-\x9f]")
+_C1_UTF8 = re.compile(b"\xc2[\x80-\x9f]")
 
 
 def _encoded_fields(inspected: Inspected) -> Iterator[Problem]:
     """Yield fields whose braces an editor has encoded, so that they are no syntax."""
     for text in inspected.texts:
-        for pattern in (_ENCODED_FIELD, _SPLIT_FIELD):
-            for match in pattern.finditer(text.text):
+        starts = merge(text.places("%"), text.places("&"))
+        for pattern, places in ((_ENCODED_FIELD, starts), (_SPLIT_FIELD, text.places("{"))):
+            for match in _matches(pattern, places, text.text):
                 yield Problem(
                     f"{_shown(match[0])} is not filled, because its braces are encoded or apart; "
                     "write {{ field }}",
@@ -278,16 +345,16 @@ def _foreign_fields(inspected: Inspected) -> Iterator[Problem]:
         if text.kind not in ("text", "html", "header"):
             continue
         shown = _without_styles(text)
-        for pattern in _FOREIGN_FIELDS:
-            for match in pattern.finditer(shown):
-                start = match.start()
-                if match[0][0] == "{" and _BEFORE_NO_FIELD.match(shown[start - 1 : start]):
+        for start, pattern in _FOREIGN_FIELDS:
+            for match in _matches(pattern, text.places(start), shown):
+                before = shown[match.start() - 1 : match.start()]
+                if start == "{" and _BEFORE_NO_FIELD.match(before):
                     continue
                 yield Problem(
                     f"{_shown(match[0])} looks like a field, but is not filled; "
                     "write {{ field }}",
                     text,
-                    start,
+                    match.start(),
                 )
 
 
@@ -296,22 +363,29 @@ def _comments(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.texts:
         if not text.is_source:
             continue
-        start = text.text.find("{#")
-        while start >= 0 and (end := text.text.find("#}", start + 2)) >= 0:
-            comment = text.text[start : end + 2]
+        end = 0
+        for start in text.places("{"):
+            if start < end or not text.text.startswith("{#", start):
+                continue
+            end = text.text.find("#}", start + 2) + 2
+            if end < 2:
+                break
+            comment = text.text[start:end]
             if re.search("[{}<>;]", comment[2:-2]):
                 yield Problem(
-                    f"the comment {_shown(comment)} removes {len(comment)} characters; "
+                    f"the comment {_shown(comment)} removes {_length(comment)} characters; "
                     "write a space between the brace and the number sign if this is CSS",
                     text,
                     start,
                 )
-            start = text.text.find("{#", end + 2)
 
 
 def _control_characters(inspected: Inspected) -> Iterator[Problem]:
     """Yield C1 control characters, which come from a wrong charset."""
     for text in inspected.texts:
+        # Almost no text has such a character, and the search in UTF-8 is faster.
+        if text.text.isascii() or not _C1_UTF8.search(text.text.encode("utf-8", "surrogatepass")):
+            continue
         for match in _C1.finditer(text.text):
             yield Problem(
                 f"the control character U+{ord(match[0]):04X} is shown as a box; "
@@ -323,7 +397,7 @@ def _control_characters(inspected: Inspected) -> Iterator[Problem]:
 
 def _without_styles(text: CheckedText) -> str:
     """Return a text with its style sheets and scripts blanked. All positions stay valid."""
-    if text.kind != "html":
+    if text.kind != "html" or not text.tags.keys() & {"<style", "<script"}:
         return text.text
     shown, place = [], 0
     while start := _INVISIBLE.search(text.text, place):
@@ -337,9 +411,13 @@ def _without_styles(text: CheckedText) -> str:
 
 # Links and images in HTML
 
-_VALUE = re.compile(r"""=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""")
-_ATTRIBUTE = re.compile(r"[\s\"'](src|href|background|poster)\s*\Z", re.IGNORECASE)
-_MAX_ATTRIBUTE = 16
+_ATTRIBUTES = ("src", "href", "background", "poster")
+_ATTRIBUTE = re.compile(
+    r"""(?<=[\s"'])(src|href|background|poster)\s{0,16}=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""",
+    re.IGNORECASE,
+)
+_CLOSED_VALUE = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')""")
+_OPEN_VALUE = re.compile(r"""=\s*["']""")
 _STYLE_URL = re.compile(r"""url\(\s*["']?([^"'()\s]{1,2000})["']?\s*\)""", re.IGNORECASE)
 _SCHEME = re.compile("[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b([^<>]{0,300})>?", re.IGNORECASE)
@@ -355,23 +433,31 @@ class _Link(NamedTuple):
     position: int
 
 
-def _links(inspected: Inspected) -> Iterator[_Link]:
-    """Yield the links and images of the HTML texts. A link with a field needs a rendered text."""
-    for text in inspected.html():
-        for match in _VALUE.finditer(text.text):
-            start = match.start()
-            name = _ATTRIBUTE.search(text.text[max(start - _MAX_ATTRIBUTE, 0) : start])
-            if name is None:
-                continue
-            tag = text.text.rfind("<", max(start - _MAX_TAG, 0), start)
-            if tag < 0 or text.text.find(">", tag, start) >= 0:
-                continue
-            url = html.unescape(match[1].strip("\"'")).strip()
-            if not (text.is_source and has_syntax(url)):
-                yield _Link(name[1].lower(), url, text, match.start(1))
-        for match in _STYLE_URL.finditer(text.text):
+def _links(texts: Iterable[CheckedText]) -> Iterator[_Link]:
+    """Yield the links and images of HTML texts. A link with a field needs a rendered text."""
+    for text in texts:
+        found = []
+        for attribute in _ATTRIBUTES if "=" in text.text else ():
+            for match in _matches(_ATTRIBUTE, text.places(attribute), text.text):
+                start = match.start()
+                tag = text.text.rfind("<", max(start - _MAX_TAG, 0), start)
+                before = text.text[tag:start]
+                if tag < 0 or ">" in before or _is_in_value(before):
+                    continue
+                url = html.unescape(match[2].strip("\"'")).strip()
+                if not (text.is_source and has_syntax(url)):
+                    found.append(_Link(match[1].lower(), url, text, match.start(2)))
+        yield from sorted(found, key=attrgetter("position"))
+        for match in _matches(_STYLE_URL, text.places("url("), text.text):
             if not (text.is_source and has_syntax(match[1])):
                 yield _Link("url", html.unescape(match[1]), text, match.start(1))
+
+
+def _is_in_value(before: str) -> bool:
+    """Return whether a place in a tag is inside the value of an attribute."""
+    if before.count('"') % 2 == before.count("'") % 2 == 0:
+        return False
+    return _OPEN_VALUE.search(_CLOSED_VALUE.sub("", before)) is not None
 
 
 def _inline_images(inspected: Inspected) -> Iterator[Problem]:
@@ -415,7 +501,7 @@ def _is_file_link(url: str) -> bool:
 
 def _scripts(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.html():
-        for match in _SCRIPT.finditer(text.text):
+        for match in _matches(_SCRIPT, text.places("<script"), text.text):
             # Structured data for mail readers (schema.org) is no script.
             if "ld+json" not in match[1].lower():
                 yield Problem("mail readers remove <script>; delete it", text, match.start())
@@ -423,7 +509,7 @@ def _scripts(inspected: Inspected) -> Iterator[Problem]:
 
 def _stylesheets(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.html():
-        for match in _STYLESHEET.finditer(text.text):
+        for match in _matches(_STYLESHEET, text.places("<link"), text.text):
             yield Problem(
                 "most mail readers do not load <link rel=stylesheet>; write the CSS into the HTML",
                 text,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rapidsmtp import _backend
 from rapidsmtp._compose.attachment import ATTACHMENT
 from rapidsmtp._compose.builder import Additions, FilePath, compose_body, parsed_body
-from rapidsmtp._compose.checks import Finding, check
+from rapidsmtp._compose.checks import Finding, Inspected, check, inspect
 from rapidsmtp._compose.dkim import DKIM, join
 from rapidsmtp._compose.edit_as_new import Fields, drop_fields
 from rapidsmtp._compose.encode import (
@@ -88,6 +88,7 @@ class Template:
     _header: bytes
     _parts: list[BodyPart]
     _destinations: list[str]  # the values of To, Cc and Bcc
+    _inspected: Inspected | None  # what the checks read, since the first check
 
     def __init__(self) -> None:
         raise TypeError(
@@ -127,6 +128,7 @@ class Template:
         template.dropped = dropped
         template._header = source_of_header(headers)
         template._parts = body.parts
+        template._inspected = None
         template._destinations = [value for name, value in headers if name.lower() in _DESTINATIONS]
         return template
 
@@ -336,7 +338,9 @@ class Template:
             The findings. Each has the name of its check, and a place if there is one.
         """
         data = None if message is None else message.data
-        return check(self.source(), self._compiled.fields, columns, data)
+        if self._inspected is None:
+            self._inspected = inspect(self.source(), self._compiled.fields)
+        return check(self._inspected, columns, data)
 
     def render(self, row: "Row", *, tag: Any = None, stamp: Stamp | None = None) -> Message:
         """Render the message for one row.
