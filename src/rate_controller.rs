@@ -49,8 +49,8 @@
 //!
 //! If the relay accepts no message after a decrease, a hold-off starts. Its first length is the
 //! time for one message at the known rate. Each further refusal multiplies the length by
-//! `HOLD_OFF_GROWTH`. After a hold-off, one message is a probe, and the other messages wait for its
-//! result.
+//! `HOLD_OFF_GROWTH`, up to `MAX_HOLD_OFF`. After a hold-off, one message is a probe, and the other
+//! messages wait for its result.
 //!
 //! # Connections
 //!
@@ -59,7 +59,9 @@
 //! long, one more connection is allowed from time to time. So a relay with a limit refuses few
 //! connections. If the relay refuses a connection, the number of other open
 //! connections becomes the limit. One more connection is allowed after `CONNECTION_INTERVAL`. If
-//! the relay refuses this connection, the interval doubles.
+//! the relay refuses this connection, the interval doubles. A reply that states a rate is different:
+//! the cause may be the rate of the first message. So the number stays, until the relay refuses two
+//! connections without a proof in between.
 //!
 //! If no connection is open, the wait for the next one grows with the time since the first failure.
 //! So connecting extends an outage by about a fifth of its length.
@@ -96,7 +98,7 @@ const WARNING: u64 = 64;
 /// The known rate before the first acceptance, in messages per second.
 const DEFAULT_RATE: f64 = 1.0;
 /// The minimum rate after a decrease, in messages per second.
-const MIN_RATE: f64 = 0.1;
+const MIN_RATE: f64 = 0.05;
 /// The rate after a decrease, as a fraction of the known rate.
 const DECREASE: f64 = 0.85;
 /// The known rate is at most this multiple of the average rate before a decrease. In a narrow
@@ -107,11 +109,16 @@ const STEP: f64 = 1.5;
 const NARROW: f64 = 0.75;
 /// The minimum time from a decrease until the rate reaches the known rate, if the interval is
 /// narrow, in seconds.
-const PLATEAU: f64 = 30.0;
-/// The maximum of that time, in seconds.
-const MAX_PLATEAU: f64 = 240.0;
+const PLATEAU: f64 = 10.0;
+/// The same minimum, in messages at the known rate. The longer of the two times counts.
+const PLATEAU_MESSAGES: f64 = 20.0;
+/// The maximum of that time, in seconds, unless the minimum is longer.
+const MAX_PLATEAU: f64 = 90.0;
 /// The minimum of that time, if the interval is wide, in seconds.
 const SHORT_PLATEAU: f64 = 2.0;
+/// If the interval is wide, that time is at least half of the time since the previous decrease. This
+/// value is the maximum of this minimum, in seconds.
+const MAX_SHORT_PLATEAU: f64 = 30.0;
 /// The minimum of that time, if the interval is wide, in messages at the known rate. In an interval
 /// of half the width, it is twice as long, because the average of few messages is inexact.
 const SHORT_MESSAGES: f64 = 3.0;
@@ -122,10 +129,13 @@ const METER: f64 = 1.0;
 /// If no message starts for this time although one may start, the measurement of the rate starts
 /// again, in seconds.
 const PAUSE: f64 = 2.0;
+/// The minimum length of a hold-off, in seconds.
+const MIN_HOLD_OFF: f64 = 0.05;
 /// The length of a hold-off, as a multiple of the previous one.
-const HOLD_OFF_GROWTH: f64 = 3.0;
-/// The maximum length of a hold-off, in seconds.
-const MAX_HOLD_OFF: f64 = 60.0;
+const HOLD_OFF_GROWTH: f64 = 2.0;
+/// The maximum length of a hold-off, in seconds. A limit for each minute ends during a hold-off, and
+/// the rest of this hold-off is lost.
+const MAX_HOLD_OFF: f64 = 15.0;
 /// The time until one more connection is allowed, in seconds.
 const CONNECTION_INTERVAL: f64 = 60.0;
 /// The number of connections that must carry the learned maximum number of messages before this
@@ -217,6 +227,8 @@ pub struct RateController {
     /// Whether `connections` was increased and no connection has proven the new value.
     is_raised: bool,
     proofs: u64,
+    /// The value of `proofs` at the last refusal that stated a rate.
+    proofs_at_refusal: Option<u64>,
     opened_at: f64,
     connections_before: usize,
     accepted_at_refusal: Option<u64>,
@@ -285,6 +297,7 @@ impl RateController {
             connection_interval: CONNECTION_INTERVAL,
             is_raised: false,
             proofs: 0,
+            proofs_at_refusal: None,
             opened_at: f64::NEG_INFINITY,
             connections_before: connections,
             accepted_at_refusal: None,
@@ -483,7 +496,7 @@ impl RateController {
         let shortest = 1.0 / self.known.unwrap_or(DEFAULT_RATE);
         self.hold_off = (HOLD_OFF_GROWTH * self.hold_off)
             .max(shortest)
-            .min(MAX_HOLD_OFF);
+            .clamp(MIN_HOLD_OFF, MAX_HOLD_OFF);
         // The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
         self.held_off_until = now + self.hold_off.min(self.time_left(now));
         self.next_start = self.held_off_until;
@@ -525,10 +538,12 @@ impl RateController {
         self.plateau = if self.trial.is_some() {
             self.short_plateau(f64::from(TRIAL_RESULTS))
         } else if low >= NARROW * high {
-            (STEP * self.plateau).clamp(PLATEAU, MAX_PLATEAU)
+            let shortest = self.short_plateau(PLATEAU_MESSAGES).max(PLATEAU);
+            (STEP * self.plateau).clamp(shortest, shortest.max(MAX_PLATEAU))
         } else {
             let messages = SHORT_MESSAGES * high / (high - low);
-            self.short_plateau(messages).max((since / 2.0).min(PLATEAU))
+            self.short_plateau(messages)
+                .max((since / 2.0).min(MAX_SHORT_PLATEAU))
         };
         self.event_at = now;
         self.accepted_since_event = 0;
@@ -572,8 +587,8 @@ impl RateController {
             self.grows_from = now - self.plateau;
         } else if self.trial_steps > 0 && now > self.decreased_at {
             // The known rate may be too high, because relays accept a burst at any rate.
-            let accepted = f64::from(TRIAL_RESULTS - self.trial_refusals);
-            self.set_known(now, accepted / (now - self.decreased_at));
+            let accepted = self.accepted_since_event as f64;
+            self.set_known(now, accepted / (now - self.event_at));
             self.plateau = self.short_plateau(f64::from(TRIAL_RESULTS));
             self.trial_results = 0;
             self.trial_refusals = 0;

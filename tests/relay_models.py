@@ -405,7 +405,9 @@ class Simulation:
 
     def _fail(self, answer: Answer) -> None:
         if self._open:
-            self._controller.connection_refused(self.now, len(self._open))
+            is_rate = answer.phase != "connect" and answer.code > 0
+            by_rate = is_rate and self._diagnose(answer) == "slower"
+            self._controller.connection_refused(self.now, len(self._open), by_rate=by_rate)
         else:
             blame = answer.code and self._diagnose(answer)
             by_limit = blame in ("slower", "concurrency")
@@ -490,7 +492,7 @@ class Simulation:
     def _end(self, connection: SimulatedConnection, step: str, answer: Answer, others: int) -> None:
         self._close(connection)
         if step == "close surplus":
-            self._controller.connection_refused(self.now, others)
+            self._controller.connection_refused(self.now, others, by_rate=False)
         elif not connection.carried:
             self._fail(answer)
         elif "too many messages" in answer.text.lower() or connection.clean:

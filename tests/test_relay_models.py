@@ -95,7 +95,7 @@ def rate_model(rate: float, number: int, line: str, burst: float | None = None) 
     # A message takes 4 ms, so the connections can send faster than each of the limits.
     seconds = (number - max(1, rate if burst is None else burst)) / rate
     # The first event is reported by each connection. Each later event confirms the rate.
-    events = 2 + math.log2(1 + seconds / rate_controller.PLATEAU)
+    events = 2 + math.log2(1 + seconds / 30.0)
     return Model(
         lambda: RateLimit(rate, answer("mail", line), seconds=0.004, burst=burst),
         number,
@@ -128,7 +128,9 @@ def burst_model(
     return model._replace(necessary=necessary, throughput=throughput)
 
 
-def changed_rate_model(rate: float, factor: float, line: str, throughput: float) -> Model:
+def changed_rate_model(
+    rate: float, factor: float, line: str, throughput: float = THROUGHPUT
+) -> Model:
     """Return a model of a relay whose rate changes by a factor in the middle of 600 seconds."""
     model = burst_model(rate, rate, 600.0, line, throughput)
 
@@ -235,9 +237,13 @@ MODELS: dict[str, Model] = {
         f"{rate} per second, bursts of {burst}, {seconds} s, 421": burst_model(
             rate, burst, seconds, SLOW_DOWN[421]
         )
-        for rate, burst, seconds in ((1, 1, 600), (14, 5, 600), (50, 5, 100))
+        for rate, burst, seconds in ((0.5, 1, 600), (1, 1, 600), (14, 5, 600), (50, 5, 100))
     },
-    "500 per second, bursts of 1": burst_model(500, 1, 60, SLOW_DOWN[454], 0.8),
+    # A relay that closes the connection at each refusal does not reduce the connections.
+    **{
+        f"500 per second, bursts of 1, {code}": burst_model(500, 1, 60, SLOW_DOWN[code])
+        for code in SLOW_DOWN
+    },
     "500 per second, bursts of 5000, not stated": burst_model(500, 5000, 30, LATER[0]),
     # A sender that knows nothing needs some ten messages to find the rate. It loses about the time
     # of as many messages, and this time is a large part of the time of a short list.
@@ -245,17 +251,17 @@ MODELS: dict[str, Model] = {
         f"{rate} per second, {number} messages": burst_model(
             rate, 1, number / rate, SLOW_DOWN[450], throughput
         )
-        for rate, number, throughput in ((0.2, 13, 0.5), (0.2, 120, 0.8), (1, 61, 0.7))
+        for rate, number, throughput in ((0.2, 13, 0.5), (0.2, 120, 0.8), (1, 61, 0.8))
     },
     # A rise is found after about the time for which the rate has been the same before.
     **{
         f"{rate} per second, then 4 times as many": changed_rate_model(
-            rate, 4.0, SLOW_DOWN[450], 0.6
+            rate, 4.0, SLOW_DOWN[450], 0.75
         )
         for rate in (1, 5)
     },
     **{
-        f"{rate} per second, then a quarter": changed_rate_model(rate, 0.25, SLOW_DOWN[450], 0.7)
+        f"{rate} per second, then a quarter": changed_rate_model(rate, 0.25, SLOW_DOWN[450])
         for rate in (2, 14)
     },
     **{
@@ -268,7 +274,7 @@ MODELS: dict[str, Model] = {
             # A used window is found in eight steps.
             lambda connections: connections + 8 * 5,
         )
-        for number, period in ((60, 60), (10, 1))
+        for number, period in ((60, 60), (10, 1), (300, 60))
     },
     "60 per minute": Model(
         lambda: WindowLimit(60, 60.0, answer("mail", SLOW_DOWN[450])),
@@ -277,7 +283,7 @@ MODELS: dict[str, Model] = {
         lambda connections: 570.0,
         # A used window is found in eight steps. The limit is found after two windows, and each
         # attempt to exceed it uses one more.
-        lambda connections: connections + 8 * 5,
+        lambda connections: connections + 8 * 7,
     ),
     **{
         f"{number} messages per connection, {line}": per_connection(number, line)
@@ -300,15 +306,15 @@ MODELS: dict[str, Model] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "connections"),
-    [
-        (name, connections)
-        for name in MODELS
-        for connections in (4, 8)
-        if connections == 4 or not name.startswith("greylisting")
-    ],
-)
+CASES = [
+    (name, connections)
+    for name in MODELS
+    for connections in (4, 8)
+    if connections == 4 or not name.startswith("greylisting")
+]
+
+
+@pytest.mark.parametrize(("name", "connections"), CASES)
 def test_the_limits_of_a_relay_are_learned(policy: Policy, name: str, connections: int) -> None:
     model = MODELS[name]
     result = Simulation(policy, model.relay(), model.number, connections=connections).run()

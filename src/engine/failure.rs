@@ -81,6 +81,13 @@ impl ConnectionFailure {
         })
     }
 
+    /// Whether the relay stated a rate or an overload, and no number of connections.
+    pub(super) fn states_rate(&self) -> bool {
+        self.reply
+            .as_ref()
+            .is_some_and(|reply| blame(Phase::Mail, reply) == Blame::Slower)
+    }
+
     /// Returns the reason of the stop that this failure causes, for the caller. If the engine asks
     /// the caller for the password at each login (`asks_password`), the next password may be
     /// accepted.

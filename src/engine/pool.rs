@@ -500,9 +500,11 @@ impl Pool {
                     effect = ConnectionEffect::Surplus;
                     let mut state = self.state.borrow_mut();
                     let others = state.proven - usize::from(connection.proven);
-                    state
-                        .rate_controller
-                        .connection_refused(self.clock.seconds(now), others);
+                    state.rate_controller.connection_refused(
+                        self.clock.seconds(now),
+                        others,
+                        false,
+                    );
                 }
                 PoolAction::LimitRecipients(number) => {
                     self.state.borrow_mut().max_recipients = Some(number);

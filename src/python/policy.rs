@@ -127,8 +127,9 @@ impl NativeRateController {
         self.0.connection_proven(proven);
     }
 
-    fn connection_refused(&mut self, now: f64, others: usize) {
-        self.0.connection_refused(now, others);
+    #[pyo3(signature = (now, others, *, by_rate))]
+    fn connection_refused(&mut self, now: f64, others: usize, by_rate: bool) {
+        self.0.connection_refused(now, others, by_rate);
     }
 
     #[pyo3(signature = (now, pause, random, *, by_limit))]

@@ -59,8 +59,13 @@ impl RateController {
     }
 
     /// Records that the relay refused a connection while `others` connections, at least one, are
-    /// open.
-    pub fn connection_refused(&mut self, now: f64, others: usize) {
+    /// open. `by_rate` states whether the relay refused the first message and stated a rate or an
+    /// overload, and no number of connections.
+    pub fn connection_refused(&mut self, now: f64, others: usize, by_rate: bool) {
+        if by_rate && self.proofs_at_refusal != Some(self.proofs) {
+            self.proofs_at_refusal = Some(self.proofs);
+            return;
+        }
         if self
             .accepted_at_refusal
             .is_none_or(|accepted| self.accepted > accepted)

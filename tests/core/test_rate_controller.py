@@ -247,20 +247,34 @@ def test_unproven_connections_are_limited(core: ModuleType) -> None:
 def test_refused_connections_are_tried_again_more_and_more_rarely(core: ModuleType) -> None:
     controller = core.RateController(None, 8)
     settle(controller, 0.0, Evidence.ACCEPTED)
-    controller.connection_refused(100.0, 3)
+    controller.connection_refused(100.0, 3, by_rate=False)
     assert [controller.allowed_connections(each) for each in (100, 159, 160)] == [3, 3, 4]
     settle(controller, 161.0, Evidence.ACCEPTED)
-    controller.connection_refused(161.0, 3)
+    controller.connection_refused(161.0, 3, by_rate=False)
     assert [controller.allowed_connections(each) for each in (161, 280, 281)] == [3, 3, 4]
     controller.connection_proven(4)
     assert [controller.allowed_connections(each) for each in (300, 341)] == [4, 5]
+
+
+def test_a_stated_rate_is_not_a_limit_of_connections(core: ModuleType) -> None:
+    """Two connections that the relay refuses in a row are evidence for such a limit."""
+    controller = core.RateController(None, 4)
+    for proven in (1, 2, 3):
+        controller.connection_proven(proven)
+    controller.connection_refused(1.0, 3, by_rate=True)
+    assert controller.allowed_connections(1.0) == 4
+    controller.connection_proven(3)
+    controller.connection_refused(2.0, 3, by_rate=True)
+    assert controller.allowed_connections(2.0) == 4
+    controller.connection_refused(3.0, 3, by_rate=True)
+    assert controller.allowed_connections(3.0) == 3
 
 
 def test_an_outage_is_not_a_limit_of_connections(core: ModuleType) -> None:
     controller = core.RateController(None, 4)
     settle(controller, 0.0, Evidence.ACCEPTED, 10)
     for others in (3, 2, 1):
-        controller.connection_refused(1.0, others)
+        controller.connection_refused(1.0, others, by_rate=False)
     controller.connection_failed(1.0, 0.0, 0.5, by_limit=False)
     assert controller.allowed_connections(1.0) == 4
 

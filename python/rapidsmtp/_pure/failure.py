@@ -51,6 +51,11 @@ class ConnectionFailure(Exception):
         limits = (diagnosis.SLOWER, diagnosis.CONCURRENCY)
         return self.reply is not None and _blame("connect", self.reply) in limits
 
+    @property
+    def states_rate(self) -> bool:
+        """Whether the relay stated a rate or an overload, and no number of connections."""
+        return self.reply is not None and _blame("mail", self.reply) == diagnosis.SLOWER
+
 
 class ConnectionLost(Exception):
     """The connection can no longer be used. The text of the exception is the reason.

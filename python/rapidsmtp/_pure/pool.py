@@ -322,7 +322,8 @@ class Pool:
             if outcome.refusal is not None:
                 self._refusal, self.last_refusal = outcome.refusal, reply_line(outcome.refusal)
             if step.close_surplus:
-                self.rate_controller.connection_refused(now, self._proven - use.proven)
+                others = self._proven - use.proven
+                self.rate_controller.connection_refused(now, others, by_rate=False)
             if step.limit_recipients is not None:
                 self.max_recipients = step.limit_recipients
             if step.stop is not None:
@@ -419,7 +420,7 @@ class Pool:
         if is_permanent or (not self.open and self._is_final(failure)):
             self.stop(failure)
         else:
-            self._count_failure(failure, now)
+            self._count_failure(failure, now, by_rate=False)
 
     def _is_final(self, failure: ConnectionFailure) -> bool:
         if failure.kind is FailureKind.LOGIN_REFUSED:
@@ -443,7 +444,7 @@ class Pool:
             no_reply = reply is None and not self._pipelining_worked
             if no_reply and self._fruitless >= FRUITLESS_BEFORE_SEQUENTIAL:
                 self.pipelining_disabled = True
-            self._count_failure(failure, now)
+            self._count_failure(failure, now, by_rate=failure.states_rate)
         elif use.messages and (full or (failure is not None and use.clean)):
             self.rate_controller.connection_ended(now, use.opened, use.messages, stated=full)
         elif failure is None and use.exhausted:
@@ -455,10 +456,10 @@ class Pool:
         if failure is not None and not self.open and is_last:
             self.stop(failure)
 
-    def _count_failure(self, failure: ConnectionFailure, now: float) -> None:
+    def _count_failure(self, failure: ConnectionFailure, now: float, *, by_rate: bool) -> None:
         self.last_refusal = str(failure)
         if self.open:
-            self.rate_controller.connection_refused(now, self.open)
+            self.rate_controller.connection_refused(now, self.open, by_rate=by_rate)
             return
         number, pause = random.random(), 0.0
         if failure.kind is FailureKind.LOGIN_REFUSED:

@@ -44,8 +44,9 @@ is wide, the plateau is short: the next refusal soon narrows the interval. While
 narrow, each refusal makes the plateau longer by the factor `STEP`.
 
 If the relay accepts no message after a decrease, a hold-off starts. Its first length is the time
-for one message at the known rate. Each further refusal multiplies the length by `HOLD_OFF_GROWTH`.
-After a hold-off, one message is a probe, and the other messages wait for its result.
+for one message at the known rate. Each further refusal multiplies the length by `HOLD_OFF_GROWTH`,
+up to `MAX_HOLD_OFF`. After a hold-off, one message is a probe, and the other messages wait for its
+result.
 
 Connections
 -----------
@@ -53,7 +54,9 @@ A connection is proven when the relay has processed a message on it. At most one
 exists until the first proof, and then as many as there were proofs. If a proof takes long, one more
 connection is allowed from time to time. So a relay with a limit refuses few connections. If the
 relay refuses a connection, the number of other open connections becomes the limit. One more is
-allowed after `CONNECTION_INTERVAL`. If the relay refuses this connection, the interval doubles.
+allowed after `CONNECTION_INTERVAL`. If the relay refuses this connection, the interval doubles. A
+reply that states a rate is different: the cause may be the rate of the first message. So the number
+stays, until the relay refuses two connections without a proof in between.
 
 If no connection is open, the wait for the next one grows with the time since the first failure. So
 connecting extends an outage by about a fifth of its length.
@@ -120,7 +123,7 @@ WARNING = 64
 DEFAULT_RATE = 1.0
 """The known rate before the first acceptance, in messages per second."""
 
-MIN_RATE = 0.1
+MIN_RATE = 0.05
 """The minimum rate after a decrease, in messages per second."""
 
 DECREASE = 0.85
@@ -134,15 +137,22 @@ NARROW = 0.75
 """The interval of the relay's rate is narrow if the lower bound is at least this fraction of the
 upper bound."""
 
-PLATEAU = 30.0
+PLATEAU = 10.0
 """The minimum time from a decrease until the rate reaches the known rate, if the interval is
 narrow, in seconds."""
 
-MAX_PLATEAU = 240.0
-"""The maximum of that time, in seconds."""
+PLATEAU_MESSAGES = 20.0
+"""The same minimum, in messages at the known rate. The longer of the two times counts."""
+
+MAX_PLATEAU = 90.0
+"""The maximum of that time, in seconds, unless the minimum is longer."""
 
 SHORT_PLATEAU = 2.0
 """The minimum of that time, if the interval is wide, in seconds."""
+
+MAX_SHORT_PLATEAU = 30.0
+"""If the interval is wide, that time is at least half of the time since the previous decrease. This
+value is the maximum of this minimum, in seconds."""
 
 SHORT_MESSAGES = 3.0
 """The minimum of that time, if the interval is wide, in messages at the known rate. In an interval
@@ -158,11 +168,15 @@ PAUSE = 2.0
 """If no message starts for this time although one may start, the measurement of the rate starts
 again, in seconds."""
 
-HOLD_OFF_GROWTH = 3.0
+MIN_HOLD_OFF = 0.05
+"""The minimum length of a hold-off, in seconds."""
+
+HOLD_OFF_GROWTH = 2.0
 """The length of a hold-off, as a multiple of the previous one."""
 
-MAX_HOLD_OFF = 60.0
-"""The maximum length of a hold-off, in seconds."""
+MAX_HOLD_OFF = 15.0
+"""The maximum length of a hold-off, in seconds. A limit for each minute ends during a hold-off, and
+the rest of this hold-off is lost."""
 
 CONNECTION_INTERVAL = 60.0
 """The time until one more connection is allowed, in seconds."""
@@ -258,6 +272,7 @@ class RateController:
         self._connection_interval = CONNECTION_INTERVAL
         self._is_raised = False
         self._proofs = 0
+        self._proofs_at_refusal: int | None = None
         self._opened_at = NEVER
         self._connections_before = self._connections
         self._accepted_at_refusal: int | None = None
@@ -425,7 +440,8 @@ class RateController:
             return
         self._decreased_at = self._grows_from = now
         shortest = 1.0 / (DEFAULT_RATE if self._known is None else self._known)
-        self._hold_off = min(MAX_HOLD_OFF, max(shortest, HOLD_OFF_GROWTH * self._hold_off))
+        hold_off = max(MIN_HOLD_OFF, shortest, HOLD_OFF_GROWTH * self._hold_off)
+        self._hold_off = min(MAX_HOLD_OFF, hold_off)
         # The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
         self._held_off_until = now + min(self._hold_off, self._time_left(now))
         self._next_start = self._held_off_until
@@ -461,10 +477,12 @@ class RateController:
         if self._trial is not None:
             self._plateau = self._short_plateau(TRIAL_RESULTS)
         elif low >= NARROW * high:
-            self._plateau = min(MAX_PLATEAU, max(PLATEAU, STEP * self._plateau))
+            shortest = max(PLATEAU, self._short_plateau(PLATEAU_MESSAGES))
+            longest = max(MAX_PLATEAU, shortest)
+            self._plateau = min(longest, max(shortest, STEP * self._plateau))
         else:
             messages = SHORT_MESSAGES * high / (high - low)
-            self._plateau = max(self._short_plateau(messages), min(PLATEAU, since / 2.0))
+            self._plateau = max(self._short_plateau(messages), min(MAX_SHORT_PLATEAU, since / 2.0))
         self._event_at = now
         self._accepted_since_event = 0
         self._accepted_since_decrease = False
@@ -503,8 +521,7 @@ class RateController:
             self._grows_from = now - self._plateau
         elif self._trial_steps > 0 and now > self._decreased_at:
             # The known rate may be too high, because relays accept a burst at any rate.
-            accepted = TRIAL_RESULTS - self._trial_refusals
-            self._set_known(now, accepted / (now - self._decreased_at))
+            self._set_known(now, self._accepted_since_event / (now - self._event_at))
             self._plateau = self._short_plateau(TRIAL_RESULTS)
             self._trial_results = self._trial_refusals = 0
         else:
@@ -579,13 +596,17 @@ class RateController:
             self._is_raised = False
             self._connection_interval = CONNECTION_INTERVAL
 
-    def connection_refused(self, now: float, others: int) -> None:
+    def connection_refused(self, now: float, others: int, *, by_rate: bool) -> None:
         """Record that the relay refused a connection while others are open.
 
         Args:
             now: The time.
             others: The number of the other open connections, 1 or more.
+            by_rate: Whether the relay stated a rate or an overload, and no number of connections.
         """
+        if by_rate and self._proofs != self._proofs_at_refusal:
+            self._proofs_at_refusal = self._proofs
+            return
         if self._accepted_at_refusal is None or self.accepted > self._accepted_at_refusal:
             self._accepted_at_refusal = self.accepted
             self._connections_before = self._connections

@@ -118,7 +118,7 @@ impl Pool {
             FailureKind::Unreachable | FailureKind::Temporary => !self.settings.retry.is_patient(),
         };
         if !stop {
-            self.count_failure(&mut state, failure, now);
+            self.count_failure(&mut state, failure, now, false);
         }
         drop(state);
         if stop {
@@ -128,12 +128,20 @@ impl Pool {
         self.queue.engine.notify_one();
     }
 
-    /// Records a connection that failed or carried no message.
-    fn count_failure(&self, state: &mut PoolState, failure: &ConnectionFailure, now: Instant) {
+    /// Records a connection that failed or carried no message. `by_rate` states whether the relay
+    /// refused its first message and stated a rate.
+    fn count_failure(
+        &self,
+        state: &mut PoolState,
+        failure: &ConnectionFailure,
+        now: Instant,
+        by_rate: bool,
+    ) {
         state.last_refusal = Some(failure.text.as_str().into());
         let (others, seconds) = (state.open, self.clock.seconds(now));
         if others > 0 {
-            state.rate_controller.connection_refused(seconds, others);
+            let controller = &mut state.rate_controller;
+            controller.connection_refused(seconds, others, by_rate);
         } else {
             let (random, backoff) = (self.random(), self.settings.retry.backoff);
             let pause = match failure.kind {
@@ -174,7 +182,8 @@ impl Pool {
                 let no_reply = failure.reply.is_none() && !state.pipelining_worked;
                 state.pipelining_disabled |=
                     no_reply && state.fruitless >= FRUITLESS_BEFORE_SEQUENTIAL;
-                self.count_failure(&mut state, failure, now);
+                let by_rate = failure.states_rate();
+                self.count_failure(&mut state, failure, now, by_rate);
             }
             _ if closed.full && messages > 0 => {
                 state
