@@ -231,7 +231,7 @@ def _stop_event() -> Iterator[threading.Event]:
     def stop(number: int, _: object) -> None:
         if number == signal.SIGINT:
             with contextlib.suppress(OSError):
-                print(file=sys.stderr)
+                display.show("", stream=sys.stderr)
         stopped.set()
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):

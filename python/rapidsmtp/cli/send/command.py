@@ -14,7 +14,7 @@ from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.files import TraceFile, check_files, option
-from rapidsmtp.cli.send import checks, server_limits, test_run
+from rapidsmtp.cli.send import checks, server_limits, trial
 from rapidsmtp.cli.send.composition import compose_from_options, signers_from_options
 from rapidsmtp.cli.send.delivering import deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
@@ -46,7 +46,7 @@ def send(options: argparse.Namespace) -> int:
     """
     with EndSignals() as signals:
         check_files(options)
-        test_run.prepare(options)
+        trial.prepare(options)
         if options.preview is None and not options.dry_run:
             return _send(options, signals)
         return _render(options)
@@ -88,7 +88,7 @@ def _send(options: argparse.Namespace, signals: EndSignals) -> int:
             raise UsageError(checks.strict_error(warnings))
         if options.test_to is not None:
             signers = signers_from_options(options)
-            return test_run.send_test(options, sender, recipients, signers, warnings, signals)
+            return trial.send_test(options, sender, recipients, signers, warnings, signals)
         arguments = (sender.relay, recipients, options.json, options.not_accepted, warnings)
         with Summary(*arguments) as summary:
             summary.dropped = template.dropped

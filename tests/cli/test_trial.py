@@ -11,7 +11,7 @@ import pytest
 
 from commandline import EML, ONCE, Command, Relays, ScriptedRelay, accept, one_line
 from rapidsmtp import Message, Template
-from rapidsmtp.cli.send.test_run import as_test
+from rapidsmtp.cli.send.trial import as_test
 
 TEST = ("--test-to", "me@example.org")
 UNIQUE = re.compile(r"(?m)^(Date|Message-ID): .*\n(?:[ \t].*\n)*")
