@@ -189,7 +189,7 @@ impl<'tree> Rewriter<'tree> {
         let (filter, sign) = match kind {
             BinOpKind::ScAnd | BinOpKind::ScOr => {
                 self.out.push('(');
-                self.chain(matches!(kind, BinOpKind::ScAnd), left)?;
+                self.chain(logical(kind) == Some(true), left)?;
                 self.expr(right)?;
                 self.out.push(')');
                 return Ok(());
@@ -220,12 +220,7 @@ impl<'tree> Rewriter<'tree> {
     /// Writes the left operands of `and` or `or`, without a bracket for each of them.
     fn chain(&mut self, is_and: bool, expr: &'tree Expr<'tree>) -> Result {
         match expr {
-            Expr::BinOp(each)
-                if matches!(
-                    (&each.op, is_and),
-                    (BinOpKind::ScAnd, true) | (BinOpKind::ScOr, false)
-                ) =>
-            {
+            Expr::BinOp(each) if logical(each.op) == Some(is_and) => {
                 self.chain(is_and, &each.left)?;
                 self.needed(&each.right)?;
             }
@@ -295,18 +290,11 @@ impl<'tree> Rewriter<'tree> {
                 let name = name.value.as_str().unwrap_or_default();
                 let at = find(expr, what, name)?;
                 let _ = write!(self.out, "{at}, ");
-                self.bind(
-                    expr,
-                    &format!("the {what} '{name}'"),
-                    FUNCTIONS[at].parameters,
-                    given,
-                )?;
+                self.bind(expr, (what, name), FUNCTIONS[at].parameters, given)?;
             }
             _ => {
-                return refuse(
-                    expr,
-                    format!("the filter '{filter}' needs the name of a {what}"),
-                );
+                let message = format!("the filter '{filter}' needs the name of a {what}");
+                return refuse(expr, message);
             }
         }
         self.out.push(']');
@@ -318,12 +306,7 @@ impl<'tree> Rewriter<'tree> {
             let parameters = self.macros.get(name).cloned().unwrap_or_default();
             let parameters: Vec<_> = parameters.iter().map(|(n, d)| (*n, d.as_deref())).collect();
             let _ = write!(self.out, "{name}(");
-            self.bind(
-                expr,
-                &format!("the macro '{name}'"),
-                &parameters,
-                &call.args,
-            )?;
+            self.bind(expr, ("macro", name), &parameters, &call.args)?;
             self.out.push(')');
             return Ok(());
         }
@@ -390,12 +373,7 @@ impl<'tree> Rewriter<'tree> {
     ) -> Result {
         let at = find(expr, what, name)?;
         let _ = write!(self.out, "|_f{at}(");
-        self.bind(
-            expr,
-            &format!("the {what} '{name}'"),
-            FUNCTIONS[at].parameters,
-            given,
-        )?;
+        self.bind(expr, (what, name), FUNCTIONS[at].parameters, given)?;
         self.out.push(')');
         Ok(())
     }
@@ -404,10 +382,11 @@ impl<'tree> Rewriter<'tree> {
     fn bind(
         &mut self,
         expr: &Expr<'_>,
-        callee: &str,
+        (what, name): (&str, &str),
         parameters: &[(&str, Option<&str>)],
         given: &'tree [CallArg<'tree>],
     ) -> Result {
+        let callee = format!("the {what} '{name}'");
         let mut bound = vec![None; parameters.len()];
         for (at, argument) in given.iter().enumerate() {
             let (at, value, message) = match argument {
@@ -438,6 +417,15 @@ impl<'tree> Rewriter<'tree> {
     }
 }
 
+/// Whether an operator is `and`; `None` if it is neither `and` nor `or`.
+fn logical(kind: BinOpKind) -> Option<bool> {
+    match kind {
+        BinOpKind::ScAnd => Some(true),
+        BinOpKind::ScOr => Some(false),
+        _ => None,
+    }
+}
+
 /// Returns the place of a function in the table.
 fn find(expr: &Expr<'_>, what: &str, name: &str) -> Result<usize> {
     let full = match what {
@@ -446,11 +434,10 @@ fn find(expr: &Expr<'_>, what: &str, name: &str) -> Result<usize> {
         "function" => format!("{name}()"),
         _ => name.to_owned(),
     };
-    let found = FUNCTIONS.iter().position(|each| each.name == full);
-    found.map_or_else(
-        || refuse(expr, format!("the {what} '{name}' is not allowed")),
-        Ok,
-    )
+    match FUNCTIONS.iter().position(|each| each.name == full) {
+        Some(at) => Ok(at),
+        None => refuse(expr, format!("the {what} '{name}' is not allowed")),
+    }
 }
 
 /// A string literal of minijinja.

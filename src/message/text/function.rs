@@ -280,8 +280,11 @@ fn replaced(
     count: &Value,
 ) -> Result<String> {
     let count = count_of(count)?;
-    let found = source.matches(old).take(count).count();
-    let grown = found.saturating_mul(new.len());
+    let found = match old.is_empty() {
+        true => source.len() + 1,
+        false => source.matches(old).count(),
+    };
+    let grown = found.min(count).saturating_mul(new.len());
     state.consume_fuel(source.len().saturating_add(grown) as u64 / 64)?;
     Ok(source.replacen(old, new, count))
 }

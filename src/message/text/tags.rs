@@ -116,7 +116,7 @@ impl<'source> Tags<'source> {
             }
             self.places.push((start, source.len()));
             if let Some(length) = word_tag(rest, "raw") {
-                let ends = memchr::memmem::find_iter(rest[length..].as_bytes(), "{%");
+                let ends = memchr::memmem::find_iter(&rest.as_bytes()[length..], "{%");
                 let mut ends = ends.map(|end| start + length + end);
                 at = ends
                     .find_map(|end| Some(end + word_tag(&source[end..], "endraw")?))
@@ -252,7 +252,7 @@ fn number(rest: &str, start: usize) -> Found<usize> {
     let fraction = rest[whole.len()..].strip_prefix('.').map_or("", word);
     let has_fraction = fraction.starts_with(|c: char| c.is_ascii_digit());
     let length = whole.len() + if has_fraction { 1 + fraction.len() } else { 0 };
-    let has_zero = whole.starts_with('0') && whole.trim_matches(['0', '_']) != "";
+    let has_zero = whole.starts_with('0') && !whole.trim_matches(['0', '_']).is_empty();
     let is_valid = is_valid(whole)
         && if has_fraction {
             is_valid(fraction)
