@@ -60,9 +60,9 @@ FORBIDDEN_IN_CORE = {
 MAY_NAME = {
     # The attached file of a row is read by the thread that renders the row.
     "src/message/attachment.rs": {"std::fs", "std::io"},
-    # A recipients list may be too large for memory, so its reader reads from the file.
     # minijinja renders to an object of the trait `std::io::Write`.
     "src/message/text.rs": {"std::io"},
+    # A recipients list may be too large for memory, so its reader reads from the file.
     "src/message/list.rs": {"std::fs", "std::io"},
     "src/message/list/list_check.rs": {"std::fs", "std::io"},
     "src/message/list/records.rs": {"std::io"},
