@@ -4,6 +4,20 @@
 //! workbooks, and has found the delimiter. A record ends at LF, CRLF or CR. Only a quote at the
 //! start of a cell is syntax. The module `csv` of Python with `strict=True` gives the same cells
 //! and refuses the same files, so the pure-Python backend uses that module.
+//!
+//! The crates `csv` and `csv-core` are as fast: they need 0.76 and 0.63 seconds for a list of 10
+//! million rows, and this module needs 0.75 seconds, of 2.6 seconds for the whole check. They are
+//! not used for two reasons:
+//!
+//! - They accept every file. A quote that is not closed makes the rest of the file one cell, without
+//!   an error, so all recipients after it are lost. Text after a closing quote is appended to the
+//!   cell. Both are errors here. To find them after `csv-core` has split a record, the quotes of its
+//!   raw bytes must be read again by the same rules as in [`split`], which is all that `csv-core`
+//!   would replace.
+//! - They count only LF as a line end, and skip blank lines without an event. Errors here name the
+//!   line that an editor shows, also in a file with CR, and the row of a sheet.
+//!
+//! The fuzz target `list` compares the cells with those of the crate `csv`.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -245,7 +259,7 @@ impl<R: Read> ListRecords<R> {
         let mut text = std::mem::take(&mut self.record.text).into_bytes();
         text.clear();
         self.record.ends.clear();
-        let parsed = loop_cells(
+        let parsed = split(
             input,
             delimiter,
             self.at_end,
@@ -342,7 +356,7 @@ impl<R: Read + Seek> ListRecords<R> {
         Ok(())
     }
 
-    /// Limits the number of bytes that are read at once, for reading at random places.
+    /// Sets the initial size of the read buffer in bytes, for tests.
     #[must_use]
     pub fn with_buffer(mut self, size: usize) -> Self {
         self.buffer = vec![0; size];
@@ -350,7 +364,8 @@ impl<R: Read + Seek> ListRecords<R> {
     }
 }
 
-fn loop_cells(
+/// Splits the record at the start of `input` into cells: their texts and the ends of the texts.
+fn split(
     input: &[u8],
     delimiter: u8,
     at_end: bool,
