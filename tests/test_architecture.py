@@ -69,9 +69,9 @@ MAY_NAME = {
 }
 
 # Python: the parts of the package, from the lowest to the highest, with the parts that each may
-# import. The public interfaces (aio, cli, django, logging, telemetry, testing) do not import each
-# other, with two exceptions: the command line starts the test server, and telemetry observes the
-# senders of asyncio.
+# import. The public interfaces (aio, campaign, cli, django, logging, telemetry, testing) do not
+# import each other, with three exceptions: the command line starts the test server and runs
+# campaigns, and telemetry observes the senders of asyncio.
 MAY_IMPORT = {
     "errors": set(),
     "_charset": set(),
@@ -93,15 +93,16 @@ MAY_IMPORT = {
     "django": {"errors", "_models", "_compose", "_bulk"},
     "logging": {"errors", "_backend", "_models", "_compose", "_bulk"},
     "telemetry": {"_models", "_bulk", "_smtp", "aio"},
-    "cli": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "testing"},
+    "campaign": {"errors", "_backend", "_models", "_compose", "_bulk"},
+    "cli": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "campaign", "testing"},
     "__main__": {"cli"},
-    "": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp"},
+    "": {"errors", "_backend", "_models", "_compose", "_bulk", "_smtp", "campaign"},
 }
 LAYERS = (
     {"errors", "_charset", "_domain", "_host_name", "_native", "_pure", "_models"},
     {"_backend", "_compose"},
     {"_bulk", "_smtp", "auth"},
-    {"testing", "aio", "django", "logging", "telemetry", "cli", "__main__", ""},
+    {"testing", "aio", "campaign", "django", "logging", "telemetry", "cli", "__main__", ""},
 )
 # Modules inside the package that may import the public package `rapidsmtp`, with the reasons.
 MAY_IMPORT_THE_PACKAGE = {

@@ -59,6 +59,12 @@ if TYPE_CHECKING:
     from rapidsmtp._smtp.install import uninstall as uninstall
     from rapidsmtp._smtp.reuse import ReuseStats as ReuseStats
     from rapidsmtp._smtp.reuse import reuse_stats as reuse_stats
+    from rapidsmtp.campaign.campaign import Campaign as Campaign
+    from rapidsmtp.campaign.model import CampaignState as CampaignState
+    from rapidsmtp.campaign.model import JournalError as JournalError
+    from rapidsmtp.campaign.model import RowResult as RowResult
+    from rapidsmtp.campaign.overview import CampaignStatus as CampaignStatus
+    from rapidsmtp.campaign.overview import RelayStatus as RelayStatus
 else:
     # The drop-in classes are imported at once, and all other names on first use (PEP 562). So
     # importing rapidsmtp takes little longer than importing smtplib.
@@ -83,6 +89,12 @@ else:
         "uninstall": "rapidsmtp._smtp.install",
         "ReuseStats": "rapidsmtp._smtp.reuse",
         "reuse_stats": "rapidsmtp._smtp.reuse",
+        "Campaign": "rapidsmtp.campaign.campaign",
+        "CampaignState": "rapidsmtp.campaign.model",
+        "JournalError": "rapidsmtp.campaign.model",
+        "RowResult": "rapidsmtp.campaign.model",
+        "CampaignStatus": "rapidsmtp.campaign.overview",
+        "RelayStatus": "rapidsmtp.campaign.overview",
     }
 
     def __getattr__(name):

@@ -41,6 +41,7 @@ class ListOptions:
         exclude: The files with the addresses that are not sent.
         limit: The maximum number of rows to use.
         compares: Whether repeated addresses are found if `duplicates` is "all".
+        provided: Fields of the template that need no column.
     """
 
     encoding: str | None = None
@@ -53,6 +54,7 @@ class ListOptions:
     exclude: Sequence[str | os.PathLike[str]] = ()
     limit: int | None = None
     compares: bool = True
+    provided: Sequence[str] = ()
 
 
 class CheckedList:
@@ -68,6 +70,8 @@ class CheckedList:
         drops_repeats: Whether rows with the address of an earlier row are not sent.
 
     Attributes:
+        file: The list.
+        columns: The columns of the template's fields, by field.
         unit: What a number of a row counts: "line", or "row" of a sheet.
         rows: The number of rows to use, without empty rows.
         total: The number of rows that are sent.
@@ -93,6 +97,7 @@ class CheckedList:
     ) -> None:
         self._template, self._file, self._columns = template, file, columns
         self._tag, self._check = tag, check
+        self.file, self.columns = file, columns
         self.unit = file.unit
         self.rows = check.rows
         self.total = check.rows - check.dropped
@@ -136,6 +141,14 @@ class CheckedList:
             OSError: The file was changed.
         """
         self._file.check_unchanged()
+
+    def named(self, column: str) -> int:
+        """Return the place of a column.
+
+        Raises:
+            ValueError: There is no such column, or more than one.
+        """
+        return ListColumns(self._file).named(column)
 
     def close(self) -> None:
         """Delete the temporary file."""

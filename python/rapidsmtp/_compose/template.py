@@ -87,6 +87,7 @@ class Template:
     _compiled: "_backend.Template"
     _header: bytes
     _parts: list[BodyPart]
+    _dkim: Signers
     _destinations: list[str]  # the values of To, Cc and Bcc
     _inspected: Inspected | None  # what the checks read, since the first check
 
@@ -129,6 +130,7 @@ class Template:
         template._header = source_of_header(headers)
         template._parts = body.parts
         template._inspected = None
+        template._dkim = dkim
         template._destinations = [value for name, value in headers if name.lower() in _DESTINATIONS]
         return template
 
@@ -453,11 +455,23 @@ def open_list(
         ValueError: The list lacks a column or is malformed.
         OSError: A file cannot be read.
     """
+    return open_recipients_list(
+        path, options, compiled_of(template), destination_fields(template)
+    )
+
+
+def destination_fields(template: Template) -> list[str]:
+    """Return the fields in To, Cc and Bcc, sorted."""
     fields: set[str] = set()
     for value in filter(str.strip, template._destinations):
         headers = [("From", "a@example.com"), ("To", value)]
         fields.update(_backend.templates().Template(headers, []).fields)
-    return open_recipients_list(path, options, template._compiled, sorted(fields))
+    return sorted(fields)
+
+
+def compiled_of(template: Template) -> "_backend.Template":
+    """Return the compiled form of a template, for other modules of this package."""
+    return template._compiled
 
 
 Template.__module__ = "rapidsmtp"

@@ -39,9 +39,13 @@ class Status(StrEnum):
     sending stopped too early."""
     PARTIAL = "partial"
     """The recipients have different statuses, and none of them is UNKNOWN."""
+    SUPPRESSED = "suppressed"
+    """Only in campaigns: the recipient is excluded, or is the recipient of an earlier row."""
 
 
 Status.__module__ = "rapidsmtp"
+SENDER_STATUSES = tuple(each for each in Status if each is not Status.SUPPRESSED)
+"""The statuses that a sender reports."""
 
 
 class RecipientResult(NamedTuple):

@@ -173,6 +173,23 @@ def parse_relay(url: str, password: Password | None = None, *, mechanisms: SaslT
     )
 
 
+def without_password(url: str) -> tuple[str, str]:
+    """Return a URL without its password, and the password, or "".
+
+    Raises:
+        ValueError: The URL is wrong.
+    """
+    password = _split(url).password
+    if not password:
+        return url, ""
+    scheme, separator, rest = url.partition("://")
+    before, slash, path = rest.partition("/")
+    before, question, query = before.partition("?")
+    userinfo, at, address = before.rpartition("@")
+    user = userinfo.partition(":")[0]
+    return f"{scheme}{separator}{user}{at}{address}{question}{query}{slash}{path}", password
+
+
 class _Parts(NamedTuple):
     """The parts of a URL, without percent-encoding. The port is None if the URL has no port."""
 

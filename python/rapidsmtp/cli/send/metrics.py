@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rapidsmtp._bulk.sender import Sender
-from rapidsmtp._models.outcome import Status
+from rapidsmtp._models.outcome import SENDER_STATUSES
 from rapidsmtp.cli import display
 from rapidsmtp.cli.usage import UsageError
 
@@ -47,7 +47,7 @@ class StatsCollector:
         outcomes = CounterMetricFamily(
             "rapidsmtp_outcomes", "Messages with an outcome, by status.", labels=["status"]
         )
-        for status in Status:
+        for status in SENDER_STATUSES:
             name = status.name.lower()
             outcomes.add_metric([name], getattr(stats, name))
         yield outcomes

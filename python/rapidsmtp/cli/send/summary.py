@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 from rapidsmtp._compose.recipients_list import CheckedList
-from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp._models.outcome import SENDER_STATUSES, Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import spreadsheet_text
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
@@ -116,7 +116,7 @@ class Summary:
         self._failures.print_write_error()
 
     def _print_tables(self, seconds: float) -> None:
-        rows = [[status.value, f"{self.counts[status]}"] for status in Status]
+        rows = [[status.value, f"{self.counts[status]}"] for status in SENDER_STATUSES]
         rows = [row for row in rows if row[1] != "0" or row[0] == Status.ACCEPTED.value]
         rows += [[name, f"{count}"] for name, count in self._skipped.items() if count]
         rows.append(["seconds", f"{seconds:.2f}"])
@@ -129,7 +129,7 @@ class Summary:
         head = {
             "relay": self._relay,
             "messages": self.total,
-            **{status.name.lower(): self.counts[status] for status in Status},
+            **{status.name.lower(): self.counts[status] for status in SENDER_STATUSES},
             **self._skipped,
             "seconds": round(seconds, 3),
             "messages_per_second": round(self._per_second(seconds), 1),

@@ -14,7 +14,7 @@ from rapidsmtp._compose.dkim import DKIM, sign
 from rapidsmtp._compose.encode import RowError, parse_mailboxes
 from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.message import Message
-from rapidsmtp._models.outcome import Outcome, Status
+from rapidsmtp._models.outcome import SENDER_STATUSES, Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import option
 from rapidsmtp.cli.send import end_signals
@@ -151,7 +151,7 @@ def _print(
             "relay": relay,
             "test_to": options.test_to,
             "test_messages": total,
-            **{f"test_{status.name.lower()}": counts[status] for status in Status},
+            **{f"test_{status.name.lower()}": counts[status] for status in SENDER_STATUSES},
             "messages": 0,
             "accepted": 0,
             "stopped": stopped or None,

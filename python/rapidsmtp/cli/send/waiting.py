@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from rapidsmtp._models.outcome import Status
+from rapidsmtp._models.outcome import SENDER_STATUSES
 from rapidsmtp._models.report import Stats
 from rapidsmtp.cli import display
 
@@ -75,7 +75,7 @@ class Watch:
             now: The time, in seconds.
         """
         stats = self._read()
-        finished = sum(getattr(stats, status.name.lower()) for status in Status)
+        finished = sum(getattr(stats, status.name.lower()) for status in SENDER_STATUSES)
         if finished != self._finished:
             self._finished, self._since = finished, now
         seconds = now - self._since

@@ -1,0 +1,1 @@
+"""Campaigns: sending a list in a way that survives crashes, with a journal of all outcomes."""

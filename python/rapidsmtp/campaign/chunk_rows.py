@@ -1,0 +1,142 @@
+"""The rows of a chunk: their bytes in the journal, and the messages that they make.
+
+The message of a row has the same bytes in every run. The template is the stored one, the Message-ID
+consists of the campaign's id and the row's number, and Date and DKIM time are the chunk's stamp.
+"""
+
+import csv
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from rapidsmtp._compose.invisible import trim
+from rapidsmtp._compose.pure_list import comparable
+from rapidsmtp.campaign.model import Columns, Lease
+
+if TYPE_CHECKING:
+    from rapidsmtp import _backend
+
+ID_FIELD = "_id"
+"""The field of a template with `{campaign}.{row}`."""
+
+# zlib level 1: level 6 takes three times the CPU and saves 15 % of the bytes.
+_LEVEL = 1
+
+
+def encode_csv(rows: Iterable[Sequence[str]], delimiter: str) -> bytes:
+    """Return rows as the bytes of a chunk in the format 'csv'."""
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
+    return zlib.compress(text.getvalue().encode("utf-8"), _LEVEL)
+
+
+def encode_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return rows as the bytes of a chunk in the format 'jsonl'."""
+    lines = [json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows]
+    return zlib.compress("".join(f"{line}\n" for line in lines).encode("utf-8"), _LEVEL)
+
+
+class ChunkRows:
+    """The rows of a chunk.
+
+    Args:
+        columns: How to read the rows.
+        format: 'csv' or 'jsonl'.
+        data: The compressed rows.
+        first: The number of the first row.
+    """
+
+    def __init__(self, columns: Columns, format: str, data: bytes, first: int) -> None:
+        self._columns = columns
+        self._first = first
+        text = zlib.decompress(data).decode("utf-8")
+        self._rows: list[Any]
+        if format == "csv":
+            lines = io.StringIO(text, newline="")
+            self._rows = list(csv.reader(lines, delimiter=columns.delimiter))
+        else:
+            self._rows = [json.loads(line) for line in text.split("\n") if line]
+        self._is_csv = format == "csv"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fields(self, row: int) -> dict[str, Any]:
+        """Return the values of the template's fields for a row."""
+        values = self._rows[row - self._first]
+        if not self._is_csv:
+            return dict(values)
+        places = self._columns.fields
+        return {name: _cell(values, place) for name, place in places.items()}
+
+    def values(self, row: int) -> dict[str, Any]:
+        """Return a row by the names of the list's columns."""
+        values = self._rows[row - self._first]
+        if not self._is_csv:
+            return {name: values.get(name) for name in self._columns.names}
+        return {name: _cell(values, place) for place, name in enumerate(self._columns.names)}
+
+    def key(self, row: int) -> str | None:
+        """Return what identifies a row: its key, or its addresses; None if it has neither."""
+        return key_of(self._rows[row - self._first], self._columns)
+
+    def addresses(self, row: int) -> list[str]:
+        """Return the addresses of a row's recipients, in the form in which they are compared."""
+        return addresses_of(self._rows[row - self._first], self._columns)
+
+
+def key_of(row: Any, columns: Columns) -> str | None:
+    """Return what identifies a row: its key, or its addresses; None if it has neither."""
+    if columns.key is not None:
+        return _text(row, columns.key).strip() or None
+    return "\0".join(addresses_of(row, columns)) or None
+
+
+def addresses_of(row: Any, columns: Columns) -> list[str]:
+    """Return the addresses of a row's recipients, in the form in which they are compared."""
+    found = (trim(_text(row, place)) for place in columns.recipient)
+    return [comparable(address) for address in found if "@" in address]
+
+
+def pending_rows(
+    template: "_backend.Template",
+    rows: ChunkRows,
+    numbers: Iterable[int],
+    lease: Lease,
+    campaign_id: str,
+) -> Iterator[Any]:
+    """Yield a pending message, or the error of a row that makes no message, for each row.
+
+    Args:
+        template: The compiled template.
+        rows: The rows of the chunk.
+        numbers: The numbers of the rows. They become the messages' tags.
+        lease: The chunk's lease; its `stamp_at` is the Date and the time of DKIM.
+        campaign_id: The campaign's id.
+    """
+    seconds = lease.stamp_at // 1000
+    # A fixed zone: the local zone may differ between the machines of a campaign.
+    date = format_datetime(datetime.fromtimestamp(seconds, tz=UTC))
+    for number in numbers:
+        message_id = f"{campaign_id}.{number}"
+        try:
+            values = rows.fields(number)
+            values[ID_FIELD] = message_id
+            yield template.pending(values, number, date, message_id, seconds)
+        except Exception as error:
+            yield error
+
+
+def _text(row: Any, place: int | str) -> str:
+    if isinstance(place, int):
+        return _cell(row, place)
+    value = row.get(place)
+    return "" if value is None else str(value)
+
+
+def _cell(cells: Sequence[str], column: int) -> str:
+    return cells[column] if column < len(cells) else ""

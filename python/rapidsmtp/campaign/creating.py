@@ -1,0 +1,104 @@
+"""Create a journal with a message and a list."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rapidsmtp._compose.template import Signers, Template
+from rapidsmtp.campaign.chunk_rows import ID_FIELD
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.loading import Loader, Source, create_campaign
+from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.campaign.sqlite import SqliteDatabase
+
+FILES = ("", "-wal", "-shm", "-exchanges")
+"""The ends of the names of a journal's files."""
+
+
+def create_journal(
+    path: str,
+    name: str,
+    template: Template,
+    source: Source,
+    settings: CampaignSettings,
+    relays: Sequence[tuple[str, int]],
+    now: int,
+) -> SqliteDatabase:
+    """Create a journal's file. If this fails, the file is deleted.
+
+    Args:
+        path: The path of the file.
+        name: The campaign's name.
+        template: The message.
+        source: The list.
+        settings: The settings.
+        relays: The URL without a password and the weight of each relay.
+        now: The time, in milliseconds since 1970.
+
+    Raises:
+        FileExistsError: The file exists.
+        ValueError: The list is malformed.
+        OSError: The file cannot be written.
+    """
+    message = _source(template, settings.idempotency_header)
+    database = SqliteDatabase(path, create=True)
+    try:
+        number, _ = create_campaign(
+            database,
+            name=name,
+            message=message,
+            settings=settings.to_json(),
+            columns=source.columns.to_json(),
+            relays=relays,
+            now=now,
+        )
+        loader = Loader(Journal(database, number), source.columns)
+        loader.add(source, now)
+        loader.finish()
+    except BaseException:
+        database.close()
+        for end in FILES:
+            Path(path + end).unlink(missing_ok=True)
+        raise
+    return database
+
+
+def template_of(template: Any, dkim: Signers) -> Template:
+    """Return the template that `Campaign.create` got.
+
+    Raises:
+        ValueError: The message is wrong, or there are signers although the template has its own.
+    """
+    if not isinstance(template, Template):
+        return Template.from_eml(template, dkim=dkim)
+    if dkim:
+        raise ValueError("dkim is given, but a Template has its own signers: pass dkim to it")
+    return template
+
+
+def check_settings(settings: CampaignSettings) -> None:
+    """Check settings that no other function checks.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+    if settings.on_unknown not in ("report", "resend"):
+        raise ValueError(f"on_unknown is {settings.on_unknown!r}: it must be report or resend")
+    if settings.duplicates not in ("first", "all", "error"):
+        raise ValueError(f"duplicates is {settings.duplicates!r}: it must be first, all or error")
+    if not settings.retry_delays or min(settings.retry_delays) <= 0:
+        raise ValueError("retry_delays must be one or more numbers above 0, in seconds")
+    if settings.retry_for < 0:
+        raise ValueError(f"retry_for is {settings.retry_for}: it must not be below 0")
+    if any(number < 1 for number in settings.per_day):
+        raise ValueError("per_day must be numbers above 0")
+
+
+def _source(template: Template, idempotency_header: str | None) -> bytes:
+    source = template.source()
+    if idempotency_header is None:
+        return source
+    header = f"{idempotency_header}: {{{{ {ID_FIELD} }}}}\r\n".encode()
+    # Reports a wrong name, or a header that the template already has.
+    Template.from_eml(header + source, keep_headers=True)
+    return header + source

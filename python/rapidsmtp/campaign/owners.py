@@ -1,0 +1,103 @@
+"""Which process owns a lease, and whether it is alive.
+
+Each run has a file `J-run-<owner>` beside the journal, and holds a lock on it. The operating system
+releases the lock when the process ends. So on the same host, a dead owner is found at once. An
+owner on another host is dead if its last exchange is older than `SILENT_AFTER`. The answer decides
+only how soon the work goes on: a wrong one makes rows UNKNOWN, and never sends a row twice.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+SILENT_AFTER = 60_000
+"""The time without an exchange after which an owner on another host is dead, in milliseconds."""
+
+
+class Owner:
+    """This run: the name in its leases, and its lock.
+
+    Args:
+        path: The path of the journal.
+
+    Attributes:
+        name: The name: `host:pid:random`.
+        path: The path of the locked file. A progress file may be written into it.
+        descriptor: The descriptor of the locked file.
+    """
+
+    def __init__(self, path: str) -> None:
+        token = secrets.token_hex(4)
+        self.name: str = f"{socket.gethostname()}:{os.getpid()}:{token}"
+        self.path: str = f"{path}-run-{token}"
+        self.descriptor: int = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        # Wait: another process that asks whether this owner is alive holds the lock for a moment.
+        _lock(self.descriptor, waits=True)
+
+    def close(self) -> None:
+        """Delete the file, and release the lock."""
+        with contextlib.suppress(OSError):
+            Path(self.path).unlink()
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+
+
+def is_locked(path: str, owner: str) -> bool | None:
+    """Return whether an owner on this host holds its lock; None for another host.
+
+    Args:
+        path: The path of the journal.
+        owner: The owner's name.
+    """
+    host, _, token = owner.split(":")
+    if host != socket.gethostname():
+        return None
+    try:
+        descriptor = os.open(f"{path}-run-{token}", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, waits=False)
+    finally:
+        os.close(descriptor)
+
+
+def is_dead(path: str, owner: str, beat_at: int, now: int) -> bool:
+    """Return whether an owner is dead.
+
+    Args:
+        path: The path of the journal.
+        owner: The owner's name.
+        beat_at: The time of its last exchange, in milliseconds since 1970.
+        now: The time, in milliseconds since 1970.
+    """
+    locked = is_locked(path, owner)
+    # A process that is stopped (SIGSTOP), or a forked child, keeps the lock.
+    return locked is False or now - beat_at > SILENT_AFTER
+
+
+def remove_files_of_dead(path: str, owner: str) -> None:
+    """Delete the file of a dead owner."""
+    token = owner.rpartition(":")[2]
+    if is_locked(path, owner) is False:
+        Path(f"{path}-run-{token}").unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, *, waits: bool) -> bool:
+    """Lock a file, and return whether this was possible."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True

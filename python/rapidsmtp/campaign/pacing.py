@@ -1,0 +1,176 @@
+"""When and how many rows may be granted: rates, messages per day, and times of the day.
+
+A rate is a generic cell rate algorithm (GCRA) whose only state is a time in the journal. All runs
+of a journal share it. Messages are taken from a budget inside the exchange that grants them. If a
+run crashes, the messages that it took are lost: fewer messages are sent, and never more.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.feeding import Pacer
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.campaign.relays import RelayLine
+
+_SPAN = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)")
+_DAY = 1440
+_BURST = 1_000_000
+"""Messages that a rate permits at once: those of one second, in microseconds."""
+_JUMP = 3_600_000_000
+"""A budget this far in the future shows that the clock was set back, in microseconds."""
+
+
+class Window(NamedTuple):
+    """The times of sending, in the form of `CampaignSettings`."""
+
+    between: tuple[int, int] | None
+    zone: str
+    start_at: int | None
+
+
+def window_of(between: str | None, zone: str | None, start_at: datetime | None) -> Window:
+    """Check and convert the arguments of `Campaign.create`.
+
+    Raises:
+        ValueError: An argument is wrong.
+    """
+    name = zone or "UTC"
+    try:
+        info = ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"zone {name!r} is unknown: write a name such as Europe/Berlin") from None
+    span = None
+    if between is not None:
+        match = _SPAN.fullmatch(between.strip())
+        hours = [int(each) for each in match.groups()] if match else [99] * 4
+        span = (hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
+        if max(hours[1], hours[3]) > 59 or max(span) > _DAY or span[0] == span[1]:
+            raise ValueError(f"between is {between!r}: write two times such as 08:00-20:00")
+    start = None
+    if start_at is not None:
+        aware = start_at if start_at.tzinfo is not None else start_at.replace(tzinfo=info)
+        start = int(aware.timestamp() * 1000)
+    return Window(span, name, start)
+
+
+def opens_at(settings: CampaignSettings, now: int) -> int:
+    """Return the first time from `now` on at which messages may be sent.
+
+    Args:
+        settings: The settings.
+        now: The time, in milliseconds since 1970.
+    """
+    now = max(now, settings.start_at or 0)
+    if settings.between is None:
+        return now
+    start, end = settings.between
+    local = datetime.fromtimestamp(now / 1000, ZoneInfo(settings.zone))
+    minute = local.hour * 60 + local.minute
+    is_open = start <= minute < end if start < end else minute >= start or minute < end
+    if is_open:
+        return now
+    day = local.date() if minute < start else local.date() + timedelta(days=1)
+    opening = datetime.combine(day, datetime.min.time(), ZoneInfo(settings.zone))
+    opening = opening.replace(hour=start // 60 % 24, minute=start % 60)
+    return max(now, int(opening.astimezone(UTC).timestamp() * 1000))
+
+
+class Budgets:
+    """The budgets of a campaign.
+
+    Args:
+        journal: The journal.
+        settings: The settings.
+        campaign_id: The campaign's id.
+        clock: The clock.
+    """
+
+    def __init__(
+        self, journal: Journal, settings: CampaignSettings, campaign_id: str, clock: CampaignClock
+    ) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._id = campaign_id
+        self._clock = clock
+        self._zone = ZoneInfo(settings.zone)
+
+    def pacer(self, line: RelayLine) -> Pacer:
+        """Return the pacer of a relay."""
+        relay = f"relay:{line.name}"
+        return Pacer(
+            lambda wanted, now: self._allowed(relay, wanted, now),
+            lambda number: self._take(relay, number),
+        )
+
+    def _allowed(self, relay: str, wanted: int, now: int) -> tuple[int, int]:
+        opening = opens_at(self._settings, now)
+        if opening > now:
+            return 0, opening
+        ask_at = now
+        if self._settings.per_day:
+            left = self._left_today(now)
+            wanted = min(wanted, left)
+            if not left:
+                return 0, self._tomorrow(now)
+        if self._settings.rate is not None:
+            interval = 1_000_000 / self._settings.rate
+            ahead = max(self._tat(relay, now) - now * 1000, 0)
+            wanted = min(wanted, int((_BURST + interval - ahead) / interval))
+            if wanted < 1:
+                ask_at = now + int((ahead + interval - _BURST) / 1000) + 1
+                return 0, ask_at
+        return wanted, ask_at
+
+    def _take(self, relay: str, number: int) -> int:
+        now = self._clock.now()
+        if self._settings.per_day:
+            if self._left_today(now) < number:
+                return 0
+            used = self._used(self._today(now)) + number
+            self._write(f"day:{self._id}", 0, self._today(now).isoformat(), used)
+        if self._settings.rate is not None:
+            tat = max(self._tat(relay, now), now * 1000)
+            self._write(relay, tat + int(number * 1_000_000 / self._settings.rate), None, 0)
+        return number
+
+    # Rows of the table
+
+    def _tat(self, name: str, now: int) -> int:
+        row = self._journal.database.execute(
+            "SELECT tat FROM budget WHERE name = ?", (name,)
+        ).fetchone()
+        tat = 0 if row is None else int(row[0])
+        return 0 if tat > now * 1000 + _BURST + _JUMP else tat
+
+    def _write(self, name: str, tat: int, day: str | None, used: int) -> None:
+        self._journal.database.execute(
+            "INSERT INTO budget (name, tat, day, used) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
+            "DO UPDATE SET tat = excluded.tat, day = excluded.day, used = excluded.used",
+            (name, tat, day, used),
+        )
+
+    def _today(self, now: int) -> date:
+        return datetime.fromtimestamp(now / 1000, self._zone).date()
+
+    def _tomorrow(self, now: int) -> int:
+        day = self._today(now) + timedelta(days=1)
+        return int(datetime.combine(day, datetime.min.time(), self._zone).timestamp() * 1000)
+
+    def _used(self, today: date) -> int:
+        row = self._journal.database.execute(
+            "SELECT day, used FROM budget WHERE name = ?", (f"day:{self._id}",)
+        ).fetchone()
+        return int(row[1]) if row is not None and row[0] == today.isoformat() else 0
+
+    def _left_today(self, now: int) -> int:
+        (started,) = self._journal.database.execute(
+            "SELECT started_at FROM campaign WHERE no = ?", (self._journal.campaign,)
+        ).fetchone()
+        today = self._today(now)
+        number = max(0, (today - self._today(now if started is None else started)).days)
+        limits = self._settings.per_day
+        return max(0, limits[min(number, len(limits) - 1)] - self._used(today))

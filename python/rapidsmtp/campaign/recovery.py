@@ -1,0 +1,128 @@
+"""Recovery: end the leases of dead workers.
+
+Rows that were granted and have no outcome become UNKNOWN, unless a progress file knows better.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus, rows_of
+
+PartsOf: TypeAlias = Callable[[Lease, Sequence[int]], dict[int, list[str]]]
+"""A function that returns the recipients of rows of a lease's chunk, by row number."""
+Progress: TypeAlias = Callable[[Lease, str], dict[int, int]]
+"""A function that returns what the progress file of an owner knows about the rows of a lease, by
+row number: 0 for a row that was not begun, or a `RowStatus`."""
+_OVERWRITABLE = (RowStatus.DEFERRED, RowStatus.UNKNOWN, RowStatus.RETURNED)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Ends the leases of dead workers.
+
+    Attributes:
+        journal: The journal.
+        is_dead: A function that returns whether an owner is dead, by its name and the time of its
+            last exchange.
+        parts_of: A function that returns the recipients of rows.
+        progress: A function that returns what a progress file knows, or None.
+        resend_after: With on_unknown="resend": the milliseconds after which UNKNOWN rows are due
+            again. Otherwise None.
+    """
+
+    journal: Journal
+    is_dead: Callable[[str, int], bool]
+    parts_of: PartsOf
+    progress: Progress | None = None
+    resend_after: int | None = None
+
+    def run(self, now: int) -> int:
+        """End the leases of dead workers, and return their number.
+
+        Args:
+            now: The time, in milliseconds since 1970.
+        """
+        database, campaign = self.journal.database, self.journal.campaign
+        ended = 0
+        for chunk, epoch, owner, beat_at in database.execute(
+            "SELECT chunk, epoch, owner, beat_at FROM lease WHERE campaign = ? "
+            "AND state = 'leased'",
+            (campaign,),
+        ).fetchall():
+            if not self.is_dead(owner, beat_at):
+                continue
+            with database.transaction():
+                lease = self.journal.find_lease(chunk)
+                if lease.epoch != epoch or not self.journal.is_current(lease):
+                    continue
+                self._mark_lost(lease, owner, now)
+                # The next epoch belongs to nobody. It only fences the owner, who may be alive.
+                database.execute(
+                    "UPDATE lease SET epoch = epoch + 1 WHERE campaign = ? AND chunk = ?",
+                    (campaign, chunk),
+                )
+                self.journal.close_chunk(lease, now)
+                ended += 1
+        return ended
+
+    def _mark_lost(self, lease: Lease, owner: str, now: int) -> None:
+        lost = self._lost_rows(lease)
+        progress = self.progress(lease, owner) if self.progress is not None and lost else {}
+        lost = {row: parts for row, parts in lost.items() if progress.get(row) != 0}
+        if not lost:
+            return
+        addresses = self.parts_of(lease, list(lost))
+        records = []
+        for row, parts in lost.items():
+            found = addresses.get(row, [])
+            status = progress.get(row, RowStatus.UNKNOWN)
+            passes = parts or dict.fromkeys(range(max(1, len(found))), 0)
+            for part, earlier in passes.items():
+                address = found[part] if part < len(found) else None
+                records.append(self._record(lease, row, part, status, address, earlier, owner, now))
+        self.journal.save(lease, records, is_first=False)
+
+    def _lost_rows(self, lease: Lease) -> dict[int, dict[int, int]]:
+        """Return the granted rows without an outcome of this epoch.
+
+        Returns:
+            By row: the number of passes of each recipient that was sent again, by part. Empty if
+            the row has no outcome.
+        """
+        execute, campaign = self.journal.database.execute, self.journal.campaign
+        lost: dict[int, dict[int, int]] = {}
+        for (rows,) in execute(
+            "SELECT rows FROM grant_ WHERE campaign = ? AND chunk = ? AND epoch = ?",
+            (campaign, lease.chunk, lease.epoch),
+        ).fetchall():
+            lost.update((row, {}) for row in rows_of(rows))
+        with_outcome: set[int] = set()
+        finished: set[int] = set()
+        for row, part, status, epoch, passes, next_at in execute(
+            "SELECT row, part, status, epoch, passes, next_at FROM outcome WHERE campaign = ? "
+            "AND row >= ? AND row < ?",
+            (campaign, lease.first, lease.first + lease.count),
+        ).fetchall():
+            if row not in lost:
+                continue
+            with_outcome.add(row)
+            if epoch == lease.epoch:
+                finished.add(row)
+            elif status in _OVERWRITABLE and next_at is not None:
+                lost[row][part] = passes
+        # A row with outcomes of earlier epochs only, none of which was due: a late outcome of an
+        # earlier owner came after the grant, and it is final.
+        finished.update(row for row in with_outcome if not lost[row])
+        return {row: parts for row, parts in lost.items() if row not in finished}
+
+    def _record(self, lease: Lease, row: int, part: int, status: int, *rest: Any) -> OutcomeRecord:
+        address, passes, owner, now = rest
+        is_unknown = status == RowStatus.UNKNOWN
+        text = f"the process {owner} ended before it saved the outcome"
+        next_at = now + self.resend_after if is_unknown and self.resend_after is not None else None
+        return OutcomeRecord(
+            row, part, status, None, None, text, address, 0, passes + 1, None, lease.epoch, now,
+            next_at,
+        )  # fmt: skip

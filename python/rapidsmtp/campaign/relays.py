@@ -1,0 +1,140 @@
+"""The relays of a campaign: which of them take chunks, and their senders."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rapidsmtp import _backend
+from rapidsmtp._bulk.feed import Feed
+from rapidsmtp._bulk.sender import Sender, core_of
+from rapidsmtp._models.relay_url import Password, parse_relay, without_password
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.errors import RelayError
+
+_FIRST_WAIT, _LONGEST_WAIT = 10_000, 600_000
+# The replies that no later attempt changes: the credentials or their absence (RFC 4954 section 6).
+_CREDENTIALS = (530, 534, 535, 538)
+
+
+def parse_relays(relays: Mapping[str, int] | Sequence[str] | str) -> list[tuple[str, int, str]]:
+    """Return the URL without its password, the weight and the password of each relay.
+
+    Args:
+        relays: URLs, or weights by URL. A URL may end with `;weight=2`.
+
+    Raises:
+        ValueError: A URL or a weight is wrong.
+    """
+    given = [relays] if isinstance(relays, str) else relays
+    pairs = given.items() if isinstance(given, Mapping) else ((each, 1) for each in given)
+    found = []
+    for text, weight in pairs:
+        url, separator, option = text.partition(";weight=")
+        if separator:
+            if not option.isdecimal():
+                raise ValueError(f"relay {without_password(url)[0]}: weight={option} is no number")
+            weight = int(option)
+        if weight < 1:
+            raise ValueError(f"relay {without_password(url)[0]}: weight={weight} is below 1")
+        found.append((*without_password(url), weight))
+    if not found:
+        raise ValueError("relays is empty: name at least one relay")
+    return [(url, weight, password) for url, password, weight in found]
+
+
+class RelayLine:
+    """One relay in a run, with its sender.
+
+    Args:
+        number: The number of the relay in the campaign.
+        url: The URL, without a password.
+        weight: The share of the rows.
+        password: The password, or None.
+        settings: The campaign's settings.
+        options: Further arguments of `Sender` that are not in the journal, such as `tls`.
+
+    Attributes:
+        number: The number of the relay in the campaign.
+        url: The URL, without a password.
+        weight: The share of the rows.
+        used: The number of rows in chunks of this relay.
+        failures: The number of failures since the last accepted message.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        weight: int,
+        password: Password | None,
+        settings: CampaignSettings,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.number, self.url, self.weight = number, url, weight
+        self.used = self.failures = 0
+        self._password = password
+        self._settings = settings
+        self._options = options
+        self._sender: Sender | None = None
+        # Checks the URL before a chunk is leased.
+        self.name = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms()).name
+
+    def feed(self) -> Feed:
+        """Return the engine, and start it if it is not running."""
+        if self._sender is None:
+            settings = self._settings
+            self._sender = Sender(
+                self.url,
+                password=self._password,
+                connections=settings.connections,
+                rate=settings.rate,
+                queue_size=8192,
+                **{**settings.sender, **self._options},
+            )
+        return Feed(core_of(self._sender))
+
+    def close(self) -> None:
+        """Close the sender."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close(0.0)
+
+
+def is_permanent(error: RelayError) -> bool:
+    """Return whether no later attempt will succeed with the same settings."""
+    if error.reply is not None:
+        return error.reply[0] in _CREDENTIALS
+    text = str(error).lower()
+    return "certificate" in text or "login" in text or "starttls" in text
+
+
+def mark_away(journal: Journal, relay: int, error: RelayError, now: int) -> int:
+    """Note that a relay is away, and return the time of the next attempt.
+
+    The wait is the time that the reply states, or 10 seconds, doubling to 10 minutes.
+    """
+    place = (journal.campaign, relay)
+    with journal.database.transaction():
+        failures: int
+        (failures,) = journal.database.execute(
+            "SELECT failures FROM relay WHERE campaign = ? AND no = ?", place
+        ).fetchone()
+        wait: int = min(_LONGEST_WAIT, _FIRST_WAIT << min(failures, 10))
+        if error.retry_after is not None:
+            wait = max(wait, int(error.retry_after * 1000))
+        journal.database.execute(
+            "UPDATE relay SET state = 'away', retry_at = ?, reason = ?, failures = failures + 1 "
+            "WHERE campaign = ? AND no = ?",
+            (now + wait, str(error), *place),
+        )
+    return now + wait
+
+
+def mark_up(journal: Journal, relay: int) -> None:
+    """Note that a relay accepted a message."""
+    with journal.database.transaction():
+        journal.database.execute(
+            "UPDATE relay SET state = 'up', retry_at = NULL, reason = NULL, failures = 0 "
+            "WHERE campaign = ? AND no = ?",
+            (journal.campaign, relay),
+        )

@@ -1,0 +1,211 @@
+"""Run a campaign: lease chunks for the relays that are up, and send them until nothing is due."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rapidsmtp.campaign.breaker import Breaker
+from rapidsmtp.campaign.feeding import Pacer, Pass
+from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
+from rapidsmtp.campaign.opened import OpenJournal
+from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
+from rapidsmtp.errors import RelayError
+
+_WAIT = 0.1
+"""The maximum wait for outcomes. A stop is noticed after this time."""
+_POLL = 1.0
+"""The maximum time between two looks at the journal, which another process may change."""
+STOPPED = "the run ended before the message was sent"
+
+
+class Run:
+    """One run of a campaign in this process.
+
+    Args:
+        opened: The journal.
+        owner: The name of this run in its leases.
+        template: The compiled template.
+        lines: The relays.
+        pacer: A function that returns when rows may be granted through a relay.
+    """
+
+    def __init__(
+        self,
+        opened: OpenJournal,
+        owner: str,
+        template: Any,
+        lines: Sequence[RelayLine],
+        pacer: Callable[[RelayLine], Pacer],
+    ) -> None:
+        self._opened = opened
+        self._journal = opened.journal
+        self._clock = opened.clock
+        self._stop = opened.stop
+        self._owner = owner
+        self._template = template
+        self._lines = lines
+        self._pacer = pacer
+        self._recovery = opened.recovery()
+        self._breaker = Breaker(self._journal)
+        self._passes: dict[int, Pass] = {}  # by the number of the relay
+
+    def results(self, *, wait: bool) -> Iterator[RowResult]:
+        """Send what is due, and yield each outcome after it is durable.
+
+        Args:
+            wait: Whether to wait for rows that are due later, and for relays that are away.
+        """
+        self._set_state("running")
+        recovered_at = float("-inf")
+        try:
+            while not self._stop.is_set():
+                if self._clock.monotonic() - recovered_at >= _POLL:
+                    recovered_at = self._clock.monotonic()
+                    self._recovery.run(self._clock.now())
+                if self._journal.state() not in ("ready", "running"):
+                    break
+                for line in self._free_lines():
+                    self._lease(line)
+                busy = [line for line in self._lines if line.number in self._passes]
+                if not busy:
+                    if not self._wait_for_due(wait):
+                        break
+                    continue
+                for line in busy:
+                    yield from self._step(line, _WAIT / len(busy))
+        except BaseException:
+            # The journal gets the last outcomes. The caller, which has stopped reading, does not.
+            self._end()
+            raise
+        yield from self._end()
+
+    # Relays
+
+    def _free_lines(self) -> list[RelayLine]:
+        """Return the relays that may lease a chunk: those that are up, and least used."""
+        now = self._clock.now()
+        away = {
+            number
+            for (number,) in self._journal.database.execute(
+                "SELECT no FROM relay WHERE campaign = ? AND state = 'away' AND retry_at > ?",
+                (self._journal.campaign, now),
+            ).fetchall()
+        }
+        up = [line for line in self._lines if line.number not in away]
+        if not up:
+            return []
+        least = min(line.used / line.weight for line in up)
+        return [
+            line
+            for line in up
+            if line.number not in self._passes and line.used / line.weight <= least
+        ]
+
+    def _lease(self, line: RelayLine) -> None:
+        now = self._clock.now()
+        lease = self._journal.lease(self._owner, now, line.number)
+        if lease is None:
+            return
+        try:
+            feed = line.feed()
+        except RelayError as error:
+            self._journal.release(lease, now)
+            self._away(line, error)
+            return
+        line.used += lease.count
+        pacer = self._pacer(line)
+        self._passes[line.number] = Pass(self._opened, lease, self._template, feed, pacer)
+
+    def _step(self, line: RelayLine, wait: float) -> Iterator[RowResult]:
+        current = self._passes[line.number]
+        if current.is_idle and not current.is_over:
+            seconds = max(0.0, (current.ask_at - self._clock.now()) / 1000)
+            self._clock.wait(self._stop, min(_POLL, seconds, wait))
+        records = current.step(wait)
+        yield from self._note(line, records)
+        error = current.relay_error()
+        if error is not None:
+            yield from self._note(line, current.stop(str(error)))
+            current.release()
+            del self._passes[line.number]
+            line.close()
+            self._away(line, error)
+        elif current.is_over:
+            current.release()
+            del self._passes[line.number]
+
+    def _note(self, line: RelayLine, records: Sequence[OutcomeRecord]) -> Iterator[RowResult]:
+        if not records:
+            return
+        if line.failures and any(each.status == RowStatus.ACCEPTED for each in records):
+            mark_up(self._journal, line.number)
+            line.failures = 0
+        reason = self._breaker.add(records)
+        if reason is not None:
+            self._pause(reason)
+        for record in records:
+            yield record.result()
+
+    def _away(self, line: RelayLine, error: RelayError) -> None:
+        line.failures += 1
+        mark_away(self._journal, line.number, error, self._clock.now())
+        if is_permanent(error):
+            self._pause(str(error))
+
+    # The campaign
+
+    def _set_state(self, state: str) -> None:
+        now = self._clock.now()
+        with self._journal.database.transaction():
+            self._journal.database.execute(
+                "UPDATE campaign SET state = ?, started_at = coalesce(started_at, ?) "
+                "WHERE no = ? AND state IN ('ready', 'running')",
+                (state, now, self._journal.campaign),
+            )
+
+    def _pause(self, reason: str) -> None:
+        with self._journal.database.transaction():
+            self._journal.database.execute(
+                "UPDATE campaign SET state = 'paused', reason = ? "
+                "WHERE no = ? AND state IN ('ready', 'running')",
+                (reason, self._journal.campaign),
+            )
+
+    def _wait_for_due(self, wait: bool) -> bool:
+        """Wait until a chunk may be due, and return whether the run goes on."""
+        open_chunks, due_at = self._journal.database.execute(
+            "SELECT count(*), min(CASE WHEN state = 'waiting' THEN due_at END) FROM lease "
+            "WHERE campaign = ? AND state <> 'done'",
+            (self._journal.campaign,),
+        ).fetchone()
+        if not open_chunks:
+            now = self._clock.now()
+            with self._journal.database.transaction():
+                self._journal.database.execute(
+                    "UPDATE campaign SET state = 'done', finished_at = ? WHERE no = ? "
+                    "AND state = 'running' AND NOT EXISTS (SELECT 1 FROM lease "
+                    "WHERE campaign = ? AND state <> 'done')",
+                    (now, self._journal.campaign, self._journal.campaign),
+                )
+            return False
+        if not wait:
+            return False
+        seconds = _POLL if due_at is None else (due_at - self._clock.now()) / 1000
+        self._clock.wait(self._stop, max(0.01, min(_POLL, seconds)))
+        return True
+
+    def _end(self) -> list[RowResult]:
+        """End in order: every granted row gets an outcome, and the leases are released."""
+        results: list[RowResult] = []
+        for line in self._lines:
+            current = self._passes.pop(line.number, None)
+            if current is not None:
+                results += [each.result() for each in current.stop(STOPPED)]
+                current.release()
+            line.close()
+        with self._journal.database.transaction():
+            self._journal.database.execute(
+                "UPDATE campaign SET state = 'ready' WHERE no = ? AND state = 'running' "
+                "AND NOT EXISTS (SELECT 1 FROM lease WHERE campaign = ? AND state = 'leased')",
+                (self._journal.campaign, self._journal.campaign),
+            )
+        return results
