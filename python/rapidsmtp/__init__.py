@@ -59,7 +59,9 @@ if TYPE_CHECKING:
     from rapidsmtp._smtp.install import uninstall as uninstall
     from rapidsmtp._smtp.reuse import ReuseStats as ReuseStats
     from rapidsmtp._smtp.reuse import reuse_stats as reuse_stats
+    from rapidsmtp.campaign.adding import AddReport as AddReport
     from rapidsmtp.campaign.campaign import Campaign as Campaign
+    from rapidsmtp.campaign.corrections import SettleReport as SettleReport
     from rapidsmtp.campaign.model import CampaignState as CampaignState
     from rapidsmtp.campaign.model import JournalError as JournalError
     from rapidsmtp.campaign.model import RowResult as RowResult
@@ -89,7 +91,9 @@ else:
         "uninstall": "rapidsmtp._smtp.install",
         "ReuseStats": "rapidsmtp._smtp.reuse",
         "reuse_stats": "rapidsmtp._smtp.reuse",
+        "AddReport": "rapidsmtp.campaign.adding",
         "Campaign": "rapidsmtp.campaign.campaign",
+        "SettleReport": "rapidsmtp.campaign.corrections",
         "CampaignState": "rapidsmtp.campaign.model",
         "JournalError": "rapidsmtp.campaign.model",
         "RowResult": "rapidsmtp.campaign.model",

@@ -4,6 +4,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from rapidsmtp.campaign.corrections import wait_again
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 
@@ -51,7 +52,8 @@ class Breaker:
         if len({(each.address or "").rpartition("@")[2].lower() for each in same}) < _DOMAINS:
             return None
         self._last.clear()
-        self._journal.wait_again([(each.row, each.part) for each in same], RowStatus.REFUSED)
+        recipients = [(each.row, each.part) for each in same]
+        wait_again(self._journal, recipients, [RowStatus.REFUSED], records[-1].at)
         return f"the relay refuses everybody: {same[-1].code} {same[-1].text}"
 
 

@@ -8,13 +8,18 @@ from typing import Any, Literal
 
 from rapidsmtp._compose.recipients_list import Duplicates, ListOptions
 from rapidsmtp._compose.template import Signers, Template
+from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp._models.settings import messages_per_second
+from rapidsmtp.campaign.adding import AddReport, add
 from rapidsmtp.campaign.chunk_rows import ID_FIELD
 from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.corrections import SettleReport, retry, settle
 from rapidsmtp.campaign.creating import check_settings, create_journal, template_of
+from rapidsmtp.campaign.listing import export, results
 from rapidsmtp.campaign.loading import open_source
-from rapidsmtp.campaign.model import CampaignSettings, RowResult
+from rapidsmtp.campaign.model import ROW_STATUS, CampaignSettings, RowResult, RowStatus
+from rapidsmtp.campaign.older_copy import accept_older_copy
 from rapidsmtp.campaign.opened import OpenJournal, signatures
 from rapidsmtp.campaign.overview import CampaignStatus, status_of
 from rapidsmtp.campaign.owners import Owner
@@ -24,6 +29,7 @@ from rapidsmtp.campaign.running import Run
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 
 Rows = str | os.PathLike[str] | Iterable[Any]
+Statuses = Status | Iterable[Status]
 
 
 class Campaign:
@@ -187,7 +193,9 @@ class Campaign:
         database = SqliteDatabase(os.fspath(journal), older_copy=older_copy)
         try:
             clock = clock or CampaignClock()
-            return cls._of(OpenJournal(database, {}, password, dkim, options, clock))
+            opened = OpenJournal(database, {}, password, dkim, options, clock)
+            accept_older_copy(opened, database)
+            return cls._of(opened)
         except BaseException:
             database.close()
             raise
@@ -239,6 +247,107 @@ class Campaign:
         has_header = self.settings.idempotency_header is not None
         return status_of(opened.journal, opened.is_dead, has_idempotency_header=has_header)
 
+    def rows(
+        self, status: Statuses | None = None
+    ) -> Iterator[tuple[dict[str, Any], RowResult | None]]:
+        """Yield the rows of the list with the outcomes of their recipients, in order.
+
+        Args:
+            status: One `Status` or several; None for all rows. NOT_ATTEMPTED includes the rows that
+                wait for their first pass.
+
+        Yields:
+            The values of the row by column, and the outcome of a recipient; None for a row without
+            an outcome.
+        """
+        self._opened.recover()
+        statuses, waiting = _stored(status)
+        return results(self._opened, statuses, waiting=waiting)
+
+    def export(self, path: str | os.PathLike[str], *, status: Statuses | None = None) -> int:
+        """Write rows to a CSV file: the columns of the list, and the outcome.
+
+        The file can be the list of another campaign.
+
+        Args:
+            path: The path of the file. An existing file is replaced.
+            status: As in `rows`.
+
+        Returns:
+            The number of rows.
+        """
+        self._opened.recover()
+        statuses, waiting = _stored(status)
+        return export(self._opened, os.fspath(path), statuses, waiting=waiting)
+
+    # Corrections
+
+    def settle(
+        self, *, accepted: Iterable[str] = (), rest_not_sent: bool = False, resend: bool = False
+    ) -> SettleReport:
+        """Settle UNKNOWN recipients, with the help of the relay's log.
+
+        Args:
+            accepted: Lines with a Message-ID, a key or an address each. Their recipients become
+                ACCEPTED.
+            rest_not_sent: Whether the relay has not accepted the other UNKNOWN recipients, so that
+                they are sent again.
+            resend: Whether to send the other UNKNOWN recipients again although the relay may have
+                accepted them. The second copy has the same bytes.
+
+        Raises:
+            JournalError: The file is read-only, or the campaign was aborted.
+        """
+        return settle(self._opened, accepted, rest_not_sent=rest_not_sent, resend=resend)
+
+    def retry(
+        self, *, status: Statuses, code: int | None = None, since: datetime | None = None
+    ) -> int:
+        """Send recipients again whose outcome is final, and return their number.
+
+        Args:
+            status: One `Status` or several, except ACCEPTED and UNKNOWN.
+            code: The code of the reply; None for any.
+            since: The earliest time of the outcome; None for any.
+
+        Raises:
+            JournalError: The file is read-only, or the campaign was aborted.
+            ValueError: The status is ACCEPTED or UNKNOWN.
+        """
+        statuses, _ = _stored(status)
+        since_ms = None if since is None else int(since.timestamp() * 1000)
+        return retry(self._opened, statuses or (), code, since_ms)
+
+    def add(self, rows: Rows, *, list_options: Mapping[str, Any] | None = None) -> AddReport:
+        """Append the rows whose key is not there yet.
+
+        Args:
+            rows: As in `create`. A file needs the column names of the campaign's list.
+            list_options: `encoding`, `delimiter` and `sheet`, as in `create`.
+
+        Raises:
+            JournalError: The file is read-only, or the campaign was aborted.
+            ValueError: The list is malformed, or lacks a column.
+        """
+        return add(self._opened, rows, list_options or {})
+
+    def suppress(self, addresses: Iterable[str], reason: str = "") -> int:
+        """Send nothing more to some addresses. Their rows become SUPPRESSED when they are due.
+
+        Upper and lower case is ignored. A row is not sent if one of its recipients is suppressed.
+
+        Args:
+            addresses: The addresses.
+            reason: The reason.
+
+        Returns:
+            The number of addresses that were not suppressed before.
+
+        Raises:
+            JournalError: The file is read-only.
+        """
+        return self._opened.suppress(addresses, reason)
+
     # The state
 
     def pause(self, reason: str = "paused by the user") -> None:
@@ -268,3 +377,14 @@ class Campaign:
 
 
 Campaign.__module__ = "rapidsmtp"
+
+
+def _stored(status: Statuses | None) -> tuple[list[RowStatus] | None, bool]:
+    """Return the stored statuses, and whether rows without an outcome belong to them."""
+    if status is None:
+        return None, True
+    given = [status] if isinstance(status, str) else list(status)
+    for each in given:
+        if each not in ROW_STATUS:
+            raise ValueError(f"status {each!r} is no status of a recipient")
+    return [ROW_STATUS[Status(each)] for each in given], Status.NOT_ATTEMPTED in given

@@ -14,11 +14,14 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 from rapidsmtp._compose.invisible import trim
-from rapidsmtp._compose.pure_list import comparable
+from rapidsmtp._compose.pure_list import comparable, excluded_form
 from rapidsmtp.campaign.model import Columns, Lease
 
 if TYPE_CHECKING:
     from rapidsmtp import _backend
+
+compared_form = excluded_form
+"""Return the form in which a suppressed or a settled address is compared."""
 
 ID_FIELD = "_id"
 """The field of a template with `{campaign}.{row}`."""
@@ -48,26 +51,29 @@ class ChunkRows:
         format: 'csv' or 'jsonl'.
         data: The compressed rows.
         first: The number of the first row.
+
+    Attributes:
+        first: The number of the first row.
+        raw: The rows: lists of cells, or mappings.
     """
 
     def __init__(self, columns: Columns, format: str, data: bytes, first: int) -> None:
         self._columns = columns
-        self._first = first
+        self.first = first
         text = zlib.decompress(data).decode("utf-8")
-        self._rows: list[Any]
         if format == "csv":
             lines = io.StringIO(text, newline="")
-            self._rows = list(csv.reader(lines, delimiter=columns.delimiter))
+            self.raw: list[Any] = list(csv.reader(lines, delimiter=columns.delimiter))
         else:
-            self._rows = [json.loads(line) for line in text.split("\n") if line]
+            self.raw = [json.loads(line) for line in text.split("\n") if line]
         self._is_csv = format == "csv"
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.raw)
 
     def fields(self, row: int) -> dict[str, Any]:
         """Return the values of the template's fields for a row."""
-        values = self._rows[row - self._first]
+        values = self.raw[row - self.first]
         if not self._is_csv:
             return dict(values)
         places = self._columns.fields
@@ -75,18 +81,18 @@ class ChunkRows:
 
     def values(self, row: int) -> dict[str, Any]:
         """Return a row by the names of the list's columns."""
-        values = self._rows[row - self._first]
+        values = self.raw[row - self.first]
         if not self._is_csv:
             return {name: values.get(name) for name in self._columns.names}
         return {name: _cell(values, place) for place, name in enumerate(self._columns.names)}
 
     def key(self, row: int) -> str | None:
         """Return what identifies a row: its key, or its addresses; None if it has neither."""
-        return key_of(self._rows[row - self._first], self._columns)
+        return key_of(self.raw[row - self.first], self._columns)
 
     def addresses(self, row: int) -> list[str]:
         """Return the addresses of a row's recipients, in the form in which they are compared."""
-        return addresses_of(self._rows[row - self._first], self._columns)
+        return addresses_of(self.raw[row - self.first], self._columns)
 
 
 def key_of(row: Any, columns: Columns) -> str | None:

@@ -52,8 +52,13 @@ def create_journal(
             relays=relays,
             now=now,
         )
-        loader = Loader(Journal(database, number), source.columns)
+        finds = settings.duplicates != "all"
+        loader = Loader(Journal(database, number), source.columns, finds_repeats=finds)
         loader.add(source, now)
+        if settings.duplicates == "first":
+            loader.suppress_repeats(now)
+        elif settings.duplicates == "error":
+            _check_repeats(loader)
         loader.finish()
     except BaseException:
         database.close()
@@ -92,6 +97,16 @@ def check_settings(settings: CampaignSettings) -> None:
         raise ValueError(f"retry_for is {settings.retry_for}: it must not be below 0")
     if any(number < 1 for number in settings.per_day):
         raise ValueError("per_day must be numbers above 0")
+
+
+def _check_repeats(loader: Loader) -> None:
+    found = list(loader.repeats())
+    if found:
+        row, earlier = found[0]
+        raise ValueError(
+            f"row {row} has the recipient of row {earlier}; {len(found)} rows repeat a recipient; "
+            'use duplicates="first" to send to the first one only'
+        )
 
 
 def _source(template: Template, idempotency_header: str | None) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from rapidsmtp._bulk.feed import Feed
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
-from rapidsmtp.campaign.chunk_rows import pending_rows
+from rapidsmtp.campaign.chunk_rows import compared_form, pending_rows
 from rapidsmtp.campaign.model import JournalError, Lease, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.results import Schedule, Try, records_of, unsent_record
@@ -256,7 +256,7 @@ class Pass:
         now = self._clock.now()
         kept = []
         for row, tried in block:
-            hit = next((each for each in addresses[row] if each.lower() in found), None)
+            hit = next((each for each in addresses[row] if compared_form(each) in found), None)
             if hit is None:
                 kept.append((row, tried))
                 continue

@@ -220,6 +220,13 @@ class Journal:
         row = self._execute("SELECT state FROM campaign WHERE no = ?", (self.campaign,)).fetchone()
         return str(row[0])
 
+    def format(self) -> str:
+        """Return the format of the list."""
+        row = self._execute(
+            "SELECT format FROM chunk WHERE campaign = ? LIMIT 1", (self.campaign,)
+        ).fetchone()
+        return str(row[0])
+
     def chunk_rows(self, chunk: int) -> tuple[str, bytes]:
         """Return the format and the compressed rows of a chunk."""
         row = self._execute(
@@ -302,7 +309,3 @@ class Journal:
             "AND state <> 'done')",
             (self.campaign, self.campaign),
         )
-
-    def wait_again(self, recipients: Sequence[tuple[int, int]], *statuses: RowStatus) -> int:
-        """Make recipients with some statuses wait for another pass, and return their number."""
-        return 0

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import secrets
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -13,7 +15,7 @@ from rapidsmtp._compose.recipients_list import ListOptions
 from rapidsmtp._compose.template import Template, destination_fields, open_list
 from rapidsmtp.campaign.chunk_rows import encode_csv, encode_jsonl, key_of
 from rapidsmtp.campaign.journal import Journal
-from rapidsmtp.campaign.model import Columns
+from rapidsmtp.campaign.model import Columns, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.sqlite import Database
 
 MIN_CHUNK, MAX_CHUNK = 100, 10_000
@@ -146,16 +148,20 @@ class Loader:
     Args:
         journal: The journal.
         columns: How to read the rows.
+        finds_repeats: Whether to find rows whose key occurs in an earlier row of this loader.
 
     Attributes:
         rows: The number of rows in the journal.
     """
 
-    def __init__(self, journal: Journal, columns: Columns) -> None:
+    def __init__(self, journal: Journal, columns: Columns, *, finds_repeats: bool = False) -> None:
         self._journal = journal
         self._database = journal.database
         self._columns = columns
         self._digest = hashlib.sha256()
+        self._finds_repeats = finds_repeats
+        if finds_repeats:
+            self._database.execute("CREATE TEMP TABLE loaded (hash bigint, row bigint)")
         self._chunk, self.rows = self._database.execute(
             "SELECT count(*), coalesce(sum(count), 0) FROM chunk WHERE campaign = ?",
             (journal.campaign,),
@@ -181,6 +187,16 @@ class Loader:
             "INSERT INTO lease (campaign, chunk, state, due_at) VALUES (?, ?, 'waiting', ?)",
             (campaign, self._chunk, now),
         )
+        self._database.execute(
+            "UPDATE campaign SET rows = rows + ? WHERE no = ?", (len(rows), campaign)
+        )
+        if self._finds_repeats:
+            # Written in order and sorted once: an index on random hashes would take several times
+            # as long.
+            self._database.executemany(
+                "INSERT INTO loaded VALUES (?, ?)",
+                [(hash_of(row, self._columns), first + place) for place, row in enumerate(rows)],
+            )
         self._chunk += 1
         self.rows += len(rows)
 
@@ -188,9 +204,36 @@ class Loader:
         """Make the campaign ready."""
         with self._database.transaction():
             self._database.execute(
-                "UPDATE campaign SET state = 'ready', rows = ?, list_sha256 = ? WHERE no = ?",
-                (self.rows, self._digest.hexdigest(), self._journal.campaign),
+                "UPDATE campaign SET state = 'ready', list_sha256 = ? WHERE no = ?",
+                (self._digest.hexdigest(), self._journal.campaign),
             )
+
+    def repeats(self) -> Iterator[tuple[int, int]]:
+        """Yield each row whose key occurs in an earlier row, and the first row with this key."""
+        yield from self._database.execute(
+            "SELECT l.row, m.first FROM (SELECT hash, min(row) AS first FROM loaded "
+            "WHERE hash IS NOT NULL GROUP BY hash HAVING count(*) > 1) m JOIN loaded l "
+            "ON l.hash = m.hash WHERE l.row > m.first ORDER BY l.row"
+        ).fetchall()
+
+    def suppress_repeats(self, now: int) -> None:
+        """Give the rows that `repeats` yields the status SUPPRESSED."""
+        by_chunk: dict[int, list[OutcomeRecord]] = defaultdict(list)
+        bounds = self._database.execute(
+            "SELECT first, no FROM chunk WHERE campaign = ? ORDER BY first",
+            (self._journal.campaign,),
+        ).fetchall()
+        firsts = [first for first, _ in bounds]
+        for row, earlier in self.repeats():
+            text = f"the recipient is that of row {earlier}"
+            record = OutcomeRecord(
+                row, 0, RowStatus.SUPPRESSED, None, None, text, None, 0, 0, None, 0, now, None
+            )
+            by_chunk[bounds[bisect_right(firsts, row) - 1][1]].append(record)
+        for chunk, records in by_chunk.items():
+            with self._database.transaction():
+                lease = self._journal.find_lease(chunk)
+                self._journal.save(lease, records, is_first=False)
 
 
 def hash_of(row: Mapping[str, Any] | Sequence[str], columns: Columns) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from rapidsmtp._compose.template import Signers, Template, compiled_of
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp.campaign import owners
-from rapidsmtp.campaign.chunk_rows import ChunkRows
+from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form, pending_rows
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
@@ -71,6 +71,7 @@ class OpenJournal:
         self._dkim = dkim
         self._options = dict(options or {})
         self._compiled: Any = None
+        self._unsigned: Any = None
 
     def check_writable(self) -> None:
         """Check that the journal can be written.
@@ -115,7 +116,7 @@ class OpenJournal:
     def recovery(self) -> Recovery:
         """Return what ends the leases of dead owners."""
         resend = RESEND_AFTER if self.settings.on_unknown == "resend" else None
-        return Recovery(self.journal, self.is_dead, self._parts_of, None, resend)
+        return Recovery(self.journal, self.is_dead, self.parts_of, None, resend)
 
     def recover(self) -> None:
         """End the leases of dead owners, if the journal can be written."""
@@ -128,11 +129,11 @@ class OpenJournal:
         return ChunkRows(self.columns, form, data, lease.first)
 
     def suppressed(self, addresses: Iterable[str]) -> set[str]:
-        """Return which of some addresses are suppressed."""
+        """Return which of some addresses are suppressed, in the form of `compared_form`."""
         (any_address,) = self.database.execute(
             "SELECT EXISTS (SELECT 1 FROM suppression)"
         ).fetchone()
-        wanted = sorted({each.lower() for each in addresses}) if any_address else []
+        wanted = sorted(map(compared_form, addresses)) if any_address else []
         found: set[str] = set()
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
@@ -144,6 +145,17 @@ class OpenJournal:
                 ).fetchall()
             )
         return found
+
+    def suppress(self, addresses: Iterable[str], reason: str) -> int:
+        """Suppress addresses. `Campaign.suppress` describes the arguments."""
+        self.check_writable()
+        now = self.clock.now()
+        with self.database.transaction():
+            return self.database.executemany(
+                "INSERT INTO suppression (address, reason, at) VALUES (?, ?, ?) "
+                "ON CONFLICT (address) DO NOTHING",
+                [(compared_form(each), reason, now) for each in addresses],
+            ).rowcount
 
     def template(self) -> Any:
         """Return the compiled template, from the bytes in the journal.
@@ -158,10 +170,7 @@ class OpenJournal:
                     f"journal {self.database.path}: the campaign signs with {_named(stored)}, and "
                     f"dkim= has {_named(given)}; pass the signers with which it was created"
                 )
-            (message,) = self.database.execute(
-                "SELECT message FROM campaign WHERE no = ?", (self.number,)
-            ).fetchone()
-            template = Template.from_eml(bytes(message), dkim=self._dkim, keep_headers=True)
+            template = Template.from_eml(self._message(), dkim=self._dkim, keep_headers=True)
             self._compiled = compiled_of(template)
         return self._compiled
 
@@ -185,9 +194,35 @@ class OpenJournal:
             ).fetchall()
         ]
 
-    def _parts_of(self, lease: Lease, rows: Sequence[int]) -> dict[int, list[str]]:
+    def chunk_with(self, row: int) -> ChunkRows:
+        """Return the rows of the chunk that contains a row."""
+        (chunk,) = self.database.execute(
+            "SELECT no FROM chunk WHERE campaign = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+            (self.number, row),
+        ).fetchone()
+        return self.rows_of(self.journal.find_lease(chunk))
+
+    def parts_of(self, lease: Lease, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Return the recipients of rows, by row; [] for a row that makes no message."""
+        if self._unsigned is None:
+            # The recipients do not depend on the signatures, and a private key is not needed.
+            self._unsigned = compiled_of(Template.from_eml(self._message(), keep_headers=True))
         chunk = self.rows_of(lease)
-        return {row: chunk.addresses(row) for row in rows}
+        found: dict[int, list[str]] = {}
+        for row, pending in zip(
+            rows, pending_rows(self._unsigned, chunk, rows, lease, self.id), strict=True
+        ):
+            try:
+                found[row] = [] if isinstance(pending, Exception) else pending.render()[1]
+            except ValueError:
+                found[row] = []
+        return found
+
+    def _message(self) -> bytes:
+        row = self.database.execute(
+            "SELECT message FROM campaign WHERE no = ?", (self.number,)
+        ).fetchone()
+        return bytes(row[0])
 
 
 def signatures(dkim: Any) -> list[list[str]]:

@@ -149,6 +149,16 @@ class SqliteDatabase:
                 os.close(self._mark)
                 self._mark = None
 
+    def forget_newer(self) -> None:
+        """Make this journal the newest one, although `J-exchanges` knows of a newer one."""
+        with self._lock:
+            words = self._read_mark()
+            self._mark = self._open_mark()
+            self.granted_since = None
+            with self.transaction():
+                newest = words[1] if words else 0
+                self.execute("UPDATE journal SET exchanges = ?", (newest,))
+
     # Opening
 
     def _create(self) -> None:
@@ -178,7 +188,7 @@ class SqliteDatabase:
         if version < VERSION:
             self._upgrade(version)
         self._check_mark(exchanges, older_copy)
-        if not self.is_read_only:
+        if not self.is_read_only and self.granted_since is None:
             self._mark = self._open_mark()
 
     def _upgrade(self, version: int) -> None:
@@ -215,12 +225,18 @@ class SqliteDatabase:
             with contextlib.suppress(OSError):
                 _write_at_start(self._mark, text.encode("ascii"))
 
-    def _check_mark(self, exchanges: int, older_copy: bool) -> None:
+    def _read_mark(self) -> tuple[str, int, int] | None:
         try:
             words = Path(f"{self.path}-exchanges").read_text(encoding="ascii").split()
-            incarnation, last, granted_to = words[0], int(words[1]), int(words[2])
+            return words[0], int(words[1]), int(words[2])
         except (OSError, ValueError, IndexError):
+            return None
+
+    def _check_mark(self, exchanges: int, older_copy: bool) -> None:
+        words = self._read_mark()
+        if words is None:
             return
+        incarnation, last, granted_to = words
         if incarnation != self._incarnation or last <= exchanges:
             return
         if not older_copy:

@@ -1,0 +1,128 @@
+"""List the rows of a campaign with their outcomes, and write them to a file."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
+from rapidsmtp.campaign.opened import OpenJournal
+
+COLUMNS = ("outcome", "outcome_recipient", "outcome_code", "outcome_enhanced", "outcome_text")
+"""The columns that `export` appends to the list's own columns."""
+
+Found = list[tuple[int, dict[str, Any], list[OutcomeRecord]]]
+
+
+def rows_with(
+    opened: OpenJournal, statuses: Sequence[RowStatus] | None, *, waiting: bool
+) -> Iterator[tuple[int, dict[str, Any], list[OutcomeRecord]]]:
+    """Yield rows in order: the number, the values by column, and the outcomes of its recipients.
+
+    Args:
+        opened: The journal.
+        statuses: The statuses of outcomes to yield; None for all.
+        waiting: Whether to yield rows without an outcome, with an empty list.
+    """
+    where = "1 = 1"
+    if statuses is not None:
+        counts = [each.column for each in statuses]
+        conditions = [f"l.{each} > 0" for each in counts]
+        if waiting:
+            names = " + ".join(f"l.{each.column}" for each in RowStatus)
+            conditions.append(f"{names} - l.more_parts < c.count")
+        where = " OR ".join(conditions) or "1 = 0"
+    for (chunk,) in opened.database.execute(
+        "SELECT l.chunk FROM lease l JOIN chunk c ON c.campaign = l.campaign AND c.no = l.chunk "
+        f"WHERE l.campaign = ? AND ({where}) ORDER BY l.chunk",
+        (opened.number,),
+    ).fetchall():
+        yield from _of_chunk(opened, chunk, statuses, waiting)
+
+
+def _of_chunk(
+    opened: OpenJournal, chunk: int, statuses: Sequence[RowStatus] | None, waiting: bool
+) -> Iterator[tuple[int, dict[str, Any], list[OutcomeRecord]]]:
+    lease = opened.journal.find_lease(chunk)
+    rows = opened.rows_of(lease)
+    outcomes: dict[int, list[OutcomeRecord]] = {}
+    for values in opened.database.execute(
+        "SELECT row, part, status, code, enhanced, text, address, attempts, passes, ms, epoch, at, "
+        "next_at FROM outcome WHERE campaign = ? AND row >= ? AND row < ? ORDER BY row, part",
+        (opened.number, lease.first, lease.first + lease.count),
+    ).fetchall():
+        outcomes.setdefault(values[0], []).append(OutcomeRecord._make(values))
+    for row in range(lease.first, lease.first + lease.count):
+        found = outcomes.get(row)
+        if found is None:
+            if waiting:
+                yield row, rows.values(row), []
+            continue
+        chosen = [each for each in found if statuses is None or each.status in statuses]
+        if chosen:
+            yield row, rows.values(row), chosen
+
+
+def results(
+    opened: OpenJournal, statuses: Sequence[RowStatus] | None, *, waiting: bool
+) -> Iterator[tuple[dict[str, Any], RowResult | None]]:
+    """Yield the values and the outcome of each recipient. The arguments are those of `rows_with`.
+
+    A row without an outcome is yielded once, with None.
+    """
+    for _, values, records in rows_with(opened, statuses, waiting=waiting):
+        if not records:
+            yield values, None
+        for record in records:
+            yield values, record.result()
+
+
+def export(
+    opened: OpenJournal, path: str, statuses: Sequence[RowStatus] | None, *, waiting: bool
+) -> int:
+    """Write rows to a CSV file, and return their number. The file replaces an older one.
+
+    A row has one line, also if it has several recipients. So the file can be sent again.
+    """
+    names = list(opened.columns.names)
+    extra = [_unused(name, names) for name in COLUMNS]
+    temporary = Path(f"{path}.part")
+    count = 0
+    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*names, *extra])
+            for _, values, records in rows_with(opened, statuses, waiting=waiting):
+                writer.writerow([*(values[name] for name in names), *_cells(records)])
+                count += 1
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _cells(records: Sequence[OutcomeRecord]) -> tuple[str, ...]:
+    """Return the cells of a row's outcomes. Several recipients are separated by " | "."""
+    if not records:
+        return ("waiting", "", "", "", "")
+    several = [each.result() for each in records]
+    return (
+        _joined([each.status.value for each in several]),
+        _joined([each.address or "" for each in several]),
+        _joined(["" if each.code is None else str(each.code) for each in several]),
+        _joined([each.enhanced_status or "" for each in several]),
+        _joined([each.text for each in several]),
+    )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return " | ".join(texts) if len(set(texts)) > 1 else texts[0]
+
+
+def _unused(name: str, names: Sequence[str]) -> str:
+    while name in names:
+        name += "_"
+    return name

@@ -1,0 +1,67 @@
+"""Continue with an older copy of a journal.
+
+The copy does not know what was granted after it was made. The file `J-exchanges` has the highest
+row that was granted. So every row up to this row without an outcome may have been sent, and every
+recipient that was due again. They become UNKNOWN.
+"""
+
+from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
+from rapidsmtp.campaign.opened import OpenJournal
+from rapidsmtp.campaign.sqlite import SqliteDatabase
+
+_TEXT = "the journal is an older copy, and the message may have been sent since"
+
+
+def accept_older_copy(opened: OpenJournal, database: SqliteDatabase) -> None:
+    """Make UNKNOWN what may have been sent since the copy was made.
+
+    Args:
+        opened: The journal.
+        database: Its database.
+
+    Raises:
+        JournalError: The file is read-only.
+    """
+    if database.granted_since is None:
+        return
+    opened.check_writable()
+    opened.recover()
+    now = opened.clock.now()
+    for (chunk,) in database.execute(
+        "SELECT no FROM chunk WHERE campaign = ? AND first <= ? ORDER BY no",
+        (opened.number, database.granted_since),
+    ).fetchall():
+        _mark(opened, chunk, database.granted_since, now)
+    with database.transaction(database.granted_since):
+        opened.journal.reopen_campaign()
+    database.forget_newer()
+
+
+def _mark(opened: OpenJournal, chunk: int, highest: int, now: int) -> None:
+    with opened.database.transaction():
+        lease = opened.journal.find_lease(chunk)
+        last = min(lease.first + lease.count - 1, highest)
+        known: set[int] = set()
+        due: list[tuple[int, int, int, str | None]] = []
+        for row, part, passes, next_at, address in opened.database.execute(
+            "SELECT row, part, passes, next_at, address FROM outcome WHERE campaign = ? "
+            "AND row >= ? AND row <= ?",
+            (opened.number, lease.first, last),
+        ).fetchall():
+            known.add(row)
+            if next_at is not None and next_at <= now:
+                due.append((row, part, passes, address))
+        lost = [row for row in range(lease.first, last + 1) if row not in known]
+        for row, addresses in opened.parts_of(lease, lost).items():
+            due += [(row, part, 0, address) for part, address in enumerate(addresses or [None])]
+        if not due:
+            return
+        records = [
+            OutcomeRecord(
+                row, part, RowStatus.UNKNOWN, None, None, _TEXT, address, 0, passes, None,
+                lease.epoch, now, None,
+            )
+            for row, part, passes, address in due
+        ]  # fmt: skip
+        opened.journal.save(lease, records, is_first=False)
+        opened.journal.close_chunk(lease, now)
