@@ -71,14 +71,15 @@ def correct(
             lease = journal.find_lease(chunk)
             is_leased = journal.is_current(lease)
             # The outcome of an owner that lost its lease has a lower epoch, so it does not replace
-            # this one. The outcome of the current owner has a higher epoch, also if it has begun
-            # the row: if that owner dies, the row is UNKNOWN.
+            # this one. If the current owner has begun the recipient, its outcome has a higher
+            # epoch; if this owner dies, the recipient is UNKNOWN.
             epoch = lease.epoch - is_leased
             changed += journal.database.executemany(
-                f"UPDATE outcome SET status = {int(status)}, text = ?, next_at = ?, epoch = ?, "
-                "at = ? WHERE campaign = ? AND row = ? AND part = ? "
+                f"UPDATE outcome SET status = {int(status)}, text = ?, next_at = ?, "
+                "epoch = CASE WHEN epoch < ? THEN ? ELSE epoch END, at = ? "
+                "WHERE campaign = ? AND row = ? AND part = ? "
                 f"AND status IN ({listed})",
-                [(text, next_at, epoch, now, journal.campaign, *each) for each in several],
+                [(text, next_at, epoch, epoch, now, journal.campaign, *each) for each in several],
             ).rowcount
             journal.recount(lease)
             if not is_leased:
