@@ -41,19 +41,20 @@ def _mark(opened: OpenJournal, chunk: int, highest: int, now: int) -> None:
     with opened.database.transaction():
         lease = opened.journal.find_lease(chunk)
         last = min(lease.first + lease.count - 1, highest)
-        known: set[int] = set()
-        due: list[tuple[int, int, int, str | None]] = []
+        whole = set(range(lease.first, last + 1))  # rows that may have been sent to all recipients
+        due: dict[tuple[int, int], tuple[int, str | None]] = {}
         for row, part, passes, next_at, address in opened.database.execute(
             "SELECT row, part, passes, next_at, address FROM outcome WHERE campaign = ? "
             "AND row >= ? AND row <= ?",
             (opened.number, lease.first, last),
         ).fetchall():
-            known.add(row)
             if next_at is not None and next_at <= now:
-                due.append((row, part, passes, address))
-        lost = [row for row in range(lease.first, last + 1) if row not in known]
-        for row, addresses in opened.parts_of(lease, lost).items():
-            due += [(row, part, 0, address) for part, address in enumerate(addresses or [None])]
+                due[row, part] = passes, address
+            else:
+                whole.discard(row)
+        for row, addresses in opened.parts_of(lease, sorted(whole)).items():
+            for part, address in enumerate(addresses or [None]):
+                due.setdefault((row, part), (0, address))
         if not due:
             return
         records = [
@@ -61,7 +62,7 @@ def _mark(opened: OpenJournal, chunk: int, highest: int, now: int) -> None:
                 row, part, RowStatus.UNKNOWN, None, None, _TEXT, address, 0, passes, None,
                 lease.epoch, now, None,
             )
-            for row, part, passes, address in due
+            for (row, part), (passes, address) in sorted(due.items())
         ]  # fmt: skip
         opened.journal.save(lease, records, is_first=False)
         opened.journal.close_chunk(lease, now)

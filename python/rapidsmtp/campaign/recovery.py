@@ -68,7 +68,7 @@ class Recovery:
         return ended
 
     def _mark_lost(self, lease: Lease, owner: str, now: int) -> None:
-        lost = self._lost_rows(lease)
+        lost, whole = self.lost_rows(lease)
         progress = self.progress(lease, owner) if self.progress is not None and lost else {}
         lost = {row: parts for row, parts in lost.items() if progress.get(row) != 0}
         if not lost:
@@ -78,18 +78,21 @@ class Recovery:
         for row, parts in lost.items():
             found = addresses.get(row, [])
             status = progress.get(row, RowStatus.UNKNOWN)
-            passes = parts or dict.fromkeys(range(max(1, len(found))), 0)
+            passes = dict(parts)
+            if row in whole:
+                passes = {**dict.fromkeys(range(max(1, len(found))), 0), **passes}
             for part, earlier in passes.items():
                 address = found[part] if part < len(found) else None
                 records.append(self._record(lease, row, part, status, address, earlier, owner, now))
         self.journal.save(lease, records, is_first=False)
 
-    def _lost_rows(self, lease: Lease) -> dict[int, dict[int, int]]:
+    def lost_rows(self, lease: Lease) -> tuple[dict[int, dict[int, int]], set[int]]:
         """Return the granted rows without an outcome of this epoch.
 
         Returns:
-            By row: the number of passes of each recipient that was sent again, by part. Empty if
-            the row has no outcome.
+            By row: the number of passes of each recipient with an outcome that was sent again, by
+            part. And the rows that were sent to all recipients. Such a row may have recipients
+            without an outcome: none was tried yet, or the row was returned as a whole.
         """
         execute, campaign = self.journal.database.execute, self.journal.campaign
         lost: dict[int, dict[int, int]] = {}
@@ -98,8 +101,7 @@ class Recovery:
             (campaign, lease.chunk, lease.epoch),
         ).fetchall():
             lost.update((row, {}) for row in rows_of(rows))
-        with_outcome: set[int] = set()
-        finished: set[int] = set()
+        whole, finished = set(lost), set()
         for row, part, status, epoch, passes, next_at in execute(
             "SELECT row, part, status, epoch, passes, next_at FROM outcome WHERE campaign = ? "
             "AND row >= ? AND row < ?",
@@ -107,15 +109,15 @@ class Recovery:
         ).fetchall():
             if row not in lost:
                 continue
-            with_outcome.add(row)
             if epoch == lease.epoch:
                 finished.add(row)
             elif status in _OVERWRITABLE and next_at is not None:
                 lost[row][part] = passes
-        # A row with outcomes of earlier epochs only, none of which was due: a late outcome of an
-        # earlier owner came after the grant, and it is final.
-        finished.update(row for row in with_outcome if not lost[row])
-        return {row: parts for row, parts in lost.items() if row not in finished}
+            else:
+                whole.discard(row)
+        # A row with final outcomes only: a late outcome of an earlier owner came after the grant.
+        lost = {row: parts for row, parts in lost.items() if row not in finished}
+        return {row: parts for row, parts in lost.items() if parts or row in whole}, whole
 
     def _record(self, lease: Lease, row: int, part: int, status: int, *rest: Any) -> OutcomeRecord:
         address, passes, owner, now = rest
