@@ -289,6 +289,22 @@ impl Status {
         }
     }
 
+    /// The number of a recipient's status in a journal and in a progress file. The numbers are
+    /// stored, so they never change (`python/rapidsmtp/campaign/model.py`). `Partial` is no status of
+    /// a recipient: one of the recipients may have received the message, so the number is that of
+    /// `Unknown`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Accepted => 1,
+            Self::Refused => 2,
+            Self::Deferred => 3,
+            Self::Unknown | Self::Partial => 4,
+            Self::Invalid => 5,
+            Self::NotAttempted => 6,
+        }
+    }
+
     /// The status with this name.
     ///
     /// # Errors

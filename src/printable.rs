@@ -5,6 +5,27 @@
 
 use std::borrow::Cow;
 
+/// The maximum length of a reason, in characters. The value of a merge field may have megabytes,
+/// and the text of a reply 64 KiB.
+const MAX_REASON: usize = 500;
+/// The length of the end of a longer reason, in characters.
+const END: usize = 150;
+
+/// Returns a reason with at most `MAX_REASON` characters. An ellipsis replaces the middle of a longer
+/// one, because its start names the object, and its end the fact.
+#[must_use]
+pub fn brief(mut text: String) -> String {
+    if text.len() > MAX_REASON && text.chars().nth(MAX_REASON).is_some() {
+        let place = |(index, _)| index;
+        let start = text.char_indices().nth(MAX_REASON - END - 1).map(place);
+        let end = text.char_indices().nth_back(END - 1).map(place);
+        if let (Some(start), Some(end)) = (start, end) {
+            text.replace_range(start..end, "\u{2026}");
+        }
+    }
+    text
+}
+
 /// Returns a text in which each character that is not printable is an escape, such as `\x1b`. A
 /// space of any width becomes one space.
 #[must_use]
@@ -62,6 +83,16 @@ fn is_space(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_middle_of_a_long_reason_is_omitted() {
+        let whole = "é".repeat(MAX_REASON);
+        assert_eq!(brief(whole.clone()), whole);
+        let long = format!("{}{}", "é".repeat(MAX_REASON), "ö".repeat(END));
+        let start = "é".repeat(MAX_REASON - END - 1);
+        let end = "ö".repeat(END);
+        assert_eq!(brief(long), format!("{start}…{end}"));
+    }
 
     #[test]
     fn a_printable_text_is_not_copied() {

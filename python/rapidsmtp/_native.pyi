@@ -6,6 +6,7 @@ from typing import Any, NoReturn, final
 from _typeshed import ReadableBuffer
 from typing_extensions import disjoint_base
 
+from rapidsmtp._models.chunk import Chunk
 from rapidsmtp._models.settings import EngineSettings, Proxy
 from rapidsmtp.errors import PeerError as PeerError
 
@@ -13,6 +14,7 @@ __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
     "Attempts",
+    "ChunkRows",
     "CramMd5",
     "Engine",
     "Exchange",
@@ -24,6 +26,7 @@ __all__ = [
     "PeerError",
     "PendingMessage",
     "Plain",
+    "ProgressFile",
     "ProxyDialogue",
     "RateController",
     "RecipientsList",
@@ -203,7 +206,15 @@ class Engine:
     def __new__(cls, settings: EngineSettings, path_of: Callable[[str], str]) -> Engine: ...
     def open_outbox(self) -> int: ...
     def submit(self, outbox: int, messages: list[Any], wait: float) -> int: ...
+    def submit_rows(self, outbox: int, rows: ChunkRows, wait: float) -> int: ...
     def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int: ...
+    def take_outcomes(
+        self,
+        outbox: int,
+        into: list[tuple[Any, int, int, int | None, str | None, str, str | None, int, int]],
+        limit: int,
+        wait: float,
+    ) -> int: ...
     def pending(self, outbox: int) -> int: ...
     def close_outbox(self, outbox: int) -> None: ...
     def requests(self, wait: float) -> list[tuple[str, str | None]]: ...
@@ -289,6 +300,22 @@ class RecipientsList:
         numbered: bool,
     ) -> RecipientsList: ...
     def next(self, date: str, id: str, time: int) -> PendingMessage | None: ...
+
+@final
+class ChunkRows:
+    def __new__(
+        cls, template: Template, chunk: Chunk, progress: ProgressFile | None = None
+    ) -> ChunkRows: ...
+    def grant(
+        self, rows: Sequence[int], parts: Mapping[int, Sequence[int]] | None = None
+    ) -> None: ...
+    @property
+    def left(self) -> int: ...
+    def recipients(self, row: int) -> list[str] | None: ...
+
+@final
+class ProgressFile:
+    def __new__(cls, path: str | PathLike[str], offset: int, rows: int) -> ProgressFile: ...
 
 @final
 class Transaction:

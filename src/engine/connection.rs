@@ -145,6 +145,8 @@ struct Connection<'a> {
     unacknowledged: bool,
     /// Whether the pool counts this connection as idle.
     counted_idle: bool,
+    /// Whether a message of this connection had a progress file.
+    has_progress: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -185,6 +187,7 @@ impl<'a> Connection<'a> {
             password_failed: false,
             unacknowledged: false,
             counted_idle: false,
+            has_progress: false,
         }
     }
 
@@ -319,6 +322,22 @@ impl<'a> Connection<'a> {
             for (slice, bytes) in slices.iter_mut().zip(self.session.slices()) {
                 *slice = IoSlice::new(bytes);
                 number += 1;
+            }
+            if self.has_progress {
+                let count = slices[..number].iter().map(|slice| slice.len()).sum();
+                for newer in self.session.ending_within(count) {
+                    // Events that are not processed yet finish the oldest messages, so the places
+                    // are counted from the newest message.
+                    let place = self.in_flight.len().checked_sub(newer + 1);
+                    let job = place.and_then(|place| self.in_flight.get(place));
+                    if let Some(progress) = job.and_then(|job| job.message().progress.as_ref()) {
+                        progress.set_begun();
+                    }
+                }
+                if let Err(error) = self.pool.flush_progress() {
+                    self.socket_error = Some(error);
+                    break;
+                }
             }
             match transport.poll_send(context, &slices[..number]) {
                 Poll::Ready(Ok(count)) => {
@@ -507,6 +526,10 @@ impl<'a> Connection<'a> {
         );
         let survey = job.survey();
         let message = job.message();
+        if let Some(progress) = &message.progress {
+            self.has_progress = true;
+            self.pool.add_progress_file(&progress.file);
+        }
         let started = self.session.begin(&Envelope {
             sender: &message.sender,
             recipients: &job.paths(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
+use super::progress::RowProgress;
 use super::queue::OutboxId;
 use super::render::RenderPermit;
 use crate::content::{Content, Survey};
@@ -41,6 +42,8 @@ pub struct Message {
     /// The permit that counts this message against the render-ahead limit. It is released when
     /// sending starts.
     pub permit: Option<RenderPermit>,
+    /// The row's place in a progress file; `None` for a message without such a file.
+    pub progress: Option<RowProgress>,
 }
 
 /// A message with its final outcome.
@@ -459,6 +462,7 @@ impl Job {
         }
         let counted = self.take_returned(results.returned, settlement);
         if !self.pending.is_empty() {
+            self.record_retry();
             self.pending.sort_unstable();
             return if concerns_relay {
                 NextStep::RetryLast(self)
@@ -472,10 +476,28 @@ impl Job {
         if !self.deferred.is_empty()
             && let Some(delay) = self.attempts.delay(&settlement.policy, settlement.random)
         {
+            self.record_retry();
             let delay = Duration::try_from_secs_f64(delay).unwrap_or_default();
             return NextStep::RetryLater(self, delay);
         }
         NextStep::Finished(self.give_up("", settlement.now))
+    }
+
+    /// Records in the progress file that the message was not delivered so far, if no attempt can
+    /// have delivered it to any recipient.
+    fn record_retry(&self) {
+        let Some(progress) = &self.message.progress else {
+            return;
+        };
+        let earlier = self.earlier.iter().chain(&self.deferred);
+        let outcomes = self.outcomes.iter().flatten();
+        let mut statuses = earlier
+            .map(|(_, outcome)| outcome)
+            .chain(outcomes)
+            .map(|outcome| outcome.status);
+        if !statuses.any(|status| matches!(status, Status::Accepted | Status::Unknown)) {
+            progress.set_waiting();
+        }
     }
 
     /// Makes the returned recipients pending again, as long as attempts are left. Returns whether
@@ -519,14 +541,18 @@ impl Job {
 
     fn finish(self, recipients: RecipientOutcomes, now: Instant) -> FinishedMessage {
         let started_at = self.started_at;
+        let outcome = MessageOutcome {
+            recipients,
+            reply: self.reply,
+        };
+        if let Some(progress) = &self.message.progress {
+            progress.set_status(outcome.status());
+        }
         FinishedMessage {
             outbox: self.message.outbox,
             token: self.message.token,
             recipients: self.message.recipients,
-            outcome: MessageOutcome {
-                recipients,
-                reply: self.reply,
-            },
+            outcome,
             attempts: self.attempts.count,
             time: started_at.map_or(Duration::ZERO, |started_at| {
                 now.saturating_duration_since(started_at)

@@ -14,6 +14,7 @@
 //!   holds the settings of the engine.
 //! - [`render`] renders pending messages on other threads.
 //! - [`job`] is one message until its final outcome. [`clock`] is the clock of the pool.
+//! - [`progress`] records in a file which rows of a campaign may have been sent.
 //! - [`busy_poll`] polls the sockets for a short time before the thread blocks.
 //! - [`socket`] is a TCP or Unix socket. [`connect`] connects a socket to the relay.
 //! - [`tls`] is the TLS configuration. [`transport`] sends and receives bytes with or without TLS,
@@ -29,6 +30,7 @@ mod connection;
 mod failure;
 pub mod job;
 mod pool;
+pub mod progress;
 pub mod queue;
 pub mod render;
 pub mod settings;

@@ -43,6 +43,7 @@
 //!   `state`. So no borrow can fail.
 
 mod connections;
+mod progress_files;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -61,6 +62,7 @@ use super::clock::Clock;
 use super::connection;
 use super::failure::{ConnectionFailure, FailureKind};
 use super::job::{FinishedMessage, Job, NextStep, PoolAction, Settlement};
+use super::progress::ProgressFile;
 use super::queue::{CLOSED, Closing, EngineQueue, Request, Stop};
 use super::settings::EngineSettings;
 use crate::outcome::MessageOutcome;
@@ -113,6 +115,8 @@ pub(super) struct Pool {
     pub(super) cut: Cell<bool>,
     pub(super) busy_poll: BusyPoll,
     pub(super) clock: Clock,
+    /// The progress files of the messages that connections have started.
+    progress_files: RefCell<Vec<Arc<ProgressFile>>>,
     state: RefCell<PoolState>,
     random: &'static dyn SecureRandom,
 }
@@ -204,6 +208,7 @@ impl Pool {
                 deliver_at: None,
             }),
             clock: Clock::new(settings.clock_speed),
+            progress_files: RefCell::default(),
             settings,
             queue,
             work: Notify::new(),
@@ -698,6 +703,9 @@ impl Pool {
 
     /// Delivers the outcomes and updates the counters.
     pub(super) fn deliver(&self) {
+        // An error stops the engine. Old bytes of the file are less certain, and never wrong, so the
+        // outcomes are delivered nevertheless.
+        let _ = self.flush_progress();
         let now = self.clock.seconds(self.clock.now());
         let mut state = self.state.borrow_mut();
         state.deliver_at = None;

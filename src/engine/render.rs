@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::job::{FinishedMessage, Message};
+use super::progress::RowProgress;
 use super::queue::{EngineQueue, OutboxId};
 use crate::content::Content;
 use crate::message::template;
@@ -68,6 +69,8 @@ pub struct PendingMessage {
     pub token: u64,
     /// The source of the message.
     pub source: Arc<dyn Render>,
+    /// The row's place in a progress file; `None` for a message without such a file.
+    pub progress: Option<RowProgress>,
 }
 
 /// The permit of a rendered message. While the permit exists, the message counts against the
@@ -155,6 +158,7 @@ fn message(
         size,
         permit: Some(queue.render_permit(size)),
         content: rendered.content,
+        progress: pending.progress.clone(),
     }
 }
 
@@ -243,6 +247,7 @@ mod tests {
             outbox,
             token: row as u64,
             source: Arc::new(Row(row)),
+            progress: None,
         };
         rows.map(pending).collect()
     }

@@ -136,6 +136,7 @@ fn send(name: &str, count: u64) -> (Vec<FinishedMessage>, usize) {
         content: Content::from_bytes(b"hello\r\n"),
         size: 7,
         permit: None,
+        progress: None,
     });
     queue.submit(outbox, messages.collect(), Vec::new(), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -5,6 +5,7 @@
 //! whole file once before sending. During the sending, [`RecipientsList`] reads it again, and
 //! converts only the cells that the template uses.
 
+pub mod chunk_rows;
 pub mod list_check;
 pub mod records;
 pub mod repeats;

@@ -16,6 +16,8 @@ pub mod text;
 
 use std::fmt;
 
+use crate::printable::brief;
+
 pub mod flatten;
 pub mod fold;
 
@@ -42,25 +44,10 @@ pub enum TextKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError(String);
 
-/// The maximum length of a reason, in characters. The value of a merge field may have megabytes.
-const MAX_REASON: usize = 500;
-/// The length of the end of a longer reason, in characters.
-const END: usize = 150;
-
 impl RowError {
-    /// Creates an error with this text. If the text is longer than `MAX_REASON`, an ellipsis
-    /// replaces its middle.
+    /// Creates an error with this text. An ellipsis replaces the middle of a long text.
     pub fn new(text: impl Into<String>) -> Self {
-        let mut text = text.into();
-        if text.chars().nth(MAX_REASON).is_some() {
-            let place = |(index, _)| index;
-            let start = text.char_indices().nth(MAX_REASON - END - 1).map(place);
-            let end = text.char_indices().nth_back(END - 1).map(place);
-            if let (Some(start), Some(end)) = (start, end) {
-                text.replace_range(start..end, "\u{2026}");
-            }
-        }
-        Self(text)
+        Self(brief(text.into()))
     }
 }
 
@@ -71,18 +58,3 @@ impl fmt::Display for RowError {
 }
 
 impl std::error::Error for RowError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_middle_of_a_long_reason_is_omitted() {
-        let whole = "é".repeat(MAX_REASON);
-        assert_eq!(RowError::new(whole.as_str()).to_string(), whole);
-        let long = format!("{}{}", "é".repeat(MAX_REASON), "ö".repeat(END));
-        let start = "é".repeat(MAX_REASON - END - 1);
-        let end = "ö".repeat(END);
-        assert_eq!(RowError::new(long).to_string(), format!("{start}…{end}"));
-    }
-}

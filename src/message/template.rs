@@ -191,6 +191,9 @@ pub struct MergeRow {
     pub row: Row,
     /// The generated values of the message.
     pub stamp: Stamp,
+    /// The recipients to send to, by their places among the recipients of the message; `None` for
+    /// all recipients. The content is the same for all recipients.
+    pub parts: Option<Box<[u16]>>,
 }
 
 impl MergeRow {
@@ -201,7 +204,9 @@ impl MergeRow {
     /// If a merge field is missing or empty, or if its value is not allowed at its place in the
     /// message.
     pub fn render(&self) -> Result<RenderedRow, RowError> {
-        self.template.render(&self.row, &self.stamp)
+        let mut rendered = self.template.render(&self.row, &self.stamp)?;
+        rendered.recipients = self.chosen(rendered.recipients);
+        Ok(rendered)
     }
 
     /// Renders only the header and returns the sender and the recipients.
@@ -211,7 +216,19 @@ impl MergeRow {
     /// The errors of [`MergeRow::render`] that concern the header.
     pub fn envelope(&self) -> Result<(String, Vec<String>), RowError> {
         let encoded = self.template.header(&self.row, &mut Budget::default())?;
-        self.template.envelope(&encoded)
+        let (sender, recipients) = self.template.envelope(&encoded)?;
+        Ok((sender, self.chosen(recipients)))
+    }
+
+    fn chosen(&self, mut recipients: Vec<String>) -> Vec<String> {
+        if let Some(parts) = &self.parts {
+            let mut place = 0..;
+            recipients.retain(|_| {
+                let place = place.next();
+                parts.iter().any(|part| Some(usize::from(*part)) == place)
+            });
+        }
+        recipients
     }
 }
 

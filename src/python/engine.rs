@@ -23,13 +23,16 @@ use crate::engine::job::{FinishedMessage, Message};
 use crate::engine::queue::{EngineStats, OutboxId, Request};
 use crate::engine::render::{PendingMessage, unrendered};
 use crate::outcome::Status;
+use crate::python::chunk_rows::NativeChunkRows;
 use crate::python::template::NativePendingMessage;
 use crate::session::Mode;
 
 mod outcome;
+mod rows;
 mod settings;
 
 pub(in crate::python) use outcome::NativeMessageOutcome;
+use rows::{RowParts, append_outcome, read_rows};
 use settings::{PythonSettings, duration};
 
 /// The maximum time between two checks for signals during a wait. It is short, so that Ctrl-C
@@ -51,6 +54,7 @@ type StopReason<'py> = (String, Option<i16>, Bound<'py, PyBytes>, Option<f64>);
 pub(super) struct Engine {
     engine: engine::Engine,
     messages: Mutex<SubmittedMessages>,
+    row_parts: Mutex<RowParts>,
     path_of: Py<PyAny>,
 }
 
@@ -89,6 +93,7 @@ impl Engine {
         Ok(Self {
             engine: engine::Engine::start(settings.convert(py)?)?,
             messages: Mutex::default(),
+            row_parts: Mutex::default(),
             path_of,
         })
     }
@@ -119,12 +124,7 @@ impl Engine {
         let Some(capacity) = capacity.flatten() else {
             return Ok(0);
         };
-        let stop = queue.stopped();
-        let reason = stop.map(|stop| stop.text).or_else(|| {
-            queue
-                .is_closing()
-                .then(|| "the sender was closed before the message was sent".to_owned())
-        });
+        let reason = self.stop_reason();
         let mut taken = Vec::new();
         let mut pending_messages = Vec::new();
         let mut finished = Vec::new();
@@ -138,6 +138,7 @@ impl Engine {
                     outbox,
                     token,
                     source: Arc::clone(&pending.get().row) as _,
+                    progress: None,
                 };
                 match &reason {
                     Some(reason) => finished.push(unrendered(&pending, reason)),
@@ -176,6 +177,69 @@ impl Engine {
         Ok(count)
     }
 
+    /// Submit granted rows while the queue has capacity, as `submit` does for messages. Return the
+    /// number of submitted rows.
+    fn submit_rows(
+        &self,
+        py: Python<'_>,
+        outbox: u64,
+        rows: &NativeChunkRows,
+        wait: f64,
+    ) -> PyResult<usize> {
+        let queue = self.engine.queue();
+        let capacity = wait_in_slices(py, wait, |until| {
+            let capacity = queue.wait_for_capacity(outbox, until);
+            let ready = capacity.is_none_or(|capacity| capacity.messages > 0);
+            ready.then_some(capacity)
+        })?;
+        let Some(capacity) = capacity.flatten() else {
+            return Ok(0);
+        };
+        let reason = self.stop_reason();
+        let granted = rows.take(capacity.messages);
+        let read = read_rows(py, rows, outbox, &granted, reason.as_deref());
+        let started = read.and_then(|read| {
+            if !read.0.is_empty() {
+                self.engine.start_rendering()?;
+            }
+            Ok(read)
+        });
+        let (pending, finished) = match started {
+            Ok(read) => read,
+            Err(error) => {
+                rows.put_back(granted);
+                return Err(error);
+            }
+        };
+        let mut row_parts = self.lock_row_parts();
+        for each in &granted {
+            row_parts.insert(outbox, each);
+        }
+        drop(row_parts);
+        queue.submit(outbox, Vec::new(), pending, finished);
+        Ok(granted.len())
+    }
+
+    /// Append the outcomes of up to `limit` finished messages or rows of an outbox to the list
+    /// `into`, as plain tuples: one for each recipient. Wait up to `wait` seconds for the first
+    /// one. Return the number of messages and rows.
+    fn take_outcomes(
+        &self,
+        py: Python<'_>,
+        outbox: u64,
+        into: &Bound<'_, PyList>,
+        limit: usize,
+        wait: f64,
+    ) -> PyResult<usize> {
+        let finished = self.finished(py, outbox, limit, wait)?;
+        let messages = self.remove_messages(&finished);
+        for (each, message) in finished.iter().zip(&messages) {
+            let parts = self.lock_row_parts().remove(outbox, each.token);
+            append_outcome(into, each, message.as_ref(), parts.as_deref())?;
+        }
+        Ok(finished.len())
+    }
+
     /// Move up to `limit` finished messages from an outbox to the list `into`. Each item is a pair
     /// of a message and its outcome. Wait up to `wait` seconds for the first message. Return the
     /// number of pairs.
@@ -187,13 +251,7 @@ impl Engine {
         limit: usize,
         wait: f64,
     ) -> PyResult<usize> {
-        let queue = self.engine.queue();
-        let finished = wait_in_slices(py, wait, |until| {
-            let finished = queue.take(outbox, limit, until);
-            let ready = !finished.is_empty() || queue.is_ended();
-            ready.then_some(finished)
-        })?;
-        let finished = finished.unwrap_or_default();
+        let finished = self.finished(py, outbox, limit, wait)?;
         let messages = self.remove_messages(&finished);
         let outcomes = finished
             .into_iter()
@@ -217,6 +275,7 @@ impl Engine {
     fn close_outbox(&self, outbox: u64) {
         let finished = self.engine.queue().close_outbox(outbox);
         drop(self.remove_messages(&finished));
+        self.lock_row_parts().close_outbox(outbox);
     }
 
     /// Return the new requests of the engine. Each is `("trace", line)` or `("password", None)`.
@@ -309,6 +368,39 @@ impl Engine {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_row_parts(&self) -> MutexGuard<'_, RowParts> {
+        let row_parts = self.row_parts.lock();
+        row_parts.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the reason why submitted messages are not attempted; `None` if they are.
+    fn stop_reason(&self) -> Option<String> {
+        let queue = self.engine.queue();
+        queue.stopped().map(|stop| stop.text).or_else(|| {
+            queue
+                .is_closing()
+                .then(|| "the sender was closed before the message was sent".to_owned())
+        })
+    }
+
+    /// Removes and returns up to `limit` finished messages of an outbox. Waits up to `wait` seconds
+    /// for the first one.
+    fn finished(
+        &self,
+        py: Python<'_>,
+        outbox: u64,
+        limit: usize,
+        wait: f64,
+    ) -> PyResult<Vec<FinishedMessage>> {
+        let queue = self.engine.queue();
+        let finished = wait_in_slices(py, wait, |until| {
+            let finished = queue.take(outbox, limit, until);
+            let ready = !finished.is_empty() || queue.is_ended();
+            ready.then_some(finished)
+        })?;
+        Ok(finished.unwrap_or_default())
+    }
+
     /// Removes and returns the messages of these outcomes. The caller must drop the returned
     /// messages. This function must not drop them, because dropping may run Python code, and this
     /// function holds the lock.
@@ -350,6 +442,7 @@ impl Engine {
             size: content.len(),
             content: Content::from_bytes(content),
             permit: None,
+            progress: None,
         };
         check_options(&message)?;
         Ok(message)

@@ -12,6 +12,11 @@ use crate::message::list::list_check::{CheckSettings, Example, ListCheck};
 use crate::message::list::records::{ListError, ListFormat};
 use crate::python::template::{NativePendingMessage, NativeTemplate};
 
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<NativeListCheck>()?;
+    module.add_class::<NativeRecipientsList>()
+}
+
 /// A `rapidsmtp._compose.list_file.ListFile`.
 #[derive(FromPyObject)]
 struct FileArgument {

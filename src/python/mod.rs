@@ -7,6 +7,7 @@ mod address;
 mod auth;
 mod capability;
 mod certificate;
+mod chunk_rows;
 mod command;
 mod diagnosis;
 mod dkim;
@@ -37,9 +38,11 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     auth::register(module)?;
     capability::register(module)?;
     certificate::register(module)?;
+    chunk_rows::register(module)?;
     command::register(module)?;
     diagnosis::register(module)?;
     identity::register(module)?;
+    list::register(module)?;
     outcome::register(module)?;
     policy::register(module)?;
     proxy::register(module)?;
@@ -50,10 +53,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::NativeMessageOutcome>()?;
     module.add_class::<sink::NativeSink>()?;
     module.add_class::<dkim::NativeSigner>()?;
-    module.add_class::<list::NativeListCheck>()?;
-    module.add_class::<list::NativeRecipientsList>()?;
-    module.add_class::<template::NativePendingMessage>()?;
-    module.add_class::<template::NativeTemplate>()?;
+    template::register(module)?;
     transaction::register(module)?;
     Ok(())
 }

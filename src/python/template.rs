@@ -19,6 +19,11 @@ use crate::message::{RowError, TextKind};
 use crate::python::dkim::NativeSigner;
 use crate::python::row;
 
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<NativePendingMessage>()?;
+    module.add_class::<NativeTemplate>()
+}
+
 /// A compiled template, the implementation of `rapidsmtp.Template`.
 #[pyclass(frozen, name = "Template", module = "rapidsmtp._native")]
 pub(super) struct NativeTemplate {
@@ -157,6 +162,7 @@ impl NativePendingMessage {
                 template: Arc::clone(template),
                 row,
                 stamp,
+                parts: None,
             }),
             tag,
         }

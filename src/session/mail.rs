@@ -126,6 +126,18 @@ impl Session {
         count
     }
 
+    /// The messages in flight whose last byte is among the next `count` bytes of the output. Each
+    /// message is given as the number of messages that were started after it.
+    pub fn ending_within(&self, count: usize) -> impl Iterator<Item = usize> {
+        let sent = self.output.sent();
+        let next = sent + 1..=sent + count as u64;
+        let ends = self.in_flight.iter().rev().enumerate();
+        ends.filter_map(move |(newer, message)| {
+            let end = message.terminator_position?;
+            next.contains(&end).then_some(newer)
+        })
+    }
+
     /// Whether a message is in flight and no byte of the newest message was written.
     pub(super) fn has_unwritten(&self) -> bool {
         self.in_flight.back().is_some_and(|newest| !newest.written)

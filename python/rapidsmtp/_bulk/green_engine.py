@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from rapidsmtp import _backend
 
 if TYPE_CHECKING:
-    from rapidsmtp._backend import Engine
+    from rapidsmtp._backend import ChunkRows, Engine
 
 T = TypeVar("T")
 
@@ -76,6 +76,17 @@ class GreenEngine:
         """Take finished messages, as `Engine.take` does."""
         self._sleep(0.0)  # the caller may repeat calls that never wait, if outcomes arrive quickly
         attempt = self._engine.take
+        return self._wait(lambda: attempt(outbox, into, limit, 0.0), wait)
+
+    def submit_rows(self, outbox: int, rows: "ChunkRows", wait: float) -> int:
+        """Submit rows, as `Engine.submit_rows` does."""
+        attempt = self._engine.submit_rows
+        return self._wait(lambda: attempt(outbox, rows, 0.0), min(wait, _LONGEST_PAUSE))
+
+    def take_outcomes(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
+        """Take outcomes as tuples, as `Engine.take_outcomes` does."""
+        self._sleep(0.0)  # as in `take`
+        attempt = self._engine.take_outcomes
         return self._wait(lambda: attempt(outbox, into, limit, 0.0), wait)
 
     def requests(self, wait: float) -> list[tuple[str, str | None]]:

@@ -123,7 +123,7 @@ class ListFile:
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    raise ValueError(f"{self.where(number)}: {_csv_error(error)}") from None
+                    raise ValueError(f"{self.where(number)}: {csv_error(error)}") from None
                 if cells is None:
                     return
                 if self.sheet:
@@ -354,7 +354,8 @@ def _line_ends(text: str) -> int:
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
-def _csv_error(error: csv.Error) -> str:
+def csv_error(error: csv.Error) -> str:
+    """Return the text of an error of the module `csv`, as the compiled backend gives it."""
     text = str(error)
     return next((ours for theirs, ours in _CSV_ERRORS.items() if theirs in text), text)
 
@@ -400,7 +401,7 @@ def _header_cells(text: str, delimiter: str, where: str) -> list[str] | None:
     except csv.Error as error:
         if "unexpected end of data" in str(error) and len(text) <= _MAX_HEADER:
             return None
-        raise ValueError(f"{where}: {_csv_error(error)}") from None
+        raise ValueError(f"{where}: {csv_error(error)}") from None
 
 
 def _detected(header: str) -> str:

@@ -18,11 +18,14 @@ from typing import Any
 from rapidsmtp._models.settings import EngineSettings
 from rapidsmtp._pure import connection
 from rapidsmtp._pure.diagnosis import retry_after
+from rapidsmtp._pure.outcome import MessageOutcome, OutcomeTuple, outcome_tuples
 from rapidsmtp._pure.pool import Pool
 from rapidsmtp._pure.queue import EngineQueue
 
 # The minimum time for which `close` waits for the replies to messages in flight, in seconds.
 MIN_GRACE = 0.2
+# The number of rows that are rendered together. They wait in memory until the queue has capacity.
+ROWS = 16
 
 
 class Engine:
@@ -36,9 +39,9 @@ class Engine:
         self._settings = settings
         self._queue = queue = EngineQueue(settings, path_of)
         self._pool = Pool(settings, queue, connection.run)
+        # The finished messages that `take_outcomes` is converting, by outbox.
+        self._taken: dict[int, list[tuple[Any, MessageOutcome]]] = {}
         self.open_outbox = queue.open_outbox
-        self.pending = queue.unclaimed
-        self.close_outbox = queue.close_outbox
         self.requests = queue.requests
         self.answer_password = queue.answer_password
 
@@ -53,6 +56,46 @@ class Engine:
         """Take finished messages (see `EngineQueue.take`)."""
         self._pool.borrow_thread()
         return self._queue.take(outbox, into, limit, wait)
+
+    def submit_rows(self, outbox: int, rows: Any, wait: float) -> int:
+        """Submit rows of a `ChunkRows` object, as `submit` does for messages."""
+        if not rows.messages:
+            rows.render(ROWS)
+        return self.submit(outbox, rows.messages, wait) if rows.messages else 0
+
+    def take_outcomes(self, outbox: int, into: list[OutcomeTuple], limit: int, wait: float) -> int:
+        """Append the outcomes of finished messages to a list, as a tuple for each recipient.
+
+        Args:
+            outbox: The number of the outbox.
+            into: The list. A tuple has the row (the tag of the message), the part, the number of
+                the status, the code, the enhanced status code, the text, the address, the number of
+                attempts and the time in milliseconds. The address is None if the message has one
+                recipient and was accepted.
+            limit: The maximum number of messages.
+            wait: The maximum wait for the first one, in seconds.
+
+        Returns:
+            The number of messages.
+        """
+        # An exception of a signal handler must not lose an outcome. So the outcomes are in one of
+        # the two lists at any time, and the last two statements contain no call.
+        taken = self._taken.setdefault(outbox, [])
+        self.take(outbox, taken, limit, 0.0 if taken else wait)
+        tuples = [each for message, outcome in taken for each in outcome_tuples(message, outcome)]
+        number = len(taken)
+        into += tuples
+        self._taken[outbox] = []
+        return number
+
+    def pending(self, outbox: int) -> int:
+        """Return the number of messages whose outcomes were not returned yet."""
+        return self._queue.unclaimed(outbox) + len(self._taken.get(outbox, ()))
+
+    def close_outbox(self, outbox: int) -> None:
+        """Close an outbox (see `EngineQueue.close_outbox`)."""
+        self._taken.pop(outbox, None)
+        self._queue.close_outbox(outbox)
 
     def stats(self) -> dict[str, object]:
         """Return the counters, and the limits of the rate controller."""

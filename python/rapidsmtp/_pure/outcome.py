@@ -4,8 +4,8 @@ A session makes a `MessageOutcome` from the replies to one transaction. The engi
 outcomes of several attempts into the final outcome.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from rapidsmtp._pure.diagnosis import says_full
 from rapidsmtp._pure.reply import MALFORMED, Reply, enhanced_status
@@ -16,7 +16,7 @@ from rapidsmtp._pure.transaction import (
     SENDER_REFUSED,
     Transaction,
 )
-from rapidsmtp.errors import printable_reply
+from rapidsmtp.errors import brief, printable_reply
 
 ACCEPTED = "ACCEPTED"
 REFUSED = "REFUSED"
@@ -27,6 +27,19 @@ INVALID = "INVALID"
 NOT_ATTEMPTED = "NOT_ATTEMPTED"
 
 STATUSES = (ACCEPTED, REFUSED, DEFERRED, UNKNOWN, PARTIAL, INVALID, NOT_ATTEMPTED)
+
+STATUS_NUMBERS = {
+    ACCEPTED: 1,
+    REFUSED: 2,
+    DEFERRED: 3,
+    UNKNOWN: 4,
+    INVALID: 5,
+    NOT_ATTEMPTED: 6,
+}
+"""The number of a recipient's status in a journal. The numbers are stored, so they never change."""
+
+OutcomeTuple: TypeAlias = tuple[Any, int, int, int | None, str | None, str, str | None, int, int]
+"""The outcome of a recipient for a journal; see `Engine.take_outcomes`."""
 
 
 def refusal_status(code: int, body_sent: bool) -> str:
@@ -211,6 +224,11 @@ class MessageOutcome:
             phase, reason = self.recipients[first].phase, self._reason(first)
         return self.status, results, self.reply, phase, self._attempts, self._seconds, reason
 
+    @property
+    def times(self) -> tuple[int, int]:
+        """The number of attempts, and the time since the first one, in milliseconds."""
+        return self._attempts, int(self._seconds * 1000)
+
     def _reason(self, index: int) -> str:
         """Return the text of a failure.
 
@@ -266,3 +284,31 @@ def outcome_of(
         if index in transaction.accepted:
             outcomes[index] = RecipientOutcome(ACCEPTED, "body", lmtp_reply)
     return MessageOutcome(outcomes, reply if terminator_sent else None)
+
+
+def outcome_tuples(message: Any, outcome: MessageOutcome) -> Iterator[OutcomeTuple]:
+    """Yield the outcome of each recipient of a message, as `Engine.take_outcomes` returns it.
+
+    Args:
+        message: An object with the attributes of `Message`. With an attribute `parts` that is not
+            None, its recipients are these parts of its row.
+        outcome: The outcome of the message.
+    """
+    parts = getattr(message, "parts", None)
+    is_single = len(outcome.recipients) <= 1 and parts is None
+    for index, each in enumerate(outcome.recipients):
+        code, enhanced = None, None
+        if each.reply is not None:
+            code, enhanced = each.reply[0], enhanced_status(*each.reply)
+        is_omitted = is_single and each.status == ACCEPTED
+        address = None if is_omitted else str(message.recipients[index]) or None
+        yield (
+            message.tag,
+            index if parts is None else parts[index],
+            STATUS_NUMBERS[each.status],
+            code,
+            enhanced,
+            brief(each.text),
+            address,
+            *outcome.times,
+        )

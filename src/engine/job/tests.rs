@@ -30,6 +30,7 @@ fn started(recipients: &[&str]) -> Job {
         content: Content::from_bytes(b"hello"),
         size: 5,
         permit: None,
+        progress: None,
     });
     job.begin(Instant::now(), 100, None);
     job

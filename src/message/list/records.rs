@@ -20,7 +20,7 @@
 //! The fuzz target `list` compares the cells with those of the crate `csv`.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
 
 use memchr::{memchr, memchr_iter, memchr2, memchr3};
 
@@ -135,6 +135,9 @@ impl Record {
     }
 }
 
+/// The records of a list in memory.
+pub type BytesRecords = ListRecords<Cursor<Vec<u8>>>;
+
 /// Reads the records of a list, one by one.
 pub struct ListRecords<R> {
     source: R,
@@ -224,6 +227,20 @@ impl<R: Read> ListRecords<R> {
             if !self.record.is_empty() {
                 break;
             }
+        }
+        self.check_width()?;
+        Ok(Some(&self.record))
+    }
+
+    /// Reads the next record, also if none of its cells has text. Returns `None` at the end of the
+    /// list.
+    ///
+    /// # Errors
+    ///
+    /// If the record is malformed or has too many cells.
+    pub fn next_record(&mut self) -> Result<Option<&Record>, ListError> {
+        if !self.advance()? {
+            return Ok(None);
         }
         self.check_width()?;
         Ok(Some(&self.record))
@@ -340,6 +357,14 @@ impl<R: Read> ListRecords<R> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl BytesRecords {
+    /// Creates a reader of a list in memory.
+    #[must_use]
+    pub fn of_bytes(data: Vec<u8>, format: ListFormat) -> Self {
+        Self::new(Cursor::new(data), format)
     }
 }
 
@@ -468,7 +493,6 @@ fn is_too_long(cell: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Cursor;
 
     fn format(width: usize) -> ListFormat {
         ListFormat {
