@@ -68,7 +68,7 @@ def template(cc: str = "") -> Template:
 
 
 def rows_of(chunk: Chunk, cc: str = "") -> Any:
-    return _backend.templates().ChunkRows(template(cc)._compiled, chunk)
+    return _backend.templates().GrantedRows(template(cc)._compiled, chunk)
 
 
 def outcomes_of(engine: Any, outbox: int) -> list[tuple[Any, ...]]:

@@ -14,11 +14,11 @@ __all__ = [
     "MAX_LINES",
     "MAX_REPLY",
     "Attempts",
-    "ChunkRows",
     "CramMd5",
     "Engine",
     "Exchange",
     "External",
+    "GrantedRows",
     "ListCheck",
     "Login",
     "MessageOutcome",
@@ -206,7 +206,7 @@ class Engine:
     def __new__(cls, settings: EngineSettings, path_of: Callable[[str], str]) -> Engine: ...
     def open_outbox(self) -> int: ...
     def submit(self, outbox: int, messages: list[Any], wait: float) -> int: ...
-    def submit_rows(self, outbox: int, rows: ChunkRows, wait: float) -> int: ...
+    def submit_rows(self, outbox: int, rows: GrantedRows, wait: float) -> int: ...
     def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int: ...
     def take_outcomes(
         self,
@@ -302,10 +302,10 @@ class RecipientsList:
     def next(self, date: str, id: str, time: int) -> PendingMessage | None: ...
 
 @final
-class ChunkRows:
+class GrantedRows:
     def __new__(
         cls, template: Template, chunk: Chunk, progress: ProgressFile | None = None
-    ) -> ChunkRows: ...
+    ) -> GrantedRows: ...
     def grant(
         self, rows: Sequence[int], parts: Mapping[int, Sequence[int]] | None = None
     ) -> None: ...

@@ -23,7 +23,7 @@ use crate::engine::job::{FinishedMessage, Message};
 use crate::engine::queue::{EngineStats, OutboxId, Request};
 use crate::engine::render::{PendingMessage, unrendered};
 use crate::outcome::Status;
-use crate::python::chunk_rows::NativeChunkRows;
+use crate::python::granted_rows::NativeGrantedRows;
 use crate::python::template::NativePendingMessage;
 use crate::session::Mode;
 
@@ -183,7 +183,7 @@ impl Engine {
         &self,
         py: Python<'_>,
         outbox: u64,
-        rows: &NativeChunkRows,
+        rows: &NativeGrantedRows,
         wait: f64,
     ) -> PyResult<usize> {
         let queue = self.engine.queue();

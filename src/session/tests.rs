@@ -752,3 +752,42 @@ fn a_surplus_reply_accepts_no_message() {
         }
     }
 }
+
+#[test]
+fn ending_within_names_a_message_before_its_last_byte_is_written() {
+    for mode in [Mode::Off, Mode::Transaction, Mode::Stream, Mode::Window] {
+        let terminator = if mode == Mode::Window { "" } else { ".\r\n" };
+        for step in [1, 3, 40, usize::MAX] {
+            let mut connection = TestConnection::ready(mode);
+            let (mut started, mut ended, mut wire) = (0, Vec::new(), String::new());
+            for _ in 0..40 {
+                while started < 4 && connection.session.capacity(true) > 0 {
+                    connection.begin(started);
+                    started += 1;
+                }
+                connection.session.advance();
+                while connection.session.wants_write() {
+                    let next = connection.session.slices().collect::<Vec<_>>().concat();
+                    let count = next.len().min(step);
+                    let ending = connection.session.ending_within(count);
+                    ended.extend(ending.map(|newer| started - 1 - newer));
+                    connection.session.sent(count);
+                    wire.push_str(std::str::from_utf8(&next[..count]).unwrap());
+                    ended.sort_unstable();
+                    let is_complete = |number: &usize| {
+                        wire.contains(&format!("message {number}\r\n{terminator}"))
+                    };
+                    let complete: Vec<usize> = (0..started).filter(is_complete).collect();
+                    assert_eq!(ended, complete, "{mode:?} {step}");
+                }
+                match connection.session.awaited_phase() {
+                    Some(Phase::Data) => connection.receive(b"354 go on\r\n"),
+                    Some(_) => connection.receive(b"250 ok\r\n"),
+                    None => {}
+                }
+                assert!(connection.outcomes().iter().all(|each| each == "accepted"));
+            }
+            assert_eq!(ended, [0, 1, 2, 3], "{mode:?} {step}");
+        }
+    }
+}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from rapidsmtp import _backend
 
 if TYPE_CHECKING:
-    from rapidsmtp._backend import ChunkRows, Engine
+    from rapidsmtp._backend import Engine, GrantedRows
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class GreenEngine:
         attempt = self._engine.take
         return self._wait(lambda: attempt(outbox, into, limit, 0.0), wait)
 
-    def submit_rows(self, outbox: int, rows: "ChunkRows", wait: float) -> int:
+    def submit_rows(self, outbox: int, rows: "GrantedRows", wait: float) -> int:
         """Submit rows, as `Engine.submit_rows` does."""
         attempt = self._engine.submit_rows
         return self._wait(lambda: attempt(outbox, rows, 0.0), min(wait, _LONGEST_PAUSE))

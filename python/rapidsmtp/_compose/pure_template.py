@@ -22,7 +22,7 @@ from rapidsmtp._compose.encode import (
     place_of_header,
 )
 from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
-from rapidsmtp._compose.pure_chunk_rows import ChunkRows as ChunkRows
+from rapidsmtp._compose.pure_granted_rows import GrantedRows as GrantedRows
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
 from rapidsmtp._compose.pure_text import Budget, Text, plain

@@ -58,7 +58,7 @@ class Engine:
         return self._queue.take(outbox, into, limit, wait)
 
     def submit_rows(self, outbox: int, rows: Any, wait: float) -> int:
-        """Submit rows of a `ChunkRows` object, as `submit` does for messages."""
+        """Submit rows of a `GrantedRows` object, as `submit` does for messages."""
         if not rows.messages:
             rows.render(ROWS)
         return self.submit(outbox, rows.messages, wait) if rows.messages else 0

@@ -1,6 +1,7 @@
 //! Tests of the recipients that an attempt finishes, and of the recipients that are retried.
 
 use super::*;
+use crate::engine::progress::ProgressFile;
 use crate::retry::Backoff;
 
 const POLICY: RetryPolicy = RetryPolicy {
@@ -292,4 +293,40 @@ fn the_domains_of_a_transaction_are_limited() {
     assert_eq!(paths(2, 1), "<a@b> <c@B>");
     // The number of domains comes from the relay, so a huge number needs no memory.
     assert_eq!(paths(100, usize::MAX), "<a@b> <c@B> <d@e> <f@b>");
+}
+
+#[test]
+fn the_progress_file_says_what_the_attempts_show() {
+    let name = format!("rapidsmtp-{}-job", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, [0]).unwrap();
+    let file = Arc::new(ProgressFile::open(&path, 0, 1).unwrap());
+    let settled = |outcomes: Vec<RecipientOutcome>| {
+        let paths = vec!["<a@x>"; outcomes.len()];
+        let mut job = started(&paths);
+        let progress = RowProgress {
+            file: Arc::clone(&file),
+            place: 0,
+        };
+        progress.set_begun();
+        job.message.progress = Some(progress);
+        drop(settle(job, outcomes, POLICY));
+        file.flush().unwrap();
+        std::fs::read(&path).unwrap()[0]
+    };
+    let unknown = RecipientOutcome::unknown("lost");
+    let returned = RecipientOutcome::not_executed(None);
+    // The outcomes are final.
+    assert_eq!(settled(vec![accepted()]), 2);
+    assert_eq!(settled(vec![refused("550 no")]), 3);
+    assert_eq!(settled(vec![unknown.clone()]), 5);
+    assert_eq!(settled(vec![accepted(), refused("550 no")]), 5);
+    // A retry follows. No recipient can have the message.
+    assert_eq!(settled(vec![refused("450 later")]), 0);
+    assert_eq!(settled(vec![returned.clone()]), 0);
+    assert_eq!(settled(vec![refused("550 no"), refused("450 later")]), 0);
+    // A retry follows. The first recipient has the message, or may have it.
+    assert_eq!(settled(vec![accepted(), refused("450 later")]), 1);
+    assert_eq!(settled(vec![unknown, returned]), 1);
+    std::fs::remove_file(&path).unwrap();
 }

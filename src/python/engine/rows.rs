@@ -12,7 +12,7 @@ use crate::engine::queue::OutboxId;
 use crate::engine::render::{PendingMessage, unrendered};
 use crate::outcome::{RecipientOutcome, Status};
 use crate::printable::brief;
-use crate::python::chunk_rows::{GrantedRow, NativeChunkRows};
+use crate::python::granted_rows::{GrantedRow, NativeGrantedRows};
 
 /// The bit that marks the token of a row. The token of a Python message is a place in a list, which
 /// is never that large.
@@ -45,7 +45,7 @@ impl RowParts {
 /// `reason`, all rows are finished as not attempted.
 pub(super) fn read_rows(
     py: Python<'_>,
-    rows: &NativeChunkRows,
+    rows: &NativeGrantedRows,
     outbox: OutboxId,
     granted: &[GrantedRow],
     reason: Option<&str>,

@@ -1,7 +1,7 @@
-"""The rows of a chunk in the pure-Python backend.
+"""The rows of a chunk that the engine may send, in the pure-Python backend.
 
-The class has the interface of the compiled backend (`src/python/chunk_rows.rs`) and gives the same
-rows. This backend writes no progress file.
+The class has the interface of the compiled backend (`src/python/granted_rows.rs`) and gives the
+same rows. This backend writes no progress file.
 """
 
 import csv
@@ -62,7 +62,7 @@ class RowMessage:
         return self._sender
 
 
-class ChunkRows:
+class GrantedRows:
     """The rows of a chunk that the engine may send.
 
     Args:

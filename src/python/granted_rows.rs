@@ -1,4 +1,4 @@
-//! The rows of a chunk of a campaign for Python. The engine gets the rows from here, so Python
+//! The rows of a chunk that the engine may send. The engine reads the rows from here, so Python
 //! handles no row of a CSV chunk.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::python::row;
 use crate::python::template::NativeTemplate;
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<NativeChunkRows>()?;
+    module.add_class::<NativeGrantedRows>()?;
     module.add_class::<NativeProgressFile>()
 }
 
@@ -71,8 +71,8 @@ pub(super) struct GrantedRow {
 pub(super) type ReadRow = Result<Arc<MergeRow>, String>;
 
 /// The rows of a chunk that the engine may send.
-#[pyclass(frozen, name = "ChunkRows", module = "rapidsmtp._native")]
-pub(super) struct NativeChunkRows {
+#[pyclass(frozen, name = "GrantedRows", module = "rapidsmtp._native")]
+pub(super) struct NativeGrantedRows {
     source: RowSource,
     granted: Mutex<VecDeque<GrantedRow>>,
     template: Arc<Template>,
@@ -96,7 +96,7 @@ enum RowSource {
 }
 
 #[pymethods]
-impl NativeChunkRows {
+impl NativeGrantedRows {
     /// Create the rows of a `Chunk`. The engine records in `progress` which rows it has begun.
     #[new]
     #[pyo3(signature = (template, chunk, progress=None))]
@@ -199,7 +199,7 @@ impl NativeChunkRows {
     }
 }
 
-impl NativeChunkRows {
+impl NativeGrantedRows {
     fn lock(&self) -> MutexGuard<'_, VecDeque<GrantedRow>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
