@@ -67,6 +67,12 @@ class Connection:
             return self._take(3)
         return self._until(b"\r\n.\r\n")
 
+    def chunk(self, size: int) -> bytes:
+        """Return the chunk of a BDAT command."""
+        while len(self._unread) < size:
+            self._read()
+        return self._take(size)
+
     def rest(self) -> bytes:
         """Return the bytes up to the end of the stream."""
         with contextlib.suppress(EOFError):
