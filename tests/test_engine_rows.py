@@ -84,7 +84,7 @@ def send_rows(engine: Any, rows: Any) -> list[tuple[Any, ...]]:
     outbox = engine.open_outbox()
     submitted, granted = 0, rows.left
     while rows.left:
-        submitted += engine.submit_rows(outbox, rows, LIMIT)
+        submitted += engine.submit_rows(outbox, rows, 100, LIMIT)
     assert submitted == granted
     return outcomes_of(engine, outbox)
 
@@ -218,8 +218,21 @@ def test_rows_wait_for_capacity(make_engine: Callable[..., Any]) -> None:
         engine = make_engine(server, queue_size=2)
         rows = rows_of(CHUNK)
         rows.grant([43, 40, 41, 40])
-        assert engine.submit_rows(engine.open_outbox(), rows, LIMIT) == 2
+        assert engine.submit_rows(engine.open_outbox(), rows, 100, LIMIT) == 2
         assert rows.left == 2
+        assert rows.withdraw() == [41, 40]
+        assert rows.left == 0
+
+
+def test_a_call_submits_at_most_its_limit(make_engine: Callable[..., Any]) -> None:
+    with Server(SMTPScript(PIPELINING)) as server:
+        engine = make_engine(server)
+        rows = rows_of(CHUNK)
+        rows.grant([43, 40, 41])
+        outbox = engine.open_outbox()
+        assert engine.submit_rows(outbox, rows, 2, LIMIT) == 2
+        assert rows.withdraw() == [41]
+        assert [each[0] for each in outcomes_of(engine, outbox)] == [40, 43]
 
 
 def test_rows_after_the_end_are_not_attempted(make_engine: Callable[..., Any]) -> None:
@@ -229,7 +242,7 @@ def test_rows_after_the_end_are_not_attempted(make_engine: Callable[..., Any]) -
         engine.close(0.0)
         rows = rows_of(CHUNK)
         rows.grant([40])
-        assert engine.submit_rows(outbox, rows, LIMIT) == 1
+        assert engine.submit_rows(outbox, rows, 100, LIMIT) == 1
         (outcome,) = outcomes_of(engine, outbox)
     assert outcome[:3] == (40, 0, 6)
     assert outcome[5:7] == ("the sender was closed before the message was sent", "ann@a.example")
@@ -267,7 +280,7 @@ def test_a_damaged_chunk_is_an_error(
         rows.grant([41])
         for _ in range(2):
             with pytest.raises(ValueError, match=text):
-                engine.submit_rows(outbox, rows, LIMIT)
+                engine.submit_rows(outbox, rows, 100, LIMIT)
             assert rows.left == 1
         assert engine.pending(outbox) == 0
 
@@ -286,6 +299,6 @@ def test_an_interrupt_in_a_row_loses_nothing(
         with monkeypatch.context() as context:
             context.setattr("json.loads", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                engine.submit_rows(outbox, rows, LIMIT)
+                engine.submit_rows(outbox, rows, 100, LIMIT)
         assert rows.left == 2
         assert [each[:3] for each in send_rows(engine, rows)] == [(40, 0, 1), (41, 0, 1)]

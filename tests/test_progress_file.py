@@ -155,7 +155,7 @@ def send(
     until = time.monotonic() + 4 * LIMIT
     while rows.left or engine.pending(outbox):
         assert time.monotonic() < until
-        engine.submit_rows(outbox, rows, 0.0)
+        engine.submit_rows(outbox, rows, 100, 0.0)
         engine.take_outcomes(outbox, outcomes, 100, 0.1)
     engine.close(None)
     assert sorted(each[0] for each in outcomes) == list(range(ROWS))
@@ -210,7 +210,7 @@ def test_a_row_that_waits_for_a_retry_was_not_sent(core: ModuleType, path: Path)
         engine = core.Engine(EngineSettings(**{**DEFAULTS, **settings}), smtp_path)
         rows = rows_of(path)
         rows.grant([0])
-        engine.submit_rows(engine.open_outbox(), rows, LIMIT)
+        engine.submit_rows(engine.open_outbox(), rows, 1, LIMIT)
         until = time.monotonic() + LIMIT
         while not (relay.seen and path.read_bytes()[len(HEADER)] == NOT_SENT):
             assert time.monotonic() < until
@@ -234,7 +234,7 @@ settings = {**DEFAULTS, "port": port, "connections": 2, "pipelining": mode}
 engine = _backend.Engine(EngineSettings(**settings), smtp_path)
 outbox = engine.open_outbox()
 while rows.left or engine.pending(outbox):
-    engine.submit_rows(outbox, rows, 0.0)
+    engine.submit_rows(outbox, rows, 100, 0.0)
     engine.take_outcomes(outbox, [], 500, 0.1)
 engine.close(None)
 """

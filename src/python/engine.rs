@@ -177,13 +177,14 @@ impl Engine {
         Ok(count)
     }
 
-    /// Submit granted rows while the queue has capacity, as `submit` does for messages. Return the
-    /// number of submitted rows.
+    /// Submit up to `limit` granted rows while the queue has capacity, as `submit` does for
+    /// messages. Return the number of submitted rows.
     fn submit_rows(
         &self,
         py: Python<'_>,
         outbox: u64,
         rows: &NativeGrantedRows,
+        limit: usize,
         wait: f64,
     ) -> PyResult<usize> {
         let queue = self.engine.queue();
@@ -196,7 +197,7 @@ impl Engine {
             return Ok(0);
         };
         let reason = self.stop_reason();
-        let granted = rows.take(capacity.messages);
+        let granted = rows.take(limit.min(capacity.messages));
         let read = read_rows(py, rows, outbox, &granted, reason.as_deref());
         let started = read.and_then(|read| {
             if !read.0.is_empty() {

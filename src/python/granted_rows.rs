@@ -187,6 +187,12 @@ impl NativeGrantedRows {
         self.lock().len()
     }
 
+    /// Remove the granted rows that were not submitted yet, and return their numbers.
+    fn withdraw(&self) -> Vec<u64> {
+        let granted = std::mem::take(&mut *self.lock());
+        granted.into_iter().map(|each| each.number).collect()
+    }
+
     /// Return the recipients of a row, in order. For a row that makes no message, return None.
     fn recipients(&self, py: Python<'_>, row: u64) -> PyResult<Option<Vec<String>>> {
         let granted = GrantedRow {

@@ -1,14 +1,19 @@
-"""Direct access to the engine of a sender: submit messages, and take finished ones.
+"""Direct access to the engine of a sender: submit rows of a chunk, and take outcomes.
 
-A campaign decides itself when a message may start and when an outcome is taken. `Sender.send` would
+A campaign decides itself when a row may start and when an outcome is taken. `Sender.send` would
 read ahead.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rapidsmtp._bulk.batching import relay_error
 from rapidsmtp._bulk.sender_core import GRACE, SenderCore
 from rapidsmtp.errors import RelayError
+
+if TYPE_CHECKING:
+    from rapidsmtp import _backend
+
+_OUTCOMES = 512
 
 
 class Feed:
@@ -18,9 +23,9 @@ class Feed:
         core: The sender.
 
     Attributes:
-        unsubmitted: The messages that the engine has not taken yet. `submit` removes the messages
-            that the engine takes, so an interrupt loses none.
-        finished: Messages with the engine's outcomes. The caller removes what it has read.
+        outcomes: Outcomes as `Engine.take_outcomes` returns them: a tuple for each recipient. The
+            caller removes what it has read.
+        finished: The number of rows of these outcomes. The caller resets it.
 
     Raises:
         RelayError: The relay could not be reached a moment ago, or rejected the session.
@@ -31,34 +36,35 @@ class Feed:
         self._core = core
         self._engine, _ = core._ready()
         self._outbox = self._engine.open_outbox()
-        self.unsubmitted: list[Any] = []
-        self.finished: list[Any] = []
+        self.outcomes: list[tuple[Any, ...]] = []
 
     @property
     def pending(self) -> int:
-        """The number of messages whose outcome was not taken."""
-        return len(self.unsubmitted) + len(self.finished) + self._engine.pending(self._outbox)
+        """The number of rows whose outcome was not taken."""
+        return self._engine.pending(self._outbox)
 
-    def submit(self) -> None:
-        """Submit messages while the engine's queue has capacity, without waiting."""
-        if self.unsubmitted:
-            self._engine.submit(self._outbox, self.unsubmitted, 0.0)
+    def submit(self, rows: "_backend.GrantedRows", limit: int) -> None:
+        """Submit up to `limit` rows while the engine's queue has capacity, without waiting.
 
-    def take(self, limit: int, wait: float) -> None:
-        """Move finished messages to `finished`.
+        Raises:
+            ValueError: The chunk is damaged.
+        """
+        self._engine.submit_rows(self._outbox, rows, limit, 0.0)
+
+    def take(self, wait: float) -> None:
+        """Add outcomes to `outcomes`.
 
         Args:
-            limit: The maximum number of messages.
             wait: The maximum wait for the first one, in seconds.
         """
-        self._engine.take(self._outbox, self.finished, limit, wait)
+        self._engine.take_outcomes(self._outbox, self.outcomes, _OUTCOMES, wait)
 
     def error(self) -> RelayError | None:
         """Return the error that stopped the engine; None if it has not stopped."""
         return relay_error(self._engine)
 
     def close(self) -> None:
-        """Stop: wait a short time for replies. Then every submitted message has an outcome."""
+        """Stop: wait a short time for replies. Then every submitted row has an outcome."""
         self._core.close(GRACE)
         while self._engine.pending(self._outbox):
-            self._engine.take(self._outbox, self.finished, 512, 0.0)
+            self.take(0.0)

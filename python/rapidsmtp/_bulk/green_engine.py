@@ -78,10 +78,10 @@ class GreenEngine:
         attempt = self._engine.take
         return self._wait(lambda: attempt(outbox, into, limit, 0.0), wait)
 
-    def submit_rows(self, outbox: int, rows: "GrantedRows", wait: float) -> int:
+    def submit_rows(self, outbox: int, rows: "GrantedRows", limit: int, wait: float) -> int:
         """Submit rows, as `Engine.submit_rows` does."""
         attempt = self._engine.submit_rows
-        return self._wait(lambda: attempt(outbox, rows, 0.0), min(wait, _LONGEST_PAUSE))
+        return self._wait(lambda: attempt(outbox, rows, limit, 0.0), min(wait, _LONGEST_PAUSE))
 
     def take_outcomes(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
         """Take outcomes as tuples, as `Engine.take_outcomes` does."""

@@ -106,6 +106,12 @@ class GrantedRows:
         """The number of granted rows that were not submitted yet."""
         return len(self._granted) + len(self.messages)
 
+    def withdraw(self) -> list[int]:
+        """Remove the granted rows that were not submitted yet, and return their numbers."""
+        rows = [each.tag for each in self.messages] + [row for row, _ in self._granted]
+        self.messages, self._granted = [], deque()
+        return rows
+
     def recipients(self, row: int) -> list[str] | None:
         """Return the recipients of a row, in order; None for a row that makes no message."""
         values = self._row(row - self._chunk.first, row)

@@ -28,6 +28,9 @@ from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
 from rapidsmtp._compose.pure_text import Budget, Text, plain
 from rapidsmtp._compose.text_part import BodyPart, FilePart, TextPart
 
+ProgressFile = None
+"""This backend writes no progress files."""
+
 _BLIND = frozenset(("bcc", "resent-bcc"))
 # The fields that are generated if they are absent or empty.
 _GENERATED = frozenset(("date", "message-id"))

@@ -45,9 +45,11 @@ class Engine:
         self.requests = queue.requests
         self.answer_password = queue.answer_password
 
-    def submit(self, outbox: int, messages: list[Any], wait: float) -> int:
+    def submit(
+        self, outbox: int, messages: list[Any], wait: float, limit: int | None = None
+    ) -> int:
         """Submit messages (see `EngineQueue.submit`), and start threads to send them."""
-        number = self._queue.submit(outbox, messages, wait)
+        number = self._queue.submit(outbox, messages, wait, limit)
         with self._queue.lock:
             self._pool.open_connections()
         return number
@@ -57,11 +59,19 @@ class Engine:
         self._pool.borrow_thread()
         return self._queue.take(outbox, into, limit, wait)
 
-    def submit_rows(self, outbox: int, rows: Any, wait: float) -> int:
-        """Submit rows of a `GrantedRows` object, as `submit` does for messages."""
-        if not rows.messages:
-            rows.render(ROWS)
-        return self.submit(outbox, rows.messages, wait) if rows.messages else 0
+    def submit_rows(self, outbox: int, rows: Any, limit: int, wait: float) -> int:
+        """Submit up to `limit` rows of a `GrantedRows` object, as `submit` does for messages."""
+        number = 0
+        while number < limit:
+            if not rows.messages:
+                rows.render(min(ROWS, limit - number))
+            if not rows.messages:
+                break
+            submitted = self.submit(outbox, rows.messages, wait, limit - number)
+            if not submitted:
+                break
+            number, wait = number + submitted, 0.0
+        return number
 
     def take_outcomes(self, outbox: int, into: list[OutcomeTuple], limit: int, wait: float) -> int:
         """Append the outcomes of finished messages to a list, as a tuple for each recipient.

@@ -94,7 +94,9 @@ class EngineQueue:
             self._outboxes[self._last_outbox] = Outbox()
             return self._last_outbox
 
-    def submit(self, outbox: int, messages: list[Any], wait: float) -> int:
+    def submit(
+        self, outbox: int, messages: list[Any], wait: float, limit: int | None = None
+    ) -> int:
         """Move messages from the front of a list to the inbox, while the queue has capacity.
 
         Args:
@@ -102,6 +104,7 @@ class EngineQueue:
             messages: Objects with the attributes of `Message`.
             wait: The maximum time to wait for capacity, in seconds. The wait also ends when the
                 outbox holds an outcome, so that the caller can take the outcome first.
+            limit: The maximum number of messages; None for no limit.
 
         Returns:
             The number of messages moved.
@@ -112,6 +115,7 @@ class EngineQueue:
             box = self._outboxes[outbox]
             self.callers.wait_for(lambda: self._capacity()[0] or box, wait)
             count, left = self._capacity()
+            count = count if limit is None else min(count, limit)
             size = 0
             for message in messages[:count]:
                 job = self._job(message, box)

@@ -8,17 +8,18 @@ import csv
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 from rapidsmtp._compose.invisible import trim
 from rapidsmtp._compose.pure_list import comparable, excluded_form
+from rapidsmtp._models.chunk import Chunk
 from rapidsmtp.campaign.model import Columns, Lease
 
 if TYPE_CHECKING:
-    from rapidsmtp import _backend
+    pass
 
 compared_form = excluded_form
 """Return the form in which a suppressed or a settled address is compared."""
@@ -71,14 +72,6 @@ class ChunkRows:
     def __len__(self) -> int:
         return len(self.raw)
 
-    def fields(self, row: int) -> dict[str, Any]:
-        """Return the values of the template's fields for a row."""
-        values = self.raw[row - self.first]
-        if not self._is_csv:
-            return dict(values)
-        places = self._columns.fields
-        return {name: _cell(values, place) for name, place in places.items()}
-
     def values(self, row: int) -> dict[str, Any]:
         """Return a row by the names of the list's columns."""
         values = self.raw[row - self.first]
@@ -108,33 +101,34 @@ def addresses_of(row: Any, columns: Columns) -> list[str]:
     return [comparable(address) for address in found if "@" in address]
 
 
-def pending_rows(
-    template: "_backend.Template",
-    rows: ChunkRows,
-    numbers: Iterable[int],
-    lease: Lease,
-    campaign_id: str,
-) -> Iterator[Any]:
-    """Yield a pending message, or the error of a row that makes no message, for each row.
+def engine_chunk(
+    columns: Columns, format: str, data: bytes, lease: Lease, campaign_id: str
+) -> Chunk:
+    """Return a chunk for the engine.
 
     Args:
-        template: The compiled template.
-        rows: The rows of the chunk.
-        numbers: The numbers of the rows. They become the messages' tags.
+        columns: How to read the rows.
+        format: 'csv' or 'jsonl'.
+        data: The compressed rows.
         lease: The chunk's lease; its `stamp_at` is the Date and the time of DKIM.
         campaign_id: The campaign's id.
     """
     seconds = lease.stamp_at // 1000
-    # A fixed zone: the local zone may differ between the machines of a campaign.
-    date = format_datetime(datetime.fromtimestamp(seconds, tz=UTC))
-    for number in numbers:
-        message_id = f"{campaign_id}.{number}"
-        try:
-            values = rows.fields(number)
-            values[ID_FIELD] = message_id
-            yield template.pending(values, number, date, message_id, seconds)
-        except Exception as error:
-            yield error
+    return Chunk(
+        data=zlib.decompress(data),
+        format=format,
+        name=f"chunk {lease.chunk} of the journal",
+        count=lease.count,
+        columns=columns.fields,
+        width=len(columns.names),
+        delimiter=columns.delimiter,
+        first=lease.first,
+        id_prefix=f"{campaign_id}.",
+        id_field=ID_FIELD,
+        # A fixed zone: the local zone may differ between the machines of a campaign.
+        date=format_datetime(datetime.fromtimestamp(seconds, tz=UTC)),
+        time=seconds,
+    )
 
 
 def _text(row: Any, place: int | str) -> str:

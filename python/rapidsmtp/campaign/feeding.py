@@ -9,23 +9,22 @@ unsaved outcome. There are never two at once, so a slow disk makes larger groups
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rapidsmtp._bulk.feed import Feed
-from rapidsmtp._models.message import Message
-from rapidsmtp._models.outcome import message_of
-from rapidsmtp.campaign.chunk_rows import compared_form, pending_rows
+from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form
 from rapidsmtp.campaign.model import JournalError, Lease, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
-from rapidsmtp.campaign.results import Schedule, Try, records_of, unsent_record
-from rapidsmtp.errors import RelayError, line_of
+from rapidsmtp.campaign.progress import LeaseProgress
+from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, records_of, unsent_record
+from rapidsmtp.errors import RelayError
 
 GROUP = 0.025
 """The maximum time between an outcome and its exchange, in seconds."""
 MIN_BLOCK, MAX_BLOCK = 16, 2048
 _WINDOW = 8
-_TAKE = 512
 # SQLite's result codes. A full disk may get free again. After another error, such as one of fsync,
 # a second attempt could claim a durability that is not there.
 _FULL = 13
@@ -56,6 +55,7 @@ class Pass:
         template: The compiled template.
         feed: The engine.
         pacer: When rows may be granted.
+        progress: The progress file of the lease, or None.
 
     Attributes:
         lease: The lease.
@@ -65,7 +65,13 @@ class Pass:
     """
 
     def __init__(
-        self, opened: OpenJournal, lease: Lease, template: Any, feed: Feed, pacer: Pacer
+        self,
+        opened: OpenJournal,
+        lease: Lease,
+        template: Any,
+        feed: Feed,
+        pacer: Pacer,
+        progress: LeaseProgress | None,
     ) -> None:
         self.lease = lease
         self.is_fenced = False
@@ -73,17 +79,21 @@ class Pass:
         self.notice = ""
         self._journal = journal = opened.journal
         self._clock = clock = opened.clock
-        self._rows = opened.rows_of(lease)
-        self._suppressed = opened.suppressed
-        self._campaign_id = opened.id
-        self._template = template
+        self._opened = opened
+        self._rows: ChunkRows | None = None
+        self._progress = progress
+        file = None if progress is None else progress.file
+        # The rows that the engine may begin.
+        self._granted = opened.granted_rows(template, lease, file)
         self._feed = feed
         self._pacer = pacer
         self._schedule = Schedule(opened.settings, lease.stamp_at)
         due = journal.due_rows(lease, clock.now())
-        self._due = deque((row, Try(parts, passes)) for row, parts, passes in due)
-        self._granted: deque[tuple[int, Try]] = deque()
-        self._tries: dict[int, Try] = {}
+        self._due = deque(
+            (row, Try(parts, passes) if parts or passes else FIRST_TRY)
+            for row, parts, passes in due
+        )
+        self._tries = {row: tried for row, tried in self._due if tried != FIRST_TRY}
         self._unsaved: list[OutcomeRecord] = []
         self._finished_rows = 0
         self._grants = 0
@@ -97,12 +107,12 @@ class Pass:
     @property
     def is_over(self) -> bool:
         """Whether every due row has a saved outcome."""
-        return not (self._due or self._granted or self._feed.pending or self._unsaved)
+        return not self._due and self.is_idle
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing happens before the time in `ask_at`."""
-        return not (self._granted or self._feed.pending or self._unsaved)
+        return not (self._unsaved or self._granted.left or self._feed.pending)
 
     @property
     def ask_at(self) -> int:
@@ -124,12 +134,12 @@ class Pass:
         Raises:
             JournalError: The journal cannot be written.
         """
-        self._submit()
+        room = self.block - self._feed.pending
+        if room > 0 and self._granted.left:
+            self._feed.submit(self._granted, room)
         needs_grant = self._needs_grant()
-        if self._feed.pending and not needs_grant:
-            self._feed.take(_TAKE, self._take_time(wait))
-        elif self._feed.pending:
-            self._feed.take(_TAKE, 0.0)
+        if self._feed.pending:
+            self._feed.take(0.0 if needs_grant else self._take_time(wait))
         self._convert(stopped=False)
         if needs_grant or self._is_group_due():
             return self._exchange(needs_grant)
@@ -145,8 +155,8 @@ class Pass:
         self._feed.close()
         self._convert(stopped=True)
         now = self._clock.now()
-        while self._granted:
-            row, tried = self._granted[0]
+        for row in self._granted.withdraw():
+            tried = self._tries.get(row, FIRST_TRY)
             for part in tried.parts or (0,):
                 self._add(
                     unsent_record(
@@ -154,7 +164,6 @@ class Pass:
                     )
                 )
             self._finished_rows += 1
-            self._granted.popleft()
         return self._exchange(False) if self._unsaved else []
 
     def relay_error(self) -> RelayError | None:
@@ -165,47 +174,22 @@ class Pass:
         """End the lease."""
         if not self.is_fenced:
             self._journal.release(self.lease, self._clock.now())
-
-    # Rows to the engine
-
-    def _submit(self) -> None:
-        """Submit granted rows until the engine has a block of them."""
-        count = self.block - self._feed.pending
-        while self._granted and count > 0:
-            row, tried = self._granted[0]
-            self._tries[row] = tried
-            (pending,) = pending_rows(
-                self._template, self._rows, [row], self.lease, self._campaign_id
-            )
-            try:
-                if isinstance(pending, Exception):
-                    raise pending
-                message = pending if tried.parts is None else _to_parts(pending, tried.parts)
-            except Exception as error:
-                status, now = RowStatus.INVALID, self._clock.now()
-                self._add(unsent_record(row, tried, status, line_of(error), self.lease.epoch, now))
-                self._finished_rows += 1
-                self._granted.popleft()
-                continue
-            # No call between these statements: after an interrupt, the row is in one place.
-            self._feed.unsubmitted.append(message)
-            self._granted.popleft()
-            count -= 1
-        self._feed.submit()
+        if self._progress is not None:
+            self._progress.remove()
+            self._progress = None
 
     # Outcomes
 
     def _convert(self, *, stopped: bool) -> None:
-        finished = self._feed.finished
-        if not finished:
+        outcomes = self._feed.outcomes
+        if not outcomes:
             return
-        records = records_of(
-            finished, self._tries, self.lease.epoch, self._clock.now(), self._schedule,
+        records, count = records_of(
+            outcomes, self._tries, self.lease.epoch, self._clock.now(), self._schedule,
             stopped=stopped or self._feed.error() is not None,
         )  # fmt: skip
-        count = len(finished)
         self._unsaved, self._finished_rows = self._unsaved + records, self._finished_rows + count
-        self._feed.finished = []
+        self._feed.outcomes = []
         if self._since is None:
             self._since = self._clock.monotonic()
         self._measure(count)
@@ -227,7 +211,7 @@ class Pass:
     def _needs_grant(self) -> bool:
         if not self._due or self.is_fenced or self.notice:
             return False
-        return len(self._granted) < self.block // 2 and self._clock.now() >= self._ask_at
+        return self._granted.left < self.block // 2 and self._clock.now() >= self._ask_at
 
     def _is_group_due(self) -> bool:
         if self._since is None:
@@ -244,13 +228,15 @@ class Pass:
     def _next_block(self) -> list[tuple[int, Try]]:
         """Return the next rows to grant. Suppressed rows get their outcome instead."""
         allowed, self._ask_at = self._pacer.allowed(
-            self.block - len(self._granted), self._clock.now()
+            self.block - self._granted.left, self._clock.now()
         )
-        block: list[tuple[int, Try]] = []
-        while len(block) < allowed and len(block) < len(self._due):
-            block.append(self._due[len(block)])
+        block = list(islice(self._due, max(0, allowed)))
+        if not self._opened.has_suppressed():
+            return block
+        if self._rows is None:
+            self._rows = self._opened.rows_of(self.lease)
         addresses = {row: self._rows.addresses(row) for row, _ in block}
-        found = self._suppressed(each for several in addresses.values() for each in several)
+        found = self._opened.suppressed(each for several in addresses.values() for each in several)
         if not found:
             return block
         now = self._clock.now()
@@ -300,22 +286,10 @@ class Pass:
         self.state, self.is_fenced = result.state, result.fenced
         if result.granted:
             self._grants += 1
+            parts = {row: tried.parts for row, tried in block if tried.parts is not None}
+            self._granted.grant([row for row, _ in block], parts)
             for _ in block:
-                self._granted.append(self._due.popleft())
+                self._due.popleft()
         if self.is_fenced or self.state not in ("ready", "running"):
             self._due.clear()
         return records
-
-
-def _to_parts(pending: Any, parts: Iterable[int]) -> Message:
-    """Return a message for some of its recipients, with the same content."""
-    message = pending if isinstance(pending, Message) else message_of(pending)
-    recipients = [message.recipients[part] for part in parts]
-    return Message(
-        message.sender,
-        recipients,
-        message.data,
-        tag=message.tag,
-        mail_options=message.mail_options,
-        rcpt_options=message.rcpt_options,
-    )

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rapidsmtp import _backend
 from rapidsmtp._compose.template import Signers, Template, compiled_of
 from rapidsmtp._models.relay_url import Password
-from rapidsmtp.campaign import owners
-from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form, pending_rows
+from rapidsmtp.campaign import owners, progress
+from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form, engine_chunk
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
+from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.recovery import Recovery
 from rapidsmtp.campaign.relays import RelayLine
 from rapidsmtp.campaign.results import RESEND_AFTER
@@ -62,6 +64,7 @@ class OpenJournal:
             )
         self.database = database
         self.number, self.id, self.name = int(row[0]), str(row[1]), str(row[2])
+        (self._incarnation,) = database.execute("SELECT incarnation FROM journal").fetchone()
         self.settings = CampaignSettings.from_json(row[4])
         self.columns = Columns.from_json(row[5])
         self.journal = Journal(database, self.number)
@@ -116,24 +119,59 @@ class OpenJournal:
     def recovery(self) -> Recovery:
         """Return what ends the leases of dead owners."""
         resend = RESEND_AFTER if self.settings.on_unknown == "resend" else None
-        return Recovery(self.journal, self.is_dead, self.parts_of, None, resend)
+        return Recovery(
+            self.journal,
+            self.is_dead,
+            self.parts_of,
+            self._read_progress,
+            self._remove_files,
+            resend,
+        )
 
     def recover(self) -> None:
         """End the leases of dead owners, if the journal can be written."""
         if not self.database.is_read_only:
             self.recovery().run(self.clock.now())
 
+    def create_progress(self, lease: Lease, owner: str) -> LeaseProgress | None:
+        """Create the progress file of a lease of this process; None if that is not possible."""
+        return progress.create(self.database.path, self._incarnation, owner, lease)
+
+    def _read_progress(self, lease: Lease, owner: str) -> dict[int, int]:
+        return progress.read(self.database.path, self._incarnation, owner, lease)
+
+    def _remove_files(self, owner: str) -> None:
+        progress.remove_all(self.database.path, owner)
+        owners.remove_files_of_dead(self.database.path, owner)
+
     def rows_of(self, lease: Lease) -> ChunkRows:
         """Return the rows of a lease's chunk."""
         form, data = self.journal.chunk_rows(lease.chunk)
         return ChunkRows(self.columns, form, data, lease.first)
 
+    def granted_rows(
+        self, template: Any, lease: Lease, progress: "_backend.ProgressFile | None"
+    ) -> "_backend.GrantedRows":
+        """Return the rows of a lease's chunk for the engine. None of them is granted.
+
+        Args:
+            template: The compiled template.
+            lease: The lease.
+            progress: The progress file of the lease, or None.
+        """
+        form, data = self.journal.chunk_rows(lease.chunk)
+        chunk = engine_chunk(self.columns, form, data, lease, self.id)
+        rows: _backend.GrantedRows = _backend.templates().GrantedRows(template, chunk, progress)
+        return rows
+
+    def has_suppressed(self) -> bool:
+        """Return whether an address is suppressed."""
+        (found,) = self.database.execute("SELECT EXISTS (SELECT 1 FROM suppression)").fetchone()
+        return bool(found)
+
     def suppressed(self, addresses: Iterable[str]) -> set[str]:
         """Return which of some addresses are suppressed, in the form of `compared_form`."""
-        (any_address,) = self.database.execute(
-            "SELECT EXISTS (SELECT 1 FROM suppression)"
-        ).fetchone()
-        wanted = sorted(map(compared_form, addresses)) if any_address else []
+        wanted = sorted(map(compared_form, addresses))
         found: set[str] = set()
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
@@ -207,16 +245,8 @@ class OpenJournal:
         if self._unsigned is None:
             # The recipients do not depend on the signatures, and a private key is not needed.
             self._unsigned = compiled_of(Template.from_eml(self._message(), keep_headers=True))
-        chunk = self.rows_of(lease)
-        found: dict[int, list[str]] = {}
-        for row, pending in zip(
-            rows, pending_rows(self._unsigned, chunk, rows, lease, self.id), strict=True
-        ):
-            try:
-                found[row] = [] if isinstance(pending, Exception) else pending.render()[1]
-            except ValueError:
-                found[row] = []
-        return found
+        chunk = self.granted_rows(self._unsigned, lease, None)
+        return {row: chunk.recipients(row) or [] for row in rows}
 
     def _message(self) -> bytes:
         row = self.database.execute(

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rapidsmtp._models.outcome import message_of
-from rapidsmtp.campaign.model import BY_ENGINE_NAME, CampaignSettings, OutcomeRecord, RowStatus
+from rapidsmtp.campaign.model import CampaignSettings, OutcomeRecord, RowStatus
 from rapidsmtp.errors import brief
 
 
@@ -18,6 +17,10 @@ class Try(NamedTuple):
 
     parts: Sequence[int] | None
     passes: int
+
+
+FIRST_TRY = Try(None, 0)
+"""The try of a row that was not tried before."""
 
 
 class Schedule(NamedTuple):
@@ -59,50 +62,39 @@ to the terminator 10 minutes."""
 
 
 def records_of(
-    finished: Iterable[tuple[Any, Any]],
+    outcomes: Iterable[tuple[Any, ...]],
     tries: Mapping[int, Try],
     epoch: int,
     now: int,
     schedule: Schedule,
     *,
     stopped: bool,
-) -> list[OutcomeRecord]:
-    """Return the records of finished messages.
+) -> tuple[list[OutcomeRecord], int]:
+    """Return the records of outcomes, and the number of their rows.
 
     Args:
-        finished: Messages, whose tag is the row's number, with the engine's outcomes.
-        tries: How each row was tried.
+        outcomes: Outcomes as `Engine.take_outcomes` returns them. Those of a row are adjacent.
+        tries: How each row was tried, if not for the first time and to all recipients.
         epoch: The epoch of the lease.
         now: The time, in milliseconds since 1970.
         schedule: When recipients are due again.
         stopped: Whether the engine has stopped.
     """
     records: list[OutcomeRecord] = []
-    for message, outcome in finished:
-        row = message.tag
-        name, recipients, _, _, attempts, seconds, reason = outcome.details()
-        if not recipients:  # the row makes no message
-            recipients = [(name, None, None, reason)]
-        parts, passes = tries[row]
-        passes += 1
-        ms = int(seconds * 1000)
-        is_plain = len(recipients) == 1 and parts is None
-        addresses = None
-        for place, (each, code, enhanced, text) in enumerate(recipients):
-            status = BY_ENGINE_NAME[each]
-            address = None
-            if not is_plain or status != RowStatus.ACCEPTED:
-                addresses = _addresses(message) if addresses is None else addresses
-                address = addresses[place] if place < len(addresses) else None
+    rows, last = 0, None
+    for outcome in outcomes:
+        row, part, status, code, enhanced, text, address, attempts, ms = outcome
+        rows, last = rows + (row != last), row
+        passes = tries[row].passes + 1 if row in tries else 1
+        next_at = None
+        if status != RowStatus.ACCEPTED:
             next_at = schedule.next_at(status, passes, now, stopped=stopped)
-            part = place if parts is None else parts[place]
-            records.append(
-                OutcomeRecord(
-                    row, part, status, code, enhanced, brief(text), address, attempts, passes,
-                    ms, epoch, now, next_at,
-                )
-            )  # fmt: skip
-    return records
+        values = (
+            row, part, status, code, enhanced, text, address, attempts, passes, ms, epoch, now,
+            next_at,
+        )  # fmt: skip
+        records.append(OutcomeRecord._make(values))
+    return records, rows
 
 
 def unsent_record(
@@ -115,13 +107,3 @@ def unsent_record(
         row, part, status, None, None, brief(text), address, 0, tried.passes, None, epoch, now,
         next_at,
     )  # fmt: skip
-
-
-def _addresses(message: Any) -> Sequence[str]:
-    if hasattr(message, "recipients"):
-        found: Sequence[str] = message.recipients
-        return found
-    try:
-        return message_of(message).recipients
-    except ValueError:
-        return ()

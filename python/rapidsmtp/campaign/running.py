@@ -113,7 +113,9 @@ class Run:
             return
         line.used += lease.count
         pacer = self._pacer(line)
-        self._passes[line.number] = Pass(self._opened, lease, self._template, feed, pacer)
+        progress = self._opened.create_progress(lease, self._owner)
+        current = Pass(self._opened, lease, self._template, feed, pacer, progress)
+        self._passes[line.number] = current
 
     def _step(self, line: RelayLine, wait: float) -> Iterator[RowResult]:
         current = self._passes[line.number]

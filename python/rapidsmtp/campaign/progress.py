@@ -1,0 +1,173 @@
+"""Progress files: which rows of a lease may have been sent, if the process of the lease was killed.
+
+The compiled engine writes one byte for each row (`src/engine/progress.rs`) before it hands the
+terminator of the row's message to the kernel, and another one when the row has an outcome. So after
+`kill -9`, only the rows that were on the wire are UNKNOWN. A progress file makes the journal more
+certain, and nothing depends on it: without a file, or with one that does not fit, all granted rows
+without an outcome are UNKNOWN.
+
+The file has a header, which is a line of JSON, and the bytes:
+
+    0        not sent
+    1        may have been sent
+    1 + n    has an outcome: the number n of a `RowStatus`
+
+The file is named after the owner of the lease, which holds a lock on the file until it ends. A
+reader uses the file only if it gets the lock, and if the header names this lease and this start of
+the system: the kernel keeps what a killed process has written, but may lose it in a power failure.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from rapidsmtp import _backend
+from rapidsmtp.campaign.model import Lease, RowStatus
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NOT_SENT = 0
+_BEGUN = 1
+# A row with one of these statuses was not delivered, and waits.
+_WAITING = (RowStatus.DEFERRED, RowStatus.RETURNED)
+
+
+class LeaseProgress:
+    """The progress file of a lease, for the engine of this process.
+
+    Args:
+        path: The path of the file.
+        header: The header.
+        rows: The number of rows.
+
+    Attributes:
+        file: The file for the engine.
+
+    Raises:
+        OSError: The file cannot be created, or exists.
+    """
+
+    def __init__(self, path: str, header: bytes, rows: int) -> None:
+        self._path = Path(path)
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+        self._descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Every byte is written here, so the engine's writes need no more space of the disk.
+            with open(self._descriptor, "wb", closefd=False) as file:
+                file.write(header + bytes(rows))
+            kind = _backend.templates().ProgressFile
+            self.file: _backend.ProgressFile = kind(path, len(header), rows)
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Delete the file, because every row has an outcome in the journal."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+
+
+def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeaseProgress | None:
+    """Create the progress file of a lease of this process.
+
+    Args:
+        journal: The path of the journal.
+        incarnation: The random name of the journal.
+        owner: The name of the owner of the lease.
+        lease: The lease.
+
+    Returns:
+        The file; None if the pure-Python backend is used, the system has no boot id or no locks, or
+        the file cannot be created.
+    """
+    header = _header(incarnation, lease)
+    if header is None or _backend.templates().ProgressFile is None:
+        return None
+    try:
+        return LeaseProgress(_path(journal, owner, lease), header, lease.count)
+    except OSError:
+        return None
+
+
+def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, int]:
+    """Return what the progress file of a dead owner knows about the rows of its lease.
+
+    Args:
+        journal: The path of the journal.
+        incarnation: The random name of the journal.
+        owner: The name of the owner.
+        lease: The lease of the owner.
+
+    Returns:
+        By row: 0 if the row was not delivered and waits; otherwise the number of a `RowStatus`.
+        Empty if the file is not there, does not fit, or may still be written.
+    """
+    header = _header(incarnation, lease)
+    if header is None:
+        return {}
+    try:
+        with Path(_path(journal, owner, lease)).open("r+b") as file:
+            # An owner that was stopped or silent for too long still has the lock. It may go on and
+            # send what it was granted.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            data = file.read()
+    except OSError:
+        return {}
+    if not data.startswith(header) or len(data) != len(header) + lease.count:
+        return {}
+    return {lease.first + place: _status(byte) for place, byte in enumerate(data[len(header) :])}
+
+
+def remove_all(journal: str, owner: str) -> None:
+    """Delete the progress files of a dead owner."""
+    prefix = Path(_prefix(journal, owner))
+    for path in prefix.parent.iterdir():
+        if path.name.startswith(prefix.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _status(byte: int) -> int:
+    if byte == _NOT_SENT:
+        return 0
+    try:
+        status = RowStatus(byte - _BEGUN)
+    except ValueError:
+        status = RowStatus.UNKNOWN
+    return 0 if status in _WAITING else int(status)
+
+
+def _header(incarnation: str, lease: Lease) -> bytes | None:
+    if fcntl is None:
+        return None
+    try:
+        boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    fields: dict[str, Any] = {
+        "format": "rapidsmtp progress 1",
+        "boot": boot_id,
+        "journal": incarnation,
+        "campaign": lease.campaign,
+        "chunk": lease.chunk,
+        "epoch": lease.epoch,
+        "first": lease.first,
+        "rows": lease.count,
+    }
+    return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def _path(journal: str, owner: str, lease: Lease) -> str:
+    return f"{_prefix(journal, owner)}{lease.chunk}"
+
+
+def _prefix(journal: str, owner: str) -> str:
+    return f"{journal}-progress-{owner.rpartition(':')[2]}-"
