@@ -1,14 +1,23 @@
 """What the tests of campaigns share: a clock that tests move, journals without a sender."""
 
+import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from rapidsmtp import Campaign, Message, RelayError
+from rapidsmtp._backend import message_status
+from rapidsmtp._models.outcome import message_of
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.loading import create_campaign
 from rapidsmtp.campaign.model import CampaignSettings, Columns, OutcomeRecord, RowStatus
+from rapidsmtp.campaign.relays import RelayLine
+from rapidsmtp.campaign.running import Run
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 
 START = 1_700_000_000_000
@@ -84,3 +93,147 @@ def statuses(journal: Journal) -> dict[tuple[int, int], RowStatus]:
         "SELECT row, part, status FROM outcome"
     ).fetchall()
     return {(row, part): RowStatus(status) for row, part, status in found}
+
+
+class Crash(BaseException):
+    """The end of the process, at a place that a test chooses."""
+
+
+class FakeRelay:
+    """A relay in memory.
+
+    Attributes:
+        taken: The row, the recipients and the content of each message that was taken.
+        replies: A function that returns the outcome of a recipient: a status name, and optionally
+            a code and a text. The default is ACCEPTED.
+        error: The error that stops the engine, or None.
+        after_submit: A function that is called after each submission.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, list[str], bytes]] = []
+        self.replies: Callable[[int, str], tuple[Any, ...]] = lambda row, address: ("ACCEPTED",)
+        self.error: RelayError | None = None
+        self.after_submit: Callable[[], None] = lambda: None
+
+    def counts(self) -> Counter[tuple[int, str]]:
+        """Return how often each recipient was taken."""
+        return Counter((row, each) for row, several, _ in self.taken for each in several)
+
+    def send(self, message: Any) -> "FakeOutcome":
+        if not isinstance(message, Message):
+            try:
+                message = message_of(message)
+            except ValueError as error:
+                return FakeOutcome("INVALID", [], str(error))
+        found = [self.replies(message.tag, address) for address in message.recipients]
+        taken = [
+            address
+            for address, (status, *_) in zip(message.recipients, found, strict=True)
+            if status in ("ACCEPTED", "TAKEN")
+        ]
+        if taken:
+            self.taken.append((message.tag, taken, message.data))
+        results = [
+            ("UNKNOWN" if status == "TAKEN" else status, *(rest or (None, None))[:1], None, text)
+            for status, *rest in found
+            for text in [rest[1] if len(rest) > 1 else ""]
+        ]
+        return FakeOutcome(message_status([each[0] for each in results]), results, "")
+
+
+class FakeOutcome:
+    """The outcome of an engine."""
+
+    def __init__(self, status: str, recipients: list[Any], reason: str) -> None:
+        self.status, self._recipients, self._reason = status, recipients, reason
+
+    def details(self) -> tuple[Any, ...]:
+        return self.status, self._recipients, None, "body", 1, 0.5, self._reason
+
+
+class FakeFeed:
+    """The interface of `Feed`, with a relay in memory. A submission sends at once."""
+
+    def __init__(self, relay: FakeRelay) -> None:
+        self._relay = relay
+        self._outbox: list[Any] = []
+        self.unsubmitted: list[Any] = []
+        self.finished: list[Any] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self.unsubmitted) + len(self.finished) + len(self._outbox)
+
+    def submit(self) -> None:
+        while self.unsubmitted:
+            message = self.unsubmitted.pop(0)
+            stopped = FakeOutcome("NOT_ATTEMPTED", [], "stopped")
+            outcome = self._relay.send(message) if self._relay.error is None else stopped
+            self._outbox.append((message, outcome))
+            self._relay.after_submit()
+
+    def take(self, limit: int, wait: float) -> None:
+        self.finished += self._outbox[:limit]
+        del self._outbox[:limit]
+
+    def error(self) -> RelayError | None:
+        return self._relay.error
+
+    def close(self) -> None:
+        self.submit()
+        self.take(len(self._outbox), 0.0)
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> FakeRelay:
+    """The relay of all campaigns of a test."""
+    made = FakeRelay()
+    monkeypatch.setattr(RelayLine, "feed", lambda _: FakeFeed(made))
+    end = Run._end
+
+    def end_unless_crashed(run: Run) -> list[Any]:
+        return [] if isinstance(sys.exc_info()[1], Crash) else end(run)
+
+    monkeypatch.setattr(Run, "_end", end_unless_crashed)
+    return made
+
+
+class Machine:
+    """A campaign that a test creates, crashes and opens again."""
+
+    TEMPLATE = (
+        b"From: News <news@example.com>\r\nTo: {{ email }}\r\nSubject: Hello {{ name }}\r\n\r\n"
+        b"Dear {{ name }}\r\n"
+    )
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.path = folder / "j"
+        self.clock = FakeClock()
+        rows = settings.pop("rows", 10)
+        if isinstance(rows, int):
+            rows = [person(number) for number in range(1, rows + 1)]
+        settings.setdefault("relays", ["smtp://relay.example"])
+        self.campaign = Campaign.create(
+            self.path, settings.pop("template", self.TEMPLATE), rows, clock=self.clock, **settings
+        )
+
+    def reopen(self, **arguments: Any) -> Campaign:
+        self.campaign.close()
+        self.campaign = Campaign.open(self.path, clock=self.clock, **arguments)
+        return self.campaign
+
+    def run(self, **arguments: Any) -> Counter[str]:
+        """Run, and return the number of outcomes by status."""
+        return Counter(each.status.name for each in self.campaign.run(**arguments))
+
+    def statuses(self) -> dict[int, str]:
+        """Return the status of each row with one recipient, or "waiting"."""
+        return {
+            number: "waiting" if result is None else result.status.name
+            for number, (_, result) in enumerate(self.campaign.rows(), 1)
+        }
+
+
+def person(number: int) -> dict[str, str]:
+    return {"email": f"user{number}@domain{number % 30}.example", "name": f"Person {number}"}

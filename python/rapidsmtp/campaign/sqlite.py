@@ -97,9 +97,11 @@ class SqliteDatabase:
         elif not Path(path).exists():
             raise FileNotFoundError(f"journal {path}: there is no such file")
         else:
-            self.is_read_only = not os.access(path, os.W_OK)
+            folder = Path(path).absolute().parent
+            self.is_read_only = not (os.access(path, os.W_OK) and os.access(folder, os.W_OK))
         self._connection = _connected(path, self.is_read_only)
         try:
+            _set_pragmas(self._connection, path)
             if create:
                 self._create()
             else:
@@ -256,14 +258,26 @@ def statements_of(script: str) -> list[str]:
 
 
 def _connected(path: str, is_read_only: bool) -> sqlite3.Connection:
-    uri = Path(path).absolute().as_uri() + ("?mode=ro" if is_read_only else "?mode=rw")
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
+    mode = "rw"
+    if is_read_only:
+        # Without a write-ahead log, SQLite would need to create one to read the file.
+        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+    return sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY,
+        isolation_level=None,
+        check_same_thread=False,
     )
+
+
+def _set_pragmas(connection: sqlite3.Connection, path: str) -> None:
     # FULL: each commit is durable. Deleted personal data is overwritten.
-    for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 1000"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
+    try:
+        for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 1000"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.DatabaseError as error:
+        raise JournalError(f"{path} is not a journal of rapidsmtp: {error}") from None
 
 
 def _write_at_start(descriptor: int, data: bytes) -> None:

@@ -1,0 +1,588 @@
+"""`Campaign`: lists, schedules, relays, corrections, and two processes on one journal."""
+
+import csv
+import subprocess
+import sys
+import threading
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journals import START, FakeRelay, Machine, person
+from rapidsmtp import Campaign, JournalError, RelayError, Status, Template
+from rapidsmtp.campaign.feeding import Pass
+from rapidsmtp.campaign.relays import RelayLine
+
+pytestmark = pytest.mark.usefixtures("backend")
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def write_list(path: Path, rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+# Lists
+
+
+def test_rows_of_a_file_are_frozen(tmp_path: Path, relay: FakeRelay) -> None:
+    people = [["E-Mail", "name", "x"], ["a@example.org", "Ann", "1"], ["b@example.org", "Bö", "2"]]
+    source = write_list(tmp_path / "list.csv", people)
+    message = tmp_path / "mail.eml"
+    message.write_bytes(Machine.TEMPLATE)
+    machine = Machine(
+        tmp_path, template=message, rows=source, list_options={"columns": {"email": "E-Mail"}}
+    )
+    source.write_text("another list")
+    message.unlink()
+    machine.reopen()
+    assert machine.run() == {"ACCEPTED": 2}
+    assert [recipients for _, recipients, _ in relay.taken] == [
+        ["a@example.org"],
+        ["b@example.org"],
+    ]
+    assert [values for values, _ in machine.campaign.rows()] == [
+        dict(zip(people[0], row, strict=True)) for row in people[1:]
+    ]
+
+
+def test_a_deleted_list_does_not_matter_in_mid_run(tmp_path: Path, relay: FakeRelay) -> None:
+    rows = [["email", "name"], *([f"u{number}@example.org", "N"] for number in range(500))]
+    source = write_list(tmp_path / "list.csv", rows)
+    machine = Machine(tmp_path, rows=source)
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 100:
+            source.unlink()
+    assert machine.campaign.status().accepted == 500
+
+
+def test_a_malformed_list_leaves_no_journal(tmp_path: Path) -> None:
+    source = write_list(tmp_path / "list.csv", [["email"], ["a@example.org"], ["b", "c"]])
+    with pytest.raises(ValueError, match="line 3: 2 cells but 1 columns"):
+        Machine(tmp_path, rows=source)
+    assert not list(tmp_path.glob("j*"))
+
+
+def test_rows_that_raise_leave_no_journal(tmp_path: Path) -> None:
+    def rows() -> Any:
+        yield person(1)
+        raise LookupError("cursor")
+
+    with pytest.raises(LookupError, match="cursor"):
+        Machine(tmp_path, rows=rows())
+    assert not list(tmp_path.glob("j*"))
+
+
+def test_a_list_that_was_not_loaded_to_its_end(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.campaign._opened.database.execute("UPDATE campaign SET state = 'loading'")
+    with pytest.raises(JournalError, match="was not loaded to its end; delete the file"):
+        machine.reopen()
+
+
+def test_repeated_recipients_are_suppressed(tmp_path: Path, relay: FakeRelay) -> None:
+    rows = [person(1), person(2), {**person(1), "name": "Other"}, person(3)]
+    rows[2]["email"] = rows[2]["email"].replace("domain1", "DOMAIN1")
+    machine = Machine(tmp_path, rows=rows)
+    assert machine.campaign.status().suppressed == 1
+    assert machine.run() == {"ACCEPTED": 3}
+    ((_, result),) = machine.campaign.rows(status=Status.SUPPRESSED)
+    assert result is not None
+    assert (result.row, result.text) == (3, "the recipient is that of row 1")
+    assert machine.campaign.retry(status=Status.SUPPRESSED) == 1
+    assert machine.run() == {"ACCEPTED": 1}
+
+
+def test_repeated_recipients_may_be_sent_or_refused(tmp_path: Path, relay: FakeRelay) -> None:
+    rows = [person(1), person(1)]
+    with pytest.raises(ValueError, match=r"row 2 has the recipient of row 1; 1 rows repeat"):
+        Machine(tmp_path, rows=rows, duplicates="error")
+    assert Machine(tmp_path, rows=rows, duplicates="all").run() == {"ACCEPTED": 2}
+
+
+def test_a_key_identifies_rows(tmp_path: Path, relay: FakeRelay) -> None:
+    rows = [{**person(1), "id": 1}, {**person(1), "id": 2}, {**person(2), "id": 1}]
+    machine = Machine(tmp_path, rows=rows, key="id")
+    assert machine.run() == {"ACCEPTED": 2}
+    with pytest.raises(ValueError, match="the key field 'no' is missing; the fields are: email"):
+        Machine(tmp_path / "x", rows=rows, key="no")
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_rows_are_added_once(tmp_path: Path, relay: FakeRelay, as_file: bool) -> None:
+    def source(people: list[dict[str, str]]) -> Any:
+        if not as_file:
+            return people
+        cells = [list(people[0]), *(list(each.values()) for each in people)]
+        return write_list(tmp_path / "list.csv", cells)
+
+    machine = Machine(tmp_path, rows=source([person(1), person(2)]))
+    assert machine.run() == {"ACCEPTED": 2}
+    changed = {**person(2), "name": "New"}
+    more = [person(1), changed, person(3), person(3), person(4)]
+    assert machine.campaign.add(source(more)) == (2, 2, 1)
+    assert machine.campaign.status().state == "ready"
+    assert machine.run() == {"ACCEPTED": 2}
+    assert machine.campaign.status().rows == 4
+    assert [row for row, *_ in relay.taken] == [1, 2, 3, 4]
+    assert machine.campaign.add(source(more)) == (0, 4, 1)
+    with pytest.raises(ValueError, match="column 'email' of the campaign's list is missing"):
+        machine.campaign.add([{"mail": "x"}])
+
+
+def test_a_row_that_makes_no_message_is_invalid(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=[person(1), {"email": "x@example.org", "name": ""}])
+    assert machine.run() == {"ACCEPTED": 1, "INVALID": 1}
+    assert machine.campaign.status().state == "done"
+
+
+def test_export_can_be_sent_again(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    relay.replies = lambda row, _: ("REFUSED", 550, "no") if row in (2, 5) else ("ACCEPTED",)
+    machine.run()
+    out = tmp_path / "rest.csv"
+    assert machine.campaign.export(out, status=[Status.REFUSED, Status.UNKNOWN]) == 2
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert [row["name"] for row in rows] == ["Person 2", "Person 5"]
+    assert {row["outcome"] for row in rows} == {"refused"}
+    assert {(row["outcome_code"], row["outcome_text"]) for row in rows} == {("550", "no")}
+    (tmp_path / "second").mkdir()
+    relay.replies = lambda *_: ("ACCEPTED",)
+    assert Machine(tmp_path / "second", rows=out).run() == {"ACCEPTED": 2}
+
+
+def test_rows_by_status(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=250)
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 10:
+            break
+    count = machine.campaign.status().accepted
+    assert len(list(machine.campaign.rows(status=Status.ACCEPTED))) == count
+    assert len(list(machine.campaign.rows(status=Status.NOT_ATTEMPTED))) == 250 - count
+    with pytest.raises(ValueError, match="is no status of a recipient"):
+        next(machine.campaign.rows(status="partial"))  # type: ignore[arg-type]
+
+
+# Retries and corrections
+
+
+def test_deferred_recipients_are_tried_again_until_the_limit(
+    tmp_path: Path, relay: FakeRelay
+) -> None:
+    machine = Machine(tmp_path, rows=1)
+    times: list[float] = []
+
+    def reply(*_: Any) -> tuple[Any, ...]:
+        times.append((machine.clock.now() - START) / 60_000)
+        return "DEFERRED", 450, "later"
+
+    relay.replies = reply
+    outcomes = list(machine.campaign.run())
+    assert [round(each) for each in times] == [0, 15, 75, 315, 555, 795, 1035, 1275]
+    assert [each.next_at is None for each in outcomes] == [False] * 7 + [True]
+    assert machine.campaign.status().state == "done"
+    assert machine.campaign.status().deferred == 1
+    relay.replies = lambda *_: ("ACCEPTED",)
+    assert machine.campaign.retry(status=Status.DEFERRED, code=450) == 1
+    assert machine.run() == {"ACCEPTED": 1}
+
+
+def test_without_waiting_deferred_rows_stay(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    relay.replies = lambda row, _: ("DEFERRED", 450, "later") if row < 4 else ("ACCEPTED",)
+    assert machine.run(wait=False) == {"ACCEPTED": 7, "DEFERRED": 3}
+    status = machine.campaign.status()
+    assert (status.state, status.next_at) == ("ready", (START + 900_000) / 1000)
+    assert not machine.run(wait=False)
+    relay.replies = lambda *_: ("ACCEPTED",)
+    machine.clock.advance(900)
+    assert machine.run(wait=False) == {"ACCEPTED": 3}
+    assert max(relay.counts().values()) == 1
+
+
+def test_retry_needs_a_status_that_can_be_retried(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    with pytest.raises(ValueError, match="ACCEPTED cannot be retried"):
+        machine.campaign.retry(status=Status.ACCEPTED)
+    with pytest.raises(ValueError, match="use settle"):
+        machine.campaign.retry(status=[Status.REFUSED, Status.UNKNOWN])
+
+
+def test_suppressed_addresses_are_not_sent(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=500)
+    outcomes = machine.campaign.run()
+    next(outcomes)
+    last = person(500)["email"].upper()
+    assert machine.campaign.suppress([last, "nobody@example.org"]) == 2
+    assert machine.campaign.suppress([last]) == 0
+    assert Counter(each.status.name for each in outcomes)["SUPPRESSED"] == 1
+    assert machine.campaign.status().state == "done"
+    assert 500 not in {row for row, *_ in relay.taken}
+
+
+# The state
+
+
+def test_pause_and_resume(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=1000)
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 50:
+            machine.campaign.pause("lunch")
+    status = machine.campaign.status()
+    assert (status.state, status.reason, status.unknown) == ("paused", "lunch", 0)
+    assert 50 < status.accepted == len(relay.taken) < 1000
+    assert not machine.run()
+    machine.campaign.resume()
+    machine.run()
+    assert machine.campaign.status().accepted == 1000
+    assert max(relay.counts().values()) == 1
+    with pytest.raises(JournalError, match="the campaign is done; this needs"):
+        machine.campaign.pause()
+
+
+def test_an_aborted_campaign_sends_nothing_more(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    machine.campaign.abort()
+    assert not machine.run()
+    for call in (
+        machine.campaign.resume,
+        lambda: machine.campaign.retry(status=Status.REFUSED),
+        lambda: machine.campaign.add([person(20)]),
+    ):
+        with pytest.raises(JournalError, match="aborted"):
+            call()
+    assert not relay.taken
+
+
+def test_stop_ends_the_run_in_order(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=1000)
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 50:
+            machine.campaign.stop()
+    status = machine.campaign.status()
+    assert (status.state, status.unknown, status.under_way) == ("ready", 0, 0)
+    assert status.accepted == len(relay.taken) < 1000
+
+
+# Schedules
+
+
+def test_the_rate_is_kept(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=600, rate=10)
+    machine.run()
+    seconds = (machine.clock.now() - START) / 1000
+    assert 58 <= seconds <= 62
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_rate(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=60, rate=10)
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 30:
+            machine.clock.time -= 30 * DAY
+    assert machine.campaign.status().accepted == 60
+    assert machine.clock.passed < 120
+
+
+@pytest.mark.parametrize("jump", [-DAY, DAY, 400 * DAY])
+def test_a_clock_that_jumps_sends_nothing_twice(
+    tmp_path: Path, relay: FakeRelay, jump: int
+) -> None:
+    machine = Machine(tmp_path, rows=500)
+    relay.replies = lambda row, _: ("DEFERRED", 450, "x") if row == 400 else ("ACCEPTED",)
+    for number, _ in enumerate(machine.campaign.run(wait=False)):
+        if number == 200:
+            machine.clock.time += jump
+    assert machine.campaign.status().accepted == 499
+    assert max(relay.counts().values()) == 1
+    assert machine.campaign.status().unknown == 0
+
+
+def test_messages_per_day(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=100, per_day=[5, 20], zone="Europe/Berlin")
+    days: Counter[str] = Counter()
+    relay.after_submit = lambda: days.update(
+        [f"{datetime.fromtimestamp(machine.clock.now() / 1000 + 3600):%j}"]
+    )
+    machine.run()
+    assert list(days.values()) == [5, 20, 20, 20, 20, 15]
+
+
+def test_the_times_of_the_day(tmp_path: Path, relay: FakeRelay) -> None:
+    # START is 22:13 UTC, which is 23:13 in Berlin.
+    machine = Machine(tmp_path, between="08:00-20:00", zone="Europe/Berlin")
+    machine.run()
+    first = datetime.fromtimestamp(machine.clock.now() / 1000)
+    assert 0 <= machine.clock.now() - (START + (8 * 60 + 47) * 60_000 - 20_000) < 61_000, first
+
+
+def test_a_start_in_the_future(tmp_path: Path, relay: FakeRelay) -> None:
+    start = datetime.fromtimestamp(START / 1000 + 7200)
+    machine = Machine(tmp_path, start_at=start.astimezone())
+    assert not machine.run(wait=False)
+    assert machine.run() == {"ACCEPTED": 10}
+    assert machine.clock.now() - START >= 7_200_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"between": "8-20"}, "between is '8-20': write two times such as 08:00-20:00"),
+        ({"zone": "Mars/Olympus"}, "zone 'Mars/Olympus' is unknown"),
+        ({"per_day": [0]}, "per_day must be numbers above 0"),
+        ({"on_unknown": "guess"}, "on_unknown is 'guess'"),
+        ({"relays": []}, "relays is empty"),
+        ({"relays": ["smtp://a;weight=x"]}, "weight=x is no number"),
+        ({"retry_delays": []}, "retry_delays must be"),
+        ({"rows": []}, "the list has no rows"),
+        ({"idempotency_header": "Subject"}, "more than one Subject"),
+        ({"dkim": "x", "template": Template.from_eml(Machine.TEMPLATE)}, "dkim is given, but"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else "",
+)
+def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Machine(tmp_path, **settings)
+    assert not list(tmp_path.glob("j*"))
+
+
+# Relays
+
+
+class Relays:
+    """Several relays in memory, by their URL."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        from journals import FakeFeed
+
+        self.urls = [f"smtp://{name}" for name in names]
+        self.by_url = {url: FakeRelay() for url in self.urls}
+        monkeypatch.setattr(RelayLine, "feed", lambda line: FakeFeed(self.by_url[line.url]))
+
+    def __getitem__(self, name: str) -> FakeRelay:
+        return self.by_url[f"smtp://{name}"]
+
+
+def test_relays_share_the_rows_by_weight(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relays = Relays(monkeypatch, "a", "b")
+    machine = Machine(
+        tmp_path,
+        rows=[person(number) for number in range(12_000)],
+        relays={"smtp://a": 2, "smtp://b": 1},
+    )
+    machine.run()
+    assert (len(relays["a"].taken), len(relays["b"].taken)) == (8000, 4000)
+
+
+def test_another_relay_takes_over(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relays = Relays(monkeypatch, "a", "b")
+    relays["a"].error = RelayError("relay a cannot be reached")
+    machine = Machine(tmp_path, rows=3000, relays=relays.urls)
+    states = []
+    for number, _ in enumerate(machine.campaign.run()):
+        if number == 2900:
+            states = [each.is_up for each in machine.campaign.status().relays]
+    assert states == [False, True]
+    assert len(relays["b"].taken) == 3000
+    assert machine.campaign.status().state == "done"
+
+
+def test_a_relay_that_is_away_is_tried_again(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    relay.error = RelayError("relay x cannot be reached")
+    assert machine.run(wait=False) == {"NOT_ATTEMPTED": 10}
+    status = machine.campaign.status()
+    assert (status.state, status.waiting) == ("ready", 10)
+    assert status.relays[0].reason == "relay x cannot be reached"
+    assert status.relays[0].retry_at == (START + 10_000) / 1000
+    relay.error = None
+    machine.run()
+    assert machine.campaign.status().accepted == 10
+    assert machine.campaign.status().relays[0].is_up
+    assert machine.clock.now() - START >= 10_000
+
+
+def test_a_stated_time_is_kept(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    relay.error = RelayError("daily limit", (550, b"5.4.5 Daily limit"), 86400)
+    machine.run(wait=False)
+    assert machine.campaign.status().relays[0].retry_at == (START + DAY) / 1000
+    assert machine.campaign.status().refused == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RelayError("relay x refused the login", (535, b"5.7.8 no")),
+        RelayError("relay x: the certificate is not trusted"),
+    ],
+    ids=["login", "certificate"],
+)
+def test_a_permanent_error_pauses(tmp_path: Path, relay: FakeRelay, error: RelayError) -> None:
+    machine = Machine(tmp_path)
+    relay.error = error
+    machine.run()
+    status = machine.campaign.status()
+    assert (status.state, status.reason) == ("paused", str(error))
+    assert status.waiting == 10
+
+
+def test_a_relay_that_refuses_everybody_pauses(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=5000)
+    relay.replies = lambda row, address: (
+        ("REFUSED", 550, f"5.7.1 <{address}> sender blocked, id {row}x")
+        if row > 1000
+        else ("ACCEPTED",)
+    )
+    machine.run()
+    status = machine.campaign.status()
+    assert status.state == "paused"
+    assert status.reason.startswith("the relay refuses everybody: 550 5.7.1 <user")
+    assert status.refused < 800
+    relay.replies = lambda *_: ("ACCEPTED",)
+    machine.campaign.resume()
+    machine.campaign.retry(status=Status.REFUSED)
+    machine.run()
+    assert machine.campaign.status().accepted == 5000
+    assert max(relay.counts().values()) == 1
+
+
+def test_many_wrong_addresses_do_not_pause(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=2000)
+    relay.replies = lambda row, _: ("REFUSED", 550, "no user") if row % 3 == 0 else ("ACCEPTED",)
+    machine.run()
+    assert machine.campaign.status().state == "done"
+
+
+# Storage
+
+
+def test_a_full_disk_keeps_outcomes_until_there_is_space(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, rows=3000)
+    execute = machine.campaign._opened.database.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages + 4}")
+    notices = []
+    step = Pass.step
+
+    def watched(self: Pass, wait: float) -> Any:
+        records = step(self, wait)
+        machine.clock.advance(0.01)
+        if self.notice:
+            notices.append(self.notice)
+            if len(notices) == 300:
+                execute("PRAGMA max_page_count = 1000000")
+        return records
+
+    monkeypatch.setattr(Pass, "step", watched)
+    machine.run()
+    assert "full" in notices[0]
+    status = machine.campaign.status()
+    assert (status.accepted, status.unknown) == (3000, 0)
+    assert max(relay.counts().values()) == 1
+
+
+def test_an_error_of_the_disk_ends_the_run(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    from rapidsmtp.campaign.journal import Journal
+
+    machine = Machine(tmp_path)
+
+    def exchange(*_: Any, **arguments: Any) -> Any:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = 10
+        raise error
+
+    machine.run(wait=False) if False else None
+    monkeypatch.setattr(Journal, "exchange", exchange)
+    with pytest.raises(JournalError, match="cannot be written: disk I/O error"):
+        machine.run()
+    assert not relay.taken
+
+
+RUN = """
+import sys
+sys.path.insert(0, {tests!r})
+from rapidsmtp import Campaign
+with Campaign.open(sys.argv[1]) as campaign:
+    print(sum(1 for _ in campaign.run()))
+"""
+
+
+@pytest.mark.rust
+def test_two_processes_share_a_journal(tmp_path: Path) -> None:
+    from rapidsmtp.testing import Sink
+
+    with Sink() as sink:
+        rows = [person(number) for number in range(4000)]
+        Campaign.create(tmp_path / "j", Machine.TEMPLATE, rows, relays=sink.url).close()
+        code = RUN.format(tests=str(Path(__file__).parent.parent))
+        command = [sys.executable, "-c", code, str(tmp_path / "j")]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        sent = [int(process.communicate(timeout=60)[0]) for process in processes]
+        recipients = Counter(str(each.recipients) for each in sink.messages)
+    assert sum(sent) == 4000 == len(recipients)
+    assert max(recipients.values()) == 1
+    with Campaign.open(tmp_path / "j") as campaign:
+        assert campaign.status().accepted == 4000
+        assert campaign.status().state == "done"
+
+
+def test_a_real_server(tmp_path: Path) -> None:
+    from rapidsmtp.testing import Sink
+
+    with (
+        Sink() as sink,
+        Campaign.create(
+            tmp_path / "j",
+            Machine.TEMPLATE,
+            [person(number) for number in range(300)],
+            relays=sink.url,
+        ) as campaign,
+    ):
+        assert Counter(each.status for each in campaign.run()) == {Status.ACCEPTED: 300}
+        assert len(sink.messages) == 300
+    assert not list(tmp_path.glob("j-run-*"))
+
+
+def test_status_is_read_from_the_counts(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    machine.run()
+    statements: list[str] = []
+    connection = machine.campaign._opened.database._connection  # type: ignore[attr-defined]
+    connection.set_trace_callback(statements.append)
+    machine.campaign.status()
+    connection.set_trace_callback(None)
+    assert not [each for each in statements if "outcome" in each or "chunk" in each]
+
+
+def test_status_and_stop_from_another_thread(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=2000)
+    seen: list[Any] = []
+
+    def ask() -> None:
+        seen.append(machine.campaign.status())
+        machine.campaign.stop()
+
+    outcomes = machine.campaign.run()
+    next(outcomes)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    list(outcomes)
+    assert seen[0].state == "running"
+    assert len(seen[0].owners) == 1
+    assert machine.campaign.status().state == "ready"
