@@ -185,7 +185,9 @@ def open_recipients_list(
         raise ValueError(
             f"duplicates is {options.duplicates!r}: it must be one of {', '.join(_DUPLICATES)}"
         )
-    excluded = frozenset().union(*(_excluded(each, options.encoding) for each in options.exclude))
+    excluded = frozenset().union(
+        *(excluded_addresses(each, options.encoding) for each in options.exclude)
+    )
     file = open_list_file(
         path, encoding=options.encoding, delimiter=options.delimiter, sheet=options.sheet
     )
@@ -253,7 +255,7 @@ def _repeated(file: ListFile, examples: Sequence[Example], count: int) -> str:
     )
 
 
-def _excluded(path: str | os.PathLike[str], encoding: str | None) -> frozenset[str]:
+def excluded_addresses(path: str | os.PathLike[str], encoding: str | None) -> frozenset[str]:
     """Return the addresses of an exclusion list.
 
     The list may be in UTF-8 although the recipients list has another encoding.

@@ -455,9 +455,7 @@ def open_list(
         ValueError: The list lacks a column or is malformed.
         OSError: A file cannot be read.
     """
-    return open_recipients_list(
-        path, options, compiled_of(template), destination_fields(template)
-    )
+    return open_recipients_list(path, options, compiled_of(template), destination_fields(template))
 
 
 def destination_fields(template: Template) -> list[str]:

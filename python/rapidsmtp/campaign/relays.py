@@ -7,6 +7,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk.feed import Feed
 from rapidsmtp._bulk.sender import Sender, core_of
 from rapidsmtp._models.relay_url import Password, parse_relay, without_password
+from rapidsmtp._models.settings import TLS, Timeouts
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings
 from rapidsmtp.errors import RelayError
@@ -89,7 +90,7 @@ class RelayLine:
                 connections=settings.connections,
                 rate=settings.rate,
                 queue_size=8192,
-                **{**settings.sender, **self._options},
+                **{**_sender_arguments(settings.sender), **self._options},
             )
         return Feed(core_of(self._sender))
 
@@ -98,6 +99,15 @@ class RelayLine:
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close(0.0)
+
+
+def _sender_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `Sender` from the settings, which are JSON."""
+    arguments = dict(stored)
+    for name, kind in (("timeouts", Timeouts), ("tls", TLS)):
+        if isinstance(arguments.get(name), Mapping):
+            arguments[name] = kind(**arguments[name])
+    return arguments
 
 
 def is_permanent(error: RelayError) -> bool:

@@ -1,8 +1,8 @@
 """The command `rapidsmtp`.
 
-`send`, `bench` and `demo` declare their options in modules named `arguments`, which import few
-other modules. The other modules of a command are imported when the command runs. So `--help` and
-errors in options are fast: the modules of `Sender` and `Template` are not loaded.
+`send`, `campaign`, `bench` and `demo` declare their options in modules named `arguments`, which
+import few other modules. The other modules of a command are imported when the command runs. So
+`--help` and errors in options are fast: the modules of `Sender` and `Template` are not loaded.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import rapidsmtp
 from rapidsmtp import _backend
 from rapidsmtp.cli import display, run, sink
 from rapidsmtp.cli.bench import arguments as bench_arguments
+from rapidsmtp.cli.campaign import arguments as campaign_arguments
 from rapidsmtp.cli.send import arguments as send_arguments
 from rapidsmtp.cli.usage import (
     INTERRUPTED,
@@ -30,7 +31,9 @@ from rapidsmtp.cli.usage import (
 )
 from rapidsmtp.errors import RelayError
 
-_NO_COMMAND = "no command given; use send, demo, bench, run or sink (see rapidsmtp --help)"
+_NO_COMMAND = (
+    "no command given; use send, campaign, demo, bench, run or sink (see rapidsmtp --help)"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None, prog=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     send_arguments.register(commands)
+    campaign_arguments.register(commands)
     bench_arguments.register_demo(commands)
     bench_arguments.register_bench(commands)
     run.register(commands)

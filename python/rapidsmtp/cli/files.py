@@ -21,7 +21,7 @@ _PRIVATE_FOLDER = 0o700
 # The places where a spreadsheet finds a formula: the start of a cell, and the places that become
 # the start of a cell if the spreadsheet splits lines at another delimiter.
 _FORMULA = re.compile("(?:^|[,;]) *(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
-_WRITTEN = ("not_accepted", "trace")
+_WRITTEN = ("not_accepted", "trace", "journal")
 _READ = (
     "to",
     "exclude",

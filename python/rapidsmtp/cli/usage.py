@@ -11,6 +11,8 @@ NOT_ALL_ACCEPTED = 1
 """Some messages were not accepted, or a report could not be written."""
 USAGE = 2
 """Wrong usage, invalid input, or a relay that rejected the session. Nothing was sent."""
+UNFINISHED = 3
+"""A campaign is not finished: it is paused, or rows wait. Run it again."""
 INTERRUPTED = 130
 """Ctrl-C ended the command. Shells use the same status: 128 plus the number of SIGINT."""
 _SIGNAL_STATUS = 128
@@ -27,6 +29,11 @@ _OPTION_NAMES = {
     r"\battachment_root\b": "--attachment-root",
     r'\btext="auto"': "--text auto",
     r"^calendar '": "--calendar '",
+    r"\bolder_copy=True\b": "--older-copy",
+    r"(?<!-)\bper_day (?=must)": "--per-day ",
+    r"(?<!-)\bbetween (?=is )": "--between ",
+    r"(?<!-)\bzone (?=')": "--zone ",
+    r"(?<!-)\bretry_for (?=is )": "--retry-for ",
     r'\bproxy="': '--proxy "',
     r"\bproxy=": "--proxy",
     r"\bca_file=": "--ca-file",

@@ -3,6 +3,7 @@
 import argparse
 
 from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.campaign.arguments import add_journal
 from rapidsmtp.cli.options import DEFAULT_TO
 from rapidsmtp.cli.usage import Commands, add_command, positive
 
@@ -21,10 +22,13 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--relay",
+        action="append",
+        dest="relays",
         metavar="URL",
         help="the server: smtp://host, smtps://host, lmtp://host:port or lmtp:///path. Options in "
         "the URL: ?starttls=required, opportunistic or off; &auth=xoauth2 or another mechanism. "
-        "The password or token is read from the URL or from RAPIDSMTP_PASSWORD",
+        "The password or token is read from the URL or from RAPIDSMTP_PASSWORD. With --journal, "
+        "--relay may be repeated, and a URL may end with ;weight=2",
     )
     parser.add_argument(
         "--to",
@@ -46,6 +50,7 @@ def register(commands: Commands) -> None:
     _add_signing(parser)
     _add_preview(parser)
     _add_delivery(parser)
+    add_journal(parser)
     shared.add_tls(parser)
     parser.add_argument(
         "--proxy",

@@ -13,6 +13,7 @@ from rapidsmtp._models.proxy_url import parse_proxy
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
+from rapidsmtp.cli.campaign import sending, start
 from rapidsmtp.cli.files import TraceFile, check_files, option
 from rapidsmtp.cli.send import checks, server_limits, trial
 from rapidsmtp.cli.send.composition import compose_from_options, signers_from_options
@@ -22,7 +23,7 @@ from rapidsmtp.cli.send.end_signals import GRACE, EndSignals
 from rapidsmtp.cli.send.metrics import serve_metrics
 from rapidsmtp.cli.send.password import asked_password
 from rapidsmtp.cli.send.recipients import list_options, open_recipients
-from rapidsmtp.cli.send.summary import Summary
+from rapidsmtp.cli.send.summary import Summary, show_dropped
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 # The maximum number of rows to render for the checks. The first valid message of these rows is
@@ -45,6 +46,9 @@ def send(options: argparse.Namespace) -> int:
         Ended: A signal ended the command before or after the sending.
     """
     with EndSignals() as signals:
+        options.relays = options.relays or []
+        options.relay = options.relays[0].partition(";weight=")[0] if options.relays else None
+        start.check_options(options)
         check_files(options)
         trial.prepare(options)
         if options.preview is None and not options.dry_run:
@@ -71,6 +75,8 @@ def _send(options: argparse.Namespace, signals: EndSignals) -> int:
             raise UsageError(f"{option(name)} needs --preview")
     if options.relay is None:
         raise UsageError("--relay is missing; only --preview and --dry-run work without it")
+    if options.journal is not None and options.test_to is None:
+        return _send_campaign(options, signals)
     with contextlib.ExitStack() as stack:
         trace = TraceFile(options.trace) if options.trace is not None else None
         if trace is not None:
@@ -106,6 +112,27 @@ def _send(options: argparse.Namespace, signals: EndSignals) -> int:
         if signals.ended is not None:
             return signals.ended.status
         return 0 if summary.all_accepted else NOT_ALL_ACCEPTED
+
+
+def _send_campaign(options: argparse.Namespace, signals: EndSignals) -> int:
+    options.password = asked_password(options.relay)
+    start.check_relays(options)
+    with contextlib.ExitStack() as stack:
+        run_options = sending.run_arguments(options, stack)
+        template = compose_from_options(options)
+        with start.readable_twice(options):
+            with _open_recipients(options, template) as recipients:
+                warnings = _warnings(options, template, recipients)
+            if options.strict and warnings:
+                checks.print_warnings(warnings)
+                raise UsageError(checks.strict_error(warnings))
+            if not options.json:
+                checks.print_warnings(warnings)
+            campaign = start.create(options, template, run_options)
+        stack.callback(campaign.close)
+        if not options.json:
+            show_dropped(template.dropped)
+        return sending.deliver(campaign, options, signals)
 
 
 @contextlib.contextmanager

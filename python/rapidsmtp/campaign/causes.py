@@ -1,0 +1,52 @@
+"""Why recipients are not accepted: groups of outcomes, from the index of the open outcomes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
+
+# The condition `status <> 1` selects the index `outcome_open`.
+_OPEN = "campaign = ? AND status <> 1"
+
+
+class UnknownCause(NamedTuple):
+    """Recipients that became UNKNOWN for one reason.
+
+    Attributes:
+        text: The reason.
+        recipients: The number of recipients.
+        first: The lowest row.
+        last: The highest row.
+        at: The time of the last one, in seconds since 1970.
+    """
+
+    text: str
+    recipients: int
+    first: int
+    last: int
+    at: float
+
+
+def unknown_causes(journal: Journal) -> list[UnknownCause]:
+    """Return the UNKNOWN recipients by cause, the latest last."""
+    found = journal.database.execute(
+        "SELECT text, count(*), min(row), max(row), max(at) FROM outcome "
+        f"WHERE {_OPEN} AND status = ? GROUP BY text ORDER BY max(at), min(row)",
+        (journal.campaign, int(RowStatus.UNKNOWN)),
+    ).fetchall()
+    return [
+        UnknownCause(text or "", count, first, last, at / 1000)
+        for text, count, first, last, at in found
+    ]
+
+
+def open_outcomes(journal: Journal) -> Iterator[OutcomeRecord]:
+    """Yield every outcome other than ACCEPTED, by status and row."""
+    cursor = journal.database.execute(
+        "SELECT row, part, status, code, enhanced, text, address, attempts, passes, ms, epoch, at, "
+        f"next_at FROM outcome WHERE {_OPEN} ORDER BY status, row, part",
+        (journal.campaign,),
+    )
+    while values := cursor.fetchone():
+        yield OutcomeRecord._make(values)

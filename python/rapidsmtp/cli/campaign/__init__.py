@@ -1,0 +1,1 @@
+"""`rapidsmtp send --journal` and `rapidsmtp campaign`: mailings that survive crashes."""

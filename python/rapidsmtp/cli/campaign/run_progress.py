@@ -1,0 +1,87 @@
+"""The progress bar of a campaign's run, and what the run waits for.
+
+A thread reads the status each second. It also shows the progress of other processes that run the
+same campaign.
+"""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+
+from rapidsmtp.campaign.campaign import Campaign
+from rapidsmtp.campaign.overview import CampaignStatus
+from rapidsmtp.cli import display
+from rapidsmtp.cli.campaign.status_text import clock_time
+
+_INTERVAL = 1.0
+# The time without an outcome after which a text is shown, in seconds.
+_PATIENCE = 5.0
+
+
+def waits_for(status: CampaignStatus, now: float) -> tuple[str, str]:
+    """Return what a run waits for, and the same with times; empty if nothing is known.
+
+    Args:
+        status: The status.
+        now: The time, in seconds since 1970.
+    """
+    away = [relay for relay in status.relays if not relay.is_up]
+    if len(away) == len(status.relays):
+        event = "; ".join(f"relay {relay.url}: {relay.reason}" for relay in away)
+        times = [relay.retry_at for relay in away if relay.retry_at is not None]
+        if times:
+            return event, f"{event} (next attempt at {clock_time(min(times))})"
+        return event, event
+    if status.owners and not status.under_way:
+        event = "no row may be sent now, because of the rate, --per-day or --between"
+        return event, event
+    if status.next_at is not None and status.next_at > now and not status.under_way:
+        return "waiting", f"the next rows are due at {clock_time(status.next_at)}"
+    return "", ""
+
+
+@contextlib.contextmanager
+def shown(campaign: Campaign, bar: display.Progress) -> Iterator[None]:
+    """Show the progress of a campaign until the `with` block ends."""
+    ended, view = threading.Event(), _View(campaign, bar)
+
+    def run() -> None:
+        while not ended.wait(_INTERVAL):
+            view.look(time.monotonic())
+
+    view.look(time.monotonic())
+    thread = threading.Thread(target=run, name="rapidsmtp progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        view.look(time.monotonic(), is_last=True)
+
+
+class _View:
+    def __init__(self, campaign: Campaign, bar: display.Progress) -> None:
+        self._campaign, self._bar = campaign, bar
+        self._finished, self._since = 0, 0.0
+
+    def look(self, now: float, *, is_last: bool = False) -> None:
+        try:
+            status = self._campaign.status()
+        except sqlite3.Error:  # the run reports the error
+            return
+        finished = min(status.rows, finished_recipients(status))
+        if finished > self._finished:
+            self._bar.advance(finished - self._finished)
+            self._finished, self._since = finished, now
+        if is_last:
+            return
+        quiet = now - self._since >= _PATIENCE
+        self._bar.wait(*(waits_for(status, time.time()) if quiet else ("", "")))
+
+
+def finished_recipients(status: CampaignStatus) -> int:
+    """Return the number of recipients that no run sends again by itself."""
+    return status.accepted + status.refused + status.unknown + status.invalid + status.suppressed

@@ -1,0 +1,257 @@
+"""`rapidsmtp send --journal` and `rapidsmtp campaign`: options, exit statuses and reports."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import ONCE, Command, Relays, ScriptedRelay, accept, one_line
+
+FILES = ("--template", "message.eml", "--to", "list.csv", "--no-warnings")
+JOURNAL = ("--journal", "news.campaign")
+TEMPLATE = "From: n@example.com\nTo: {{ email }}\nSubject: Hello {{ name }}\n\nHello\n"
+
+
+def refuse_bo(relay: ScriptedRelay, line: str) -> str | None:
+    """Return the reply of a relay that refuses one recipient."""
+    if line.upper().startswith("RCPT") and "bo@" in line:
+        return "550 5.1.1 =unknown user"
+    return accept(relay, line)
+
+
+def lose_bo(relay: ScriptedRelay, line: str) -> str | None:
+    """Return the reply of a relay that disconnects after the body of one message."""
+    if line == "." and "Hello Bo" in relay.bodies[-1]:
+        return None
+    return accept(relay, line)
+
+
+@pytest.fixture
+def send(command: Command) -> Any:
+    """Return a function that runs `send --journal` in this process."""
+    command.write("message.eml", TEMPLATE)
+
+    def run(url: str, *arguments: str, **streams: Any) -> Any:
+        return command("send", "--relay", url, *FILES, *ONCE, *JOURNAL, *arguments, **streams)
+
+    return run
+
+
+def status_of(command: Command) -> dict[str, Any]:
+    result = command("campaign", "status", "news.campaign", "--json")
+    assert result.returncode == 0, result.stderr
+    values: dict[str, Any] = json.loads(result.stdout)
+    return values
+
+
+def rows_of(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def recipients(relay: ScriptedRelay) -> list[str]:
+    return [line.split("<")[1].split("@")[0] for line in relay.lines if line.startswith("RCPT")]
+
+
+def test_a_campaign_ends_with_status_0_and_the_counts(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    relay = relays()
+    result = send(relay.url)
+    assert result.returncode == 0, result.stderr
+    assert "accepted             3" in result.stdout
+    status = status_of(command)
+    assert (status["state"], status["rows"], status["accepted"]) == ("done", 3, 3)
+    assert sorted(recipients(relay)) == ["anna", "bo", "cy"]
+
+
+def test_an_existing_journal_is_refused_with_what_it_is(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    relay = relays()
+    send(relay.url)
+    result = send(relay.url)
+    one_line(result, "--journal news.campaign: the file exists; it is the campaign")
+    assert "done, 3 of 3 rows accepted; see rapidsmtp campaign status news.campaign" in (
+        result.stderr
+    )
+    assert len(recipients(relay)) == 3
+    command.write("other.campaign", "text")
+    other = command("send", "--relay", relay.url, *FILES, "--journal", "other.campaign")
+    one_line(other, "--journal other.campaign: the file exists; name a new file")
+
+
+def test_refused_rows_give_status_1_and_an_export_that_can_be_sent(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    result = send(relays(refuse_bo).url, "--not-accepted", "failed.csv")
+    assert result.returncode == 1
+    assert "refused: 550 5.1.1 =unknown user" in result.stdout
+    (row,) = rows_of("failed.csv")
+    assert (row["id"], row["name"], row["email"]) == ("2", "Bo", "bo@example.com")
+    assert (row["outcome"], row["outcome_code"]) == ("refused", "550")
+    # A spreadsheet does not execute the text of the relay.
+    assert not row["outcome_text"].startswith(("=", "+", "-", "@"))
+    relay = relays()
+    again = command("send", "--relay", relay.url, "--template", "message.eml", "--to", "failed.csv")
+    assert again.returncode == 0, again.stderr
+    assert recipients(relay) == ["bo"]
+
+
+def test_unknown_recipients_are_reported_and_settled(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    relay = relays(lose_bo)
+    result = send(relay.url, "--connections", "1")
+    assert result.returncode == 1
+    assert "1 unknown: the relay may have accepted these messages" in result.stderr
+    status = command("campaign", "status", "news.campaign")
+    assert "settle them with: rapidsmtp campaign settle news.campaign" in status.stdout
+    assert status_of(command)["unknown"] == 1
+    command.write("delivered.txt", "bo@example.com\nnobody@example.com\n")
+    settled = command("campaign", "settle", "news.campaign", "--accepted", "delivered.txt")
+    assert settled.returncode == 0, settled.stderr
+    assert "names no unknown recipient" in settled.stderr
+    assert (status_of(command)["unknown"], status_of(command)["accepted"]) == (0, 3)
+
+
+def test_an_unknown_recipient_is_sent_again_with_the_same_bytes(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    relay = relays(lose_bo)
+    send(relay.url, "--connections", "1")
+    relay.script = accept
+    assert command("campaign", "settle", "news.campaign", "--resend").returncode == 0
+    assert command("campaign", "run", "news.campaign").returncode == 0
+    first, second = (body for body in relay.bodies if "Hello Bo" in body)
+    assert first == second
+    assert len(relay.bodies) == 4
+
+
+def test_a_paused_campaign_gives_status_3(command: Command, relays: Relays, send: Any) -> None:
+    relay = relays()
+    assert send(relay.url, "--start-at", "2999-01-01", "--no-wait").returncode == 3
+    assert command("campaign", "pause", "news.campaign", "--reason", "lunch").returncode == 0
+    result = command("campaign", "run", "news.campaign")
+    assert result.returncode == 3
+    assert "paused: lunch" in result.stderr
+    assert "not finished; continue with rapidsmtp campaign resume news.campaign" in result.stderr
+    assert command("campaign", "resume", "news.campaign").returncode == 0
+    assert command("campaign", "abort", "news.campaign").returncode == 0
+    one_line(command("campaign", "resume", "news.campaign"), "the campaign is aborted")
+    assert relay.lines == []
+
+
+def test_a_wrong_password_pauses_the_campaign(command: Command, send: Any) -> None:
+    def refuse(relay: ScriptedRelay, line: str) -> str | None:
+        return "535 5.7.8 no" if line.startswith("AUTH") else accept(relay, line)
+
+    relay = ScriptedRelay(refuse, "AUTH PLAIN")
+    url = relay.url.replace("://", "://me:secret@") + "?starttls=off"
+    result = send(url, "--allow-plaintext-auth")
+    relay.close()
+    assert result.returncode == 3, result.stderr
+    assert "535 5.7.8 no" in result.stderr
+    assert b"secret" not in Path("news.campaign").read_bytes()
+    assert status_of(command)["state"] == "paused"
+
+
+def test_rows_are_added_and_suppressed(command: Command, relays: Relays, send: Any) -> None:
+    relay = relays()
+    send(relay.url)
+    command.write("more.csv", "id,name,email\n1,Anna,anna@example.com\n4,Di,di@example.com\n")
+    command.write("gone.txt", "Di@example.com\n")
+    added = command("campaign", "add", "news.campaign", "--to", "more.csv")
+    assert added.returncode == 0, added.stderr
+    assert "new rows                                1" in added.stdout
+    assert command("campaign", "suppress", "news.campaign", "gone.txt").returncode == 0
+    assert command("campaign", "run", "news.campaign").returncode == 0
+    assert len(recipients(relay)) == 3
+    assert status_of(command)["suppressed"] == 1
+    retried = command("campaign", "retry", "news.campaign", "--status", "suppressed")
+    assert retried.stdout == "news.campaign: 1 recipients wait again\n"
+
+
+def test_the_list_comes_from_the_standard_input(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    files = ("--template", "message.eml", "--to", "-", "--no-warnings", *JOURNAL)
+    relay = relays()
+    result = command("send", "--relay", relay.url, *files, stdin="name,email\nAnna,a@example.com\n")
+    assert result.returncode == 0, result.stderr
+    wrong = ("--template", "message.eml", "--to", "-", "--journal", "other")
+    one_line(
+        command("send", "--relay", relay.url, *wrong, stdin='name,email\n"Anna,a@example.com\n'),
+        "rapidsmtp: standard input, line ",
+    )
+    assert not Path("other").exists()
+
+
+def test_several_relays_share_the_rows(command: Command, relays: Relays, send: Any) -> None:
+    lines = "".join(f"{n},N,a{n}@example.com\n" for n in range(400))
+    command.write("list.csv", f"id,name,email\n{lines}")
+    first, second = relays(), relays()
+    result = send(f"{first.url};weight=2", "--relay", second.url)
+    assert result.returncode == 0, result.stderr
+    assert len(recipients(first)) + len(recipients(second)) == 400
+    assert recipients(second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--key", "id"), "--key needs --journal"),
+        (("--per-day", "5"), "--per-day needs --journal"),
+        (("--relay", "smtp://b.example"), "a second --relay needs --journal"),
+        (("--journal", "j", "--tag", "id"), "--tag cannot be combined with --journal"),
+        (("--journal", "j", "--metrics-port", "0"), "use `rapidsmtp campaign status --json`"),
+        (("--journal", "j", "--per-day", "5,x"), "--per-day: 'x' is not a whole number"),
+        (("--journal", "j", "--retry-for", "1y"), "write it like 90s, 30min or 24h"),
+        (("--journal", "j", "--start-at", "noon"), "write it like 2030-05-17T08:00"),
+        (("--journal", "j", "--between", "9"), ": --between is '9': write two times"),
+        (("--journal", "j", "--zone", "Mars"), ": --zone 'Mars' is unknown"),
+        (("--journal", "j", "--key", "nr"), "nr"),
+        (("--journal", "j", "--relay", "http://b.example"), "http"),
+        (("--journal", "list.csv"), "--journal list.csv: the file exists; name a new file"),
+    ],
+    ids=range(13),
+)
+def test_wrong_options_are_reported_in_one_line(
+    plain_command: Command, arguments: tuple[str, ...], expected: str
+) -> None:
+    one_line(plain_command("send", "--relay", "smtp://127.0.0.1:9", *FILES, *arguments), expected)
+    assert not Path("j").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "no command of campaign given"),
+        (("run", "none"), "journal none: there is no such file"),
+        (("status", "list.csv"), "list.csv is not a journal of rapidsmtp"),
+        (("settle", "none"), "one of --accepted, --rest-not-sent and --resend is needed"),
+        (("retry", "none", "--status", "wrong"), "--status: 'wrong' is not one of accepted"),
+        (("export", "none", "-o", "list.csv"), "use --overwrite to replace it"),
+        (("status", "none", "--every", "1s"), "--every needs --watch"),
+    ],
+    ids=range(7),
+)
+def test_wrong_commands_are_reported_in_one_line(
+    plain_command: Command, arguments: tuple[str, ...], expected: str
+) -> None:
+    one_line(plain_command("campaign", *arguments), expected)
+
+
+def test_the_settings_of_the_relay_are_in_the_journal(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    relay = relays()
+    send(relay.url, "--start-at", "2999-01-01", "--no-wait", "--timeout", "7", "--proxy", "direct")
+    stored = (
+        Path("news.campaign").read_bytes() + Path("news.campaign-wal").read_bytes()
+        if (Path("news.campaign-wal").exists())
+        else Path("news.campaign").read_bytes()
+    )
+    assert b'"command": 7.0' in stored
