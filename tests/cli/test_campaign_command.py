@@ -52,7 +52,9 @@ def rows_of(path: str) -> list[dict[str, str]]:
 
 
 def recipients(relay: ScriptedRelay) -> list[str]:
-    return [line.split("<")[1].split("@")[0] for line in relay.lines if line.startswith("RCPT")]
+    return [
+        line.split("<")[1].split("@")[0] for line in relay.lines if line.upper().startswith("RCPT")
+    ]
 
 
 def test_a_campaign_ends_with_status_0_and_the_counts(
@@ -61,7 +63,7 @@ def test_a_campaign_ends_with_status_0_and_the_counts(
     relay = relays()
     result = send(relay.url)
     assert result.returncode == 0, result.stderr
-    assert "accepted             3" in result.stdout
+    assert ["accepted", "3"] in [line.split() for line in result.stdout.splitlines()]
     status = status_of(command)
     assert (status["state"], status["rows"], status["accepted"]) == ("done", 3, 3)
     assert sorted(recipients(relay)) == ["anna", "bo", "cy"]
@@ -165,7 +167,7 @@ def test_rows_are_added_and_suppressed(command: Command, relays: Relays, send: A
     command.write("gone.txt", "Di@example.com\n")
     added = command("campaign", "add", "news.campaign", "--to", "more.csv")
     assert added.returncode == 0, added.stderr
-    assert "new rows                                1" in added.stdout
+    assert "new rows" in added.stdout and "  1\n" in added.stdout
     assert command("campaign", "suppress", "news.campaign", "gone.txt").returncode == 0
     assert command("campaign", "run", "news.campaign").returncode == 0
     assert len(recipients(relay)) == 3
@@ -213,7 +215,7 @@ def test_several_relays_share_the_rows(command: Command, relays: Relays, send: A
         (("--journal", "j", "--between", "9"), ": --between is '9': write two times"),
         (("--journal", "j", "--zone", "Mars"), ": --zone 'Mars' is unknown"),
         (("--journal", "j", "--key", "nr"), "nr"),
-        (("--journal", "j", "--relay", "http://b.example"), "http"),
+        (("--journal", "j", "--relay", "http://b.example"), "must begin with smtp://"),
         (("--journal", "list.csv"), "--journal list.csv: the file exists; name a new file"),
     ],
     ids=range(13),
@@ -249,9 +251,5 @@ def test_the_settings_of_the_relay_are_in_the_journal(
 ) -> None:
     relay = relays()
     send(relay.url, "--start-at", "2999-01-01", "--no-wait", "--timeout", "7", "--proxy", "direct")
-    stored = (
-        Path("news.campaign").read_bytes() + Path("news.campaign-wal").read_bytes()
-        if (Path("news.campaign-wal").exists())
-        else Path("news.campaign").read_bytes()
-    )
+    stored = b"".join(path.read_bytes() for path in Path().glob("news.campaign*"))
     assert b'"command": 7.0' in stored

@@ -70,6 +70,8 @@ class Run:
                     if not self._wait_for_due(wait):
                         break
                     continue
+                if not wait and all(self._is_waiting(line) for line in busy):
+                    break
                 for line in busy:
                     yield from self._step(line, _WAIT / len(busy))
         except BaseException:
@@ -116,6 +118,12 @@ class Run:
         progress = self._opened.create_progress(lease, self._owner)
         current = Pass(self._opened, lease, self._template, feed, pacer, progress)
         self._passes[line.number] = current
+
+    def _is_waiting(self, line: RelayLine) -> bool:
+        """Return whether a pass does nothing before a later time."""
+        current = self._passes[line.number]
+        is_idle = current.is_idle and not current.is_over
+        return is_idle and current.ask_at > self._clock.now()
 
     def _step(self, line: RelayLine, wait: float) -> Iterator[RowResult]:
         current = self._passes[line.number]

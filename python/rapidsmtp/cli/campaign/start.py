@@ -13,7 +13,7 @@ from typing import Any
 from rapidsmtp import _backend
 from rapidsmtp._compose.recipients_list import excluded_addresses
 from rapidsmtp._compose.template import Template
-from rapidsmtp._models.proxy_url import parse_proxy
+from rapidsmtp._models.proxy_url import DIRECT, parse_proxy
 from rapidsmtp._models.relay_url import parse_relay, without_password
 from rapidsmtp.campaign.campaign import Campaign
 from rapidsmtp.cli import options as shared
@@ -169,5 +169,6 @@ def _stored(options: argparse.Namespace) -> dict[str, Any]:
     if named:
         stored["tls"] = named
     if options.proxy is not None:
-        stored["proxy"] = without_password(options.proxy)[0]
+        is_direct = options.proxy == DIRECT
+        stored["proxy"] = DIRECT if is_direct else without_password(options.proxy)[0]
     return stored

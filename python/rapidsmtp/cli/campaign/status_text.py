@@ -120,9 +120,7 @@ def show_reasons(campaign: Campaign) -> None:
     counts: dict[tuple[str, str], list[int]] = {}
     for record in open_outcomes(campaign._opened.journal):
         result = record.result()
-        reply = " ".join(
-            filter(None, [f"{result.code or ''}", result.enhanced_status, result.text])
-        )
+        reply = f"{result.code or ''} {result.text}".strip()
         key = (result.status.value, grouped_reason(reply) if result.code else reply)
         if key not in counts and len(counts) >= _MAX_KNOWN_REASONS:
             key = ("", "other reasons")
