@@ -108,7 +108,7 @@ def test_a_correction_during_a_pass_does_not_hide_a_row_under_way(journal: Journ
     first = granted(journal)
     record_of_first = record(1, REFUSED, first.epoch)
     journal.exchange(first, START, records=[record_of_first], finished=1)
-    journal.release(first, START)
+    journal.release(first)
     wait_again(journal, [(1, 0)], [REFUSED], START)
     granted(journal, "h:2:y")
     wait_again(journal, [(1, 0)], [RETURNED], START)  # the owner has begun the row
@@ -153,7 +153,7 @@ def test_an_owner_is_alive_until_its_process_ends(tmp_path: Path) -> None:
     path = str(tmp_path / "j")
     owner = owners.Owner(path)
     assert not owners.is_dead(path, owner.name, START, START + 1)
-    assert owners.is_dead(path, owner.name, START, START + owners.SILENT_AFTER + 1)
+    assert not owners.is_dead(path, owner.name, START, START + 10 * owners.SILENT_AFTER)
     owner.close()
     assert owners.is_dead(path, owner.name, START, START + 1)
 

@@ -195,7 +195,7 @@ class JournalModel:
         self.journal.exchange(
             worker.lease, self.now, records=worker.unsaved, finished=worker.rows_unsaved
         )
-        self.journal.release(worker.lease, self.now)
+        self.journal.release(worker.lease)
         del self.workers[name]
 
     # The user

@@ -59,7 +59,7 @@ def add(
                     yield row
 
         loader = Loader(opened.journal, columns)
-        loader.add(Source(columns, form, new_rows(), _CHUNK), opened.clock.now())
+        loader.add(Source(columns, form, new_rows(), _CHUNK))
         with opened.database.transaction():
             opened.journal.reopen_campaign()
     finally:

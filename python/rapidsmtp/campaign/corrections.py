@@ -83,7 +83,7 @@ def correct(
             ).rowcount
             journal.recount(lease)
             if not is_leased:
-                journal.close_chunk(lease, now)
+                journal.close_chunk(lease)
         journal.reopen_campaign()
     return changed
 

@@ -54,7 +54,7 @@ def create_journal(
         )
         finds = settings.duplicates != "all"
         loader = Loader(Journal(database, number), source.columns, finds_repeats=finds)
-        loader.add(source, now)
+        loader.add(source)
         if settings.duplicates == "first":
             loader.suppress_repeats(now)
         elif settings.duplicates == "error":

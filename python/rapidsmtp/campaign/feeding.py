@@ -30,6 +30,9 @@ _WINDOW = 8
 _FULL = 13
 _BUSY = 5
 _RETRY = 1.0
+_LONGEST_WAIT = 60.0
+_BEAT = 20.0
+"""The maximum time between two exchanges, in seconds, so that the owner does not count as dead."""
 
 
 class Pacer(NamedTuple):
@@ -98,7 +101,7 @@ class Pass:
         self._finished_rows = 0
         self._grants = 0
         self._since: float | None = None  # of the first unsaved outcome
-        self._ask_at = 0
+        self._ask_at = self._beat_at = clock.monotonic()
         self._base = 2 * opened.settings.connections * _WINDOW
         self._commit = 0.001
         self._rate = 0.0
@@ -111,13 +114,15 @@ class Pass:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing happens before the time in `ask_at`."""
+        """Whether no granted row waits for its outcome or for its exchange."""
         return not (self._unsaved or self._granted.left or self._feed.pending)
 
     @property
-    def ask_at(self) -> int:
-        """The time from which rows may be granted, in milliseconds since 1970."""
-        return self._ask_at
+    def idle_for(self) -> float:
+        """The time in which nothing happens, in seconds: no row may be granted before."""
+        if not self._due or not self.is_idle:
+            return 0.0
+        return max(0.0, self._ask_at - self._clock.monotonic())
 
     @property
     def block(self) -> int:
@@ -173,7 +178,7 @@ class Pass:
     def release(self) -> None:
         """End the lease."""
         if not self.is_fenced:
-            self._journal.release(self.lease, self._clock.now())
+            self._journal.release(self.lease)
         if self._progress is not None:
             self._progress.remove()
             self._progress = None
@@ -211,11 +216,11 @@ class Pass:
     def _needs_grant(self) -> bool:
         if not self._due or self.is_fenced or self.notice:
             return False
-        return self._granted.left < self.block // 2 and self._clock.now() >= self._ask_at
+        return self._granted.left < self.block // 2 and self._clock.monotonic() >= self._ask_at
 
     def _is_group_due(self) -> bool:
         if self._since is None:
-            return False
+            return self._clock.monotonic() - self._beat_at > _BEAT
         age = self._clock.monotonic() - self._since
         return age >= (_RETRY if self.notice else GROUP) or not (self._feed.pending or self.notice)
 
@@ -227,9 +232,11 @@ class Pass:
 
     def _next_block(self) -> list[tuple[int, Try]]:
         """Return the next rows to grant. Suppressed rows get their outcome instead."""
-        allowed, self._ask_at = self._pacer.allowed(
-            self.block - self._granted.left, self._clock.now()
-        )
+        now = self._clock.now()
+        allowed, ask_at = self._pacer.allowed(self.block - self._granted.left, now)
+        # The clock may be set, so a long wait is divided.
+        wait = min(_LONGEST_WAIT, max(0.0, (ask_at - now) / 1000))
+        self._ask_at = self._clock.monotonic() + wait
         block = list(islice(self._due, max(0, allowed)))
         if not self._opened.has_suppressed():
             return block
@@ -239,7 +246,6 @@ class Pass:
         found = self._opened.suppressed(each for several in addresses.values() for each in several)
         if not found:
             return block
-        now = self._clock.now()
         kept = []
         for row, tried in block:
             hit = next((each for each in addresses[row] if compared_form(each) in found), None)
@@ -281,7 +287,8 @@ class Pass:
             self._since = self._clock.monotonic()
             return []
         self.notice = ""
-        self._commit += 0.2 * (self._clock.monotonic() - start - self._commit)
+        self._beat_at = self._clock.monotonic()
+        self._commit += 0.2 * (self._beat_at - start - self._commit)
         self._unsaved, self._since, self._finished_rows = [], None, 0
         self.state, self.is_fenced = result.state, result.fenced
         if result.granted:

@@ -181,14 +181,14 @@ class Journal:
             if records:
                 self.save(lease, records, is_first=lease.virgin and not fenced)
             if records and fenced:
-                self._reopen(lease, now)
+                self._reopen(lease)
         return ExchangeResult(allowed, fenced, state)
 
-    def release(self, lease: Lease, now: int) -> None:
+    def release(self, lease: Lease) -> None:
         """End a lease in order. Every granted row must have an outcome."""
         with self.database.transaction():
             if self.is_current(lease):
-                self.close_chunk(lease, now)
+                self.close_chunk(lease)
 
     def find_lease(self, chunk: int) -> Lease:
         """Return the current lease of a chunk, without any right to it."""
@@ -272,7 +272,7 @@ class Journal:
             (*changed.values(), self.campaign, lease.chunk),
         )
 
-    def close_chunk(self, lease: Lease, now: int) -> None:
+    def close_chunk(self, lease: Lease) -> None:
         """Set when a chunk is due again, and delete its grants."""
         place = (self.campaign, lease.first, lease.first + lease.count)
         rows, next_at = self._execute(
@@ -280,7 +280,7 @@ class Journal:
             "WHERE campaign = ? AND row >= ? AND row < ?",
             place,
         ).fetchone()
-        due_at = now if (rows or 0) < lease.count else next_at
+        due_at = 0 if (rows or 0) < lease.count else next_at
         state = "done" if due_at is None else "waiting"
         self._execute(
             "UPDATE lease SET state = ?, due_at = ?, owner = NULL, granted = 0 "
@@ -291,14 +291,14 @@ class Journal:
             "DELETE FROM grant_ WHERE campaign = ? AND chunk = ?", (self.campaign, lease.chunk)
         )
 
-    def _reopen(self, lease: Lease, now: int) -> None:
+    def _reopen(self, lease: Lease) -> None:
         """After late outcomes of a lost lease: set when the chunk is due, if nobody sends it."""
         row = self._execute(
             "SELECT state FROM lease WHERE campaign = ? AND chunk = ?",
             (self.campaign, lease.chunk),
         ).fetchone()
         if row[0] != "leased":
-            self.close_chunk(lease, now)
+            self.close_chunk(lease)
             self.reopen_campaign()
 
     def reopen_campaign(self) -> None:

@@ -167,15 +167,15 @@ class Loader:
             (journal.campaign,),
         ).fetchone()
 
-    def add(self, source: Source, now: int) -> None:
+    def add(self, source: Source) -> None:
         """Write all chunks of a source, each in one transaction."""
         for rows in source.chunks():
             data = source.encode(rows)
             self._digest.update(data)
             with self._database.transaction():
-                self._insert(rows, data, source.format, now)
+                self._insert(rows, data, source.format)
 
-    def _insert(self, rows: list[Any], data: bytes, format: str, now: int) -> None:
+    def _insert(self, rows: list[Any], data: bytes, format: str) -> None:
         campaign = self._journal.campaign
         first = self.rows + 1
         self._database.execute(
@@ -184,8 +184,8 @@ class Loader:
             (campaign, self._chunk, first, len(rows), format, data),
         )
         self._database.execute(
-            "INSERT INTO lease (campaign, chunk, state, due_at) VALUES (?, ?, 'waiting', ?)",
-            (campaign, self._chunk, now),
+            "INSERT INTO lease (campaign, chunk, state, due_at) VALUES (?, ?, 'waiting', 0)",
+            (campaign, self._chunk),
         )
         self._database.execute(
             "UPDATE campaign SET rows = rows + ? WHERE no = ?", (len(rows), campaign)

@@ -65,4 +65,4 @@ def _mark(opened: OpenJournal, chunk: int, highest: int, now: int) -> None:
             for (row, part), (passes, address) in sorted(due.items())
         ]  # fmt: skip
         opened.journal.save(lease, records, is_first=False)
-        opened.journal.close_chunk(lease, now)
+        opened.journal.close_chunk(lease)

@@ -223,12 +223,14 @@ class OpenJournal:
                 number,
                 url,
                 weight,
+                failures,
                 self._passwords.get(url) or self._password,
                 self.settings,
                 self._options,
             )
-            for number, url, weight in self.database.execute(
-                "SELECT no, url, weight FROM relay WHERE campaign = ? ORDER BY no", (self.number,)
+            for number, url, weight, failures in self.database.execute(
+                "SELECT no, url, weight, failures FROM relay WHERE campaign = ? ORDER BY no",
+                (self.number,),
             ).fetchall()
         ]
 

@@ -49,8 +49,8 @@ class CampaignStatus:
         unknown: The number of recipients whose outcome is unknown.
         invalid: The number of rows that make no message.
         suppressed: The number of recipients that are not sent.
-        next_at: The time from which the next chunk is due, in seconds since 1970; None if none
-            waits.
+        next_at: The time from which the next rows are due, in seconds since 1970; None if rows are
+            due at once, or none are.
         owners: The processes that send.
         relays: The relays.
         created_at: When the campaign was created, in seconds since 1970.
@@ -141,7 +141,7 @@ def status_of(
         unknown=counts["unknown"] + lost,
         invalid=counts["invalid"],
         suppressed=counts["suppressed"],
-        next_at=_seconds(next_at),
+        next_at=_seconds(next_at or None),
         owners=tuple(owners),
         relays=tuple(
             RelayStatus(url, weight, state == "up", _seconds(retry_at), reason or "")

@@ -3,7 +3,8 @@
 Each run has a file `J-run-<owner>` beside the journal, and holds a lock on it. The operating system
 releases the lock when the process ends. So on the same host, a dead owner is found at once. An
 owner on another host is dead if its last exchange is older than `SILENT_AFTER`. The answer decides
-only how soon the work goes on: a wrong one makes rows UNKNOWN, and never sends a row twice.
+only how soon the work goes on: a wrong one makes rows UNKNOWN, and never sends a row twice. A
+process that is stopped (SIGSTOP) keeps its lock, and so does a child that was forked.
 """
 
 import contextlib
@@ -80,8 +81,7 @@ def is_dead(path: str, owner: str, beat_at: int, now: int) -> bool:
         now: The time, in milliseconds since 1970.
     """
     locked = is_locked(path, owner)
-    # A process that is stopped (SIGSTOP), or a forked child, keeps the lock.
-    return locked is False or now - beat_at > SILENT_AFTER
+    return now - beat_at > SILENT_AFTER if locked is None else not locked
 
 
 def remove_files_of_dead(path: str, owner: str) -> None:

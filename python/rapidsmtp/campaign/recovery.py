@@ -65,7 +65,7 @@ class Recovery:
                     "UPDATE lease SET epoch = epoch + 1 WHERE campaign = ? AND chunk = ?",
                     (campaign, chunk),
                 )
-                self.journal.close_chunk(lease, now)
+                self.journal.close_chunk(lease)
             owners.append(owner)
         if self.remove_files is not None:
             for owner in set(owners):

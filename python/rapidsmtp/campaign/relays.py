@@ -50,6 +50,7 @@ class RelayLine:
         number: The number of the relay in the campaign.
         url: The URL, without a password.
         weight: The share of the rows.
+        failures: The number of failures since the last accepted message.
         password: The password, or None.
         settings: The campaign's settings.
         options: Further arguments of `Sender` that are not in the journal, such as `tls`.
@@ -67,12 +68,13 @@ class RelayLine:
         number: int,
         url: str,
         weight: int,
+        failures: int,
         password: Password | None,
         settings: CampaignSettings,
         options: Mapping[str, Any],
     ) -> None:
         self.number, self.url, self.weight = number, url, weight
-        self.used = self.failures = 0
+        self.used, self.failures = 0, failures
         self._password = password
         self._settings = settings
         self._options = options

@@ -14,6 +14,8 @@ _WAIT = 0.1
 """The maximum wait for outcomes. A stop is noticed after this time."""
 _POLL = 1.0
 """The maximum time between two looks at the journal, which another process may change."""
+_SHORT = 10.0
+"""The maximum wait for a budget in a run that does not wait for rows that are due later."""
 STOPPED = "the run ended before the message was sent"
 
 
@@ -70,8 +72,11 @@ class Run:
                     if not self._wait_for_due(wait):
                         break
                     continue
-                if not wait and all(self._is_waiting(line) for line in busy):
+                idle_for = min(self._passes[line.number].idle_for for line in busy)
+                if not wait and idle_for > _SHORT:
                     break
+                if idle_for > 0:
+                    self._clock.wait(self._stop, min(_POLL, idle_for))
                 for line in busy:
                     yield from self._step(line, _WAIT / len(busy))
         except BaseException:
@@ -110,7 +115,7 @@ class Run:
         try:
             feed = line.feed()
         except RelayError as error:
-            self._journal.release(lease, now)
+            self._journal.release(lease)
             self._away(line, error)
             return
         line.used += lease.count
@@ -119,17 +124,8 @@ class Run:
         current = Pass(self._opened, lease, self._template, feed, pacer, progress)
         self._passes[line.number] = current
 
-    def _is_waiting(self, line: RelayLine) -> bool:
-        """Return whether a pass does nothing before a later time."""
-        current = self._passes[line.number]
-        is_idle = current.is_idle and not current.is_over
-        return is_idle and current.ask_at > self._clock.now()
-
     def _step(self, line: RelayLine, wait: float) -> Iterator[RowResult]:
         current = self._passes[line.number]
-        if current.is_idle and not current.is_over:
-            seconds = max(0.0, (current.ask_at - self._clock.now()) / 1000)
-            self._clock.wait(self._stop, min(_POLL, seconds, wait))
         records = current.step(wait)
         yield from self._note(line, records)
         error = current.relay_error()
@@ -199,8 +195,9 @@ class Run:
             return False
         if not wait:
             return False
-        seconds = _POLL if due_at is None else (due_at - self._clock.now()) / 1000
-        self._clock.wait(self._stop, max(0.01, min(_POLL, seconds)))
+        # A chunk that is due and not leased waits for a relay that is away.
+        left = 0.0 if due_at is None else (due_at - self._clock.now()) / 1000
+        self._clock.wait(self._stop, left if 0 < left < _POLL else _POLL)
         return True
 
     def _end(self) -> list[RowResult]:

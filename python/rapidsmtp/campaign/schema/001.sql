@@ -41,7 +41,7 @@ CREATE TABLE lease (
   campaign integer NOT NULL,
   chunk integer NOT NULL,
   state text NOT NULL,            -- waiting leased done
-  due_at bigint NOT NULL,
+  due_at bigint NOT NULL,         -- 0: at once
   epoch integer NOT NULL DEFAULT 0,
   owner text,
   beat_at bigint,
