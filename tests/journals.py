@@ -1,21 +1,27 @@
 """What the tests of campaigns share: a clock that tests move, journals without a sender."""
 
+import csv
+import io
+import json
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rapidsmtp import Campaign, Message, RelayError
-from rapidsmtp._backend import message_status
+from rapidsmtp._models.chunk import Chunk
 from rapidsmtp._models.outcome import message_of
+from rapidsmtp.campaign.chunk_rows import engine_chunk
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.loading import create_campaign
-from rapidsmtp.campaign.model import CampaignSettings, Columns, OutcomeRecord, RowStatus
+from rapidsmtp.campaign.model import CampaignSettings, Columns, Lease, OutcomeRecord, RowStatus
+from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.relays import RelayLine
 from rapidsmtp.campaign.running import Run
 from rapidsmtp.campaign.sqlite import SqliteDatabase
@@ -120,36 +126,88 @@ class FakeRelay:
         """Return how often each recipient was taken."""
         return Counter((row, each) for row, several, _ in self.taken for each in several)
 
-    def send(self, message: Any) -> "FakeOutcome":
-        if not isinstance(message, Message):
-            try:
-                message = message_of(message)
-            except ValueError as error:
-                return FakeOutcome("INVALID", [], str(error))
-        found = [self.replies(message.tag, address) for address in message.recipients]
+    def send(self, row: "FakeRow") -> list[tuple[Any, ...]]:
+        """Send a row, and return its outcomes as `Engine.take_outcomes` does."""
+        try:
+            message = row.message()
+        except ValueError as error:
+            return [outcome(row.number, 0, "INVALID", None, str(error), None)]
+        parts = range(len(message.recipients)) if row.parts is None else row.parts
+        addresses = [message.recipients[part] for part in parts]
+        found = [self.replies(row.number, address) for address in addresses]
         taken = [
             address
-            for address, (status, *_) in zip(message.recipients, found, strict=True)
+            for address, (status, *_) in zip(addresses, found, strict=True)
             if status in ("ACCEPTED", "TAKEN")
         ]
         if taken:
-            self.taken.append((message.tag, taken, message.data))
-        results = [
-            ("UNKNOWN" if status == "TAKEN" else status, *(rest or (None, None))[:1], None, text)
-            for status, *rest in found
-            for text in [rest[1] if len(rest) > 1 else ""]
+            self.taken.append((row.number, taken, message.data))
+        is_plain = len(message.recipients) == 1
+        return [
+            outcome(
+                row.number,
+                part,
+                "UNKNOWN" if status == "TAKEN" else status,
+                *(rest or (None, "")),
+                None if is_plain and status == "ACCEPTED" else address,
+            )
+            for part, address, (status, *rest) in zip(parts, addresses, found, strict=True)
         ]
-        return FakeOutcome(message_status([each[0] for each in results]), results, "")
 
 
-class FakeOutcome:
-    """The outcome of an engine."""
+def outcome(
+    row: int, part: int, status: str, code: int | None, text: str, address: str | None
+) -> tuple[Any, ...]:
+    named = "RETURNED" if status == "NOT_ATTEMPTED" else status
+    return row, part, int(RowStatus[named]), code, None, text, address, 1, 500
 
-    def __init__(self, status: str, recipients: list[Any], reason: str) -> None:
-        self.status, self._recipients, self._reason = status, recipients, reason
 
-    def details(self) -> tuple[Any, ...]:
-        return self.status, self._recipients, None, "body", 1, 0.5, self._reason
+@dataclass
+class FakeRow:
+    """A granted row."""
+
+    rows: "FakeRows"
+    number: int
+    parts: Sequence[int] | None
+
+    def message(self) -> Message:
+        chunk = self.rows.chunk
+        identity = f"{chunk.id_prefix}{self.number}"
+        values = {**self.rows.values[self.number - chunk.first], "_id": identity}
+        pending = self.rows.template.pending(values, self.number, chunk.date, identity, chunk.time)
+        return message_of(pending)
+
+
+class FakeRows:
+    """The interface of `GrantedRows`, for `FakeFeed`."""
+
+    def __init__(self, template: Any, chunk: Chunk) -> None:
+        self.template, self.chunk = template, chunk
+        if chunk.format == "csv":
+            lines = csv.reader(io.StringIO(chunk.data.decode(), newline=""))
+            self.values = [
+                {name: cells[place] for name, place in chunk.columns.items()} for cells in lines
+            ]
+        else:
+            self.values = [json.loads(line) for line in chunk.data.decode().splitlines()]
+        self.granted: list[FakeRow] = []
+
+    def grant(self, rows: Sequence[int], parts: Any = None) -> None:
+        self.granted += [FakeRow(self, row, (parts or {}).get(row)) for row in rows]
+
+    @property
+    def left(self) -> int:
+        return len(self.granted)
+
+    def withdraw(self) -> list[int]:
+        rows, self.granted = [each.number for each in self.granted], []
+        return rows
+
+    def recipients(self, row: int) -> list[str] | None:
+        try:
+            return list(FakeRow(self, row, None).message().recipients)
+        except ValueError:
+            return None
 
 
 class FakeFeed:
@@ -157,32 +215,30 @@ class FakeFeed:
 
     def __init__(self, relay: FakeRelay) -> None:
         self._relay = relay
-        self._outbox: list[Any] = []
-        self.unsubmitted: list[Any] = []
-        self.finished: list[Any] = []
+        self._outbox: list[list[tuple[Any, ...]]] = []
+        self.outcomes: list[tuple[Any, ...]] = []
 
     @property
     def pending(self) -> int:
-        return len(self.unsubmitted) + len(self.finished) + len(self._outbox)
+        return len(self._outbox)
 
-    def submit(self) -> None:
-        while self.unsubmitted:
-            message = self.unsubmitted.pop(0)
-            stopped = FakeOutcome("NOT_ATTEMPTED", [], "stopped")
-            outcome = self._relay.send(message) if self._relay.error is None else stopped
-            self._outbox.append((message, outcome))
+    def submit(self, rows: FakeRows, limit: int) -> None:
+        for _ in range(min(limit, rows.left)):
+            row = rows.granted[0]
+            stopped = [outcome(row.number, 0, "NOT_ATTEMPTED", None, "stopped", None)]
+            self._outbox.append(self._relay.send(row) if self._relay.error is None else stopped)
+            del rows.granted[0]
             self._relay.after_submit()
 
-    def take(self, limit: int, wait: float) -> None:
-        self.finished += self._outbox[:limit]
-        del self._outbox[:limit]
+    def take(self, wait: float) -> None:
+        self.outcomes += [each for several in self._outbox for each in several]
+        self._outbox.clear()
 
     def error(self) -> RelayError | None:
         return self._relay.error
 
     def close(self) -> None:
-        self.submit()
-        self.take(len(self._outbox), 0.0)
+        self.take(0.0)
 
 
 @pytest.fixture
@@ -190,6 +246,14 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> FakeRelay:
     """The relay of all campaigns of a test."""
     made = FakeRelay()
     monkeypatch.setattr(RelayLine, "feed", lambda _: FakeFeed(made))
+
+    def granted_rows(opened: OpenJournal, template: Any, lease: Lease, _: object) -> FakeRows:
+        form, data = opened.journal.chunk_rows(lease.chunk)
+        return FakeRows(template, engine_chunk(opened.columns, form, data, lease, opened.id))
+
+    monkeypatch.setattr(OpenJournal, "granted_rows", granted_rows)
+    # The engine writes the progress file, and there is no engine.
+    monkeypatch.setattr(OpenJournal, "create_progress", lambda *_: None)
     end = Run._end
 
     def end_unless_crashed(run: Run) -> list[Any]:

@@ -1,6 +1,7 @@
 """`Campaign`: lists, schedules, relays, corrections, and two processes on one journal."""
 
 import csv
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from journals import START, FakeRelay, Machine, person
 from rapidsmtp import Campaign, JournalError, RelayError, Status, Template
 from rapidsmtp.campaign.feeding import Pass
+from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.relays import RelayLine
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -505,13 +507,53 @@ def test_a_full_disk_keeps_outcomes_until_there_is_space(
     assert max(relay.counts().values()) == 1
 
 
+@pytest.mark.parametrize("how", ["stop", "relay"])
+def test_a_run_that_ends_while_the_disk_is_full_loses_nothing(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The outcomes in memory are lost. Their rows become UNKNOWN, and are not sent again."""
+    machine = Machine(tmp_path, rows=3000)
+    execute = machine.campaign._opened.database.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages + 4}")
+    exchange = Journal.exchange
+
+    def watched(self: Journal, *positional: Any, **arguments: Any) -> Any:
+        try:
+            return exchange(self, *positional, **arguments)
+        except sqlite3.OperationalError:
+            if how == "stop":
+                machine.campaign.stop()
+            elif how == "relay":
+                relay.error = RelayError("relay x cannot be reached")
+            raise
+
+    monkeypatch.setattr(Journal, "exchange", watched)
+    # After the failed exchange, there is space again for the next transaction.
+    stop = Pass.stop
+
+    def stopped(self: Pass, reason: str) -> Any:
+        try:
+            return stop(self, reason)
+        finally:
+            execute("PRAGMA max_page_count = 1000000")
+
+    monkeypatch.setattr(Pass, "stop", stopped)
+    with pytest.raises(JournalError, match=r"outcomes of .* rows could not be saved"):
+        machine.run()
+    machine.reopen()
+    status = machine.campaign.status()
+    assert status.accepted + status.unknown + status.waiting == 3000
+    assert len(relay.taken) <= status.accepted + status.unknown
+    assert status.unknown or how == "relay"  # the second attempt to save them succeeded
+    relay.error = None
+    machine.run()
+    assert max(relay.counts().values()) == 1
+
+
 def test_an_error_of_the_disk_ends_the_run(
     tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sqlite3
-
-    from rapidsmtp.campaign.journal import Journal
-
     machine = Machine(tmp_path)
 
     def exchange(*_: Any, **arguments: Any) -> Any:

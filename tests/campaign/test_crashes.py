@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from journals import Crash, FakeFeed, FakeRelay, Machine
+from journals import Crash, FakeFeed, FakeRelay, FakeRows, Machine
 from rapidsmtp import Status
 from rapidsmtp.campaign.journal import Journal
 
@@ -93,11 +93,9 @@ def test_a_granted_row_that_was_not_begun_is_unknown(
 def test_a_row_on_the_wire_is_unknown(
     machine: Machine, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch, is_taken: bool
 ) -> None:
-    def submit(feed: FakeFeed) -> None:
-        if not feed.unsubmitted:
-            return
+    def submit(feed: FakeFeed, rows: FakeRows, limit: int) -> None:
         if is_taken:
-            relay.send(feed.unsubmitted[0])
+            relay.send(rows.granted[0])
         raise Crash
 
     monkeypatch.setattr(FakeFeed, "submit", submit)

@@ -176,7 +176,19 @@ class Pass:
         return self._feed.error()
 
     def release(self) -> None:
-        """End the lease."""
+        """End the lease.
+
+        Raises:
+            JournalError: Outcomes could not be saved. The lease stays, so a recovery makes their
+                rows UNKNOWN. Without this, the rows would be sent again.
+        """
+        if self._unsaved:
+            if self._progress is not None:
+                self._progress.close()
+            raise JournalError(
+                f"{self.notice}; outcomes of {self._finished_rows} rows could not be saved and are "
+                "UNKNOWN unless a progress file has them; make space, and settle them"
+            )
         if not self.is_fenced:
             self._journal.release(self.lease)
         if self._progress is not None:

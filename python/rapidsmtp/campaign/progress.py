@@ -72,7 +72,13 @@ class LeaseProgress:
         """Delete the file, because every row has an outcome in the journal."""
         with contextlib.suppress(OSError):
             self._path.unlink()
-        os.close(self._descriptor)
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock. The file stays, for a recovery."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeaseProgress | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rapidsmtp.campaign.breaker import Breaker
 from rapidsmtp.campaign.feeding import Pacer, Pass
-from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
+from rapidsmtp.campaign.model import JournalError, OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
 from rapidsmtp.errors import RelayError
@@ -203,12 +203,18 @@ class Run:
     def _end(self) -> list[RowResult]:
         """End in order: every granted row gets an outcome, and the leases are released."""
         results: list[RowResult] = []
+        errors: list[JournalError] = []
         for line in self._lines:
             current = self._passes.pop(line.number, None)
             if current is not None:
-                results += [each.result() for each in current.stop(STOPPED)]
-                current.release()
+                try:
+                    results += [each.result() for each in current.stop(STOPPED)]
+                    current.release()
+                except JournalError as error:
+                    errors.append(error)
             line.close()
+        if errors:
+            raise errors[0]
         with self._journal.database.transaction():
             self._journal.database.execute(
                 "UPDATE campaign SET state = 'ready' WHERE no = ? AND state = 'running' "
