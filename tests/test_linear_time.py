@@ -18,10 +18,9 @@ from rapidsmtp._compose.envelope import _addresses
 from rapidsmtp._models.relay_url import parse_relay
 from rapidsmtp._pure.capability import parse_ehlo
 from rapidsmtp._pure.reply import enhanced_status
-from rapidsmtp.cli.files import spreadsheet_text
 from rapidsmtp.cli.send.composition import _headers
 from rapidsmtp.cli.usage import UsageError
-from rapidsmtp.errors import printable_reply
+from rapidsmtp.errors import printable_reply, spreadsheet_text
 
 
 def checked(field: str) -> Callable[[str], object]:

@@ -1,5 +1,6 @@
 """The exceptions: smtplib's classes, so that existing `except` clauses work, and two new ones."""
 
+import re
 from smtplib import SMTPAuthenticationError as SMTPAuthenticationError
 from smtplib import SMTPConnectError as SMTPConnectError
 from smtplib import SMTPDataError as SMTPDataError
@@ -11,6 +12,9 @@ from smtplib import SMTPResponseException as SMTPResponseException
 from smtplib import SMTPSenderRefused as SMTPSenderRefused
 from smtplib import SMTPServerDisconnected as SMTPServerDisconnected
 
+# The places where a spreadsheet finds a formula: the start of a cell, and the places that become
+# the start of a cell if the spreadsheet splits lines at another delimiter.
+_FORMULA = re.compile("(?:^|[,;]) *(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 _LINE_ENDS = str.maketrans("\t\n\r", "   ")
 # The characters of the Unicode category Zs (spaces) other than the space.
 _SPACES = frozenset("\u00a0\u1680\u202f\u205f\u3000") | set(map(chr, range(0x2000, 0x200B)))
@@ -93,6 +97,15 @@ def printable_reply(text: bytes) -> str:
     """
     line = printable(text.decode("utf-8", "replace").translate(_LINE_ENDS))
     return " ".join(filter(None, line.split(" ")))
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return a text of a remote party for a CSV cell, without formulas.
+
+    A spreadsheet executes a cell that begins with `=`, `+`, `-` or `@` (OWASP: CSV injection). A
+    single quote before this character makes it a text.
+    """
+    return _FORMULA.sub(r"\g<0>'", printable(text))
 
 
 def _shown(character: str) -> str:

@@ -640,3 +640,12 @@ def test_status_and_stop_from_another_thread(tmp_path: Path, relay: FakeRelay) -
     assert seen[0].state == "running"
     assert len(seen[0].owners) == 1
     assert machine.campaign.status().state == "ready"
+
+
+def test_an_export_has_no_formulas_of_the_relay(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=1)
+    relay.replies = lambda *_: ("REFUSED", 550, "=cmd|' /C calc'!A0")
+    machine.run()
+    machine.campaign.export(tmp_path / "out.csv")
+    (row,) = csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8"))
+    assert row["outcome_text"] == "'=cmd|' /C calc'!A0"

@@ -14,8 +14,9 @@ import pytest
 
 import processes
 from commandline import CSV, EML, Command, Relays, ScriptedRelay, accept, one_line
-from rapidsmtp.cli import display, files
+from rapidsmtp.cli import display
 from rapidsmtp.cli.send import failures
+from rapidsmtp.errors import spreadsheet_text
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_exceptions_of_a_script_have_a_traceback(
     ],
 )
 def test_a_text_of_a_remote_party_is_no_formula(text: str, expected: str | None) -> None:
-    assert files.spreadsheet_text(text) == (text if expected is None else expected)
+    assert spreadsheet_text(text) == (text if expected is None else expected)
 
 
 def test_a_reply_is_no_formula_in_the_list_of_failures(command: Command, relays: Relays) -> None:

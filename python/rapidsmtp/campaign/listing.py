@@ -8,6 +8,7 @@ from typing import Any
 
 from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
+from rapidsmtp.errors import spreadsheet_text
 
 COLUMNS = ("outcome", "outcome_recipient", "outcome_code", "outcome_enhanced", "outcome_text")
 """The columns that `export` appends to the list's own columns."""
@@ -109,13 +110,15 @@ def _cells(records: Sequence[OutcomeRecord]) -> tuple[str, ...]:
     if not records:
         return ("waiting", "", "", "", "")
     several = [each.result() for each in records]
-    return (
+    cells = (
         _joined([each.status.value for each in several]),
         _joined([each.address or "" for each in several]),
         _joined(["" if each.code is None else str(each.code) for each in several]),
         _joined([each.enhanced_status or "" for each in several]),
         _joined([each.text for each in several]),
     )
+    # The relay wrote the texts.
+    return tuple(map(spreadsheet_text, cells))
 
 
 def _joined(texts: Sequence[str]) -> str:

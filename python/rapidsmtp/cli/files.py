@@ -8,19 +8,14 @@ read them.
 import argparse
 import contextlib
 import os
-import re
 from pathlib import Path
 from typing import Any, TextIO
 
 from rapidsmtp.cli import display
 from rapidsmtp.cli.usage import UsageError
-from rapidsmtp.errors import printable
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
-# The places where a spreadsheet finds a formula: the start of a cell, and the places that become
-# the start of a cell if the spreadsheet splits lines at another delimiter.
-_FORMULA = re.compile("(?:^|[,;]) *(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 _WRITTEN = ("not_accepted", "trace", "journal")
 _READ = (
     "to",
@@ -91,15 +86,6 @@ def make_private_folder(path: Path) -> None:
         OSError: The folder cannot be created.
     """
     path.mkdir(_PRIVATE_FOLDER, parents=True, exist_ok=True)
-
-
-def spreadsheet_text(text: str) -> str:
-    """Return a text of a remote party for a CSV cell, without formulas.
-
-    A spreadsheet executes a cell that begins with `=`, `+`, `-` or `@` (OWASP: CSV injection). A
-    single quote before this character makes it a text.
-    """
-    return _FORMULA.sub(r"\g<0>'", printable(text))
 
 
 def open_for_writing(path: str, name: str, *, private: bool) -> TextIO:

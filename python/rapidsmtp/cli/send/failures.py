@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import Outcome, RecipientResult, Status
 from rapidsmtp.cli import display
-from rapidsmtp.cli.files import open_private, spreadsheet_text
+from rapidsmtp.cli.files import open_private
 from rapidsmtp.cli.usage import UsageError, name_options
+from rapidsmtp.errors import spreadsheet_text
 
 # The maximum number of reasons in the table, and the maximum number of examples for each reason.
 _MAX_REASONS = 20

@@ -8,8 +8,8 @@ from types import TracebackType
 from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import SENDER_STATUSES, Outcome, Status
 from rapidsmtp.cli import display
-from rapidsmtp.cli.files import spreadsheet_text
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
+from rapidsmtp.errors import spreadsheet_text
 
 
 class Summary:
