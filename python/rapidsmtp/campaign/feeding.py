@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rapidsmtp._bulk.feed import Feed
 from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form
+from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.model import JournalError, Lease, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.progress import LeaseProgress
@@ -24,6 +25,10 @@ from rapidsmtp.errors import RelayError
 GROUP = 0.025
 """The maximum time between an outcome and its exchange, in seconds."""
 MIN_BLOCK, MAX_BLOCK = 16, 2048
+# With a progress file, granted rows that were not sent are known after `kill -9`. So a block may be
+# larger, and most grants need no exchange of their own. The time for which a block lasts, in
+# seconds.
+_WITH_PROGRESS = 0.5
 _WINDOW = 8
 # SQLite's result codes. A full disk may get free again. After another error, such as one of fsync,
 # a second attempt could claim a durability that is not there.
@@ -49,6 +54,39 @@ class Pacer(NamedTuple):
     take: Callable[[int], int]
 
 
+class Flow:
+    """How fast rows get their outcomes through a relay, and how many rows a grant has.
+
+    Args:
+        connections: The number of connections.
+        clock: The clock.
+    """
+
+    def __init__(self, connections: int, clock: CampaignClock) -> None:
+        self._base = 2 * connections * _WINDOW
+        self._clock = clock
+        self._exchange = 0.001  # the time of an exchange, in seconds
+        self._rate = 0.0  # rows per second
+        self._since = clock.monotonic()
+
+    def block(self, seconds: float) -> int:
+        """Return the number of rows in a grant, which lasts for `seconds` seconds or longer."""
+        size = int(self._rate * max(3 * self._exchange, seconds)) + self._base
+        return max(MIN_BLOCK, min(MAX_BLOCK, size))
+
+    def add_rows(self, count: int) -> None:
+        """Count rows that got their outcome."""
+        now = self._clock.monotonic()
+        seconds = max(now - self._since, 1e-4)
+        weight = min(1.0, seconds / 0.5) if self._rate else 1.0
+        self._rate += weight * (count / seconds - self._rate)
+        self._since = now
+
+    def add_exchange(self, seconds: float) -> None:
+        """Count an exchange that took this time."""
+        self._exchange += 0.2 * (seconds - self._exchange)
+
+
 class Pass:
     """One pass over a leased chunk. Used by one thread.
 
@@ -58,6 +96,7 @@ class Pass:
         template: The compiled template.
         feed: The engine.
         pacer: When rows may be granted.
+        flow: The flow of rows through the relay.
         progress: The progress file of the lease, or None.
 
     Attributes:
@@ -74,6 +113,7 @@ class Pass:
         template: Any,
         feed: Feed,
         pacer: Pacer,
+        flow: Flow,
         progress: LeaseProgress | None,
     ) -> None:
         self.lease = lease
@@ -102,15 +142,22 @@ class Pass:
         self._grants = 0
         self._since: float | None = None  # of the first unsaved outcome
         self._ask_at = self._beat_at = clock.monotonic()
-        self._base = 2 * opened.settings.connections * _WINDOW
-        self._commit = 0.001
-        self._rate = 0.0
-        self._rated_at = clock.monotonic()
+        self._flow = flow
 
     @property
     def is_over(self) -> bool:
         """Whether every due row has a saved outcome."""
         return not self._due and self.is_idle
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether all due rows are granted."""
+        return not self._due
+
+    @property
+    def outstanding(self) -> int:
+        """The number of granted rows without an outcome."""
+        return int(self._granted.left + self._feed.pending)
 
     @property
     def is_idle(self) -> bool:
@@ -127,8 +174,8 @@ class Pass:
     @property
     def block(self) -> int:
         """The number of rows in a grant."""
-        size = int(self._rate * max(3 * self._commit, GROUP)) + self._base
-        return max(MIN_BLOCK, min(MAX_BLOCK, size))
+        seconds = GROUP if self._progress is None else _WITH_PROGRESS
+        return self._flow.block(seconds)
 
     def step(self, wait: float) -> list[OutcomeRecord]:
         """Submit, take and save, and return the records that were saved.
@@ -209,19 +256,12 @@ class Pass:
         self._feed.outcomes = []
         if self._since is None:
             self._since = self._clock.monotonic()
-        self._measure(count)
+        self._flow.add_rows(count)
 
     def _add(self, record: OutcomeRecord) -> None:
         self._unsaved.append(record)
         if self._since is None:
             self._since = self._clock.monotonic()
-
-    def _measure(self, count: int) -> None:
-        now = self._clock.monotonic()
-        seconds = max(now - self._rated_at, 1e-4)
-        weight = min(1.0, seconds / 0.5)
-        self._rate += weight * (count / seconds - self._rate)
-        self._rated_at = now
 
     # Exchanges
 
@@ -300,7 +340,7 @@ class Pass:
             return []
         self.notice = ""
         self._beat_at = self._clock.monotonic()
-        self._commit += 0.2 * (self._beat_at - start - self._commit)
+        self._flow.add_exchange(self._beat_at - start)
         self._unsaved, self._since, self._finished_rows = [], None, 0
         self.state, self.is_fenced = result.state, result.fenced
         if result.granted:

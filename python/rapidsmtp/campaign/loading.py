@@ -18,7 +18,7 @@ from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import Columns, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.sqlite import Database
 
-MIN_CHUNK, MAX_CHUNK = 100, 10_000
+MIN_CHUNK, MAX_CHUNK = 1000, 10_000
 _CHUNKS = 200
 _ITERABLE_CHUNK = 1000
 

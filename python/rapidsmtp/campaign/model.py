@@ -60,6 +60,7 @@ class RowStatus(IntEnum):
 
 _PUBLIC = {each: Status[each.name] for each in RowStatus if each.name in Status.__members__}
 _PUBLIC[RowStatus.RETURNED] = Status.NOT_ATTEMPTED
+_BY_NUMBER = {int(row): status for row, status in _PUBLIC.items()}
 ROW_STATUS = {status: row for row, status in _PUBLIC.items()}
 """The stored status of each public `Status` except PARTIAL."""
 
@@ -123,19 +124,13 @@ class OutcomeRecord(NamedTuple):
 
     def result(self) -> RowResult:
         """Return the record for users."""
-        return RowResult(
-            self.row,
-            self.part,
-            self.address,
-            RowStatus(self.status).public,
-            self.code,
-            self.enhanced,
-            self.text or "",
-            self.attempts,
-            (self.ms or 0) / 1000,
-            self.at / 1000,
-            self.next_at / 1000 if self.next_at else None,
-        )
+        # Campaigns yield a result for each recipient, and this is the fastest form.
+        row, part, status, code, enhanced, text, address, attempts, _, ms, _, at, next_at = self
+        values = (
+            row, part, address, _BY_NUMBER[status], code, enhanced, text or "", attempts,
+            (ms or 0) / 1000, at / 1000, next_at / 1000 if next_at else None,
+        )  # fmt: skip
+        return RowResult._make(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rapidsmtp.campaign.breaker import Breaker
-from rapidsmtp.campaign.feeding import Pacer, Pass
+from rapidsmtp.campaign.feeding import GROUP, Flow, Pacer, Pass
 from rapidsmtp.campaign.model import JournalError, OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
@@ -12,6 +12,8 @@ from rapidsmtp.errors import RelayError
 
 _WAIT = 0.1
 """The maximum wait for outcomes. A stop is noticed after this time."""
+_PASSES = 8
+"""The maximum number of passes of a relay. A pass waits for the engine's retries of its rows."""
 _POLL = 1.0
 """The maximum time between two looks at the journal, which another process may change."""
 _SHORT = 10.0
@@ -48,7 +50,11 @@ class Run:
         self._pacer = pacer
         self._recovery = opened.recovery()
         self._breaker = Breaker(self._journal)
-        self._passes: dict[int, Pass] = {}  # by the number of the relay
+        # The passes of each relay, by its number. Only the last one may have rows to grant. The
+        # others end meanwhile, so the engine always has rows.
+        connections = opened.settings.connections
+        self._flows = {line.number: Flow(connections, opened.clock) for line in lines}
+        self._passes: dict[int, list[Pass]] = {line.number: [] for line in lines}
 
     def results(self, *, wait: bool) -> Iterator[RowResult]:
         """Send what is due, and yield each outcome after it is durable.
@@ -57,28 +63,33 @@ class Run:
             wait: Whether to wait for rows that are due later, and for relays that are away.
         """
         self._set_state("running")
-        recovered_at = float("-inf")
+        recovered_at = looked_at = float("-inf")
         try:
             while not self._stop.is_set():
-                if self._clock.monotonic() - recovered_at >= _POLL:
-                    recovered_at = self._clock.monotonic()
+                now = self._clock.monotonic()
+                if now - recovered_at >= _POLL:
+                    recovered_at = now
                     self._recovery.run(self._clock.now())
-                if self._journal.state() not in ("ready", "running"):
-                    break
+                if now - looked_at >= _WAIT:
+                    looked_at = now
+                    if self._journal.state() not in ("ready", "running"):
+                        break
                 for line in self._free_lines():
                     self._lease(line)
-                busy = [line for line in self._lines if line.number in self._passes]
-                if not busy:
+                passes = [
+                    (line, each) for line in self._lines for each in self._passes[line.number]
+                ]
+                if not passes:
                     if not self._wait_for_due(wait):
                         break
                     continue
-                idle_for = min(self._passes[line.number].idle_for for line in busy)
+                idle_for = min(each.idle_for for _, each in passes)
                 if not wait and idle_for > _SHORT:
                     break
                 if idle_for > 0:
                     self._clock.wait(self._stop, min(_POLL, idle_for))
-                for line in busy:
-                    yield from self._step(line, _WAIT / len(busy))
+                for line, each in passes:
+                    yield from self._step(line, each, self._wait_of(line, each))
         except BaseException:
             # The journal gets the last outcomes. The caller, which has stopped reading, does not.
             self._end()
@@ -89,6 +100,8 @@ class Run:
 
     def _free_lines(self) -> list[RelayLine]:
         """Return the relays that may lease a chunk: those that are up, and least used."""
+        if not any(map(self._may_lease, self._lines)):
+            return []
         now = self._clock.now()
         away = {
             number
@@ -101,11 +114,13 @@ class Run:
         if not up:
             return []
         least = min(line.used / line.weight for line in up)
-        return [
-            line
-            for line in up
-            if line.number not in self._passes and line.used / line.weight <= least
-        ]
+        return [line for line in up if self._may_lease(line) and line.used / line.weight <= least]
+
+    def _may_lease(self, line: RelayLine) -> bool:
+        passes = self._passes[line.number]
+        if len(passes) >= _PASSES or not all(each.is_draining for each in passes):
+            return False
+        return not passes or sum(each.outstanding for each in passes) < passes[-1].block // 2
 
     def _lease(self, line: RelayLine) -> None:
         now = self._clock.now()
@@ -121,23 +136,34 @@ class Run:
         line.used += lease.count
         pacer = self._pacer(line)
         progress = self._opened.create_progress(lease, self._owner)
-        current = Pass(self._opened, lease, self._template, feed, pacer, progress)
-        self._passes[line.number] = current
+        passes = self._passes[line.number]
+        flow = self._flows[line.number]
+        passes.append(Pass(self._opened, lease, self._template, feed, pacer, flow, progress))
 
-    def _step(self, line: RelayLine, wait: float) -> Iterator[RowResult]:
-        current = self._passes[line.number]
+    def _wait_of(self, line: RelayLine, current: Pass) -> float:
+        """Return the maximum wait of a pass for outcomes, in seconds."""
+        passes = self._passes[line.number]
+        if len(passes) == 1:
+            return _WAIT / sum(map(bool, self._passes.values()))
+        # Outcomes arrive roughly in the order of the rows.
+        return GROUP if current is passes[0] else 0.0
+
+    def _step(self, line: RelayLine, current: Pass, wait: float) -> Iterator[RowResult]:
+        passes = self._passes[line.number]
+        if current not in passes:  # the relay went away
+            return
         records = current.step(wait)
         yield from self._note(line, records)
         error = current.relay_error()
         if error is not None:
-            yield from self._note(line, current.stop(str(error)))
-            current.release()
-            del self._passes[line.number]
+            while passes:
+                yield from self._note(line, passes[0].stop(str(error)))
+                passes.pop(0).release()
             line.close()
             self._away(line, error)
         elif current.is_over:
             current.release()
-            del self._passes[line.number]
+            passes.remove(current)
 
     def _note(self, line: RelayLine, records: Sequence[OutcomeRecord]) -> Iterator[RowResult]:
         if not records:
@@ -205,8 +231,9 @@ class Run:
         results: list[RowResult] = []
         errors: list[JournalError] = []
         for line in self._lines:
-            current = self._passes.pop(line.number, None)
-            if current is not None:
+            passes = self._passes[line.number]
+            while passes:
+                current = passes.pop(0)
                 try:
                     results += [each.result() for each in current.stop(STOPPED)]
                     current.release()

@@ -1,0 +1,72 @@
+"""A campaign with a journal compared with a `Sender` without one: rows to accepted messages.
+
+Both read the same recipients list in CSV and render the same template. The campaign also grants
+each row and saves each outcome durably (SQLite with `synchronous=FULL`). Its list was frozen in the
+journal before the measurement. Both read all outcomes.
+"""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from competitors import Spent, spend
+
+from rapidsmtp import Campaign, Sender, Status, Template
+from test_merge import row, template
+
+ROUNDS = 5
+SMALL = Template.compose(
+    sender="News <news@example.com>",
+    to="{{ name }} <{{ email }}>",
+    subject="{{ name }}, what is new",
+    text="Dear {{ name }},\n\n" + "A line of a small message.\n" * 10,
+)
+
+
+@pytest.mark.parametrize(
+    ("merged", "count"),
+    [pytest.param(template(), 6_000, id="38-kB"), pytest.param(SMALL, 12_000, id="small")],
+)
+def test_journal_2_connections(table, port, tmp_path, merged, count):
+    recipients = tmp_path / "list.csv"
+    with recipients.open("w", encoding="utf-8") as file:
+        file.write("name,email,city,token\n")
+        file.writelines(",".join(row(number).values()) + "\n" for number in range(count))
+    table(
+        {
+            "Sender": partial(by_sender, port, merged, recipients, count),
+            "Campaign": partial(by_campaign, port, merged, recipients, count),
+        },
+        rounds=ROUNDS,
+    )
+
+
+def by_sender(port: int, merged: Template, recipients: Path, count: int) -> Spent:
+    rows = merged.merge_csv(recipients)
+    with Sender(url(port), connections=2) as sender:
+
+        def work() -> None:
+            statuses = Counter(outcome.status for outcome in sender.send(rows))
+            assert statuses == {Status.ACCEPTED: count}, statuses
+
+        return spend(work, count)
+
+
+def by_campaign(port: int, merged: Template, recipients: Path, count: int) -> Spent:
+    journal = recipients.with_name("journal")
+    for each in journal.parent.glob("journal*"):
+        each.unlink()
+    settings: dict[str, Any] = {"relays": [url(port)], "connections": 2}
+    with Campaign.create(journal, merged, recipients, **settings) as campaign:
+
+        def work() -> None:
+            statuses = Counter(result.status for result in campaign.run())
+            assert statuses == {Status.ACCEPTED: count}, statuses
+
+        return spend(work, count)
+
+
+def url(port: int) -> str:
+    return f"smtp://127.0.0.1:{port}?starttls=off"
