@@ -110,6 +110,7 @@ class FakeRelay:
 
     Attributes:
         taken: The row, the recipients and the content of each message that was taken.
+        senders: The senders in the envelopes of these messages.
         replies: A function that returns the outcome of a recipient: a status name, and optionally
             a code and a text. The default is ACCEPTED.
         error: The error that stops the engine, or None.
@@ -118,6 +119,7 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.taken: list[tuple[int, list[str], bytes]] = []
+        self.senders: list[str] = []
         self.replies: Callable[[int, str], tuple[Any, ...]] = lambda row, address: ("ACCEPTED",)
         self.error: RelayError | None = None
         self.after_submit: Callable[[], None] = lambda: None
@@ -142,6 +144,7 @@ class FakeRelay:
         ]
         if taken:
             self.taken.append((row.number, taken, message.data))
+            self.senders.append(message.sender)
         is_plain = len(message.recipients) == 1
         return [
             outcome(

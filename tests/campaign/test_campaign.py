@@ -1,5 +1,6 @@
 """`Campaign`: lists, schedules, relays, corrections, and two processes on one journal."""
 
+import base64
 import csv
 import sqlite3
 import subprocess
@@ -649,3 +650,30 @@ def test_an_export_has_no_formulas_of_the_relay(tmp_path: Path, relay: FakeRelay
     machine.campaign.export(tmp_path / "out.csv")
     (row,) = csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8"))
     assert row["outcome_text"] == "'=cmd|' /C calc'!A0"
+
+
+def test_a_template_with_files_of_rows_and_a_sender_of_rows(
+    tmp_path: Path, relay: FakeRelay
+) -> None:
+    files = tmp_path / "tickets"
+    files.mkdir()
+    for number in (1, 2):
+        (files / f"{number}.txt").write_text(f"ticket {number}")
+    template = Template.compose(
+        sender="a@example.com",
+        to="{{ email }}",
+        subject="Ticket",
+        text="Your ticket",
+        attachments=["{{ id }}.txt"],
+        attachment_root=files,
+        envelope_sender="bounces+{{ _id }}@example.com",
+    )
+    rows = [{**person(number), "id": number} for number in (1, 2)]
+    machine = Machine(tmp_path, template=template, rows=rows)
+    machine.reopen()
+    assert machine.run() == {"ACCEPTED": 2}
+    for row, _, data in relay.taken:
+        assert (
+            base64.b64encode(f"ticket {row}".encode()) in data or f"ticket {row}".encode() in data
+        )
+    assert relay.senders == [f"bounces+{machine.campaign.id}.{row}@example.com" for row in (1, 2)]

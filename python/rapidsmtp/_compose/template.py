@@ -42,7 +42,7 @@ from rapidsmtp._compose.recipients_list import (
     open_recipients_list,
 )
 from rapidsmtp._compose.source import source_of_body, source_of_header
-from rapidsmtp._compose.text_part import BodyPart
+from rapidsmtp._compose.text_part import BodyPart, FilePart
 from rapidsmtp._compose.words import check_words, decode_words
 from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import message_of
@@ -465,6 +465,11 @@ def destination_fields(template: Template) -> list[str]:
         headers = [("From", "a@example.com"), ("To", value)]
         fields.update(_backend.templates().Template(headers, []).fields)
     return sorted(fields)
+
+
+def attachment_root_of(template: Template) -> str | None:
+    """Return the folder of the files that are read for each row; None if no file is read."""
+    return next((part.root for part in template._parts if isinstance(part, FilePart)), None)
 
 
 def compiled_of(template: Template) -> "_backend.Template":

@@ -114,7 +114,7 @@ def _read(
         return
     file = open_list_file(rows, **list_options)
     try:
-        for _, _, cells in file.records():
+        for _, cells, _ in file.records():
             yield dict(zip(file.header, cells, strict=False))
     finally:
         file.close()

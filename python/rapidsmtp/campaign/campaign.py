@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rapidsmtp._compose.recipients_list import Duplicates, ListOptions
-from rapidsmtp._compose.template import Signers, Template
+from rapidsmtp._compose.template import Signers, Template, attachment_root_of
 from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp._models.settings import messages_per_second
@@ -147,6 +147,7 @@ class Campaign:
             connections=connections,
             sender=dict(sender or {}),
             dkim=signatures(template._dkim),
+            attachment_root=attachment_root_of(template),
         )
         check_settings(settings)
         path = os.fspath(journal)

@@ -40,7 +40,7 @@ def create_journal(
         ValueError: The list is malformed.
         OSError: The file cannot be written.
     """
-    message = _source(template, settings.idempotency_header)
+    message = _source(template, settings)
     database = SqliteDatabase(path, create=True)
     try:
         number, _ = create_campaign(
@@ -109,11 +109,10 @@ def _check_repeats(loader: Loader) -> None:
         )
 
 
-def _source(template: Template, idempotency_header: str | None) -> bytes:
+def _source(template: Template, settings: CampaignSettings) -> bytes:
     source = template.source()
-    if idempotency_header is None:
-        return source
-    header = f"{idempotency_header}: {{{{ {ID_FIELD} }}}}\r\n".encode()
-    # Reports a wrong name, or a header that the template already has.
-    Template.from_eml(header + source, keep_headers=True)
-    return header + source
+    if settings.idempotency_header is not None:
+        source = f"{settings.idempotency_header}: {{{{ {ID_FIELD} }}}}\r\n".encode() + source
+    # Reports a wrong name of the header, or a header that the template already has.
+    Template.from_eml(source, keep_headers=True, attachment_root=settings.attachment_root)
+    return source

@@ -107,7 +107,7 @@ def _open_file(
 
     def cells() -> Iterator[Sequence[str]]:
         try:
-            for _, _, record in islice(file.records(), checked.rows):
+            for _, record, _ in islice(file.records(), checked.rows):
                 yield record
             file.check_unchanged()
         finally:

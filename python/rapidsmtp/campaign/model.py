@@ -207,7 +207,7 @@ class CampaignSettings:
         connections: The number of connections for each relay.
         sender: Further arguments of `Sender`.
         dkim: The domain, the selector and the algorithm of each signature.
-        template: Further arguments of `Template.from_eml`.
+        attachment_root: The folder of the files that are read for each row, or None.
     """
 
     rate: float | None = None
@@ -223,7 +223,7 @@ class CampaignSettings:
     connections: int = 4
     sender: Mapping[str, Any] = field(default_factory=dict)
     dkim: Sequence[Sequence[str]] = ()
-    template: Mapping[str, Any] = field(default_factory=dict)
+    attachment_root: str | None = None
 
     def to_json(self) -> str:
         """Return the settings as JSON."""

@@ -208,8 +208,7 @@ class OpenJournal:
                     f"journal {self.database.path}: the campaign signs with {_named(stored)}, and "
                     f"dkim= has {_named(given)}; pass the signers with which it was created"
                 )
-            template = Template.from_eml(self._message(), dkim=self._dkim, keep_headers=True)
-            self._compiled = compiled_of(template)
+            self._compiled = self._template(self._dkim)
         return self._compiled
 
     def lines(self) -> list[RelayLine]:
@@ -246,15 +245,21 @@ class OpenJournal:
         """Return the recipients of rows, by row; [] for a row that makes no message."""
         if self._unsigned is None:
             # The recipients do not depend on the signatures, and a private key is not needed.
-            self._unsigned = compiled_of(Template.from_eml(self._message(), keep_headers=True))
+            self._unsigned = self._template(())
         chunk = self.granted_rows(self._unsigned, lease, None)
         return {row: chunk.recipients(row) or [] for row in rows}
 
-    def _message(self) -> bytes:
-        row = self.database.execute(
+    def _template(self, dkim: Signers) -> Any:
+        (message,) = self.database.execute(
             "SELECT message FROM campaign WHERE no = ?", (self.number,)
         ).fetchone()
-        return bytes(row[0])
+        template = Template.from_eml(
+            bytes(message),
+            dkim=dkim,
+            keep_headers=True,
+            attachment_root=self.settings.attachment_root,
+        )
+        return compiled_of(template)
 
 
 def signatures(dkim: Any) -> list[list[str]]:
