@@ -240,6 +240,9 @@ class FakeFeed:
     def error(self) -> RelayError | None:
         return self._relay.error
 
+    def end(self) -> None:
+        assert not self._outbox
+
     def close(self) -> None:
         self.take(0.0)
 
@@ -255,6 +258,8 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> FakeRelay:
         return FakeRows(template, engine_chunk(opened.columns, form, data, lease, opened.id))
 
     monkeypatch.setattr(OpenJournal, "granted_rows", granted_rows)
+    # The clock of the tests stands still, so each block would have the maximum size.
+    monkeypatch.setattr("rapidsmtp.campaign.feeding.MAX_BLOCK", 64)
     # The engine writes the progress file, and there is no engine.
     monkeypatch.setattr(OpenJournal, "create_progress", lambda *_: None)
     end = Run._end

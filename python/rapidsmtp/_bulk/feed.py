@@ -63,6 +63,10 @@ class Feed:
         """Return the error that stopped the engine; None if it has not stopped."""
         return relay_error(self._engine)
 
+    def end(self) -> None:
+        """Close the outbox, after all outcomes were taken. The engine goes on."""
+        self._engine.close_outbox(self._outbox)
+
     def close(self) -> None:
         """Stop: wait a short time for replies. Then every submitted row has an outcome."""
         self._core.close(GRACE)

@@ -11,6 +11,7 @@ from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 WINDOW = 200
 _SHARE = WINDOW // 2
 _DOMAINS = 20
+Signature = tuple[int | None, str]
 _VARIABLE = re.compile(r"<[^>]*>|\S*@\S*|\S*[0-9]\S*")
 
 
@@ -18,43 +19,61 @@ class Breaker:
     """Watches the last outcomes of a run.
 
     Of the last 200 outcomes, at least 100 are refusals with the same code and the same words, in at
-    least 20 domains: then the relay refuses the sender and not the recipients. These refusals wait
-    again.
+    least 20 domains: then the relay refuses the sender and not the recipients. All recipients that
+    were refused in this way since the start of the run wait again.
 
     Args:
         journal: The journal.
+        now: The time of the start of the run, in milliseconds since 1970.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, now: int) -> None:
         self._journal = journal
-        # The signature of each outcome (None if it is no refusal), and the outcome.
-        self._last: deque[tuple[tuple[int | None, str] | None, OutcomeRecord]] = deque(
-            maxlen=WINDOW
-        )
+        self._started_at = now
+        # The signature of each outcome (None if it is no refusal), and the domain.
+        self._last: deque[tuple[Signature | None, str]] = deque(maxlen=WINDOW)
+        self._refusal: Signature | None = None
 
     def add(self, records: Sequence[OutcomeRecord]) -> str | None:
         """Add outcomes, and return the reason to pause, or None."""
-        refused = False
+        refused = [each for each in records if each.status == RowStatus.REFUSED]
+        if self._refusal is not None:  # outcomes of rows that were granted before the pause
+            if refused:
+                self._return(refused[-1].at)
+            return None
         for record in records:
-            signature = None
-            if record.status == RowStatus.REFUSED:
-                signature, refused = (record.code, words_of(record.text or "")), True
-            elif record.status == RowStatus.SUPPRESSED:
-                continue
-            self._last.append((signature, record))
+            if record.status != RowStatus.SUPPRESSED:
+                domain = (record.address or "").rpartition("@")[2].lower()
+                self._last.append((_signature(record), domain))
         if not refused:
             return None
         counts = Counter(signature for signature, _ in self._last if signature is not None)
-        signature, count = counts.most_common(1)[0]
-        if count < _SHARE:
+        signature, count = counts.most_common(1)[0] if counts else (None, 0)
+        domains = {domain for each, domain in self._last if each == signature}
+        if count < _SHARE or len(domains) < _DOMAINS:
             return None
-        same = [record for each, record in self._last if each == signature]
-        if len({(each.address or "").rpartition("@")[2].lower() for each in same}) < _DOMAINS:
-            return None
-        self._last.clear()
-        recipients = [(each.row, each.part) for each in same]
-        wait_again(self._journal, recipients, [RowStatus.REFUSED], records[-1].at)
-        return f"the relay refuses everybody: {same[-1].code} {same[-1].text}"
+        self._refusal = signature
+        same = [each for each in refused if _signature(each) == signature]
+        last = (same or refused)[-1]
+        self._return(last.at)
+        return f"the relay refuses everybody: {last.code} {last.text}"
+
+    def _return(self, now: int) -> None:
+        assert self._refusal is not None
+        code, words = self._refusal
+        found = self._journal.database.execute(
+            "SELECT row, part, text FROM outcome WHERE campaign = ? AND status = 2 "
+            "AND status <> 1 AND code = ? AND at >= ?",
+            (self._journal.campaign, code, self._started_at),
+        ).fetchall()
+        same = [(row, part) for row, part, text in found if words_of(text or "") == words]
+        wait_again(self._journal, same, [RowStatus.REFUSED], now)
+
+
+def _signature(record: OutcomeRecord) -> Signature | None:
+    if record.status != RowStatus.REFUSED:
+        return None
+    return record.code, words_of(record.text or "")
 
 
 def words_of(text: str) -> str:

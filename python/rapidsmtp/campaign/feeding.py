@@ -238,6 +238,7 @@ class Pass:
             )
         if not self.is_fenced:
             self._journal.release(self.lease)
+        self._feed.end()
         if self._progress is not None:
             self._progress.remove()
             self._progress = None

@@ -49,7 +49,7 @@ class Run:
         self._lines = lines
         self._pacer = pacer
         self._recovery = opened.recovery()
-        self._breaker = Breaker(self._journal)
+        self._breaker = Breaker(self._journal, opened.clock.now())
         # The passes of each relay, by its number. Only the last one may have rows to grant. The
         # others end meanwhile, so the engine always has rows.
         connections = opened.settings.connections
@@ -214,7 +214,7 @@ class Run:
             with self._journal.database.transaction():
                 self._journal.database.execute(
                     "UPDATE campaign SET state = 'done', finished_at = ? WHERE no = ? "
-                    "AND state = 'running' AND NOT EXISTS (SELECT 1 FROM lease "
+                    "AND state IN ('ready', 'running') AND NOT EXISTS (SELECT 1 FROM lease "
                     "WHERE campaign = ? AND state <> 'done')",
                     (now, self._journal.campaign, self._journal.campaign),
                 )
@@ -235,7 +235,9 @@ class Run:
             while passes:
                 current = passes.pop(0)
                 try:
-                    results += [each.result() for each in current.stop(STOPPED)]
+                    records = current.stop(STOPPED)
+                    self._breaker.add(records)
+                    results += [each.result() for each in records]
                     current.release()
                 except JournalError as error:
                     errors.append(error)
