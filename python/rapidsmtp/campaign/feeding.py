@@ -28,7 +28,7 @@ MIN_BLOCK, MAX_BLOCK = 16, 2048
 # With a progress file, granted rows that were not sent are known after `kill -9`. So a block may be
 # larger, and most grants need no exchange of their own. The time for which a block lasts, in
 # seconds.
-_WITH_PROGRESS = 0.5
+_WITH_PROGRESS = 4 * GROUP
 _WINDOW = 8
 # SQLite's result codes. A full disk may get free again. After another error, such as one of fsync,
 # a second attempt could claim a durability that is not there.
@@ -78,7 +78,7 @@ class Flow:
         """Count rows that got their outcome."""
         now = self._clock.monotonic()
         seconds = max(now - self._since, 1e-4)
-        weight = min(1.0, seconds / 0.5) if self._rate else 1.0
+        weight = min(1.0, seconds / 0.5)
         self._rate += weight * (count / seconds - self._rate)
         self._since = now
 
