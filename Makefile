@@ -8,8 +8,8 @@
 #   make test-all  like `make test`, but every interpreter runs all tests of pytest
 #   make fuzz      run each fuzz target for SECONDS seconds (default 10)
 #   make soak      run the truth test thousands of times, the tests of outages with outages of a
-#                  minute, and each fuzz target for an hour; TRUTH_RUNS, OUTAGE_SECONDS and
-#                  FUZZ_SECONDS set the number and the times
+#                  minute, a campaign with 1,000 kills, and each fuzz target for an hour;
+#                  TRUTH_RUNS, OUTAGE_SECONDS, CAMPAIGN_KILLS and FUZZ_SECONDS set the numbers
 #   make bench     measure rapidsmtp and its competitors; without ARGUMENTS, write the results to
 #                  docs/pages/benchmarks.md
 #   make lint      check formatting, lints, types and licences of both languages; run `make docs`
@@ -212,7 +212,9 @@ soak: wheels
 	TRUTH_RUNS="$${TRUTH_RUNS:-5000}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
 		tests/truth -k soak $(ARGUMENTS); \
 	OUTAGE_SECONDS="$${OUTAGE_SECONDS:-60}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
-		tests/outages
+		tests/outages; \
+	CAMPAIGN_KILLS="$${CAMPAIGN_KILLS:-1000}" "$$venv/bin/python" -P -m pytest -s $(WITHOUT_RUST) \
+		tests/campaign/test_kills.py -k random_moments
 	@$(MAKE) fuzz SECONDS="$${FUZZ_SECONDS:-3600}"
 
 interpreters:
