@@ -60,6 +60,8 @@ def forked(path: str, number: int, seconds: float) -> int:
 
 
 if __name__ == "__main__":
+    # A signal before the command handles signals ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for line in sys.stdin:
         path, number, seconds = line.split()
         print(forked(path, int(number), float(seconds)), flush=True)

@@ -84,10 +84,13 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
 
     Returns:
         The exit status.
+
+    Raises:
+        UsageError: The journal cannot be written, or a password is missing. Nothing was sent.
     """
     with journal_errors(options.journal):
         before = campaign.status()
-    start, stopped = time.monotonic(), ""
+    start, stopped, has_sent = time.monotonic(), "", False
     with (
         signals.closing(_Stop(campaign)),
         display.progress(["sending"], before.rows) as (bar,),
@@ -95,9 +98,11 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
     ):
         try:
             for _ in campaign.run(wait=not options.no_wait):
-                pass
+                has_sent = True
         except (JournalError, ValueError) as error:
             stopped = name_options(str(error))
+            if not has_sent:
+                raise UsageError(stopped) from None
         except (sqlite3.Error, OSError) as error:
             stopped = f"journal {options.journal}: {error}"
     if signals.ended is not None:
