@@ -1,7 +1,8 @@
 # All commands of the project. Each target first creates the environments and the wheels that it
 # needs, in .venvs/ and dist/.
 #
-#   make demo      send the example newsletter through a server on this machine
+#   make demo      send the example newsletter through a server on this machine, then a campaign
+#                  whose runs are killed
 #   make test      run the tests that a change must pass: cargo's tests, the fuzz targets, and
 #                  pytest with the built wheels. The first interpreter runs all tests of pytest. The
 #                  other interpreters run only the tests that depend on the interpreter.
@@ -235,7 +236,8 @@ endif
 
 demo: wheels
 	@$(call environment,demo,$(PYTHON),demo); \
-	"$$venv/bin/rapidsmtp" demo $(ARGUMENTS)
+	"$$venv/bin/rapidsmtp" demo $(ARGUMENTS); \
+	"$$venv/bin/rapidsmtp" demo --campaign
 
 # mkdocs builds the documentation from the source tree, so `make docs` needs no wheel. A warning
 # stops the build.

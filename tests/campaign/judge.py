@@ -2,46 +2,20 @@
 
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import processes
-from campaign.recorder import records
 from rapidsmtp import Campaign, CampaignState, CampaignStatus, Status, Template
+from rapidsmtp.cli.bench.recording_server import records
 
 HERE = Path(__file__).parent
 TEMPLATE = b"From: n@example.com\r\nTo: {{ email }}\r\nSubject: Hi {{ email }}\r\n\r\nHello\r\n"
-
-
-@contextmanager
-def recording_relay(record: Path, *reply: str) -> Iterator[str]:
-    """Run a relay in its own process, and yield its URL."""
-    process = processes.start(
-        [sys.executable, str(HERE / "recorder.py"), str(record), *reply],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        yield f"smtp://127.0.0.1:{int(process.stdout.readline())}?starttls=off"
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_until_quiet(url: str) -> None:
-    """Wait until a relay has read everything that ended processes have sent."""
-    host, port = url.removeprefix("smtp://").partition("?")[0].split(":")
-    with socket.create_connection((host, int(port)), 60) as connection:
-        connection.sendall(b"QUIET\r\n")
-        file = connection.makefile("rb")
-        assert file.readline().startswith(b"220")
-        assert file.readline().startswith(b"250")
 
 
 class Forker:

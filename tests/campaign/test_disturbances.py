@@ -16,9 +16,9 @@ import pytest
 
 import processes
 from campaign import judge
-from campaign.judge import Totals, create, recording_relay, wait_until_quiet
-from campaign.recorder import records
+from campaign.judge import Totals, create
 from commandline import Command
+from rapidsmtp.cli.bench.recording_server import recording_server, records, wait_until_quiet
 
 ROWS = 1200
 SECONDS = 120
@@ -73,7 +73,7 @@ def test_one_command_sends_the_rest_although_list_and_template_are_gone(
     command.write("list.csv", f"id,name,email\n{lines}")
     path, record = tmp_path / "news.campaign", tmp_path / "record"
     files = ("--template", "message.eml", "--to", "list.csv", "--no-warnings")
-    with recording_relay(record) as url:
+    with recording_server(record) as url:
         process = command.start("send", "--relay", url, *files, "--journal", str(path))
         wait_for(lambda: len(records(record)) > 100)
         process.kill()
@@ -86,7 +86,7 @@ def test_one_command_sends_the_rest_although_list_and_template_are_gone(
 
 def test_two_processes_one_of_which_is_killed(command: Command, tmp_path: Path) -> None:
     path, record = tmp_path / "j", tmp_path / "record"
-    with recording_relay(record) as url:
+    with recording_server(record) as url:
         create(path, url, ROWS)
         both = [command.start("campaign", "run", str(path)) for _ in range(2)]
         wait_for(lambda: len(records(record)) > 100)
@@ -98,7 +98,7 @@ def test_two_processes_one_of_which_is_killed(command: Command, tmp_path: Path) 
 
 def test_a_full_disk_delays_the_rest(command: Command, small_disk: Path, tmp_path: Path) -> None:
     path, record, filler = small_disk / "j", tmp_path / "record", small_disk / "filler"
-    with recording_relay(record) as url:
+    with recording_server(record) as url:
         create(path, url, ROWS)
         # A little space is left, so that the disk is full in the middle of the run.
         free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
@@ -114,7 +114,7 @@ def test_a_full_disk_delays_the_rest(command: Command, small_disk: Path, tmp_pat
 
 def test_a_read_only_journal_is_not_run(command: Command, small_disk: Path, tmp_path: Path) -> None:
     path, record = small_disk / "j", tmp_path / "record"
-    with recording_relay(record) as url:
+    with recording_server(record) as url:
         create(path, url, 3)
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         for arguments in (("run",), ("pause",), ("settle", "--resend")):
@@ -158,7 +158,7 @@ def test_no_row_leaves_before_its_grant_is_on_the_disk(
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     path, trace = tmp_path / "j", tmp_path / "trace"
-    with recording_relay(tmp_path / "record") as url:
+    with recording_server(tmp_path / "record") as url:
         create(path, url, 400)
         ended = processes.run(
             ["strace", "-f", "-y", "-qq", "-s", "200000", "-e", f"trace={CALLS}", "-o", trace,

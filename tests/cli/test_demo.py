@@ -18,7 +18,7 @@ import pytest
 import rapidsmtp
 from commandline import CSV, EML, Command, is_rate, one_line
 from rapidsmtp import Message, Template
-from rapidsmtp.cli.bench import demo, local_server
+from rapidsmtp.cli.bench import campaign_demo, demo, local_server
 from rapidsmtp.cli.bench.compare import content, deliver_same_content
 from rapidsmtp.cli.bench.competitors import Competitor, newsletter_competitors
 from rapidsmtp.cli.bench.reference_message import ReferenceMessage
@@ -262,3 +262,21 @@ def test_the_example_newsletter(command: Command) -> None:
     )
     parsed = email.message_from_bytes(message.as_bytes(), policy=email.policy.default)
     assert parsed["Subject"] == "Der Lesesaal im Advent — for Ann" and not parsed.defects
+
+
+def test_the_campaign_of_the_demo_loses_nothing(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_demo, "_KILLS", 1)
+    monkeypatch.setattr(campaign_demo, "_AWAY", 0.05)
+    result = command("demo", "--campaign", "--limit", "300", "--json")
+    assert result.returncode == 0, result.stdout
+    values = json.loads(result.stdout)
+    assert (values["subscribers"], values["sent_after_settle"]) == (300, 300)
+    for name in ("sent_twice", "lost", "wrongly_accepted", "not_reported", "unknown_after_settle"):
+        assert values[name] == 0, name
+    assert values["unknown_sent"] <= values["unknown"]
+
+
+def test_the_campaign_of_the_demo_has_its_own_message(plain_command: Command) -> None:
+    one_line(plain_command("demo", "--campaign", "--to", "list.csv"), "--to cannot be combined")

@@ -25,6 +25,7 @@ from rapidsmtp.campaign.overview import CampaignStatus, status_of
 from rapidsmtp.campaign.owners import Owner
 from rapidsmtp.campaign.pacing import Budgets, window_of
 from rapidsmtp.campaign.relays import parse_relays
+from rapidsmtp.campaign.report import write_report
 from rapidsmtp.campaign.running import Run
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 
@@ -348,6 +349,21 @@ class Campaign:
             JournalError: The file is read-only.
         """
         return self._opened.suppress(addresses, reason)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write an HTML page with the figures of the campaign, without scripts.
+
+        The page needs the extra `report`.
+
+        Args:
+            path: The path of the file. An older file is replaced.
+
+        Raises:
+            ImportError: matplotlib or Jinja2 is not installed.
+            OSError: The file cannot be written.
+        """
+        opened = self._opened
+        write_report(opened, self.status(), os.fspath(path), opened.clock.now() / 1000)
 
     # The state
 

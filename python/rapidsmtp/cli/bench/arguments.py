@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from rapidsmtp.cli import options as shared
-from rapidsmtp.cli.usage import Commands, add_command, positive
+from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
 
 _Value = TypeVar("_Value")
 
@@ -36,6 +36,12 @@ def register_demo(commands: Commands) -> None:
         "--to", metavar="FILE.csv", help="recipients list (default: example subscribers)"
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only the first N rows")
+    parser.add_argument(
+        "--campaign",
+        action="store_true",
+        help="instead, send a campaign of 20,000 rows whose runs are killed at random moments, and "
+        "compare the server's record with the journal",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.set_defaults(command=_run_demo)
 
@@ -118,6 +124,13 @@ def _add_relay(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_demo(options: argparse.Namespace) -> int:
+    if options.campaign:
+        for name in ("template", "to"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} cannot be combined with --campaign")
+        from rapidsmtp.cli.bench.campaign_demo import campaign_demo
+
+        return campaign_demo(options)
     from rapidsmtp.cli.bench.demo import demo
 
     return demo(options)

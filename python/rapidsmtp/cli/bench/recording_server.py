@@ -1,26 +1,29 @@
-"""A relay in its own process that records each message before it sends the reply 250.
+"""A server in its own process that records each message before it sends the reply 250.
 
-It prints its port. A line of the record is the row number and the digest of a message, without the
-header fields that a relay adds. A connection that begins with `QUIET` gets a reply when all other
-connections are closed, so that everything that was written to them is in the record.
+It prints its port. A line of the record is the row number of a message, and the digest of
+the message. The command `QUIET` gets a reply when all other connections are closed, so that
+everything that was written to them is in the record.
 
-Usage: recorder.py FILE [CODE]    With a code, every message gets this code instead of 250.
+Usage: python -m rapidsmtp.cli.bench.recording_server FILE [PORT]
 """
 
 import asyncio
 import hashlib
 import os
 import re
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _ID = re.compile(rb"\r\nMessage-ID:\s*<[0-9a-f]{16}\.(\d+)@", re.IGNORECASE)
 
 
-class Recorder:
-    def __init__(self, path: str, reply: bytes) -> None:
+class _Recorder:
+    def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-        self._reply = reply
         self._open = 0
         self._changed = asyncio.Condition()
 
@@ -49,9 +52,8 @@ class Recorder:
             elif verb == b"DATA":
                 writer.write(b"354 go on\r\n")
                 data = await reader.readuntil(b"\r\n.\r\n")
-                if self._reply[:1] == b"2":
-                    self._record(data)
-                writer.write(self._reply + b"\r\n")
+                self._record(data)
+                writer.write(b"250 recorded\r\n")
             elif verb == b"QUIT":
                 writer.write(b"221 bye\r\n")
                 return
@@ -64,21 +66,52 @@ class Recorder:
         os.write(self._file, b"%d %s\n" % (row, hashlib.sha256(data).hexdigest().encode()))
 
 
-async def main(path: str, reply: str = "250 recorded") -> None:
-    recorder = Recorder(path, reply.encode())
-    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0, limit=1 << 24)
+async def main(path: str, port: str = "0") -> None:
+    """Serve until the standard input ends."""
+    recorder = _Recorder(path)
+    server = await asyncio.start_server(recorder.serve, "127.0.0.1", int(port), limit=1 << 24)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
-        # The recorder ends with the process that has started it.
+        # The server ends with the process that has started it.
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         os._exit(0)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+@contextmanager
+def recording_server(record: Path, port: int = 0) -> Iterator[str]:
+    """Run the server in its own process, and yield its URL.
+
+    Args:
+        record: The file of the record. An existing record is continued.
+        port: The port; 0 for a free one.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(record), str(port)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        yield f"smtp://127.0.0.1:{int(process.stdout.readline())}?starttls=off"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_quiet(url: str) -> None:
+    """Wait until the server has read everything that ended processes have sent."""
+    host, port = url.removeprefix("smtp://").partition("?")[0].split(":")
+    with socket.create_connection((host, int(port)), 60) as connection:
+        connection.sendall(b"QUIET\r\n")
+        file = connection.makefile("rb")
+        file.readline()
+        file.readline()
 
 
 def records(path: Path) -> list[tuple[int, str]]:
     """Return the row number and the digest of each message in a record."""
     lines = path.read_text("ascii").splitlines() if path.exists() else []
     return [(int(row), digest) for row, digest in map(str.split, lines)]
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
