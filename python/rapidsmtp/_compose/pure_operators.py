@@ -64,9 +64,9 @@ def operator(budget: Budget, left: Any, sign: str, right: Any) -> Any:
 
 
 def _repeat(budget: Budget, source: str, count: Any) -> str:
-    count = size("count", count)
-    budget.work(len(source) * count // 64)
-    return source * count
+    times: int = size("count", count)
+    budget.work(len(source) * times // 64)
+    return source * times
 
 
 def _compute(left: Any, sign: str, right: Any) -> Any:

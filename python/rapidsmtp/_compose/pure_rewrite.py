@@ -241,8 +241,10 @@ class Rewriter:
                 return self._slice(node)
             case nodes.Getattr() | nodes.Getitem():
                 value, path = self._expr(node.node), nodes.Const(_path_of(node))
-                is_attribute = isinstance(node, nodes.Getattr)
-                key = nodes.Const(node.attr) if is_attribute else self._expr(node.arg)
+                if isinstance(node, nodes.Getattr):
+                    key: nodes.Expr = nodes.Const(node.attr)
+                else:
+                    key = self._expr(node.arg)
                 return _filter(value, "0item", key, path, at=node)
             case nodes.Not():
                 node.node = self._needed(node.node)

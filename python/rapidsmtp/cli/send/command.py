@@ -23,7 +23,7 @@ from rapidsmtp.cli.send.end_signals import GRACE, EndSignals
 from rapidsmtp.cli.send.metrics import serve_metrics
 from rapidsmtp.cli.send.password import asked_password
 from rapidsmtp.cli.send.recipients import list_options, open_recipients
-from rapidsmtp.cli.send.summary import Summary, show_dropped
+from rapidsmtp.cli.send.summary import Summary, show_template
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
 # The maximum number of rows to render for the checks. The first valid message of these rows is
@@ -131,7 +131,7 @@ def _send_campaign(options: argparse.Namespace, signals: EndSignals) -> int:
             campaign = start.create(options, template, run_options)
         stack.callback(campaign.close)
         if not options.json:
-            show_dropped(template.dropped)
+            show_template(template.dropped, template.envelope_sender)
         return sending.deliver(campaign, options, signals)
 
 
