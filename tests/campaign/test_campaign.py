@@ -17,7 +17,9 @@ from journals import START, FakeRelay, Machine, person
 from rapidsmtp import Campaign, JournalError, RelayError, Status, Template
 from rapidsmtp.campaign.feeding import Pass
 from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.model import JournalUnavailable
 from rapidsmtp.campaign.relays import RelayLine
+from rapidsmtp.campaign.sqlite import SqliteDatabase
 
 pytestmark = pytest.mark.usefixtures("backend")
 HOUR = 3_600_000
@@ -537,7 +539,7 @@ def test_a_run_that_ends_while_the_disk_is_full_loses_nothing(
     def watched(self: Journal, *positional: Any, **arguments: Any) -> Any:
         try:
             return exchange(self, *positional, **arguments)
-        except sqlite3.OperationalError:
+        except JournalUnavailable:
             if how == "stop":
                 machine.campaign.stop()
             elif how == "relay":
@@ -571,16 +573,22 @@ def test_an_error_of_the_disk_ends_the_run(
     tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(tmp_path)
+    execute = SqliteDatabase.execute
 
-    def exchange(*_: Any, **arguments: Any) -> Any:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = 10
-        raise error
+    def failing(self: SqliteDatabase, statement: str, parameters: Any = ()) -> Any:
+        if "grant_" in statement:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return execute(self, statement, parameters)
 
-    monkeypatch.setattr(Journal, "exchange", exchange)
-    with pytest.raises(JournalError, match="cannot be written: disk I/O error"):
+    monkeypatch.setattr(SqliteDatabase, "execute", failing)
+    with pytest.raises(JournalError, match="cannot be written: disk I/O error; check the disk"):
         machine.run()
     assert not relay.taken
+    monkeypatch.setattr(SqliteDatabase, "execute", execute)
+    machine.reopen()
+    assert machine.run() == {"ACCEPTED": 10}
 
 
 RUN = """

@@ -216,6 +216,21 @@ def test_an_older_copy_is_refused_and_can_be_accepted(tmp_path: Path, relay: obj
     machine.reopen()  # no longer older
 
 
+def test_a_commit_while_a_journal_is_opened_does_not_make_it_an_older_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_of(tmp_path / "j", [1])
+    read = SqliteDatabase._read_mark
+
+    def commit_and_read(self: SqliteDatabase) -> object:
+        with journal.database.transaction():
+            pass
+        return read(self)
+
+    monkeypatch.setattr(SqliteDatabase, "_read_mark", commit_and_read)
+    SqliteDatabase(str(tmp_path / "j")).close()
+
+
 @pytest.mark.parametrize("content", [b"", b"no database, but a text of some length" * 50])
 def test_another_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "j").write_bytes(content)

@@ -7,7 +7,6 @@ slower than the network. An exchange is made when a grant is needed, or 25 ms af
 unsaved outcome. There are never two at once, so a slow disk makes larger groups by itself.
 """
 
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -16,7 +15,13 @@ from typing import Any, NamedTuple
 from rapidsmtp._bulk.feed import Feed
 from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form
 from rapidsmtp.campaign.clock import CampaignClock
-from rapidsmtp.campaign.model import JournalError, Lease, OutcomeRecord, RowStatus
+from rapidsmtp.campaign.model import (
+    JournalError,
+    JournalUnavailable,
+    Lease,
+    OutcomeRecord,
+    RowStatus,
+)
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, records_of, unsent_record
@@ -30,10 +35,6 @@ MIN_BLOCK, MAX_BLOCK = 16, 2048
 # seconds.
 _WITH_PROGRESS = 4 * GROUP
 _WINDOW = 8
-# SQLite's result codes. A full disk may get free again. After another error, such as one of fsync,
-# a second attempt could claim a durability that is not there.
-_FULL = 13
-_BUSY = 5
 _RETRY = 1.0
 _LONGEST_WAIT = 60.0
 _BEAT = 20.0
@@ -329,14 +330,9 @@ class Pass:
                 finished=self._finished_rows,
                 budget=self._pacer.take,
             )
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (_FULL, _BUSY):
-                raise JournalError(
-                    f"journal {self._journal.database.path} cannot be written: {error}; outcomes "
-                    "that are not saved will be UNKNOWN"
-                ) from error
+        except JournalUnavailable as error:
             # No grants, and the outcomes stay in memory.
-            self.notice = f"journal {self._journal.database.path}: {error}"
+            self.notice = str(error)
             self._since = self._clock.monotonic()
             return []
         self.notice = ""

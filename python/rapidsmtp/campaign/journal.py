@@ -155,7 +155,7 @@ class Journal:
                 returns whether it could: the number of messages it took, which is 0 or all.
 
         Raises:
-            sqlite3.OperationalError: The database cannot be written. Nothing was changed.
+            JournalError: The database cannot be written. Nothing was changed.
         """
         with self.database.transaction(grant[-1] if grant else 0):
             fence = self._execute(

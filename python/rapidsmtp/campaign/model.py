@@ -16,6 +16,10 @@ class JournalError(Exception):
 JournalError.__module__ = "rapidsmtp"
 
 
+class JournalUnavailable(JournalError):
+    """The journal cannot be written at present: the disk is full, or another process writes."""
+
+
 class CampaignState(StrEnum):
     """The state of a campaign."""
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rapidsmtp.campaign.model import JournalError
+from rapidsmtp.campaign.model import JournalError, JournalUnavailable
 
 VERSION = 1
 SCHEMA = Path(__file__).parent / "schema"
@@ -60,6 +60,10 @@ class Database(Protocol):
 
         Args:
             granted_to: The highest row that the transaction grants, or 0.
+
+        Raises:
+            JournalUnavailable: The database cannot be written at present. Nothing was changed.
+            JournalError: The database cannot be written. Nothing was changed.
         """
 
     def close(self) -> None:
@@ -122,10 +126,15 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def transaction(self, granted_to: int = 0) -> Iterator[None]:
-        """Return a context: its statements are committed together, or not at all."""
+        """Return a context: its statements are committed together, or not at all.
+
+        Raises:
+            JournalUnavailable: The disk is full, or another process writes. Nothing was changed.
+            JournalError: The file cannot be written. Nothing was changed.
+        """
         with self._lock:
-            self.execute("BEGIN IMMEDIATE")
             try:
+                self.execute("BEGIN IMMEDIATE")
                 yield
                 self.execute(
                     "UPDATE journal SET exchanges = exchanges + 1, granted_to = CASE WHEN "
@@ -136,10 +145,12 @@ class SqliteDatabase:
                     "SELECT exchanges, granted_to FROM journal"
                 ).fetchone()
                 self.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 # A failed COMMIT (disk full) may leave the transaction open.
                 if self._connection.in_transaction:
                     self.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise self._unwritable(error) from error
                 raise
             self._write_mark(number, highest)
 
@@ -150,6 +161,13 @@ class SqliteDatabase:
             if self._mark is not None:
                 os.close(self._mark)
                 self._mark = None
+
+    def _unwritable(self, error: sqlite3.OperationalError) -> JournalError:
+        # A full disk may get free again. After another error, such as one of fsync, a second
+        # attempt could claim a durability that is not there.
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            return JournalUnavailable(f"journal {self.path} cannot be written at present: {error}")
+        return JournalError(f"journal {self.path} cannot be written: {error}; check the disk")
 
     def forget_newer(self) -> None:
         """Make this journal the newest one, although `J-exchanges` knows of a newer one."""
@@ -178,10 +196,10 @@ class SqliteDatabase:
 
     def _check(self, older_copy: bool) -> None:
         try:
-            row = self.execute("SELECT version, incarnation, exchanges FROM journal").fetchone()
+            row = self.execute("SELECT version, incarnation FROM journal").fetchone()
         except sqlite3.DatabaseError as error:
             raise JournalError(f"{self.path} is not a journal of rapidsmtp: {error}") from None
-        version, self._incarnation, exchanges = row
+        version, self._incarnation = row
         if version > VERSION:
             raise JournalError(
                 f"journal {self.path} has version {version}; this rapidsmtp reads versions up to "
@@ -189,7 +207,7 @@ class SqliteDatabase:
             )
         if version < VERSION:
             self._upgrade(version)
-        self._check_mark(exchanges, older_copy)
+        self._check_mark(older_copy)
         if not self.is_read_only and self.granted_since is None:
             self._mark = self._open_mark()
 
@@ -234,11 +252,13 @@ class SqliteDatabase:
         except (OSError, ValueError, IndexError):
             return None
 
-    def _check_mark(self, exchanges: int, older_copy: bool) -> None:
+    def _check_mark(self, older_copy: bool) -> None:
+        # The file is read first, because another process may commit and write it at any time.
         words = self._read_mark()
         if words is None:
             return
         incarnation, last, granted_to = words
+        (exchanges,) = self.execute("SELECT exchanges FROM journal").fetchone()
         if incarnation != self._incarnation or last <= exchanges:
             return
         if not older_copy:

@@ -1,5 +1,6 @@
 -- Version 1 of a journal. All times are milliseconds since 1970. The statements of the package use
--- only what SQLite 3.24 and PostgreSQL have in common; `postgres.py` replaces BLOB by bytea.
+-- only what SQLite 3.24 and PostgreSQL have in common. In this script, PostgreSQL would need bytea
+-- for BLOB, and no WITHOUT ROWID.
 --
 -- The counts of a chunk are columns of `lease`, so `status` reads no outcomes. An exchange adds to
 -- them in the statement that also is the fence and the heartbeat.
