@@ -127,6 +127,14 @@ def test_accepted_is_never_overwritten_and_overwrites_all(
     assert statuses(journal) == {(1, 0): ACCEPTED}
 
 
+def test_a_journal_without_due_rows_is_not_written(journal: Journal) -> None:
+    leased(journal)
+    count = "SELECT exchanges FROM journal"
+    before = journal.database.execute(count).fetchone()
+    assert journal.lease("h:2:y", START, 0) is None
+    assert journal.database.execute(count).fetchone() == before
+
+
 def test_a_paused_campaign_grants_nothing(journal: Journal) -> None:
     lease = leased(journal)
     journal.database.execute("UPDATE campaign SET state = 'paused'")

@@ -76,6 +76,9 @@ class Journal:
             now: The time, in milliseconds since 1970.
             relay: The number of the relay for the chunk's messages.
         """
+        # A run asks often, and each transaction waits for the disk.
+        if not self._is_due(now):
+            return None
         with self.database.transaction():
             if self.state() not in _GRANTABLE:
                 return None
@@ -238,6 +241,13 @@ class Journal:
 
     def _execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
         return self.database.execute(statement, parameters)
+
+    def _is_due(self, now: int) -> bool:
+        found = self._execute(
+            "SELECT 1 FROM lease WHERE campaign = ? AND state = 'waiting' AND due_at <= ? LIMIT 1",
+            (self.campaign, now),
+        ).fetchone()
+        return found is not None
 
     def is_current(self, lease: Lease) -> bool:
         """Return whether a lease is valid."""
