@@ -14,7 +14,13 @@ use crate::error::Error;
 /// The path is `<address>`, as `quoteaddr` returns it. Returns `None` if the address is not plain.
 #[must_use]
 pub fn plain_path(address: &str) -> Option<String> {
-    is_plain(address.as_bytes()).then(|| ["<", address, ">"].concat())
+    is_plain(address.as_bytes()).then(|| {
+        let mut path = String::with_capacity(address.len() + 2);
+        path.push('<');
+        path.push_str(address);
+        path.push('>');
+        path
+    })
 }
 
 /// Whether an address consists of ASCII dot-atoms on both sides of one `@`.

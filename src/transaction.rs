@@ -237,7 +237,7 @@ impl Transaction {
             final_replies: Vec::new(),
             lmtp_replies: Vec::new(),
             refused_after_body: Vec::new(),
-            accepted: Vec::new(),
+            accepted: Vec::with_capacity(recipients.len()),
             refused: Vec::new(),
             write_failed: false,
             body_sent: false,

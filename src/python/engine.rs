@@ -420,11 +420,12 @@ impl Engine {
         let py = message.py();
         let data = message.getattr(intern!(py, "data"))?;
         let content: PyBackedBytes = data.extract()?;
-        let recipients = message.getattr(intern!(py, "recipients"))?;
-        let recipients = recipients
-            .try_iter()?
-            .map(|recipient| self.path(&recipient?))
-            .collect::<PyResult<Vec<_>>>()?;
+        // A loop, because `collect` asks the iterator for its length, and this call into Python
+        // costs more than the other steps for a recipient.
+        let mut recipients = Vec::with_capacity(1);
+        for recipient in message.getattr(intern!(py, "recipients"))?.try_iter()? {
+            recipients.push(self.path(&recipient?)?);
+        }
         if recipients.is_empty() {
             return Err(PyValueError::new_err(
                 "a message needs at least one recipient",
