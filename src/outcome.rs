@@ -63,7 +63,7 @@ impl RecipientOutcome {
             None => Self::without_reply(
                 Status::NotAttempted,
                 Some(Phase::Connect),
-                "the connection was lost again and again before the message was sent",
+                "the connection was lost before the message was sent",
             ),
         };
         Self {

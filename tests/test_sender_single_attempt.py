@@ -11,7 +11,7 @@ import trustme
 
 from rapidsmtp import TLS, RelayError, Status
 from senders import messages, sender_to
-from server import Server, SMTPScript
+from server import HANG_UP, Server, SMTPScript
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -77,6 +77,15 @@ def test_a_refusal_of_the_message_is_reported_at_once(
     status = Status.DEFERRED if reply.startswith(b"4") else Status.REFUSED
     phase = "body" if point == "message" else point
     assert (outcomes, error) == ([(status, phase, reply.decode())], "")
+
+
+@pytest.mark.parametrize("command", ["mail", "rcpt", "data"])
+def test_a_connection_lost_once_is_reported_at_once(command: str) -> None:
+    with Server(SMTPScript(["PIPELINING"], {command: HANG_UP})) as server:
+        outcomes, error = send(server)
+    reason = "the connection was lost before the message was sent"
+    assert outcomes == [(Status.NOT_ATTEMPTED, "connect", reason)] and not error
+    assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize("reply", [b"421 4.4.2 bye", b"554 5.4.2 bye"])

@@ -113,7 +113,7 @@ class RecipientOutcome(NamedTuple):
         """
         if reply is not None:
             return cls.refused("connect", reply)._replace(not_executed=True)
-        reason = "the connection was lost again and again before the message was sent"
+        reason = "the connection was lost before the message was sent"
         return cls(NOT_ATTEMPTED, "connect", None, reason, not_executed=True)
 
     @classmethod
