@@ -194,3 +194,11 @@ def test_the_host_of_a_relay_is_converted() -> None:
     )
     with pytest.raises(ValueError, match=r"URL is wrong: U\+0300, COMBINING GRAVE ACCENT, is not"):
         parse_relay("smtp://\u0300x.example", mechanisms=())
+
+
+@pytest.mark.parametrize("host", ["xn--é", "é.xn--9999999999", "é.xn--a-ж"])
+def test_an_invalid_a_label_is_named(host: str) -> None:
+    """The error is that of the domain, and not that of a codec."""
+    label = host.split(".")[-1]
+    with pytest.raises(ValueError, match=f"{label} is not an A-label"):
+        parse_relay(f"smtp://{host}", mechanisms=())

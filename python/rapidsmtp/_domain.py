@@ -108,7 +108,10 @@ def _decoded(label: str) -> str:
     """Return a label with its Punycode decoded, so that the decoded label is checked too."""
     if not label.startswith("xn--"):
         return label
-    text = label[4:].encode("ascii").decode("punycode")
+    try:
+        text = label[4:].encode("ascii").decode("punycode")
+    except UnicodeError:
+        text = ""
     if text.isascii() or normalize("NFC", "".join(map(_mapped, text))) != text:
         raise ValueError(f"{label} is not an A-label")
     return text
