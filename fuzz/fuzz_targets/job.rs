@@ -153,6 +153,7 @@ fn run(choices: &mut Choices<'_>) {
         content: Content::from_bytes(b"x"),
         size: 1,
         permit: None,
+        progress: None,
     });
     let mut rate_controller = RateController::new(None, 2, None, policy.is_patient());
     let clock = Clock::new(1.0);
