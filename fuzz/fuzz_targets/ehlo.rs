@@ -94,6 +94,7 @@ fn job(recipients: &[u8]) -> Job {
         content: Content::from_bytes(b"x"),
         size: 1,
         permit: None,
+        progress: None,
     })
 }
 
