@@ -209,7 +209,7 @@ mod tests {
         const DISTINCT: u64 = 200_000;
         let addresses: Vec<String> = (0..ROWS)
             .map(|row| match row % DISTINCT {
-                number if number % 3 == 0 => String::new(),
+                number if number.is_multiple_of(3) => String::new(),
                 number => format!("{number}@x"),
             })
             .collect();
