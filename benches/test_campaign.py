@@ -5,8 +5,8 @@ each row and saves each outcome durably (SQLite with `synchronous=FULL`). Its li
 journal before the measurement. Both read all outcomes.
 """
 
+import statistics
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,31 @@ SMALL = Template.compose(
 
 @pytest.mark.parametrize(
     ("merged", "count"),
-    [pytest.param(template(), 6_000, id="38-kB"), pytest.param(SMALL, 12_000, id="small")],
+    [pytest.param(template(), 8_000, id="38-kB"), pytest.param(SMALL, 30_000, id="small")],
 )
-def test_journal_2_connections(table, port, tmp_path, merged, count):
+def test_journal_2_connections(benchmark, port, tmp_path, merged, count):
     recipients = tmp_path / "list.csv"
     with recipients.open("w", encoding="utf-8") as file:
         file.write("name,email,city,token\n")
         file.writelines(",".join(row(number).values()) + "\n" for number in range(count))
-    table(
-        {
-            "Sender": partial(by_sender, port, merged, recipients, count),
-            "Campaign": partial(by_campaign, port, merged, recipients, count),
-        },
-        rounds=ROUNDS,
-    )
+    turns: list[tuple[Spent, Spent]] = []
+
+    def turn() -> None:
+        without = by_sender(port, merged, recipients, count)
+        turns.append((without, by_campaign(port, merged, recipients, count)))
+
+    benchmark.pedantic(turn, rounds=ROUNDS, warmup_rounds=1)
+
+    def median(place: int, name: str) -> float:
+        return statistics.median(getattr(each[place], name) for each in turns)
+
+    # The design's bar for the rate with a journal against the rate without is 0.85 for 38 KB and
+    # 0.80 for small rows.
+    benchmark.extra_info["facts"] = {
+        "rows_per_second": round(1 / median(1, "wall")),
+        "rate_ratio": round(median(0, "wall") / median(1, "wall"), 2),
+        "cpu_ratio": round(median(1, "cpu") / median(0, "cpu"), 2),
+    }
 
 
 def by_sender(port: int, merged: Template, recipients: Path, count: int) -> Spent:
