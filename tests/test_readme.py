@@ -101,6 +101,8 @@ EXAMPLES = {
     "README 3": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
     "how-to/asyncio 1": Example(("you@example.org",) * 2, "queued", logins=2),
     "how-to/asyncio 2": Example((*THREE, "you@example.org"), logins=SOME),
+    "how-to/campaigns 1": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
+    "how-to/campaigns 4": Example(tuple(SUBSCRIBERS), "accepted"),
     "how-to/command-line 1": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
     "how-to/command-line 2": Example(tuple(SUBSCRIBERS), "accepted", logins=SOME),
     "how-to/django 1": Example(("you@example.org",), logins=1, code_after=DJANGO + SEND_BY_DJANGO),
@@ -177,6 +179,8 @@ RUN = [each for each in ALL.values() if not each.reason]
 NOT_RUN = [
     "README 4",
     "README 5",
+    "how-to/campaigns 2",
+    "how-to/campaigns 3",
     "how-to/django 2",
     "how-to/measure 1",
     "how-to/migrate 3",

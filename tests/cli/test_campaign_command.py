@@ -192,12 +192,12 @@ def test_the_list_comes_from_the_standard_input(
 
 
 def test_several_relays_share_the_rows(command: Command, relays: Relays, send: Any) -> None:
-    lines = "".join(f"{n},N,a{n}@example.com\n" for n in range(400))
+    lines = "".join(f"{n},N,a{n}@example.com\n" for n in range(1200))
     command.write("list.csv", f"id,name,email\n{lines}")
     first, second = relays(), relays()
     result = send(f"{first.url};weight=2", "--relay", second.url)
     assert result.returncode == 0, result.stderr
-    assert len(recipients(first)) + len(recipients(second)) == 400
+    assert len(recipients(first)) + len(recipients(second)) == 1200
     assert recipients(second)
 
 
