@@ -215,7 +215,7 @@ soak: wheels
 	OUTAGE_SECONDS="$${OUTAGE_SECONDS:-60}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
 		tests/outages; \
 	CAMPAIGN_KILLS="$${CAMPAIGN_KILLS:-1000}" "$$venv/bin/python" -P -m pytest -s $(WITHOUT_RUST) \
-		tests/campaign/test_kills.py -k random_moments
+		tests/campaign/test_kills.py -k test_kills_at_random_moments
 	@$(MAKE) fuzz SECONDS="$${FUZZ_SECONDS:-3600}"
 
 interpreters:
