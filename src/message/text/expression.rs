@@ -436,7 +436,11 @@ fn find(expr: &Expr<'_>, what: &str, name: &str) -> Result<usize> {
     };
     match FUNCTIONS.iter().position(|each| each.name == full) {
         Some(at) => Ok(at),
-        None => refuse(expr, format!("the {what} '{name}' is not allowed")),
+        None => {
+            // minijinja keeps the white space around the dots of a name.
+            let name: String = name.split_whitespace().collect();
+            refuse(expr, format!("the {what} '{name}' is not allowed"))
+        }
     }
 }
 
