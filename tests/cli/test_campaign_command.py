@@ -2,12 +2,16 @@
 
 import csv
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from commandline import ONCE, Command, Relays, ScriptedRelay, accept, one_line
+from rapidsmtp import CampaignStatus, RelayStatus
+from rapidsmtp.cli.campaign.run_progress import waits_for
+from rapidsmtp.cli.campaign.watch import Rate, span
 
 FILES = ("--template", "message.eml", "--to", "list.csv", "--no-warnings")
 JOURNAL = ("--journal", "news.campaign")
@@ -253,3 +257,65 @@ def test_the_settings_of_the_relay_are_in_the_journal(
     send(relay.url, "--start-at", "2999-01-01", "--no-wait", "--timeout", "7", "--proxy", "direct")
     stored = b"".join(path.read_bytes() for path in Path().glob("news.campaign*"))
     assert b'"command": 7.0' in stored
+
+
+def test_watch_ends_with_the_campaign(command: Command, relays: Relays, send: Any) -> None:
+    relay = relays()
+    send(relay.url)
+    result = command("campaign", "status", "news.campaign", "--watch")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("news.campaign: campaign news") == 1
+    assert f"{relay.url}       1  up" in result.stdout
+
+
+def status(**values: Any) -> CampaignStatus:
+    names = {each.name for each in fields(CampaignStatus)}
+    given = {"relays": (), "owners": (), "next_at": None, "reason": "", **values}
+    return CampaignStatus(**{name: given.get(name, 0) for name in names})
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    rate = Rate()
+    assert rate.lines(status(accepted=100, waiting=900), 10.0) == []
+    lines = rate.lines(status(accepted=300, waiting=700), 20.0)
+    assert lines == [["per second", "20"], ["time left", "35 s"]]
+    # The first two statuses are too old.
+    assert rate.lines(status(accepted=300, waiting=700), 81.0) == []
+    lines = rate.lines(status(accepted=310, waiting=7200), 82.0)
+    assert lines == [["per second", "10"], ["time left", "12 min"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (90, "2 min"), (7500, "2 h 5 min"), (400_000, "5 d")]
+)
+def test_a_time_left_has_one_or_two_units(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_what_a_run_waits_for() -> None:
+    away = RelayStatus("smtp://a.example", 1, False, 1060.0, "421 busy")
+    event, text = waits_for(status(relays=(away,)), 1000.0)
+    assert event == "relay smtp://a.example: 421 busy"
+    assert text.startswith(f"{event} (next attempt at ")
+    up = RelayStatus("smtp://b.example", 1, True, None, "")
+    assert waits_for(status(relays=(away, up), under_way=5), 1000.0) == ("", "")
+    assert waits_for(status(relays=(up,), next_at=2000.0), 1000.0)[0] == "waiting"
+    limited, _ = waits_for(status(relays=(up,), owners=("h:1:a",)), 1000.0)
+    assert "--per-day" in limited
+
+
+def test_export_and_report_do_not_replace_files(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    send(relays().url)
+    export = ("campaign", "export", "news.campaign", "-o", "rest.csv")
+    assert command(*export, "--status", "accepted").stdout == "rest.csv: 3 rows\n"
+    assert [row["outcome"] for row in rows_of("rest.csv")] == ["accepted"] * 3
+    one_line(command(*export), "--output rest.csv: the file exists; use --overwrite")
+    assert command(*export, "--overwrite").returncode == 0
+    same = command("campaign", "export", "news.campaign", "-o", "news.campaign", "--overwrite")
+    one_line(same, "--output news.campaign is the journal; use another file")
+    # In its own process, because matplotlib changes the filters of warnings.
+    report = command.run("campaign", "report", "news.campaign", "-o", "report.html")
+    assert report.stdout == "report.html\n", report.stderr
+    assert "<svg" in Path("report.html").read_text("utf-8")
