@@ -118,9 +118,9 @@ class Pass:
         progress: LeaseProgress | None,
     ) -> None:
         self.lease = lease
-        self.is_fenced = False
-        self.state = "running"
-        self.notice = ""
+        self.is_fenced: bool = False
+        self.state: str = "running"
+        self.notice: str = ""
         self._journal = journal = opened.journal
         self._clock = clock = opened.clock
         self._opened = opened

@@ -162,10 +162,12 @@ class Loader:
         self._finds_repeats = finds_repeats
         if finds_repeats:
             self._database.execute("CREATE TEMP TABLE loaded (hash bigint, row bigint)")
-        self._chunk, self.rows = self._database.execute(
+        row = self._database.execute(
             "SELECT count(*), coalesce(sum(count), 0) FROM chunk WHERE campaign = ?",
             (journal.campaign,),
         ).fetchone()
+        self._chunk: int = row[0]
+        self.rows: int = row[1]
 
     def add(self, source: Source) -> None:
         """Write all chunks of a source, each in one transaction."""

@@ -63,13 +63,15 @@ class OpenJournal:
                 "create it again"
             )
         self.database = database
-        self.number, self.id, self.name = int(row[0]), str(row[1]), str(row[2])
+        self.number: int = int(row[0])
+        self.id: str = str(row[1])
+        self.name: str = str(row[2])
         (self._incarnation,) = database.execute("SELECT incarnation FROM journal").fetchone()
-        self.settings = CampaignSettings.from_json(row[4])
-        self.columns = Columns.from_json(row[5])
-        self.journal = Journal(database, self.number)
+        self.settings: CampaignSettings = CampaignSettings.from_json(row[4])
+        self.columns: Columns = Columns.from_json(row[5])
+        self.journal: Journal = Journal(database, self.number)
         self.clock = clock
-        self.stop = threading.Event()
+        self.stop: threading.Event = threading.Event()
         self._passwords, self._password = passwords, password
         self._dkim = dkim
         self._options = dict(options or {})

@@ -73,14 +73,17 @@ class RelayLine:
         settings: CampaignSettings,
         options: Mapping[str, Any],
     ) -> None:
-        self.number, self.url, self.weight = number, url, weight
-        self.used, self.failures = 0, failures
+        self.number: int = number
+        self.url: str = url
+        self.weight: int = weight
+        self.used: int = 0
+        self.failures: int = failures
         self._password = password
         self._settings = settings
         self._options = options
         self._sender: Sender | None = None
         # Checks the URL before a chunk is leased.
-        self.name = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms()).name
+        self.name: str = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms()).name
 
     def feed(self) -> Feed:
         """Return the engine, and start it if it is not running."""
