@@ -174,7 +174,6 @@ WITHOUT_COUNTERPART = {"__init__", "envelope", "identity", *PURE_ENGINE}
 # Names that several modules or classes have. Each value states the one meaning of the name.
 SAME_MODULES = {
     "arguments": "the arguments of a subcommand",
-    "campaign": "a campaign: the class, and the commands for it",
     "campaign": "campaigns: the class Campaign, and the subcommands for it",
     "command": "a subcommand",
     "client": "the classes SMTP, SMTP_SSL and LMTP",

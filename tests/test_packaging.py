@@ -125,8 +125,9 @@ def test_a_wheel_contains_only_the_package(backend: str) -> None:
     roots = {name.split("/")[0] for name in members(backend)}
     assert roots == {"rapidsmtp", "_rapidsmtp_pytest.py", f"rapidsmtp-{version}.dist-info"}
     inside = {name for name in members(backend) if name.startswith("rapidsmtp/")}
-    # Files with the suffixes .eml and .csv are the demo's data.
-    suffixes = {".py", ".pyi", ".typed", ".so", ".pyd", ".eml", ".csv"}
+    # Files with the suffixes .eml and .csv are the demo's data. The schema of journals is .sql, and
+    # the page of a campaign's report is .html.
+    suffixes = {".py", ".pyi", ".typed", ".so", ".pyd", ".eml", ".csv", ".sql", ".html"}
     assert {Path(name).suffix for name in inside} <= suffixes
     assert {"rapidsmtp/py.typed", "rapidsmtp/_native.pyi"} <= inside
     assert any(EXTENSION.fullmatch(name) for name in inside) == (backend == "rust")

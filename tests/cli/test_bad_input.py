@@ -172,7 +172,9 @@ def test_a_sender_with_an_encoded_word(
 
 
 def test_no_command(command: Command) -> None:
-    expected = "no command given; use send, demo, bench, run or sink (see rapidsmtp --help)"
+    expected = (
+        "no command given; use send, campaign, demo, bench, run or sink (see rapidsmtp --help)"
+    )
     one_line(command(), expected)
     one_line(command("--nonsense"), "--nonsense")
 

@@ -321,8 +321,17 @@ def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:
 
 
 # The names that only the compiled backend has. Without the compiled backend, templates and
-# recipients lists use Python code, and the sink and DKIM are unavailable.
-COMPILED_ONLY = ("ListCheck", "PendingMessage", "RecipientsList", "Signer", "Sink", "Template")
+# recipients lists use Python code, and the sink, DKIM and progress files are unavailable.
+COMPILED_ONLY = (
+    "GrantedRows",
+    "ListCheck",
+    "PendingMessage",
+    "ProgressFile",
+    "RecipientsList",
+    "Signer",
+    "Sink",
+    "Template",
+)
 
 
 def test_the_compiled_backend_has_the_names_of_the_pure_one_and_its_own(native: Any) -> None:

@@ -168,6 +168,11 @@ def show(text: str, *, end: str = "\n", stream: TextIO | None = None) -> None:
     print(lines, end=end, file=stream or sys.stdout, flush=True)
 
 
+def clear() -> None:
+    """Clear the terminal and move the cursor to its first line."""
+    sys.stdout.write("\x1b[H\x1b[2J")
+
+
 def discard_output() -> None:
     """Replace stdout and stderr with /dev/null, each if writing to it fails.
 

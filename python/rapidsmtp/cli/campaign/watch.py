@@ -19,7 +19,6 @@ from rapidsmtp.cli.usage import UsageError
 _EVERY = 2.0
 # The rate is that of the last minute.
 _SECONDS = 60.0
-_CLEAR = "\x1b[H\x1b[2J"
 
 
 def status(options: argparse.Namespace) -> int:
@@ -50,7 +49,7 @@ def _watch(campaign: Campaign, options: argparse.Namespace) -> int:
         now = campaign.status()
         lines = rate.lines(now, time.monotonic())
         if sys.stdout.isatty() and not options.json:
-            sys.stdout.write(_CLEAR)
+            display.clear()
         _show(campaign, now, options.json, lines)
         if now.state in (CampaignState.DONE, CampaignState.ABORTED):
             return 0
