@@ -136,6 +136,18 @@ def core(backend: str) -> ModuleType:
     return importlib.import_module("rapidsmtp._native" if backend == "rust" else "rapidsmtp._pure")
 
 
+@pytest.fixture(params=["pipelined", "sequential", "methods"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return how `sendmail` of the drop-in sends a message.
+
+    "pipelined" and "sequential" use the core, in flights or one command at a time. "methods" calls
+    the methods of the client, as if the program had replaced one of them.
+    """
+    if request.param == "methods":
+        monkeypatch.setattr("rapidsmtp._smtp.flights.applies", lambda *_: False)
+    return str(request.param)
+
+
 # Temporary certificates and real servers
 
 

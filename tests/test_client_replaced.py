@@ -429,7 +429,6 @@ def test_the_modules_that_smtplib_imports_are_names_of_the_package() -> None:
         assert hasattr(rapidsmtp, name), name
 
 
-@pytest.mark.parametrize("way", ["pipelined", "sequential"])
 def test_recipients_may_be_any_iterable_of_str_subclasses(way: str) -> None:
     class Header(str):
         """An address with an attribute, similar to `email.headerregistry.Address`."""

@@ -23,9 +23,9 @@ MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "sequential"])
-def extensions(request: pytest.FixtureRequest) -> Any:
-    return request.param
+@pytest.fixture
+def extensions(way: str) -> tuple[str, ...]:
+    return ("PIPELINING",) if way == "pipelined" else ()
 
 
 def connect(server: Server, module: ModuleType = rapidsmtp, kind: str = "SMTP") -> Any:
@@ -202,7 +202,7 @@ def test_command_encoding_lasts_for_one_message(extensions: tuple[str, ...]) -> 
                 assert client.command_encoding == encoding
 
 
-def test_bare_line_ends_in_bytes_become_crlf(extensions: tuple[str, ...]) -> None:
+def test_bare_line_ends_in_bytes_become_crlf(way: str, extensions: tuple[str, ...]) -> None:
     message = b"Subject: x\n\n.\nMAIL FROM:<smuggled@example.com>\r\r\n.\rend\n"
     repaired = b"Subject: x\r\n\r\n.\r\nMAIL FROM:<smuggled@example.com>\r\n\r\n.\r\nend\r\n"
     with Server(SMTPScript((*extensions, "SIZE"))) as server:
@@ -213,7 +213,10 @@ def test_bare_line_ends_in_bytes_become_crlf(extensions: tuple[str, ...]) -> Non
             client.sendmail(SENDER, ONE, message)
         wire = server.wire()
     assert repaired.replace(b"\n.", b"\n..") + b".\r\n" in wire
-    assert b" size=%d\r\n" % len(repaired) in wire
+    # `mail` is called before `data` corrects the line ends. So SIZE is then the size of the message
+    # with its original line ends.
+    size = len(message) if way == "methods" else len(repaired)
+    assert b" size=%d\r\n" % size in wire
 
 
 SMUGGLED = "x@y> NOTIFY=NEVER <z@w"

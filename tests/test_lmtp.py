@@ -18,9 +18,9 @@ NO = b"550 5.7.1 not this"
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(params=[("PIPELINING",), ()], ids=["pipelined", "sequential"])
-def extensions(request: pytest.FixtureRequest) -> Any:
-    return request.param
+@pytest.fixture
+def extensions(way: str) -> tuple[str, ...]:
+    return ("PIPELINING",) if way == "pipelined" else ()
 
 
 def server(extensions: tuple[str, ...], finals: list[bytes], **replies: Any) -> Server:

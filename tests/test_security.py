@@ -28,11 +28,6 @@ INJECTED = [f"x{control}RSET" for control in CONTROLS]
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.fixture(params=["pipelined", "sequential"])
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def connect(server: Server, way: str = "pipelined", **arguments: Any) -> rapidsmtp.SMTP:
     return rapidsmtp.SMTP(
         server.host,
