@@ -10,7 +10,7 @@ this module stay in this file, so that the client's next method reads them.
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BufferedReader
 from typing import Any
 
@@ -191,7 +191,7 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
     link = client._protocol.link
     emptied = _emptied_file(client)
     if large is None and link is None and emptied is not None and emptied.receive is not None:
-        lost = _run_in_core(client, transaction, emptied)
+        lost = _run_in_core(client, transaction, emptied, emptied.receive)
         if lost is not None:
             return lost
     write = client.sock.sendall
@@ -234,17 +234,17 @@ def _emptied_file(client: BlockingFace) -> EmptiedFile | None:
 
 
 def _run_in_core(
-    client: BlockingFace, transaction: "_backend.Transaction", emptied: EmptiedFile
+    client: BlockingFace,
+    transaction: "_backend.Transaction",
+    emptied: EmptiedFile,
+    receive: Callable[[int], bytes],
 ) -> str | None:
     """Let the core write and read, which is faster than the loop of `_run`.
 
     Returns:
         The error text, as for `_run`; None if the loop of `_run` must continue.
     """
-    assert emptied.receive is not None  # `_run` has checked it
-    interruption = transaction.run(
-        client, sys.audit, client.sock.sendall, emptied.receive, _READ_SIZE
-    )
+    interruption = transaction.run(client, sys.audit, client.sock.sendall, receive, _READ_SIZE)
     if interruption is None:
         return NOT_CONNECTED
     error, writing, early = interruption
