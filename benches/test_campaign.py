@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from competitors import Spent, spend
+from newsletter import row, template
 
 from rapidsmtp import Campaign, Sender, Status, Template
-from test_merge import row, template
 
 ROUNDS = 5
 SMALL = Template.compose(
