@@ -184,7 +184,9 @@ class BodyParts:
             self.parts.append(LiteralFile(lines.encode("ascii") + b"\r\n" + crlf(part.body)))
             return
         kind = kind_of(part.content_type)
-        is_inline = part.content_type.maintype == "text" and part.disposition != "attachment"
+        # A text with a disposition and a file name is a file, such as a file of `inline=`.
+        is_file = part.disposition == "attachment" or (part.disposition and part.file_name)
+        is_inline = part.content_type.maintype == "text" and not is_file
         if kind is None:
             self._add_sealed(part, f"a part of the type {part.content_type} stays as it is")
             return
