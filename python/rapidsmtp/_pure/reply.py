@@ -182,13 +182,10 @@ class ReplyReader:
             self.broken = True
             if self._whole_invalid_lines:
                 self._texts[-1] = line.strip(_WHITE_SPACE)
-            self._finish(MALFORMED)
+            code = MALFORMED
         elif line[3:4] == b"-":
             self._code = code
-        else:
-            self._finish(code)
-
-    def _finish(self, code: int) -> None:
+            return
         self._replies.append((code, b"\n".join(self._texts)))
         self._code = None
         self._texts = []

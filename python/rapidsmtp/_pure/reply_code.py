@@ -18,7 +18,20 @@ exception: RSET ends the transaction.
 
 from rapidsmtp._pure.diagnosis import PHASES
 
-_EXACT = {"mail": (250,), "rcpt": (250, 251)}
+_REFUSALS = frozenset(range(400, 600))
+_COMPLETED = frozenset(range(200, 300))
+_NONE: frozenset[int] = frozenset()
+
+_BY_FIRST_DIGIT = dict.fromkeys(PHASES, _NONE) | {
+    "mail": _COMPLETED,
+    "rcpt": _COMPLETED,
+    "data": frozenset((354,)),
+    "body": _COMPLETED,
+    "rset": _COMPLETED,
+}
+_EXACT = _BY_FIRST_DIGIT | {"mail": frozenset((250,)), "rcpt": frozenset((250, 251))}
+# RFC 5321 4.2.1: a 2yz completes MAIL or RCPT, so a later RSET ends the transaction.
+_STATE_KNOWN = {phase: codes | _REFUSALS for phase, codes in _BY_FIRST_DIGIT.items()}
 
 
 def succeeds(phase: str, code: int) -> bool:
@@ -32,9 +45,10 @@ def succeeds(phase: str, code: int) -> bool:
     Raises:
         ValueError: No phase has this name.
     """
-    if phase in _EXACT:
+    try:
         return code in _EXACT[phase]
-    return succeeds_by_first_digit(phase, code)
+    except KeyError:
+        raise _no_such_phase(phase) from None
 
 
 def succeeds_by_first_digit(phase: str, code: int) -> bool:
@@ -42,11 +56,10 @@ def succeeds_by_first_digit(phase: str, code: int) -> bool:
 
     The arguments and the exception are those of `succeeds`.
     """
-    if phase not in PHASES:
-        raise ValueError(f"no such phase: {phase}")
-    if phase == "data":
-        return code == 354
-    return phase in ("mail", "rcpt", "body", "rset") and 200 <= code <= 299
+    try:
+        return code in _BY_FIRST_DIGIT[phase]
+    except KeyError:
+        raise _no_such_phase(phase) from None
 
 
 def leaves_state_known(phase: str, code: int) -> bool:
@@ -54,11 +67,16 @@ def leaves_state_known(phase: str, code: int) -> bool:
 
     The arguments and the exception are those of `succeeds`.
     """
-    # RFC 5321 4.2.1: a 2yz completes MAIL or RCPT, so a later RSET ends the transaction.
-    completed = phase in ("mail", "rcpt") and 200 <= code <= 299
-    return succeeds(phase, code) or refuses(code) or completed
+    try:
+        return code in _STATE_KNOWN[phase]
+    except KeyError:
+        raise _no_such_phase(phase) from None
 
 
 def refuses(code: int) -> bool:
     """Return whether a code is a refusal: 4yz or 5yz (RFC 5321 4.2.1)."""
-    return 400 <= code <= 599
+    return code in _REFUSALS
+
+
+def _no_such_phase(phase: str) -> ValueError:
+    return ValueError(f"no such phase: {phase}")

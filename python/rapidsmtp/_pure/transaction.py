@@ -97,6 +97,8 @@ class Transaction:
         reply: The reply that ended the transaction. For "sender refused" it is the reply to MAIL,
             otherwise the reply to DATA or to the body. None if no such reply ended the transaction.
         fault: The limit that a reply exceeded, if the end is `"fault"`.
+        is_data_accepted: Whether the server accepted DATA. A later refusal is the reply to the
+            body, also if only a part of the body was written.
         accepted: The indices of the accepted recipients: before the end, those that RCPT accepted;
             after the end, those for whom the server accepted the message.
         refused: The index and the reply of each recipient refused so far.
@@ -114,6 +116,7 @@ class Transaction:
         "_flight",
         "_flight_limit",
         "_flight_replies",
+        "_is_mail_accepted",
         "_is_state_unknown",
         "_lmtp",
         "_lone_dot",
@@ -128,6 +131,7 @@ class Transaction:
         "body_sent",
         "close",
         "end",
+        "is_data_accepted",
         "lmtp_replies",
         "refused",
         "refused_after_body",
@@ -175,6 +179,7 @@ class Transaction:
         self.reply: Reply | None = None
         self.accepted: list[int] = []
         self.refused: list[tuple[int, Reply]] = []
+        self.is_data_accepted: bool = False
         self.body_sent: bool = False
         self.lmtp_replies: dict[int, Reply] = {}
         self.refused_after_body: list[int] = []
@@ -184,6 +189,7 @@ class Transaction:
         self._flight_limit = 1 if sequential else FLIGHT_RECIPIENTS
         self._reader = ReplyReader()
         self._mail_reply: Reply | None = None
+        self._is_mail_accepted = False
         self._rcpt_replies = 0
         self._rcpt_sent = 0
         self._data_reply: Reply | None = None
@@ -267,14 +273,6 @@ class Transaction:
         if self._rcpt_replies < self._rcpt_sent:
             return "rcpt"
         return "data" if self._data_reply is None else "body"
-
-    @property
-    def is_data_accepted(self) -> bool:
-        """Whether the server accepted DATA.
-
-        A later refusal is the reply to the body, also if only a part of the body was written.
-        """
-        return self._data_reply is not None and succeeds("data", self._data_reply[0])
 
     @property
     def has_left_data_mode(self) -> bool:
@@ -380,60 +378,62 @@ class Transaction:
         """
         self.awaiting -= 1
         phase, code = self.phase, reply[0]
-        if not self._lone_dot and not leaves_state_known(phase, code):
+        accepts = succeeds(phase, code)
+        if not accepts and not self._lone_dot and not leaves_state_known(phase, code):
             self._is_state_unknown = True
         if phase == "mail":
-            self._receive_mail(reply)
+            self._receive_mail(reply, accepts)
         elif phase == "rcpt":
-            self._receive_rcpt(reply)
+            self._receive_rcpt(reply, accepts)
         elif phase == "data":
-            self._receive_data_reply(reply)
+            self._receive_data_reply(reply, accepts)
         elif self._lone_dot:
             # A lone dot is sent only after refusals. They determine the transaction's result, and
             # the reply to the lone dot does not change it.
             self._finish(self._refusal(), code in _ENDING)
         else:
-            self._receive_final(reply)
+            self._receive_final(reply, accepts)
         if self.end is None and self.awaiting == 0:
             self._next_flight()
 
-    def _receive_mail(self, reply: Reply) -> None:
+    def _receive_mail(self, reply: Reply, accepts: bool) -> None:
         # RFC 2920 3.1: all replies to the flight are read before a refusal ends the transaction.
         self._mail_reply = reply
+        self._is_mail_accepted = accepts
         if reply[0] in _ENDING:
             self._finish(SENDER_REFUSED, True)
 
-    def _receive_rcpt(self, reply: Reply) -> None:
+    def _receive_rcpt(self, reply: Reply, accepts: bool) -> None:
         code = reply[0]
         index = self._rcpt_replies
         self._rcpt_replies += 1
-        if succeeds("rcpt", code):
+        if accepts:
             self.accepted.append(index)
             return
         self.refused.append((index, reply))
         if code not in _ENDING:
             return
-        if not self._mail_accepted():
+        if not self._is_mail_accepted:
             self._finish(SENDER_REFUSED, True)
         elif code == _SHUTDOWN or self._all_refused():
             self._finish(RECIPIENTS_REFUSED, True)
         else:
             self._finish(DISCONNECTED, True)
 
-    def _receive_data_reply(self, reply: Reply) -> None:
+    def _receive_data_reply(self, reply: Reply, accepts: bool) -> None:
         self._data_reply = reply
-        if succeeds("data", reply[0]):
+        self.is_data_accepted = accepts
+        if accepts:
             return
         # RFC 5321 3.3: if the server refused the sender or all recipients, it refuses DATA as a
         # consequence. The earlier refusals then determine the transaction's result, not the refusal
         # of DATA.
-        end = DATA_REFUSED if self._mail_accepted() and self.accepted else self._refusal()
+        end = DATA_REFUSED if self._is_mail_accepted and self.accepted else self._refusal()
         self._finish(end, reply[0] in _ENDING, reply)
 
-    def _receive_final(self, reply: Reply) -> None:
+    def _receive_final(self, reply: Reply, accepts: bool) -> None:
         code = reply[0]
         # If the body was not written completely, a 2yz does not mean that the server accepted it.
-        accepts = succeeds("body", code)
         if accepts and self._write_failed:
             self._finish(DISCONNECTED, True)
             return
@@ -464,7 +464,7 @@ class Transaction:
         # RFC 2920 3.1: DATA may be accepted although MAIL or every RCPT was refused.
         if self._data_reply is not None:
             self._answer_data_mode()
-        elif not self._mail_accepted():
+        elif not self._is_mail_accepted:
             self._finish(SENDER_REFUSED, False)
         elif self._rcpt_sent < len(self._rcpt_commands):
             self._add_recipients(self._flight_limit)
@@ -475,7 +475,7 @@ class Transaction:
 
     def _answer_data_mode(self) -> None:
         """Choose the flight after a 354, or end the transaction."""
-        may_send = self.accepted and self._mail_accepted()
+        may_send = self.accepted and self._is_mail_accepted
         if may_send and self._lmtp and not self._all_refused_clearly():
             # RFC 2033 4.2: the number of replies to the body is the number of accepted recipients.
             # A reply to RCPT that is neither a success nor a refusal leaves this number unknown.
@@ -512,7 +512,7 @@ class Transaction:
     def _end_of_stream(self, undecided: str) -> None:
         if self.end is not None:
             return
-        if self._mail_reply is not None and not self._mail_accepted():
+        if self._mail_reply is not None and not self._is_mail_accepted:
             self._finish(SENDER_REFUSED, True)
         elif self._all_refused():
             self._finish(RECIPIENTS_REFUSED, True)
@@ -546,9 +546,6 @@ class Transaction:
                 self.refused.append((index, reply))
         self.refused.sort()
 
-    def _mail_accepted(self) -> bool:
-        return self._mail_reply is not None and succeeds("mail", self._mail_reply[0])
-
     def _all_refused_clearly(self) -> bool:
         """Return whether each recipient without success got a refusal (4yz, 5yz).
 
@@ -561,7 +558,7 @@ class Transaction:
 
     def _refusal(self) -> str:
         """Return the end of a transaction whose body was never written."""
-        return RECIPIENTS_REFUSED if self._mail_accepted() else SENDER_REFUSED
+        return RECIPIENTS_REFUSED if self._is_mail_accepted else SENDER_REFUSED
 
 
 def invalid_reply(reply: Reply) -> Reply:
