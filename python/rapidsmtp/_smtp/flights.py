@@ -190,7 +190,7 @@ def _run(client: BlockingFace, transaction: "_backend.Transaction", large: bytes
     """
     link = client._protocol.link
     emptied = _emptied_file(client)
-    if large is None and link is None and emptied is not None and emptied.receive is not None:
+    if large is None and emptied is not None and emptied.receive is not None:
         lost = _run_in_core(client, transaction, emptied, emptied.receive)
         if lost is not None:
             return lost
@@ -245,10 +245,16 @@ def _run_in_core(
         The error text, as for `_run`; None if the loop of `_run` must continue.
     """
     interruption = transaction.run(client, sys.audit, client.sock.sendall, receive, _READ_SIZE)
+    link = client._protocol.link
+    if link is not None:
+        # If an exception ends `run`, the message is not sent again, so this value is not needed.
+        link.body_begun = transaction.body_sent
     if interruption is None:
         return NOT_CONNECTED
     error, writing, early = interruption
     if error is not None and writing:
+        if link is not None:
+            link.failure = error
         _read_pending_replies(client, transaction, error)
         return NOT_WRITTEN
     if error is not None:

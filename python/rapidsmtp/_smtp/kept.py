@@ -65,6 +65,7 @@ class Record:
         key: The class of the client, the address, and the other arguments of `connect`.
         sock: The socket. With STARTTLS, it is the encrypted socket.
         file: The buffered file of the socket; None before its first use.
+        emptied: The `EmptiedFile` of the socket and the file, or None.
         steps: The steps from the greeting to the login.
         opened: The time at which the connection was opened.
         messages: The number of messages that were sent.
@@ -75,14 +76,15 @@ class Record:
     """
 
     __slots__ = (
-        *("ends", "file", "forks", "key", "messages", "opened", "process", "sock", "steps"),
-        "thread",
+        *("emptied", "ends", "file", "forks", "key", "messages", "opened", "process", "sock"),
+        *("steps", "thread"),
     )
 
     def __init__(self, key: tuple[Any, ...], opened: float) -> None:
         self.key = key
         self.sock: Any = None
         self.file: Any = None
+        self.emptied: Any = None
         self.steps: list[Step] = []
         self.opened = opened
         self.messages = 0

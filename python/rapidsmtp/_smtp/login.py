@@ -72,11 +72,23 @@ def auth(
         )
     finally:
         client._protocol.hides_input = False
-    if code not in (235, 503):
-        raise SMTPAuthenticationError(code, text)
+    check_reply(code, text)
     if not _is_proven(authobject, code):
         client.close()
         raise SMTPAuthenticationError(code, b"the server did not prove that it knows the password")
+    return code, text
+
+
+def check_reply(code: int, text: bytes) -> ReplyPair:
+    """Return the last reply of an exchange if the client is logged in.
+
+    RFC 4954 section 4: 503 means that the client is logged in already.
+
+    Raises:
+        SMTPAuthenticationError: The server refused the login.
+    """
+    if code not in (235, 503):
+        raise SMTPAuthenticationError(code, text)
     return code, text
 
 
@@ -101,7 +113,7 @@ def _exchange(
         client._auth_challenge_count = 0
     else:
         # RFC 4954 section 4: an empty initial response is sent as "=".
-        code, text = yield client.docmd("AUTH", f"{mechanism} {_base64(initial) or '='}")
+        code, text = yield client.docmd("AUTH", f"{mechanism} {encode_response(initial) or '='}")
         client._auth_challenge_count = 1
     while code == 334:
         client._auth_challenge_count += 1
@@ -120,7 +132,7 @@ def _respond(
     """Return the encoded response to a challenge. If there is none, cancel the exchange."""
     try:
         challenge = _backend.decode_challenge(mechanism, text)
-        return _base64((yield client._answer(authobject, challenge)))
+        return encode_response((yield client._answer(authobject, challenge)))
     except Exception as error:
         # RFC 4954 section 4: "*" cancels the exchange. On a connection with an open exchange, the
         # server would read the next command as a response.
@@ -188,7 +200,12 @@ def _has_md5() -> bool:
     return True
 
 
-def _base64(response: Any) -> str:
+def encode_response(response: Any) -> str:
+    """Encode the response of an auth object in base64 (RFC 4954 section 4).
+
+    Raises:
+        UnicodeEncodeError: The response is not ASCII.
+    """
     return base64.b64encode(_ascii(response)).decode("ascii")
 
 

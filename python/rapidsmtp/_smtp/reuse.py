@@ -368,10 +368,21 @@ class Link:
             finally:
                 client.user, client.password = before
 
+        def answer(client: Any, step: Step) -> ReplyPair:
+            line = f"AUTH {mechanism.upper()} {login.encode_response(authobject())}\r\n"
+            sys.audit("smtplib.send", client, line.encode())
+            client._auth_challenge_count = 1
+            self._use_file(client)
+            return login.check_reply(*step.replies[0])
+
         # A login without a digest is equal to no other login.
         identity = "auth", mechanism.upper(), initial_response_ok, secret or object()
+        # PLAIN has one command and one reply (RFC 4616). Other mechanisms have challenges.
+        has_one_reply = method == "auth_plain" and initial_response_ok
         try:
-            reply: ReplyPair = self._perform(client, identity, call)
+            reply: ReplyPair = self._perform(
+                client, identity, call, answer if has_one_reply else None
+            )
         finally:
             last = self._calls[-1][0] if self._calls else None
             if secret is None or (not is_own and last is not None and len(last.replies) > 1):
@@ -624,7 +635,7 @@ class Link:
                 record.sock.settimeout(limit)
             self.answers = False
             self._has_sent = self._is_first = True
-            client.file = record.file
+            client.file, client._protocol.emptied = record.file, record.emptied
             kept.store.count_taken(record)
             return True
         record.sock.settimeout(limit)
@@ -728,7 +739,7 @@ class Link:
             return "refused login"
         if len({step.identity[3] for step in logins}) > 1:
             return "several logins"
-        record.file = file
+        record.file, record.emptied = file, client._protocol.emptied
         reason = kept.store.reason_to_end(record)
         if reason:
             return reason
