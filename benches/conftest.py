@@ -6,6 +6,7 @@ the time to wake another CPU. The speed of the machine varies, so smtplib and ra
 turns: each round measures both. The ratio is computed from the median times of all rounds.
 """
 
+import gc
 import os
 import statistics
 import time
@@ -107,6 +108,15 @@ def pinned() -> Iterator[None]:
     os.sched_setaffinity(0, {max(before)})
     yield
     os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collected() -> Iterator[None]:
+    """Exclude pytest's own objects from garbage collections, because programs do not have them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_connect_for_each_message(compare, backend, tls, context, round_trip):
         compare(
             program_of(smtplib, sink.port, tls, contexts[context]),
             program_of(rapidsmtp, sink.port, tls, contexts[context]),
-            calls=1 if round_trip else 10,
+            calls=1 if round_trip else 100,
         )
 
 
@@ -87,5 +87,5 @@ def test_connect_for_each_message_without_tls(compare, backend, round_trip):
         compare(
             program_of(smtplib, sink.port, "", lambda: None),
             program_of(rapidsmtp, sink.port, "", lambda: None),
-            calls=1 if round_trip else 10,
+            calls=1 if round_trip else 100,
         )
