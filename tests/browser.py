@@ -1,18 +1,18 @@
 """A headless Chromium that tests control through its debugging pipes."""
 
+import contextlib
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-import processes
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = (
@@ -20,11 +20,23 @@ _OPTIONS = (
     # A container has no permission for Chromium's own sandbox of processes.
     "--no-sandbox",
     "--disable-gpu",
+    # /dev/shm of a container may be small.
     "--disable-dev-shm-usage",
+    "--disable-breakpad",
+    "--no-first-run",
+    # The browser makes no requests of its own, and finds only addresses of this computer.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-pipe",
     # One snapshot then contains the documents of all frames.
     "--disable-features=IsolateSandboxedIframes",
 )
+
+
+# The maximum time for an answer of the browser, in seconds. A browser on a busy computer answers
+# earlier; a browser that cannot start fails the test.
+_MAX_WAIT = 120
 
 
 class Browser:
@@ -53,12 +65,16 @@ class Browser:
     def open(self, path: Path) -> None:
         """Open a file, and wait until the page and its frames are loaded."""
         self.navigate(path)
-        while self._read().get("method") != "Page.loadEventFired":
-            pass
+        self.wait()
 
     def navigate(self, path: Path) -> None:
-        """Start to load a file."""
+        """Start to load a file. `wait` must follow."""
         self._call("Page.navigate", url=path.resolve().as_uri())
+
+    def wait(self) -> None:
+        """Wait until the page and its frames are loaded."""
+        while self._read().get("method") != "Page.loadEventFired":
+            pass
 
     def documents(self) -> list[str]:
         """Return the visible text of the page and of each frame, with a blank between texts."""
@@ -72,7 +88,17 @@ class Browser:
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression in the page."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"]["value"]
+        return answer["result"].get("value")
+
+    def resize(self, width: int) -> None:
+        """Give the page a width, in pixels."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def _call(self, method: str, **values: Any) -> dict[str, Any]:
         self._number += 1
@@ -89,6 +115,8 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._answers], [], [], _MAX_WAIT)
+            assert ready, f"the browser has not answered in {_MAX_WAIT} s"
             data = os.read(self._answers.fileno(), 1 << 16)
             assert data, "the browser has ended"
             self._rest += data
@@ -105,7 +133,7 @@ class Browser:
         return answer
 
 
-@contextmanager
+@contextlib.contextmanager
 def browser() -> Iterator[Browser]:
     """Start a browser; skip the test if none is installed."""
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
@@ -121,19 +149,28 @@ def browser() -> Iterator[Browser]:
         os.dup2(write, 4)
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = processes.start(
+        # Not `processes.start`: a browser may be open during several tests.
+        process = subprocess.Popen(
             [program, *_OPTIONS, f"--user-data-dir={profile}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": profile},
             preexec_fn=connect,
             close_fds=False,
+            start_new_session=True,
         )
         os.close(commands[0])
         os.close(answers[1])
-        running = Browser(answers[0], commands[1])
         try:
-            yield running
+            running = Browser(answers[0], commands[1])
+            try:
+                yield running
+            finally:
+                running.close()  # the browser ends at the end of its pipe
+            process.wait(_MAX_WAIT)
         finally:
-            running.close()  # the browser ends at the end of its pipe
-            process.wait(60)
+            # The browser has started more processes, in the same group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

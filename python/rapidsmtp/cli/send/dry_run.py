@@ -14,10 +14,9 @@ from rapidsmtp._models.message import Message
 from rapidsmtp._models.outcome import Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import make_private_folder, option, replace_private
-from rapidsmtp.cli.send import preview_page
 from rapidsmtp.cli.send.checks import check_template, print_warnings, strict_error
-from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
-from rapidsmtp.cli.send.preview_page import PreviewedMessage
+from rapidsmtp.cli.send.failures import FailureList, RowName, outcome_reason, skipped_rows
+from rapidsmtp.cli.send.preview_page import PAGE, PreviewPage
 from rapidsmtp.cli.send.summary import show_template
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
 
@@ -43,8 +42,8 @@ class _DryRunReport:
         largest: The size of the largest valid message, in bytes.
         files: The preview files, each as the dict that the JSON report contains.
         warnings: Warnings about the mailing.
-        previewed: The messages on the page of the preview.
-        page: The path of this page, or None.
+        page: The page of the preview.
+        page_path: The path of this page, or None.
     """
 
     total: int
@@ -56,8 +55,8 @@ class _DryRunReport:
     largest: int = 0
     files: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    previewed: list[PreviewedMessage] = field(default_factory=list)
-    page: Path | None = None
+    page: PreviewPage = field(default_factory=PreviewPage)
+    page_path: Path | None = None
 
     def add(self, message: Message) -> None:
         self.valid += 1
@@ -100,6 +99,7 @@ def render_without_sending(
                 checked, row = _checked(item), RowName(*item.tag)
                 if isinstance(checked, Outcome):
                     failures.add(row, checked)
+                    report.page.add_invalid(_place(row, recipients.unit), outcome_reason(checked))
                 else:
                     _add(options, template, report, row, checked, paths, recipients.unit)
                 bar.advance()
@@ -135,19 +135,21 @@ def _add(
     if path is not None:
         _write(path, message.data, options.overwrite)
         report.files.append(_file_as_dict(row, path, message))
-        if len(report.previewed) < preview_page.MAX_MESSAGES:
-            place = f"{unit} {row.line}" + (f" ({row.tag})" if row.tag is not None else "")
-            report.previewed.append(PreviewedMessage(place, path.name, message))
+        report.page.add(_place(row, unit), path.name, message)
+
+
+def _place(row: RowName, unit: str) -> str:
+    """Return the place of a row in the list, such as "line 3"."""
+    return f"{unit} {row.line}" + (f" ({row.tag})" if row.tag is not None else "")
 
 
 def _write_page(options: argparse.Namespace, report: _DryRunReport) -> None:
-    """Write the page with the previewed messages and the warnings."""
-    if not report.previewed:
+    """Write the page with the messages of the preview, the invalid rows and the warnings."""
+    if options.preview is None:
         return
-    page = preview_page.preview_page(report.previewed, len(report.files), report.warnings)
-    path = Path(options.preview_to or _DIRECTORY) / preview_page.PAGE
-    _write(path, page, options.overwrite)
-    report.page = path
+    path = Path(options.preview_to or _DIRECTORY) / PAGE
+    _write(path, report.page.content(report.warnings), options.overwrite)
+    report.page_path = path
 
 
 def _checked(item: Message | Outcome) -> Message | Outcome:
@@ -184,7 +186,7 @@ def _preview_paths(
         tag = f"-{row[2]}" if options.tag else ""
         name = _NOT_IN_NAME.sub("_", tag)[:_TAG_LENGTH]
         paths[row[0]] = folder / f"{number:0{len(str(count))}}{name}.eml"
-    written = [*paths.values(), folder / preview_page.PAGE]
+    written = [*paths.values(), folder / PAGE]
     existing = next((path for path in written if path.exists()), None)
     if existing is not None and not options.overwrite:
         raise UsageError(f"{existing} exists already; use --overwrite or another --preview-to DIR")
@@ -214,8 +216,8 @@ def _print(options: argparse.Namespace, report: _DryRunReport, recipients: Check
         [each["path"], ", ".join(each["recipients"]), f"{each['bytes']}"] for each in report.files
     ]
     display.table("preview", ["file", "to", "bytes"], files)
-    if report.page is not None:
-        display.show(f"all messages in a browser: {report.page}")
+    if report.page_path is not None:
+        display.show(f"all messages in a browser: {report.page_path}")
     title = "dry run" if options.dry_run else f"the first {report.total}"
     rows = [
         ["valid", f"{report.valid}"],
@@ -244,6 +246,6 @@ def _as_dict(
         "dropped": list(report.dropped),
         "envelope_sender": report.envelope_sender,
         "preview": report.files,
-        "page": None if report.page is None else str(report.page),
+        "page": None if report.page_path is None else str(report.page_path),
         "warnings": report.warnings,
     }

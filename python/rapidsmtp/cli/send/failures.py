@@ -185,7 +185,7 @@ class FailureList:
             display.notice(self.write_error)
 
     def _count_reason(self, row: RowName, outcome: Outcome) -> None:
-        text = _reason(outcome)
+        text = outcome_reason(outcome)
         is_reply = any(result.code for result in outcome.recipients.values())
         grouped = grouped_reason(text) if is_reply else text
         key = (outcome.status.value, grouped)
@@ -216,7 +216,7 @@ def _examples_text(names: list[str]) -> str:
     return ", ".join(names[:_MAX_EXAMPLES]) + more
 
 
-def _reason(outcome: Outcome) -> str:
+def outcome_reason(outcome: Outcome) -> str:
     """Return the reason of an outcome. The words of a relay stay as they are."""
     return outcome.reason if outcome.reply else name_options(outcome.reason)
 
@@ -238,7 +238,7 @@ def _csv_lines(row: RowName, outcome: Outcome) -> list[list[object]]:
     ]
     if not failed:
         status = outcome.status.name.lower()
-        reason = spreadsheet_text(_reason(outcome))
+        reason = spreadsheet_text(outcome_reason(outcome))
         return [[row.row, row.tag, "", status, None, None, outcome.phase, reason]]
     return [
         [
@@ -249,7 +249,7 @@ def _csv_lines(row: RowName, outcome: Outcome) -> list[list[object]]:
             result.code,
             result.enhanced_status,
             outcome.phase,
-            spreadsheet_text(_result_text(result) or _reason(outcome)),
+            spreadsheet_text(_result_text(result) or outcome_reason(outcome)),
         ]
         for address, result in failed
     ]
@@ -261,7 +261,7 @@ def _outcome_as_dict(row: RowName, outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status.name.lower(),
         "phase": outcome.phase,
         "attempts": outcome.attempts,
-        "reason": _reason(outcome),
+        "reason": outcome_reason(outcome),
         "recipients": {
             address: {
                 "status": result.status.name.lower(),
