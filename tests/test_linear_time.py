@@ -81,6 +81,12 @@ CASES: dict[str, tuple[Callable[[str], object], str, str, str]] = {
     "percent signs": (checked_html, "", "%%a", ""),
     "asterisks": (checked_html, "", "*|A", ""),
     "braces": (checked_html, "", "{a.", ""),
+    "number signs": (checked_html, "", "#name ", ""),
+    "names in brackets": (checked_html, "", "[$name", ""),
+    "underscores": (checked_html, "", "__a_", ""),
+    "spaces between braces": (checked_html, "", "{ \u200b", ""),
+    "HTML comments": (checked_html, "", "<!--", ""),
+    "HTML comments with an end": (checked_html, "", "<!-- -->", ""),
     "a preamble": (
         template_of("Content-Type: multipart/mixed; boundary=b\n\n%s\n"),
         "",

@@ -231,6 +231,27 @@ def test_a_list_without_a_recipient_column(backend: str, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "hint"),
+    [
+        ("{{ E-Mail }}", "E", "; the column 'E-Mail' is the field e_mail"),
+        ("{{ first-name }}", "first", "; the column 'First Name' is the field first_name"),
+        ("{{ contact.first_name }}", "contact", ""),
+    ],
+)
+def test_the_name_of_a_column_is_no_field(
+    backend: str, tmp_path: Path, text: str, field: str, hint: str
+) -> None:
+    """`{{ E-Mail }}` is a subtraction of two fields."""
+    path = written(tmp_path, "E-Mail,First Name\na@x.org,Ann\n")
+    template = Template.compose(sender="n@x.org", to="{{ email }}", subject="s", text=text)
+    with pytest.raises(ValueError) as raised:
+        template.merge_csv(path)
+    assert str(raised.value) == (
+        f"list.csv, line 1: no column '{field}'; the columns are: 'E-Mail', 'First Name'{hint}"
+    )
+
+
 @pytest.mark.parametrize("line", ["a@x.org", "Ann,a@x.org", " a@x.org ;x", "Ann <a@x.org>"])
 def test_a_list_without_a_header(backend: str, tmp_path: Path, line: str) -> None:
     error = error_of(written(tmp_path, f"{line}\nb@x.org\n"))

@@ -133,8 +133,8 @@ EXAMPLES = {
     "how-to/personal-messages 2": Example(prints="envelope sender: bounces+{{ id }}@example.com"),
     "how-to/personal-messages 3": Example(),
     "how-to/personal-messages 4": Example(),
-    "how-to/preview-and-test 1": Example(prints="preview/index.html"),
-    "how-to/preview-and-test 2": Example(
+    "how-to/preview-and-test 2": Example(prints="preview/index.html"),
+    "how-to/preview-and-test 3": Example(
         ("me@example.org",), "Nobody on the list got a message", logins=SOME
     ),
     "how-to/recipients-list 1": Example(prints="nothing was sent"),
@@ -185,9 +185,10 @@ NOT_RUN = [
     "how-to/measure 1",
     "how-to/migrate 3",
     "how-to/migrate 4",
-    "how-to/preview-and-test 3",
+    "how-to/preview-and-test 1",
     "how-to/preview-and-test 4",
     "how-to/preview-and-test 5",
+    "how-to/preview-and-test 6",
     "how-to/proxy 1",
     "tutorial 1",
 ]

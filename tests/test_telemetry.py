@@ -193,4 +193,4 @@ def test_without_opentelemetry_the_error_names_the_package() -> None:
         "except ImportError as error: print(error)"
     )
     done = processes.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "pip install rapidsmtp[telemetry]" in done.stdout, done
+    assert "pip install 'rapidsmtp[telemetry]'" in done.stdout, done

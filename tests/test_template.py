@@ -559,7 +559,7 @@ def test_the_pure_backend_names_the_package_to_install() -> None:
         check=True,
         env={**os.environ, "RAPIDSMTP_CORE": "python"},
     )
-    assert "pip install rapidsmtp[merge]" in result.stdout
+    assert "pip install 'rapidsmtp[merge]'" in result.stdout
 
 
 @pytest.mark.parametrize(

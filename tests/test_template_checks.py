@@ -51,6 +51,41 @@ def names(findings: list[Finding]) -> list[str]:
         ("foreign-field", "<p>&lt;%= name %&gt;</p>"),
         ("foreign-field", "<p>«First_Name»</p>"),
         ("foreign-field", "<p>&lt;&lt;name&gt;&gt;</p>"),
+        ("encoded-field", '<a href="https://x.example/?t=%257B%257Btoken%257D%257D">x</a>'),
+        ("encoded-field", "<p>{ { name } }</p>"),
+        ("encoded-field", "<p>{&nbsp;{name}}</p>"),
+        ("encoded-field", "<p>\uff5b\uff5bname\uff5d\uff5d</p>"),
+        ("foreign-field", "<p>[[First Name]]</p>"),
+        ("foreign-field", "<p>&lt;&lt;First Name&gt;&gt;</p>"),
+        ("foreign-field", "<p>[subscriber:firstname | default:reader]</p>"),
+        ("foreign-field", "<p>%%=v(@name)=%%</p>"),
+        ("foreign-field", "<p>%(any_name)s</p>"),
+        ("foreign-field", "<p>{any_name}}</p>"),
+        ("foreign-field", "<p><?php echo $any; ?></p>"),
+        ("foreign-field", "<p>[% any %]</p>"),
+        ("foreign-field", "<p>#name#</p>"),
+        ("foreign-field", "<p>##FIRSTNAME##</p>"),
+        ("foreign-field", "<p>%recipient.name%</p>"),
+        ("foreign-field", "<p>[Vorname]</p>"),
+        ("foreign-field", "<p>[*e-mail*]</p>"),
+        ("foreign-field", "<p>{First Name}</p>"),
+        ("foreign-field", "<p>{$name}</p>"),
+        ("foreign-field", "<p>{name|upper}</p>"),
+        ("foreign-field", "<p>|*NAME*|</p>"),
+        ("foreign-field", "<p>@@name@@</p>"),
+        ("foreign-field", "<p>__first_name__</p>"),
+        ("foreign-field", "<p>Hi -name-,</p>"),
+        ("foreign-field", "<p>$name</p>"),
+        ("foreign-field", "<p>Dear <Vorname>,</p>"),
+        ("foreign-field", "<p>Dear &lt;Vorname&gt;,</p>"),
+        ("foreign-field", '<a href="https://x.example/?n=*%7CFNAME%7C*">x</a>'),
+        ("foreign-field", '<a href="https://x.example/?n=%255BFIRST_NAME%255D">x</a>'),
+        ("foreign-field", '<a href="*|UNSUB|*">x</a>'),
+        ("foreign-field", '<a href="[unsubscribe_link]">x</a>'),
+        ("script", '<iframe src="https://x.example/"></iframe>'),
+        ("script", "<object></object>"),
+        ("script", '<form action="https://x.example/"></form>'),
+        ("script", '<base href="https://x.example/">'),
         ("comment", "<style>@media x{#a{color:red}} #b{c:d}#}</style>"),
         ("comment", "<p>{# <b>old</b> #}</p>"),
         ("control-character", "<p>it\x92s</p>"),
@@ -102,6 +137,11 @@ def test_the_place_of_a_problem() -> None:
         '<link rel="icon" href="https://example.com/a.ico">',
         '<html xmlns="http://www.w3.org/1999/xhtml" xmlns:v="urn:schemas-microsoft-com:vml">',
         "<p>2 &lt; 3 &amp; « bonjour » 100%</p>",
+        '<!-- <script>x</script> <a href="x.html">{x}</a> [FIRST_NAME] #name# { {x} } -->',
+        "<p>#news #name, #1# [1] [Unsubscribe] [name](https://x.example) 50%name 100% name %</p>",
+        "<p>a-name-b a@name@b ab$name my__name__x $5 (name) |name| #other# %other% [other]</p>",
+        '<p class="name" style="color:#fff;background:#eee"> -- name -- <title>name</title></p>',
+        "{# name #}{#name#}<p>{{ '#name#' if false else 'x' }}</p>",
         '<a href="https://example.com/?q=e%CC%81%DE%AD%EF">x</a>',
     ],
 )
@@ -136,6 +176,17 @@ def test_a_field_without_a_column_is_found() -> None:
         "the list has no column for the field 'citty'; the most similar column is 'city'"
     ]
     assert names(found) == ["field-without-column"]
+
+
+def test_columns_are_known_names() -> None:
+    source = HEAD + b"Content-Type: text/html\n\n#Kunden-Nr# #Andere# [Ort] <title>Titel</title>\n"
+    found = Template.from_eml(source).check(["email", "Kunden-Nr", "Ort", "title"])
+    assert [each.text.partition(" ")[0] for each in found] == ["#Kunden-Nr#", "[Ort]"]
+
+
+def test_outlook_shows_conditional_comments() -> None:
+    (found,) = check("<!--[if mso]><p>{name}</p><![endif]--><!-- {name} --><p>{{ name }}</p>")
+    assert (found.name, found.column) == ("foreign-field", 17)
 
 
 def test_an_inline_image_is_found(tmp_path: Path) -> None:

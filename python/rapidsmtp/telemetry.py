@@ -60,7 +60,7 @@ def instrument(
         from opentelemetry import metrics, trace
     except ImportError:
         raise ImportError(
-            "rapidsmtp.telemetry needs opentelemetry-api: pip install rapidsmtp[telemetry]"
+            "rapidsmtp.telemetry needs opentelemetry-api: pip install 'rapidsmtp[telemetry]'"
         ) from None
     observer = _Observer(
         trace.get_tracer("rapidsmtp", tracer_provider=tracer_provider),

@@ -202,3 +202,59 @@ def test_no_relay(command: Command) -> None:
         command("send", "--to", "list.csv", *PARTS),
         "--relay is missing; only --preview and --dry-run work without it",
     )
+
+
+def test_inline_images_of_an_html_file(command: Command) -> None:
+    """The images that a designer exports with the HTML become inline images."""
+    folder = command.directory / "design"
+    (folder / "images/more").mkdir(parents=True)
+    for name in ("images/my logo.png", "images/more/my logo.png", "back.gif", "style.css"):
+        (folder / name).write_bytes(b"image")
+    (command.directory / "secret.png").write_bytes(b"secret")
+    (folder / "images/news.html").write_text(
+        "<p>Dear {{ name }}</p>"
+        "<img src=\"my%20logo.png\"><img alt=1 SRC = 'more/my logo.png?1'><img src=my%20logo.png>"
+        '<td background="./more/../my logo.png"><p style="background:url(\'../back.gif\')">'
+        '<img src="../../secret.png"><img src="missing.png"><img src="https://a.example/b.png">'
+        '<img src="{{ name }}.png"><img src="cid:x"><img src="/etc/passwd"><a href="my logo.png">'
+        '<p src="../style.css"><img src="' + "a" * 900 + '.png">'
+    )
+    options = ("--html", "design/images/news.html", "--inline-images", "--preview", "1")
+    other = ("--inline", "2-my_logo.png=logo.png")
+    result = command("send", "--to", "list.csv", *PARTS[:4], *options, *other)
+    assert result.returncode == 0, result.stderr
+    message = parsed(Path("preview/1.eml").read_text())
+    images = [part for part in message.walk() if part.get_content_maintype() == "image"]
+    names = ["<my_logo.png>", "<3-my_logo.png>", "<2-my_logo.png>"]
+    assert [part["Content-ID"] for part in images] == names
+    html = message.get_body(("html",)).get_content()
+    assert html.startswith(
+        "<p>Dear Anna</p>"
+        "<img src=\"cid:my_logo.png\"><img alt=1 SRC = 'cid:3-my_logo.png'>"
+        "<img src=cid:my_logo.png>"
+        '<td background="cid:my_logo.png"><p style="background:url(\'../back.gif\')">'
+        '<img src="../../secret.png"><img src="missing.png"><img src="https://a.example/b.png">'
+        '<img src="Anna.png"><img src="cid:x"><img src="/etc/passwd"><a href="my logo.png">'
+    )
+    assert "src=missing.png is relative" in result.stderr
+    assert "or use --inline-images" in result.stderr
+
+
+def test_inline_images_need_html(command: Command) -> None:
+    options = ("send", "--to", "list.csv", "--inline-images", "--dry-run")
+    one_line(command(*options, *PARTS), "--inline-images needs --html")
+    wrong = command(*options, "--template", "message.eml")
+    one_line(wrong, "--inline-images cannot be combined with --template")
+
+
+@pytest.mark.parametrize(
+    "start", ["<!DOCTYPE html><html>", "\ufeff\n <HTML lang=en>", "<!-- x -->"]
+)
+def test_an_html_file_is_no_message_file(plain_command: Command, start: str) -> None:
+    plain_command.write("news.html", f"{start}<p>Hello")
+    wrong = plain_command("send", "--template", "news.html", "--to", "list.csv", "--dry-run")
+    one_line(
+        wrong,
+        "news.html: not a message: it does not begin with header fields; for an HTML file, use "
+        "--html with --from and --subject",
+    )

@@ -78,6 +78,6 @@ def test_without_the_package(
     relay = relays()
     one_line(
         command.send(relay.url, "--metrics-port", "0"),
-        "prometheus-client: pip install rapidsmtp[telemetry]",
+        "prometheus-client: pip install 'rapidsmtp[telemetry]'",
     )
     assert relay.connections == 0

@@ -14,7 +14,7 @@ expression is tried only at the places of the characters with which it begins (`
 import difflib
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
 from heapq import merge
@@ -24,6 +24,7 @@ from urllib.parse import unquote
 
 from rapidsmtp._compose.charset import decode_text, text_of
 from rapidsmtp._compose.encode import strip_marks
+from rapidsmtp._compose.foreign_fields import foreign_fields, known_names
 from rapidsmtp._compose.list_columns import identifier
 from rapidsmtp._compose.mime import Part
 from rapidsmtp._compose.parts import field_in_file, kind_of, place_of
@@ -37,7 +38,7 @@ _MAX_SHOWN = 60
 # The maximum distance between the start of a tag and one of its attributes.
 _MAX_TAG = 3_000
 # "<" is frequent in HTML, so one search finds all of these places.
-_TAG = re.compile("<(?=(<|%|script|style|link))")
+_TAG = re.compile("<(?=(!--|script|style|link|iframe|frameset|object|embed|applet|form|base))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,22 @@ class CheckedText(NamedTuple):
         kind: The kind of the text, as in `TextPart`; "header" for a header field.
         text: The decoded text.
         is_source: Whether the text is the source of the template, and not a rendered text.
+        markup: The text without comments of HTML. All positions are the same.
+        shown: `markup` without style sheets and scripts. All positions are the same.
         folded: The text with ASCII letters in lower case. All positions are the same.
         tags: The places of the characters in `_TAG`, by these characters in lower case.
+        broken: The places of the fields whose braces are encoded or apart.
     """
 
     place: str
     kind: str
     text: str
     is_source: bool
+    markup: str
+    shown: str
     folded: str
     tags: Mapping[str, Sequence[int]]
+    broken: Sequence[tuple[int, int]] = ()
 
     @classmethod
     def of(cls, place: str, kind: str, text: str, is_source: bool) -> "CheckedText":
@@ -95,7 +102,19 @@ class CheckedText(NamedTuple):
         tags: dict[str, list[int]] = {}
         for match in _TAG.finditer(folded):
             tags.setdefault(f"<{match[1]}", []).append(match.start())
-        return cls(place, kind, text, is_source, folded, tags)
+        markup = shown = text
+        if kind == "html" and "<!--" in tags:
+            markup = shown = _blanked(text, _stretches(text, _COMMENT, _COMMENT_END))
+        if kind == "html" and tags.keys() & {"<style", "<script"}:
+            shown = _blanked(markup, _stretches(markup, _INVISIBLE, _INVISIBLE_END))
+        created = cls(place, kind, text, is_source, markup, shown, folded, tags)
+        starts = merge(*map(created.places, ("%", "&", "\N{FULLWIDTH LEFT CURLY BRACKET}")))
+        broken = [
+            match.span()
+            for pattern, places in ((_ENCODED_FIELD, starts), (_SPLIT_FIELD, created.places("{")))
+            for match in _matches(pattern, places, shown)
+        ]
+        return created._replace(broken=sorted(broken))
 
     def places(self, start: str) -> Iterator[int]:
         """Yield the places of some characters in lower case, in order.
@@ -132,6 +151,7 @@ class Inspected:
         content_ids: The Content-IDs of the parts.
         files: The attached files that contain a field, each with its first field.
         links: The links and images of the HTML texts.
+        known: The names that `foreign_fields` knows.
     """
 
     fields: frozenset[str]
@@ -141,6 +161,7 @@ class Inspected:
     content_ids: set[str] = field(default_factory=set)
     files: list[tuple[str, CheckedText]] = field(default_factory=list)
     links: "list[_Link]" = field(default_factory=list)
+    known: Set[str] = frozenset()
 
     def html(self) -> Iterator[CheckedText]:
         """Yield the HTML texts."""
@@ -179,6 +200,7 @@ def check(
     if message is not None:
         inspected.message = Part(message)
         _add_texts(inspected, inspected.message, is_source=False)
+    inspected.known = known_names(inspected.fields | (inspected.columns or frozenset()))
     inspected.links = [*template.links, *_links(inspected.html())]
     inspected.texts = [*template.texts, *inspected.texts]
     findings: list[Finding] = []
@@ -273,32 +295,20 @@ def _matches(
 
 # Fields that are not filled
 
-_BRACE = r"(?:%7b|&#0*123;|&#x0*7b;|&lbrace;|&lcub;)"
+_BRACE = r"(?:%(?:25){0,2}7b|&#0*123;|&#x0*7b;|&lbrace;|&lcub;|\N{FULLWIDTH LEFT CURLY BRACKET})"
 _ENCODED_FIELD = re.compile(rf"{_BRACE}\s*(?:{_BRACE}|%25)[^\"'<>\s]{{0,40}}", re.IGNORECASE)
-_SPLIT_FIELD = re.compile(r"\{(?:<[^<>{}]{1,200}>){1,5}\{")
-# The characters at the start of each pattern, and the pattern.
-_FOREIGN_FIELDS = tuple(
-    (start, re.compile(pattern))
-    for start, pattern in (
-        ("*|", r"\*\|[A-Za-z][\w:.]{0,40}\|\*"),  # Mailchimp, Mandrill
-        ("[", r"\[[A-Z][A-Z0-9]{0,20}(?:_[A-Z0-9]{1,20}){1,5}\]"),
-        ("[", r"\[(?:FIRSTNAME|LASTNAME|FULLNAME|NAME|FNAME|LNAME|EMAIL|UNSUBSCRIBE)\]"),
-        ("[", r"\[(?:[Ff]irst|[Ll]ast|[Ff]ull)[ _-]?[Nn]ame\]"),
-        ("[[", r"\[\[[A-Za-z][\w .]{0,40}\]\]"),
-        ("%%", r"%%[A-Za-z][\w .]{0,40}%%"),  # Salesforce
-        ("%", r"%[A-Z][A-Z]{2,20}(?:[_-][A-Z]{1,20}){0,4}%"),  # ActiveCampaign
-        ("{", r"\{!?[A-Za-z_][\w.]{0,40}\}(?!\})"),
-        ("<%", r"<%[=-]?\s*[\w.@]{1,40}[^<>%]{0,60}%>"),  # ERB, EJS
-        ("&lt;%", r"&lt;%=?[^<>%]{1,60}%&gt;"),
-        ("«", r"«[A-Za-z]\w{0,40}»"),  # word processors
-        ("<<", r"<<[A-Za-z]\w{0,40}>>"),
-        ("&lt;&lt;", r"&lt;&lt;[A-Za-z]\w{0,40}&gt;&gt;"),
-    )
+_SPLIT_FIELD = re.compile(
+    r"\{(?:(?:<[^<>{}]{1,200}>){1,5}|(?:\s|&nbsp;|&zwnj;|[\u00ad\u200b-\u200f\u2060\ufeff]){1,5})"
+    r"\{\s?[^\W\d][^{}<>\n]{0,40}\}?"
 )
-# A brace after such a character belongs to a field of Jinja2, or to a text of another kind.
-_BEFORE_NO_FIELD = re.compile(r"[{%@\\\w]")
+_SYNTAX = re.compile(r"\{[{%#]")
+_SYNTAX_END = re.compile(r"[}%#]\}")
 _INVISIBLE = re.compile(r"<(style|script)\b", re.IGNORECASE)
 _INVISIBLE_END = re.compile(r"</(?:style|script)\b", re.IGNORECASE)
+# Outlook shows the content of a conditional comment.
+_COMMENT = re.compile(r"<!--(?!\s*\[if|<!)", re.IGNORECASE)
+_COMMENT_END = re.compile("-->")
+_NOT_LINE_END = re.compile(r"[^\n]")
 _C1 = re.compile("[\x80-\x9f]")
 _C1_UTF8 = re.compile(b"\xc2[\x80-\x9f]")
 
@@ -306,15 +316,13 @@ _C1_UTF8 = re.compile(b"\xc2[\x80-\x9f]")
 def _encoded_fields(inspected: Inspected) -> Iterator[Problem]:
     """Yield fields whose braces an editor has encoded, so that they are no syntax."""
     for text in inspected.texts:
-        starts = merge(text.places("%"), text.places("&"))
-        for pattern, places in ((_ENCODED_FIELD, starts), (_SPLIT_FIELD, text.places("{"))):
-            for match in _matches(pattern, places, text.text):
-                yield Problem(
-                    f"{_shown(match[0])} is not filled, because its braces are encoded or apart; "
-                    "write {{ field }}",
-                    text,
-                    match.start(),
-                )
+        for start, end in text.broken:
+            yield Problem(
+                f"{_shown(text.text[start:end])} is not filled, because its braces are encoded or "
+                "apart; write {{ field }}",
+                text,
+                start,
+            )
 
 
 def _fields_without_column(inspected: Inspected) -> Iterator[Problem]:
@@ -344,18 +352,23 @@ def _foreign_fields(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.texts:
         if text.kind not in ("text", "html", "header"):
             continue
-        shown = _without_styles(text)
-        for start, pattern in _FOREIGN_FIELDS:
-            for match in _matches(pattern, text.places(start), shown):
-                before = shown[match.start() - 1 : match.start()]
-                if start == "{" and _BEFORE_NO_FIELD.match(before):
-                    continue
-                yield Problem(
-                    f"{_shown(match[0])} looks like a field, but is not filled; "
-                    "write {{ field }}",
-                    text,
-                    match.start(),
-                )
+        shown = _blanked(text.shown, text.broken)
+        if text.is_source and has_syntax(shown):
+            shown = _blanked(shown, _stretches(shown, _SYNTAX, _SYNTAX_END))
+        for start, found in foreign_fields(shown, inspected.known):
+            yield _foreign_field(found, text, start)
+    # In a link, an editor may have encoded the field.
+    for link in inspected.links:
+        decoded = unquote(unquote(link.url)) if "%" in link.url else link.url
+        if decoded != link.url and not _ENCODED_FIELD.search(link.url):
+            for _, found in foreign_fields(decoded, inspected.known):
+                if found not in link.url:
+                    yield _foreign_field(found, link.text, link.position)
+
+
+def _foreign_field(found: str, text: CheckedText, position: int) -> Problem:
+    fact = f"{_shown(found)} looks like a field, but is not filled; write {{{{ field }}}}"
+    return Problem(fact, text, position)
 
 
 def _comments(inspected: Inspected) -> Iterator[Problem]:
@@ -395,18 +408,27 @@ def _control_characters(inspected: Inspected) -> Iterator[Problem]:
             )
 
 
-def _without_styles(text: CheckedText) -> str:
-    """Return a text with its style sheets and scripts blanked. All positions stay valid."""
-    if text.kind != "html" or not text.tags.keys() & {"<style", "<script"}:
-        return text.text
-    shown, place = [], 0
-    while start := _INVISIBLE.search(text.text, place):
-        end = _INVISIBLE_END.search(text.text, start.end())
-        if end is None:
-            break
-        shown += [text.text[place : start.start()], " " * (end.end() - start.start())]
-        place = end.end()
-    return "".join([*shown, text.text[place:]])
+def _stretches(
+    source: str, begin: re.Pattern[str], end: re.Pattern[str]
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of the stretches from a match of `begin` to a match of `end`."""
+    place = 0
+    while start := begin.search(source, place):
+        stop = end.search(source, start.end())
+        if stop is None:
+            return
+        place = stop.end()
+        yield start.start(), place
+
+
+def _blanked(source: str, places: Iterable[tuple[int, int]]) -> str:
+    """Replace stretches with spaces, except for their line ends."""
+    shown, last = [], 0
+    for start, end in places:
+        if start >= last:
+            shown += [source[last:start], _NOT_LINE_END.sub(" ", source[start:end])]
+            last = end
+    return "".join([*shown, source[last:]])
 
 
 # Links and images in HTML
@@ -420,7 +442,19 @@ _CLOSED_VALUE = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')""")
 _OPEN_VALUE = re.compile(r"""=\s*["']""")
 _STYLE_URL = re.compile(r"""url\(\s*["']?([^"'()\s]{1,2000})["']?\s*\)""", re.IGNORECASE)
 _SCHEME = re.compile("[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+_FILE_URL = re.compile(r"file:|[a-z]:[\\/]|\\\\", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b([^<>]{0,300})>?", re.IGNORECASE)
+# Elements that mail readers remove or disable.
+_ACTIVE = {
+    "iframe": "mail readers remove <iframe>; use a link",
+    "frameset": "mail readers remove <frameset>; use a link",
+    "object": "mail readers remove <object>; use a link",
+    "embed": "mail readers remove <embed>; use a link",
+    "applet": "mail readers remove <applet>; use a link",
+    "form": "most mail readers disable <form>; link to a page with the form",
+    "base": "most mail readers ignore <base>; write the whole URL into each link",
+}
+_TAG_NAME = re.compile(r"<([a-z]+)(?=[\s/>])", re.IGNORECASE)
 _STYLESHEET = re.compile(
     r"""<link\b[^<>]{0,2000}?\brel\s*=\s*["']?\s*stylesheet\b""", re.IGNORECASE
 )
@@ -438,17 +472,17 @@ def _links(texts: Iterable[CheckedText]) -> Iterator[_Link]:
     for text in texts:
         found = []
         for attribute in _ATTRIBUTES if "=" in text.text else ():
-            for match in _matches(_ATTRIBUTE, text.places(attribute), text.text):
+            for match in _matches(_ATTRIBUTE, text.places(attribute), text.markup):
                 start = match.start()
-                tag = text.text.rfind("<", max(start - _MAX_TAG, 0), start)
-                before = text.text[tag:start]
+                tag = text.markup.rfind("<", max(start - _MAX_TAG, 0), start)
+                before = text.markup[tag:start]
                 if tag < 0 or ">" in before or _is_in_value(before):
                     continue
                 url = html.unescape(match[2].strip("\"'")).strip()
                 if not (text.is_source and has_syntax(url)):
                     found.append(_Link(match[1].lower(), url, text, match.start(2)))
         yield from sorted(found, key=attrgetter("position"))
-        for match in _matches(_STYLE_URL, text.places("url("), text.text):
+        for match in _matches(_STYLE_URL, text.places("url("), text.markup):
             if not (text.is_source and has_syntax(match[1])):
                 yield _Link("url", html.unescape(match[1]), text, match.start(1))
 
@@ -475,10 +509,13 @@ def _relative_links(inspected: Inspected) -> Iterator[Problem]:
     for link in inspected.links:
         if link.url.startswith("#") or _SCHEME.match(link.url) or _is_file_link(link.url):
             continue
+        if any(not place for place, _ in foreign_fields(unquote(link.url), inspected.known)):
+            continue  # the check of foreign fields reports it
         shown = f"{link.kind}={_shown(link.url)}" if link.url else f"the {link.kind} is empty"
         fact = " is relative" if link.url else ""
+        cure = "" if link.kind == "href" or not link.url else ", or use an inline image"
         yield Problem(
-            f"{shown}{fact}, so no mail reader can open it; write the whole URL, with https:",
+            f"{shown}{fact}, so no mail reader can open it; write the whole URL, with https:{cure}",
             link.text,
             link.position,
         )
@@ -496,20 +533,24 @@ def _file_links(inspected: Inspected) -> Iterator[Problem]:
 
 
 def _is_file_link(url: str) -> bool:
-    return url.lower().startswith("file:") or re.match(r"[A-Za-z]:[\\/]|\\\\", url) is not None
+    return _FILE_URL.match(url) is not None
 
 
 def _scripts(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.html():
-        for match in _matches(_SCRIPT, text.places("<script"), text.text):
+        for match in _matches(_SCRIPT, text.places("<script"), text.markup):
             # Structured data for mail readers (schema.org) is no script.
             if "ld+json" not in match[1].lower():
                 yield Problem("mail readers remove <script>; delete it", text, match.start())
+        for name, fact in _ACTIVE.items():
+            for match in _matches(_TAG_NAME, text.places(f"<{name}"), text.markup):
+                if match[1].lower() == name:
+                    yield Problem(fact, text, match.start())
 
 
 def _stylesheets(inspected: Inspected) -> Iterator[Problem]:
     for text in inspected.html():
-        for match in _matches(_STYLESHEET, text.places("<link"), text.text):
+        for match in _matches(_STYLESHEET, text.places("<link"), text.markup):
             yield Problem(
                 "most mail readers do not load <link rel=stylesheet>; write the CSS into the HTML",
                 text,

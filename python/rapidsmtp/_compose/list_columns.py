@@ -108,10 +108,18 @@ class ListColumns:
         if not any(self.names):
             return f"{self._where}: no column {field!r}; the list is empty"
         nearest = self.nearest(field)
-        hint = f"; use columns={ {field: nearest}!r}" if nearest else ""
+        hint = f"; use columns={ {field: nearest}!r}" if nearest else self._as_expression(field)
         if field == RECIPIENT_FIELD and not nearest:
             hint = "; name the column with the addresses by recipient="
         return f"{self._where}: no column {field!r}; the columns are: {self._listed()}{hint}"
+
+    def _as_expression(self, field: str) -> str:
+        """Return a hint for a column whose name is an expression in a template, such as E-Mail."""
+        for name, field_of_name in zip(self.names, self._identifiers, strict=True):
+            words = re.findall(r"\w+", name)
+            if len(words) > 1 and field.lower() in map(str.lower, words):
+                return f"; the column {name!r} is the field {field_of_name}"
+        return ""
 
     def warning(self, field: str) -> str:
         """Return the warning for a field of a template without a column."""

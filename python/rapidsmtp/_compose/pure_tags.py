@@ -34,6 +34,7 @@ _RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}")
 _END_RAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 _ENTITY = re.compile("&[a-zA-Z0-9#]{1,10};")
 _WORD = re.compile(r"\w+")
+_NAME = re.compile(r"[^\W\d]\w*")
 _NUMBER = re.compile(r"\w+(?:\.[0-9]\w*)?")
 _VALID_NUMBER = re.compile(
     r"0+(?:_0+)*|[1-9][0-9]*(?:_[0-9]+)*|[0-9]+(?:_[0-9]+)*\.[0-9]+(?:_[0-9]+)*"
@@ -117,6 +118,8 @@ class Tags:
         self._ends[-1] = end_of_tag
         if is_block:
             _check_structure(start, keyword, assigns, blocks)
+        else:
+            _check_field(source[start + 2 : end_of_tag - 2], start)
         return end_of_tag
 
 
@@ -228,6 +231,16 @@ def _escaped(source: str, at: int) -> str:
         f"the tag has '{entity[0]}', which an HTML editor has made of a character; write the "
         "character itself, such as a quote or a space"
     )
+
+
+def _check_field(content: str, start: int) -> None:
+    """Refuse the name of a column in place of a field, and the braces of Handlebars."""
+    words = content.split()
+    if len(words) > 1 and all(map(_NAME.fullmatch, words)) and _WORDS.isdisjoint(words):
+        _refuse(start, f"a field contains no space; write {'_'.join(words).lower()}")
+    inner = content.strip()
+    if inner[:1] == "{" and inner[-1:] == "}" and _NAME.fullmatch(inner[1:-1].strip()):
+        _refuse(start, f"a field has two braces; write {{{{ {inner[1:-1].strip()} }}}}")
 
 
 def _check_structure(start: int, keyword: str, assigns: bool, blocks: list[_Block]) -> None:

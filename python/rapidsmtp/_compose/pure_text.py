@@ -23,7 +23,7 @@ try:
     from jinja2.sandbox import SandboxedEnvironment
 except ModuleNotFoundError as error:  # pragma: no cover - tested in a process without Jinja2
     raise ImportError(
-        "templates need Jinja2, which is not installed: pip install rapidsmtp[merge]"
+        "templates need Jinja2, which is not installed: pip install 'rapidsmtp[merge]'"
     ) from error
 
 from rapidsmtp._compose import pure_functions as functions

@@ -68,6 +68,7 @@ class CheckedList:
         check: The result of the check.
         missing: A text for each field of the template without a column.
         drops_repeats: Whether rows with the address of an earlier row are not sent.
+        names: The names of all columns.
 
     Attributes:
         file: The list.
@@ -83,6 +84,7 @@ class CheckedList:
         excluded: The number of rows with an excluded address.
         missing: A text for each field of the template without a column.
         drops_repeats: Whether rows with the address of an earlier row are not sent.
+        names: The names of all columns.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class CheckedList:
         check: "_backend.ListCheck",
         missing: Sequence[str],
         drops_repeats: bool,
+        names: Sequence[str],
     ) -> None:
         self._template, self._file, self._columns = template, file, columns
         self._tag, self._check = tag, check
@@ -106,6 +109,7 @@ class CheckedList:
         self.excluded = check.excluded
         self.missing = missing
         self.drops_repeats = drops_repeats
+        self.names = names
 
     def merge(self, limit: int | None = None, *, numbered: bool = False) -> ListMerge:
         """Merge the rows that are sent.
@@ -210,7 +214,7 @@ def open_recipients_list(
             raise ValueError(_repeated(file, check.examples, check.repeated))
         warnings = [columns.warning(name) for name in missing]
         drops = options.duplicates == "first"
-        return CheckedList(template, file, found, tag, check, warnings, drops)
+        return CheckedList(template, file, found, tag, check, warnings, drops, columns.names)
     except BaseException:
         file.close()
         raise

@@ -129,6 +129,8 @@ impl<'source> Tags<'source> {
             self.places.push((start, end));
             if is_block && !(keyword == "set" && assigns) {
                 structure(start, keyword, &mut blocks)?;
+            } else if !is_block {
+                field(&source[start + 2..at - 2], start)?;
             }
         }
         match blocks.pop() {
@@ -140,6 +142,29 @@ impl<'source> Tags<'source> {
 
 fn no_end<T>(start: usize, name: &str) -> Found<T> {
     fail(start, format!("the tag '{name}' has no 'end{name}'"))
+}
+
+/// Refuses the name of a column in place of a field, and the braces of Handlebars.
+fn field(content: &str, start: usize) -> Found<()> {
+    let is_word = |text: &str| {
+        text.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && text.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    let words: Vec<&str> = content.split_whitespace().collect();
+    let is_name = |word: &&str| is_word(word) && !WORDS.contains(word);
+    if words.len() > 1 && words.iter().all(is_name) {
+        let name = words.join("_").to_lowercase();
+        return fail(start, format!("a field contains no space; write {name}"));
+    }
+    let inner = content.trim().strip_prefix('{');
+    let inner = inner.and_then(|inner| inner.strip_suffix('}'));
+    match inner.map(str::trim) {
+        Some(name) if is_word(name) => fail(
+            start,
+            format!("a field has two braces; write {{{{ {name} }}}}"),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The length of a tag that contains only this word, such as `{%- raw %}`.

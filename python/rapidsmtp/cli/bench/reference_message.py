@@ -38,7 +38,7 @@ class ReferenceMessage:
         try:
             import jinja2
         except ModuleNotFoundError:
-            raise UsageError("demo needs Jinja2: pip install rapidsmtp[merge]") from None
+            raise UsageError("demo needs Jinja2: pip install 'rapidsmtp[merge]'") from None
         settings: dict[str, Any] = {
             "keep_trailing_newline": True,
             "undefined": jinja2.StrictUndefined,

@@ -17,9 +17,7 @@ rapidsmtp send --relay smtp://user@relay.example:587 \\
 
 def register(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = add_command(
-        commands, "send", "send a message to each recipient in a CSV file", _EXAMPLE
-    )
+    parser = add_command(commands, "send", "send a message to each recipient in a list", _EXAMPLE)
     parser.add_argument(
         "--relay",
         action="append",
@@ -27,8 +25,8 @@ def register(commands: Commands) -> None:
         metavar="URL",
         help="the server: smtp://host, smtps://host, lmtp://host:port or lmtp:///path. Options in "
         "the URL: ?starttls=required, opportunistic or off; &auth=xoauth2 or another mechanism. "
-        "The password or token is read from the URL or from RAPIDSMTP_PASSWORD. With --journal, "
-        "--relay may be repeated, and a URL may end with ;weight=2",
+        "The password or token is read from the URL or from RAPIDSMTP_PASSWORD, or asked for on "
+        "a terminal. With --journal, --relay may be repeated, and a URL may end with ;weight=2",
     )
     parser.add_argument(
         "--to",
@@ -177,6 +175,12 @@ def _add_composition(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=FILE",
         help='image for <img src="cid:NAME"> in the HTML text; may be repeated',
+    )
+    group.add_argument(
+        "--inline-images",
+        action="store_true",
+        help="attach the images that the HTML text names by relative paths, such as "
+        '<img src="images/logo.png">, as inline images',
     )
 
 

@@ -24,14 +24,25 @@ def strict_error(warnings: Sequence[str]) -> str:
     return f"{fact}, and --strict allows none; nothing was sent"
 
 
-def check_template(template: Template, message: Message) -> list[str]:
+def check_template(
+    template: Template, message: Message, columns: Iterable[str] = (), has_html: bool = False
+) -> list[str]:
     """Return warnings about the template and one of its messages.
 
     Args:
         template: The template.
         message: Any message of the mailing. All messages are built from the same template.
+        columns: The columns of the recipients list.
+        has_html: Whether --html is given, so that --inline-images is possible.
     """
-    return [str(finding) for finding in template.check(message=message)]
+    found = [
+        str(finding)
+        for finding in template.check(columns, message=message)
+        if finding.name != "field-without-column"  # `check_fields` reports these fields
+    ]
+    if not has_html:
+        return found
+    return [text.replace("or use an inline image", "or use --inline-images") for text in found]
 
 
 def check_fields(recipients: CheckedList) -> list[str]:

@@ -153,7 +153,7 @@ def _warnings(
         mechanisms = _backend.sasl_mechanisms()
         relay = parse_relay(options.relay, options.password, mechanisms=mechanisms)
         tls = shared.tls_settings(options)
-        found = checks.check_template(template, sample)
+        found = checks.check_template(template, sample, recipients.names, options.html is not None)
         # The check of the size connects to the relay directly. With a proxy, it would disclose this
         # host to the relay.
         if options.proxy is None:

@@ -14,6 +14,7 @@ from typing import Any
 from rapidsmtp._compose.dkim import DKIM
 from rapidsmtp._compose.template import Template
 from rapidsmtp.cli.options import DEFAULT_TO
+from rapidsmtp.cli.send.local_images import with_inline_images
 from rapidsmtp.cli.usage import UsageError, name_options
 
 # RFC 5322 section 2.2: the name of a header field consists of printable ASCII characters except the
@@ -29,8 +30,10 @@ _OPTIONS = {
     "--address": "address",
     "--header": "header",
     "--inline": "inline",
+    "--inline-images": "inline_images",
 }
 _AUTO = "auto"
+_HTML = re.compile(rb"\s*<(?:!--|(?:!doctype|html|head|body|table|div|style)\b)", re.IGNORECASE)
 
 
 def compose_from_options(options: argparse.Namespace) -> Template:
@@ -41,7 +44,7 @@ def compose_from_options(options: argparse.Namespace) -> Template:
             wrong.
     """
     signers = signers_from_options(options)
-    given = [name for name, key in _OPTIONS.items() if getattr(options, key) is not None]
+    given = [name for name, key in _OPTIONS.items() if getattr(options, key) not in (None, False)]
     if options.template is not None:
         if options.text == _AUTO:
             given.remove("--text")
@@ -83,7 +86,17 @@ def compose_from_file(
     except ImportError as error:
         raise UsageError(name_options(str(error))) from None
     except ValueError as error:
-        raise UsageError(f"{path}: {name_options(str(error))}") from None
+        raise UsageError(f"{path}: {name_options(str(error))}{_hint(path)}") from None
+
+
+def _hint(path: str) -> str:
+    """Return the cure for an HTML file in place of a message file."""
+    try:
+        with Path(path).open("rb") as file:
+            is_html = _HTML.match(file.read(1000).removeprefix(b"\xef\xbb\xbf"))
+    except OSError:
+        return ""
+    return "; for an HTML file, use --html with --from and --subject" if is_html else ""
 
 
 def signers_from_options(options: argparse.Namespace) -> list[DKIM]:
@@ -123,8 +136,9 @@ def _check_complete(options: argparse.Namespace, given: list[str]) -> None:
         raise UsageError(
             "--text and --html are missing; a message without --template needs one of them"
         )
-    if options.inline and options.html is None:
-        raise UsageError("--inline needs --html; only HTML can show an image")
+    for name in ("--inline", "--inline-images"):
+        if getattr(options, _OPTIONS[name]) and options.html is None:
+            raise UsageError(f"{name} needs --html; only HTML can show an image")
     if options.text == _AUTO and options.html is None:
         raise UsageError("--text auto needs --html")
     if [options.text, options.html, options.to].count("-") > 1:
@@ -138,6 +152,10 @@ def _compose_from_parts(options: argparse.Namespace, signers: Sequence[DKIM]) ->
     if text != _AUTO:
         text = _text(text, "--text")
     inline = _inline(options.inline or [])
+    if options.inline_images and html is not None:
+        folder = Path() if options.html == "-" else Path(options.html).parent
+        html, images = with_inline_images(html, folder, inline)
+        inline = images | inline
     try:
         return Template.compose(
             sender=options.sender,

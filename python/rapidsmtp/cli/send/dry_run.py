@@ -101,7 +101,7 @@ def render_without_sending(
                     failures.add(row, checked)
                     report.page.add_invalid(_place(row, recipients.unit), outcome_reason(checked))
                 else:
-                    _add(options, template, report, row, checked, paths, recipients.unit)
+                    _add(options, template, report, row, checked, paths, recipients)
                 bar.advance()
         report.warnings += warnings
         _write_page(options, report)
@@ -126,16 +126,18 @@ def _add(
     row: RowName,
     message: Message,
     paths: Mapping[int, Path],
-    unit: str,
+    recipients: CheckedList,
 ) -> None:
     if not report.valid and not options.no_warnings:
-        report.warnings += check_template(template, message)
+        report.warnings += check_template(
+            template, message, recipients.names, options.html is not None
+        )
     report.add(message)
     path = paths.get(row.row)
     if path is not None:
         _write(path, message.data, options.overwrite)
         report.files.append(_file_as_dict(row, path, message))
-        report.page.add(_place(row, unit), path.name, message)
+        report.page.add(_place(row, recipients.unit), path.name, message)
 
 
 def _place(row: RowName, unit: str) -> str:

@@ -83,7 +83,7 @@ def serve_metrics(sender: Sender, host: str, port: int | None) -> Iterator[None]
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
         raise UsageError(
-            "--metrics-port needs prometheus-client: pip install rapidsmtp[telemetry]"
+            "--metrics-port needs prometheus-client: pip install 'rapidsmtp[telemetry]'"
         ) from None
     registry = CollectorRegistry()
     registry.register(StatsCollector(sender))
