@@ -167,10 +167,11 @@ impl Text {
             labels: Vec::new(),
         };
         let tags = Tags::find(&source)?;
-        let tree = machinery::parse(&source, NAME, syntax());
+        let spaced = tags.spaced();
+        let tree = machinery::parse(&spaced, NAME, syntax());
         let tree = tree.map_err(|error| {
             let at = error.range().map_or(0, |range| range.start);
-            tags.error(at, "the syntax of the tag is invalid")
+            tags.error(at, tags::INVALID)
         })?;
         let Stmt::Template(tree) = &tree else {
             return Err(tags.error(0, "the text is not a template"));

@@ -13,9 +13,8 @@ from markupsafe import Markup
 
 from rapidsmtp._compose.pure_functions import FUNCTIONS, REQUIRED
 from rapidsmtp._compose.pure_names import Names
-from rapidsmtp._compose.pure_tags import Refusal
+from rapidsmtp._compose.pure_tags import INVALID, Refusal
 
-INVALID = "the syntax of the tag is invalid"
 _RESERVED = frozenset(("self", "super", "caller", "varargs", "kwargs"))
 _MACROS = 50
 """The maximum number of macros. Python calls itself for each call of a macro."""

@@ -27,6 +27,8 @@ LONG_LINE = 100
 EXCERPT = 60
 """The maximum length of an excerpt, in characters."""
 
+INVALID = "the syntax of the tag is invalid"
+_MARKUP = re.compile("<[A-Za-z/][^<>]*>")
 _FILES = frozenset(("include", "import", "from", "extends", "block"))
 _WORDS = frozenset(("and", "or", "not", "if", "is", "in"))
 _TYPOGRAPHIC = frozenset("\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2032\u2033")
@@ -94,6 +96,10 @@ class Tags:
         place = bisect_right(self._starts, at) - 1
         start = self._starts[place] if place >= 0 else min(at, len(self._source))
         end = self._ends[place] if place >= 0 else len(self._source)
+        if message == INVALID and _MARKUP.search(self._source, start, end):
+            message = (
+                "the tag contains HTML, as editors add it; remove the formatting between the braces"
+            )
         line_start = self._source.rfind("\n", 0, start) + 1
         line_end = self._source.find("\n", line_start)
         if (len(self._source) if line_end < 0 else line_end) - line_start > LONG_LINE:

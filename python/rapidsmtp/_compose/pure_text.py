@@ -30,8 +30,8 @@ from rapidsmtp._compose import pure_functions as functions
 from rapidsmtp._compose import pure_operators as operators
 from rapidsmtp._compose import pure_values as values
 from rapidsmtp._compose.pure_format import format_text
-from rapidsmtp._compose.pure_rewrite import INVALID, Rewriter
-from rapidsmtp._compose.pure_tags import Refusal, Tags
+from rapidsmtp._compose.pure_rewrite import Rewriter
+from rapidsmtp._compose.pure_tags import INVALID, Refusal, Tags
 from rapidsmtp._compose.pure_values import MISSING, Blank, Budget, plain
 
 __all__ = ["Budget", "Text", "plain"]

@@ -4,6 +4,9 @@
 //! backends do the same check (`_compose/tags.py`), so both give the same errors. The check also
 //! bounds the nesting: the parsers of minijinja and Jinja2 call themselves for each level.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::TextError;
 use super::value::quoted;
 
@@ -25,6 +28,9 @@ const LONG_LINE: usize = 100;
 /// The maximum length of an excerpt, in characters.
 const EXCERPT: usize = 60;
 
+pub(super) const INVALID: &str = "the syntax of the tag is invalid";
+const MARKUP: &str =
+    "the tag contains HTML, as editors add it; remove the formatting between the braces";
 const FILES: [&str; 5] = ["include", "import", "from", "extends", "block"];
 const WORDS: [&str; 6] = ["and", "or", "not", "if", "is", "in"];
 const TYPOGRAPHIC: &str =
@@ -35,6 +41,8 @@ pub(super) struct Tags<'source> {
     source: &'source str,
     /// The first byte of each tag, and the byte after it.
     places: Vec<(usize, usize)>,
+    /// The spaces beyond ASCII in tags, outside of strings.
+    spaces: Vec<Range<usize>>,
 }
 
 /// A block that is not closed yet.
@@ -60,11 +68,27 @@ impl<'source> Tags<'source> {
         let mut tags = Self {
             source,
             places: Vec::new(),
+            spaces: Vec::new(),
         };
         match tags.scan() {
             Ok(()) => Ok(tags),
             Err((at, message)) => Err(tags.error(at, message)),
         }
+    }
+
+    /// The source with ASCII spaces in tags, at the same places. Editors for HTML write no-break
+    /// spaces. Jinja2 accepts them, and minijinja does not.
+    pub(super) fn spaced(&self) -> Cow<'source, str> {
+        if self.spaces.is_empty() {
+            return Cow::Borrowed(self.source);
+        }
+        let mut spaced = String::with_capacity(self.source.len());
+        for space in &self.spaces {
+            spaced += &self.source[spaced.len()..space.start];
+            spaced.extend(space.clone().map(|_| ' '));
+        }
+        spaced += &self.source[spaced.len()..];
+        Cow::Owned(spaced)
     }
 
     /// Creates the error for the tag that contains the byte `at`.
@@ -75,6 +99,9 @@ impl<'source> Tags<'source> {
             Some(place) => self.places[place],
             None => (at.min(self.source.len()), self.source.len()),
         };
+        if message == INVALID && has_markup(&self.source[start..end]) {
+            message = MARKUP.to_owned();
+        }
         let before = &self.source[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = self.source[line_start..].split('\n').next().unwrap_or("");
@@ -123,7 +150,7 @@ impl<'source> Tags<'source> {
                     .ok_or_else(|| (start, "the tag 'raw' has no 'endraw'".to_owned()))?;
                 continue;
             }
-            let (end, keyword, assigns) = content(source, start, is_block)?;
+            let (end, keyword, assigns) = content(source, start, is_block, &mut self.spaces)?;
             at = end;
             self.places.pop();
             self.places.push((start, end));
@@ -142,6 +169,17 @@ impl<'source> Tags<'source> {
 
 fn no_end<T>(start: usize, name: &str) -> Found<T> {
     fail(start, format!("the tag '{name}' has no 'end{name}'"))
+}
+
+/// Whether a tag contains an element of HTML, such as `<span>`.
+fn has_markup(tag: &str) -> bool {
+    let element = |(at, _)| {
+        let rest: &str = &tag[at + 1..];
+        let end = rest.find(['<', '>']);
+        rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+            && end.is_some_and(|end| rest[end..].starts_with('>'))
+    };
+    tag.match_indices('<').any(element)
 }
 
 /// Refuses the name of a column in place of a field, and the braces of Handlebars.
@@ -177,7 +215,12 @@ fn word_tag(text: &str, word: &str) -> Option<usize> {
 }
 
 /// Reads one tag. Returns the byte after the tag, its first word, and whether it assigns a value.
-fn content(source: &str, start: usize, is_block: bool) -> Found<(usize, &str, bool)> {
+fn content<'source>(
+    source: &'source str,
+    start: usize,
+    is_block: bool,
+    spaces: &mut Vec<Range<usize>>,
+) -> Found<(usize, &'source str, bool)> {
     let closer = if is_block { "%}" } else { "}}" };
     let mut at = start + 2;
     at += usize::from(source[at..].starts_with(['-', '+']));
@@ -243,7 +286,11 @@ fn content(source: &str, start: usize, is_block: bool) -> Found<(usize, &str, bo
             }
             '|' | '.' | '+' | '-' | '*' | '/' | '%' | '~' | '<' | '>' => operators += 1,
             ',' | ':' => {}
-            _ if character.is_whitespace() => {}
+            _ if character.is_whitespace() => {
+                if !character.is_ascii() {
+                    spaces.push(at..at + length);
+                }
+            }
             _ => {
                 let shown = quoted(&character.to_string());
                 let message = format!("the character {shown} is not allowed in a tag");
