@@ -204,3 +204,25 @@ def test_the_check_of_the_size_has_a_time_limit() -> None:
     with Server(script) as server:
         relay = parse_relay(f"smtp://127.0.0.1:{server.port}", mechanisms=[])
         assert server_limits.check_size(large, relay, TLS(), 0.3) == []
+
+
+@pytest.mark.parametrize(
+    ("to", "count"),
+    [
+        ("To: me@example.com", 1),
+        ("To: me@example.com\nCc: me@example.com", 1),
+        ("To: undisclosed-recipients:;\nBcc: {{ email }}", 0),
+        ("To: {{ name }} <{{ email }}>", 0),
+    ],
+)
+def test_the_same_recipients_in_all_messages(command: Command, to: str, count: int) -> None:
+    """A message of a mail program has the address that it was sent to."""
+    command.write("message.eml", f"From: n@example.com\n{to}\nSubject: s\n\nHi {{{{ name }}}}\n")
+    result = command("send", *FILES, "--dry-run")
+    text = (
+        "warning: all 3 messages go to the same recipients, because To, Cc and Bcc of the template "
+        "have no field; write To: {{ email }} [same-recipients]"
+    )
+    assert result.returncode == 0 and result.stderr.count(text) == count
+    result = command("send", *FILES, "--dry-run", "--limit", "1")
+    assert "same-recipients" not in result.stderr

@@ -69,6 +69,7 @@ class CheckedList:
         missing: A text for each field of the template without a column.
         drops_repeats: Whether rows with the address of an earlier row are not sent.
         names: The names of all columns.
+        has_recipients: Whether a header field of recipients, such as To, has a field.
 
     Attributes:
         file: The list.
@@ -85,6 +86,8 @@ class CheckedList:
         missing: A text for each field of the template without a column.
         drops_repeats: Whether rows with the address of an earlier row are not sent.
         names: The names of all columns.
+        has_recipients: Whether a header field of recipients, such as To, has a field. Otherwise
+            all messages have the same recipients.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class CheckedList:
         missing: Sequence[str],
         drops_repeats: bool,
         names: Sequence[str],
+        has_recipients: bool,
     ) -> None:
         self._template, self._file, self._columns = template, file, columns
         self._tag, self._check = tag, check
@@ -110,6 +114,7 @@ class CheckedList:
         self.missing = missing
         self.drops_repeats = drops_repeats
         self.names = names
+        self.has_recipients = has_recipients
 
     def merge(self, limit: int | None = None, *, numbered: bool = False) -> ListMerge:
         """Merge the rows that are sent.
@@ -214,7 +219,17 @@ def open_recipients_list(
             raise ValueError(_repeated(file, check.examples, check.repeated))
         warnings = [columns.warning(name) for name in missing]
         drops = options.duplicates == "first"
-        return CheckedList(template, file, found, tag, check, warnings, drops, columns.names)
+        return CheckedList(
+            template,
+            file,
+            found,
+            tag,
+            check,
+            warnings,
+            drops,
+            columns.names,
+            bool(recipient_fields),
+        )
     except BaseException:
         file.close()
         raise

@@ -53,6 +53,19 @@ def check_fields(recipients: CheckedList) -> list[str]:
     return [f"{text} [field-without-column]" for text in recipients.missing]
 
 
+def check_recipients(recipients: CheckedList) -> list[str]:
+    """Return a warning if all messages have the same recipients.
+
+    A message of a mail program contains the address that it was sent to.
+    """
+    if recipients.has_recipients or recipients.rows < 2:
+        return []
+    return [
+        f"all {recipients.rows} messages go to the same recipients, because To, Cc and Bcc of the "
+        "template have no field; write To: {{ email }} [same-recipients]"
+    ]
+
+
 def check_duplicates(recipients: CheckedList) -> list[str]:
     """Return warnings about rows whose recipient occurs in an earlier row."""
     found = []

@@ -164,7 +164,11 @@ def _warnings(
 def _recipient_warnings(options: argparse.Namespace, recipients: CheckedList) -> list[str]:
     if options.no_warnings:
         return []
-    return [*checks.check_fields(recipients), *checks.check_duplicates(recipients)]
+    return [
+        *checks.check_recipients(recipients),
+        *checks.check_fields(recipients),
+        *checks.check_duplicates(recipients),
+    ]
 
 
 def _sender(options: argparse.Namespace, trace: Callable[[str], object] | None) -> Sender:
