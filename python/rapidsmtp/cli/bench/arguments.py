@@ -33,7 +33,7 @@ def register_demo(commands: Commands) -> None:
         "--template", metavar="FILE.eml", help="message file (default: an example newsletter)"
     )
     parser.add_argument(
-        "--to", metavar="FILE.csv", help="recipients list (default: example subscribers)"
+        "--to", metavar="FILE", help="recipients list (default: example subscribers)"
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only the first N rows")
     parser.add_argument(

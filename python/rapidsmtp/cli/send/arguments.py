@@ -35,7 +35,11 @@ def register(commands: Commands) -> None:
         help="recipients list with one row for each message: a CSV file or a workbook (.xlsx, "
         ".xls, .ods); - means standard input",
     )
-    parser.add_argument("--template", metavar="FILE.eml", help="message file with Jinja2 fields")
+    parser.add_argument(
+        "--template",
+        metavar="FILE.eml",
+        help="message file with fields in Jinja2's syntax, such as {{ name }}",
+    )
     parser.add_argument(
         "--keep-headers",
         action="store_true",
@@ -49,19 +53,6 @@ def register(commands: Commands) -> None:
     _add_preview(parser)
     _add_delivery(parser)
     add_journal(parser)
-    shared.add_tls(parser)
-    parser.add_argument(
-        "--proxy",
-        metavar="URL",
-        help="connect through a proxy: socks5://user@host:1080, socks5h://host or "
-        "http://host:3128. The password is read from the URL or from RAPIDSMTP_PROXY_PASSWORD",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=shared.seconds,
-        metavar="SECONDS",
-        help="time limit for connecting and for each reply (default: the limits of RFC 5321)",
-    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument(
         "--not-accepted",
@@ -141,7 +132,7 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 def _add_composition(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "message from options, instead of --template",
-        "All values and text files may contain Jinja2 fields.",
+        "All values and text files may contain fields, such as {{ name }}.",
     )
     group.add_argument(
         "--from", dest="sender", metavar="MAILBOX", help='such as "News <news@example.com>"'
@@ -267,14 +258,15 @@ def _add_preview(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_delivery(parser: argparse.ArgumentParser) -> None:
-    shared.add_connections(parser, default=4)
-    parser.add_argument(
+    group = parser.add_argument_group("delivery")
+    shared.add_connections(group, default=4)
+    group.add_argument(
         "--rate",
         type=shared.rate,
         metavar="N",
         help="maximum number of messages per second, or a rate such as 600/min",
     )
-    parser.add_argument(
+    group.add_argument(
         "--pipelining",
         choices=shared.PIPELINING,
         default="auto",
@@ -282,7 +274,7 @@ def _add_delivery(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(shared.PIPELINING)} (default auto: stream if the relay supports "
         "PIPELINING)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--max-attempts",
         type=positive,
         default=3,
@@ -290,22 +282,35 @@ def _add_delivery(parser: argparse.ArgumentParser) -> None:
         help="maximum number of attempts for a recipient that the relay rejects temporarily "
         "(default 3)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--on-unknown",
         choices=("report", "resend"),
         default="report",
         help="action if the final reply is missing and the relay may have accepted the message: "
         "report it (default), or resend it and risk a duplicate",
     )
-    parser.add_argument(
+    group.add_argument(
         "--metrics-port",
         type=shared.port,
         metavar="N",
         help="serve Prometheus metrics on this port while sending; 0 chooses a free port",
     )
-    parser.add_argument(
+    group.add_argument(
         "--metrics-host",
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to serve the metrics on (default 127.0.0.1)",
+    )
+    shared.add_tls(group)
+    group.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="connect through a proxy: socks5://user@host:1080, socks5h://host or "
+        "http://host:3128. The password is read from the URL or from RAPIDSMTP_PROXY_PASSWORD",
+    )
+    group.add_argument(
+        "--timeout",
+        type=shared.seconds,
+        metavar="SECONDS",
+        help="time limit for connecting and for each reply (default: the limits of RFC 5321)",
     )
