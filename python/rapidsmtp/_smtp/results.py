@@ -262,3 +262,14 @@ def attach_progress(
     annotated.body_sent = body_sent
     annotated.accepted = list(accepted)
     annotated.recipients = dict(refused)
+
+
+def shutdown_of(error: SMTPException) -> bytes | None:
+    """Return the text of the 421 that an exception reports; None if it reports none."""
+    if isinstance(error, SMTPRecipientsRefused):
+        replies = [reply for reply in error.recipients.values() if reply[0] == 421]
+        return replies[0][1] if replies else None
+    if isinstance(error, (SMTPSenderRefused, SMTPDataError)) and error.smtp_code == 421:
+        text = error.smtp_error
+        return text if isinstance(text, bytes) else str(text).encode()
+    return None

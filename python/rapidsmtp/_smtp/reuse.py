@@ -26,16 +26,14 @@ from rapidsmtp._smtp import kept, login, overrides, results
 from rapidsmtp._smtp.commands import Steps, forget_greeting, run, store_ehlo
 from rapidsmtp._smtp.kept import Record, Step
 from rapidsmtp._smtp.results import Refused
+from rapidsmtp._smtp.sockets import has_buffered
 from rapidsmtp._smtp.state import ReplyPair
 from rapidsmtp._smtp.tls_identity import TLSIdentity, observe
 from rapidsmtp.errors import (
     SMTPAuthenticationError,
     SMTPConnectError,
-    SMTPDataError,
     SMTPException,
     SMTPHeloError,
-    SMTPRecipientsRefused,
-    SMTPSenderRefused,
     SMTPServerDisconnected,
 )
 
@@ -676,7 +674,7 @@ class Link:
         """Return whether a message may be sent on a fresh connection after an error."""
         if self.body_begun or _obstacle(client):
             return False
-        shutdown = _shutdown_of(error)
+        shutdown = results.shutdown_of(error)
         if shutdown is not None:
             kept.store.learn(self.record, shutdown)
             return True
@@ -743,7 +741,7 @@ class Link:
         reason = kept.store.reason_to_end(record)
         if reason:
             return reason
-        if file is not None and _has_buffered(file):
+        if file is not None and has_buffered(file):
             return "unread reply"
         if not kept.has_input(sock):
             return ""
@@ -778,29 +776,3 @@ class _Started:
         if name == "_restart":
             raise AttributeError(name)  # the auth object has started
         return getattr(self._authobject, name)
-
-
-def _has_buffered(file: BufferedReader) -> bool:
-    """Return whether the buffer of a file contains bytes. Nothing is read from the socket."""
-    raw: Any = file.raw
-    own = vars(raw).get("readinto")
-    raw.readinto = lambda _: None
-    try:
-        return bool(file.peek(1))
-    finally:
-        # A bound method in its own object would be a reference cycle: the object, and so the
-        # socket, would stay alive without references.
-        del raw.readinto
-        if own is not None:
-            raw.readinto = own
-
-
-def _shutdown_of(error: SMTPException) -> bytes | None:
-    """Return the text of the 421 that an exception reports; None if it reports none."""
-    if isinstance(error, SMTPRecipientsRefused):
-        replies = [reply for reply in error.recipients.values() if reply[0] == 421]
-        return replies[0][1] if replies else None
-    if isinstance(error, (SMTPSenderRefused, SMTPDataError)) and error.smtp_code == 421:
-        text = error.smtp_error
-        return text if isinstance(text, bytes) else str(text).encode()
-    return None

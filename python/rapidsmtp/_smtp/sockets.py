@@ -111,3 +111,18 @@ def reading_file(sock: Any) -> Any:
         # or without them. A subclass or a wrapper of a socket may have no or another `recv_into`.
         file.raw.readinto = sock.recv_into
     return file
+
+
+def has_buffered(file: BufferedReader) -> bool:
+    """Return whether the buffer of a file contains bytes. Nothing is read from the socket."""
+    raw: Any = file.raw
+    own = vars(raw).get("readinto")
+    raw.readinto = lambda _: None
+    try:
+        return bool(file.peek(1))
+    finally:
+        # A bound method in its own object would be a reference cycle: the object, and so the
+        # socket, would stay alive without references.
+        del raw.readinto
+        if own is not None:
+            raw.readinto = own
