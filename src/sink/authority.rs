@@ -1,5 +1,5 @@
 //! A certificate authority that signs the certificate of one sink. Its own key is discarded, so
-//! nobody can sign another certificate.
+//! no other certificate can be signed with it.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer};
 use rcgen::{Error, KeyPair, KeyUsagePurpose};

@@ -194,6 +194,7 @@ def _converter() -> Any:
     except ModuleNotFoundError as error:
         raise ImportError(_MISSING) from error
 
+    # markdownify is an optional dependency without types, so the type of its class is `Any`.
     base: Any = markdownify.MarkdownConverter
 
     class Converter(base):  # type: ignore[misc]

@@ -212,8 +212,8 @@ class Rewriter:
 
     def _macro_of(self, call: nodes.Call) -> str | None:
         """Return the name of the macro that an expression calls."""
-        is_macro = isinstance(call.node, nodes.Name) and call.node.name in self._macros
-        return call.node.name if is_macro else None  # type: ignore[attr-defined]
+        node = call.node
+        return node.name if isinstance(node, nodes.Name) and node.name in self._macros else None
 
     def _needed(self, node: nodes.Node) -> nodes.Expr:
         """Rewrite an expression whose value is a condition: a missing field is an error."""

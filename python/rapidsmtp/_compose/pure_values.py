@@ -87,6 +87,8 @@ class Blank:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Blank) and other.message == self.message
 
+    # Each comparison is by the message, and no value is a key. `object` annotates `__hash__` as a
+    # method, so mypy rejects None, which is Python's way to make a class unhashable.
     __hash__ = None  # type: ignore[assignment]
 
     def refuse(self) -> NoReturn:

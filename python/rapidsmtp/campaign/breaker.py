@@ -61,6 +61,8 @@ class Breaker:
     def _return(self, now: int) -> None:
         assert self._refusal is not None
         code, words = self._refusal
+        # `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if
+        # the statement has the condition too.
         found = self._journal.database.execute(
             "SELECT row, part, text FROM outcome WHERE campaign = ? AND status = 2 "
             "AND status <> 1 AND code = ? AND at >= ?",

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 
-# The condition `status <> 1` selects the index `outcome_open`.
+# `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if the
+# statement has the condition too.
 _OPEN = "campaign = ? AND status <> 1"
 
 
