@@ -9,7 +9,7 @@ import pytest
 
 from commandline import Command, Relays, ScriptedRelay, accept
 from rapidsmtp import Stats
-from rapidsmtp.cli import display
+from rapidsmtp.cli import display, repeating
 from rapidsmtp.cli.send import waiting
 from rapidsmtp.cli.send.waiting import Watch, times, waiting_for
 
@@ -115,7 +115,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show each text at once."""
     monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
-    monkeypatch.setattr(waiting, "_INTERVAL", 0.01)
+    monkeypatch.setattr(repeating, "_INTERVAL", 0.01)
 
 
 REPLIES = ["451 4.7.1 try later", "421 4.3.2 try later", None]

@@ -5,17 +5,16 @@ same campaign.
 """
 
 import contextlib
-import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 
 from rapidsmtp.campaign.campaign import Campaign
+from rapidsmtp.campaign.model import JournalError
 from rapidsmtp.campaign.overview import CampaignStatus
 from rapidsmtp.cli import display
 from rapidsmtp.cli.campaign.status_text import clock_time
+from rapidsmtp.cli.repeating import each_second
 
-_INTERVAL = 1.0
 # The time without an outcome after which a text is shown, in seconds.
 _PATIENCE = 5.0
 
@@ -45,20 +44,12 @@ def waits_for(status: CampaignStatus, now: float) -> tuple[str, str]:
 @contextlib.contextmanager
 def shown(campaign: Campaign, bar: display.Progress) -> Iterator[None]:
     """Show the progress of a campaign until the `with` block ends."""
-    ended, view = threading.Event(), _View(campaign, bar)
-
-    def run() -> None:
-        while not ended.wait(_INTERVAL):
-            view.look(time.monotonic())
-
+    view = _View(campaign, bar)
     view.look(time.monotonic())
-    thread = threading.Thread(target=run, name="rapidsmtp progress", daemon=True)
-    thread.start()
     try:
-        yield
+        with each_second(view.look):
+            yield
     finally:
-        ended.set()
-        thread.join()
         view.look(time.monotonic(), is_last=True)
 
 
@@ -70,7 +61,7 @@ class _View:
     def look(self, now: float, *, is_last: bool = False) -> None:
         try:
             status = self._campaign.status()
-        except sqlite3.Error:  # the run reports the error
+        except JournalError:  # the run reports the error
             return
         finished = min(status.rows, finished_recipients(status))
         if finished > self._finished:

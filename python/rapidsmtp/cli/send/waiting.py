@@ -6,15 +6,13 @@ reason changes, and messages are finished again.
 """
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 from rapidsmtp._models.outcome import SENDER_STATUSES
 from rapidsmtp._models.report import Stats
 from rapidsmtp.cli import display
+from rapidsmtp.cli.repeating import each_second
 
-_INTERVAL = 1.0
 # The time without an outcome after which a text is shown, in seconds.
 _PATIENCE = 5.0
 
@@ -94,16 +92,5 @@ def show_waiting(
         relay: The name of the relay.
         progress: The display.
     """
-    watch, ended = Watch(read, relay, progress), threading.Event()
-
-    def run() -> None:
-        while not ended.wait(_INTERVAL):
-            watch.look(time.monotonic())
-
-    thread = threading.Thread(target=run, name="rapidsmtp progress", daemon=True)
-    thread.start()
-    try:
+    with each_second(Watch(read, relay, progress).look):
         yield
-    finally:
-        ended.set()
-        thread.join()
