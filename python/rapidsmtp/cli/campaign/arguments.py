@@ -1,94 +1,13 @@
-"""The options of `rapidsmtp campaign`, and the options of `rapidsmtp send` for a campaign."""
+"""The subcommands of `rapidsmtp campaign`, and their options."""
 
 import argparse
-import re
 from collections.abc import Callable
-from datetime import datetime
 from importlib import import_module
 
 from rapidsmtp.cli import options as shared
-from rapidsmtp.cli.usage import Commands, add_command, positive
-
-_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
-_TIME = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)\s*(s|min|h|d|)", re.ASCII)
-
-FOR_CAMPAIGNS = {
-    "name": None,
-    "key": None,
-    "per_day": (),
-    "between": None,
-    "zone": None,
-    "start_at": None,
-    "retry_for": None,
-    "idempotency_header": None,
-    "no_wait": False,
-}
-"""The options of `send` that need --journal, with their default values."""
-
-
-def add_journal(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `send` for a campaign."""
-    group = parser.add_argument_group(
-        "campaign",
-        "With --journal, the mailing survives crashes: the journal contains the message, the list "
-        "and the outcome of each recipient. The other options of this group need --journal.",
-    )
-    group.add_argument(
-        "--journal",
-        metavar="FILE",
-        help="create this file, and keep the campaign in it; `rapidsmtp campaign run FILE` "
-        "continues after a crash",
-    )
-    group.add_argument("--name", metavar="TEXT", help="name of the campaign (default: FILE)")
-    group.add_argument(
-        "--key",
-        metavar="COLUMN",
-        help="column that identifies a row (default: the recipients' addresses)",
-    )
-    group.add_argument(
-        "--per-day",
-        type=_numbers,
-        metavar="N,N",
-        help="maximum number of messages on the first, the second, … day; the last number stays",
-    )
-    group.add_argument(
-        "--between", metavar="TIMES", help="send only between two times, such as 08:00-20:00"
-    )
-    group.add_argument(
-        "--zone",
-        metavar="ZONE",
-        help="time zone of the options above and below, such as Europe/Berlin (default UTC)",
-    )
-    group.add_argument(
-        "--start-at",
-        type=_moment,
-        metavar="TIME",
-        help="send nothing before this time, such as 2030-05-17T08:00",
-    )
-    group.add_argument(
-        "--retry-for",
-        type=_time,
-        metavar="TIME",
-        help="time in which a deferred recipient is tried again, such as 24h (default) or 0",
-    )
-    group.add_argument(
-        "--idempotency-header",
-        metavar="NAME",
-        help="header field with a key for each row, for relays that accept a repeated message only "
-        "once, such as Resend-Idempotency-Key",
-    )
-    add_no_wait(group)
-    parser.set_defaults(**FOR_CAMPAIGNS)
-
-
-def add_no_wait(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the option that ends a run when nothing is due."""
-    parser.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="exit with status 3 instead of waiting for rows that are due later, and for relays "
-        "that are away",
-    )
+from rapidsmtp.cli.campaign.journal_options import add_no_wait
+from rapidsmtp.cli.campaign.option_values import duration, moment, names
+from rapidsmtp.cli.usage import Commands, UsageError, add_command, positive
 
 
 def register(commands: Commands) -> None:
@@ -114,8 +33,6 @@ def register(commands: Commands) -> None:
 
 
 def _no_command(options: argparse.Namespace) -> int:
-    from rapidsmtp.cli.usage import UsageError
-
     raise UsageError(
         "no command of campaign given; use run, status, pause, resume, abort, settle, retry, add, "
         f"suppress, export or report (see {options.prog} --help)"
@@ -192,7 +109,7 @@ def _add_status(commands: Commands) -> None:
     )
     parser.add_argument(
         "--every",
-        type=_time,
+        type=duration,
         default=None,
         metavar="TIME",
         help="time between two prints of --watch (default 2s)",
@@ -244,14 +161,14 @@ def _add_retry(commands: Commands) -> None:
     )
     parser.add_argument(
         "--status",
-        type=_names,
+        type=names,
         required=True,
         metavar="A,B",
         help="statuses of the recipients: refused, deferred, invalid, suppressed",
     )
     parser.add_argument("--code", type=positive, metavar="N", help="only with this reply code")
     parser.add_argument(
-        "--since", type=_moment, metavar="TIME", help="only outcomes from this local time on"
+        "--since", type=moment, metavar="TIME", help="only outcomes from this local time on"
     )
 
 
@@ -282,7 +199,7 @@ def _add_export(commands: Commands) -> None:
     )
     parser.add_argument(
         "--status",
-        type=_names,
+        type=names,
         metavar="A,B",
         help="statuses to write: accepted, refused, deferred, unknown, invalid, suppressed or "
         "waiting (default: all)",
@@ -299,29 +216,3 @@ def _add_report(commands: Commands) -> None:
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE.html", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(positive(part.strip()) for part in text.split(","))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(
-        part.strip().lower().replace("-", "_").replace(" ", "_") for part in text.split(",")
-    )
-
-
-def _time(text: str) -> float:
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it like 90s, 30min or 24h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time; write it like 2030-05-17T08:00"
-        ) from None

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,8 +25,6 @@ def journal_errors(path: str) -> Iterator[None]:
         yield
     except (JournalError, ValueError) as error:
         raise UsageError(name_options(str(error))) from None
-    except sqlite3.Error as error:
-        raise UsageError(f"journal {path}: {error}") from None
     except OSError as error:
         if error.strerror is None:
             raise UsageError(str(error)) from None

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
             stopped = name_options(str(error))
             if not has_sent:
                 raise UsageError(stopped) from None
-        except (sqlite3.Error, OSError) as error:
+        except OSError as error:
             stopped = f"journal {options.journal}: {error}"
     if signals.ended is not None:
         stopped = str(signals.ended)

@@ -17,7 +17,7 @@ from rapidsmtp._models.proxy_url import DIRECT, parse_proxy
 from rapidsmtp._models.relay_url import parse_relay, without_password
 from rapidsmtp.campaign.campaign import Campaign
 from rapidsmtp.cli import options as shared
-from rapidsmtp.cli.campaign.arguments import FOR_CAMPAIGNS
+from rapidsmtp.cli.campaign.journal_options import FOR_CAMPAIGNS
 from rapidsmtp.cli.campaign.opening import brief_status, journal_errors, way_on
 from rapidsmtp.cli.files import option
 from rapidsmtp.cli.send.recipients import list_options

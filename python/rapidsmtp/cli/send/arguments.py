@@ -3,7 +3,7 @@
 import argparse
 
 from rapidsmtp.cli import options as shared
-from rapidsmtp.cli.campaign.arguments import add_journal
+from rapidsmtp.cli.campaign.journal_options import add_journal
 from rapidsmtp.cli.options import DEFAULT_TO
 from rapidsmtp.cli.usage import Commands, add_command, positive
 
