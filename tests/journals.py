@@ -259,7 +259,7 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> FakeRelay:
 
     monkeypatch.setattr(OpenJournal, "granted_rows", granted_rows)
     # The clock of the tests stands still, so each block would have the maximum size.
-    monkeypatch.setattr("rapidsmtp.campaign.feeding.MAX_BLOCK", 64)
+    monkeypatch.setattr("rapidsmtp.campaign.flow.MAX_BLOCK", 64)
     # The engine writes the progress file, and there is no engine.
     monkeypatch.setattr(OpenJournal, "create_progress", lambda *_: None)
     end = Run._end

@@ -111,6 +111,11 @@ MAY_IMPORT_THE_PACKAGE = {
     "_smtp.client": "an annotation names a class that loads on first use",
 }
 
+# The modules of campaigns for one kind of database with the driver of each, and the modules that
+# may import them. All other modules use the interface `Database`.
+DATABASES = {"campaign.sqlite": "sqlite3"}
+OPEN_JOURNALS = {"campaign.campaign", "campaign.creating", "campaign.older_copy"}
+
 # Pairs of modules that name each other. This is no import cycle at run time, because the first
 # module of a pair imports the second only for type checkers.
 NAME_EACH_OTHER = {
@@ -379,6 +384,15 @@ def test_a_module_imports_only_the_parts_that_its_part_permits(module: str) -> N
     if module in MAY_IMPORT_THE_PACKAGE or part_of(module) in MAY_IMPORT_THE_PACKAGE:
         allowed = allowed | {""}
     assert not {name for name in own_imports(module) if part_of(name) not in allowed}
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=where)
+def test_only_the_module_of_a_database_imports_its_driver(path: Path) -> None:
+    module, names = module_of(path), set(imports(path, package_of(path)))
+    for database, driver in DATABASES.items():
+        assert module == database or not {name for name in names if within(name, driver)}
+        if module not in {database, *OPEN_JOURNALS}:
+            assert database not in own_imports(module)
 
 
 def test_the_backend_imports_only_the_pure_template_from_the_layer_above() -> None:

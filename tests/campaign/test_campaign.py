@@ -19,7 +19,6 @@ from rapidsmtp.campaign.feeding import Pass
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import JournalUnavailable
 from rapidsmtp.campaign.relays import RelayLine
-from rapidsmtp.campaign.sqlite import SqliteDatabase
 
 pytestmark = pytest.mark.usefixtures("backend")
 HOUR = 3_600_000
@@ -569,24 +568,31 @@ def test_a_run_that_ends_while_the_disk_is_full_loses_nothing(
     assert max(relay.counts().values()) == 1
 
 
-def test_an_error_of_the_disk_ends_the_run(
-    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = Machine(tmp_path)
-    execute = SqliteDatabase.execute
+class FailingConnection:
+    """A connection to a database whose disk fails when rows are granted."""
 
-    def failing(self: SqliteDatabase, statement: str, parameters: Any = ()) -> Any:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, statement: str, parameters: Any = ()) -> Any:
         if "grant_" in statement:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
-        return execute(self, statement, parameters)
+        return self.connection.execute(statement, parameters)
 
-    monkeypatch.setattr(SqliteDatabase, "execute", failing)
-    with pytest.raises(JournalError, match="cannot be written: disk I/O error; check the disk"):
+
+def test_an_error_of_the_disk_ends_the_run(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    database: Any = machine.campaign._opened.database
+    database._connection = FailingConnection(database._connection)
+    expected = "cannot be read or written: disk I/O error; check the disk"
+    with pytest.raises(JournalError, match=expected):
         machine.run()
     assert not relay.taken
-    monkeypatch.setattr(SqliteDatabase, "execute", execute)
     machine.reopen()
     assert machine.run() == {"ACCEPTED": 10}
 

@@ -11,10 +11,10 @@ import pytest
 
 from journals import START, Machine, journal_of, record, statuses
 from rapidsmtp import Campaign, JournalError
-from rapidsmtp.campaign import owners, sqlite
+from rapidsmtp.campaign import owners, sqlite, states
 from rapidsmtp.campaign.corrections import wait_again
 from rapidsmtp.campaign.journal import Journal
-from rapidsmtp.campaign.model import Lease, RowStatus, ranges_of, rows_of
+from rapidsmtp.campaign.model import CampaignState, Lease, RowStatus, ranges_of, rows_of
 from rapidsmtp.campaign.recovery import Recovery
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 
@@ -133,6 +133,57 @@ def test_a_journal_without_due_rows_is_not_written(journal: Journal) -> None:
     before = journal.database.execute(count).fetchone()
     assert journal.lease("h:2:y", START, 0) is None
     assert journal.database.execute(count).fetchone() == before
+
+
+TRANSITIONS = {
+    states.BEGIN: ["ready", "running"],
+    states.PAUSE: ["ready", "running"],
+    states.RESUME: ["paused"],
+    states.ABORT: ["ready", "running", "paused"],
+    states.END: ["running"],
+    states.REOPEN: ["done"],
+    states.FINISH: [],
+}
+
+
+@pytest.mark.parametrize("now", list(CampaignState))
+def test_a_transition_starts_from_some_states_only(journal: Journal, now: CampaignState) -> None:
+    for transition, earlier in TRANSITIONS.items():
+        journal.database.execute("UPDATE campaign SET state = ?, reason = 'x'", (now,))
+        assert journal.change_state(transition, START, "y") is (now in earlier)
+        found = journal.database.execute("SELECT state, reason FROM campaign").fetchone()
+        assert found == ((transition.state, "y") if now in earlier else (now, "x"))
+
+
+def test_the_transitions_depend_on_the_chunks(journal: Journal) -> None:
+    lease = leased(journal)
+    for transition in (states.BEGIN, states.END, states.FINISH):
+        assert journal.change_state(transition, START) is (transition is states.BEGIN)
+    journal.release(lease)
+    assert journal.change_state(states.END, START)
+    journal.database.execute("UPDATE lease SET state = 'done'")
+    assert journal.change_state(states.FINISH, START + 1)
+    times = "SELECT started_at, finished_at FROM campaign"
+    assert journal.database.execute(times).fetchone() == (START, START + 1)
+    assert not journal.change_state(states.REOPEN, START + 2)
+    journal.database.execute("UPDATE lease SET state = 'waiting'")
+    assert journal.change_state(states.REOPEN, START + 2)
+    assert journal.database.execute(times).fetchone() == (START, None)
+
+
+def test_a_journal_that_cannot_be_created_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "statements_of", lambda _: ["nonsense"])
+    with pytest.raises(JournalError, match="nonsense"):
+        SqliteDatabase(str(tmp_path / "new"), create=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_journal_says_so(journal: Journal) -> None:
+    journal.database.close()
+    with pytest.raises(JournalError, match="is closed"):
+        journal.state()
 
 
 def test_a_paused_campaign_grants_nothing(journal: Journal) -> None:
@@ -294,7 +345,7 @@ def test_a_failed_upgrade_changes_nothing(tmp_path: Path, request: pytest.Fixtur
     machine = Machine(tmp_path)
     folder: Path = request.getfixturevalue("version_2")
     (folder / "002.sql").write_text("ALTER TABLE campaign ADD COLUMN colour text; nonsense;")
-    with pytest.raises(sqlite3.OperationalError, match="nonsense"):
+    with pytest.raises(JournalError, match="nonsense"):
         machine.reopen()
     with sqlite3.connect(tmp_path / "j") as plain:
         assert plain.execute("SELECT version FROM journal").fetchone() == (1,)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rapidsmtp._compose.list_file import open_list_file
 from rapidsmtp._compose.merge import mapping_of
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.chunk_rows import key_of
 from rapidsmtp.campaign.loading import Loader, Source, hash_of
 from rapidsmtp.campaign.model import Columns, JournalError
@@ -61,7 +62,7 @@ def add(
         loader = Loader(opened.journal, columns)
         loader.add(Source(columns, form, new_rows(), _CHUNK))
         with opened.database.transaction():
-            opened.journal.reopen_campaign()
+            opened.journal.change_state(states.REOPEN, opened.clock.now())
     finally:
         known.close()
     return AddReport(**counts)

@@ -11,6 +11,7 @@ from rapidsmtp._compose.template import Signers, Template, attachment_root_of
 from rapidsmtp._models.outcome import Status
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp._models.settings import messages_per_second
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.adding import AddReport, add
 from rapidsmtp.campaign.chunk_rows import ID_FIELD
 from rapidsmtp.campaign.clock import CampaignClock
@@ -348,7 +349,8 @@ class Campaign:
         Raises:
             JournalError: The file is read-only.
         """
-        return self._opened.suppress(addresses, reason)
+        self._opened.check_writable()
+        return self._opened.suppression.add(addresses, reason, self._opened.clock.now())
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write an HTML page with the figures of the campaign, without scripts.
@@ -369,15 +371,15 @@ class Campaign:
 
     def pause(self, reason: str = "paused by the user") -> None:
         """Stop granting rows, in every process that runs the campaign."""
-        self._opened.set_state("paused", reason, ("ready", "running"))
+        self._opened.change_state(states.PAUSE, reason)
 
     def resume(self) -> None:
         """Permit grants again. `run` sends."""
-        self._opened.set_state("ready", None, ("paused",))
+        self._opened.change_state(states.RESUME)
 
     def abort(self, reason: str = "aborted by the user") -> None:
         """Grant no more rows, for good. `resume` does not undo this method."""
-        self._opened.set_state("aborted", reason, ("ready", "running", "paused"))
+        self._opened.change_state(states.ABORT, reason)
 
     def close(self) -> None:
         """Close the journal."""

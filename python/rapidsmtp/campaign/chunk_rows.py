@@ -11,15 +11,12 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rapidsmtp._compose.invisible import trim
 from rapidsmtp._compose.pure_list import comparable, excluded_form
 from rapidsmtp._models.chunk import Chunk
 from rapidsmtp.campaign.model import Columns, Lease
-
-if TYPE_CHECKING:
-    pass
 
 compared_form = excluded_form
 """Return the form in which a suppressed or a settled address is compared."""

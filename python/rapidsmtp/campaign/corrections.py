@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.chunk_rows import compared_form
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import JournalError, RowStatus
@@ -81,10 +82,10 @@ def correct(
                 f"AND status IN ({listed})",
                 [(text, next_at, epoch, epoch, now, journal.campaign, *each) for each in several],
             ).rowcount
-            journal.recount(lease)
+            journal.outcomes.recount(lease)
             if not is_leased:
                 journal.close_chunk(lease)
-        journal.reopen_campaign()
+        journal.change_state(states.REOPEN, now)
     return changed
 
 
@@ -129,6 +130,8 @@ def retry(
         condition += " AND at >= ?"
         parameters.append(since)
     listed = ", ".join(str(int(each)) for each in statuses)
+    # `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if the
+    # statement has the condition too.
     found = opened.database.execute(
         f"SELECT row, part FROM outcome WHERE campaign = ? AND status IN ({listed}) "
         f"AND status <> 1{condition}",
@@ -144,6 +147,7 @@ def settle(
     _check(opened)
     opened.recover()
     now = opened.clock.now()
+    # `status <> 1`: see `retry`.
     unknown = opened.database.execute(
         "SELECT row, part, address FROM outcome WHERE campaign = ? AND status = 4 AND status <> 1",
         (opened.number,),

@@ -1,7 +1,6 @@
 """Create a journal with a message and a list."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rapidsmtp._compose.template import Signers, Template
@@ -10,9 +9,6 @@ from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.loading import Loader, Source, create_campaign
 from rapidsmtp.campaign.model import CampaignSettings
 from rapidsmtp.campaign.sqlite import SqliteDatabase
-
-FILES = ("", "-wal", "-shm", "-exchanges")
-"""The ends of the names of a journal's files."""
 
 
 def create_journal(
@@ -61,9 +57,7 @@ def create_journal(
             _check_repeats(loader)
         loader.finish()
     except BaseException:
-        database.close()
-        for end in FILES:
-            Path(path + end).unlink(missing_ok=True)
+        database.delete()
         raise
     return database
 

@@ -8,14 +8,15 @@ unsaved outcome. There are never two at once, so a slow disk makes larger groups
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from rapidsmtp._bulk.feed import Feed
-from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form
-from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.chunk_rows import ChunkRows
+from rapidsmtp.campaign.flow import Flow, Pacer
 from rapidsmtp.campaign.model import (
+    CampaignState,
     JournalError,
     JournalUnavailable,
     Lease,
@@ -25,67 +26,19 @@ from rapidsmtp.campaign.model import (
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, records_of, unsent_record
+from rapidsmtp.campaign.states import GRANTABLE
 from rapidsmtp.errors import RelayError
 
 GROUP = 0.025
 """The maximum time between an outcome and its exchange, in seconds."""
-MIN_BLOCK, MAX_BLOCK = 16, 2048
 # With a progress file, granted rows that were not sent are known after `kill -9`. So a block may be
 # larger, and most grants need no exchange of their own. The time for which a block lasts, in
 # seconds.
 _WITH_PROGRESS = 4 * GROUP
-_WINDOW = 8
 _RETRY = 1.0
 _LONGEST_WAIT = 60.0
 _BEAT = 20.0
 """The maximum time between two exchanges, in seconds, so that the owner does not count as dead."""
-
-
-class Pacer(NamedTuple):
-    """When and how many rows may be granted.
-
-    Attributes:
-        allowed: A function that returns how many rows may be granted now, of a wanted number, and
-            the time at which to ask again, in milliseconds since 1970.
-        take: A function that takes messages from the budgets, inside a transaction, and returns how
-            many.
-    """
-
-    allowed: Callable[[int, int], tuple[int, int]]
-    take: Callable[[int], int]
-
-
-class Flow:
-    """How fast rows get their outcomes through a relay, and how many rows a grant has.
-
-    Args:
-        connections: The number of connections.
-        clock: The clock.
-    """
-
-    def __init__(self, connections: int, clock: CampaignClock) -> None:
-        self._base = 2 * connections * _WINDOW
-        self._clock = clock
-        self._exchange = 0.001  # the time of an exchange, in seconds
-        self._rate = 0.0  # rows per second
-        self._since = clock.monotonic()
-
-    def block(self, seconds: float) -> int:
-        """Return the number of rows in a grant, which lasts for `seconds` seconds or longer."""
-        size = int(self._rate * max(3 * self._exchange, seconds)) + self._base
-        return max(MIN_BLOCK, min(MAX_BLOCK, size))
-
-    def add_rows(self, count: int) -> None:
-        """Count rows that got their outcome."""
-        now = self._clock.monotonic()
-        seconds = max(now - self._since, 1e-4)
-        weight = min(1.0, seconds / 0.5)
-        self._rate += weight * (count / seconds - self._rate)
-        self._since = now
-
-    def add_exchange(self, seconds: float) -> None:
-        """Count an exchange that took this time."""
-        self._exchange += 0.2 * (seconds - self._exchange)
 
 
 class Pass:
@@ -119,7 +72,7 @@ class Pass:
     ) -> None:
         self.lease = lease
         self.is_fenced: bool = False
-        self.state: str = "running"
+        self.state: CampaignState = CampaignState.RUNNING
         self.notice: str = ""
         self._journal = journal = opened.journal
         self._clock = clock = opened.clock
@@ -207,15 +160,9 @@ class Pass:
         self._due.clear()
         self._feed.close()
         self._convert(stopped=True)
-        now = self._clock.now()
         for row in self._granted.withdraw():
             tried = self._tries.get(row, FIRST_TRY)
-            for part in tried.parts or (0,):
-                self._add(
-                    unsent_record(
-                        row, tried, RowStatus.RETURNED, reason, self.lease.epoch, now, part
-                    )
-                )
+            self._add_unsent(row, tried, RowStatus.RETURNED, reason, None)
             self._finished_rows += 1
         return self._exchange(False) if self._unsaved else []
 
@@ -254,14 +201,23 @@ class Pass:
             outcomes, self._tries, self.lease.epoch, self._clock.now(), self._schedule,
             stopped=stopped or self._feed.error() is not None,
         )  # fmt: skip
-        self._unsaved, self._finished_rows = self._unsaved + records, self._finished_rows + count
         self._feed.outcomes = []
-        if self._since is None:
-            self._since = self._clock.monotonic()
+        self._add(records)
+        self._finished_rows += count
         self._flow.add_rows(count)
 
-    def _add(self, record: OutcomeRecord) -> None:
-        self._unsaved.append(record)
+    def _add_unsent(
+        self, row: int, tried: Try, status: RowStatus, text: str, address: str | None
+    ) -> None:
+        """Add the outcome of each recipient of a row that did not reach the engine."""
+        now, epoch = self._clock.now(), self.lease.epoch
+        self._add([
+            unsent_record(row, tried, status, text, epoch, now, part, address)
+            for part in tried.parts or (0,)
+        ])  # fmt: skip
+
+    def _add(self, records: Sequence[OutcomeRecord]) -> None:
+        self._unsaved += records
         if self._since is None:
             self._since = self._clock.monotonic()
 
@@ -292,29 +248,19 @@ class Pass:
         wait = min(_LONGEST_WAIT, max(0.0, (ask_at - now) / 1000))
         self._ask_at = self._clock.monotonic() + wait
         block = list(islice(self._due, max(0, allowed)))
-        if not self._opened.has_suppressed():
-            return block
+        return block if self._opened.suppression.is_empty else self._without_suppressed(block)
+
+    def _without_suppressed(self, block: list[tuple[int, Try]]) -> list[tuple[int, Try]]:
         if self._rows is None:
             self._rows = self._opened.rows_of(self.lease)
         addresses = {row: self._rows.addresses(row) for row, _ in block}
-        found = self._opened.suppressed(each for several in addresses.values() for each in several)
-        if not found:
-            return block
-        kept = []
+        hits = self._opened.suppression.hits(addresses)
         for row, tried in block:
-            hit = next((each for each in addresses[row] if compared_form(each) in found), None)
-            if hit is None:
-                kept.append((row, tried))
-                continue
-            for part in tried.parts or (0,):
-                self._add(
-                    unsent_record(
-                        row, tried, RowStatus.SUPPRESSED, "the address is suppressed",
-                        self.lease.epoch, now, part, hit,
-                    )
-                )  # fmt: skip
-            self._due.remove((row, tried))
-        return kept
+            if row in hits:
+                text = "the address is suppressed"
+                self._add_unsent(row, tried, RowStatus.SUPPRESSED, text, hits[row])
+                self._due.remove((row, tried))
+        return [each for each in block if each[0] not in hits]
 
     def _exchange(self, with_grant: bool) -> list[OutcomeRecord]:
         block = self._next_block() if with_grant else []
@@ -346,6 +292,6 @@ class Pass:
             self._granted.grant([row for row, _ in block], parts)
             for _ in block:
                 self._due.popleft()
-        if self.is_fenced or self.state not in ("ready", "running"):
+        if self.is_fenced or self.state not in GRANTABLE:
             self._due.clear()
         return records

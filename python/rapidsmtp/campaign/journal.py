@@ -5,35 +5,20 @@ transactions. So after any crash, a row that was granted and has no outcome is U
 everything else is known.
 
 The grant is also the fence between workers. Each lease of a chunk has an epoch. A worker whose
-epoch is not the chunk's epoch gets no grant, and what it was granted nobody else sends unless the
-user says so. Safety needs no clock and no time limit.
+epoch is not the chunk's epoch gets no grant. The rows that it was granted are sent by no other
+worker, unless the user decides so. Safety needs no clock and no time limit.
 
-The rules for an outcome that is already there are in one statement (`UPSERT`):
-
-- ACCEPTED is never overwritten, and overwrites everything: the relay took the message.
-- Another outcome overwrites only RETURNED, DEFERRED and UNKNOWN, and none of a later epoch.
+The module `outcome_table` has the rules for an outcome that is already there.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapidsmtp.campaign.model import Lease, RowStatus, ranges_of
-from rapidsmtp.campaign.sqlite import Database
-
-UPSERT = """
-INSERT INTO outcome (campaign, row, part, status, code, enhanced, text, address, attempts, passes,
-  ms, epoch, at, next_at)
-VALUES ({campaign}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (campaign, row, part) DO UPDATE SET status = excluded.status, code = excluded.code,
-  enhanced = excluded.enhanced, text = excluded.text, address = excluded.address,
-  attempts = outcome.attempts + excluded.attempts, passes = excluded.passes, ms = excluded.ms,
-  epoch = excluded.epoch, at = excluded.at, next_at = excluded.next_at
-WHERE (outcome.status IN (3, 4, 6) AND excluded.epoch >= outcome.epoch)
-  OR (excluded.status = 1 AND outcome.status <> 1)
-"""
-_COUNTS = [each.column for each in RowStatus]
-_GRANTABLE = ("ready", "running")
+from rapidsmtp.campaign import states
+from rapidsmtp.campaign.database import Database
+from rapidsmtp.campaign.model import CampaignState, Lease, ranges_of
+from rapidsmtp.campaign.outcome_table import COUNTS, OutcomeTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class ExchangeResult:
 
     granted: bool
     fenced: bool
-    state: str
+    state: CampaignState
 
 
 class Journal:
@@ -61,12 +46,13 @@ class Journal:
     Attributes:
         database: The database.
         campaign: The number of the campaign.
+        outcomes: The table of outcomes.
     """
 
     def __init__(self, database: Database, campaign: int) -> None:
-        self.database = database
-        self.campaign = campaign
-        self._upsert = UPSERT.format(campaign=int(campaign))
+        self.database: Database = database
+        self.campaign: int = campaign
+        self.outcomes: OutcomeTable = OutcomeTable(database, campaign)
 
     def lease(self, owner: str, now: int, relay: int) -> Lease | None:
         """Lease the chunk that is due first; None if no chunk is due.
@@ -80,11 +66,11 @@ class Journal:
         if not self._is_due(now):
             return None
         with self.database.transaction():
-            if self.state() not in _GRANTABLE:
+            if self.state() not in states.GRANTABLE:
                 return None
             row = self._execute(
                 "SELECT l.chunk, l.epoch, c.first, c.count, l.stamp_at, "
-                f"l.{' + l.'.join(_COUNTS)} FROM lease l JOIN chunk c "
+                f"l.{' + l.'.join(COUNTS)} FROM lease l JOIN chunk c "
                 "ON c.campaign = l.campaign AND c.no = l.chunk WHERE l.campaign = ? "
                 "AND l.state = 'waiting' AND l.due_at <= ? ORDER BY l.due_at, l.chunk LIMIT 1",
                 (self.campaign, now),
@@ -168,7 +154,7 @@ class Journal:
             )
             fenced = fence.rowcount == 0
             state = self.state()
-            allowed = bool(grant) and not fenced and state in _GRANTABLE
+            allowed = bool(grant) and not fenced and state in states.GRANTABLE
             if allowed and budget is not None:
                 allowed = budget(len(grant)) == len(grant)
             if allowed:
@@ -182,9 +168,9 @@ class Journal:
                     (len(grant), self.campaign, lease.chunk),
                 )
             if records:
-                self.save(lease, records, is_first=lease.virgin and not fenced)
+                self.outcomes.save(lease, records, is_first=lease.virgin and not fenced)
             if records and fenced:
-                self._reopen(lease)
+                self._reopen(lease, now)
         return ExchangeResult(allowed, fenced, state)
 
     def release(self, lease: Lease) -> None:
@@ -202,26 +188,9 @@ class Journal:
         ).fetchone()
         return Lease(self.campaign, chunk, epoch, first, count, stamp_at or 0, False)
 
-    def recount(self, lease: Lease) -> None:
-        """Count the outcomes of a chunk again."""
-        counts = dict.fromkeys([*_COUNTS, "more_parts"], 0)
-        for status, number, more in self._execute(
-            "SELECT status, count(*), sum(CASE WHEN part > 0 THEN 1 ELSE 0 END) FROM outcome "
-            "WHERE campaign = ? AND row >= ? AND row < ? GROUP BY status",
-            (self.campaign, lease.first, lease.first + lease.count),
-        ).fetchall():
-            counts[RowStatus(status).column] = number
-            counts["more_parts"] += more
-        self._execute(
-            f"UPDATE lease SET {', '.join(f'{name} = ?' for name in counts)} "
-            "WHERE campaign = ? AND chunk = ?",
-            (*counts.values(), self.campaign, lease.chunk),
-        )
-
-    def state(self) -> str:
+    def state(self) -> CampaignState:
         """Return the campaign's state."""
-        row = self._execute("SELECT state FROM campaign WHERE no = ?", (self.campaign,)).fetchone()
-        return str(row[0])
+        return states.state_of(self.database, self.campaign)
 
     def format(self) -> str:
         """Return the format of the list."""
@@ -257,31 +226,6 @@ class Journal:
         ).fetchone()
         return row is not None and row[0] == lease.epoch
 
-    def save(self, lease: Lease, records: Sequence[Sequence[Any]], *, is_first: bool) -> None:
-        """Save outcomes, and count them in `lease`.
-
-        Args:
-            lease: The lease.
-            records: The outcomes, as `OutcomeRecord` or tuples of this shape.
-            is_first: Whether no row had an outcome at the start of the lease.
-        """
-        saved = self.database.executemany(self._upsert, records)
-        if not is_first or saved.rowcount != len(records):
-            self.recount(lease)
-            return
-        # Every record was an insertion, because no row of the chunk had an outcome when the lease
-        # began and nobody else writes outcomes of rows without one.
-        counts = dict.fromkeys([*_COUNTS, "more_parts"], 0)
-        for record in records:
-            counts[_COUNTS[record[2] - 1]] += 1
-            counts["more_parts"] += record[1] > 0
-        changed = {name: number for name, number in counts.items() if number}
-        self._execute(
-            f"UPDATE lease SET {', '.join(f'{name} = {name} + ?' for name in changed)} "
-            "WHERE campaign = ? AND chunk = ?",
-            (*changed.values(), self.campaign, lease.chunk),
-        )
-
     def close_chunk(self, lease: Lease) -> None:
         """Set when a chunk is due again, and delete its grants."""
         place = (self.campaign, lease.first, lease.first + lease.count)
@@ -301,21 +245,18 @@ class Journal:
             "DELETE FROM grant_ WHERE campaign = ? AND chunk = ?", (self.campaign, lease.chunk)
         )
 
-    def _reopen(self, lease: Lease) -> None:
-        """After late outcomes of a lost lease: set when the chunk is due, if nobody sends it."""
+    def change_state(
+        self, transition: states.Transition, now: int, reason: str | None = None
+    ) -> bool:
+        """Change the campaign's state, and return whether this was possible (see `states`)."""
+        return states.change(self.database, self.campaign, transition, now, reason)
+
+    def _reopen(self, lease: Lease, now: int) -> None:
+        """After late outcomes of a lost lease: set when the chunk is due, if it is not leased."""
         row = self._execute(
             "SELECT state FROM lease WHERE campaign = ? AND chunk = ?",
             (self.campaign, lease.chunk),
         ).fetchone()
         if row[0] != "leased":
             self.close_chunk(lease)
-            self.reopen_campaign()
-
-    def reopen_campaign(self) -> None:
-        """Make a campaign ready that was done, if a chunk is not done."""
-        self._execute(
-            "UPDATE campaign SET state = 'ready', finished_at = NULL WHERE no = ? "
-            "AND state = 'done' AND EXISTS (SELECT 1 FROM lease WHERE campaign = ? "
-            "AND state <> 'done')",
-            (self.campaign, self.campaign),
-        )
+            self.change_state(states.REOPEN, now)

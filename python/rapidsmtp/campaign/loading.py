@@ -14,9 +14,9 @@ from rapidsmtp._compose.merge import mapping_of
 from rapidsmtp._compose.recipients_list import ListOptions
 from rapidsmtp._compose.template import Template, destination_fields, open_list
 from rapidsmtp.campaign.chunk_rows import encode_csv, encode_jsonl, key_of
+from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import Columns, OutcomeRecord, RowStatus
-from rapidsmtp.campaign.sqlite import Database
 
 MIN_CHUNK, MAX_CHUNK = 1000, 10_000
 _CHUNKS = 200
@@ -235,7 +235,7 @@ class Loader:
         for chunk, records in by_chunk.items():
             with self._database.transaction():
                 lease = self._journal.find_lease(chunk)
-                self._journal.save(lease, records, is_first=False)
+                self._journal.outcomes.save(lease, records, is_first=False)
 
 
 def hash_of(row: Mapping[str, Any] | Sequence[str], columns: Columns) -> int | None:

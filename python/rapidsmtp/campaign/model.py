@@ -108,7 +108,7 @@ RowResult.__module__ = "rapidsmtp"
 class OutcomeRecord(NamedTuple):
     """A row for the table `outcome`, without the campaign.
 
-    The fields have the order of the parameters of `journal.UPSERT`, so a list of records goes
+    The fields have the order of the parameters of `outcome_table.UPSERT`, so a list of records goes
     straight into `executemany`. Plain tuples of the same shape are accepted as well.
     """
 

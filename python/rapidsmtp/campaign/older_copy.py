@@ -1,10 +1,11 @@
 """Continue with an older copy of a journal.
 
-The copy does not know what was granted after it was made. The file `J-exchanges` has the highest
+The copy lacks the grants that were made after it. The file `J-exchanges` has the highest
 row that was granted. So every row up to this row without an outcome may have been sent, and every
 recipient that was due again. They become UNKNOWN.
 """
 
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.sqlite import SqliteDatabase
@@ -33,7 +34,7 @@ def accept_older_copy(opened: OpenJournal, database: SqliteDatabase) -> None:
     ).fetchall():
         _mark(opened, chunk, database.granted_since, now)
     with database.transaction(database.granted_since):
-        opened.journal.reopen_campaign()
+        opened.journal.change_state(states.REOPEN, now)
     database.forget_newer()
 
 
@@ -64,5 +65,5 @@ def _mark(opened: OpenJournal, chunk: int, highest: int, now: int) -> None:
             )
             for (row, part), (passes, address) in sorted(due.items())
         ]  # fmt: skip
-        opened.journal.save(lease, records, is_first=False)
+        opened.journal.outcomes.save(lease, records, is_first=False)
         opened.journal.close_chunk(lease)

@@ -1,22 +1,24 @@
 """An open journal with its campaign: what all operations on a campaign share."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.template import Signers, Template, compiled_of
 from rapidsmtp._models.relay_url import Password
 from rapidsmtp.campaign import owners, progress
-from rapidsmtp.campaign.chunk_rows import ChunkRows, compared_form, engine_chunk
+from rapidsmtp.campaign.chunk_rows import ChunkRows, engine_chunk
 from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.recovery import Recovery
 from rapidsmtp.campaign.relays import RelayLine
 from rapidsmtp.campaign.results import RESEND_AFTER
-from rapidsmtp.campaign.sqlite import Database
+from rapidsmtp.campaign.states import Transition
+from rapidsmtp.campaign.suppression import SuppressionList
 
 
 class OpenJournal:
@@ -33,6 +35,7 @@ class OpenJournal:
     Attributes:
         database: The database.
         journal: The journal.
+        suppression: The suppression list.
         number: The number of the campaign in the journal.
         id: The campaign's id.
         name: The campaign's name.
@@ -70,6 +73,7 @@ class OpenJournal:
         self.settings: CampaignSettings = CampaignSettings.from_json(row[4])
         self.columns: Columns = Columns.from_json(row[5])
         self.journal: Journal = Journal(database, self.number)
+        self.suppression: SuppressionList = SuppressionList(database)
         self.clock = clock
         self.stop: threading.Event = threading.Event()
         self._passwords, self._password = passwords, password
@@ -90,29 +94,23 @@ class OpenJournal:
                 "for this user"
             )
 
-    def set_state(self, state: str, reason: str | None, earlier: Sequence[str]) -> None:
-        """Set the campaign's state.
+    def change_state(self, transition: Transition, reason: str | None = None) -> None:
+        """Change the campaign's state.
 
         Args:
-            state: The state.
+            transition: The transition.
             reason: The reason.
-            earlier: The states in which this is possible.
 
         Raises:
             JournalError: The campaign is in another state, or the file is read-only.
         """
         self.check_writable()
         with self.database.transaction():
-            now = self.journal.state()
-            if now not in earlier:
+            if not self.journal.change_state(transition, self.clock.now(), reason):
                 raise JournalError(
-                    f"journal {self.database.path}: the campaign is {now}; this needs a campaign "
-                    f"that is {' or '.join(earlier)}"
+                    f"journal {self.database.path}: the campaign is {self.journal.state()}; this "
+                    f"needs a campaign that is {' or '.join(transition.earlier)}"
                 )
-            self.database.execute(
-                "UPDATE campaign SET state = ?, reason = ? WHERE no = ?",
-                (state, reason, self.number),
-            )
 
     def is_dead(self, owner: str, beat_at: int) -> bool:
         """Return whether an owner of a lease is dead."""
@@ -165,37 +163,6 @@ class OpenJournal:
         chunk = engine_chunk(self.columns, form, data, lease, self.id)
         rows: _backend.GrantedRows = _backend.templates().GrantedRows(template, chunk, progress)
         return rows
-
-    def has_suppressed(self) -> bool:
-        """Return whether an address is suppressed."""
-        (found,) = self.database.execute("SELECT EXISTS (SELECT 1 FROM suppression)").fetchone()
-        return bool(found)
-
-    def suppressed(self, addresses: Iterable[str]) -> set[str]:
-        """Return which of some addresses are suppressed, in the form of `compared_form`."""
-        wanted = sorted(map(compared_form, addresses))
-        found: set[str] = set()
-        for start in range(0, len(wanted), 500):
-            some = wanted[start : start + 500]
-            marks = ", ".join("?" * len(some))
-            found.update(
-                address
-                for (address,) in self.database.execute(
-                    f"SELECT address FROM suppression WHERE address IN ({marks})", some
-                ).fetchall()
-            )
-        return found
-
-    def suppress(self, addresses: Iterable[str], reason: str) -> int:
-        """Suppress addresses. `Campaign.suppress` describes the arguments."""
-        self.check_writable()
-        now = self.clock.now()
-        with self.database.transaction():
-            return self.database.executemany(
-                "INSERT INTO suppression (address, reason, at) VALUES (?, ?, ?) "
-                "ON CONFLICT (address) DO NOTHING",
-                [(compared_form(each), reason, now) for each in addresses],
-            ).rowcount
 
     def template(self) -> Any:
         """Return the compiled template, from the bytes in the journal.

@@ -41,7 +41,7 @@ class Owner:
         self.path: str = f"{path}-run-{token}"
         self.descriptor: int = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         # Wait: another process that asks whether this owner is alive holds the lock for a moment.
-        _lock(self.descriptor, waits=True)
+        lock(self.descriptor, waits=True)
 
     def close(self) -> None:
         """Delete the file, and release the lock."""
@@ -66,7 +66,7 @@ def is_locked(path: str, owner: str) -> bool | None:
     except OSError:
         return False
     try:
-        return not _lock(descriptor, waits=False)
+        return not lock(descriptor, waits=False)
     finally:
         os.close(descriptor)
 
@@ -91,8 +91,13 @@ def remove_files_of_dead(path: str, owner: str) -> None:
         Path(f"{path}-run-{token}").unlink(missing_ok=True)
 
 
-def _lock(descriptor: int, *, waits: bool) -> bool:
-    """Lock a file, and return whether this was possible."""
+def lock(descriptor: int, *, waits: bool) -> bool:
+    """Lock an open file until it is closed, and return whether this was possible.
+
+    Args:
+        descriptor: The descriptor of the file.
+        waits: Whether to wait for another process that holds the lock.
+    """
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rapidsmtp.campaign.clock import CampaignClock
-from rapidsmtp.campaign.feeding import Pacer
+from rapidsmtp.campaign.flow import Pacer
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings
 from rapidsmtp.campaign.relays import RelayLine

@@ -18,18 +18,15 @@ the system: the kernel keeps what a killed process has written, but may lose it 
 """
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from rapidsmtp import _backend
 from rapidsmtp.campaign.model import Lease, RowStatus
+from rapidsmtp.campaign.owners import lock
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOT_SENT = 0
@@ -58,7 +55,8 @@ class LeaseProgress:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
         self._descriptor = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock(self._descriptor, waits=False):
+                raise BlockingIOError(errno.EAGAIN, "another process holds the lock", path)
             # Every byte is written here, so the engine's writes need no more space of the disk.
             with open(self._descriptor, "wb", closefd=False) as file:
                 file.write(header + bytes(rows))
@@ -91,8 +89,8 @@ def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeasePro
         lease: The lease.
 
     Returns:
-        The file; None if the pure-Python backend is used, the system has no boot id or no locks, or
-        the file cannot be created.
+        The file; None if the pure-Python backend is used, the system has no boot id, or the file
+        cannot be created.
     """
     header = _header(incarnation, lease)
     if header is None or _backend.templates().ProgressFile is None:
@@ -104,7 +102,7 @@ def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeasePro
 
 
 def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, int]:
-    """Return what the progress file of a dead owner knows about the rows of its lease.
+    """Return what the progress file of a dead owner has for the rows of its lease.
 
     Args:
         journal: The path of the journal.
@@ -123,8 +121,7 @@ def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, 
         with Path(_path(journal, owner, lease)).open("r+b") as file:
             # An owner that was stopped or silent for too long still has the lock. It may go on and
             # send what it was granted.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = file.read()
+            data = file.read() if lock(file.fileno(), waits=False) else b""
     except OSError:
         return {}
     if not data.startswith(header) or len(data) != len(header) + lease.count:
@@ -152,8 +149,6 @@ def _status(byte: int) -> int:
 
 
 def _header(incarnation: str, lease: Lease) -> bytes | None:
-    if fcntl is None:
-        return None
     try:
         boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

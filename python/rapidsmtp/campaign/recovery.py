@@ -1,6 +1,6 @@
 """Recovery: end the leases of dead workers.
 
-Rows that were granted and have no outcome become UNKNOWN, unless a progress file knows better.
+Rows that were granted and have no outcome become UNKNOWN, unless a progress file has their state.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus, rows_of
 PartsOf: TypeAlias = Callable[[Lease, Sequence[int]], dict[int, list[str]]]
 """A function that returns the recipients of rows of a lease's chunk, by row number."""
 Progress: TypeAlias = Callable[[Lease, str], dict[int, int]]
-"""A function that returns what the progress file of an owner knows about the rows of a lease, by
-row number: 0 for a row that was not begun, or a `RowStatus`."""
+"""A function that returns what the progress file of an owner has for the rows of a lease, by row
+number: 0 for a row that was not begun, or a `RowStatus`."""
 _OVERWRITABLE = (RowStatus.DEFERRED, RowStatus.UNKNOWN, RowStatus.RETURNED)
 
 
@@ -27,7 +27,7 @@ class Recovery:
         is_dead: A function that returns whether an owner is dead, by its name and the time of its
             last exchange.
         parts_of: A function that returns the recipients of rows.
-        progress: A function that returns what a progress file knows, or None.
+        progress: A function that returns what a progress file has, or None.
         remove_files: A function that removes the files of a dead owner, or None.
         resend_after: With on_unknown="resend": the milliseconds after which UNKNOWN rows are due
             again. Otherwise None.
@@ -60,7 +60,7 @@ class Recovery:
                 if lease.epoch != epoch or not self.journal.is_current(lease):
                     continue
                 self._mark_lost(lease, owner, now)
-                # The next epoch belongs to nobody. It only fences the owner, who may be alive.
+                # No lease has the next epoch. It only fences the owner, which may be alive.
                 database.execute(
                     "UPDATE lease SET epoch = epoch + 1 WHERE campaign = ? AND chunk = ?",
                     (campaign, chunk),
@@ -89,7 +89,7 @@ class Recovery:
             for part, earlier in passes.items():
                 address = found[part] if part < len(found) else None
                 records.append(self._record(lease, row, part, status, address, earlier, owner, now))
-        self.journal.save(lease, records, is_first=False)
+        self.journal.outcomes.save(lease, records, is_first=False)
 
     def lost_rows(self, lease: Lease) -> tuple[dict[int, dict[int, int]], set[int]]:
         """Return the granted rows without an outcome of this epoch.

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.breaker import Breaker
-from rapidsmtp.campaign.feeding import GROUP, Flow, Pacer, Pass
+from rapidsmtp.campaign.feeding import GROUP, Pass
+from rapidsmtp.campaign.flow import Flow, Pacer
 from rapidsmtp.campaign.model import JournalError, OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
@@ -62,7 +64,7 @@ class Run:
         Args:
             wait: Whether to wait for rows that are due later, and for relays that are away.
         """
-        self._set_state("running")
+        self._change_state(states.BEGIN)
         recovered_at = looked_at = float("-inf")
         try:
             while not self._stop.is_set():
@@ -72,7 +74,7 @@ class Run:
                     self._recovery.run(self._clock.now())
                 if now - looked_at >= _WAIT:
                     looked_at = now
-                    if self._journal.state() not in ("ready", "running"):
+                    if self._journal.state() not in states.GRANTABLE:
                         break
                 for line in self._free_lines():
                     self._lease(line)
@@ -173,7 +175,7 @@ class Run:
             line.failures = 0
         reason = self._breaker.add(records)
         if reason is not None:
-            self._pause(reason)
+            self._change_state(states.PAUSE, reason)
         for record in records:
             yield record.result()
 
@@ -181,26 +183,14 @@ class Run:
         line.failures += 1
         mark_away(self._journal, line.number, error, self._clock.now())
         if is_permanent(error):
-            self._pause(str(error))
+            self._change_state(states.PAUSE, str(error))
 
     # The campaign
 
-    def _set_state(self, state: str) -> None:
-        now = self._clock.now()
+    def _change_state(self, transition: states.Transition, reason: str | None = None) -> None:
+        """Change the campaign's state, unless another process changed it before."""
         with self._journal.database.transaction():
-            self._journal.database.execute(
-                "UPDATE campaign SET state = ?, started_at = coalesce(started_at, ?) "
-                "WHERE no = ? AND state IN ('ready', 'running')",
-                (state, now, self._journal.campaign),
-            )
-
-    def _pause(self, reason: str) -> None:
-        with self._journal.database.transaction():
-            self._journal.database.execute(
-                "UPDATE campaign SET state = 'paused', reason = ? "
-                "WHERE no = ? AND state IN ('ready', 'running')",
-                (reason, self._journal.campaign),
-            )
+            self._journal.change_state(transition, self._clock.now(), reason)
 
     def _wait_for_due(self, wait: bool) -> bool:
         """Wait until a chunk may be due, and return whether the run goes on."""
@@ -210,14 +200,7 @@ class Run:
             (self._journal.campaign,),
         ).fetchone()
         if not open_chunks:
-            now = self._clock.now()
-            with self._journal.database.transaction():
-                self._journal.database.execute(
-                    "UPDATE campaign SET state = 'done', finished_at = ? WHERE no = ? "
-                    "AND state IN ('ready', 'running') AND NOT EXISTS (SELECT 1 FROM lease "
-                    "WHERE campaign = ? AND state <> 'done')",
-                    (now, self._journal.campaign, self._journal.campaign),
-                )
+            self._change_state(states.FINISH)
             return False
         if not wait:
             return False
@@ -244,10 +227,5 @@ class Run:
             line.close()
         if errors:
             raise errors[0]
-        with self._journal.database.transaction():
-            self._journal.database.execute(
-                "UPDATE campaign SET state = 'ready' WHERE no = ? AND state = 'running' "
-                "AND NOT EXISTS (SELECT 1 FROM lease WHERE campaign = ? AND state = 'leased')",
-                (self._journal.campaign, self._journal.campaign),
-            )
+        self._change_state(states.END)
         return results

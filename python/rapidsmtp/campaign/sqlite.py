@@ -1,15 +1,8 @@
 """The database of a journal in one file: SQLite of the standard library.
 
-The journal's statements use `?` for parameters. `SqliteDatabase` has the interface `Database`, and
-a database of another kind only needs these methods.
-
-Two files lie beside the journal `J`:
-
-- `J-exchanges` has the number of the last write transaction and the highest granted row. The
-  number of an older copy of the journal is lower, so such a copy is found. The file is written
-  after each commit without fsync, so it is never ahead of the journal.
-- `J-run-<owner>` exists while a process sends. The process holds a lock on the file, and the
-  operating system releases the lock when the process ends, however it ends.
+`SqliteDatabase` has the interface `Database`, which the statements use. Files beside the journal
+`J` complete it: `J-exchanges` (see `exchange_mark`), and the files of the processes that send (see
+`owners` and `progress`).
 """
 
 import contextlib
@@ -17,57 +10,17 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from rapidsmtp.campaign.database import Cursor
+from rapidsmtp.campaign.exchange_mark import Mark, MarkFile
 from rapidsmtp.campaign.model import JournalError, JournalUnavailable
 
 VERSION = 1
 SCHEMA = Path(__file__).parent / "schema"
 _BUSY = 30.0
-
-
-class Cursor(Protocol):
-    """What the journal uses of a cursor."""
-
-    @property
-    def rowcount(self) -> int:
-        """The number of rows that the statement changed."""
-
-    def fetchone(self) -> Any:
-        """Return the next row as a tuple, or None."""
-
-    def fetchall(self) -> list[Any]:
-        """Return the remaining rows."""
-
-
-class Database(Protocol):
-    """What the journal uses of a database."""
-
-    path: str
-    """The path of the file, or the URL without a password."""
-    is_read_only: bool
-
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
-        """Run one statement."""
-
-    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Cursor:
-        """Run one statement for each of the parameters."""
-
-    def transaction(self, granted_to: int = 0) -> contextlib.AbstractContextManager[None]:
-        """Return a context: its statements are committed together and durably, or not at all.
-
-        Args:
-            granted_to: The highest row that the transaction grants, or 0.
-
-        Raises:
-            JournalUnavailable: The database cannot be written at present. Nothing was changed.
-            JournalError: The database cannot be written. Nothing was changed.
-        """
-
-    def close(self) -> None:
-        """Close the database."""
 
 
 class SqliteDatabase:
@@ -93,7 +46,8 @@ class SqliteDatabase:
         self.path: str = path
         self.is_read_only: bool = False
         self.granted_since: int | None = None
-        self._mark: int | None = None
+        self._mark = MarkFile(path)
+        self._is_closed = False
         self._lock = threading.RLock()
         if create:
             # O_EXCL: two processes never create the same journal.
@@ -103,35 +57,42 @@ class SqliteDatabase:
         else:
             folder = Path(path).absolute().parent
             self.is_read_only = not (os.access(path, os.W_OK) and os.access(folder, os.W_OK))
-        self._connection = _connected(path, self.is_read_only)
         try:
-            _set_pragmas(self._connection, path)
+            self._connection = _connected(path, self.is_read_only)
+        except sqlite3.Error as error:
+            raise self._no_journal(error) from None
+        try:
+            self._set_pragmas()
             if create:
                 self._create()
             else:
                 self._check(older_copy)
         except BaseException:
-            self._connection.close()
+            if create:
+                self.delete()
+            else:
+                self.close()
             raise
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run one statement."""
         with self._lock:
-            return self._connection.execute(statement, parameters)
+            try:
+                return _Cursor(self._connection.execute(statement, parameters), self._converted)
+            except sqlite3.Error as error:
+                raise self._converted(error) from error
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Cursor:
         """Run one statement for each of the parameters."""
         with self._lock:
-            return self._connection.executemany(statement, parameters)
+            try:
+                return _Cursor(self._connection.executemany(statement, parameters), self._converted)
+            except sqlite3.Error as error:
+                raise self._converted(error) from error
 
     @contextlib.contextmanager
     def transaction(self, granted_to: int = 0) -> Iterator[None]:
-        """Return a context: its statements are committed together, or not at all.
-
-        Raises:
-            JournalUnavailable: The disk is full, or another process writes. Nothing was changed.
-            JournalError: The file cannot be written. Nothing was changed.
-        """
+        """Return a context: its statements are committed together, or not at all."""
         with self._lock:
             try:
                 self.execute("BEGIN IMMEDIATE")
@@ -141,42 +102,48 @@ class SqliteDatabase:
                     "granted_to < ? THEN ? ELSE granted_to END",
                     (granted_to, granted_to),
                 )
-                number, highest = self.execute(
-                    "SELECT exchanges, granted_to FROM journal"
-                ).fetchone()
+                row = self.execute("SELECT exchanges, granted_to FROM journal").fetchone()
                 self.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 # A failed COMMIT (disk full) may leave the transaction open.
                 if self._connection.in_transaction:
                     self.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    raise self._unwritable(error) from error
                 raise
-            self._write_mark(number, highest)
+            self._mark.write(Mark(self._incarnation, *row))
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
+            self._is_closed = True
             self._connection.close()
-            if self._mark is not None:
-                os.close(self._mark)
-                self._mark = None
+            self._mark.close()
 
-    def _unwritable(self, error: sqlite3.OperationalError) -> JournalError:
+    def delete(self) -> None:
+        """Close the database and delete its files, because it was not created to its end."""
+        self.close()
+        for end in ("", "-wal", "-shm", "-exchanges"):
+            Path(self.path + end).unlink(missing_ok=True)
+
+    def _converted(self, error: sqlite3.Error) -> JournalError:
+        """Return the error of the journal for an error of SQLite."""
+        if self._is_closed:
+            return JournalError(f"journal {self.path} is closed")
         # A full disk may get free again. After another error, such as one of fsync, a second
         # attempt could claim a durability that is not there.
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+        if _code_of(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             return JournalUnavailable(f"journal {self.path} cannot be written at present: {error}")
-        return JournalError(f"journal {self.path} cannot be written: {error}; check the disk")
+        return JournalError(
+            f"journal {self.path} cannot be read or written: {error}; check the disk"
+        )
 
     def forget_newer(self) -> None:
-        """Make this journal the newest one, although `J-exchanges` knows of a newer one."""
+        """Make this journal the newest one, although `J-exchanges` belongs to a newer one."""
         with self._lock:
-            words = self._read_mark()
-            self._mark = self._open_mark()
+            mark = self._mark.read()
+            self._mark.open()
             self.granted_since = None
             with self.transaction():
-                newest = words[1] if words else 0
+                newest = mark.exchanges if mark is not None else 0
                 self.execute("UPDATE journal SET exchanges = ?", (newest,))
 
     # Opening
@@ -191,14 +158,25 @@ class SqliteDatabase:
                 self.execute(statement)
             self.execute("INSERT INTO journal VALUES (?, ?, 0, 0)", (VERSION, self._incarnation))
             self.execute("COMMIT")
-        self._mark = self._open_mark()
-        self._write_mark(0, 0)
+        self._mark.open()
+        self._mark.write(Mark(self._incarnation, 0, 0))
+
+    def _set_pragmas(self) -> None:
+        # FULL: each commit is durable. Deleted personal data is overwritten.
+        try:
+            for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 1000"):
+                self._connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.DatabaseError as error:
+            raise self._no_journal(error) from None
+
+    def _no_journal(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(f"{self.path} is not a journal of rapidsmtp: {error}")
 
     def _check(self, older_copy: bool) -> None:
         try:
-            row = self.execute("SELECT version, incarnation FROM journal").fetchone()
+            row = self._connection.execute("SELECT version, incarnation FROM journal").fetchone()
         except sqlite3.DatabaseError as error:
-            raise JournalError(f"{self.path} is not a journal of rapidsmtp: {error}") from None
+            raise self._no_journal(error) from None
         version, self._incarnation = row
         if version > VERSION:
             raise JournalError(
@@ -209,7 +187,7 @@ class SqliteDatabase:
             self._upgrade(version)
         self._check_mark(older_copy)
         if not self.is_read_only and self.granted_since is None:
-            self._mark = self._open_mark()
+            self._mark.open()
 
     def _upgrade(self, version: int) -> None:
         """Run the scripts of newer versions, after a copy of the file was made."""
@@ -218,8 +196,11 @@ class SqliteDatabase:
                 f"journal {self.path} has version {version} and must be upgraded, but the file is "
                 "read-only: make it writable"
             )
-        with contextlib.closing(sqlite3.connect(f"{self.path}.v{version}")) as copy:
-            self._connection.backup(copy)
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path}.v{version}")) as copy:
+                self._connection.backup(copy)
+        except sqlite3.Error as error:
+            raise self._converted(error) from error
         with self._lock:
             self.execute("BEGIN IMMEDIATE")
             try:
@@ -233,42 +214,57 @@ class SqliteDatabase:
                 self.execute("ROLLBACK")
                 raise
 
-    # The file J-exchanges
-
-    def _open_mark(self) -> int:
-        return os.open(f"{self.path}-exchanges", os.O_CREAT | os.O_RDWR, 0o600)
-
-    def _write_mark(self, exchanges: int, granted_to: int) -> None:
-        if self._mark is not None:
-            text = f"{self._incarnation} {exchanges:20} {granted_to:20}\n"
-            # If the disk is full, the file keeps its length, so this write needs no space.
-            with contextlib.suppress(OSError):
-                _write_at_start(self._mark, text.encode("ascii"))
-
-    def _read_mark(self) -> tuple[str, int, int] | None:
-        try:
-            words = Path(f"{self.path}-exchanges").read_text(encoding="ascii").split()
-            return words[0], int(words[1]), int(words[2])
-        except (OSError, ValueError, IndexError):
-            return None
-
     def _check_mark(self, older_copy: bool) -> None:
         # The file is read first, because another process may commit and write it at any time.
-        words = self._read_mark()
-        if words is None:
+        mark = self._mark.read()
+        if mark is None or mark.incarnation != self._incarnation:
             return
-        incarnation, last, granted_to = words
         (exchanges,) = self.execute("SELECT exchanges FROM journal").fetchone()
-        if incarnation != self._incarnation or last <= exchanges:
+        if mark.exchanges <= exchanges:
             return
         if not older_copy:
             raise JournalError(
                 f"journal {self.path} is an older copy: it has {exchanges} transactions, and "
-                f"{self.path}-exchanges says {last}; put the newer file back, or use "
+                f"{self._mark.path} says {mark.exchanges}; put the newer file back, or use "
                 "older_copy=True, which makes the rows UNKNOWN that were sent since, as far as "
                 "the number of the last row shows them"
             )
-        self.granted_since = granted_to
+        self.granted_since = mark.granted_to
+
+
+class _Cursor:
+    """A cursor whose errors are those of the journal.
+
+    Args:
+        cursor: The cursor.
+        converted: A function that returns the error of the journal for an error of SQLite.
+    """
+
+    def __init__(
+        self, cursor: sqlite3.Cursor, converted: Callable[[sqlite3.Error], JournalError]
+    ) -> None:
+        self._cursor, self._converted = cursor, converted
+
+    @property
+    def rowcount(self) -> int:
+        return self._cursor.rowcount
+
+    def fetchone(self) -> Any:
+        try:
+            return self._cursor.fetchone()
+        except sqlite3.Error as error:
+            raise self._converted(error) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return self._cursor.fetchall()
+        except sqlite3.Error as error:
+            raise self._converted(error) from error
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    """Return the primary result code of an error; 0 for an error of the module `sqlite3` itself."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def statements_of(script: str) -> list[str]:
@@ -289,20 +285,3 @@ def _connected(path: str, is_read_only: bool) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-
-
-def _set_pragmas(connection: sqlite3.Connection, path: str) -> None:
-    # FULL: each commit is durable. Deleted personal data is overwritten.
-    try:
-        for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 1000"):
-            connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.DatabaseError as error:
-        raise JournalError(f"{path} is not a journal of rapidsmtp: {error}") from None
-
-
-def _write_at_start(descriptor: int, data: bytes) -> None:
-    if hasattr(os, "pwrite"):
-        os.pwrite(descriptor, data, 0)
-    else:  # Windows
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, data)

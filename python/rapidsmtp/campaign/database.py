@@ -1,0 +1,56 @@
+"""The database of a journal, as the statements use it.
+
+The statements on the tables are in `journal`, `outcomes`, `states` and the modules that use them.
+They are the same for every kind of database, and use `?` for parameters and only SQL that SQLite
+3.24 and PostgreSQL have in common. A module for one kind of database, such as `sqlite`, has the
+rest: how to open and create the database, transactions, durability, and errors. Only such a module
+may import a driver, and only the modules that create or open a journal may import such a module.
+"""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+
+class Cursor(Protocol):
+    """What the statements use of a cursor."""
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the statement changed."""
+
+    def fetchone(self) -> Any:
+        """Return the next row as a tuple, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the remaining rows."""
+
+
+class Database(Protocol):
+    """What the statements use of a database.
+
+    Each method raises `JournalUnavailable` if the database cannot be used at present, and
+    `JournalError` for every other error of the database.
+    """
+
+    path: str
+    """The path of the file, or the URL without a password."""
+    is_read_only: bool
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
+        """Run one statement."""
+
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Cursor:
+        """Run one statement for each of the parameters."""
+
+    def transaction(self, granted_to: int = 0) -> contextlib.AbstractContextManager[None]:
+        """Return a context: its statements are committed together and durably, or not at all.
+
+        A transaction cannot contain another one.
+
+        Args:
+            granted_to: The highest row that the transaction grants, or 0.
+        """
+
+    def close(self) -> None:
+        """Close the database."""

@@ -1,0 +1,82 @@
+"""The table of outcomes, and the counts of outcomes in the table of leases.
+
+The rules for an outcome that is already there are in one statement (`UPSERT`):
+
+- ACCEPTED is never overwritten, and overwrites everything: the relay took the message.
+- Another outcome overwrites only RETURNED, DEFERRED and UNKNOWN, and none of a later epoch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rapidsmtp.campaign.database import Database
+from rapidsmtp.campaign.model import Lease, RowStatus
+
+COUNTS = [each.column for each in RowStatus]
+"""The columns of `lease` that count the outcomes."""
+UPSERT = """
+INSERT INTO outcome (campaign, row, part, status, code, enhanced, text, address, attempts, passes,
+  ms, epoch, at, next_at)
+VALUES ({campaign}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (campaign, row, part) DO UPDATE SET status = excluded.status, code = excluded.code,
+  enhanced = excluded.enhanced, text = excluded.text, address = excluded.address,
+  attempts = outcome.attempts + excluded.attempts, passes = excluded.passes, ms = excluded.ms,
+  epoch = excluded.epoch, at = excluded.at, next_at = excluded.next_at
+WHERE (outcome.status IN (3, 4, 6) AND excluded.epoch >= outcome.epoch)
+  OR (excluded.status = 1 AND outcome.status <> 1)
+"""
+
+
+class OutcomeTable:
+    """The outcomes of a campaign. The caller has begun a transaction.
+
+    Args:
+        database: The database.
+        campaign: The number of the campaign.
+    """
+
+    def __init__(self, database: Database, campaign: int) -> None:
+        self._database = database
+        self._campaign = campaign
+        self._upsert = UPSERT.format(campaign=int(campaign))
+
+    def save(self, lease: Lease, records: Sequence[Sequence[Any]], *, is_first: bool) -> None:
+        """Save outcomes, and count them in `lease`.
+
+        Args:
+            lease: The lease.
+            records: The outcomes, as `OutcomeRecord` or tuples of this shape.
+            is_first: Whether no row had an outcome at the start of the lease.
+        """
+        saved = self._database.executemany(self._upsert, records)
+        if not is_first or saved.rowcount != len(records):
+            self.recount(lease)
+            return
+        # Every record was an insertion, because no row of the chunk had an outcome when the lease
+        # began, and only the owner of the lease writes outcomes of rows without one.
+        counts = dict.fromkeys([*COUNTS, "more_parts"], 0)
+        for record in records:
+            counts[COUNTS[record[2] - 1]] += 1
+            counts["more_parts"] += record[1] > 0
+        changed = {name: number for name, number in counts.items() if number}
+        self._database.execute(
+            f"UPDATE lease SET {', '.join(f'{name} = {name} + ?' for name in changed)} "
+            "WHERE campaign = ? AND chunk = ?",
+            (*changed.values(), self._campaign, lease.chunk),
+        )
+
+    def recount(self, lease: Lease) -> None:
+        """Count the outcomes of a chunk again."""
+        counts = dict.fromkeys([*COUNTS, "more_parts"], 0)
+        for status, number, more in self._database.execute(
+            "SELECT status, count(*), sum(CASE WHEN part > 0 THEN 1 ELSE 0 END) FROM outcome "
+            "WHERE campaign = ? AND row >= ? AND row < ? GROUP BY status",
+            (self._campaign, lease.first, lease.first + lease.count),
+        ).fetchall():
+            counts[RowStatus(status).column] = number
+            counts["more_parts"] += more
+        self._database.execute(
+            f"UPDATE lease SET {', '.join(f'{name} = ?' for name in counts)} "
+            "WHERE campaign = ? AND chunk = ?",
+            (*counts.values(), self._campaign, lease.chunk),
+        )
