@@ -1,10 +1,13 @@
 """The journal alone: leases, epochs, late outcomes, the file and its copies."""
 
+import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -240,6 +243,96 @@ def test_an_owner_on_another_host_is_dead_after_a_minute(tmp_path: Path) -> None
     path = str(tmp_path / "j")
     assert not owners.is_dead(path, "other:1:x", START, START + owners.SILENT_AFTER)
     assert owners.is_dead(path, "other:1:x", START, START + owners.SILENT_AFTER + 1)
+
+
+# Files of killed processes
+
+PROGRESS = """
+import os, sys
+from rapidsmtp.campaign import owners
+owner = owners.Owner(sys.argv[1])
+token = owner.name.rpartition(":")[2]
+progress = os.open(f"{sys.argv[1]}-progress-{token}-0", os.O_CREAT | os.O_RDWR)
+assert owners.lock(progress, waits=False)
+print(owner.name, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def sending_process(path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Yield the name of a process with the files of a run, and the process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRESS, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+        process.kill()
+
+
+def files_of(path: Path) -> list[str]:
+    return sorted(
+        each.name for each in path.parent.iterdir() if re.search("run|progress", each.name)
+    )
+
+
+def test_the_files_of_a_killed_process_are_removed_by_the_next_command(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    other = [
+        tmp_path / name
+        for name in ("j-run-00000000.csv", "x-run-00000000", "-run-00000000", "j-progress-1")
+    ]
+    for each in other:
+        each.touch()
+    with sending_process(machine.path) as (_, process):
+        before = files_of(machine.path)
+        machine.reopen()
+        assert files_of(machine.path) == before  # the process is alive
+        process.kill()
+        process.wait()
+        machine.reopen()
+    assert files_of(machine.path) == sorted(each.name for each in other)
+
+
+def test_the_files_of_a_killed_process_stay_until_its_lease_is_ended(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    with sending_process(machine.path) as (name, process):
+        leased(machine.campaign._opened.journal, name)
+        process.kill()
+        process.wait()
+        machine.reopen()
+        assert len(files_of(machine.path)) == 2
+        machine.campaign.settle(resend=True)
+        assert files_of(machine.path) == []
+
+
+def test_a_progress_file_that_a_process_holds_is_not_removed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    with sending_process(machine.path) as (name, _):
+        owners.run_file(str(machine.path), name.rpartition(":")[2]).unlink()
+        machine.reopen()
+        assert len(files_of(machine.path)) == 1
+
+
+def test_a_file_that_is_removed_before_its_owner_has_locked_it_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    lock, removed = owners.lock, []
+
+    def late(descriptor: int, *, waits: bool) -> bool:
+        if waits and not removed:
+            removed.append(files_of(machine.path))
+            machine.campaign._opened.remove_leftovers()
+            assert files_of(machine.path) == []
+        return lock(descriptor, waits=waits)
+
+    monkeypatch.setattr(owners, "lock", late)
+    owner = owners.Owner(str(machine.path))
+    machine.campaign._opened.remove_leftovers()
+    assert files_of(machine.path) == [owner.path.name] != removed[0]
+    owner.close()
 
 
 # The file

@@ -102,14 +102,6 @@ def test_no_file_is_created_without_locks_a_boot_id_or_the_compiled_engine(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_files_of_a_dead_owner_are_removed(journal: str) -> None:
-    path = left_behind(journal)
-    other = Path(f"{journal}-progress-ffffffff-7")
-    other.touch()
-    progress.remove_all(journal, OWNER)
-    assert (path.exists(), other.exists()) == (False, True)
-
-
 RUN = """
 import sys
 from rapidsmtp import Campaign

@@ -198,6 +198,7 @@ class Campaign:
             clock = clock or CampaignClock()
             opened = OpenJournal(database, {}, password, dkim, options, clock)
             accept_older_copy(opened, database)
+            opened.remove_leftovers()
             return cls._of(opened)
         except BaseException:
             database.close()

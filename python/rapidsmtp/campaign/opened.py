@@ -12,6 +12,7 @@ from rapidsmtp.campaign.chunk_rows import ChunkRows, engine_chunk
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.journal import Journal
+from rapidsmtp.campaign.leftovers import remove_leftovers
 from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.recovery import Recovery
@@ -124,7 +125,7 @@ class OpenJournal:
             self.is_dead,
             self.parts_of,
             self._read_progress,
-            self._remove_files,
+            self.remove_leftovers,
             resend,
         )
 
@@ -140,9 +141,10 @@ class OpenJournal:
     def _read_progress(self, lease: Lease, owner: str) -> dict[int, int]:
         return progress.read(self.database.path, self._incarnation, owner, lease)
 
-    def _remove_files(self, owner: str) -> None:
-        progress.remove_all(self.database.path, owner)
-        owners.remove_files_of_dead(self.database.path, owner)
+    def remove_leftovers(self) -> None:
+        """Remove the files of dead owners without a lease, if the journal can be written."""
+        if not self.database.is_read_only:
+            remove_leftovers(self.journal)
 
     def rows_of(self, lease: Lease) -> ChunkRows:
         """Return the rows of a lease's chunk."""

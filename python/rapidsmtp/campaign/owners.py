@@ -31,22 +31,30 @@ class Owner:
 
     Attributes:
         name: The name: `host:pid:random`.
-        path: The path of the locked file. A progress file may be written into it.
+        path: The path of the locked file.
         descriptor: The descriptor of the locked file.
     """
 
     def __init__(self, path: str) -> None:
-        token = secrets.token_hex(4)
-        self.name: str = f"{socket.gethostname()}:{os.getpid()}:{token}"
-        self.path: str = f"{path}-run-{token}"
-        self.descriptor: int = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        # Wait: another process that asks whether this owner is alive holds the lock for a moment.
-        lock(self.descriptor, waits=True)
+        self.name: str
+        self.path: Path
+        self.descriptor: int
+        while True:
+            token = secrets.token_hex(4)
+            self.name = f"{socket.gethostname()}:{os.getpid()}:{token}"
+            self.path = run_file(path, token)
+            self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            # Another process that asks whether this owner is alive holds the lock for a moment.
+            lock(self.descriptor, waits=True)
+            # Before the lock, the file looks like that of a dead process, and may be removed.
+            if self.path.exists():
+                break
+            os.close(self.descriptor)
 
     def close(self) -> None:
         """Delete the file, and release the lock."""
         with contextlib.suppress(OSError):
-            Path(self.path).unlink()
+            self.path.unlink()
         with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
@@ -62,7 +70,7 @@ def is_locked(path: str, owner: str) -> bool | None:
     if host != socket.gethostname():
         return None
     try:
-        descriptor = os.open(f"{path}-run-{token}", os.O_RDWR)
+        descriptor = os.open(run_file(path, token), os.O_RDWR)
     except OSError:
         return False
     try:
@@ -84,11 +92,14 @@ def is_dead(path: str, owner: str, beat_at: int, now: int) -> bool:
     return now - beat_at > SILENT_AFTER if locked is None else not locked
 
 
-def remove_files_of_dead(path: str, owner: str) -> None:
-    """Delete the file of a dead owner."""
-    token = owner.rpartition(":")[2]
-    if is_locked(path, owner) is False:
-        Path(f"{path}-run-{token}").unlink(missing_ok=True)
+def run_file(path: str, token: str) -> Path:
+    """Return the path of an owner's file.
+
+    Args:
+        path: The path of the journal.
+        token: The last part of the owner's name.
+    """
+    return Path(f"{path}-run-{token}")
 
 
 def lock(descriptor: int, *, waits: bool) -> bool:

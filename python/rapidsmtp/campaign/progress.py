@@ -129,15 +129,6 @@ def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, 
     return {lease.first + place: _status(byte) for place, byte in enumerate(data[len(header) :])}
 
 
-def remove_all(journal: str, owner: str) -> None:
-    """Delete the progress files of a dead owner."""
-    prefix = Path(_prefix(journal, owner))
-    for path in prefix.parent.iterdir():
-        if path.name.startswith(prefix.name):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
 def _status(byte: int) -> int:
     if byte == _NOT_SENT:
         return 0
@@ -167,8 +158,5 @@ def _header(incarnation: str, lease: Lease) -> bytes | None:
 
 
 def _path(journal: str, owner: str, lease: Lease) -> str:
-    return f"{_prefix(journal, owner)}{lease.chunk}"
-
-
-def _prefix(journal: str, owner: str) -> str:
-    return f"{journal}-progress-{owner.rpartition(':')[2]}-"
+    token = owner.rpartition(":")[2]
+    return f"{journal}-progress-{token}-{lease.chunk}"

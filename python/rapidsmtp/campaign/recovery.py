@@ -28,7 +28,7 @@ class Recovery:
             last exchange.
         parts_of: A function that returns the recipients of rows.
         progress: A function that returns what a progress file has, or None.
-        remove_files: A function that removes the files of a dead owner, or None.
+        remove_files: A function that removes the files of dead owners without a lease, or None.
         resend_after: With on_unknown="resend": the milliseconds after which UNKNOWN rows are due
             again. Otherwise None.
     """
@@ -37,7 +37,7 @@ class Recovery:
     is_dead: Callable[[str, int], bool]
     parts_of: PartsOf
     progress: Progress | None = None
-    remove_files: Callable[[str], None] | None = None
+    remove_files: Callable[[], None] | None = None
     resend_after: int | None = None
 
     def run(self, now: int) -> int:
@@ -47,7 +47,7 @@ class Recovery:
             now: The time, in milliseconds since 1970.
         """
         database, campaign = self.journal.database, self.journal.campaign
-        owners = []
+        ended = 0
         for chunk, epoch, owner, beat_at in database.execute(
             "SELECT chunk, epoch, owner, beat_at FROM lease WHERE campaign = ? "
             "AND state = 'leased'",
@@ -66,11 +66,10 @@ class Recovery:
                     (campaign, chunk),
                 )
                 self.journal.close_chunk(lease)
-            owners.append(owner)
-        if self.remove_files is not None:
-            for owner in set(owners):
-                self.remove_files(owner)
-        return len(owners)
+            ended += 1
+        if ended and self.remove_files is not None:
+            self.remove_files()
+        return ended
 
     def _mark_lost(self, lease: Lease, owner: str, now: int) -> None:
         lost, whole = self.lost_rows(lease)
