@@ -511,6 +511,7 @@ def test_a_full_disk_keeps_outcomes_until_there_is_space(
         records = step(self, wait)
         machine.clock.advance(0.01)
         if self.notice:
+            assert machine.campaign._opened.notice == self.notice
             notices.append(self.notice)
             if len(notices) == 300:
                 execute("PRAGMA max_page_count = 1000000")
@@ -518,7 +519,8 @@ def test_a_full_disk_keeps_outcomes_until_there_is_space(
 
     monkeypatch.setattr(Pass, "step", watched)
     machine.run()
-    assert "full" in notices[0]
+    assert "database or disk is full; make space on the disk" in notices[0]
+    assert machine.campaign._opened.notice == ""
     status = machine.campaign.status()
     assert (status.accepted, status.unknown) == (3000, 0)
     assert max(relay.counts().values()) == 1
@@ -528,7 +530,7 @@ def test_a_full_disk_keeps_outcomes_until_there_is_space(
 def test_a_run_that_ends_while_the_disk_is_full_loses_nothing(
     tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """The outcomes in memory are lost. Their rows become UNKNOWN, and are not sent again."""
+    """A run that is stopped does not wait for space, so rows may become UNKNOWN."""
     machine = Machine(tmp_path, rows=3000)
     execute = machine.campaign._opened.database.execute
     (pages,) = execute("PRAGMA page_count").fetchone()
@@ -553,42 +555,99 @@ def test_a_run_that_ends_while_the_disk_is_full_loses_nothing(
         try:
             return stop(self, reason)
         finally:
+            relay.error = None
             execute("PRAGMA max_page_count = 1000000")
 
     monkeypatch.setattr(Pass, "stop", stopped)
-    with pytest.raises(JournalError, match=r"outcomes of .* rows could not be saved"):
+    if how == "relay":
         machine.run()
-    machine.reopen()
-    status = machine.campaign.status()
-    assert status.accepted + status.unknown + status.waiting == 3000
-    assert len(relay.taken) <= status.accepted + status.unknown
-    assert status.unknown or how == "relay"  # the second attempt to save them succeeded
-    relay.error = None
-    machine.run()
+        assert machine.campaign.status().accepted == 3000
+    else:
+        with pytest.raises(JournalError, match=r"outcomes of .* rows could not be saved"):
+            machine.run()
+        machine.reopen()
+        status = machine.campaign.status()
+        assert status.accepted + status.unknown + status.waiting == 3000
+        assert len(relay.taken) <= status.accepted + status.unknown
+        assert status.unknown
+        machine.run()
     assert max(relay.counts().values()) == 1
 
 
 class FailingConnection:
-    """A connection to a database whose disk fails when rows are granted."""
+    """A connection to a database that fails.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
+    Args:
+        database: The database.
+        statement: A part of the statements that fail.
+        code: The result code of SQLite.
+        text: The text of the error.
+        times: How often the database fails.
+    """
+
+    def __init__(
+        self, database: Any, statement: str, code: int, text: str, times: int = 1_000_000
+    ) -> None:
+        self.connection = database._connection
+        database._connection = self
+        self.statement, self.code, self.text, self.left = statement, code, text, times
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.connection, name)
 
     def execute(self, statement: str, parameters: Any = ()) -> Any:
-        if "grant_" in statement:
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        if self.left and self.statement in statement:
+            self.left -= 1
+            error = sqlite3.OperationalError(self.text)
+            error.sqlite_errorcode = self.code
             raise error
         return self.connection.execute(statement, parameters)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE campaign SET state",
+        "SET state = 'leased'",
+        "INSERT INTO grant_",
+        "SET beat_at",
+        "SET state = ?, due_at",
+        "UPDATE relay SET state = 'away'",
+        "UPDATE relay SET state = 'up'",
+        "COMMIT",
+        "BEGIN",
+    ],
+)
+def test_every_write_of_a_run_waits_until_the_disk_has_space(
+    tmp_path: Path, relay: FakeRelay, statement: str
+) -> None:
+    machine = Machine(tmp_path, rows=50)
+    database = machine.campaign._opened.database
+    code, text = sqlite3.SQLITE_FULL, "database or disk is full"
+    connection = FailingConnection(database, statement, code, text, times=5)
+    relay.error = RelayError("relay x cannot be reached")
+    relay.after_submit = lambda: setattr(relay, "error", None)
+    assert machine.run()["ACCEPTED"] == 50
+    assert connection.left == 0
+    assert machine.campaign._opened.notice == ""
+    assert machine.campaign.status().state == "done"
+    assert max(relay.counts().values()) == 1
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_space(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    database = machine.campaign._opened.database
+    FailingConnection(database, "BEGIN", sqlite3.SQLITE_FULL, "database or disk is full")
+    machine.clock.wait = lambda *_: True  # type: ignore[method-assign]
+    with pytest.raises(JournalUnavailable, match="make space on the disk"):
+        machine.run()
+    assert not relay.taken
+
+
 def test_an_error_of_the_disk_ends_the_run(tmp_path: Path, relay: FakeRelay) -> None:
     machine = Machine(tmp_path)
-    database: Any = machine.campaign._opened.database
-    database._connection = FailingConnection(database._connection)
+    database = machine.campaign._opened.database
+    FailingConnection(database, "grant_", sqlite3.SQLITE_IOERR, "disk I/O error")
     expected = "cannot be read or written: disk I/O error; check the disk"
     with pytest.raises(JournalError, match=expected):
         machine.run()

@@ -8,7 +8,7 @@ import pytest
 
 import processes
 from commandline import Command, Relays, ScriptedRelay, wait_for_threads
-from rapidsmtp.cli import display
+from rapidsmtp.cli import display, repeating
 from rapidsmtp.cli.send import waiting
 
 
@@ -49,6 +49,14 @@ def no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 1e9)
     monkeypatch.setattr(waiting, "_PATIENCE", 1e9)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show each text at once."""
+    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
+    monkeypatch.setattr(repeating, "_INTERVAL", 0.01)
 
 
 @pytest.fixture(autouse=True)

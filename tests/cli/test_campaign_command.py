@@ -1,6 +1,7 @@
 """`rapidsmtp send --journal` and `rapidsmtp campaign`: options, exit statuses and reports."""
 
 import csv
+import io
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from commandline import ONCE, Command, Relays, ScriptedRelay, accept, one_line
-from rapidsmtp import CampaignStatus, RelayStatus
+from rapidsmtp import Campaign, CampaignStatus, RelayStatus
+from rapidsmtp.campaign import feeding, running
 from rapidsmtp.cli.campaign.run_progress import waits_for
 from rapidsmtp.cli.campaign.watch import Rate, span
 
@@ -302,6 +304,45 @@ def test_what_a_run_waits_for() -> None:
     assert waits_for(status(relays=(up,), next_at=2000.0), 1000.0)[0] == "waiting"
     limited, _ = waits_for(status(relays=(up,), owners=("h:1:a",)), 1000.0)
     assert "--per-day" in limited
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("way", ["send", "run"])
+def test_a_full_disk_is_shown_until_there_is_space(
+    command: Command, relays: Relays, send: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    for module in (feeding, running):
+        monkeypatch.setattr(module, "RETRY", 0.05)
+    run, campaigns = Campaign.run, []
+
+    def limited(self: Campaign, **arguments: Any) -> Any:
+        campaigns.append(self)
+        (pages,) = self._opened.database.execute("PRAGMA page_count").fetchone()
+        self._opened.database.execute(f"PRAGMA max_page_count = {pages}")
+        return run(self, **arguments)
+
+    class Errors(io.StringIO):
+        def write(self, text: str) -> int:
+            if "make space" in text:
+                campaigns[0]._opened.database.execute("PRAGMA max_page_count = 1000000")
+            return super().write(text)
+
+    lines = "".join(f"N{row},r{row}@a.example\n" for row in range(400))
+    command.write("list.csv", f"name,email\n{lines}")
+    errors, url = Errors(), relays().url
+    monkeypatch.setattr(Campaign, "run", limited)
+    if way == "run":
+        Campaign.create("news.campaign", TEMPLATE.encode(), "list.csv", relays=url).close()
+        result = command("campaign", "run", "news.campaign", stderr=errors)
+    else:
+        result = send(url, stderr=errors)
+    assert result.returncode == 0, errors.getvalue()
+    (shown,) = [line for line in errors.getvalue().splitlines() if "make space" in line]
+    assert shown == (
+        "sending: journal news.campaign cannot be written at present: database or disk is full; "
+        "make space on the disk"
+    )
+    assert campaigns[0]._opened.notice == ""
 
 
 def test_export_and_report_do_not_replace_files(

@@ -9,7 +9,7 @@ import pytest
 
 from commandline import Command, Relays, ScriptedRelay, accept
 from rapidsmtp import Stats
-from rapidsmtp.cli import display, repeating
+from rapidsmtp.cli import display
 from rapidsmtp.cli.send import waiting
 from rapidsmtp.cli.send.waiting import Watch, times, waiting_for
 
@@ -93,7 +93,7 @@ def test_a_log_file_gets_one_line_for_each_event(
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["sending: 451 later, 0 (0 s)", "sending: 451 later, 1 (30 s)"]
     assert 5 <= len(lines[2:-1]) <= 7 and not any("\x1b" in line for line in lines)
-    assert lines[-1] == "sending: 0 of 3; the relay replies again"
+    assert lines[-1] == "sending: 0 of 3; the sending continues"
 
 
 class Seen(io.StringIO):
@@ -108,14 +108,6 @@ class Seen(io.StringIO):
         if re.search(self._pattern, text):
             self.event.set()
         return super().write(text)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Show each text at once."""
-    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
-    monkeypatch.setattr(repeating, "_INTERVAL", 0.01)
 
 
 REPLIES = ["451 4.7.1 try later", "421 4.3.2 try later", None]

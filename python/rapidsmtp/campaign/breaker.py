@@ -33,13 +33,13 @@ class Breaker:
         # The signature of each outcome (None if it is no refusal), and the domain.
         self._last: deque[tuple[Signature | None, str]] = deque(maxlen=WINDOW)
         self._refusal: Signature | None = None
+        self._has_refused = False
 
     def add(self, records: Sequence[OutcomeRecord]) -> str | None:
         """Add outcomes, and return the reason to pause, or None."""
         refused = [each for each in records if each.status == RowStatus.REFUSED]
         if self._refusal is not None:  # outcomes of rows that were granted before the pause
-            if refused:
-                self._return(refused[-1].at)
+            self._has_refused |= bool(refused)
             return None
         for record in records:
             if record.status != RowStatus.SUPPRESSED:
@@ -52,14 +52,19 @@ class Breaker:
         domains = {domain for each, domain in self._last if each == signature}
         if count < _SHARE or len(domains) < _DOMAINS:
             return None
-        self._refusal = signature
+        self._refusal, self._has_refused = signature, True
         same = [each for each in refused if _signature(each) == signature]
         last = (same or refused)[-1]
-        self._return(last.at)
         return f"the relay refuses everybody: {last.code} {last.text}"
 
-    def _return(self, now: int) -> None:
-        assert self._refusal is not None
+    def return_refused(self, now: int) -> None:
+        """Make the recipients wait again that were refused in this way, if there are new ones.
+
+        Args:
+            now: The time, in milliseconds since 1970.
+        """
+        if self._refusal is None or not self._has_refused:
+            return
         code, words = self._refusal
         # `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if
         # the statement has the condition too.
@@ -70,6 +75,7 @@ class Breaker:
         ).fetchall()
         same = [(row, part) for row, part, text in found if words_of(text or "") == words]
         wait_again(self._journal, same, [RowStatus.REFUSED], now)
+        self._has_refused = False
 
 
 def _signature(record: OutcomeRecord) -> Signature | None:

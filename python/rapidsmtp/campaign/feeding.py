@@ -35,7 +35,8 @@ GROUP = 0.025
 # larger, and most grants need no exchange of their own. The time for which a block lasts, in
 # seconds.
 _WITH_PROGRESS = 4 * GROUP
-_RETRY = 1.0
+RETRY = 1.0
+"""The time between two attempts to write a journal that cannot be written, in seconds."""
 _LONGEST_WAIT = 60.0
 _BEAT = 20.0
 """The maximum time between two exchanges, in seconds, so that the owner does not count as dead."""
@@ -164,7 +165,16 @@ class Pass:
             tried = self._tries.get(row, FIRST_TRY)
             self._add_unsent(row, tried, RowStatus.RETURNED, reason, None)
             self._finished_rows += 1
+        return self.save()
+
+    def save(self) -> list[OutcomeRecord]:
+        """Save the outcomes that are not saved, and return their records; [] if this failed."""
         return self._exchange(False) if self._unsaved else []
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether outcomes are not saved, because the journal cannot be written at present."""
+        return bool(self._unsaved)
 
     def relay_error(self) -> RelayError | None:
         """Return the error that stopped the engine, or None."""
@@ -232,13 +242,13 @@ class Pass:
         if self._since is None:
             return self._clock.monotonic() - self._beat_at > _BEAT
         age = self._clock.monotonic() - self._since
-        return age >= (_RETRY if self.notice else GROUP) or not (self._feed.pending or self.notice)
+        return age >= (RETRY if self.notice else GROUP) or not (self._feed.pending or self.notice)
 
     def _take_time(self, wait: float) -> float:
         if self._since is None:
             return wait
         age = self._clock.monotonic() - self._since
-        return max(0.0, min(wait, (_RETRY if self.notice else GROUP) - age))
+        return max(0.0, min(wait, (RETRY if self.notice else GROUP) - age))
 
     def _next_block(self) -> list[tuple[int, Try]]:
         """Return the next rows to grant. Suppressed rows get their outcome instead."""
@@ -278,10 +288,11 @@ class Pass:
             )
         except JournalUnavailable as error:
             # No grants, and the outcomes stay in memory.
-            self.notice = str(error)
+            self.notice = self._opened.notice = str(error)
             self._since = self._clock.monotonic()
             return []
-        self.notice = ""
+        if self.notice:
+            self.notice = self._opened.notice = ""
         self._beat_at = self._clock.monotonic()
         self._flow.add_exchange(self._beat_at - start)
         self._unsaved, self._since, self._finished_rows = [], None, 0

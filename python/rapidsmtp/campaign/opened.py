@@ -44,6 +44,7 @@ class OpenJournal:
         columns: How to read the rows.
         clock: The clock.
         stop: The event that ends a run.
+        notice: Why the run cannot write the journal at present, or "".
 
     Raises:
         JournalError: The list was not loaded to its end.
@@ -77,6 +78,7 @@ class OpenJournal:
         self.suppression: SuppressionList = SuppressionList(database)
         self.clock = clock
         self.stop: threading.Event = threading.Event()
+        self.notice: str = ""
         self._passwords, self._password = passwords, password
         self._dkim = dkim
         self._options = dict(options or {})

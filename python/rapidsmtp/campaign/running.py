@@ -1,17 +1,25 @@
 """Run a campaign: lease chunks for the relays that are up, and send them until nothing is due."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from rapidsmtp.campaign import states
 from rapidsmtp.campaign.breaker import Breaker
-from rapidsmtp.campaign.feeding import GROUP, Pass
+from rapidsmtp.campaign.feeding import GROUP, RETRY, Pass
 from rapidsmtp.campaign.flow import Flow, Pacer
-from rapidsmtp.campaign.model import JournalError, OutcomeRecord, RowResult, RowStatus
+from rapidsmtp.campaign.model import (
+    JournalError,
+    JournalUnavailable,
+    OutcomeRecord,
+    RowResult,
+    RowStatus,
+)
 from rapidsmtp.campaign.opened import OpenJournal
 from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
 from rapidsmtp.errors import RelayError
 
+_T = TypeVar("_T")
 _WAIT = 0.1
 """The maximum wait for outcomes. A stop is noticed after this time."""
 _PASSES = 8
@@ -71,7 +79,7 @@ class Run:
                 now = self._clock.monotonic()
                 if now - recovered_at >= _POLL:
                     recovered_at = now
-                    self._recovery.run(self._clock.now())
+                    self._written(lambda: self._recovery.run(self._clock.now()))
                 if now - looked_at >= _WAIT:
                     looked_at = now
                     if self._journal.state() not in states.GRANTABLE:
@@ -94,6 +102,8 @@ class Run:
                     yield from self._step(line, each, self._wait_of(line, each))
         except BaseException:
             # The journal gets the last outcomes. The caller, which has stopped reading, does not.
+            # The end does not wait until the journal can be written.
+            self._stop.set()
             self._end()
             raise
         yield from self._end()
@@ -125,14 +135,15 @@ class Run:
         return not passes or sum(each.outstanding for each in passes) < passes[-1].block // 2
 
     def _lease(self, line: RelayLine) -> None:
-        now = self._clock.now()
-        lease = self._journal.lease(self._owner, now, line.number)
+        lease = self._written(
+            lambda: self._journal.lease(self._owner, self._clock.now(), line.number)
+        )
         if lease is None:
             return
         try:
             feed = line.feed()
         except RelayError as error:
-            self._journal.release(lease)
+            self._written(partial(self._journal.release, lease))
             self._away(line, error)
             return
         line.used += lease.count
@@ -159,29 +170,38 @@ class Run:
         error = current.relay_error()
         if error is not None:
             while passes:
-                yield from self._note(line, passes[0].stop(str(error)))
-                passes.pop(0).release()
+                records = self._finish(passes[0], str(error))
+                passes.pop(0)
+                yield from self._note(line, records)
             line.close()
             self._away(line, error)
         elif current.is_over:
-            current.release()
+            self._written(current.release)
             passes.remove(current)
 
-    def _note(self, line: RelayLine, records: Sequence[OutcomeRecord]) -> Iterator[RowResult]:
+    def _finish(self, current: Pass, reason: str) -> list[OutcomeRecord]:
+        """End a pass in order: every granted row gets an outcome, and the lease is released."""
+        records = current.stop(reason)
+        while current.has_unsaved and not self._clock.wait(self._stop, RETRY):
+            records = current.save()
+        self._written(current.release)
+        return records
+
+    def _note(self, line: RelayLine, records: Sequence[OutcomeRecord]) -> list[RowResult]:
         if not records:
-            return
+            return []
         if line.failures and any(each.status == RowStatus.ACCEPTED for each in records):
-            mark_up(self._journal, line.number)
+            self._written(lambda: mark_up(self._journal, line.number))
             line.failures = 0
         reason = self._breaker.add(records)
+        self._written(lambda: self._breaker.return_refused(self._clock.now()))
         if reason is not None:
             self._change_state(states.PAUSE, reason)
-        for record in records:
-            yield record.result()
+        return [each.result() for each in records]
 
     def _away(self, line: RelayLine, error: RelayError) -> None:
         line.failures += 1
-        mark_away(self._journal, line.number, error, self._clock.now())
+        self._written(lambda: mark_away(self._journal, line.number, error, self._clock.now()))
         if is_permanent(error):
             self._change_state(states.PAUSE, str(error))
 
@@ -189,8 +209,31 @@ class Run:
 
     def _change_state(self, transition: states.Transition, reason: str | None = None) -> None:
         """Change the campaign's state, unless another process changed it before."""
-        with self._journal.database.transaction():
-            self._journal.change_state(transition, self._clock.now(), reason)
+
+        def change() -> None:
+            with self._journal.database.transaction():
+                self._journal.change_state(transition, self._clock.now(), reason)
+
+        self._written(change)
+
+    def _written(self, write: Callable[[], _T]) -> _T:
+        """Call a function that writes the journal, until the journal can be written.
+
+        Raises:
+            JournalError: The journal cannot be written, and the run ends.
+        """
+        has_failed = False
+        while True:
+            try:
+                result = write()
+            except JournalUnavailable as error:
+                has_failed, self._opened.notice = True, str(error)
+                if self._clock.wait(self._stop, RETRY):
+                    raise
+            else:
+                if has_failed:
+                    self._opened.notice = ""
+                return result
 
     def _wait_for_due(self, wait: bool) -> bool:
         """Wait until a chunk may be due, and return whether the run goes on."""
@@ -216,12 +259,8 @@ class Run:
         for line in self._lines:
             passes = self._passes[line.number]
             while passes:
-                current = passes.pop(0)
                 try:
-                    records = current.stop(STOPPED)
-                    self._breaker.add(records)
-                    results += [each.result() for each in records]
-                    current.release()
+                    results += self._note(line, self._finish(passes.pop(0), STOPPED))
                 except JournalError as error:
                     errors.append(error)
             line.close()

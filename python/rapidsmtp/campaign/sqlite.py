@@ -21,6 +21,10 @@ from rapidsmtp.campaign.model import JournalError, JournalUnavailable
 VERSION = 1
 SCHEMA = Path(__file__).parent / "schema"
 _BUSY = 30.0
+_TEMPORARY = {
+    sqlite3.SQLITE_FULL: "make space on the disk",
+    sqlite3.SQLITE_BUSY: "another process writes to it",
+}
 
 
 class SqliteDatabase:
@@ -130,8 +134,11 @@ class SqliteDatabase:
             return JournalError(f"journal {self.path} is closed")
         # A full disk may get free again. After another error, such as one of fsync, a second
         # attempt could claim a durability that is not there.
-        if _code_of(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            return JournalUnavailable(f"journal {self.path} cannot be written at present: {error}")
+        if _code_of(error) in _TEMPORARY:
+            return JournalUnavailable(
+                f"journal {self.path} cannot be written at present: {error}; "
+                f"{_TEMPORARY[_code_of(error)]}"
+            )
         return JournalError(
             f"journal {self.path} cannot be read or written: {error}; check the disk"
         )

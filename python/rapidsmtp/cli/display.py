@@ -57,7 +57,7 @@ class _PlainProgress:
         if event == self._event or (event and now < self._next_event):
             return
         self._event, self._next_event = event, now + _SECONDS_BETWEEN_LINES
-        line = text or f"{self._done} of {self._total}; the relay replies again"
+        line = text or f"{self._done} of {self._total}; the sending continues"
         with suppress(OSError):
             show(f"{self._label}: {line}", stream=sys.stderr)
 

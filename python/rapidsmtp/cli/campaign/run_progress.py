@@ -69,6 +69,10 @@ class _View:
             self._finished, self._since = finished, now
         if is_last:
             return
+        notice = self._campaign._opened.notice
+        if notice:
+            self._bar.wait(notice, notice)
+            return
         quiet = now - self._since >= _PATIENCE
         self._bar.wait(*(waits_for(status, time.time()) if quiet else ("", "")))
 
