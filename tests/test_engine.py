@@ -353,8 +353,8 @@ def test_a_relay_that_rejects_the_session_stops_the_engine(make_engine: Any) -> 
         results = send(engine, *map(message, range(20)))
         assert {each.status for each in results} == {"NOT_ATTEMPTED"}
         assert bytes(server.connections[0].received).count(b"mail ") == 1
-        line, code, text, retry_after = engine.error()
-        assert (code, text, retry_after) == (530, b"5.7.0 log in", None)
+        line, *rest = engine.error()
+        assert rest == [530, b"5.7.0 log in", None, False]
         assert "rejected the session: 530 5.7.0 log in" in line
         assert [each.status for each in send(engine, message())] == ["NOT_ATTEMPTED"]
 
@@ -454,6 +454,7 @@ def test_an_untrusted_certificate_stops_the_engine(make_engine: Any, tls: ssl.SS
         (result,) = send(engine, message())
         assert result.status == "NOT_ATTEMPTED"
         assert "is not trusted" in engine.error()[0]
+        assert engine.error()[1:] == (None, b"", None, True)
         time.sleep(1.1)
         engine.restart()
         assert engine.error() is not None, "the stop is permanent"
@@ -486,7 +487,7 @@ def test_a_wrong_password_is_tried_once(make_engine: Any) -> None:
         results = send(engine, *map(message, range(50)))
         assert {each.status for each in results} == {"NOT_ATTEMPTED"}
         assert sum(each.received.count(b"AUTH") for each in server.connections) == 1
-        assert engine.error()[1] == 535
+        assert engine.error()[1:] == (535, b"5.7.8 no", None, True)
 
 
 def test_the_password_is_requested(make_engine: Any) -> None:

@@ -57,8 +57,10 @@ def test_a_pickle_contains_no_private_path(each: object, protocol: int) -> None:
 
 
 def test_an_error_and_a_report_survive_pickling() -> None:
-    error = pickle.loads(pickle.dumps(rapidsmtp.RelayError("lost", (421, b"bye"), 60.0)))
+    lost = rapidsmtp.RelayError("lost", (421, b"bye"), 60.0, is_permanent=True)
+    error = pickle.loads(pickle.dumps(lost))
     assert (str(error), error.reply, error.retry_after) == ("lost", (421, b"bye"), 60.0)
+    assert error.is_permanent and not rapidsmtp.RelayError("lost").is_permanent
     assert rapidsmtp.RelayError("lost").retry_after is None
     again = pickle.loads(pickle.dumps(report()))
     assert again.counts == {rapidsmtp.Status.ACCEPTED: 1, rapidsmtp.Status.UNKNOWN: 1}

@@ -40,6 +40,8 @@ class RelayError(SMTPException):
             If an hourly or daily limit of the account is used up, this is the length of the period
             (3600 or 86400), because the limit is renewed at its end at the latest. It is at most 31
             days.
+        is_permanent: Whether no session will succeed until the settings or the relay are changed,
+            for example because of a wrong password or an untrusted certificate.
     """
 
     def __init__(
@@ -47,10 +49,13 @@ class RelayError(SMTPException):
         message: str,
         reply: tuple[int, bytes] | None = None,
         retry_after: float | None = None,
+        *,
+        is_permanent: bool = False,
     ) -> None:
         super().__init__(brief(message), reply, retry_after)
         self.reply = reply
         self.retry_after = retry_after
+        self.is_permanent = is_permanent
 
     def __str__(self) -> str:
         return str(self.args[0])

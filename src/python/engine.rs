@@ -47,7 +47,7 @@ type RequestTuple<'py> = (&'static str, Option<Bound<'py, PyString>>);
 
 /// The reason of a stop in one line, the code and text of the reply, and the seconds after which the
 /// relay may accept mail again.
-type StopReason<'py> = (String, Option<i16>, Bound<'py, PyBytes>, Option<f64>);
+type StopReason<'py> = (String, Option<i16>, Bound<'py, PyBytes>, Option<f64>, bool);
 
 /// The engine for Python, used by `rapidsmtp.Sender`.
 #[pyclass(frozen, module = "rapidsmtp._native")]
@@ -309,15 +309,17 @@ impl Engine {
     }
 
     /// Return the reason why the engine stopped, the code of the reply that stopped it (None
-    /// without a reply), the text of this reply, and the seconds after which the relay may accept
-    /// mail again (None if the reply does not state them). Return None if the engine did not stop.
+    /// without a reply), the text of this reply, the seconds after which the relay may accept mail
+    /// again (None if the reply does not state them), and whether the stop is permanent. Return None
+    /// if the engine did not stop.
     fn error<'py>(&self, py: Python<'py>) -> Option<StopReason<'py>> {
         let stop = self.engine.queue().stopped()?;
         let (code, text) = stop
             .reply
             .map_or((None, Vec::new()), |(code, text)| (Some(code), text));
         let retry_after = stop.retry_after.map(f64::from);
-        Some((stop.text, code, PyBytes::new(py, &text), retry_after))
+        let text = PyBytes::new(py, &text);
+        Some((stop.text, code, text, retry_after, stop.permanent))
     }
 
     /// Restart a stopped engine, unless the reason is permanent or the stop is too recent.

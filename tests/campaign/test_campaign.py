@@ -454,9 +454,10 @@ def test_a_stated_time_is_kept(tmp_path: Path, relay: FakeRelay) -> None:
     "error",
     [
         RelayError("relay x refused the login", (535, b"5.7.8 no")),
-        RelayError("relay x: the certificate is not trusted"),
+        RelayError("relay x rejected the session", (530, b"5.7.0 Authentication required")),
+        RelayError("relay x is not trusted", is_permanent=True),
     ],
-    ids=["login", "certificate"],
+    ids=["login", "no login", "certificate"],
 )
 def test_a_permanent_error_pauses(tmp_path: Path, relay: FakeRelay, error: RelayError) -> None:
     machine = Machine(tmp_path)
@@ -465,6 +466,29 @@ def test_a_permanent_error_pauses(tmp_path: Path, relay: FakeRelay, error: Relay
     status = machine.campaign.status()
     assert (status.state, status.reason) == ("paused", str(error))
     assert status.waiting == 10
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RelayError("relay login.example: the certificate of the proxy … STARTTLS timed out"),
+        RelayError("relay x rejected the session", (554, b"5.7.1 no login from here")),
+        RelayError("relay x accepts no more mail for now", (550, b"5.4.5 Daily limit exceeded")),
+        RelayError("relay x refused the login", (454, b"4.7.0 Temporary failure")),
+    ],
+    ids=["words", "greeting", "quota", "login"],
+)
+def test_another_error_of_the_relay_is_tried_again(
+    tmp_path: Path, relay: FakeRelay, error: RelayError
+) -> None:
+    machine = Machine(tmp_path)
+    relay.error = error
+    machine.run(wait=False)
+    status = machine.campaign.status()
+    assert (status.state, status.relays[0].reason) == ("ready", str(error))
+    relay.error = None
+    machine.clock.advance(20.0)
+    assert machine.run() == {"ACCEPTED": 10}
 
 
 def test_a_relay_that_refuses_everybody_pauses(tmp_path: Path, relay: FakeRelay) -> None:

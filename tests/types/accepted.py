@@ -169,6 +169,7 @@ def what_became_of_it(outcome: Outcome) -> None:
     except RelayError as error:
         assert_type(error.reply, tuple[int, bytes] | None)
         assert_type(error.retry_after, float | None)
+        assert_type(error.is_permanent, bool)
     except SMTPException:
         pass
 

@@ -276,5 +276,6 @@ def relay_error(engine: "_backend.Engine") -> RelayError | None:
     error = engine.error()
     if error is None:
         return None
-    reason, code, text, retry_after = error
-    return RelayError(reason, None if code is None else Reply(code, text), retry_after)
+    reason, code, text, retry_after, is_permanent = error
+    reply = None if code is None else Reply(code, text)
+    return RelayError(reason, reply, retry_after, is_permanent=is_permanent)

@@ -136,18 +136,19 @@ class Engine:
                 "recipients_per_message": pool.max_recipients,
             }
 
-    def error(self) -> tuple[str, int | None, bytes, float | None] | None:
+    def error(self) -> tuple[str, int | None, bytes, float | None, bool] | None:
         """Return the reason why the engine has stopped; None if it has not stopped.
 
         The reason is followed by the code and the text of the relay's reply (None and empty without
-        a reply), and by the seconds after which the relay may accept mail again, or None.
+        a reply), the seconds after which the relay may accept mail again (or None), and whether the
+        stop is permanent.
         """
         stop = self._queue.stop
         if stop is None:
             return None
         if stop.reply is None:
-            return stop.text, None, b"", None
-        return stop.text, *stop.reply, retry_after(*stop.reply)
+            return stop.text, None, b"", None, stop.permanent
+        return stop.text, *stop.reply, retry_after(*stop.reply), stop.permanent
 
     def restart(self) -> None:
         """Restart a stopped engine, unless the stop is permanent or too recent."""

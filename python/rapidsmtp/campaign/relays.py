@@ -13,8 +13,6 @@ from rapidsmtp.campaign.model import CampaignSettings
 from rapidsmtp.errors import RelayError
 
 _FIRST_WAIT, _LONGEST_WAIT = 10_000, 600_000
-# The replies that no later attempt changes: the credentials or their absence (RFC 4954 section 6).
-_CREDENTIALS = (530, 534, 535, 538)
 
 
 def parse_relays(relays: Mapping[str, int] | Sequence[str] | str) -> list[tuple[str, int, str]]:
@@ -117,10 +115,13 @@ def _sender_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_permanent(error: RelayError) -> bool:
     """Return whether no later attempt will succeed with the same settings."""
-    if error.reply is not None:
-        return error.reply[0] in _CREDENTIALS
-    text = str(error).lower()
-    return "certificate" in text or "login" in text or "starttls" in text
+    if error.is_permanent or error.reply is None:
+        return error.is_permanent
+    # The stop of an engine that asks for the password at each login is never permanent. A relay may
+    # also require a login or TLS in its reply to MAIL. In that phase, the diagnosis "relay" has no
+    # other cause.
+    code, text = error.reply
+    return _backend.diagnose("mail", code, text, _backend.enhanced_status(code, text)) == "relay"
 
 
 def mark_away(journal: Journal, relay: int, error: RelayError, now: int) -> int:
