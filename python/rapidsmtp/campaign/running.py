@@ -112,7 +112,7 @@ class Run:
 
     def _free_lines(self) -> list[RelayLine]:
         """Return the relays that may lease a chunk: those that are up, and least used."""
-        if not any(map(self._may_lease, self._lines)):
+        if not any(map(self._may_lease, self._lines)):  # the usual case needs no database
             return []
         now = self._clock.now()
         away = {
@@ -123,10 +123,12 @@ class Run:
             ).fetchall()
         }
         up = [line for line in self._lines if line.number not in away]
-        if not up:
-            return []
-        least = min(line.used / line.weight for line in up)
-        return [line for line in up if self._may_lease(line) and line.used / line.weight <= least]
+        free = [line for line in up if self._may_lease(line)]
+        # With equal weights, a slow relay does not hold up the others. With different weights, the
+        # relays wait for the one that is behind its share.
+        compared = up if len({line.weight for line in self._lines}) > 1 else free
+        least = min((line.used / line.weight for line in compared), default=0.0)
+        return [line for line in free if line.used / line.weight <= least]
 
     def _may_lease(self, line: RelayLine) -> bool:
         passes = self._passes[line.number]
