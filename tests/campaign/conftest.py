@@ -20,3 +20,9 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting run looks at the journal each minute. Days pass faster."""
+    monkeypatch.setattr("rapidsmtp.campaign.running._POLL", 60.0)

@@ -1,4 +1,4 @@
-"""`Campaign`: lists, schedules, relays, corrections, and two processes on one journal."""
+"""`Campaign`: lists, corrections, states, storage, and two processes on one journal."""
 
 import base64
 import csv
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from rapidsmtp import Campaign, JournalError, RelayError, Status, Template
 from rapidsmtp.campaign.feeding import Pass
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import JournalUnavailable
-from rapidsmtp.campaign.relays import RelayLine
 
 pytestmark = pytest.mark.usefixtures("backend")
 HOUR = 3_600_000
@@ -29,12 +28,6 @@ def write_list(path: Path, rows: list[list[str]]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return path
-
-
-@pytest.fixture
-def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiting run looks at the journal each minute. Days pass faster."""
-    monkeypatch.setattr("rapidsmtp.campaign.running._POLL", 60.0)
 
 
 # Lists
@@ -226,6 +219,22 @@ def test_retry_needs_a_status_that_can_be_retried(tmp_path: Path) -> None:
         machine.campaign.retry(status=[Status.REFUSED, Status.UNKNOWN])
 
 
+def test_addresses_are_suppressed_before_the_campaign_is_ready(
+    tmp_path: Path, relay: FakeRelay
+) -> None:
+    machine = Machine(tmp_path, suppress=[person(3)["email"].upper()])
+    assert machine.run() == {"ACCEPTED": 9, "SUPPRESSED": 1}
+
+    def addresses() -> Iterator[str]:
+        yield "a@example.com"
+        raise KeyboardInterrupt
+
+    (tmp_path / "other").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        Machine(tmp_path / "other", suppress=addresses())
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_suppressed_addresses_are_not_sent(tmp_path: Path, relay: FakeRelay) -> None:
     machine = Machine(tmp_path, rows=500)
     outcomes = machine.campaign.run()
@@ -256,6 +265,41 @@ def test_pause_and_resume(tmp_path: Path, relay: FakeRelay) -> None:
     assert max(relay.counts().values()) == 1
     with pytest.raises(JournalError, match="the campaign is done; this needs"):
         machine.campaign.pause()
+
+
+def test_a_campaign_that_is_closed_ends_its_run(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=1000)
+    outcomes = machine.campaign.run()
+    for _ in range(50):
+        next(outcomes)
+    machine.campaign.close()
+    assert list(outcomes) == []
+    status = machine.reopen().status()
+    assert (status.state, status.unknown, status.under_way) == ("ready", 0, 0)
+    assert status.accepted == len(relay.taken) < 1000
+
+
+def test_a_campaign_that_runs_in_another_thread_is_not_closed(
+    tmp_path: Path, relay: FakeRelay
+) -> None:
+    machine = Machine(tmp_path)
+    errors = []
+
+    def close() -> None:
+        try:
+            machine.campaign.close()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def close_in_a_thread() -> None:
+        relay.after_submit = lambda: None
+        thread = threading.Thread(target=close)
+        thread.start()
+        thread.join()
+
+    relay.after_submit = close_in_a_thread
+    assert machine.run() == {"ACCEPTED": 10}
+    assert len(errors) == 1 and "a run is under way in another thread" in errors[0]
 
 
 def test_an_aborted_campaign_sends_nothing_more(tmp_path: Path, relay: FakeRelay) -> None:
@@ -294,227 +338,6 @@ def test_a_run_that_ends_does_not_keep_another_one_from_finishing(
     with Campaign.open(machine.path, clock=machine.clock) as other:
         assert not list(other.run(wait=False))  # it ends, and sets the state to "ready"
     assert len(list(outcomes)) == 1
-    assert machine.campaign.status().state == "done"
-
-
-# Schedules
-
-
-def test_the_rate_is_kept(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path, rows=600, rate=10)
-    machine.run()
-    seconds = (machine.clock.now() - START) / 1000
-    assert 58 <= seconds <= 62
-
-
-@pytest.mark.usefixtures("seldom")
-def test_a_clock_that_is_set_back_does_not_stop_the_rate(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path, rows=60, rate=10)
-    for number, _ in enumerate(machine.campaign.run()):
-        if number == 30:
-            machine.clock.time -= 30 * DAY
-    assert machine.campaign.status().accepted == 60
-    assert machine.clock.passed < 120
-
-
-@pytest.mark.parametrize("jump", [-DAY, DAY, 400 * DAY])
-def test_a_clock_that_jumps_sends_nothing_twice(
-    tmp_path: Path, relay: FakeRelay, jump: int
-) -> None:
-    machine = Machine(tmp_path, rows=500)
-    relay.replies = lambda row, _: ("DEFERRED", 450, "x") if row == 400 else ("ACCEPTED",)
-    for number, _ in enumerate(machine.campaign.run(wait=False)):
-        if number == 200:
-            machine.clock.time += jump
-    assert machine.campaign.status().accepted == 499
-    assert max(relay.counts().values()) == 1
-    assert machine.campaign.status().unknown == 0
-
-
-@pytest.mark.usefixtures("seldom")
-def test_messages_per_day(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path, rows=100, per_day=[5, 20], zone="Europe/Berlin")
-    days: Counter[str] = Counter()
-    relay.after_submit = lambda: days.update(
-        [f"{datetime.fromtimestamp(machine.clock.now() / 1000 + 3600):%j}"]
-    )
-    machine.run()
-    assert list(days.values()) == [5, 20, 20, 20, 20, 15]
-
-
-@pytest.mark.usefixtures("seldom")
-def test_the_times_of_the_day(tmp_path: Path, relay: FakeRelay) -> None:
-    # START is 22:13 UTC, which is 23:13 in Berlin.
-    machine = Machine(tmp_path, between="08:00-20:00", zone="Europe/Berlin")
-    machine.run()
-    first = datetime.fromtimestamp(machine.clock.now() / 1000)
-    assert 0 <= machine.clock.now() - (START + (8 * 60 + 47) * 60_000 - 20_000) < 61_000, first
-
-
-@pytest.mark.usefixtures("seldom")
-def test_a_start_in_the_future(tmp_path: Path, relay: FakeRelay) -> None:
-    start = datetime.fromtimestamp(START / 1000 + 7200)
-    machine = Machine(tmp_path, start_at=start.astimezone())
-    assert not machine.run(wait=False)
-    assert machine.run() == {"ACCEPTED": 10}
-    assert machine.clock.now() - START >= 7_200_000
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"between": "8-20"}, "between is '8-20': write two times such as 08:00-20:00"),
-        ({"zone": "Mars/Olympus"}, "zone 'Mars/Olympus' is unknown"),
-        ({"per_day": [0]}, "per_day must be numbers above 0"),
-        ({"on_unknown": "guess"}, "on_unknown is 'guess'"),
-        ({"relays": []}, "relays is empty"),
-        ({"relays": ["smtp://a;weight=x"]}, "weight=x is no number"),
-        ({"retry_delays": []}, "retry_delays must be"),
-        ({"rows": []}, "the list has no rows"),
-        ({"idempotency_header": "Subject"}, "more than one Subject"),
-        ({"dkim": "x", "template": Template.from_eml(Machine.TEMPLATE)}, "dkim is given, but"),
-    ],
-    ids=lambda value: str(value)[:20] if isinstance(value, str) else "",
-)
-def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        Machine(tmp_path, **settings)
-    assert not list(tmp_path.glob("j*"))
-
-
-# Relays
-
-
-class Relays:
-    """Several relays in memory, by their URL."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-        from journals import FakeFeed
-
-        self.urls = [f"smtp://{name}" for name in names]
-        self.by_url = {url: FakeRelay() for url in self.urls}
-        monkeypatch.setattr(RelayLine, "feed", lambda line: FakeFeed(self.by_url[line.url]))
-
-    def __getitem__(self, name: str) -> FakeRelay:
-        return self.by_url[f"smtp://{name}"]
-
-
-def test_relays_share_the_rows_by_weight(
-    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    relays = Relays(monkeypatch, "a", "b")
-    machine = Machine(
-        tmp_path,
-        rows=[person(number) for number in range(3000)],
-        relays={"smtp://a": 2, "smtp://b": 1},
-    )
-    machine.run()
-    assert (len(relays["a"].taken), len(relays["b"].taken)) == (2000, 1000)
-
-
-def test_another_relay_takes_over(
-    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    relays = Relays(monkeypatch, "a", "b")
-    relays["a"].error = RelayError("relay a cannot be reached")
-    machine = Machine(tmp_path, rows=3000, relays=relays.urls)
-    states = []
-    for number, _ in enumerate(machine.campaign.run()):
-        if number == 2900:
-            states = [each.is_up for each in machine.campaign.status().relays]
-    assert states == [False, True]
-    assert len(relays["b"].taken) == 3000
-    assert machine.campaign.status().state == "done"
-
-
-def test_a_relay_that_is_away_is_tried_again(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path)
-    relay.error = RelayError("relay x cannot be reached")
-    assert machine.run(wait=False) == {"NOT_ATTEMPTED": 10}
-    status = machine.campaign.status()
-    assert (status.state, status.waiting) == ("ready", 10)
-    assert status.relays[0].reason == "relay x cannot be reached"
-    assert status.relays[0].retry_at == (START + 10_000) / 1000
-    relay.error = None
-    machine.run()
-    assert machine.campaign.status().accepted == 10
-    assert machine.campaign.status().relays[0].is_up
-    assert machine.clock.now() - START >= 10_000
-
-
-def test_a_stated_time_is_kept(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path)
-    relay.error = RelayError("daily limit", (550, b"5.4.5 Daily limit"), 86400)
-    machine.run(wait=False)
-    assert machine.campaign.status().relays[0].retry_at == (START + DAY) / 1000
-    assert machine.campaign.status().refused == 0
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RelayError("relay x refused the login", (535, b"5.7.8 no")),
-        RelayError("relay x rejected the session", (530, b"5.7.0 Authentication required")),
-        RelayError("relay x is not trusted", is_permanent=True),
-    ],
-    ids=["login", "no login", "certificate"],
-)
-def test_a_permanent_error_pauses(tmp_path: Path, relay: FakeRelay, error: RelayError) -> None:
-    machine = Machine(tmp_path)
-    relay.error = error
-    machine.run()
-    status = machine.campaign.status()
-    assert (status.state, status.reason) == ("paused", str(error))
-    assert status.waiting == 10
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RelayError("relay login.example: the certificate of the proxy … STARTTLS timed out"),
-        RelayError("relay x rejected the session", (554, b"5.7.1 no login from here")),
-        RelayError("relay x accepts no more mail for now", (550, b"5.4.5 Daily limit exceeded")),
-        RelayError("relay x refused the login", (454, b"4.7.0 Temporary failure")),
-    ],
-    ids=["words", "greeting", "quota", "login"],
-)
-def test_another_error_of_the_relay_is_tried_again(
-    tmp_path: Path, relay: FakeRelay, error: RelayError
-) -> None:
-    machine = Machine(tmp_path)
-    relay.error = error
-    machine.run(wait=False)
-    status = machine.campaign.status()
-    assert (status.state, status.relays[0].reason) == ("ready", str(error))
-    relay.error = None
-    machine.clock.advance(20.0)
-    assert machine.run() == {"ACCEPTED": 10}
-
-
-def test_a_relay_that_refuses_everybody_pauses(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path, rows=3000)
-    relay.replies = lambda row, address: (
-        ("REFUSED", 550, f"5.7.1 <{address}> sender blocked, id {row}x")
-        if row > 1000
-        else ("ACCEPTED",)
-    )
-    machine.run()
-    status = machine.campaign.status()
-    assert status.state == "paused"
-    assert status.reason.startswith("the relay refuses everybody: 550 5.7.1 <user")
-    assert status.refused == 0
-    assert status.accepted + status.waiting == 3000
-    relay.replies = lambda *_: ("ACCEPTED",)
-    machine.campaign.resume()
-    machine.run()
-    assert machine.campaign.status().accepted == 3000
-    assert max(relay.counts().values()) == 1
-
-
-def test_many_wrong_addresses_do_not_pause(tmp_path: Path, relay: FakeRelay) -> None:
-    machine = Machine(tmp_path, rows=1000)
-    relay.replies = lambda row, _: ("REFUSED", 550, "no user") if row % 3 == 0 else ("ACCEPTED",)
-    machine.run()
     assert machine.campaign.status().state == "done"
 
 
@@ -650,7 +473,13 @@ def test_every_write_of_a_run_waits_until_the_disk_has_space(
     code, text = sqlite3.SQLITE_FULL, "database or disk is full"
     connection = FailingConnection(database, statement, code, text, times=5)
     relay.error = RelayError("relay x cannot be reached")
-    relay.after_submit = lambda: setattr(relay, "error", None)
+    wait = machine.clock.wait
+
+    def waited(event: threading.Event, seconds: float) -> bool:
+        relay.error = None
+        return wait(event, seconds)
+
+    machine.clock.wait = waited  # type: ignore[method-assign]
     assert machine.run()["ACCEPTED"] == 50
     assert connection.left == 0
     assert machine.campaign._opened.notice == ""

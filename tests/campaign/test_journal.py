@@ -16,6 +16,7 @@ from journals import START, Machine, journal_of, record, statuses
 from rapidsmtp import Campaign, JournalError
 from rapidsmtp.campaign import owners, sqlite, states
 from rapidsmtp.campaign.corrections import wait_again
+from rapidsmtp.campaign.exchange_mark import MarkFile
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignState, Lease, RowStatus, ranges_of, rows_of
 from rapidsmtp.campaign.recovery import Recovery
@@ -372,14 +373,14 @@ def test_a_commit_while_a_journal_is_opened_does_not_make_it_an_older_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_of(tmp_path / "j", [1])
-    read = SqliteDatabase._read_mark
+    read = MarkFile.read
 
-    def commit_and_read(self: SqliteDatabase) -> object:
+    def commit_and_read(self: MarkFile) -> object:
         with journal.database.transaction():
             pass
         return read(self)
 
-    monkeypatch.setattr(SqliteDatabase, "_read_mark", commit_and_read)
+    monkeypatch.setattr(MarkFile, "read", commit_and_read)
     SqliteDatabase(str(tmp_path / "j")).close()
 
 

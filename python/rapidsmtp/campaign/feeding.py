@@ -122,6 +122,8 @@ class Pass:
     @property
     def idle_for(self) -> float:
         """The time in which nothing happens, in seconds: no row may be granted before."""
+        if self.notice and self._since is not None and not self._feed.pending:
+            return max(0.0, self._since + RETRY - self._clock.monotonic())
         if not self._due or not self.is_idle:
             return 0.0
         return max(0.0, self._ask_at - self._clock.monotonic())
@@ -285,6 +287,7 @@ class Pass:
                 records=records,
                 finished=self._finished_rows,
                 budget=self._pacer.take,
+                give_back=self._pacer.give_back,
             )
         except JournalUnavailable as error:
             # No grants, and the outcomes stay in memory.

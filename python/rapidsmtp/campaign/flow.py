@@ -1,9 +1,10 @@
 """How many rows a grant has, and when rows may be granted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rapidsmtp.campaign.clock import CampaignClock
+from rapidsmtp.campaign.model import OutcomeRecord
 
 MIN_BLOCK, MAX_BLOCK = 16, 2048
 _WINDOW = 8
@@ -17,10 +18,13 @@ class Pacer(NamedTuple):
             the time at which to ask again, in milliseconds since 1970.
         take: A function that takes messages from the budgets, inside a transaction, and returns how
             many.
+        give_back: A function that returns messages to the budgets, inside a transaction: those of
+            granted rows whose outcomes are RETURNED. None if no budget needs them.
     """
 
     allowed: Callable[[int, int], tuple[int, int]]
     take: Callable[[int], int]
+    give_back: Callable[[Sequence[OutcomeRecord]], None] | None = None
 
 
 class Flow:

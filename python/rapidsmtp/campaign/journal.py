@@ -129,6 +129,7 @@ class Journal:
         records: Sequence[Sequence[Any]] = (),
         finished: int = 0,
         budget: Callable[[int], int] | None = None,
+        give_back: Callable[[Sequence[Any]], None] | None = None,
     ) -> ExchangeResult:
         """Save outcomes and grant rows, in one durable transaction.
 
@@ -142,6 +143,8 @@ class Journal:
             finished: The number of rows among the records.
             budget: A function that takes messages from the budgets, inside the transaction, and
                 returns whether it could: the number of messages it took, which is 0 or all.
+            give_back: A function that returns the unsent messages of the records to the budgets,
+                inside the transaction.
 
         Raises:
             JournalError: The database cannot be written. Nothing was changed.
@@ -169,6 +172,8 @@ class Journal:
                 )
             if records:
                 self.outcomes.save(lease, records, is_first=lease.virgin and not fenced)
+            if records and give_back is not None:
+                give_back(records)
             if records and fenced:
                 self._reopen(lease, now)
         return ExchangeResult(allowed, fenced, state)

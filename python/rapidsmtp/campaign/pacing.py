@@ -6,6 +6,7 @@ run crashes, the messages that it took are lost: fewer messages are sent, and ne
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.flow import Pacer
 from rapidsmtp.campaign.journal import Journal
-from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.campaign.model import CampaignSettings, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.relays import RelayLine
 
 _SPAN = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)")
@@ -68,6 +69,7 @@ def opens_at(settings: CampaignSettings, now: int) -> int:
     if settings.between is None:
         return now
     start, end = settings.between
+    start %= _DAY  # 24:00 is the start of the next day
     local = datetime.fromtimestamp(now / 1000, ZoneInfo(settings.zone))
     minute = local.hour * 60 + local.minute
     is_open = start <= minute < end if start < end else minute >= start or minute < end
@@ -75,7 +77,7 @@ def opens_at(settings: CampaignSettings, now: int) -> int:
         return now
     day = local.date() if minute < start else local.date() + timedelta(days=1)
     opening = datetime.combine(day, datetime.min.time(), ZoneInfo(settings.zone))
-    opening = opening.replace(hour=start // 60 % 24, minute=start % 60)
+    opening = opening.replace(hour=start // 60, minute=start % 60)
     return max(now, int(opening.astimezone(UTC).timestamp() * 1000))
 
 
@@ -104,6 +106,7 @@ class Budgets:
         return Pacer(
             lambda wanted, now: self._allowed(relay, wanted, now),
             lambda number: self._take(relay, number),
+            self._give_back if self._settings.per_day else None,
         )
 
     def _allowed(self, relay: str, wanted: int, now: int) -> tuple[int, int]:
@@ -136,6 +139,15 @@ class Budgets:
             tat = max(self._tat(relay, now), now * 1000)
             self._write(relay, tat + int(number * 1_000_000 / self._settings.rate), None, 0)
         return number
+
+    def _give_back(self, records: Sequence[OutcomeRecord]) -> None:
+        # A rate needs nothing back, because its budget grows with the time.
+        returned = {each.row for each in records if each.status == RowStatus.RETURNED}
+        returned -= {each.row for each in records if each.status != RowStatus.RETURNED}
+        if returned:
+            today = self._today(self._clock.now())
+            used = max(0, self._used(today) - len(returned))
+            self._write(f"day:{self._id}", 0, today.isoformat(), used)
 
     # Rows of the table
 
