@@ -149,6 +149,8 @@ def test_a_paused_campaign_gives_status_3(command: Command, relays: Relays, send
     assert command("campaign", "resume", "news.campaign").returncode == 0
     assert command("campaign", "abort", "news.campaign").returncode == 0
     one_line(command("campaign", "resume", "news.campaign"), "the campaign is aborted")
+    # No further run changes anything, so systemd does not start another one.
+    assert command("campaign", "run", "news.campaign").returncode == 1
     assert relay.lines == []
 
 

@@ -1,10 +1,12 @@
 """The class `Campaign`: create a journal, send what is due, and ask or correct the journal."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from inspect import GEN_RUNNING, getgeneratorstate
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 from rapidsmtp._compose.recipients_list import Duplicates, ListOptions
 from rapidsmtp._compose.template import Signers, Template, attachment_root_of
@@ -16,7 +18,7 @@ from rapidsmtp.campaign.adding import AddReport, add
 from rapidsmtp.campaign.chunk_rows import ID_FIELD
 from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.corrections import SettleReport, retry, settle
-from rapidsmtp.campaign.creating import check_settings, create_journal, template_of
+from rapidsmtp.campaign.creating import check_senders, check_settings, create_journal, template_of
 from rapidsmtp.campaign.listing import export, results
 from rapidsmtp.campaign.loading import open_source
 from rapidsmtp.campaign.model import ROW_STATUS, CampaignSettings, RowResult, RowStatus
@@ -25,7 +27,7 @@ from rapidsmtp.campaign.opened import OpenJournal, signatures
 from rapidsmtp.campaign.overview import CampaignStatus, status_of
 from rapidsmtp.campaign.owners import Owner
 from rapidsmtp.campaign.pacing import Budgets, window_of
-from rapidsmtp.campaign.relays import parse_relays
+from rapidsmtp.campaign.relays import Passwords, parse_relays
 from rapidsmtp.campaign.report import write_report
 from rapidsmtp.campaign.running import Run
 from rapidsmtp.campaign.sqlite import SqliteDatabase
@@ -54,6 +56,7 @@ class Campaign:
     path: str
     settings: CampaignSettings
     _opened: OpenJournal
+    _runs: WeakSet[Generator[RowResult, None, None]]
 
     def __init__(self) -> None:
         raise TypeError("create a campaign with Campaign.create, or open it with Campaign.open")
@@ -81,7 +84,8 @@ class Campaign:
         connections: int = 4,
         sender: Mapping[str, Any] | None = None,
         list_options: Mapping[str, Any] | None = None,
-        password: Password | None = None,
+        suppress: Iterable[str] = (),
+        password: Password | Mapping[str, Password] | None = None,
         dkim: Signers = (),
         options: Mapping[str, Any] | None = None,
         clock: CampaignClock | None = None,
@@ -120,6 +124,7 @@ class Campaign:
             sender: Further arguments of `Sender`, such as `{"window": 16}`.
             list_options: Arguments of `Template.merge_csv` for a file: `encoding`, `delimiter`,
                 `sheet`, `columns` and `recipient`.
+            suppress: Addresses to which nothing is sent, as in the method `suppress`.
             password: As in `open`.
             dkim: As in `open`. A `Template` brings its own signers.
             options: As in `open`.
@@ -152,6 +157,7 @@ class Campaign:
             attachment_root=attachment_root_of(template),
         )
         check_settings(settings)
+        check_senders([url for url, _, _ in relay_list], settings)
         path = os.fspath(journal)
         urls = [(url, weight) for url, weight, _ in relay_list]
         options_of_list = ListOptions(
@@ -159,17 +165,18 @@ class Campaign:
         )
         source = open_source(template, rows, key=key, options=options_of_list)
         database = create_journal(
-            path, name or Path(path).stem, template, source, settings, urls, clock.now()
+            path, name or Path(path).stem, template, source, settings, urls, suppress, clock.now()
         )
-        passwords = {url: secret for url, _, secret in relay_list if secret}
-        return cls._of(OpenJournal(database, passwords, password, template._dkim, options, clock))
+        secrets = {url: secret for url, _, secret in relay_list if secret}
+        passwords = Passwords(password, secrets)
+        return cls._of(OpenJournal(database, passwords, template._dkim, options, clock))
 
     @classmethod
     def open(
         cls,
         journal: str | os.PathLike[str],
         *,
-        password: Password | None = None,
+        password: Password | Mapping[str, Password] | None = None,
         dkim: Signers = (),
         options: Mapping[str, Any] | None = None,
         older_copy: bool = False,
@@ -179,8 +186,9 @@ class Campaign:
 
         Args:
             journal: The path of the journal's file.
-            password: The password for the relays, or a function that returns it. If None, the
-                environment variable `RAPIDSMTP_PASSWORD` is used.
+            password: The password for the relays, or a function that returns it. A mapping has a
+                password or a function for each URL. If None, or for a relay that is not in the
+                mapping, the environment variable `RAPIDSMTP_PASSWORD` is used.
             dkim: The signers. They must be those with which the campaign was created. They are
                 needed by `run` only.
             options: Arguments of `Sender` that are not in the journal: `tls`, `proxy`, `trace`,
@@ -196,7 +204,7 @@ class Campaign:
         database = SqliteDatabase(os.fspath(journal), older_copy=older_copy)
         try:
             clock = clock or CampaignClock()
-            opened = OpenJournal(database, {}, password, dkim, options, clock)
+            opened = OpenJournal(database, Passwords(password), dkim, options, clock)
             accept_older_copy(opened, database)
             opened.remove_leftovers()
             return cls._of(opened)
@@ -208,6 +216,7 @@ class Campaign:
     def _of(cls, opened: OpenJournal) -> "Campaign":
         campaign = cls.__new__(cls)
         campaign._opened = opened
+        campaign._runs = WeakSet()
         campaign.id, campaign.name = opened.id, opened.name
         campaign.path, campaign.settings = opened.database.path, opened.settings
         return campaign
@@ -227,6 +236,11 @@ class Campaign:
             JournalError: The journal cannot be written, or the signers are not those of `create`.
             ValueError: A relay's URL needs a password.
         """
+        run = self._run(wait)
+        self._runs.add(run)
+        return run
+
+    def _run(self, wait: bool) -> Generator[RowResult, None, None]:
         opened = self._opened
         opened.check_writable()
         template, lines = opened.template(), opened.lines()
@@ -383,8 +397,21 @@ class Campaign:
         self._opened.change_state(states.ABORT, reason)
 
     def close(self) -> None:
-        """Close the journal."""
-        self._opened.database.close()
+        """End the runs in order, and close the journal.
+
+        Raises:
+            RuntimeError: A run is under way in another thread. Call `stop`, and wait for its end.
+        """
+        if any(getgeneratorstate(run) == GEN_RUNNING for run in self._runs):
+            raise RuntimeError(
+                f"journal {self.path}: a run is under way in another thread; call stop(), and wait "
+                "for its end before close()"
+            )
+        try:
+            for run in list(self._runs):
+                run.close()
+        finally:
+            self._opened.database.close()
 
     def __enter__(self) -> "Campaign":
         return self

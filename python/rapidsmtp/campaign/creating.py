@@ -1,6 +1,6 @@
 """Create a journal with a message and a list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rapidsmtp._compose.template import Signers, Template
@@ -8,7 +8,12 @@ from rapidsmtp.campaign.chunk_rows import ID_FIELD
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.loading import Loader, Source, create_campaign
 from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.campaign.relays import has_user, sender_to
 from rapidsmtp.campaign.sqlite import SqliteDatabase
+from rapidsmtp.campaign.suppression import SuppressionList
+
+_LONGEST = 10**10
+"""The maximum of a time, in seconds: 300 years."""
 
 
 def create_journal(
@@ -18,6 +23,7 @@ def create_journal(
     source: Source,
     settings: CampaignSettings,
     relays: Sequence[tuple[str, int]],
+    suppressed: Iterable[str],
     now: int,
 ) -> SqliteDatabase:
     """Create a journal's file. If this fails, the file is deleted.
@@ -29,6 +35,7 @@ def create_journal(
         source: The list.
         settings: The settings.
         relays: The URL without a password and the weight of each relay.
+        suppressed: The addresses to which nothing is sent.
         now: The time, in milliseconds since 1970.
 
     Raises:
@@ -55,6 +62,8 @@ def create_journal(
             loader.suppress_repeats(now)
         elif settings.duplicates == "error":
             _check_repeats(loader)
+        # The campaign must not be ready before, because this process may be killed.
+        SuppressionList(database).add(suppressed, "excluded by the program that created it", now)
         loader.finish()
     except BaseException:
         database.delete()
@@ -85,12 +94,31 @@ def check_settings(settings: CampaignSettings) -> None:
         raise ValueError(f"on_unknown is {settings.on_unknown!r}: it must be report or resend")
     if settings.duplicates not in ("first", "all", "error"):
         raise ValueError(f"duplicates is {settings.duplicates!r}: it must be first, all or error")
-    if not settings.retry_delays or min(settings.retry_delays) <= 0:
-        raise ValueError("retry_delays must be one or more numbers above 0, in seconds")
-    if settings.retry_for < 0:
-        raise ValueError(f"retry_for is {settings.retry_for}: it must not be below 0")
+    delays = settings.retry_delays
+    if not delays or not all(0 < each <= _LONGEST for each in delays):
+        raise ValueError(f"retry_delays must be one or more numbers above 0, up to {_LONGEST}")
+    if not 0 <= settings.retry_for <= _LONGEST:
+        raise ValueError(f"retry_for is {settings.retry_for}: it must be from 0 to {_LONGEST}")
     if any(number < 1 for number in settings.per_day):
         raise ValueError("per_day must be numbers above 0")
+
+
+def check_senders(urls: Sequence[str], settings: CampaignSettings) -> None:
+    """Check the arguments of the senders, so that a run does not fail because of them.
+
+    Args:
+        urls: The URLs of the relays, without passwords.
+        settings: The settings.
+
+    Raises:
+        ValueError: An argument is wrong.
+        TypeError: An argument has a wrong name or type.
+        OSError: A certificate cannot be read.
+    """
+    for url in urls:
+        # The password may be unknown until the first run.
+        password = "unknown" if has_user(url) else None
+        sender_to(url, password, settings, {}).close(0.0)
 
 
 def _check_repeats(loader: Loader) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rapidsmtp import _backend
 from rapidsmtp._compose.template import Signers, Template, compiled_of
-from rapidsmtp._models.relay_url import Password
 from rapidsmtp.campaign import owners, progress
 from rapidsmtp.campaign.chunk_rows import ChunkRows, engine_chunk
 from rapidsmtp.campaign.clock import CampaignClock
@@ -16,7 +15,7 @@ from rapidsmtp.campaign.leftovers import remove_leftovers
 from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.recovery import Recovery
-from rapidsmtp.campaign.relays import RelayLine
+from rapidsmtp.campaign.relays import Passwords, RelayLine
 from rapidsmtp.campaign.results import RESEND_AFTER
 from rapidsmtp.campaign.states import Transition
 from rapidsmtp.campaign.suppression import SuppressionList
@@ -27,8 +26,7 @@ class OpenJournal:
 
     Args:
         database: The database.
-        passwords: Passwords of relays, by URL.
-        password: The password for the other relays, or None.
+        passwords: The passwords of the relays.
         dkim: The signers.
         options: Arguments of `Sender` that are not in the journal.
         clock: The clock.
@@ -53,8 +51,7 @@ class OpenJournal:
     def __init__(
         self,
         database: Database,
-        passwords: Mapping[str, str],
-        password: Password | None,
+        passwords: Passwords,
         dkim: Signers,
         options: Mapping[str, Any] | None,
         clock: CampaignClock,
@@ -79,7 +76,7 @@ class OpenJournal:
         self.clock = clock
         self.stop: threading.Event = threading.Event()
         self.notice: str = ""
-        self._passwords, self._password = passwords, password
+        self._passwords = passwords
         self._dkim = dkim
         self._options = dict(options or {})
         self._compiled: Any = None
@@ -196,7 +193,7 @@ class OpenJournal:
                 url,
                 weight,
                 failures,
-                self._passwords.get(url) or self._password,
+                self._passwords.of(url),
                 self.settings,
                 self._options,
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from rapidsmtp import _backend
 from rapidsmtp._bulk.feed import Feed
@@ -39,6 +40,27 @@ def parse_relays(relays: Mapping[str, int] | Sequence[str] | str) -> list[tuple[
     if not found:
         raise ValueError("relays is empty: name at least one relay")
     return [(url, weight, password) for url, password, weight in found]
+
+
+class Passwords:
+    """The passwords of the relays.
+
+    Args:
+        given: The password for all relays, or passwords by URL, or None.
+        of_urls: The passwords in the URLs of the relays, by URL without a password.
+    """
+
+    def __init__(
+        self,
+        given: Password | Mapping[str, Password] | None,
+        of_urls: Mapping[str, str] | None = None,
+    ) -> None:
+        self._common = None if isinstance(given, Mapping) else given
+        self._by_url = {**(given if isinstance(given, Mapping) else {}), **(of_urls or {})}
+
+    def of(self, url: str) -> Password | None:
+        """Return the password of a relay; None for that of the environment."""
+        return self._by_url.get(url, self._common)
 
 
 class RelayLine:
@@ -86,15 +108,7 @@ class RelayLine:
     def feed(self) -> Feed:
         """Return the engine, and start it if it is not running."""
         if self._sender is None:
-            settings = self._settings
-            self._sender = Sender(
-                self.url,
-                password=self._password,
-                connections=settings.connections,
-                rate=settings.rate,
-                queue_size=8192,
-                **{**_sender_arguments(settings.sender), **self._options},
-            )
+            self._sender = sender_to(self.url, self._password, self._settings, self._options)
         return Feed(core_of(self._sender))
 
     def close(self) -> None:
@@ -102,6 +116,25 @@ class RelayLine:
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close(0.0)
+
+
+def sender_to(
+    url: str, password: Password | None, settings: CampaignSettings, options: Mapping[str, Any]
+) -> Sender:
+    """Return a sender to a relay. The arguments are those of `RelayLine`."""
+    return Sender(
+        url,
+        password=password,
+        connections=settings.connections,
+        rate=settings.rate,
+        queue_size=8192,
+        **{**_sender_arguments(settings.sender), **options},
+    )
+
+
+def has_user(url: str) -> bool:
+    """Return whether a URL has a user, and so needs a password."""
+    return urlsplit(url).username is not None
 
 
 def _sender_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rapidsmtp.cli.campaign import run_progress, status_text
 from rapidsmtp.cli.campaign.opening import journal_errors, opened, way_on
 from rapidsmtp.cli.files import TraceFile
 from rapidsmtp.cli.send.end_signals import EndSignals
-from rapidsmtp.cli.send.password import asked_password
+from rapidsmtp.cli.send.password import relay_passwords
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UNFINISHED, UsageError, name_options
 
 _NOT_ACCEPTED = ("refused", "deferred", "unknown", "invalid", "suppressed", "not_attempted")
@@ -38,10 +38,10 @@ def run(options: argparse.Namespace) -> int:
     with EndSignals() as signals, contextlib.ExitStack() as stack:
         arguments = run_arguments(options, stack)
         with opened(options) as campaign:
-            password = _password(campaign)
+            passwords = relay_passwords(relay.url for relay in campaign.status().relays)
             signers = _signers(options, campaign)
         campaign = stack.enter_context(
-            opened(options, {"password": password, "dkim": signers, "options": arguments})
+            opened(options, {"password": passwords, "dkim": signers, "options": arguments})
         )
         return deliver(campaign, options, signals)
 
@@ -122,6 +122,8 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
 
 def exit_status(status: CampaignStatus) -> int:
     """Return the exit status of a run: 0, 1, or 3 if the campaign is not finished."""
+    if status.state is CampaignState.ABORTED:  # another run would send nothing
+        return NOT_ALL_ACCEPTED
     if status.state is not CampaignState.DONE:
         return UNFINISHED
     failed = status.refused + status.deferred + status.unknown + status.invalid
@@ -183,12 +185,6 @@ def _report(
         display.notice(f"not finished; {way_on(after, options.journal)}")
     if write_error:
         display.notice(write_error)
-
-
-def _password(campaign: Campaign) -> str | None:
-    """Ask for the password of the first relay that needs one, on a terminal."""
-    asked = (asked_password(relay.url) for relay in campaign.status().relays)
-    return next(filter(None, asked), None)
 
 
 def _signers(options: argparse.Namespace, campaign: Campaign) -> list[DKIM]:

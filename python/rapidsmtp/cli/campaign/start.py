@@ -77,7 +77,8 @@ def check_relays(options: argparse.Namespace) -> None:
     """
     try:
         for url in relay_urls(options.relays):
-            relay = parse_relay(url, options.password, mechanisms=_backend.sasl_mechanisms())
+            password = options.passwords.get(url)
+            relay = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms())
             parse_proxy(options.proxy, relay)
     except ValueError as error:
         raise UsageError(name_options(str(error))) from None
@@ -117,6 +118,11 @@ def create(
     """
     given = list_options(options)
     with journal_errors(options.journal):
+        excluded = [
+            address
+            for file in options.exclude or []
+            for address in excluded_addresses(file, options.encoding)
+        ]
         try:
             campaign = Campaign.create(
                 options.journal,
@@ -144,14 +150,12 @@ def create(
                     "recipient": given.recipient,
                     "limit": given.limit,
                 },
-                password=options.password,
+                suppress=excluded,
+                password=options.passwords,
                 options=run_options,
             )
         except FileExistsError:  # created since `check_options`
             raise UsageError(_existing(options.journal)) from None
-        for file in options.exclude or []:
-            addresses = excluded_addresses(file, options.encoding)
-            campaign.suppress(addresses, reason=f"--exclude {file}")
     return campaign
 
 

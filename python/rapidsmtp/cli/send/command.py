@@ -21,7 +21,7 @@ from rapidsmtp.cli.send.delivering import deliver
 from rapidsmtp.cli.send.dry_run import render_without_sending
 from rapidsmtp.cli.send.end_signals import GRACE, EndSignals
 from rapidsmtp.cli.send.metrics import serve_metrics
-from rapidsmtp.cli.send.password import asked_password
+from rapidsmtp.cli.send.password import asked_password, relay_passwords
 from rapidsmtp.cli.send.recipients import list_options, open_recipients
 from rapidsmtp.cli.send.summary import Summary, show_template
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UsageError
@@ -115,7 +115,8 @@ def _send(options: argparse.Namespace, signals: EndSignals) -> int:
 
 
 def _send_campaign(options: argparse.Namespace, signals: EndSignals) -> int:
-    options.password = asked_password(options.relay)
+    options.passwords = relay_passwords(start.relay_urls(options.relays))
+    options.password = options.passwords.get(options.relay)
     start.check_relays(options)
     with contextlib.ExitStack() as stack:
         run_options = sending.run_arguments(options, stack)
