@@ -9,6 +9,8 @@ from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 # `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if the
 # statement has the condition too.
 _OPEN = "campaign = ? AND status <> 1"
+# Without a list, SQLite would search the primary key by `campaign`, which is a scan.
+_STATUSES = ", ".join(str(int(each)) for each in RowStatus if each is not RowStatus.ACCEPTED)
 
 
 class UnknownCause(NamedTuple):
@@ -46,7 +48,8 @@ def open_outcomes(journal: Journal) -> Iterator[OutcomeRecord]:
     """Yield every outcome other than ACCEPTED, by status and row."""
     cursor = journal.database.execute(
         "SELECT row, part, status, code, enhanced, text, address, attempts, passes, ms, epoch, at, "
-        f"next_at FROM outcome WHERE {_OPEN} ORDER BY status, row, part",
+        f"next_at FROM outcome WHERE {_OPEN} AND status IN ({_STATUSES}) "
+        "ORDER BY status, row, part",
         (journal.campaign,),
     )
     while values := cursor.fetchone():

@@ -91,7 +91,10 @@ CREATE TABLE outcome (
   bounce text,
   PRIMARY KEY (campaign, row, part)
 ) WITHOUT ROWID;
-CREATE INDEX outcome_open ON outcome (campaign, status) WHERE status <> 1;
+-- A table WITHOUT ROWID appends its primary key to each index, so this is (status, campaign, row,
+-- part). If `campaign` is named here, SQLite searches the primary key by `campaign` instead, which
+-- is a scan of all outcomes.
+CREATE INDEX outcome_open ON outcome (status) WHERE status <> 1;
 
 CREATE TABLE relay (
   campaign integer NOT NULL,
