@@ -9,8 +9,9 @@
 #   make test-all  like `make test`, but every interpreter runs all tests of pytest
 #   make fuzz      run each fuzz target for SECONDS seconds (default 10)
 #   make soak      run the truth test thousands of times, the tests of outages with outages of a
-#                  minute, a campaign with 1,000 kills, and each fuzz target for an hour;
-#                  TRUTH_RUNS, OUTAGE_SECONDS, CAMPAIGN_KILLS and FUZZ_SECONDS set the numbers
+#                  minute, a campaign with 1,000 kills, a campaign with 200 losses of power, and
+#                  each fuzz target for an hour; TRUTH_RUNS, OUTAGE_SECONDS, CAMPAIGN_KILLS,
+#                  POWER_CUTS and FUZZ_SECONDS set the numbers
 #   make bench     measure rapidsmtp and its competitors; without ARGUMENTS, write the results to
 #                  docs/pages/benchmarks.md
 #   make lint      check formatting, lints, types and licences of both languages; run `make docs`
@@ -215,7 +216,9 @@ soak: wheels
 	OUTAGE_SECONDS="$${OUTAGE_SECONDS:-60}" "$$venv/bin/python" -P -m pytest $(WITHOUT_RUST) \
 		tests/outages; \
 	CAMPAIGN_KILLS="$${CAMPAIGN_KILLS:-1000}" "$$venv/bin/python" -P -m pytest -s $(WITHOUT_RUST) \
-		tests/campaign/test_kills.py -k test_kills_at_random_moments
+		tests/campaign/test_kills.py -k test_kills_at_random_moments; \
+	POWER_CUTS="$${POWER_CUTS:-200}" "$$venv/bin/python" -P -m pytest -s $(WITHOUT_RUST) \
+		tests/campaign/test_system_calls.py -k power
 	@$(MAKE) fuzz SECONDS="$${FUZZ_SECONDS:-3600}"
 
 interpreters:

@@ -1,12 +1,7 @@
-"""Disturbances of a run: files deleted, a full disk, a read-only file, two processes, and the order
-of the writes on the disk and on the wire.
-"""
+"""Disturbances of a run: files deleted, a full disk, a read-only file, and two processes."""
 
 import os
-import re
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import processes
 from campaign import judge
 from campaign.judge import Totals, create
 from commandline import Command
@@ -125,68 +119,3 @@ def test_a_read_only_journal_is_not_run(command: Command, small_disk: Path, tmp_
         assert status.returncode == 0, status.stderr
         assert "waiting" in status.stdout
     assert records(record) == []
-
-
-# The order of the system calls
-
-# Writes the rows of a grant to a file after the exchange that grants them.
-MARKING = """
-import os, sys
-from rapidsmtp import Campaign
-from rapidsmtp.campaign.journal import Journal
-marks = os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-exchange = Journal.exchange
-def marking(self, lease, now, *, grant=(), **arguments):
-    result = exchange(self, lease, now, grant=grant, **arguments)
-    if grant and result.granted:
-        os.write(marks, f"GRANTED {grant[0]}-{grant[-1]}\\n".encode())
-    return result
-Journal.exchange = marking
-with Campaign.open(sys.argv[1]) as campaign:
-    for _ in campaign.run():
-        pass
-"""
-CALLS = "pwrite64,write,writev,sendto,sendmsg,fsync,fdatasync"
-LINE = re.compile(r"\d+ +(?:<\.\.\. )?(\w+)(?:\(\d+<([^>]*)>| resumed>)(.*)")
-MESSAGE_ID = re.compile(r"Message-ID: <[0-9a-f]{16}\.(\d+)@")
-GRANTED = re.compile(r"GRANTED (\d+)-(\d+)")
-
-
-def test_no_row_leaves_before_its_grant_is_on_the_disk(
-    backend: str, command: Command, tmp_path: Path
-) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    path, trace = tmp_path / "j", tmp_path / "trace"
-    with recording_server(tmp_path / "record") as url:
-        create(path, url, 400)
-        ended = processes.run(
-            ["strace", "-f", "-y", "-qq", "-s", "200000", "-e", f"trace={CALLS}", "-o", trace,
-             sys.executable, "-c", MARKING, path, tmp_path / "marks"],
-            env=command.environment, capture_output=True, text=True, timeout=SECONDS,
-        )  # fmt: skip
-    if "ptrace" in ended.stderr:
-        pytest.skip("this system does not permit ptrace")
-    assert ended.returncode == 0, ended.stderr
-    granted: set[int] = set()
-    seen: set[int] = set()
-    written = synced = 0
-    for line in trace.read_text("utf-8", "replace").splitlines():
-        match = LINE.match(line)
-        if match is None:
-            continue
-        call, file, rest = match.groups()
-        is_end = file is None or "unfinished" not in rest
-        if call == "pwrite64" and file is not None and file.endswith("-wal"):
-            written += 1
-        elif call in ("fsync", "fdatasync"):
-            synced = written if is_end else synced
-        elif file is not None and file.endswith("marks"):
-            first, last = map(int, GRANTED.search(rest).groups())
-            assert synced == written > 0, "the grant is not on the disk"
-            granted.update(range(first, last + 1))
-        elif file is not None and ("socket" in file or "TCP" in file):
-            rows = {int(row) for row in MESSAGE_ID.findall(rest)}
-            assert rows <= granted, f"rows {rows - granted} were not granted"
-            seen |= rows
-    assert seen == set(range(1, 401))
