@@ -1,5 +1,5 @@
 # The interface of the compiled backend. stubtest compares this file with the extension.
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NoReturn, final
 
@@ -20,6 +20,7 @@ __all__ = [
     "External",
     "GrantedRows",
     "ListCheck",
+    "ListChunks",
     "Login",
     "MessageOutcome",
     "OAuthBearer",
@@ -63,6 +64,7 @@ __all__ = [
     "refusal_status",
     "refuses",
     "repair",
+    "repeated_keys",
     "retry_after",
     "sasl_mechanisms",
     "says_full",
@@ -108,6 +110,7 @@ def parse_lines(lines: Sequence[bytes]) -> tuple[int, bytes]: ...
 def plain_path(address: object) -> str | None: ...
 def refusal_status(code: int, body_sent: bool) -> str: ...
 def refuses(code: int) -> bool: ...
+def repeated_keys(hashes: Iterable[bytes], part: int, parts: int) -> list[tuple[int, int]]: ...
 def repair(data: ReadableBuffer) -> bytes: ...
 def retry_after(code: int, text: bytes) -> float | None: ...
 def sasl_mechanisms() -> list[tuple[str, int | None, int | None, bool, bool, bool]]: ...
@@ -214,6 +217,7 @@ class Engine:
         into: list[tuple[Any, int, int, int | None, str | None, str, str | None, int, int]],
         limit: int,
         wait: float,
+        at_least: int = 1,
     ) -> int: ...
     def pending(self, outbox: int) -> int: ...
     def close_outbox(self, outbox: int) -> None: ...
@@ -287,6 +291,19 @@ class ListCheck:
     @property
     def excluded(self) -> int: ...
     def is_dropped(self, row: int) -> bool: ...
+
+@final
+class ListChunks:
+    def __new__(
+        cls,
+        file: Any,
+        check: ListCheck,
+        size: int,
+        key: int | None,
+        addresses: Sequence[int],
+        hashes: bool,
+    ) -> ListChunks: ...
+    def next(self) -> tuple[int, bytes, bytes] | None: ...
 
 @final
 class RecipientsList:

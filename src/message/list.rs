@@ -7,7 +7,9 @@
 
 pub mod chunk_rows;
 pub mod list_check;
+pub mod list_chunks;
 pub mod records;
+pub mod repeated_keys;
 pub mod repeats;
 pub mod row_set;
 
@@ -23,13 +25,11 @@ use super::text::{Row, Value};
 
 /// An open recipients list.
 pub struct RecipientsList {
-    records: ListRecords<File>,
+    rows: CheckedRows,
     template: Arc<Template>,
     /// The columns of the template's fields; `None` for a field without a column.
     columns: Vec<Option<usize>>,
     tag: Option<usize>,
-    check: Arc<ListCheck>,
-    rows: u64,
 }
 
 /// One row of a recipients list.
@@ -65,12 +65,10 @@ impl RecipientsList {
         check: Arc<ListCheck>,
     ) -> Result<Self, ListError> {
         Ok(Self {
-            records: open(path, format)?,
+            rows: CheckedRows::open(path, format, check)?,
             template: Arc::clone(template),
             columns,
             tag,
-            check,
-            rows: 0,
         })
     }
 
@@ -81,30 +79,66 @@ impl RecipientsList {
     /// If the file cannot be read, or was changed after the check. Rows that were appended to the
     /// file are ignored.
     pub fn next_row(&mut self) -> Result<Option<RecipientRow>, ListError> {
-        while self.rows < self.check.rows {
-            if self.records.next_row()?.is_none() {
-                return Err(self.records.format().changed());
-            }
-            self.rows += 1;
-            // If the file ends too early, its last row may be incomplete.
-            let is_last = self.rows == self.check.rows;
-            if is_last && self.records.place() != self.check.end
-                || !is_last && self.records.is_at_end()
-            {
-                return Err(self.records.format().changed());
-            }
-            if self.check.dropped.contains(self.rows - 1) {
+        while self.rows.advance()? {
+            if self.rows.is_dropped() {
                 continue;
             }
-            let record = self.records.record();
+            let record = self.rows.record();
             return Ok(Some(RecipientRow {
                 values: row(&self.template, &self.columns, record),
                 tag: self.tag.map(|column| record.cell(column).to_owned()),
-                row: self.rows,
+                row: self.rows.count,
                 number: record.number,
             }));
         }
         Ok(None)
+    }
+}
+
+/// The rows of a list that was checked.
+struct CheckedRows {
+    records: ListRecords<File>,
+    check: Arc<ListCheck>,
+    /// The number of rows that were read.
+    count: u64,
+}
+
+impl CheckedRows {
+    /// Opens the list at its first row.
+    fn open(path: &Path, format: &ListFormat, check: Arc<ListCheck>) -> Result<Self, ListError> {
+        Ok(Self {
+            records: open(path, format)?,
+            check,
+            count: 0,
+        })
+    }
+
+    /// Reads the next row. Returns whether there is one.
+    fn advance(&mut self) -> Result<bool, ListError> {
+        if self.count >= self.check.rows {
+            return Ok(false);
+        }
+        if self.records.next_row()?.is_none() {
+            return Err(self.records.format().changed());
+        }
+        self.count += 1;
+        // If the file ends too early, its last row may be incomplete.
+        let is_last = self.count == self.check.rows;
+        if is_last && self.records.place() != self.check.end || !is_last && self.records.is_at_end()
+        {
+            return Err(self.records.format().changed());
+        }
+        Ok(true)
+    }
+
+    /// Returns the last row.
+    fn record(&self) -> &Record {
+        self.records.record()
+    }
+
+    /// Whether the last row is not sent.
+    fn is_dropped(&self) -> bool {
+        self.check.dropped.contains(self.count - 1)
     }
 }
 

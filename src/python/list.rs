@@ -6,15 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::message::list::RecipientsList;
 use crate::message::list::list_check::{CheckSettings, Example, ListCheck};
+use crate::message::list::list_chunks::{ListChunks, RowKey};
 use crate::message::list::records::{ListError, ListFormat};
+use crate::message::list::repeated_keys::RepeatedKeys;
 use crate::python::template::{NativePendingMessage, NativeTemplate};
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<NativeListCheck>()?;
-    module.add_class::<NativeRecipientsList>()
+    module.add_class::<NativeListChunks>()?;
+    module.add_class::<NativeRecipientsList>()?;
+    module.add_function(wrap_pyfunction!(repeated_keys, module)?)
 }
 
 /// A `rapidsmtp._compose.list_file.ListFile`.
@@ -199,6 +204,80 @@ impl NativeRecipientsList {
             time,
         )))
     }
+}
+
+/// A checked recipients list that is read chunk by chunk, for the journal of a campaign.
+#[pyclass(frozen, name = "ListChunks", module = "rapidsmtp._native")]
+pub(super) struct NativeListChunks {
+    chunks: Mutex<ListChunks>,
+}
+
+/// The number of rows, the rows in CSV, and the hashes of their keys.
+type ChunkTuple<'py> = (usize, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
+#[pymethods]
+impl NativeListChunks {
+    /// Open a checked list. The cell of the column `key` identifies a row; if `key` is None, the
+    /// addresses in the columns `addresses` do. Hashes are computed only if `hashes` is true.
+    #[new]
+    fn new(
+        file: &Bound<'_, PyAny>,
+        check: &NativeListCheck,
+        size: usize,
+        key: Option<usize>,
+        addresses: Vec<usize>,
+        hashes: bool,
+    ) -> PyResult<Self> {
+        let file: FileArgument = file.extract()?;
+        let format = file.format()?;
+        let key = match key {
+            Some(column) => RowKey::Column(column),
+            None => RowKey::Addresses(CheckSettings {
+                address_columns: addresses,
+                needs_at: true,
+                ..CheckSettings::default()
+            }),
+        };
+        let check = Arc::clone(&check.check);
+        let chunks = ListChunks::open(&file.path, &format, check, size, hashes.then_some(key));
+        Ok(Self {
+            chunks: Mutex::new(chunks.map_err(|error| read_error(&error))?),
+        })
+    }
+
+    /// Read the next chunk. Return None after the last row.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<ChunkTuple<'py>>> {
+        let chunk = py.detach(|| {
+            let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+            chunks.next_chunk()
+        });
+        let chunk = chunk.map_err(|error| read_error(&error))?;
+        Ok(chunk.map(|chunk| {
+            let hashes: Vec<u8> = chunk
+                .hashes
+                .iter()
+                .flat_map(|hash| hash.to_ne_bytes())
+                .collect();
+            let data = PyBytes::new(py, &chunk.data);
+            (chunk.count, data, PyBytes::new(py, &hashes))
+        }))
+    }
+}
+
+/// Return the rows of a part of a list whose key occurs in an earlier row, each with the first row
+/// that has this key. `hashes` are the hashes of all rows in order, as `ListChunks` returns them.
+#[pyfunction]
+fn repeated_keys(hashes: &Bound<'_, PyAny>, part: u64, parts: u64) -> PyResult<Vec<(u64, u64)>> {
+    if !parts.is_power_of_two() {
+        return Err(PyValueError::new_err("parts must be a power of two"));
+    }
+    let mut keys = RepeatedKeys::new(part, parts);
+    for block in hashes.try_iter()? {
+        let block = block?;
+        let (words, _) = block.cast::<PyBytes>()?.as_bytes().as_chunks();
+        keys.add(words.iter().map(|&word| u64::from_ne_bytes(word)));
+    }
+    Ok(keys.finish())
 }
 
 fn tuple(example: &Example) -> ExampleTuple {

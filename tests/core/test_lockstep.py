@@ -325,12 +325,14 @@ def test_the_tables_of_sasl_mechanisms_are_equal(native: Any) -> None:
 COMPILED_ONLY = (
     "GrantedRows",
     "ListCheck",
+    "ListChunks",
     "PendingMessage",
     "ProgressFile",
     "RecipientsList",
     "Signer",
     "Sink",
     "Template",
+    "repeated_keys",
 )
 
 

@@ -155,7 +155,7 @@ class RecipientsList:
         }
         self._tag = tag
         self._numbered = numbered
-        self._rows = self._read(file, check)
+        self._rows = checked_rows(file, check)
 
     def next(self, date: str, id: str, time: int) -> Any:
         """Read the next row and create its pending message. Return None after the last row.
@@ -172,24 +172,29 @@ class RecipientsList:
         values = {name: _cell(cells, place) for name, place in self._places.items()}
         return self._template.pending(values, tag, date, id, time)
 
-    @staticmethod
-    def _read(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
-        rows, place = 0, file.start
-        # If the file ends too early, its last row may be incomplete. So each row is yielded after
-        # the next row was read. Rows that were appended to the file are ignored.
-        last: tuple[int, int, list[str]] | None = None
-        try:
-            for number, cells, end in islice(file.records(), check.rows):
-                if last is not None:
-                    yield last
-                last = None if check.is_dropped(rows) else (rows + 1, number, cells)
-                rows, place = rows + 1, end
-        except ValueError as error:
-            raise OSError(str(error)) from None
-        if (rows, place) != (check.rows, check.end):
-            raise file.changed()
-        if last is not None:
-            yield last
+
+def checked_rows(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the rows of a checked list that are sent: the number, the line or row, and the cells.
+
+    Raises:
+        OSError: The file cannot be read, or was changed after the check.
+    """
+    rows, place = 0, file.start
+    # If the file ends too early, its last row may be incomplete. So each row is yielded after the
+    # next row was read. Rows that were appended to the file are ignored.
+    last: tuple[int, int, list[str]] | None = None
+    try:
+        for number, cells, end in islice(file.records(), check.rows):
+            if last is not None:
+                yield last
+            last = None if check.is_dropped(rows) else (rows + 1, number, cells)
+            rows, place = rows + 1, end
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    if (rows, place) != (check.rows, check.end):
+        raise file.changed()
+    if last is not None:
+        yield last
 
 
 def comparable(address: str) -> str:

@@ -25,6 +25,8 @@ from rapidsmtp._compose.escape import escape_fields, has_c1, refuse_c1
 from rapidsmtp._compose.pure_granted_rows import GrantedRows as GrantedRows
 from rapidsmtp._compose.pure_list import ListCheck as ListCheck
 from rapidsmtp._compose.pure_list import RecipientsList as RecipientsList
+from rapidsmtp._compose.pure_list_chunks import ListChunks as ListChunks
+from rapidsmtp._compose.pure_list_chunks import repeated_keys as repeated_keys
 from rapidsmtp._compose.pure_text import Budget, Text, plain
 from rapidsmtp._compose.text_part import BodyPart, FilePart, TextPart
 

@@ -133,6 +133,26 @@ class CheckedList:
         )
         return ListMerge(rows, limit, self.check_unchanged, self.repeated, self.excluded)
 
+    def chunks(
+        self, size: int, key: int | None, addresses: Sequence[int], *, hashes: bool
+    ) -> "_backend.ListChunks":
+        """Read the rows that are sent in chunks.
+
+        Args:
+            size: The maximum number of rows in a chunk.
+            key: The column that identifies a row; None for the addresses.
+            addresses: The columns with the addresses of the recipients.
+            hashes: Whether to compute the hashes of the rows' keys.
+
+        Raises:
+            OSError: The file was changed after the check, or cannot be read.
+        """
+        self._file.check_unchanged()
+        chunks: _backend.ListChunks = _backend.templates().ListChunks(
+            self._file, self._check, size, key, addresses, hashes
+        )
+        return chunks
+
     def fields(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the fields of the rows that are sent, as mappings."""
         for cells in islice(self._kept(), limit):

@@ -10,11 +10,9 @@ from rapidsmtp._compose.list_file import open_list_file
 from rapidsmtp._compose.merge import mapping_of
 from rapidsmtp.campaign import states
 from rapidsmtp.campaign.chunk_rows import key_of
-from rapidsmtp.campaign.loading import Loader, Source, hash_of
+from rapidsmtp.campaign.loading import Loader, hash_of, source_of_rows
 from rapidsmtp.campaign.model import Columns, JournalError
 from rapidsmtp.campaign.opened import OpenJournal
-
-_CHUNK = 1000
 
 
 class AddReport(NamedTuple):
@@ -60,7 +58,7 @@ def add(
                     yield row
 
         loader = Loader(opened.journal, columns)
-        loader.add(Source(columns, form, new_rows(), _CHUNK))
+        loader.add(source_of_rows(columns, form, new_rows()))
         with opened.database.transaction():
             opened.journal.change_state(states.REOPEN, opened.clock.now())
     finally:

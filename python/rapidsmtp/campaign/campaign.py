@@ -163,7 +163,9 @@ class Campaign:
         options_of_list = ListOptions(
             **(list_options or {}), duplicates="all", compares=False, provided=(ID_FIELD,)
         )
-        source = open_source(template, rows, key=key, options=options_of_list)
+        source = open_source(
+            template, rows, key=key, options=options_of_list, relays=len(relay_list)
+        )
         database = create_journal(
             path, name or Path(path).stem, template, source, settings, urls, suppress, clock.now()
         )

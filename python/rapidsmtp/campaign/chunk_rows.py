@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-from rapidsmtp._compose.invisible import trim
-from rapidsmtp._compose.pure_list import comparable, excluded_form
+from rapidsmtp._compose.pure_list import excluded_form
+from rapidsmtp._compose.pure_list_chunks import addresses_in, key_of_addresses
 from rapidsmtp._models.chunk import Chunk
 from rapidsmtp.campaign.model import Columns, Lease
 
@@ -28,17 +28,15 @@ ID_FIELD = "_id"
 _LEVEL = 1
 
 
-def encode_csv(rows: Iterable[Sequence[str]], delimiter: str) -> bytes:
-    """Return rows as the bytes of a chunk in the format 'csv'."""
-    text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
-    return zlib.compress(text.getvalue().encode("utf-8"), _LEVEL)
+def compressed(text: bytes) -> bytes:
+    """Return the bytes of a chunk, from its rows in CSV or as lines of JSON."""
+    return zlib.compress(text, _LEVEL)
 
 
-def encode_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return rows as the bytes of a chunk in the format 'jsonl'."""
+def json_lines_of(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return rows as lines of JSON, in UTF-8."""
     lines = [json.dumps(dict(row), ensure_ascii=False, default=str) for row in rows]
-    return zlib.compress("".join(f"{line}\n" for line in lines).encode("utf-8"), _LEVEL)
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
 class ChunkRows:
@@ -89,13 +87,12 @@ def key_of(row: Any, columns: Columns) -> str | None:
     """Return what identifies a row: its key, or its addresses; None if it has neither."""
     if columns.key is not None:
         return _text(row, columns.key).strip() or None
-    return "\0".join(addresses_of(row, columns)) or None
+    return key_of_addresses(_text(row, place) for place in columns.recipient)
 
 
 def addresses_of(row: Any, columns: Columns) -> list[str]:
     """Return the addresses of a row's recipients, in the form in which they are compared."""
-    found = (trim(_text(row, place)) for place in columns.recipient)
-    return [comparable(address) for address in found if "@" in address]
+    return addresses_in(_text(row, place) for place in columns.recipient)
 
 
 def engine_chunk(

@@ -58,10 +58,11 @@ def create_journal(
         finds = settings.duplicates != "all"
         loader = Loader(Journal(database, number), source.columns, finds_repeats=finds)
         loader.add(source)
-        if settings.duplicates == "first":
+        repeats = loader.find_repeats() if finds else 0
+        if repeats and settings.duplicates == "error":
+            raise ValueError(_repeated(loader, repeats))
+        if repeats:
             loader.suppress_repeats(now)
-        elif settings.duplicates == "error":
-            _check_repeats(loader)
         # The campaign must not be ready before, because this process may be killed.
         SuppressionList(database).add(suppressed, "excluded by the program that created it", now)
         loader.finish()
@@ -121,14 +122,12 @@ def check_senders(urls: Sequence[str], settings: CampaignSettings) -> None:
         sender_to(url, password, settings, {}).close(0.0)
 
 
-def _check_repeats(loader: Loader) -> None:
-    found = list(loader.repeats())
-    if found:
-        row, earlier = found[0]
-        raise ValueError(
-            f"row {row} has the recipient of row {earlier}; {len(found)} rows repeat a recipient; "
-            'use duplicates="first" to send to the first one only'
-        )
+def _repeated(loader: Loader, count: int) -> str:
+    row, earlier = next(loader.repeats())
+    return (
+        f"row {row} has the recipient of row {earlier}; {count} rows repeat a recipient; "
+        'use duplicates="first" to send to the first one only'
+    )
 
 
 def _source(template: Template, settings: CampaignSettings) -> bytes:

@@ -4,23 +4,42 @@ import hashlib
 import os
 import secrets
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any
+from itertools import chain, groupby, islice
+from typing import Any, NamedTuple
 
+from rapidsmtp import _backend
 from rapidsmtp._compose.merge import mapping_of
+from rapidsmtp._compose.pure_list_chunks import csv_of, hash_of_key, packed
 from rapidsmtp._compose.recipients_list import ListOptions
 from rapidsmtp._compose.template import Template, destination_fields, open_list
-from rapidsmtp.campaign.chunk_rows import encode_csv, encode_jsonl, key_of
+from rapidsmtp.campaign.chunk_rows import compressed, json_lines_of, key_of
 from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import Columns, OutcomeRecord, RowStatus
 
-MIN_CHUNK, MAX_CHUNK = 1000, 10_000
+MIN_CHUNK, MAX_CHUNK = 5000, 10_000
 _CHUNKS = 200
+# Relays take chunks in turn, so a list for several relays has several chunks for each of them.
+_CHUNKS_OF_RELAY, _MIN_CHUNK_OF_RELAY = 10, 100
 _ITERABLE_CHUNK = 1000
+_KEYS_AT_ONCE = 1 << 19
+"""The number of keys of a list that are compared at a time."""
+
+
+class LoadedChunk(NamedTuple):
+    """Rows to load.
+
+    Attributes:
+        rows: The number of rows.
+        text: The rows in CSV or as lines of JSON.
+        hashes: The hashes of their keys (see `ListChunks`), or b"".
+    """
+
+    rows: int
+    text: bytes
+    hashes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +49,25 @@ class Source:
     Attributes:
         columns: How to read the rows.
         format: 'csv' or 'jsonl'.
-        rows: The rows: lists of cells, or mappings.
-        chunk_size: The number of rows in a chunk.
+        chunks: A function that yields the chunks. Its argument is whether they need hashes.
     """
 
     columns: Columns
     format: str
-    rows: Iterator[Any]
-    chunk_size: int
+    chunks: Callable[[bool], Iterator[LoadedChunk]]
 
-    def chunks(self) -> Iterator[list[Any]]:
-        """Yield the rows of each chunk."""
-        while chunk := list(islice(self.rows, self.chunk_size)):
-            yield chunk
 
-    def encode(self, chunk: list[Any]) -> bytes:
-        """Return the bytes of a chunk."""
-        if self.format == "csv":
-            return encode_csv(chunk, self.columns.delimiter)
-        return encode_jsonl(chunk)
+def source_of_rows(columns: Columns, form: str, rows: Iterable[Any]) -> Source:
+    """Return a source of rows: lists of cells for 'csv', mappings for 'jsonl'."""
+
+    def chunks(hashes: bool) -> Iterator[LoadedChunk]:
+        iterator = iter(rows)
+        while some := list(islice(iterator, _ITERABLE_CHUNK)):
+            text = csv_of(some, columns.delimiter) if form == "csv" else json_lines_of(some)
+            keys = (key_of(row, columns) for row in some)
+            yield LoadedChunk(len(some), text, packed(keys) if hashes else b"")
+
+    return Source(columns, form, chunks)
 
 
 def open_source(
@@ -57,6 +76,7 @@ def open_source(
     *,
     key: str | None,
     options: ListOptions,
+    relays: int = 1,
 ) -> Source:
     """Open a list: a file, or the rows of a program.
 
@@ -65,13 +85,14 @@ def open_source(
         rows: The path of a CSV file or a workbook, or mappings.
         key: The column or the field that identifies a row; None for the addresses.
         options: How to read a file.
+        relays: The number of relays.
 
     Raises:
         ValueError: The list is malformed, or lacks a column.
         OSError: The file cannot be read.
     """
     if isinstance(rows, (str, os.PathLike)):
-        return _open_file(template, rows, key, options)
+        return _open_file(template, rows, key, options, relays)
     mappings: Iterable[Any] = rows
     source = iter(mapping_of(row) for row in mappings)
     first = next(source, None)
@@ -80,40 +101,52 @@ def open_source(
     if key is not None and key not in first:
         raise ValueError(f"the key field {key!r} is missing; the fields are: {', '.join(first)}")
     columns = Columns(list(first), {}, destination_fields(template), key)
-    return Source(columns, "jsonl", chain([first], source), _ITERABLE_CHUNK)
+    return source_of_rows(columns, "jsonl", chain([first], source))
 
 
 def _open_file(
-    template: Template, path: str | os.PathLike[str], key: str | None, options: ListOptions
+    template: Template,
+    path: str | os.PathLike[str],
+    key: str | None,
+    options: ListOptions,
+    relays: int,
 ) -> Source:
     checked = open_list(template, path, options)
     file = checked.file
     places = checked.columns
-    recipient = [places[name] for name in destination_fields(template) if name in places]
+    recipient = sorted({places[name] for name in destination_fields(template) if name in places})
     if options.recipient is not None:
         recipient = [checked.named(options.recipient)]
     names = [name or f"column {place}" for place, name in enumerate(file.header, 1)]
-    columns = Columns(
-        names,
-        dict(places),
-        sorted(set(recipient)),
-        None if key is None else checked.named(key),
-        file.delimiter,
-    )
+    key_column = None if key is None else checked.named(key)
+    columns = Columns(names, dict(places), recipient, key_column, file.delimiter)
     if not checked.rows:
         checked.close()
         raise ValueError(f"{file.name}: the list has no rows")
-    size = max(MIN_CHUNK, min(MAX_CHUNK, checked.rows // _CHUNKS))
+    size = _chunk_size(checked.rows, relays)
 
-    def cells() -> Iterator[Sequence[str]]:
+    def chunks(hashes: bool) -> Iterator[LoadedChunk]:
         try:
-            for _, record, _ in islice(file.records(), checked.rows):
-                yield record
+            rows = checked.chunks(size, key_column, recipient, hashes=hashes)
+            while chunk := rows.next():
+                yield LoadedChunk(*chunk)
             file.check_unchanged()
         finally:
             checked.close()
 
-    return Source(columns, "csv", cells(), size)
+    return Source(columns, "csv", chunks)
+
+
+def _chunk_size(rows: int, relays: int) -> int:
+    """Return the number of rows in a chunk.
+
+    Each chunk needs further transactions, and each transaction waits for the disk. So a chunk has
+    several thousand rows.
+    """
+    size = max(MIN_CHUNK, min(MAX_CHUNK, rows // _CHUNKS))
+    if relays == 1:
+        return size
+    return max(_MIN_CHUNK_OF_RELAY, min(size, rows // (relays * _CHUNKS_OF_RELAY)))
 
 
 def create_campaign(
@@ -161,7 +194,12 @@ class Loader:
         self._digest = hashlib.sha256()
         self._finds_repeats = finds_repeats
         if finds_repeats:
-            self._database.execute("CREATE TEMP TABLE loaded (hash bigint, row bigint)")
+            self._database.execute(
+                "CREATE TEMP TABLE loaded (first integer PRIMARY KEY, hashes BLOB)"
+            )
+            self._database.execute(
+                "CREATE TEMP TABLE repeated (row integer PRIMARY KEY, earlier bigint)"
+            )
         row = self._database.execute(
             "SELECT count(*), coalesce(sum(count), 0) FROM chunk WHERE campaign = ?",
             (journal.campaign,),
@@ -171,36 +209,31 @@ class Loader:
 
     def add(self, source: Source) -> None:
         """Write all chunks of a source, each in one transaction."""
-        for rows in source.chunks():
-            data = source.encode(rows)
+        for chunk in source.chunks(self._finds_repeats):
+            data = compressed(chunk.text)
             self._digest.update(data)
             with self._database.transaction():
-                self._insert(rows, data, source.format)
+                self._insert(chunk, data, source.format)
 
-    def _insert(self, rows: list[Any], data: bytes, format: str) -> None:
+    def _insert(self, chunk: LoadedChunk, data: bytes, format: str) -> None:
         campaign = self._journal.campaign
         first = self.rows + 1
         self._database.execute(
             "INSERT INTO chunk (campaign, no, first, count, format, rows) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (campaign, self._chunk, first, len(rows), format, data),
+            (campaign, self._chunk, first, chunk.rows, format, data),
         )
         self._database.execute(
             "INSERT INTO lease (campaign, chunk, state, due_at) VALUES (?, ?, 'waiting', 0)",
             (campaign, self._chunk),
         )
         self._database.execute(
-            "UPDATE campaign SET rows = rows + ? WHERE no = ?", (len(rows), campaign)
+            "UPDATE campaign SET rows = rows + ? WHERE no = ?", (chunk.rows, campaign)
         )
         if self._finds_repeats:
-            # Written in order and sorted once: an index on random hashes would take several times
-            # as long.
-            self._database.executemany(
-                "INSERT INTO loaded VALUES (?, ?)",
-                [(hash_of(row, self._columns), first + place) for place, row in enumerate(rows)],
-            )
+            self._database.execute("INSERT INTO loaded VALUES (?, ?)", (first, chunk.hashes))
         self._chunk += 1
-        self.rows += len(rows)
+        self.rows += chunk.rows
 
     def finish(self) -> None:
         """Make the campaign ready."""
@@ -210,38 +243,52 @@ class Loader:
                 (self._digest.hexdigest(), self._journal.campaign),
             )
 
+    def find_repeats(self) -> int:
+        """Find the rows whose key occurs in an earlier row, and return their number."""
+        find = _backend.templates().repeated_keys
+        # A part of the keys at a time, so that the memory does not depend on the number of rows.
+        parts = 1
+        while self.rows > parts * _KEYS_AT_ONCE:
+            parts *= 2
+        count = 0
+        with self._database.transaction():
+            for part in range(parts):
+                stored = self._database.execute("SELECT hashes FROM loaded ORDER BY first")
+                hashes = (row[0] for row in iter(stored.fetchone, None))
+                found = find(hashes, part, parts)
+                self._database.executemany("INSERT INTO repeated VALUES (?, ?)", found)
+                count += len(found)
+        self._database.execute("DROP TABLE loaded")
+        return count
+
     def repeats(self) -> Iterator[tuple[int, int]]:
-        """Yield each row whose key occurs in an earlier row, and the first row with this key."""
-        yield from self._database.execute(
-            "SELECT l.row, m.first FROM (SELECT hash, min(row) AS first FROM loaded "
-            "WHERE hash IS NOT NULL GROUP BY hash HAVING count(*) > 1) m JOIN loaded l "
-            "ON l.hash = m.hash WHERE l.row > m.first ORDER BY l.row"
-        ).fetchall()
+        """Yield each row that `find_repeats` has found, and the first row with its key."""
+        found = self._database.execute("SELECT row, earlier FROM repeated ORDER BY row")
+        yield from iter(found.fetchone, None)
 
     def suppress_repeats(self, now: int) -> None:
-        """Give the rows that `repeats` yields the status SUPPRESSED."""
-        by_chunk: dict[int, list[OutcomeRecord]] = defaultdict(list)
+        """Give the rows that `find_repeats` has found the status SUPPRESSED."""
         bounds = self._database.execute(
             "SELECT first, no FROM chunk WHERE campaign = ? ORDER BY first",
             (self._journal.campaign,),
         ).fetchall()
         firsts = [first for first, _ in bounds]
-        for row, earlier in self.repeats():
-            text = f"the recipient is that of row {earlier}"
-            record = OutcomeRecord(
-                row, 0, RowStatus.SUPPRESSED, None, None, text, None, 0, 0, None, 0, now, None
-            )
-            by_chunk[bounds[bisect_right(firsts, row) - 1][1]].append(record)
-        for chunk, records in by_chunk.items():
+        for place, repeats in groupby(
+            self.repeats(), lambda repeat: bisect_right(firsts, repeat[0]) - 1
+        ):
+            records = [
+                OutcomeRecord(
+                    row, 0, RowStatus.SUPPRESSED, None, None,
+                    f"the recipient is that of row {earlier}", None, 0, 0, None, 0, now, None,
+                )
+                for row, earlier in repeats
+            ]  # fmt: skip
             with self._database.transaction():
-                lease = self._journal.find_lease(chunk)
+                lease = self._journal.find_lease(bounds[place][1])
                 self._journal.outcomes.save(lease, records, is_first=False)
 
 
 def hash_of(row: Mapping[str, Any] | Sequence[str], columns: Columns) -> int | None:
     """Return a hash of a row's key with 64 bits, or None if the row has no key."""
     key = key_of(row, columns)
-    if key is None:
-        return None
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return None if key is None else hash_of_key(key)

@@ -184,14 +184,14 @@ impl CheckSettings {
             .map(|&column| invisible::trim(record.cell(column)))
     }
 
-    fn has_address(&self, record: &Record) -> bool {
+    pub(super) fn has_address(&self, record: &Record) -> bool {
         let is_address = |cell: &str| cell.contains('@') || !self.needs_at && !cell.is_empty();
         self.cells(record).any(is_address)
     }
 
     /// Writes the addresses of a row in the form in which they are compared. If a cell has an `@`,
     /// only cells with an `@` are addresses.
-    fn write_address(&self, record: &Record, address: &mut String) {
+    pub(super) fn write_address(&self, record: &Record, address: &mut String) {
         address.clear();
         let has_at = self.cells(record).any(|cell| cell.contains('@'));
         for cell in self
