@@ -233,7 +233,7 @@ class FakeFeed:
             del rows.granted[0]
             self._relay.after_submit()
 
-    def take(self, wait: float) -> None:
+    def take(self, wait: float, at_least: int = 1) -> None:
         self.outcomes += [each for several in self._outbox for each in several]
         self._outbox.clear()
 

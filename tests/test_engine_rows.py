@@ -1,6 +1,7 @@
 """The engine's interface for campaigns: rows of chunks, and outcomes as plain tuples."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -302,3 +303,32 @@ def test_an_interrupt_in_a_row_loses_nothing(
                 engine.submit_rows(outbox, rows, 100, LIMIT)
         assert rows.left == 2
         assert [each[:3] for each in send_rows(engine, rows)] == [(40, 0, 1), (41, 0, 1)]
+
+
+def test_several_outcomes_are_awaited(make_engine: Callable[..., Any]) -> None:
+    release = threading.Event()
+
+    def reply(line: bytes) -> bytes:
+        if b"dan@" in line:
+            release.wait(LIMIT)
+        return b"250 ok"
+
+    with Server(SMTPScript(PIPELINING, {"rcpt": reply})) as server:
+        engine = make_engine(server)
+        rows = rows_of(CHUNK)
+        rows.grant([40, 41, 42, 43])
+        outbox = engine.open_outbox()
+        assert engine.submit_rows(outbox, rows, 100, LIMIT) == 4
+        outcomes: list[tuple[Any, ...]] = []
+        until = time.monotonic() + LIMIT
+        # At the end of the wait, the call returns fewer outcomes than the caller waits for.
+        while len(outcomes) < 3 and time.monotonic() < until:
+            engine.take_outcomes(outbox, outcomes, 100, 0.05, 4)
+        assert sorted(each[0] for each in outcomes) == [40, 41, 42]
+        release.set()
+        # The call does not wait for more outcomes than there are messages.
+        start = time.monotonic()
+        while len(outcomes) < 4 and time.monotonic() < until:
+            engine.take_outcomes(outbox, outcomes, 100, LIMIT, 1000)
+        assert time.monotonic() - start < LIMIT
+        assert sorted(each[0] for each in outcomes) == [40, 41, 42, 43]

@@ -359,26 +359,27 @@ impl EngineQueue {
         }
     }
 
-    /// Removes and returns outcomes of an outbox. `limit` is the maximum number of outcomes. Waits
-    /// until `deadline` for the first outcome.
-    pub fn take(&self, outbox: OutboxId, limit: usize, deadline: Instant) -> Vec<FinishedMessage> {
+    /// Removes and returns up to `limit` outcomes of an outbox. Waits until `deadline` for `count`
+    /// outcomes, or for those of all submitted messages if there are fewer.
+    pub fn take(
+        &self,
+        outbox: OutboxId,
+        count: usize,
+        limit: usize,
+        deadline: Instant,
+    ) -> Vec<FinishedMessage> {
         let mut state = self.lock();
         loop {
+            let is_last = state.ended || Instant::now() >= deadline;
             let Some(outbox) = state.outboxes.get_mut(&outbox) else {
                 return Vec::new();
             };
-            if !outbox.finished.is_empty() {
-                let count = limit.min(outbox.finished.len());
-                outbox.pending -= count;
-                return outbox.finished.drain(..count).collect();
+            let found = limit.min(outbox.finished.len());
+            if is_last || found >= count.min(limit).min(outbox.pending).max(1) {
+                outbox.pending -= found;
+                return outbox.finished.drain(..found).collect();
             }
-            if state.ended {
-                return Vec::new();
-            }
-            match self.wait(state, deadline) {
-                Some(woken) => state = woken,
-                None => return Vec::new(),
-            }
+            state = self.wait(state, deadline).unwrap_or_else(|| self.lock());
         }
     }
 

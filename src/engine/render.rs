@@ -275,7 +275,7 @@ mod tests {
         let (mut sent, mut invalid) = (Vec::new(), Vec::new());
         until(|| {
             sent.extend(queue.take_inbox().into_iter().map(|message| message.token));
-            invalid.extend(queue.take(outbox, 100, Instant::now()));
+            invalid.extend(queue.take(outbox, 1, 100, Instant::now()));
             sent.len() + invalid.len() == 200
         });
         assert!(queue.is_empty());
@@ -325,7 +325,7 @@ mod tests {
         let mut finished = Vec::new();
         until(|| {
             sent += queue.take_inbox().len();
-            finished.extend(queue.take(outbox, 1000, Instant::now()));
+            finished.extend(queue.take(outbox, 1, 1000, Instant::now()));
             sent + finished.len() == 900
         });
         let unsent = finished
@@ -343,7 +343,7 @@ mod tests {
         let outbox = queue.open_outbox();
         queue.end();
         queue.submit(outbox, Vec::new(), rows(outbox, 0..5), Vec::new());
-        let finished = queue.take(outbox, 10, Instant::now());
+        let finished = queue.take(outbox, 1, 10, Instant::now());
         assert_eq!(finished.len(), 5);
         assert!(
             finished

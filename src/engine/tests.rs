@@ -143,7 +143,7 @@ fn send(name: &str, count: u64) -> (Vec<FinishedMessage>, usize) {
     let mut finished = Vec::new();
     while queue.pending(outbox) > 0 {
         assert!(Instant::now() < deadline, "timed out");
-        finished.extend(queue.take(outbox, 100, deadline));
+        finished.extend(queue.take(outbox, 1, 100, deadline));
     }
     engine.close(None, true);
     assert!(queue.wait_for_end(deadline), "the engine does not end");

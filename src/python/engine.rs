@@ -222,8 +222,10 @@ impl Engine {
     }
 
     /// Append the outcomes of up to `limit` finished messages or rows of an outbox to the list
-    /// `into`, as plain tuples: one for each recipient. Wait up to `wait` seconds for the first
-    /// one. Return the number of messages and rows.
+    /// `into`, as plain tuples: one for each recipient. Wait up to `wait` seconds for `at_least`
+    /// messages, or for all submitted ones if there are fewer. Return the number of messages and
+    /// rows.
+    #[pyo3(signature = (outbox, into, limit, wait, at_least=1))]
     fn take_outcomes(
         &self,
         py: Python<'_>,
@@ -231,8 +233,9 @@ impl Engine {
         into: &Bound<'_, PyList>,
         limit: usize,
         wait: f64,
+        at_least: usize,
     ) -> PyResult<usize> {
-        let finished = self.finished(py, outbox, limit, wait)?;
+        let finished = self.finished(py, outbox, at_least, limit, wait)?;
         let messages = self.remove_messages(&finished);
         for (each, message) in finished.iter().zip(&messages) {
             let parts = self.lock_row_parts().remove(outbox, each.token);
@@ -252,7 +255,7 @@ impl Engine {
         limit: usize,
         wait: f64,
     ) -> PyResult<usize> {
-        let finished = self.finished(py, outbox, limit, wait)?;
+        let finished = self.finished(py, outbox, 1, limit, wait)?;
         let messages = self.remove_messages(&finished);
         let outcomes = finished
             .into_iter()
@@ -387,17 +390,18 @@ impl Engine {
     }
 
     /// Removes and returns up to `limit` finished messages of an outbox. Waits up to `wait` seconds
-    /// for the first one.
+    /// for `at_least` of them.
     fn finished(
         &self,
         py: Python<'_>,
         outbox: u64,
+        at_least: usize,
         limit: usize,
         wait: f64,
     ) -> PyResult<Vec<FinishedMessage>> {
         let queue = self.engine.queue();
         let finished = wait_in_slices(py, wait, |until| {
-            let finished = queue.take(outbox, limit, until);
+            let finished = queue.take(outbox, at_least, limit, until);
             let ready = !finished.is_empty() || queue.is_ended();
             ready.then_some(finished)
         })?;

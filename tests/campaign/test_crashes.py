@@ -46,8 +46,8 @@ def grants(*, grant: Any = (), **_: Any) -> bool:
     return bool(grant)
 
 
-def saves(*, records: Any = (), **_: Any) -> bool:
-    return bool(records)
+def saves(*, records: Any = (), accepted: Any = (), **_: Any) -> bool:
+    return bool(records or accepted)
 
 
 def finish(machine: Machine, monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> None:

@@ -20,6 +20,7 @@ from rapidsmtp.campaign.exchange_mark import MarkFile
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignState, Lease, RowStatus, ranges_of, rows_of
 from rapidsmtp.campaign.recovery import Recovery
+from rapidsmtp.campaign.results import Try
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 
 ACCEPTED, REFUSED, UNKNOWN, RETURNED = (
@@ -81,7 +82,7 @@ def test_a_late_deferred_row_is_due_again(journal: Journal) -> None:
     journal.exchange(lease, START, records=[late])
     second = journal.lease("h:2:y", START + 5, 0)
     assert second is not None
-    assert journal.due_rows(second, START + 5) == [(3, None, 1)]
+    assert journal.due_rows(second, START + 5) == ([3], {3: Try(None, 1)})
 
 
 @pytest.mark.parametrize("late", [REFUSED, RETURNED, RowStatus.DEFERRED])

@@ -22,6 +22,7 @@ from journals import START, journal_of, statuses
 from rapidsmtp.campaign.corrections import correct, wait_again
 from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus
 from rapidsmtp.campaign.recovery import Recovery
+from rapidsmtp.campaign.results import FIRST_TRY
 
 CHUNKS = [2, 2]
 # What the engine reports, and whether the relay took the message.
@@ -40,14 +41,20 @@ def parts_of_row(row: int) -> int:
     return 1 + row % 2
 
 
+def is_plain(record: OutcomeRecord) -> bool:
+    """Return whether an outcome belongs to `OutcomeGroup.accepted`."""
+    has_one_part = parts_of_row(record.row) == 1
+    return record.status == RowStatus.ACCEPTED and has_one_part and record.passes == 1
+
+
 @dataclass
 class Worker:
     """A process that sends a chunk."""
 
     lease: Lease
-    due: list[tuple[int, list[int] | None, int]]
+    due: list[tuple[int, Sequence[int] | None, int]]
     grants: int = 0
-    granted: list[tuple[int, list[int] | None, int]] = field(default_factory=list)
+    granted: list[tuple[int, Sequence[int] | None, int]] = field(default_factory=list)
     unsaved: list[OutcomeRecord] = field(default_factory=list)
     rows_unsaved: int = 0
     is_dead: bool = False  # for the others: it may come back and report late outcomes
@@ -102,7 +109,12 @@ class JournalModel:
         name = f"host:{self.names}:x"
         lease = self.journal.lease(name, self.now, 0)
         if lease is not None:
-            self.workers[name] = Worker(lease, self.journal.due_rows(lease, self.now))
+            self.workers[name] = Worker(lease, self.due_rows(lease, self.now))
+
+    def due_rows(self, lease: Lease, now: int) -> list[tuple[int, Sequence[int] | None, int]]:
+        """Return the number, the parts and the earlier passes of each row that is due."""
+        rows, tries = self.journal.due_rows(lease, now)
+        return [(row, *tries.get(row, FIRST_TRY)) for row in rows]
 
     def worker(self) -> tuple[str, Worker] | None:
         if not self.workers:
@@ -116,12 +128,14 @@ class JournalModel:
             return
         worker, count = chosen[1], self.choose([0, 1, 2, 3])
         block = [] if worker.is_fenced else worker.due[:count]
+        plain = [each for each in worker.unsaved if is_plain(each)]
         result = self.journal.exchange(
             worker.lease,
             self.now,
             grant=[row for row, _, _ in block],
             number=worker.grants,
-            records=worker.unsaved,
+            records=[each for each in worker.unsaved if each not in plain],
+            accepted=[(*each[:8], each.ms) for each in plain],
             finished=worker.rows_unsaved,
         )
         found = statuses(self.journal)
@@ -255,7 +269,7 @@ class JournalModel:
             "SELECT chunk, state, due_at FROM lease WHERE state <> 'leased'"
         ).fetchall():
             lease = self.journal.find_lease(chunk)
-            for row, parts, _ in self.journal.due_rows(lease, self.now + 1000):
+            for row, parts, _ in self.due_rows(lease, self.now + 1000):
                 assert state == "waiting", (row, parts)
                 assert due_at <= self.now + 1000
 

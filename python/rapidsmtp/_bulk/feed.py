@@ -13,7 +13,7 @@ from rapidsmtp.errors import RelayError
 if TYPE_CHECKING:
     from rapidsmtp import _backend
 
-_OUTCOMES = 512
+_OUTCOMES = 2048
 
 
 class Feed:
@@ -51,13 +51,14 @@ class Feed:
         """
         self._engine.submit_rows(self._outbox, rows, limit, 0.0)
 
-    def take(self, wait: float) -> None:
+    def take(self, wait: float, at_least: int = 1) -> None:
         """Add outcomes to `outcomes`.
 
         Args:
-            wait: The maximum wait for the first one, in seconds.
+            wait: The maximum wait, in seconds.
+            at_least: The number of rows to wait for, or all submitted ones if there are fewer.
         """
-        self._engine.take_outcomes(self._outbox, self.outcomes, _OUTCOMES, wait)
+        self._engine.take_outcomes(self._outbox, self.outcomes, _OUTCOMES, wait, at_least)
 
     def error(self) -> RelayError | None:
         """Return the error that stopped the engine; None if it has not stopped."""

@@ -83,8 +83,10 @@ class GreenEngine:
         attempt = self._engine.submit_rows
         return self._wait(lambda: attempt(outbox, rows, limit, 0.0), min(wait, _LONGEST_PAUSE))
 
-    def take_outcomes(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
-        """Take outcomes as tuples, as `Engine.take_outcomes` does."""
+    def take_outcomes(
+        self, outbox: int, into: list[Any], limit: int, wait: float, at_least: int = 1
+    ) -> int:
+        """Take outcomes as tuples, as `Engine.take_outcomes` does, but wait only for the first."""
         self._sleep(0.0)  # as in `take`
         attempt = self._engine.take_outcomes
         return self._wait(lambda: attempt(outbox, into, limit, 0.0), wait)

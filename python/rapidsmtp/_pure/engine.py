@@ -73,7 +73,9 @@ class Engine:
             number, wait = number + submitted, 0.0
         return number
 
-    def take_outcomes(self, outbox: int, into: list[OutcomeTuple], limit: int, wait: float) -> int:
+    def take_outcomes(
+        self, outbox: int, into: list[OutcomeTuple], limit: int, wait: float, at_least: int = 1
+    ) -> int:
         """Append the outcomes of finished messages to a list, as a tuple for each recipient.
 
         Args:
@@ -83,7 +85,8 @@ class Engine:
                 attempts and the time in milliseconds. The address is None if the message has one
                 recipient and was accepted.
             limit: The maximum number of messages.
-            wait: The maximum wait for the first one, in seconds.
+            wait: The maximum wait, in seconds.
+            at_least: The number of messages to wait for, or all submitted ones if there are fewer.
 
         Returns:
             The number of messages.
@@ -91,7 +94,7 @@ class Engine:
         # An exception of a signal handler must not lose an outcome. So the outcomes are in one of
         # the two lists at any time, and the last two statements contain no call.
         taken = self._taken.setdefault(outbox, [])
-        self.take(outbox, taken, limit, 0.0 if taken else wait)
+        self._queue.take(outbox, taken, limit, 0.0 if taken else wait, at_least)
         tuples = [each for message, outcome in taken for each in outcome_tuples(message, outcome)]
         number = len(taken)
         into += tuples

@@ -176,16 +176,24 @@ class EngineQueue:
         job.outbox.append((job.message, outcome))
         self.callers.notify_all()
 
-    def take(self, outbox: int, into: list[Any], limit: int, wait: float) -> int:
+    def take(self, outbox: int, into: list[Any], limit: int, wait: float, at_least: int = 1) -> int:
         """Move up to `limit` pairs of a submitted object and its outcome from an outbox to a list.
 
-        The call waits at most `wait` seconds for the first pair.
+        The call waits at most `wait` seconds for `at_least` pairs, or for those of all submitted
+        messages if there are fewer.
 
         Returns:
             The number of pairs moved.
         """
+
+        def is_ready() -> bool:
+            box = self._outboxes.get(outbox)
+            if box is None or self.ended:
+                return True
+            return len(box) >= max(1, min(at_least, limit, len(box) + box.unfinished))
+
         with self.lock:
-            self.callers.wait_for(lambda: self.ended or self._outboxes.get(outbox, True), wait)
+            self.callers.wait_for(is_ready, wait)
             box = self._outboxes.get(outbox, Outbox())
             number = min(limit, len(box))
             # The next line is one call of C code. A signal handler runs only before or after this

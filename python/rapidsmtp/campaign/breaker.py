@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter, deque
-from collections.abc import Sequence
 
 from rapidsmtp.campaign.corrections import wait_again
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
+from rapidsmtp.campaign.outcome_group import OutcomeGroup
 
 WINDOW = 200
 _SHARE = WINDOW // 2
@@ -35,16 +35,20 @@ class Breaker:
         self._refusal: Signature | None = None
         self._has_refused = False
 
-    def add(self, records: Sequence[OutcomeRecord]) -> str | None:
+    def add(self, group: OutcomeGroup) -> str | None:
         """Add outcomes, and return the reason to pause, or None."""
-        refused = [each for each in records if each.status == RowStatus.REFUSED]
+        refused = [each for each in group.records if each.status == RowStatus.REFUSED]
         if self._refusal is not None:  # outcomes of rows that were granted before the pause
             self._has_refused |= bool(refused)
             return None
-        for record in records:
+        accepted = 0
+        for record, place in zip(group.records, group.places, strict=True):
+            self._add_accepted(place - accepted)
+            accepted = place
             if record.status != RowStatus.SUPPRESSED:
                 domain = (record.address or "").rpartition("@")[2].lower()
                 self._last.append((_signature(record), domain))
+        self._add_accepted(len(group.accepted) - accepted)
         if not refused:
             return None
         counts = Counter(signature for signature, _ in self._last if signature is not None)
@@ -56,6 +60,9 @@ class Breaker:
         same = [each for each in refused if _signature(each) == signature]
         last = (same or refused)[-1]
         return f"the relay refuses everybody: {last.code} {last.text}"
+
+    def _add_accepted(self, count: int) -> None:
+        self._last.extend([(None, "")] * min(count, WINDOW))
 
     def return_refused(self, now: int) -> None:
         """Make the recipients wait again that were refused in this way, if there are new ones.

@@ -7,9 +7,7 @@ slower than the network. An exchange is made when a grant is needed, or 25 ms af
 unsaved outcome. There are never two at once, so a slow disk makes larger groups by itself.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from rapidsmtp._bulk.feed import Feed
@@ -20,21 +18,21 @@ from rapidsmtp.campaign.model import (
     JournalError,
     JournalUnavailable,
     Lease,
-    OutcomeRecord,
     RowStatus,
 )
 from rapidsmtp.campaign.opened import OpenJournal
+from rapidsmtp.campaign.outcome_group import OutcomeGroup
 from rapidsmtp.campaign.progress import LeaseProgress
-from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, records_of, unsent_record
+from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, unsent_record
 from rapidsmtp.campaign.states import GRANTABLE
 from rapidsmtp.errors import RelayError
 
 GROUP = 0.025
 """The maximum time between an outcome and its exchange, in seconds."""
-# With a progress file, granted rows that were not sent are known after `kill -9`. So a block may be
-# larger, and most grants need no exchange of their own. The time for which a block lasts, in
-# seconds.
-_WITH_PROGRESS = 4 * GROUP
+# With a progress file, granted rows that were not sent are known after `kill -9`, and so are
+# outcomes that were not saved. So groups and blocks may be larger. A block lasts for two groups, so
+# most grants need no exchange of their own.
+_GROUP_WITH_PROGRESS = 2 * GROUP
 RETRY = 1.0
 """The time between two attempts to write a journal that cannot be written, in seconds."""
 _LONGEST_WAIT = 60.0
@@ -86,18 +84,15 @@ class Pass:
         self._feed = feed
         self._pacer = pacer
         self._schedule = Schedule(opened.settings, lease.stamp_at)
-        due = journal.due_rows(lease, clock.now())
-        self._due = deque(
-            (row, Try(parts, passes) if parts or passes else FIRST_TRY)
-            for row, parts, passes in due
-        )
-        self._tries = {row: tried for row, tried in self._due if tried != FIRST_TRY}
-        self._unsaved: list[OutcomeRecord] = []
-        self._finished_rows = 0
+        # For a first pass, the rows are a range, so that Python handles no row.
+        self._due: Sequence[int]
+        self._due, self._tries = journal.due_rows(lease, clock.now())
+        self._unsaved = OutcomeGroup()
         self._grants = 0
         self._since: float | None = None  # of the first unsaved outcome
         self._ask_at = self._beat_at = clock.monotonic()
         self._flow = flow
+        self._group = GROUP if progress is None else _GROUP_WITH_PROGRESS
 
     @property
     def is_over(self) -> bool:
@@ -131,11 +126,10 @@ class Pass:
     @property
     def block(self) -> int:
         """The number of rows in a grant."""
-        seconds = GROUP if self._progress is None else _WITH_PROGRESS
-        return self._flow.block(seconds)
+        return self._flow.block(self._group if self._progress is None else 2 * self._group)
 
-    def step(self, wait: float) -> list[OutcomeRecord]:
-        """Submit, take and save, and return the records that were saved.
+    def step(self, wait: float) -> OutcomeGroup:
+        """Submit, take and save, and return the outcomes that were saved.
 
         Args:
             wait: The maximum wait for an outcome, in seconds.
@@ -148,30 +142,30 @@ class Pass:
             self._feed.submit(self._granted, room)
         needs_grant = self._needs_grant()
         if self._feed.pending:
-            self._feed.take(0.0 if needs_grant else self._take_time(wait))
+            self._take(0.0 if needs_grant else wait)
         self._convert(stopped=False)
         if needs_grant or self._is_group_due():
             return self._exchange(needs_grant)
-        return []
+        return OutcomeGroup()
 
-    def stop(self, reason: str) -> list[OutcomeRecord]:
+    def stop(self, reason: str) -> OutcomeGroup:
         """Grant no more, end the transactions under way, and save the remaining outcomes.
 
         Args:
             reason: Why rows that were not begun are returned.
         """
-        self._due.clear()
+        self._due = ()
         self._feed.close()
         self._convert(stopped=True)
         for row in self._granted.withdraw():
             tried = self._tries.get(row, FIRST_TRY)
             self._add_unsent(row, tried, RowStatus.RETURNED, reason, None)
-            self._finished_rows += 1
+            self._unsaved.rows += 1
         return self.save()
 
-    def save(self) -> list[OutcomeRecord]:
-        """Save the outcomes that are not saved, and return their records; [] if this failed."""
-        return self._exchange(False) if self._unsaved else []
+    def save(self) -> OutcomeGroup:
+        """Save the outcomes that are not saved, and return them; an empty group if this failed."""
+        return self._exchange(False) if self._unsaved else OutcomeGroup()
 
     @property
     def has_unsaved(self) -> bool:
@@ -193,7 +187,7 @@ class Pass:
             if self._progress is not None:
                 self._progress.close()
             raise JournalError(
-                f"{self.notice}; outcomes of {self._finished_rows} rows could not be saved and are "
+                f"{self.notice}; outcomes of {self._unsaved.rows} rows could not be saved and are "
                 "UNKNOWN unless a progress file has them; make space, and settle them"
             )
         if not self.is_fenced:
@@ -209,13 +203,12 @@ class Pass:
         outcomes = self._feed.outcomes
         if not outcomes:
             return
-        records, count = records_of(
+        count = self._unsaved.add_outcomes(
             outcomes, self._tries, self.lease.epoch, self._clock.now(), self._schedule,
             stopped=stopped or self._feed.error() is not None,
         )  # fmt: skip
         self._feed.outcomes = []
-        self._add(records)
-        self._finished_rows += count
+        self._mark_unsaved()
         self._flow.add_rows(count)
 
     def _add_unsent(
@@ -223,13 +216,13 @@ class Pass:
     ) -> None:
         """Add the outcome of each recipient of a row that did not reach the engine."""
         now, epoch = self._clock.now(), self.lease.epoch
-        self._add([
+        self._unsaved.add_records([
             unsent_record(row, tried, status, text, epoch, now, part, address)
             for part in tried.parts or (0,)
         ])  # fmt: skip
+        self._mark_unsaved()
 
-    def _add(self, records: Sequence[OutcomeRecord]) -> None:
-        self._unsaved += records
+    def _mark_unsaved(self) -> None:
         if self._since is None:
             self._since = self._clock.monotonic()
 
@@ -244,48 +237,62 @@ class Pass:
         if self._since is None:
             return self._clock.monotonic() - self._beat_at > _BEAT
         age = self._clock.monotonic() - self._since
-        return age >= (RETRY if self.notice else GROUP) or not (self._feed.pending or self.notice)
+        longest = RETRY if self.notice else self._group
+        return age >= longest or not (self._feed.pending or self.notice)
 
-    def _take_time(self, wait: float) -> float:
+    def _take(self, wait: float) -> None:
+        """Take outcomes. The first one of a group is taken at once, because the group begins then.
+
+        Args:
+            wait: The maximum wait, in seconds.
+        """
         if self._since is None:
-            return wait
-        age = self._clock.monotonic() - self._since
-        return max(0.0, min(wait, (RETRY if self.notice else GROUP) - age))
+            self._feed.take(wait)
+            return
+        left = (RETRY if self.notice else self._group) - self._clock.monotonic() + self._since
+        # Each return to Python takes as long as several rows. The engine must not run out of rows.
+        self._feed.take(max(0.0, min(wait, left)), self._feed.pending // 2)
 
-    def _next_block(self) -> list[tuple[int, Try]]:
+    def _next_block(self) -> Sequence[int]:
         """Return the next rows to grant. Suppressed rows get their outcome instead."""
         now = self._clock.now()
         allowed, ask_at = self._pacer.allowed(self.block - self._granted.left, now)
         # The clock may be set, so a long wait is divided.
         wait = min(_LONGEST_WAIT, max(0.0, (ask_at - now) / 1000))
         self._ask_at = self._clock.monotonic() + wait
-        block = list(islice(self._due, max(0, allowed)))
+        block = self._due[: max(0, allowed)]
         return block if self._opened.suppression.is_empty else self._without_suppressed(block)
 
-    def _without_suppressed(self, block: list[tuple[int, Try]]) -> list[tuple[int, Try]]:
+    def _without_suppressed(self, block: Sequence[int]) -> Sequence[int]:
         if self._rows is None:
             self._rows = self._opened.rows_of(self.lease)
-        addresses = {row: self._rows.addresses(row) for row, _ in block}
+        addresses = {row: self._rows.addresses(row) for row in block}
         hits = self._opened.suppression.hits(addresses)
-        for row, tried in block:
+        if not hits:
+            return block
+        for row in block:
             if row in hits:
+                tried = self._tries.get(row, FIRST_TRY)
                 text = "the address is suppressed"
                 self._add_unsent(row, tried, RowStatus.SUPPRESSED, text, hits[row])
-                self._due.remove((row, tried))
-        return [each for each in block if each[0] not in hits]
+        kept = [row for row in block if row not in hits]
+        self._due = [*kept, *self._due[len(block) :]]
+        return kept
 
-    def _exchange(self, with_grant: bool) -> list[OutcomeRecord]:
-        block = self._next_block() if with_grant else []
-        records = self._unsaved
+    def _exchange(self, with_grant: bool) -> OutcomeGroup:
+        block = self._next_block() if with_grant else ()
+        group = self._unsaved
         start = self._clock.monotonic()
+        group.at = self._clock.now()
         try:
             result = self._journal.exchange(
                 self.lease,
-                self._clock.now(),
-                grant=[row for row, _ in block],
+                group.at,
+                grant=block,
                 number=self._grants,
-                records=records,
-                finished=self._finished_rows,
+                records=group.records,
+                accepted=group.accepted,
+                finished=group.rows,
                 budget=self._pacer.take,
                 give_back=self._pacer.give_back,
             )
@@ -293,19 +300,24 @@ class Pass:
             # No grants, and the outcomes stay in memory.
             self.notice = self._opened.notice = str(error)
             self._since = self._clock.monotonic()
-            return []
+            return OutcomeGroup()
         if self.notice:
             self.notice = self._opened.notice = ""
         self._beat_at = self._clock.monotonic()
         self._flow.add_exchange(self._beat_at - start)
-        self._unsaved, self._since, self._finished_rows = [], None, 0
+        self._unsaved, self._since = OutcomeGroup(), None
         self.state, self.is_fenced = result.state, result.fenced
         if result.granted:
             self._grants += 1
-            parts = {row: tried.parts for row, tried in block if tried.parts is not None}
-            self._granted.grant([row for row, _ in block], parts)
-            for _ in block:
-                self._due.popleft()
+            self._granted.grant(block, self._parts_of(block))
+            self._due = self._due[len(block) :]
         if self.is_fenced or self.state not in GRANTABLE:
-            self._due.clear()
-        return records
+            self._due = ()
+        return group
+
+    def _parts_of(self, block: Sequence[int]) -> dict[int, Sequence[int]]:
+        """Return the recipients of the rows that are not sent to all of them."""
+        if not self._tries:
+            return {}
+        tries = ((row, self._tries[row].parts) for row in block if row in self._tries)
+        return {row: parts for row, parts in tries if parts is not None}

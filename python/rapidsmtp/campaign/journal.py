@@ -19,6 +19,7 @@ from rapidsmtp.campaign import states
 from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.model import CampaignState, Lease, ranges_of
 from rapidsmtp.campaign.outcome_table import COUNTS, OutcomeTable
+from rapidsmtp.campaign.results import FIRST_TRY, Try
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +90,16 @@ class Journal:
                 return None
         return Lease(self.campaign, chunk, epoch + 1, first, count, stamp_at, outcomes == 0)
 
-    def due_rows(self, lease: Lease, now: int) -> list[tuple[int, list[int] | None, int]]:
-        """Return the rows that a pass sends, in order.
+    def due_rows(self, lease: Lease, now: int) -> tuple[Sequence[int], dict[int, Try]]:
+        """Return the rows that a pass sends, in order, and how some of them are tried.
 
         Returns:
-            For each row: its number, the parts to send (None: all), and the number of earlier
-            passes.
+            The numbers of the rows. And by row, how it is tried, if not for the first time and to
+            all recipients.
         """
         everything = range(lease.first, lease.first + lease.count)
         if lease.virgin:
-            return [(row, None, 0) for row in everything]
+            return everything, {}
         known: dict[int, list[tuple[int, bool, int]]] = {}
         for row, part, next_at, passes in self._execute(
             "SELECT row, part, next_at, passes FROM outcome WHERE campaign = ? AND row >= ? "
@@ -107,17 +108,21 @@ class Journal:
         ).fetchall():
             is_due = next_at is not None and next_at <= now
             known.setdefault(row, []).append((part, is_due, passes))
-        due: list[tuple[int, list[int] | None, int]] = []
+        due: list[int] = []
+        tries: dict[int, Try] = {}
         for row in everything:
             parts = known.get(row)
             if parts is None:
-                due.append((row, None, 0))
+                due.append(row)
                 continue
             chosen = [part for part, is_due, _ in parts if is_due]
             if chosen:
                 passes = max(each for *_, each in parts)
-                due.append((row, None if len(chosen) == len(parts) else chosen, passes))
-        return due
+                due.append(row)
+                tried = Try(None if len(chosen) == len(parts) else chosen, passes)
+                if tried != FIRST_TRY:
+                    tries[row] = tried
+        return due, tries
 
     def exchange(
         self,
@@ -127,6 +132,7 @@ class Journal:
         grant: Sequence[int] = (),
         number: int = 0,
         records: Sequence[Sequence[Any]] = (),
+        accepted: Sequence[Sequence[Any]] = (),
         finished: int = 0,
         budget: Callable[[int], int] | None = None,
         give_back: Callable[[Sequence[Any]], None] | None = None,
@@ -140,7 +146,8 @@ class Journal:
             number: The number of this grant in the epoch, from 0.
             records: The outcomes, as `OutcomeRecord` or tuples of this shape. They are
                 saved even if the lease was lost.
-            finished: The number of rows among the records.
+            accepted: Further outcomes, as in `OutcomeGroup.accepted`.
+            finished: The number of rows among all of these outcomes.
             budget: A function that takes messages from the budgets, inside the transaction, and
                 returns whether it could: the number of messages it took, which is 0 or all.
             give_back: A function that returns the unsent messages of the records to the budgets,
@@ -170,11 +177,12 @@ class Journal:
                     "UPDATE lease SET granted = granted + ? WHERE campaign = ? AND chunk = ?",
                     (len(grant), self.campaign, lease.chunk),
                 )
-            if records:
-                self.outcomes.save(lease, records, is_first=lease.virgin and not fenced)
+            if records or accepted:
+                is_first = lease.virgin and not fenced
+                self.outcomes.save(lease, records, is_first=is_first, accepted=accepted, now=now)
             if records and give_back is not None:
                 give_back(records)
-            if records and fenced:
+            if (records or accepted) and fenced:
                 self._reopen(lease, now)
         return ExchangeResult(allowed, fenced, state)
 

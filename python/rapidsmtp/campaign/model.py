@@ -241,6 +241,8 @@ class CampaignSettings:
 
 def ranges_of(rows: Sequence[int]) -> str:
     """Return ascending row numbers as the text of a grant, such as "3,17-19"."""
+    if isinstance(rows, range):
+        return f"{rows[0]}-{rows[-1]}" if len(rows) > 1 else f"{rows[0]}"
     parts: list[str] = []
     start = end = rows[0]
     for row in [*rows[1:], 0]:

@@ -17,7 +17,7 @@ COUNTS = [each.column for each in RowStatus]
 UPSERT = """
 INSERT INTO outcome (campaign, row, part, status, code, enhanced, text, address, attempts, passes,
   ms, epoch, at, next_at)
-VALUES ({campaign}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES ({campaign}, ?, ?, ?, ?, ?, ?, ?, ?, {passes}, ?, {epoch}, {at}, {next_at})
 ON CONFLICT (campaign, row, part) DO UPDATE SET status = excluded.status, code = excluded.code,
   enhanced = excluded.enhanced, text = excluded.text, address = excluded.address,
   attempts = outcome.attempts + excluded.attempts, passes = excluded.passes, ms = excluded.ms,
@@ -38,23 +38,41 @@ class OutcomeTable:
     def __init__(self, database: Database, campaign: int) -> None:
         self._database = database
         self._campaign = campaign
-        self._upsert = UPSERT.format(campaign=int(campaign))
+        self._upsert = self._statement("?", "?", "?", "?")
 
-    def save(self, lease: Lease, records: Sequence[Sequence[Any]], *, is_first: bool) -> None:
+    def save(
+        self,
+        lease: Lease,
+        records: Sequence[Sequence[Any]],
+        *,
+        is_first: bool,
+        accepted: Sequence[Sequence[Any]] = (),
+        now: int = 0,
+    ) -> None:
         """Save outcomes, and count them in `lease`.
 
         Args:
             lease: The lease.
             records: The outcomes, as `OutcomeRecord` or tuples of this shape.
             is_first: Whether no row had an outcome at the start of the lease.
+            accepted: Further outcomes, as in `OutcomeGroup.accepted`.
+            now: The time of these outcomes, in milliseconds since 1970.
         """
-        saved = self._database.executemany(self._upsert, records)
-        if not is_first or saved.rowcount != len(records):
+        saved = 0
+        if accepted:
+            # What these outcomes have in common is in the statement, so that Python need not make a
+            # record of each.
+            statement = self._statement("1", lease.epoch, now, "NULL")
+            saved += self._database.executemany(statement, accepted).rowcount
+        if records:
+            saved += self._database.executemany(self._upsert, records).rowcount
+        if not is_first or saved != len(records) + len(accepted):
             self.recount(lease)
             return
         # Every record was an insertion, because no row of the chunk had an outcome when the lease
         # began, and only the owner of the lease writes outcomes of rows without one.
         counts = dict.fromkeys([*COUNTS, "more_parts"], 0)
+        counts["accepted"] = len(accepted)
         for record in records:
             counts[COUNTS[record[2] - 1]] += 1
             counts["more_parts"] += record[1] > 0
@@ -63,6 +81,11 @@ class OutcomeTable:
             f"UPDATE lease SET {', '.join(f'{name} = {name} + ?' for name in changed)} "
             "WHERE campaign = ? AND chunk = ?",
             (*changed.values(), self._campaign, lease.chunk),
+        )
+
+    def _statement(self, passes: str, epoch: int | str, at: int | str, next_at: str) -> str:
+        return UPSERT.format(
+            campaign=int(self._campaign), passes=passes, epoch=epoch, at=at, next_at=next_at
         )
 
     def recount(self, lease: Lease) -> None:

@@ -11,11 +11,10 @@ from rapidsmtp.campaign.flow import Flow, Pacer
 from rapidsmtp.campaign.model import (
     JournalError,
     JournalUnavailable,
-    OutcomeRecord,
     RowResult,
-    RowStatus,
 )
 from rapidsmtp.campaign.opened import OpenJournal
+from rapidsmtp.campaign.outcome_group import OutcomeGroup
 from rapidsmtp.campaign.relays import RelayLine, is_permanent, mark_away, mark_up
 from rapidsmtp.errors import RelayError
 
@@ -167,39 +166,38 @@ class Run:
         passes = self._passes[line.number]
         if current not in passes:  # the relay went away
             return
-        records = current.step(wait)
-        yield from self._note(line, records)
+        yield from self._note(line, current.step(wait))
         error = current.relay_error()
         if error is not None:
             while passes:
-                records = self._finish(passes[0], str(error))
+                group = self._finish(passes[0], str(error))
                 passes.pop(0)
-                yield from self._note(line, records)
+                yield from self._note(line, group)
             line.close()
             self._away(line, error)
         elif current.is_over:
             self._written(current.release)
             passes.remove(current)
 
-    def _finish(self, current: Pass, reason: str) -> list[OutcomeRecord]:
+    def _finish(self, current: Pass, reason: str) -> OutcomeGroup:
         """End a pass in order: every granted row gets an outcome, and the lease is released."""
-        records = current.stop(reason)
+        group = current.stop(reason)
         while current.has_unsaved and not self._clock.wait(self._stop, RETRY):
-            records = current.save()
+            group = current.save()
         self._written(current.release)
-        return records
+        return group
 
-    def _note(self, line: RelayLine, records: Sequence[OutcomeRecord]) -> list[RowResult]:
-        if not records:
+    def _note(self, line: RelayLine, group: OutcomeGroup) -> list[RowResult]:
+        if not group:
             return []
-        if line.failures and any(each.status == RowStatus.ACCEPTED for each in records):
+        if line.failures and group.has_accepted:
             self._written(lambda: mark_up(self._journal, line.number))
             line.failures = 0
-        reason = self._breaker.add(records)
+        reason = self._breaker.add(group)
         self._written(lambda: self._breaker.return_refused(self._clock.now()))
         if reason is not None:
             self._change_state(states.PAUSE, reason)
-        return [each.result() for each in records]
+        return group.results()
 
     def _away(self, line: RelayLine, error: RelayError) -> None:
         line.failures += 1
