@@ -166,15 +166,22 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for sock in (self._listener, *(connection.sock for connection in self.connections)):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        self._close(self._listener)
+        # The first thread accepts connections, so no connection is added after its end.
+        self._threads[0].join(TIMEOUT)
+        for connection in self.connections:
+            self._close(connection.sock)
         for thread in self._threads:
             thread.join(TIMEOUT)
             assert not thread.is_alive()
         if kind is None and self._errors:
             raise self._errors[0]
+
+    @staticmethod
+    def _close(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
 
     def wire(self, place: int = -1) -> bytes:
         """Wait for the end of a connection (by default the last); return its received bytes."""
