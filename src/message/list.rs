@@ -42,6 +42,8 @@ pub struct RecipientRow {
     pub row: u64,
     /// The number of the row's first line, or of its row in a sheet.
     pub number: u64,
+    /// The place of the row, in bytes from the start of the file.
+    pub place: u64,
 }
 
 impl RecipientsList {
@@ -89,6 +91,7 @@ impl RecipientsList {
                 tag: self.tag.map(|column| record.cell(column).to_owned()),
                 row: self.rows.count,
                 number: record.number,
+                place: record.offset,
             }));
         }
         Ok(None)

@@ -152,7 +152,8 @@ pub(super) struct NativeRecipientsList {
 #[pymethods]
 impl NativeRecipientsList {
     /// Open a checked list. `columns` are the columns of the template's fields. If `numbered` is
-    /// true, a tag is a tuple: the number of the row, its line, and the cell of the column `tag`.
+    /// true, a tag is a tuple: the number of the row, its line, the cell of the column `tag`, and
+    /// the place of the row in the file.
     #[new]
     fn new(
         template: Py<NativeTemplate>,
@@ -189,7 +190,12 @@ impl NativeRecipientsList {
             return Ok(None);
         };
         let tag = if self.numbered {
-            let tag = (recipient.row, recipient.number, recipient.tag);
+            let tag = (
+                recipient.row,
+                recipient.number,
+                recipient.tag,
+                recipient.place,
+            );
             tag.into_pyobject(py)?.into_any()
         } else {
             recipient.tag.into_pyobject(py)?

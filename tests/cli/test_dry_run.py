@@ -150,7 +150,7 @@ def test_invalid_rows_are_reported(command: Command) -> None:
     (empty,) = [line for line in lines if line[-1] == "line 4"]
     assert "name" in empty[0]
     with Path("bad.csv").open(newline="") as file:
-        found = [(line["row"], line["status"]) for line in csv.DictReader(file)]
+        found = [(line["id"], line["outcome"]) for line in csv.DictReader(file)]
     assert found == [("2", "invalid"), ("3", "invalid"), ("5", "invalid")]
 
 

@@ -55,8 +55,8 @@ def check_report(output: str, reason: str) -> None:
 
 def check_file(path: Path) -> None:
     with path.open(newline="") as file:
-        lines = {(line["row"], line["status"]) for line in csv.DictReader(file)}
-    assert lines == {("2", "unknown"), ("3", "not_attempted")}
+        lines = {(line["id"], line["outcome"]) for line in csv.DictReader(file)}
+    assert lines == {("2", "unknown"), ("3", "not attempted")}
 
 
 @pytest.mark.parametrize(("number", "status", "reason"), SIGNALS)

@@ -211,11 +211,13 @@ def test_a_reply_is_no_formula_in_the_list_of_failures(command: Command, relays:
     options = ("--tag", "id", "--not-accepted", "failed.csv")
     assert command.send(relays(script).url, *options).returncode == 1
     with (command.directory / "failed.csv").open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["row"])
+        rows = sorted(csv.DictReader(file), key=lambda row: row["name"])
     # The list's own values stay as they are.
-    assert [row["tag"] for row in rows] == ["=1+1", "@2"]
-    assert [row["recipient"] for row in rows] == ["-anna@example.com", "+bo@example.com"]
-    assert [row["reason"] for row in rows] == ["'=HYPERLINK(1)", "no;'@SUM(1)"]
+    assert [row["id"] for row in rows] == ["=1+1", "@2"]
+    assert [row["email"] for row in rows] == ["-anna@example.com", "+bo@example.com"]
+    recipients = [row["outcome_recipient"] for row in rows]
+    assert recipients == ["'-anna@example.com", "'+bo@example.com"]
+    assert [row["outcome_text"] for row in rows] == ["'=HYPERLINK(1)", "no;'@SUM(1)"]
 
 
 # Private files

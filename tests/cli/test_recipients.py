@@ -189,7 +189,7 @@ def test_skipped_rows_keep_the_numbers_of_others(command: Command, relays: Relay
     (failed,) = report["not_accepted"]
     assert (status, failed["row"], failed["line"], failed["tag"]) == (1, 7, 8, "7")
     with (command.directory / "failed.csv").open(newline="") as file:
-        assert [line["row"] for line in csv.DictReader(file)] == ["7"]
+        assert [line["id"] for line in csv.DictReader(file)] == ["7"]
     result = command("send", *FILES, "--preview", "6", "--json")
     assert [each["row"] for each in json.loads(result.stdout)["preview"]] == [1, 2, 3, 5]
 

@@ -114,9 +114,10 @@ def test_a_connection_lost_repeatedly_stops_the_message(command: Command, relays
     result = command.send(relay.url, "--limit", "1", "--not-accepted", "failed.csv")
     assert result.returncode == 1
     with Path("failed.csv").open(newline="") as file:
-        lines = [(line["status"], line["reason"]) for line in csv.DictReader(file)]
+        (line,) = csv.DictReader(file)
     reason = "the connection was lost before the message was sent"
-    assert lines == [("not_attempted", reason)] * 2  # To and Bcc
+    assert (line["outcome"], line["outcome_text"]) == ("not attempted", reason)
+    assert line["outcome_recipient"] == "anna@example.com | hidden@example.com"
     assert f"not attempted: {reason}" in result.stdout
     # Three lost connections do not count as attempts. The fourth lost connection uses the only
     # attempt of the message.
@@ -240,14 +241,46 @@ def test_not_accepted_recipients_as_csv(command: Command, relays: Relays) -> Non
     result = command.send(relays(script).url, "--tag", "id", "--not-accepted", "failed.csv")
     assert result.returncode == 1, result.stderr
     lines = list(csv.reader((command.directory / "failed.csv").read_text().splitlines()))
-    assert lines[0] == [
-        "row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason",
-    ]  # fmt: skip
-    by_row = {line[0]: line for line in lines[1:]}
-    refused = ["hidden@example.com", "refused", "550", "5.1.1"]
-    assert by_row["1"][1:6] == ["1", *refused] and by_row["3"][1:6] == ["3", *refused]
-    assert by_row["1"][7].endswith("gone, and far")
-    assert by_row["2"][1:7] == ["2", "", "invalid", "", "", "build"] and len(lines) == 4
+    outcome = ["outcome", "outcome_recipient", "outcome_code", "outcome_enhanced", "outcome_text"]
+    assert lines[0] == ["id", "name", "email", *outcome]
+    by_id = {line[0]: line for line in lines[1:]}
+    refused = ["refused", "hidden@example.com", "550", "5.1.1"]
+    assert by_id["1"][1:7] == ["Anna", "anna@example.com", *refused]
+    assert by_id["3"][3:7] == refused
+    assert by_id["1"][7].endswith("gone, and far")
+    assert by_id["2"][1:7] == ["Bo", "nobody", "invalid", "", "", ""] and len(lines) == 4
+
+
+def test_the_list_of_failures_can_be_sent_again(command: Command, relays: Relays) -> None:
+    """The file has the cells of the list, in the order of the failures, on both backends."""
+
+    def script(relay: ScriptedRelay, line: str) -> str | None:
+        return (
+            "550 5.1.1 gone" if "<b" in line and line[:4].upper() == "RCPT" else accept(relay, line)
+        )
+
+    command.write("message.eml", EML.replace("Bcc: hidden@example.com\n", ""))
+    text = (
+        'id;name;email;outcome\n\n1;"Jö; ""X""\nY";a@example.com;x\n;;;\n'
+        "2;Bö\t;b2@example.com;y\n2;again;b2@example.com;\n\n3;;a3@example.com\n"
+        "4;Bo;b4@example.com\n"
+    )
+    (command.directory / "list.csv").write_bytes(text.encode("cp1252"))
+    options = ("--encoding", "windows-1252", "--not-accepted", "failed.csv")
+    assert command.send(relays(script).url, *options).returncode == 1
+    with (command.directory / "failed.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:5] == ["id", "name", "email", "outcome", "outcome_"]
+    found = {row[0]: row[1:6] for row in rows}
+    assert found["2"] == ["Bö\t", "b2@example.com", "y", "refused", "b2@example.com"]
+    assert found["4"] == ["Bo", "b4@example.com", "", "refused", "b4@example.com"]
+    assert found["1"][:4] == ['Jö; "X"\nY', "a@example.com", "x", "invalid"]
+    assert found["3"] == ["", "a3@example.com", "", "invalid", ""] and len(rows) == 4
+    again = relays()
+    result = command(
+        "send", "--template", "message.eml", "--to", "failed.csv", "--relay", again.url
+    )
+    assert "invalid" in result.stdout and len(again.bodies) == 2, result.stderr
 
 
 @pytest.mark.parametrize("stop", ["530", "dead"])
@@ -262,9 +295,9 @@ def test_unread_rows_are_in_the_csv_too(command: Command, relays: Relays, stop: 
     assert result.returncode == (1 if stop == "530" else 2), result.stderr
     with (command.directory / "failed.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert {line["row"] for line in lines} == {str(n) for n in range(1, 30_001)}
-    assert all(line["tag"] == str(int(line["row"]) - 1) for line in lines)
-    assert {line["status"] for line in lines} == {"not_attempted"}
+    assert {line["id"] for line in lines} == {str(n) for n in range(30_000)}
+    assert all(line["email"] == f"n{line['id']}@example.com" for line in lines)
+    assert {line["outcome"] for line in lines} == {"not attempted"}
 
 
 def test_every_row_has_an_outcome_after_ctrl_c(command: Command, relays: Relays) -> None:

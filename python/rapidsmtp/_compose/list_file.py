@@ -108,14 +108,18 @@ class ListFile:
         """Create the error for a list that was changed after the check."""
         return OSError(f"{self.name} was changed while it was read")
 
-    def records(self) -> Iterator[tuple[int, list[str], int]]:
+    def records(self, start: int | None = None) -> Iterator[tuple[int, list[str], int]]:
         """Yield the records that have a cell with text: number, cells, and place after the record.
+
+        Args:
+            start: The place of the first record, in bytes from the start of the file; None for the
+                first record after the header. The numbers count from this record.
 
         Raises:
             ValueError: A record is malformed or has too many cells.
         """
         with Path(self.path).open("rb") as binary:
-            binary.seek(self.start)
+            binary.seek(self.start if start is None else start)
             lines = _Lines(binary, self)
             reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
             while True:

@@ -135,7 +135,8 @@ class RecipientsList:
         columns: The columns of the template's fields, in order.
         tag: The column whose cell becomes the message's tag, or None.
         check: The result of the check. The rows that it drops are skipped.
-        numbered: Whether a tag is a tuple: the number of the row, its line, and the tag.
+        numbered: Whether a tag is a tuple: the number of the row, its line, the tag, and the place
+            of the row in the file.
     """
 
     def __init__(
@@ -166,15 +167,18 @@ class RecipientsList:
         row = next(self._rows, None)
         if row is None:
             return None
-        count, number, cells = row
+        count, number, cells, place = row
         tag: Any = _cell(cells, self._tag) if self._tag is not None else None
-        tag = (count, number, tag) if self._numbered else tag
+        tag = (count, number, tag, place) if self._numbered else tag
         values = {name: _cell(cells, place) for name, place in self._places.items()}
         return self._template.pending(values, tag, date, id, time)
 
 
-def checked_rows(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the rows of a checked list that are sent: the number, the line or row, and the cells.
+def checked_rows(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, list[str], int]]:
+    """Yield the rows of a checked list that are sent.
+
+    Yields:
+        The number, the line or the row of a sheet, the cells, and the place in the file in bytes.
 
     Raises:
         OSError: The file cannot be read, or was changed after the check.
@@ -182,12 +186,12 @@ def checked_rows(file: ListFile, check: ListCheck) -> Iterator[tuple[int, int, l
     rows, place = 0, file.start
     # If the file ends too early, its last row may be incomplete. So each row is yielded after the
     # next row was read. Rows that were appended to the file are ignored.
-    last: tuple[int, int, list[str]] | None = None
+    last: tuple[int, int, list[str], int] | None = None
     try:
         for number, cells, end in islice(file.records(), check.rows):
             if last is not None:
                 yield last
-            last = None if check.is_dropped(rows) else (rows + 1, number, cells)
+            last = None if check.is_dropped(rows) else (rows + 1, number, cells, place)
             rows, place = rows + 1, end
     except ValueError as error:
         raise OSError(str(error)) from None

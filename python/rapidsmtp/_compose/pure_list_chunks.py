@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rapidsmtp._compose.invisible import trim
@@ -38,7 +38,7 @@ class ListChunks:
         addresses: Sequence[int],
         hashes: bool,
     ) -> None:
-        self._rows: Iterator[tuple[int, int, list[str]]] = checked_rows(file, check)
+        self._rows = checked_rows(file, check)
         self._size, self._delimiter = size, file.delimiter
         self._key, self._addresses, self._hashes = key, addresses, hashes
 
@@ -52,7 +52,7 @@ class ListChunks:
         Raises:
             OSError: The file cannot be read, or was changed after the check.
         """
-        rows = [cells for _, _, cells in islice(self._rows, self._size)]
+        rows = [cells for _, _, cells, _ in islice(self._rows, self._size)]
         if not rows:
             return None
         hashes = packed(map(self._key_of, rows)) if self._hashes else b""

@@ -121,7 +121,8 @@ class CheckedList:
 
         Args:
             limit: The maximum number of rows.
-            numbered: Whether a tag is a tuple: the number of the row, its line, and the tag.
+            numbered: Whether a tag is a tuple: the number of the row, its line, the tag, and the
+                place of the row in the file.
 
         Raises:
             OSError: The file was changed after the check, or cannot be read.
@@ -162,6 +163,27 @@ class CheckedList:
         """Yield the number, the line and the tag of each row that is sent."""
         for numbers, cells in islice(self._kept(), limit):
             yield *numbers, None if self._tag is None else _cell(cells, self._tag)
+
+    def cells(self, skipped: int) -> Iterator[list[str]]:
+        """Yield the cells of the rows that are sent, without the first `skipped` rows."""
+        for _, cells in islice(self._kept(), skipped, None):
+            yield self._whole(cells)
+
+    def cells_at(self, place: int) -> list[str]:
+        """Return the cells of the row at a place, in bytes from the start of the file.
+
+        If the file was changed or cannot be read, the cells are empty.
+        """
+        try:
+            self._file.check_unchanged()
+            _, cells, _ = next(self._file.records(place))
+        except (OSError, ValueError, StopIteration):
+            cells = []
+        return self._whole(cells)
+
+    def _whole(self, cells: list[str]) -> list[str]:
+        """Return the cells of a row, one for each column."""
+        return (cells + [""] * len(self.names))[: len(self.names)]
 
     def check_unchanged(self) -> None:
         """Check that the file was not changed after the check.

@@ -6,12 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rapidsmtp._compose.outcome_columns import header_of, joined_cells
 from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
-from rapidsmtp.errors import spreadsheet_text
-
-COLUMNS = ("outcome", "outcome_recipient", "outcome_code", "outcome_enhanced", "outcome_text")
-"""The columns that `export` appends to the list's own columns."""
 
 Found = list[tuple[int, dict[str, Any], list[OutcomeRecord]]]
 
@@ -87,14 +84,13 @@ def export(
     A row has one line, also if it has several recipients. So the file can be sent again.
     """
     names = list(opened.columns.names)
-    extra = [_unused(name, names) for name in COLUMNS]
     temporary = Path(f"{path}.part")
     count = 0
     descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*names, *extra])
+            writer.writerow(header_of(names))
             for _, values, records in rows_with(opened, statuses, waiting=waiting):
                 writer.writerow([*(values[name] for name in names), *_cells(records)])
                 count += 1
@@ -105,27 +101,10 @@ def export(
     return count
 
 
-def _cells(records: Sequence[OutcomeRecord]) -> tuple[str, ...]:
-    """Return the cells of a row's outcomes. Several recipients are separated by " | "."""
-    if not records:
-        return ("waiting", "", "", "", "")
-    several = [each.result() for each in records]
-    cells = (
-        _joined([each.status.value for each in several]),
-        _joined([each.address or "" for each in several]),
-        _joined(["" if each.code is None else str(each.code) for each in several]),
-        _joined([each.enhanced_status or "" for each in several]),
-        _joined([each.text for each in several]),
-    )
-    # The relay wrote the texts.
-    return tuple(map(spreadsheet_text, cells))
-
-
-def _joined(texts: Sequence[str]) -> str:
-    return " | ".join(texts) if len(set(texts)) > 1 else texts[0]
-
-
-def _unused(name: str, names: Sequence[str]) -> str:
-    while name in names:
-        name += "_"
-    return name
+def _cells(records: Sequence[OutcomeRecord]) -> list[str]:
+    """Return the cells of a row's outcomes."""
+    results = [each.result() for each in records]
+    return joined_cells([
+        (each.status.value, each.address, each.code, each.enhanced_status, each.text)
+        for each in results
+    ] or [("waiting", None, None, None, None)])  # fmt: skip

@@ -57,7 +57,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--not-accepted",
         metavar="FILE.csv",
-        help="write a CSV line for each recipient that was not accepted",
+        help="write a CSV line for each row that was not accepted: the columns of the list and the "
+        "outcome. The file can be used as --to",
     )
     parser.add_argument(
         "--trace", metavar="FILE", help="write each SMTP command and reply, without secrets"

@@ -5,7 +5,6 @@ The report covers every row even if an error or a signal ends the sending early.
 
 import contextlib
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from rapidsmtp._bulk.sender import Sender
@@ -48,7 +47,7 @@ def deliver(
         elif error is not None:
             summary.stopped = error_line(error)
         with contextlib.suppress(OSError, ValueError):
-            summary.add_unread(islice(recipients.tags(), merge.read, None))
+            summary.add_unread(merge.read)
     stats = sender.stats()
     if isinstance(error, RelayError) and not stats.connected and signals.ended is None:
         raise error

@@ -92,7 +92,7 @@ def render_without_sending(
     total = recipients.total if options.dry_run else previewed
     report = _DryRunReport(total, template.dropped, template.envelope_sender)
     paths = _preview_paths(options, recipients, previewed)
-    with FailureList(options.json, options.not_accepted, recipients.unit) as failures:
+    with FailureList(options.json, options.not_accepted, recipients) as failures:
         items = recipients.merge(report.total, numbered=True)
         with display.progress(["rendering"], report.total) as (bar,):
             for item in items:
@@ -205,7 +205,7 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
 
 def _file_as_dict(row: RowName, path: Path, message: Message) -> dict[str, Any]:
     return {
-        **row._asdict(),
+        **row.as_dict(),
         "path": str(path),
         "sender": message.sender,
         "recipients": list(message.recipients),

@@ -1,7 +1,7 @@
 """The report of failures: messages that were not accepted, and rows that gave no message.
 
 The table groups the failures by reason. The JSON report has an entry for each message, and the CSV
-file has a line for each recipient.
+file has a line for each row, with the cells of the list. So the CSV file can be sent again.
 
 A recipients list may have a million rows, and all rows may fail. So only counts and a few examples
 are kept in memory, and each outcome is written to the files when it arrives.
@@ -10,16 +10,17 @@ are kept in memory, and each outcome is written to the files when it arrives.
 import csv
 import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from rapidsmtp._compose.outcome_columns import header_of, joined_cells
 from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import Outcome, RecipientResult, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.files import open_private
 from rapidsmtp.cli.usage import UsageError, name_options
-from rapidsmtp.errors import spreadsheet_text
 
 # The maximum number of reasons in the table, and the maximum number of examples for each reason.
 _MAX_REASONS = 20
@@ -41,7 +42,6 @@ _UNIQUE = re.compile(
 )
 _DIFFERENT = "\N{HORIZONTAL ELLIPSIS}"
 _JSON_LIST = "the list of messages that were not accepted"
-_COLUMNS = ("row", "tag", "recipient", "status", "code", "enhanced_status", "phase", "reason")
 
 
 class RowName(NamedTuple):
@@ -51,11 +51,17 @@ class RowName(NamedTuple):
         row: The number of the row among all rows, from 1.
         line: The number of its first line, or of its row in a sheet.
         tag: The cell of the column that identifies a row, or None.
+        place: The place of the row in the file, in bytes.
     """
 
     row: int
     line: int
     tag: str | None
+    place: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row for a JSON report."""
+        return {"row": self.row, "line": self.line, "tag": self.tag}
 
 
 def skipped_rows(recipients: CheckedList) -> dict[str, int]:
@@ -70,7 +76,7 @@ class FailureList:
     Args:
         as_json: Whether to keep the outcomes for `print_json`.
         path: The CSV file to write the outcomes to, or None.
-        unit: What the number of a row counts: "line", or "row" of a sheet.
+        recipients: The recipients list.
 
     Attributes:
         write_error: The error text if the CSV file or the JSON report is incomplete; otherwise "".
@@ -79,11 +85,11 @@ class FailureList:
         UsageError: The CSV file cannot be written.
     """
 
-    def __init__(self, as_json: bool, path: str | None, unit: str) -> None:
+    def __init__(self, as_json: bool, path: str | None, recipients: CheckedList) -> None:
         self.write_error = ""
         self._json_failed = self._csv_failed = False
         self._reasons: dict[tuple[str, str], tuple[int, list[str], str]] = {}
-        self._path, self._unit = path, unit
+        self._path, self._recipients = path, recipients
         self._files = ExitStack()
         self._json = self._csv = None
         if as_json:
@@ -100,7 +106,7 @@ class FailureList:
             except OSError as error:
                 raise UsageError(f"--not-accepted {path}: {error.strerror}") from None
             self._csv = csv.writer(self._files.enter_context(file))
-            self._csv.writerow(_COLUMNS)
+            self._csv.writerow(header_of(recipients.names))
 
     def __enter__(self) -> "FailureList":
         return self
@@ -120,11 +126,6 @@ class FailureList:
         except OSError as error:  # `close` writes buffered data
             self._set_write_error(f"--not-accepted {self._path}" if self._path else "", error)
 
-    @property
-    def has_csv(self) -> bool:
-        """Whether there is a CSV file."""
-        return self._csv is not None
-
     def add(self, row: RowName, outcome: Outcome) -> None:
         """Add an outcome other than ACCEPTED.
 
@@ -138,13 +139,24 @@ class FailureList:
             except OSError as error:
                 self._json_failed = True
                 self._set_write_error("", error)
-        self.write_lines(_csv_lines(row, outcome))
+        if self._csv is not None:
+            self._write_line(self._recipients.cells_at(row.place), _failures(outcome))
 
-    def write_lines(self, lines: list[list[object]]) -> None:
-        """Write lines to the CSV file. Without a CSV file, do nothing."""
+    def add_unread(self, skipped: int, reason: str) -> None:
+        """Write the rows that were not read to the CSV file.
+
+        Args:
+            skipped: The number of rows that were read.
+            reason: The reason.
+        """
+        if self._csv is not None:
+            for cells in self._recipients.cells(skipped):
+                self._write_line(cells, [(Status.NOT_ATTEMPTED.value, None, None, None, reason)])
+
+    def _write_line(self, cells: list[str], failures: Sequence[Sequence[object]]) -> None:
         if self._csv is not None and not self._csv_failed:
             try:
-                self._csv.writerows(lines)
+                self._csv.writerow([*cells, *joined_cells(failures)])
             except OSError as error:
                 self._csv_failed = True
                 self._set_write_error(f"--not-accepted {self._path}", error)
@@ -193,7 +205,8 @@ class FailureList:
             key = _OTHER
         count, names, first = self._reasons.get(key, (0, [], text))
         if len(names) <= _MAX_EXAMPLES:
-            names.append(f"{self._unit} {row.line}" if row.tag is None else row.tag)
+            unit = self._recipients.unit
+            names.append(f"{unit} {row.line}" if row.tag is None else row.tag)
         # The group has the text of its messages only if their texts are equal.
         self._reasons[key] = (count + 1, names, first if first == text else key[1])
 
@@ -226,38 +239,27 @@ def _result_text(result: RecipientResult) -> str:
     return result.text if result.code else name_options(result.text)
 
 
-def _csv_lines(row: RowName, outcome: Outcome) -> list[list[object]]:
-    """Return a CSV line for each recipient that was not accepted.
+def _failures(outcome: Outcome) -> list[tuple[object, ...]]:
+    """Return the appended cells of each recipient that was not accepted.
 
-    If an outcome has no such recipient, return one line with an empty cell for the recipient.
+    If an outcome has no such recipient, return the cells of the message.
     """
-    failed = [
-        (address, result)
-        for address, result in outcome.recipients.items()
-        if result.status is not Status.ACCEPTED
-    ]
-    if not failed:
-        status = outcome.status.name.lower()
-        reason = spreadsheet_text(outcome_reason(outcome))
-        return [[row.row, row.tag, "", status, None, None, outcome.phase, reason]]
     return [
-        [
-            row.row,
-            row.tag,
+        (
+            result.status.value,
             address,
-            result.status.name.lower(),
             result.code,
             result.enhanced_status,
-            outcome.phase,
-            spreadsheet_text(_result_text(result) or outcome_reason(outcome)),
-        ]
-        for address, result in failed
-    ]
+            _result_text(result) or outcome_reason(outcome),
+        )
+        for address, result in outcome.recipients.items()
+        if result.status is not Status.ACCEPTED
+    ] or [(outcome.status.value, None, None, None, outcome_reason(outcome))]
 
 
 def _outcome_as_dict(row: RowName, outcome: Outcome) -> dict[str, Any]:
     return {
-        **row._asdict(),
+        **row.as_dict(),
         "status": outcome.status.name.lower(),
         "phase": outcome.phase,
         "attempts": outcome.attempts,

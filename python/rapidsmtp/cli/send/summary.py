@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rapidsmtp._compose.recipients_list import CheckedList
 from rapidsmtp._models.outcome import SENDER_STATUSES, Outcome, Status
 from rapidsmtp.cli import display
 from rapidsmtp.cli.send.failures import FailureList, RowName, skipped_rows
-from rapidsmtp.errors import spreadsheet_text
 
 
 class Summary:
@@ -53,7 +52,7 @@ class Summary:
         self._added = 0
         self._start = time.monotonic()
         self._skipped = skipped_rows(recipients)
-        self._failures = FailureList(as_json, not_accepted, recipients.unit)
+        self._failures = FailureList(as_json, not_accepted, recipients)
 
     def __enter__(self) -> "Summary":
         return self
@@ -82,19 +81,16 @@ class Summary:
         if outcome.status is not Status.ACCEPTED:
             self._failures.add(row, outcome)
 
-    def add_unread(self, rows: Iterable[tuple[int, int, str | None]]) -> None:
+    def add_unread(self, read: int) -> None:
         """Add the unread rows to the CSV file if the sending ended before it read all rows.
 
         The counts are not changed here, because `print` adds these rows to the counts.
 
         Args:
-            rows: The rows that were not read: number, line and tag.
+            read: The number of rows that were read.
         """
-        if not self._failures.has_csv or not self.stopped:
-            return
-        status, reason = Status.NOT_ATTEMPTED.name.lower(), spreadsheet_text(self.stopped)
-        for row, _, tag in rows:
-            self._failures.write_lines([[row, tag, "", status, None, None, "connect", reason]])
+        if self.stopped:
+            self._failures.add_unread(read, self.stopped)
 
     def print(self, **values: object) -> None:
         """Print the report to stdout, and the reason for an early end to stderr.

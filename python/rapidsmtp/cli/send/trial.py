@@ -77,7 +77,7 @@ def send_test(
     messages = _test_messages(recipients, options.test_to, signers)
     counts: Counter[Status] = Counter()
     stopped = ""
-    with FailureList(options.json, None, recipients.unit) as failures:
+    with FailureList(options.json, None, recipients) as failures:
         if not options.json:
             print_warnings(warnings)
         with signals.closing(sender):
