@@ -43,6 +43,16 @@ def add(
         raise JournalError(
             f"journal {opened.database.path}: the campaign was aborted; create a new campaign"
         )
+    # Another process that appends rows at the same time would not find these ones.
+    with opened.database.alone():
+        return _add(opened, rows, list_options)
+
+
+def _add(
+    opened: OpenJournal,
+    rows: str | os.PathLike[str] | Iterable[Any],
+    list_options: Mapping[str, Any],
+) -> AddReport:
     columns = opened.columns
     form = opened.journal.format()
     known = _KnownRows(opened)

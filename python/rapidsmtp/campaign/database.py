@@ -52,5 +52,11 @@ class Database(Protocol):
             granted_to: The highest row that the transaction grants, or 0.
         """
 
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which only one process is at a time. It waits for the others.
+
+        Others may read and write meanwhile, but may not enter.
+        """
+
     def close(self) -> None:
         """Close the database."""

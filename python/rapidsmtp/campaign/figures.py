@@ -103,7 +103,7 @@ def figures_of(opened: OpenJournal) -> Figures:
 
 def _records(opened: OpenJournal) -> Iterator[tuple[dict[str, Any], OutcomeRecord]]:
     for _, values, records in rows_with(opened, None, waiting=False):
-        for record in records:
+        for record in records or ():
             yield values, record
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rapidsmtp.campaign import states
 from rapidsmtp.campaign.database import Database
-from rapidsmtp.campaign.model import CampaignState, Lease, ranges_of
+from rapidsmtp.campaign.model import CampaignState, Lease, ranges_of, rows_of
 from rapidsmtp.campaign.outcome_table import COUNTS, OutcomeTable
 from rapidsmtp.campaign.results import FIRST_TRY, Try
 
@@ -123,6 +123,21 @@ class Journal:
                 if tried != FIRST_TRY:
                     tries[row] = tried
         return due, tries
+
+    def under_way(self, lease: Lease) -> set[int]:
+        """Return the rows that are granted in the current lease of a chunk.
+
+        Some of them may have an outcome of the lease's epoch. Then they are not under way.
+        """
+        if not self.is_current(lease):
+            return set()
+        rows: set[int] = set()
+        for (granted,) in self._execute(
+            "SELECT rows FROM grant_ WHERE campaign = ? AND chunk = ? AND epoch = ?",
+            (self.campaign, lease.chunk, lease.epoch),
+        ).fetchall():
+            rows.update(rows_of(granted))
+        return rows
 
     def exchange(
         self,

@@ -10,13 +10,18 @@ from rapidsmtp._compose.outcome_columns import header_of, joined_cells
 from rapidsmtp.campaign.model import OutcomeRecord, RowResult, RowStatus
 from rapidsmtp.campaign.opened import OpenJournal
 
-Found = list[tuple[int, dict[str, Any], list[OutcomeRecord]]]
+Row = tuple[int, dict[str, Any], list[OutcomeRecord] | None]
+"""A row: its number, its values by column, and its outcomes; None for a row that is under way."""
 
 
 def rows_with(
     opened: OpenJournal, statuses: Sequence[RowStatus] | None, *, waiting: bool
-) -> Iterator[tuple[int, dict[str, Any], list[OutcomeRecord]]]:
+) -> Iterator[Row]:
     """Yield rows in order: the number, the values by column, and the outcomes of its recipients.
+
+    A row that a process sends now may have been accepted, so it does not wait. Its outcomes that
+    are not final are not yielded. If no outcome remains, it is yielded only if `statuses` is None,
+    with None.
 
     Args:
         opened: The journal.
@@ -41,8 +46,10 @@ def rows_with(
 
 def _of_chunk(
     opened: OpenJournal, chunk: int, statuses: Sequence[RowStatus] | None, waiting: bool
-) -> Iterator[tuple[int, dict[str, Any], list[OutcomeRecord]]]:
+) -> Iterator[Row]:
     lease = opened.journal.find_lease(chunk)
+    # Read before the outcomes: a row whose outcome arrives meanwhile is not reported as waiting.
+    under_way = opened.journal.under_way(lease)
     rows = opened.rows_of(lease)
     outcomes: dict[int, list[OutcomeRecord]] = {}
     for values in opened.database.execute(
@@ -52,14 +59,17 @@ def _of_chunk(
     ).fetchall():
         outcomes.setdefault(values[0], []).append(OutcomeRecord._make(values))
     for row in range(lease.first, lease.first + lease.count):
-        found = outcomes.get(row)
-        if found is None:
-            if waiting:
-                yield row, rows.values(row), []
-            continue
+        found = outcomes.get(row, [])
+        is_under_way = row in under_way and all(each.epoch < lease.epoch for each in found)
+        if is_under_way:
+            found = [each for each in found if each.next_at is None]
         chosen = [each for each in found if statuses is None or each.status in statuses]
         if chosen:
             yield row, rows.values(row), chosen
+        elif is_under_way and statuses is None:
+            yield row, rows.values(row), None
+        elif waiting and not (found or is_under_way):
+            yield row, rows.values(row), []
 
 
 def results(
@@ -72,7 +82,7 @@ def results(
     for _, values, records in rows_with(opened, statuses, waiting=waiting):
         if not records:
             yield values, None
-        for record in records:
+        for record in records or ():
             yield values, record.result()
 
 
@@ -101,10 +111,12 @@ def export(
     return count
 
 
-def _cells(records: Sequence[OutcomeRecord]) -> list[str]:
+def _cells(records: Sequence[OutcomeRecord] | None) -> list[str]:
     """Return the cells of a row's outcomes."""
+    if not records:
+        return joined_cells([("under way" if records is None else "waiting", *[None] * 4)])
     results = [each.result() for each in records]
     return joined_cells([
         (each.status.value, each.address, each.code, each.enhanced_status, each.text)
         for each in results
-    ] or [("waiting", None, None, None, None)])  # fmt: skip
+    ])  # fmt: skip

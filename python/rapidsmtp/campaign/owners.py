@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -36,20 +37,10 @@ class Owner:
     """
 
     def __init__(self, path: str) -> None:
-        self.name: str
-        self.path: Path
-        self.descriptor: int
-        while True:
-            token = secrets.token_hex(4)
-            self.name = f"{socket.gethostname()}:{os.getpid()}:{token}"
-            self.path = run_file(path, token)
-            self.descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            # Another process that asks whether this owner is alive holds the lock for a moment.
-            lock(self.descriptor, waits=True)
-            # Before the lock, the file looks like that of a dead process, and may be removed.
-            if self.path.exists():
-                break
-            os.close(self.descriptor)
+        token = secrets.token_hex(4)
+        self.name: str = f"{socket.gethostname()}:{os.getpid()}:{token}"
+        self.path: Path = run_file(path, token)
+        self.descriptor: int = open_locked(self.path)
 
     def close(self) -> None:
         """Delete the file, and release the lock."""
@@ -100,6 +91,31 @@ def run_file(path: str, token: str) -> Path:
         token: The last part of the owner's name.
     """
     return Path(f"{path}-run-{token}")
+
+
+def open_locked(path: Path) -> int:
+    """Create or open a file and lock it, and return its descriptor. Wait for other processes.
+
+    Before the lock, the file looks like that of a dead process. If another process removes it
+    meanwhile, it is created again.
+    """
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        lock(descriptor, waits=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Hold the lock of a file until the `with` block ends."""
+    descriptor = open_locked(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def lock(descriptor: int, *, waits: bool) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rapidsmtp.campaign.journal import Journal
-from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus, rows_of
+from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus
 
 PartsOf: TypeAlias = Callable[[Lease, Sequence[int]], dict[int, list[str]]]
 """A function that returns the recipients of rows of a lease's chunk, by row number."""
@@ -99,12 +99,7 @@ class Recovery:
             without an outcome: none was tried yet, or the row was returned as a whole.
         """
         execute, campaign = self.journal.database.execute, self.journal.campaign
-        lost: dict[int, dict[int, int]] = {}
-        for (rows,) in execute(
-            "SELECT rows FROM grant_ WHERE campaign = ? AND chunk = ? AND epoch = ?",
-            (campaign, lease.chunk, lease.epoch),
-        ).fetchall():
-            lost.update((row, {}) for row in rows_of(rows))
+        lost: dict[int, dict[int, int]] = {row: {} for row in sorted(self.journal.under_way(lease))}
         whole, finished = set(lost), set()
         for row, part, status, epoch, passes, next_at in execute(
             "SELECT row, part, status, epoch, passes, next_at FROM outcome WHERE campaign = ? "

@@ -71,6 +71,8 @@ class Run:
         Args:
             wait: Whether to wait for rows that are due later, and for relays that are away.
         """
+        # A process that appended rows may have been killed before it changed the state.
+        self._change_state(states.REOPEN)
         self._change_state(states.BEGIN)
         recovered_at = looked_at = float("-inf")
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rapidsmtp.campaign import owners
 from rapidsmtp.campaign.database import Cursor
 from rapidsmtp.campaign.exchange_mark import Mark, MarkFile
 from rapidsmtp.campaign.model import JournalError, JournalUnavailable
@@ -114,6 +115,16 @@ class SqliteDatabase:
                     self.execute("ROLLBACK")
                 raise
             self._mark.write(Mark(self._incarnation, *row))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Return a context in which only one process is at a time. It waits for the others."""
+        path = Path(f"{self.path}-lock")
+        with owners.locked_file(path):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the database."""
