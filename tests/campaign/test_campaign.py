@@ -15,6 +15,7 @@ import pytest
 
 from journals import START, FakeRelay, Machine, person
 from rapidsmtp import Campaign, JournalError, RelayError, Status, Template
+from rapidsmtp.campaign import states
 from rapidsmtp.campaign.feeding import Pass
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import JournalUnavailable
@@ -22,6 +23,11 @@ from rapidsmtp.campaign.model import JournalUnavailable
 pytestmark = pytest.mark.usefixtures("backend")
 HOUR = 3_600_000
 DAY = 24 * HOUR
+
+
+def read_list(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_list(path: Path, rows: list[list[str]]) -> Path:
@@ -118,6 +124,42 @@ def test_a_key_identifies_rows(tmp_path: Path, relay: FakeRelay) -> None:
         Machine(tmp_path / "x", rows=rows, key="no")
 
 
+def test_rows_that_two_processes_add_are_added_once(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path)
+    entered, reports = threading.Event(), []
+
+    def slow() -> Iterator[dict[str, str]]:
+        for number in range(5, 2000):
+            yield person(number)
+            if number == 1500:
+                thread.start()
+                entered.wait(0.2)
+
+    def add() -> None:
+        with Campaign.open(machine.path) as other:
+            reports.append(other.add([person(number) for number in range(5, 2000)]))
+            entered.set()
+
+    thread = threading.Thread(target=add)
+    assert machine.campaign.add(slow()).new == 1989
+    thread.join()
+    assert (reports[0].new, reports[0].known) == (0, 1995)
+    assert machine.campaign.status().rows == 1999
+    assert not (tmp_path / "j-lock").exists()
+
+
+def test_rows_of_a_process_that_was_killed_while_it_added_them_are_sent(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    machine.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(states, "change", lambda *_: False)  # killed before the change
+        machine.campaign.add([person(20)])
+    assert machine.campaign.status().state == "done"
+    assert machine.run() == {"ACCEPTED": 1}
+
+
 @pytest.mark.parametrize("as_file", [False, True])
 def test_rows_are_added_once(tmp_path: Path, relay: FakeRelay, as_file: bool) -> None:
     def source(people: list[dict[str, str]]) -> Any:
@@ -159,6 +201,41 @@ def test_export_can_be_sent_again(tmp_path: Path, relay: FakeRelay) -> None:
     (tmp_path / "second").mkdir()
     relay.replies = lambda *_: ("ACCEPTED",)
     assert Machine(tmp_path / "second", rows=out).run() == {"ACCEPTED": 2}
+
+
+def test_rows_under_way_do_not_wait(tmp_path: Path, relay: FakeRelay) -> None:
+    machine = Machine(tmp_path, rows=500)
+    outcomes = machine.campaign.run()
+    next(outcomes)
+    with Campaign.open(machine.path, clock=machine.clock) as other:
+        status = other.status()
+        assert status.under_way > 0
+        waiting = list(other.rows(Status.NOT_ATTEMPTED))
+        assert len(waiting) == status.waiting == 500 - status.under_way - status.accepted
+        assert len(list(other.rows())) == 500
+        assert other.export(tmp_path / "all.csv") == 500
+    found = Counter(row["outcome"] for row in read_list(tmp_path / "all.csv"))
+    assert found["under way"] == status.under_way
+    assert found["waiting"] == status.waiting
+    outcomes.close()
+
+
+def test_the_old_outcome_of_a_row_under_way_is_not_listed(tmp_path: Path, relay: FakeRelay) -> None:
+    template = Machine.TEMPLATE.replace(b"Subject", b"Cc: {{ name }}@b.example\r\nSubject")
+    machine = Machine(tmp_path, rows=[{"email": "a@a.example", "name": "b"}], template=template)
+    relay.replies = lambda _, address: ("ACCEPTED",) if "@b" in address else ("DEFERRED", 450, "x")
+    machine.run(wait=False)
+    assert [each.part for _, each in machine.campaign.rows(Status.DEFERRED) if each] == [0]
+    machine.clock.advance(1000.0)
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append([each and each.part for _, each in machine.campaign.rows(Status.DEFERRED)])
+        seen.append([each and each.part for _, each in machine.campaign.rows()])
+
+    relay.after_submit = look
+    assert machine.run(wait=False) == {"DEFERRED": 1}
+    assert seen == [[], [1]]
 
 
 def test_rows_by_status(tmp_path: Path, relay: FakeRelay) -> None:
@@ -265,6 +342,22 @@ def test_pause_and_resume(tmp_path: Path, relay: FakeRelay) -> None:
     assert max(relay.counts().values()) == 1
     with pytest.raises(JournalError, match="the campaign is done; this needs"):
         machine.campaign.pause()
+
+
+def test_the_journal_is_not_overwritten(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    for write in (machine.campaign.export, machine.campaign.report):
+        with pytest.raises(ValueError, match="is the journal; use another file"):
+            write(machine.path)
+    assert machine.reopen().status().rows == 10
+
+
+def test_one_text_is_not_taken_for_a_list_of_texts(tmp_path: Path) -> None:
+    campaign = Machine(tmp_path).campaign
+    for call in (campaign.suppress, lambda text: campaign.settle(accepted=text)):
+        with pytest.raises(TypeError, match="is a text: pass a list of texts"):
+            call("a@example.com")
+    assert campaign.suppress(["a@example.com"]) == 1
 
 
 def test_a_campaign_that_is_closed_ends_its_run(tmp_path: Path, relay: FakeRelay) -> None:

@@ -333,7 +333,7 @@ def test_a_file_that_is_removed_before_its_owner_has_locked_it_is_created_again(
     monkeypatch.setattr(owners, "lock", late)
     owner = owners.Owner(str(machine.path))
     machine.campaign._opened.remove_leftovers()
-    assert files_of(machine.path) == [owner.path.name] != removed[0]
+    assert files_of(machine.path) == [owner.path.name] == removed[0]
     owner.close()
 
 

@@ -87,6 +87,22 @@ def test_messages_that_are_not_sent_do_not_count_for_the_day(
     assert machine.run(wait=False) == {"ACCEPTED": 100}
 
 
+@pytest.mark.usefixtures("seldom")
+def test_the_first_day_is_the_first_one_with_a_message(tmp_path: Path, relay: FakeRelay) -> None:
+    start = datetime.fromtimestamp(START / 1000 + 3 * 86400).astimezone()
+    machine = Machine(tmp_path, rows=100, per_day=[5, 20], start_at=start)
+    assert not machine.run(wait=False)
+    assert machine.campaign.status().next_at == start.timestamp()
+    machine.clock.advance(4 * 86400)
+    relay.error = RelayError("relay x cannot be reached")
+    assert machine.run(wait=False)["ACCEPTED"] == 0
+    machine.clock.advance(86400)
+    relay.error = None
+    assert machine.run(wait=False)["ACCEPTED"] == 5
+    machine.clock.advance(86400)
+    assert machine.run(wait=False)["ACCEPTED"] == 20
+
+
 @pytest.mark.parametrize(
     ("between", "hours"),
     [
@@ -120,7 +136,9 @@ def test_a_start_in_the_future(tmp_path: Path, relay: FakeRelay) -> None:
     [
         ({"between": "8-20"}, "between is '8-20': write two times such as 08:00-20:00"),
         ({"zone": "Mars/Olympus"}, "zone 'Mars/Olympus' is unknown"),
-        ({"per_day": [0]}, "per_day must be numbers above 0"),
+        ({"per_day": [0]}, "per_day must be whole numbers above 0"),
+        ({"per_day": [2.5]}, "per_day must be whole numbers above 0"),
+        ({"idempotency_header": "X: y\r\nBcc"}, "idempotency_header is 'X: y"),
         ({"on_unknown": "guess"}, "on_unknown is 'guess'"),
         ({"relays": []}, "relays is empty"),
         ({"relays": ["smtp://a;weight=x"]}, "weight=x is no number"),

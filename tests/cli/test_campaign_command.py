@@ -1,8 +1,10 @@
 """`rapidsmtp send --journal` and `rapidsmtp campaign`: options, exit statuses and reports."""
 
+import base64
 import csv
 import io
 import json
+import sqlite3
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -357,8 +359,66 @@ def test_export_and_report_do_not_replace_files(
     one_line(command(*export), "--output rest.csv: the file exists; use --overwrite")
     assert command(*export, "--overwrite").returncode == 0
     same = command("campaign", "export", "news.campaign", "-o", "news.campaign", "--overwrite")
-    one_line(same, "--output news.campaign is the journal; use another file")
+    one_line(same, "--journal and --output name the same file, news.campaign; use another file")
+    for option in ("--not-accepted", "--trace"):
+        one_line(command("campaign", "run", "news.campaign", option, "news.campaign"), "same file")
+    one_line(command("campaign", "export", "news.campaign", "-o", "-"), "name a file")
+    assert command("campaign", "status", "news.campaign").returncode == 0
     # In its own process, because matplotlib changes the filters of warnings.
     report = command.run("campaign", "report", "news.campaign", "-o", "report.html")
     assert report.stdout == "report.html\n", report.stderr
     assert "<svg" in Path("report.html").read_text("utf-8")
+
+
+def test_each_relay_has_its_own_password(
+    command: Command, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def relay_of(name: str) -> ScriptedRelay:
+        accepted = base64.b64encode(f"\0{name}\0secret of {name}".encode()).decode()
+
+        def script(relay: ScriptedRelay, line: str) -> str | None:
+            if line.startswith("AUTH"):
+                return "235 ok" if line.endswith(accepted) else "535 5.7.8 no"
+            return accept(relay, line)
+
+        return ScriptedRelay(script, "AUTH PLAIN")
+
+    started = [relay_of(name) for name in ("ann", "ben")]
+    urls = [
+        f"{relay.url.replace('://', f'://{name}@')}?starttls=off"
+        for name, relay in zip(("ann", "ben"), started, strict=True)
+    ]
+    command.write("list.csv", "name,email\n" + "N,r@a.example\n" * 2500)
+    command.environment |= {
+        "RAPIDSMTP_PASSWORD": "secret of ann",
+        "RAPIDSMTP_PASSWORD_2": "secret of ben",
+    }
+    once = ("--relay", urls[1], "--allow-plaintext-auth", "--duplicates", "all")
+    result = send(urls[0], *once, "--start-at", "2999-01-01", "--no-wait")
+    assert result.returncode == 3, result.stderr
+    with sqlite3.connect("news.campaign") as journal:
+        (settings,) = journal.execute("SELECT settings FROM campaign").fetchone()
+        changed = json.dumps({**json.loads(settings), "start_at": None})
+        journal.execute("UPDATE campaign SET settings = ?", (changed,))
+    journal.close()
+    result = command("campaign", "run", "news.campaign")
+    assert result.returncode == 0, result.stderr
+    assert all(relay.bodies for relay in started)
+    for relay in started:
+        relay.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--journal", ""), "--journal is empty"),
+        (("--idempotency-header", "Bad Name"), "--idempotency-header is 'Bad Name': it must be"),
+    ],
+    ids=["journal", "header"],
+)
+def test_wrong_options_of_a_journal(
+    plain_command: Command, arguments: tuple[str, ...], text: str
+) -> None:
+    given = arguments if "--journal" in arguments else (*JOURNAL, *arguments)
+    one_line(plain_command("send", "--relay", "smtp://127.0.0.1:9", *FILES, *given), text)
+    assert not Path("news.campaign").exists()

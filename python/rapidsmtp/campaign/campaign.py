@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from inspect import GEN_RUNNING, getgeneratorstate
 from pathlib import Path
@@ -26,7 +27,7 @@ from rapidsmtp.campaign.older_copy import accept_older_copy
 from rapidsmtp.campaign.opened import OpenJournal, signatures
 from rapidsmtp.campaign.overview import CampaignStatus, status_of
 from rapidsmtp.campaign.owners import Owner
-from rapidsmtp.campaign.pacing import Budgets, window_of
+from rapidsmtp.campaign.pacing import Budgets, opens_at, window_of
 from rapidsmtp.campaign.relays import Passwords, parse_relays
 from rapidsmtp.campaign.report import write_report
 from rapidsmtp.campaign.running import Run
@@ -136,6 +137,7 @@ class Campaign:
             FileExistsError: The journal exists.
             OSError: A file cannot be read or written.
         """
+        _check_texts("suppress", suppress)
         clock = clock or CampaignClock()
         relay_list = parse_relays(relays)
         template = template_of(template, dkim)
@@ -265,7 +267,12 @@ class Campaign:
         """Return the status. It is read from the counts of the chunks."""
         opened = self._opened
         has_header = self.settings.idempotency_header is not None
-        return status_of(opened.journal, opened.is_dead, has_idempotency_header=has_header)
+        now = opened.clock.now()
+        status = status_of(opened.journal, opened.is_dead, has_idempotency_header=has_header)
+        opening = opens_at(self.settings, now)
+        if opening > now and (status.waiting or status.next_at is not None):
+            status = replace(status, next_at=max(status.next_at or 0.0, opening / 1000))
+        return status
 
     def rows(
         self, status: Statuses | None = None
@@ -295,10 +302,19 @@ class Campaign:
 
         Returns:
             The number of rows.
+
+        Raises:
+            ValueError: The path is that of the journal.
+            OSError: The file cannot be written.
         """
+        self._check_output(path)
         self._opened.recover()
         statuses, waiting = _stored(status)
         return export(self._opened, os.fspath(path), statuses, waiting=waiting)
+
+    def _check_output(self, path: str | os.PathLike[str]) -> None:
+        if Path(path).resolve() == Path(self.path).resolve():
+            raise ValueError(f"{os.fspath(path)} is the journal; use another file")
 
     # Corrections
 
@@ -317,7 +333,9 @@ class Campaign:
 
         Raises:
             JournalError: The file is read-only, or the campaign was aborted.
+            TypeError: `accepted` is a text and not a list of texts.
         """
+        _check_texts("accepted", accepted)
         return settle(self._opened, accepted, rest_not_sent=rest_not_sent, resend=resend)
 
     def retry(
@@ -365,7 +383,9 @@ class Campaign:
 
         Raises:
             JournalError: The file is read-only.
+            TypeError: `addresses` is a text and not a list of texts.
         """
+        _check_texts("addresses", addresses)
         self._opened.check_writable()
         return self._opened.suppression.add(addresses, reason, self._opened.clock.now())
 
@@ -379,8 +399,10 @@ class Campaign:
 
         Raises:
             ImportError: matplotlib or Jinja2 is not installed.
+            ValueError: The path is that of the journal.
             OSError: The file cannot be written.
         """
+        self._check_output(path)
         opened = self._opened
         write_report(opened, self.status(), os.fspath(path), opened.clock.now() / 1000)
 
@@ -426,6 +448,12 @@ class Campaign:
 
 
 Campaign.__module__ = "rapidsmtp"
+
+
+def _check_texts(name: str, texts: Iterable[str]) -> None:
+    """Check that an argument is not one text, whose characters would be taken for texts."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{name} is a text: pass a list of texts")
 
 
 def _stored(status: Statuses | None) -> tuple[list[RowStatus] | None, bool]:

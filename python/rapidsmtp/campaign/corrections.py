@@ -76,7 +76,8 @@ def correct(
             # epoch; if this owner dies, the recipient is UNKNOWN.
             epoch = lease.epoch - is_leased
             changed += journal.database.executemany(
-                f"UPDATE outcome SET status = {int(status)}, text = ?, next_at = ?, "
+                f"UPDATE outcome SET status = {int(status)}, code = NULL, enhanced = NULL, "
+                "text = ?, next_at = ?, "
                 "epoch = CASE WHEN epoch < ? THEN ? ELSE epoch END, at = ? "
                 "WHERE campaign = ? AND row = ? AND part = ? "
                 f"AND status IN ({listed})",

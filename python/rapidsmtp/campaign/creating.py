@@ -1,5 +1,6 @@
 """Create a journal with a message and a list."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from rapidsmtp.campaign.relays import has_user, sender_to
 from rapidsmtp.campaign.sqlite import SqliteDatabase
 from rapidsmtp.campaign.suppression import SuppressionList
 
+# RFC 5322 section 2.2: the printable characters of ASCII except the colon.
+_FIELD_NAME = re.compile("[!-9;-~]+")
 _LONGEST = 10**10
 """The maximum of a time, in seconds: 300 years."""
 
@@ -100,8 +103,14 @@ def check_settings(settings: CampaignSettings) -> None:
         raise ValueError(f"retry_delays must be one or more numbers above 0, up to {_LONGEST}")
     if not 0 <= settings.retry_for <= _LONGEST:
         raise ValueError(f"retry_for is {settings.retry_for}: it must be from 0 to {_LONGEST}")
-    if any(number < 1 for number in settings.per_day):
-        raise ValueError("per_day must be numbers above 0")
+    if any(not isinstance(number, int) or number < 1 for number in settings.per_day):
+        raise ValueError("per_day must be whole numbers above 0")
+    header = settings.idempotency_header
+    if header is not None and not _FIELD_NAME.fullmatch(header):
+        raise ValueError(
+            f"idempotency_header is {header!r}: it must be the name of a header field, such as "
+            "Resend-Idempotency-Key"
+        )
 
 
 def check_senders(urls: Sequence[str], settings: CampaignSettings) -> None:

@@ -49,8 +49,8 @@ class CampaignStatus:
         unknown: The number of recipients whose outcome is unknown.
         invalid: The number of rows that make no message.
         suppressed: The number of recipients that are not sent.
-        next_at: The time from which the next rows are due, in seconds since 1970; None if rows are
-            due at once, or none are.
+        next_at: The time from which the next rows may be sent, in seconds since 1970; None if rows
+            are due at once, or none are.
         owners: The processes that send.
         relays: The relays.
         created_at: When the campaign was created, in seconds since 1970.

@@ -133,8 +133,8 @@ class Budgets:
         if self._settings.per_day:
             if self._left_today(now) < number:
                 return 0
-            used = self._used(self._today(now)) + number
-            self._write(f"day:{self._id}", 0, self._today(now).isoformat(), used)
+            first, used = self._days(now)
+            self._write_days(first, now, used + number)
         if self._settings.rate is not None:
             tat = max(self._tat(relay, now), now * 1000)
             self._write(relay, tat + int(number * 1_000_000 / self._settings.rate), None, 0)
@@ -145,9 +145,9 @@ class Budgets:
         returned = {each.row for each in records if each.status == RowStatus.RETURNED}
         returned -= {each.row for each in records if each.status != RowStatus.RETURNED}
         if returned:
-            today = self._today(self._clock.now())
-            used = max(0, self._used(today) - len(returned))
-            self._write(f"day:{self._id}", 0, today.isoformat(), used)
+            now = self._clock.now()
+            first, used = self._days(now)
+            self._write_days(first, now, max(0, used - len(returned)))
 
     # Rows of the table
 
@@ -172,17 +172,27 @@ class Budgets:
         day = self._today(now) + timedelta(days=1)
         return int(datetime.combine(day, datetime.min.time(), self._zone).timestamp() * 1000)
 
-    def _used(self, today: date) -> int:
+    def _days(self, now: int) -> tuple[int, int]:
+        """Return the first day on which messages were sent, and the number of them today.
+
+        The first day is the number of a day (`date.toordinal`): today if no message was sent yet.
+        """
+        today = self._today(now)
         row = self._journal.database.execute(
-            "SELECT day, used FROM budget WHERE name = ?", (f"day:{self._id}",)
+            "SELECT tat, day, used FROM budget WHERE name = ?", (f"day:{self._id}",)
         ).fetchone()
-        return int(row[1]) if row is not None and row[0] == today.isoformat() else 0
+        if row is None:
+            return today.toordinal(), 0
+        return int(row[0]) or today.toordinal(), int(row[2]) if row[1] == today.isoformat() else 0
+
+    def _write_days(self, first: int, now: int, used: int) -> None:
+        today = self._today(now)
+        # If no message was sent on the first day after all, the first day is yet to come.
+        is_unused = first == today.toordinal() and not used
+        self._write(f"day:{self._id}", 0 if is_unused else first, today.isoformat(), used)
 
     def _left_today(self, now: int) -> int:
-        (started,) = self._journal.database.execute(
-            "SELECT started_at FROM campaign WHERE no = ?", (self._journal.campaign,)
-        ).fetchone()
-        today = self._today(now)
-        number = max(0, (today - self._today(now if started is None else started)).days)
+        first, used = self._days(now)
         limits = self._settings.per_day
-        return max(0, limits[min(number, len(limits) - 1)] - self._used(today))
+        number = max(0, self._today(now).toordinal() - first)
+        return max(0, limits[min(number, len(limits) - 1)] - used)

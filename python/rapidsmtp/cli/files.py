@@ -16,7 +16,7 @@ from rapidsmtp.cli.usage import UsageError
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
-_WRITTEN = ("not_accepted", "trace", "journal")
+_WRITTEN = ("not_accepted", "output", "trace", "journal")
 _READ = (
     "to",
     "exclude",

@@ -33,6 +33,7 @@ _OPTION_NAMES = {
     r"(?<!-)\bper_day (?=must)": "--per-day ",
     r"(?<!-)\bbetween (?=is )": "--between ",
     r"(?<!-)\bzone (?=')": "--zone ",
+    r"(?<!-)\bidempotency_header (?=is )": "--idempotency-header ",
     r"(?<!-)\bretry_for (?=is )": "--retry-for ",
     r'\bproxy="': '--proxy "',
     r"\bproxy=": "--proxy",

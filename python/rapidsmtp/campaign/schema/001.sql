@@ -110,7 +110,8 @@ CREATE TABLE relay (
 
 CREATE TABLE budget (
   name text PRIMARY KEY,
-  tat bigint NOT NULL,            -- GCRA: the theoretical arrival time, in microseconds
+  tat bigint NOT NULL,            -- GCRA: the theoretical arrival time, in microseconds; for a
+                                  -- budget of days: the number of the first day, or 0
   day text,
   used integer NOT NULL DEFAULT 0
 );

@@ -8,6 +8,7 @@ from rapidsmtp._compose.recipients_list import excluded_addresses
 from rapidsmtp.cli import display
 from rapidsmtp.cli.campaign.opening import journal_errors, opened
 from rapidsmtp.cli.campaign.status_text import statuses
+from rapidsmtp.cli.files import check_files
 from rapidsmtp.cli.usage import UsageError
 
 _MAX_LINES = 5
@@ -102,7 +103,7 @@ def suppress(options: argparse.Namespace) -> int:
         count = campaign.suppress(
             excluded_addresses(options.addresses, None), reason=options.reason
         )
-        display.show(f"{options.journal}: {count} addresses are suppressed now")
+        display.show(f"{options.journal}: new suppressed addresses: {count}")
     return 0
 
 
@@ -129,9 +130,10 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _check_output(options: argparse.Namespace) -> None:
+    check_files(options)
+    if options.output == "-":
+        raise UsageError("--output -: the standard output is not supported; name a file")
     path = Path(options.output)
-    if path.exists() and path.resolve() == Path(options.journal).resolve():
-        raise UsageError(f"--output {path} is the journal; use another file")
     if path.is_file() and not options.overwrite:
         raise UsageError(f"--output {path}: the file exists; use --overwrite to replace it")
 

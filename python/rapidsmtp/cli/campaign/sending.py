@@ -14,7 +14,7 @@ from rapidsmtp.cli import display
 from rapidsmtp.cli import options as shared
 from rapidsmtp.cli.campaign import run_progress, status_text
 from rapidsmtp.cli.campaign.opening import journal_errors, opened, way_on
-from rapidsmtp.cli.files import TraceFile
+from rapidsmtp.cli.files import TraceFile, check_files
 from rapidsmtp.cli.send.end_signals import EndSignals
 from rapidsmtp.cli.send.password import relay_passwords
 from rapidsmtp.cli.usage import NOT_ALL_ACCEPTED, UNFINISHED, UsageError, name_options
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: The journal cannot be used, or an option is wrong.
         Ended: A signal ended the command before or after the sending.
     """
+    check_files(options)
     with EndSignals() as signals, contextlib.ExitStack() as stack:
         arguments = run_arguments(options, stack)
         with opened(options) as campaign:

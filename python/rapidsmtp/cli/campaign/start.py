@@ -44,6 +44,8 @@ def check_options(options: argparse.Namespace) -> None:
         if len(options.relays) > 1:
             raise UsageError("a second --relay needs --journal")
         return
+    if not options.journal:
+        raise UsageError("--journal is empty; name a file")
     for name, instead in _INSTEAD.items():
         if getattr(options, name) is not None:
             raise UsageError(f"{option(name)} cannot be combined with --journal; {instead}")

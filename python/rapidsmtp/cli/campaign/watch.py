@@ -1,13 +1,14 @@
 """`rapidsmtp campaign status`: the status once, or again and again."""
 
 import argparse
+import contextlib
 import math
 import sys
 import time
 from collections import deque
 
 from rapidsmtp.campaign.campaign import Campaign
-from rapidsmtp.campaign.model import CampaignState
+from rapidsmtp.campaign.model import CampaignState, JournalError
 from rapidsmtp.campaign.overview import CampaignStatus
 from rapidsmtp.cli import display
 from rapidsmtp.cli.campaign import status_text
@@ -38,7 +39,7 @@ def status(options: argparse.Namespace) -> int:
         raise UsageError("--every needs --watch")
     with EndSignals(), opened(options) as campaign, journal_errors(options.journal):
         if not options.watch:
-            _show(campaign, campaign.status(), options.json, [])
+            _show(campaign, _status(campaign), options.json, [])
             return 0
         return _watch(campaign, options)
 
@@ -46,7 +47,7 @@ def status(options: argparse.Namespace) -> int:
 def _watch(campaign: Campaign, options: argparse.Namespace) -> int:
     rate = Rate()
     while True:
-        now = campaign.status()
+        now = _status(campaign)
         lines = rate.lines(now, time.monotonic())
         if sys.stdout.isatty() and not options.json:
             display.clear()
@@ -54,6 +55,13 @@ def _watch(campaign: Campaign, options: argparse.Namespace) -> int:
         if now.state in (CampaignState.DONE, CampaignState.ABORTED):
             return 0
         time.sleep(_EVERY if options.every is None else max(0.1, options.every))
+
+
+def _status(campaign: Campaign) -> CampaignStatus:
+    """Return the status, with the exact unknown rows of killed processes if that is possible."""
+    with contextlib.suppress(JournalError):
+        campaign._opened.recover()
+    return campaign.status()
 
 
 def _show(
