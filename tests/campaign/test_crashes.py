@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from journals import Crash, FakeFeed, FakeRelay, FakeRows, Machine
-from rapidsmtp import Status
+from journals import START, Crash, FakeFeed, FakeRelay, FakeRows, Machine
+from rapidsmtp import DKIM, JournalError, Status, Template
 from rapidsmtp.campaign.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -247,6 +249,30 @@ def test_a_resend_has_the_same_bytes(
     assert f"Message-ID: <{key}@example.com>\r\n".encode() in first[0][2]
 
 
+def test_a_resend_has_the_same_signature(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    signers = [DKIM("example.com", "news", pem)]
+    template = Template.from_eml(Machine.TEMPLATE, dkim=signers)
+    machine = Machine(tmp_path, template=template)
+    crash_at_exchange(monkeypatch, saves, after=False)
+    crash(machine)
+    monkeypatch.setattr(Journal, "exchange", EXCHANGE)
+    machine.clock.advance(3600)
+    machine.reopen()
+    machine.campaign.settle(resend=True)  # no key is needed
+    with pytest.raises(JournalError, match=r"signs with news\._domainkey\.example\.com, and dkim="):
+        machine.run()
+    machine.reopen(dkim=signers)
+    assert machine.run() == {"ACCEPTED": 10}
+    first, second = relay.taken[:10], relay.taken[10:]
+    assert sorted(first) == sorted(second)
+    assert b"DKIM-Signature: v=1; a=ed25519-sha256;" in first[0][2]
+    assert f"t={START // 1000};".encode() in first[0][2]
+
+
 def test_on_unknown_resend_waits_for_the_end_of_the_old_transaction(
     tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +314,24 @@ def test_recipients_of_one_row_have_their_own_outcomes(
         ["copy@example.com"],
     ]
     assert relay.taken[0][2] == relay.taken[1][2]
+
+
+def test_a_recipient_who_has_the_message_may_be_suppressed(
+    tmp_path: Path, relay: FakeRelay
+) -> None:
+    template = Machine.TEMPLATE.replace(b"Subject", b"Cc: {{ name }}@b.example\r\nSubject")
+    rows = [{"email": f"a{n}@a.example", "name": f"b{n}"} for n in range(2)]
+    machine = Machine(tmp_path, rows=rows, template=template)
+    relay.replies = lambda _, address: ("ACCEPTED",) if "@b" in address else ("DEFERRED", 450, "x")
+    machine.run(wait=False)
+    machine.campaign.suppress(["b0@b.example", "a1@a.example"])
+    relay.replies = lambda *_: ("ACCEPTED",)
+    machine.clock.advance(1000.0)
+    found = [(each.row, each.part, each.address, each.status) for each in machine.campaign.run()]
+    assert sorted(found) == [
+        (1, 0, "a0@a.example", Status.ACCEPTED),
+        (2, 0, "a1@a.example", Status.SUPPRESSED),
+    ]
 
 
 def test_all_recipients_of_a_lost_row_are_unknown(

@@ -4,7 +4,9 @@ import base64
 import csv
 import io
 import json
+import socket
 import sqlite3
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -368,6 +370,50 @@ def test_export_and_report_do_not_replace_files(
     report = command.run("campaign", "report", "news.campaign", "-o", "report.html")
     assert report.stdout == "report.html\n", report.stderr
     assert "<svg" in Path("report.html").read_text("utf-8")
+
+
+def test_other_relays_take_over(command: Command, relays: Relays, send: Any) -> None:
+    def used_up(relay: ScriptedRelay, line: str) -> str | None:
+        is_mail = line.upper().startswith("MAIL")
+        return "550 5.4.5 Daily user sending limit exceeded" if is_mail else accept(relay, line)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = f"smtp://127.0.0.1:{listener.getsockname()[1]}"
+    good, limited = relays(), relays(used_up)
+    command.write("list.csv", "name,email\n" + "".join(f"N,r{n}@a.example\n" for n in range(3500)))
+    result = send(dead, "--relay", limited.url, "--relay", good.url)
+    assert result.returncode == 0, result.stderr
+    assert len(good.bodies) == 3500
+    status = status_of(command)
+    assert (status["accepted"], status["refused"]) == (3500, 0)
+    assert [each["is_up"] for each in status["relays"]] == [False, False, True]
+    assert "Connection refused" in status["relays"][0]["reason"]
+    assert "Daily user sending limit exceeded" in status["relays"][1]["reason"]
+    assert status["relays"][1]["retry_at"] > time.time() + 80_000
+
+
+def test_the_status_ends_the_leases_of_killed_processes(
+    command: Command, relays: Relays, send: Any
+) -> None:
+    send(relays().url, "--start-at", "2999-01-01", "--no-wait")
+    with Campaign.open("news.campaign") as campaign:
+        journal = campaign._opened.journal
+        lease = journal.lease(f"{socket.gethostname()}:1:00000000", 1, 0)
+        assert lease is not None
+        journal.exchange(lease, 1, grant=[2, 3])
+    shown = command("campaign", "status", "news.campaign").stdout
+    assert "the process" in shown and "ended before it saved the outcome" in shown
+    status = status_of(command)
+    assert (status["unknown"], status["waiting"], status["under_way"]) == (2, 1, 0)
+    assert [(each["first"], each["last"]) for each in status["unknown_causes"]] == [(2, 3)]
+
+
+def test_a_reader_that_ends_early_is_no_error(command: Command, relays: Relays, send: Any) -> None:
+    send(relays().url)
+    with command.start("campaign", "status", "news.campaign") as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1
 
 
 def test_each_relay_has_its_own_password(

@@ -8,10 +8,10 @@ unsaved outcome. There are never two at once, so a slow disk makes larger groups
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rapidsmtp._bulk.feed import Feed
-from rapidsmtp.campaign.chunk_rows import ChunkRows
 from rapidsmtp.campaign.flow import Flow, Pacer
 from rapidsmtp.campaign.model import (
     CampaignState,
@@ -25,6 +25,7 @@ from rapidsmtp.campaign.outcome_group import OutcomeGroup
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.results import FIRST_TRY, Schedule, Try, unsent_record
 from rapidsmtp.campaign.states import GRANTABLE
+from rapidsmtp.campaign.suppressed_rows import SuppressedRows
 from rapidsmtp.errors import RelayError
 
 GROUP = 0.025
@@ -76,7 +77,7 @@ class Pass:
         self._journal = journal = opened.journal
         self._clock = clock = opened.clock
         self._opened = opened
-        self._rows: ChunkRows | None = None
+        self._suppressed = SuppressedRows(opened, lease)
         self._progress = progress
         file = None if progress is None else progress.file
         # The rows that the engine may begin.
@@ -159,7 +160,7 @@ class Pass:
         self._convert(stopped=True)
         for row in self._granted.withdraw():
             tried = self._tries.get(row, FIRST_TRY)
-            self._add_unsent(row, tried, RowStatus.RETURNED, reason, None)
+            self._add_unsent(row, tried, RowStatus.RETURNED, reason)
             self._unsaved.rows += 1
         return self.save()
 
@@ -212,13 +213,13 @@ class Pass:
         self._flow.add_rows(count)
 
     def _add_unsent(
-        self, row: int, tried: Try, status: RowStatus, text: str, address: str | None
+        self, row: int, tried: Try, status: RowStatus, text: str, addresses: Sequence[str] = ()
     ) -> None:
         """Add the outcome of each recipient of a row that did not reach the engine."""
         now, epoch = self._clock.now(), self.lease.epoch
         self._unsaved.add_records([
             unsent_record(row, tried, status, text, epoch, now, part, address)
-            for part in tried.parts or (0,)
+            for part, address in zip_longest(tried.parts or (0,), addresses)
         ])  # fmt: skip
         self._mark_unsaved()
 
@@ -261,21 +262,16 @@ class Pass:
         wait = min(_LONGEST_WAIT, max(0.0, (ask_at - now) / 1000))
         self._ask_at = self._clock.monotonic() + wait
         block = self._due[: max(0, allowed)]
-        return block if self._opened.suppression.is_empty else self._without_suppressed(block)
-
-    def _without_suppressed(self, block: Sequence[int]) -> Sequence[int]:
-        if self._rows is None:
-            self._rows = self._opened.rows_of(self.lease)
-        addresses = {row: self._rows.addresses(row) for row in block}
-        hits = self._opened.suppression.hits(addresses)
-        if not hits:
+        if self._opened.suppression.is_empty:
             return block
-        for row in block:
-            if row in hits:
-                tried = self._tries.get(row, FIRST_TRY)
-                text = "the address is suppressed"
-                self._add_unsent(row, tried, RowStatus.SUPPRESSED, text, hits[row])
-        kept = [row for row in block if row not in hits]
+        tries = {row: self._tries.get(row, FIRST_TRY) for row in block}
+        suppressed = self._suppressed.find([(row, tried.parts) for row, tried in tries.items()])
+        if not suppressed:
+            return block
+        for row, addresses in suppressed.items():
+            text = "the address is suppressed"
+            self._add_unsent(row, tries[row], RowStatus.SUPPRESSED, text, addresses)
+        kept = [row for row in block if row not in suppressed]
         self._due = [*kept, *self._due[len(block) :]]
         return kept
 

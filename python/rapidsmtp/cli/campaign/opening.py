@@ -25,6 +25,8 @@ def journal_errors(path: str) -> Iterator[None]:
         yield
     except (JournalError, ValueError) as error:
         raise UsageError(name_options(str(error))) from None
+    except BrokenPipeError:  # the reader of the standard output has ended
+        raise
     except OSError as error:
         if error.strerror is None:
             raise UsageError(str(error)) from None
