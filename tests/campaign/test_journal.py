@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from journals import START, Machine, journal_of, record, statuses
+from journals import START, FakeRelay, Machine, journal_of, record, statuses
 from rapidsmtp import Campaign, JournalError
 from rapidsmtp.campaign import owners, sqlite, states
 from rapidsmtp.campaign.corrections import wait_again
@@ -239,6 +239,46 @@ def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         assert owners.is_dead(path, name, START, START + 1)
+
+
+def test_the_files_of_a_run_are_beside_the_journal_after_a_change_of_the_folder(
+    tmp_path: Path, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    machine = Machine(Path())
+    other = tmp_path / "other"
+    other.mkdir()
+    os.chdir(other)
+    seen: list[str] = []
+    relay.after_submit = lambda: seen.extend(files_of(tmp_path / "j"))
+    assert machine.run() == {"ACCEPTED": 10}
+    assert len(set(seen)) == 1
+    assert not list(other.iterdir())
+
+
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path)
+    monkeypatch.setattr(owners, "lock", lambda *_, **__: False)
+    with pytest.raises(OSError, match="put the journal on a local disk"):
+        machine.run()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_journal_is_not_used_after_a_fork(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    child = os.fork()
+    if not child:
+        try:
+            machine.campaign.status()
+        except JournalError as error:
+            machine.campaign.close()
+            os._exit(0 if "open it again" in str(error) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert machine.campaign.status().rows == 10
 
 
 def test_an_owner_on_another_host_is_dead_after_a_minute(tmp_path: Path) -> None:

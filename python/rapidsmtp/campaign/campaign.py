@@ -248,7 +248,7 @@ class Campaign:
         opened = self._opened
         opened.check_writable()
         template, lines = opened.template(), opened.lines()
-        owner = Owner(self.path)
+        owner = Owner(opened.database.place)
         opened.stop.clear()
         try:
             budgets = Budgets(opened.journal, self.settings, self.id, opened.clock)
@@ -313,7 +313,7 @@ class Campaign:
         return export(self._opened, os.fspath(path), statuses, waiting=waiting)
 
     def _check_output(self, path: str | os.PathLike[str]) -> None:
-        if Path(path).resolve() == Path(self.path).resolve():
+        if Path(path).resolve() == Path(self._opened.database.place).resolve():
             raise ValueError(f"{os.fspath(path)} is the journal; use another file")
 
     # Corrections

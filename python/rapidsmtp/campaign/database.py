@@ -34,7 +34,9 @@ class Database(Protocol):
     """
 
     path: str
-    """The path of the file, or the URL without a password."""
+    """The path of the file as the user gave it, or the URL without a password; for texts."""
+    place: str
+    """The absolute path of the file. The names of the files beside it begin with this path."""
     is_read_only: bool
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:

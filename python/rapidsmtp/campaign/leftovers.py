@@ -24,7 +24,7 @@ def remove_leftovers(journal: Journal) -> None:
     Args:
         journal: The journal. It can be written.
     """
-    path = Path(journal.database.path).absolute()
+    path = Path(journal.database.place)
     for token, progress_files in _tokens(path).items():
         # `Owner` checks that its file still exists after it has locked the file. So no process can
         # begin to send under this token while the lock is held here.

@@ -114,7 +114,7 @@ class OpenJournal:
 
     def is_dead(self, owner: str, beat_at: int) -> bool:
         """Return whether an owner of a lease is dead."""
-        return owners.is_dead(self.database.path, owner, beat_at, self.clock.now())
+        return owners.is_dead(self.database.place, owner, beat_at, self.clock.now())
 
     def recovery(self) -> Recovery:
         """Return what ends the leases of dead owners."""
@@ -135,10 +135,10 @@ class OpenJournal:
 
     def create_progress(self, lease: Lease, owner: str) -> LeaseProgress | None:
         """Create the progress file of a lease of this process; None if that is not possible."""
-        return progress.create(self.database.path, self._incarnation, owner, lease)
+        return progress.create(self.database.place, self._incarnation, owner, lease)
 
     def _read_progress(self, lease: Lease, owner: str) -> dict[int, int]:
-        return progress.read(self.database.path, self._incarnation, owner, lease)
+        return progress.read(self.database.place, self._incarnation, owner, lease)
 
     def remove_leftovers(self) -> None:
         """Remove the files of dead owners without a lease, if the journal can be written."""

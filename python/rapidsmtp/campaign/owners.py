@@ -8,6 +8,7 @@ process that is stopped (SIGSTOP) keeps its lock, and so does a child that was f
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -98,10 +99,17 @@ def open_locked(path: Path) -> int:
 
     Before the lock, the file looks like that of a dead process. If another process removes it
     meanwhile, it is created again.
+
+    Raises:
+        OSError: The file cannot be created or locked.
     """
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        lock(descriptor, waits=True)
+        if not lock(descriptor, waits=True):
+            os.close(descriptor)
+            raise OSError(
+                errno.ENOLCK, "cannot lock the file; put the journal on a local disk", str(path)
+            )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor

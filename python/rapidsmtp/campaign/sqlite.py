@@ -37,7 +37,8 @@ class SqliteDatabase:
         older_copy: Whether to open a journal that is older than the file `J-exchanges` says.
 
     Attributes:
-        path: The path of the file.
+        path: The path of the file, as it was given.
+        place: The absolute path of the file.
         is_read_only: Whether the file cannot be written.
         granted_since: For an older copy: the highest row that was granted after the copy was made,
             or None.
@@ -49,9 +50,12 @@ class SqliteDatabase:
 
     def __init__(self, path: str, *, create: bool = False, older_copy: bool = False) -> None:
         self.path: str = path
+        # The program may change its working directory.
+        self.place: str = str(Path(path).absolute())
+        self._process = os.getpid()
         self.is_read_only: bool = False
         self.granted_since: int | None = None
-        self._mark = MarkFile(path)
+        self._mark = MarkFile(self.place)
         self._is_closed = False
         self._lock = threading.RLock()
         if create:
@@ -82,6 +86,7 @@ class SqliteDatabase:
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run one statement."""
         with self._lock:
+            self._check_process()
             try:
                 return _Cursor(self._connection.execute(statement, parameters), self._converted)
             except sqlite3.Error as error:
@@ -90,6 +95,7 @@ class SqliteDatabase:
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Cursor:
         """Run one statement for each of the parameters."""
         with self._lock:
+            self._check_process()
             try:
                 return _Cursor(self._connection.executemany(statement, parameters), self._converted)
             except sqlite3.Error as error:
@@ -119,7 +125,7 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Return a context in which only one process is at a time. It waits for the others."""
-        path = Path(f"{self.path}-lock")
+        path = Path(f"{self.place}-lock")
         with owners.locked_file(path):
             try:
                 yield
@@ -128,6 +134,8 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close the database."""
+        if os.getpid() != self._process:  # the parent process uses the connection
+            return
         with self._lock:
             self._is_closed = True
             self._connection.close()
@@ -137,7 +145,14 @@ class SqliteDatabase:
         """Close the database and delete its files, because it was not created to its end."""
         self.close()
         for end in ("", "-wal", "-shm", "-exchanges"):
-            Path(self.path + end).unlink(missing_ok=True)
+            Path(self.place + end).unlink(missing_ok=True)
+
+    def _check_process(self) -> None:
+        # sqlite.org/howtocorrupt.html, 2.6: a connection must not be used after a fork.
+        if os.getpid() != self._process:
+            raise JournalError(
+                f"journal {self.path} was opened before this process was forked; open it again"
+            )
 
     def _converted(self, error: sqlite3.Error) -> JournalError:
         """Return the error of the journal for an error of SQLite."""
