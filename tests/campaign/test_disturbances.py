@@ -100,6 +100,8 @@ def test_a_full_disk_delays_the_rest(command: Command, small_disk: Path, tmp_pat
         process = command.start("campaign", "run", str(path))
         wait_for(lambda: os.statvfs(small_disk).f_bavail == 0 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
+        while "make space on the disk" not in (line := process.stderr.readline()):
+            assert line, process.communicate()
         filler.unlink()
         output, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, (output, errors)

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import sqlite3
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from commandline import ONCE, Command, Relays, ScriptedRelay, accept, one_line
 from rapidsmtp import Campaign, CampaignStatus, RelayStatus
 from rapidsmtp.campaign import feeding, running
+from rapidsmtp.cli.campaign import run_progress
 from rapidsmtp.cli.campaign.run_progress import waits_for
 from rapidsmtp.cli.campaign.watch import Rate, span
 
@@ -406,6 +408,29 @@ def test_the_status_ends_the_leases_of_killed_processes(
     status = status_of(command)
     assert (status["unknown"], status["waiting"], status["under_way"]) == (2, 1, 0)
     assert [(each["first"], each["last"]) for each in status["unknown_causes"]] == [(2, 3)]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_relay_that_does_not_reply_is_shown(
+    command: Command, relays: Relays, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_progress, "_PATIENCE", 0.0)
+    shown = threading.Event()
+
+    class Errors(io.StringIO):
+        def write(self, text: str) -> int:
+            if "has not replied (no outcome for" in text:
+                shown.set()
+            return super().write(text)
+
+    def slow(relay: ScriptedRelay, line: str) -> str | None:
+        if line.upper() == "DATA":
+            assert shown.wait(60)
+        return accept(relay, line)
+
+    errors, relay = Errors(), relays(slow)
+    assert send(relay.url, stderr=errors).returncode == 0
+    assert f"sending: relay {relay.host} has not replied (no outcome for" in errors.getvalue()
 
 
 def test_a_reader_that_ends_early_is_no_error(command: Command, relays: Relays, send: Any) -> None:

@@ -250,11 +250,13 @@ class Campaign:
         template, lines = opened.template(), opened.lines()
         owner = Owner(opened.database.place)
         opened.stop.clear()
+        opened.relays_of_run = lines
         try:
             budgets = Budgets(opened.journal, self.settings, self.id, opened.clock)
             run = Run(opened, owner.name, template, lines, budgets.pacer)
             yield from run.results(wait=wait)
         finally:
+            opened.relays_of_run = ()
             owner.close()
 
     def stop(self) -> None:

@@ -43,6 +43,7 @@ class OpenJournal:
         clock: The clock.
         stop: The event that ends a run.
         notice: Why the run cannot write the journal at present, or "".
+        relays_of_run: The relays of the run in this process; empty without a run.
 
     Raises:
         JournalError: The list was not loaded to its end.
@@ -76,6 +77,7 @@ class OpenJournal:
         self.clock = clock
         self.stop: threading.Event = threading.Event()
         self.notice: str = ""
+        self.relays_of_run: Sequence[RelayLine] = ()
         self._passwords = passwords
         self._dkim = dkim
         self._options = dict(options or {})

@@ -8,6 +8,7 @@ from rapidsmtp import _backend
 from rapidsmtp._bulk.feed import Feed
 from rapidsmtp._bulk.sender import Sender, core_of
 from rapidsmtp._models.relay_url import Password, parse_relay, without_password
+from rapidsmtp._models.report import Stats
 from rapidsmtp._models.settings import TLS, Timeouts
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.model import CampaignSettings
@@ -110,6 +111,11 @@ class RelayLine:
         if self._sender is None:
             self._sender = sender_to(self.url, self._password, self._settings, self._options)
         return Feed(core_of(self._sender))
+
+    def stats(self) -> Stats | None:
+        """Return the counters of the sender; None if there is none. Used by any thread."""
+        sender = self._sender
+        return None if sender is None else sender.stats()
 
     def close(self) -> None:
         """Close the sender."""

@@ -14,6 +14,7 @@ from rapidsmtp.campaign.overview import CampaignStatus
 from rapidsmtp.cli import display
 from rapidsmtp.cli.campaign.status_text import clock_time
 from rapidsmtp.cli.repeating import each_second
+from rapidsmtp.cli.send.waiting import times, waiting_for
 
 # The time without an outcome after which a text is shown, in seconds.
 _PATIENCE = 5.0
@@ -56,7 +57,7 @@ def shown(campaign: Campaign, bar: display.Progress) -> Iterator[None]:
 class _View:
     def __init__(self, campaign: Campaign, bar: display.Progress) -> None:
         self._campaign, self._bar = campaign, bar
-        self._finished, self._since = 0, 0.0
+        self._finished, self._since = 0, time.monotonic()
 
     def look(self, now: float, *, is_last: bool = False) -> None:
         try:
@@ -73,8 +74,25 @@ class _View:
         if notice:
             self._bar.wait(notice, notice)
             return
-        quiet = now - self._since >= _PATIENCE
-        self._bar.wait(*(waits_for(status, time.time()) if quiet else ("", "")))
+        seconds = now - self._since
+        if seconds < _PATIENCE:
+            self._bar.wait("", "")
+            return
+        event, text = waits_for(status, time.time())
+        if not event:
+            event, text = self._silent_relays(seconds)
+        self._bar.wait(event, text)
+
+    def _silent_relays(self, seconds: float) -> tuple[str, str]:
+        """Return which relays of this run make no progress, and the same with times."""
+        events, texts = [], []
+        for relay in self._campaign._opened.relays_of_run:
+            stats = relay.stats()
+            event = "" if stats is None else waiting_for(stats, relay.name, seconds)
+            if stats is not None and event:
+                events.append(event)
+                texts.append(f"{event} ({times(stats, seconds)})")
+        return "; ".join(events), "; ".join(texts)
 
 
 def finished_recipients(status: CampaignStatus) -> int:
