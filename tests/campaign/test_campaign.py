@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -578,6 +579,20 @@ def test_every_write_of_a_run_waits_until_the_disk_has_space(
     assert machine.campaign._opened.notice == ""
     assert machine.campaign.status().state == "done"
     assert max(relay.counts().values()) == 1
+
+
+def test_a_full_disk_does_not_keep_rows_from_being_read(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    opened = machine.campaign._opened
+    lease = opened.journal.lease(f"{socket.gethostname()}:1:00000000", START, 0)
+    assert lease is not None
+    opened.journal.exchange(lease, START, grant=[1, 2])
+    FailingConnection(opened.database, "BEGIN", sqlite3.SQLITE_FULL, "database or disk is full")
+    assert machine.campaign.status().unknown == 2
+    assert len(list(machine.campaign.rows(Status.NOT_ATTEMPTED))) == 8
+    assert machine.campaign.export(tmp_path / "all.csv") == 10
+    with pytest.raises(JournalUnavailable, match="make space on the disk"):
+        machine.campaign.pause()
 
 
 def test_a_run_that_is_stopped_does_not_wait_for_space(tmp_path: Path, relay: FakeRelay) -> None:

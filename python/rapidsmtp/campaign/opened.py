@@ -1,5 +1,6 @@
 """An open journal with its campaign: what all operations on a campaign share."""
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,13 @@ from rapidsmtp.campaign.clock import CampaignClock
 from rapidsmtp.campaign.database import Database
 from rapidsmtp.campaign.journal import Journal
 from rapidsmtp.campaign.leftovers import remove_leftovers
-from rapidsmtp.campaign.model import CampaignSettings, Columns, JournalError, Lease
+from rapidsmtp.campaign.model import (
+    CampaignSettings,
+    Columns,
+    JournalError,
+    JournalUnavailable,
+    Lease,
+)
 from rapidsmtp.campaign.progress import LeaseProgress
 from rapidsmtp.campaign.recovery import Recovery
 from rapidsmtp.campaign.relays import Passwords, RelayLine
@@ -131,9 +138,10 @@ class OpenJournal:
         )
 
     def recover(self) -> None:
-        """End the leases of dead owners, if the journal can be written."""
+        """End the leases of dead owners, if the journal can be written at present."""
         if not self.database.is_read_only:
-            self.recovery().run(self.clock.now())
+            with contextlib.suppress(JournalUnavailable):
+                self.recovery().run(self.clock.now())
 
     def create_progress(self, lease: Lease, owner: str) -> LeaseProgress | None:
         """Create the progress file of a lease of this process; None if that is not possible."""

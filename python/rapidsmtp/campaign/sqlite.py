@@ -237,6 +237,8 @@ class SqliteDatabase:
         with self._lock:
             self.execute("BEGIN IMMEDIATE")
             try:
+                # Another process may have upgraded the journal meanwhile.
+                (version,) = self.execute("SELECT version FROM journal").fetchone()
                 for number in range(version + 1, VERSION + 1):
                     script = (SCHEMA / f"{number:03}.sql").read_text(encoding="utf-8")
                     for statement in statements_of(script):

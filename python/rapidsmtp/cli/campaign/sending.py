@@ -108,7 +108,8 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
     if signals.ended is not None:
         stopped = str(signals.ended)
     seconds = time.monotonic() - start
-    after = campaign.status()
+    with journal_errors(options.journal):
+        after = campaign.status()
     try:
         _report(campaign, options, before, after, seconds, stopped)
     except OSError:

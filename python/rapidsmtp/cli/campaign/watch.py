@@ -1,14 +1,13 @@
 """`rapidsmtp campaign status`: the status once, or again and again."""
 
 import argparse
-import contextlib
 import math
 import sys
 import time
 from collections import deque
 
 from rapidsmtp.campaign.campaign import Campaign
-from rapidsmtp.campaign.model import CampaignState, JournalError
+from rapidsmtp.campaign.model import CampaignState
 from rapidsmtp.campaign.overview import CampaignStatus
 from rapidsmtp.cli import display
 from rapidsmtp.cli.campaign import status_text
@@ -58,9 +57,8 @@ def _watch(campaign: Campaign, options: argparse.Namespace) -> int:
 
 
 def _status(campaign: Campaign) -> CampaignStatus:
-    """Return the status, with the exact unknown rows of killed processes if that is possible."""
-    with contextlib.suppress(JournalError):
-        campaign._opened.recover()
+    """Return the status, with the exact unknown rows of killed processes."""
+    campaign._opened.recover()
     return campaign.status()
 
 
