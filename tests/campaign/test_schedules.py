@@ -98,7 +98,11 @@ def test_the_first_day_is_the_first_one_with_a_message(tmp_path: Path, relay: Fa
     assert machine.run(wait=False)["ACCEPTED"] == 0
     machine.clock.advance(86400)
     relay.error = None
+    assert machine.campaign.status().next_at is None
     assert machine.run(wait=False)["ACCEPTED"] == 5
+    next_at = machine.campaign.status().next_at
+    assert next_at is not None and next_at % 86400 == 0  # midnight
+    assert next_at > machine.clock.now() / 1000
     machine.clock.advance(86400)
     assert machine.run(wait=False)["ACCEPTED"] == 20
 

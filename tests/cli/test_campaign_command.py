@@ -9,8 +9,10 @@ import sqlite3
 import threading
 import time
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -493,3 +495,27 @@ def test_wrong_options_of_a_journal(
     given = arguments if "--journal" in arguments else (*JOURNAL, *arguments)
     one_line(plain_command("send", "--relay", "smtp://127.0.0.1:9", *FILES, *given), text)
     assert not Path("news.campaign").exists()
+
+
+def test_the_messages_of_a_day_are_limited(command: Command, relays: Relays, send: Any) -> None:
+    relay = relays()
+    result = send(relay.url, "--per-day", "2,1", "--no-wait")
+    assert result.returncode == 3, result.stderr
+    assert len(relay.bodies) == 2
+    shown = command("campaign", "status", "news.campaign").stdout
+    assert "next rows are due" in shown
+    assert command("campaign", "run", "news.campaign", "--no-wait").returncode == 3
+    assert len(relay.bodies) == 2
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_messages_are_sent_between_two_times(
+    command: Command, relays: Relays, send: Any, is_open: bool
+) -> None:
+    hour = datetime.now(ZoneInfo("Asia/Tokyo")).hour
+    hours = (hour, hour + 2) if is_open else (hour + 2, hour + 3)
+    between = "-".join(f"{each % 24:02}:00" for each in hours)
+    relay = relays()
+    result = send(relay.url, "--between", between, "--zone", "Asia/Tokyo", "--no-wait")
+    assert result.returncode == (0 if is_open else 3), result.stderr
+    assert len(relay.bodies) == (3 if is_open else 0)

@@ -27,7 +27,7 @@ from rapidsmtp.campaign.older_copy import accept_older_copy
 from rapidsmtp.campaign.opened import OpenJournal, signatures
 from rapidsmtp.campaign.overview import CampaignStatus, status_of
 from rapidsmtp.campaign.owners import Owner
-from rapidsmtp.campaign.pacing import Budgets, opens_at, window_of
+from rapidsmtp.campaign.pacing import Budgets, window_of
 from rapidsmtp.campaign.relays import Passwords, parse_relays
 from rapidsmtp.campaign.report import write_report
 from rapidsmtp.campaign.running import Run
@@ -271,7 +271,7 @@ class Campaign:
         has_header = self.settings.idempotency_header is not None
         now = opened.clock.now()
         status = status_of(opened.journal, opened.is_dead, has_idempotency_header=has_header)
-        opening = opens_at(self.settings, now)
+        opening = Budgets(opened.journal, self.settings, self.id, opened.clock).opens_at(now)
         if opening > now and (status.waiting or status.next_at is not None):
             status = replace(status, next_at=max(status.next_at or 0.0, opening / 1000))
         return status

@@ -109,6 +109,17 @@ class Budgets:
             self._give_back if self._settings.per_day else None,
         )
 
+    def opens_at(self, now: int) -> int:
+        """Return the first time from `now` on at which the settings permit messages.
+
+        Args:
+            now: The time, in milliseconds since 1970.
+        """
+        opening = opens_at(self._settings, now)
+        if opening == now and self._settings.per_day and not self._left_today(now):
+            opening = opens_at(self._settings, self._tomorrow(now))
+        return opening
+
     def _allowed(self, relay: str, wanted: int, now: int) -> tuple[int, int]:
         opening = opens_at(self._settings, now)
         if opening > now:
