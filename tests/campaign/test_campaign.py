@@ -204,6 +204,17 @@ def test_export_can_be_sent_again(tmp_path: Path, relay: FakeRelay) -> None:
     assert Machine(tmp_path / "second", rows=out).run() == {"ACCEPTED": 2}
 
 
+def test_an_export_has_the_fields_of_all_rows(tmp_path: Path, relay: FakeRelay) -> None:
+    rows = [person(1), {**person(2), "city": "Köln"}]
+    machine = Machine(tmp_path, rows=rows)
+    machine.campaign.add([{**person(3), "street": "x"}])
+    machine.run()
+    assert [values.get("city") for values, _ in machine.campaign.rows()] == [None, "Köln", None]
+    machine.campaign.export(tmp_path / "all.csv")
+    found = read_list(tmp_path / "all.csv")
+    assert [(row["city"], row["street"]) for row in found] == [("", ""), ("Köln", ""), ("", "x")]
+
+
 def test_rows_under_way_do_not_wait(tmp_path: Path, relay: FakeRelay) -> None:
     machine = Machine(tmp_path, rows=500)
     outcomes = machine.campaign.run()

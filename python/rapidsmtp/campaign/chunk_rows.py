@@ -71,7 +71,7 @@ class ChunkRows:
         """Return a row by the names of the list's columns."""
         values = self.raw[row - self.first]
         if not self._is_csv:
-            return {name: values.get(name) for name in self._columns.names}
+            return {**dict.fromkeys(self._columns.names), **values}
         return {name: _cell(values, place) for place, name in enumerate(self._columns.names)}
 
     def key(self, row: int) -> str | None:

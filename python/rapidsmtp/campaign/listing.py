@@ -93,7 +93,7 @@ def export(
 
     A row has one line, also if it has several recipients. So the file can be sent again.
     """
-    names = list(opened.columns.names)
+    names = _names(opened)
     temporary = Path(f"{path}.part")
     count = 0
     descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
@@ -102,13 +102,23 @@ def export(
             writer = csv.writer(file)
             writer.writerow(header_of(names))
             for _, values, records in rows_with(opened, statuses, waiting=waiting):
-                writer.writerow([*(values[name] for name in names), *_cells(records)])
+                writer.writerow([*(values.get(name) for name in names), *_cells(records)])
                 count += 1
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return count
+
+
+def _names(opened: OpenJournal) -> list[str]:
+    """Return the names of the list's columns."""
+    names = dict.fromkeys(opened.columns.names)
+    if opened.journal.format() == "jsonl":
+        # The rows of a program may have further fields. `columns` has those of the first row.
+        for _, values, _ in rows_with(opened, None, waiting=True):
+            names.update(dict.fromkeys(values))
+    return list(names)
 
 
 def _cells(records: Sequence[OutcomeRecord] | None) -> list[str]:
