@@ -219,10 +219,13 @@ def test_rows_wait_for_capacity(make_engine: Callable[..., Any]) -> None:
         engine = make_engine(server, queue_size=2)
         rows = rows_of(CHUNK)
         rows.grant([43, 40, 41, 40])
-        assert engine.submit_rows(engine.open_outbox(), rows, 100, LIMIT) == 2
+        outbox = engine.open_outbox()
+        assert engine.submit_rows(outbox, rows, 100, LIMIT) == 2
         assert rows.left == 2
         assert rows.withdraw() == [41, 40]
         assert rows.left == 0
+        # The server must not end while the engine connects.
+        assert [each[0] for each in outcomes_of(engine, outbox)] == [40, 43]
 
 
 def test_a_call_submits_at_most_its_limit(make_engine: Callable[..., Any]) -> None:
