@@ -135,6 +135,12 @@ impl Content {
         Self::Ready(clean.into())
     }
 
+    /// Returns the content if it is the caller's bytes, and drops it otherwise.
+    #[must_use]
+    pub fn into_given(self) -> Option<Self> {
+        matches!(self, Self::Given(_)).then_some(self)
+    }
+
     /// The parts of the content, in order.
     pub fn parts(&self) -> impl Iterator<Item = &SharedBytes> {
         let (given, ready) = match self {

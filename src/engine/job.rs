@@ -34,8 +34,8 @@ pub struct Message {
     pub mail_options: Vec<String>,
     /// The ESMTP parameters of each RCPT.
     pub rcpt_options: Vec<String>,
-    /// The content. The engine returns the content with the outcome, so that a thread of the
-    /// caller, and not the engine thread, frees the content's memory.
+    /// The content. The engine returns the caller's bytes with the outcome, so that a thread of the
+    /// caller, and not the engine thread, frees their memory.
     pub content: Content,
     /// The size of the content, in bytes.
     pub size: usize,
@@ -62,7 +62,8 @@ pub struct FinishedMessage {
     pub time: Duration,
     /// The size of the content, in bytes.
     pub size: usize,
-    /// The content, returned to the caller; `None` if the engine did not receive the content.
+    /// The caller's bytes, returned to the caller. `None` for a rendered message: its memory is
+    /// freed at once, so that the render workers use it again while it is in the processor's cache.
     pub content: Option<Content>,
 }
 
@@ -558,7 +559,7 @@ impl Job {
                 now.saturating_duration_since(started_at)
             }),
             size: self.message.size,
-            content: Some(self.message.content),
+            content: self.message.content.into_given(),
         }
     }
 
