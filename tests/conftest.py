@@ -62,6 +62,7 @@ DEPENDS_ON_INTERPRETER = DEPENDS_ON_STDLIB | {
     "test_telemetry.py",
     "test_testing.py",
 }
+SELECTIONS = {"stdlib": DEPENDS_ON_STDLIB, "interpreter": DEPENDS_ON_INTERPRETER}
 TESTS = Path(__file__).parent
 
 
@@ -77,15 +78,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stdlib: may depend on the interpreter's smtplib or email")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Ignore files without a selected test, because the collection of all tests takes long."""
+    names = SELECTIONS.get(config.getoption("markexpr"))
+    is_selected = names is None or collection_path == TESTS or _is_in(collection_path, names)
+    return None if is_selected else True
+
+
+def _is_in(path: Path, names: set[str]) -> bool:
+    inside = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    return bool(inside) and inside[0] in names
+
+
 # This hook runs first, so that `-m` finds the markers.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        inside = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
-        if inside and inside[0] in DEPENDS_ON_INTERPRETER:
-            item.add_marker("interpreter")
-        if inside and inside[0] in DEPENDS_ON_STDLIB:
-            item.add_marker("stdlib")
+        for marker, names in SELECTIONS.items():
+            if _is_in(item.path, names):
+                item.add_marker(marker)
     if not config.getoption("--without-rust"):
         return
     unwanted = [item for item in items if item.get_closest_marker("rust")]
