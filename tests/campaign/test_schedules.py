@@ -9,11 +9,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from journals import START, FakeFeed, FakeRelay, Machine, person
+from journals import START, FakeFeed, FakeRelay, Machine, journal_of, outcome, person
 from rapidsmtp import RelayError, Template
+from rapidsmtp.campaign.breaker import Breaker
 from rapidsmtp.campaign.model import CampaignSettings
+from rapidsmtp.campaign.outcome_group import OutcomeGroup
 from rapidsmtp.campaign.pacing import opens_at, window_of
 from rapidsmtp.campaign.relays import RelayLine
+from rapidsmtp.campaign.results import Schedule
 
 pytestmark = pytest.mark.usefixtures("backend")
 HOUR = 3_600_000
@@ -309,6 +312,25 @@ def test_a_relay_that_refuses_everybody_pauses(tmp_path: Path, relay: FakeRelay)
     machine.run()
     assert machine.campaign.status().accepted == 3000
     assert max(relay.counts().values()) == 1
+
+
+def test_outcomes_are_watched_in_their_order(tmp_path: Path) -> None:
+    """A third of the outcomes of one exchange are refusals, and they are between the others."""
+    group = OutcomeGroup()
+    outcomes = [
+        outcome(row, 0, "REFUSED", 550, "5.7.1 no", f"a@d{row}.example")
+        if row % 3 == 0
+        else outcome(row, 0, "ACCEPTED", 250, "ok", None)
+        for row in range(1, 601)
+    ]
+    schedule = Schedule(CampaignSettings(), START)
+    assert group.add_outcomes(outcomes, {}, 1, START, schedule, stopped=False) == 600
+    assert (len(group.accepted), len(group.records), group.rows) == (400, 200, 600)
+    journal = journal_of(tmp_path / "j", [600])
+    assert Breaker(journal, START).add(group) is None
+    only_refused = OutcomeGroup()
+    only_refused.add_records(group.records)
+    assert Breaker(journal, START).add(only_refused) is not None
 
 
 def test_many_wrong_addresses_do_not_pause(tmp_path: Path, relay: FakeRelay) -> None:

@@ -25,7 +25,6 @@ class Feed:
     Attributes:
         outcomes: Outcomes as `Engine.take_outcomes` returns them: a tuple for each recipient. The
             caller removes what it has read.
-        finished: The number of rows of these outcomes. The caller resets it.
 
     Raises:
         RelayError: The relay could not be reached a moment ago, or rejected the session.
