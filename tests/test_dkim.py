@@ -378,16 +378,20 @@ def refusal(make: Callable[[], object]) -> str:
     return text
 
 
-SMALL = rsa.generate_private_key(65537, 1024).private_bytes(PEM, PKCS8, PLAIN)
+def generated(exponent: int, size: int, form: PrivateFormat = PKCS8) -> Callable[[], bytes]:
+    """Return a function that generates a key, so that only the test of the key takes this time."""
+    return lambda: rsa.generate_private_key(exponent, size).private_bytes(PEM, form, PLAIN)
+
+
 CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        (SMALL, "2048 bits"),
-        (rsa.generate_private_key(3, 2048).private_bytes(PEM, PKCS1, PLAIN), "exponent of 65537"),
-        (rsa.generate_private_key(65537, 4160).private_bytes(PEM, PKCS8, PLAIN), "4096 bits"),
+        pytest.param(generated(65537, 1024), "2048 bits", id="RSA of 1024 bits"),
+        pytest.param(generated(3, 2048, PKCS1), "exponent of 65537", id="RSA with exponent 3"),
+        pytest.param(generated(65537, 4160), "4096 bits", id="RSA of 4160 bits"),
         (RSA.private_bytes(PEM, PKCS8, BestAvailableEncryption(b"x")), "is encrypted"),
         (RSA.private_bytes(PEM, PKCS1, BestAvailableEncryption(b"x")), "is encrypted"),
         (CURVE.private_bytes(PEM, PKCS8, PLAIN), "neither RSA nor Ed25519"),
@@ -407,8 +411,11 @@ CURVE = ec.generate_private_key(ec.SECP256R1())
         ("", "pathlib.Path"),
     ],
 )
-def test_keys_that_cannot_be_used_are_refused(key: bytes | str, expected: str) -> None:
-    assert expected in refusal(lambda: DKIM("example.com", "s", key))
+def test_keys_that_cannot_be_used_are_refused(
+    key: bytes | str | Callable[[], bytes], expected: str
+) -> None:
+    content = key() if callable(key) else key
+    assert expected in refusal(lambda: DKIM("example.com", "s", content))
 
 
 def test_a_missing_key_file_raises(tmp_path: Path) -> None:
