@@ -124,7 +124,14 @@ WITHOUT = {name: PARTS[:at] + PARTS[at + 2 :] for at, name in enumerate(PARTS) i
         (WITHOUT["--text"], "--text and --html are missing; a message without --template"),
         ((*PARTS, "--text", "absent.txt"), "--text absent.txt: No such file"),
         ((*PARTS, "--text", "."), "--text .: Is a directory"),
-        ((*PARTS, "--text", "logo.png"), "--text logo.png: the text is not UTF-8"),
+        (
+            (*PARTS, "--text", "logo.png"),
+            "--text logo.png: the text is not UTF-8; save it as UTF-8",
+        ),
+        (
+            (*PARTS, "--html", "logo.png"),
+            "--html logo.png: the text is not UTF-8, and it has no <meta charset>; save it as UTF",
+        ),
         ((*PARTS, "--text", "nul.txt"), "--text nul.txt: the text contains a NUL byte"),
         ((*PARTS, "--html", "absent.html"), "--html absent.html: No such file"),
         ((*PARTS, "--html", "broken.html"), "text/html part"),
@@ -238,6 +245,37 @@ def test_inline_images_of_an_html_file(command: Command) -> None:
     )
     assert "src=missing.png is relative" in result.stderr
     assert "or use --inline-images" in result.stderr
+
+
+_STATED = '<meta http-equiv="Content-Type" content="text/html; charset={}">'
+
+
+@pytest.mark.parametrize(
+    ("stated", "encoding"),
+    [
+        ("windows-1252", "cp1252"),
+        ("iso-8859-1", "cp1252"),  # browsers read it as windows-1252
+        ("windows-1252", "utf-8"),  # saved as UTF-8, with the `meta` of the earlier file
+        ("unicode", "utf-16"),
+        ("Shift_JIS", "shift_jis"),
+    ],
+)
+def test_html_that_states_its_charset(command: Command, stated: str, encoding: str) -> None:
+    """HTML of Word and of older programs is not UTF-8, and needs no change."""
+    text = "\u65e5\u672c" if stated == "Shift_JIS" else "Gr\xfc\xdfe \u2013 5 \u20ac"
+    html = f"{_STATED.format(stated)}<p>{{{{ name }}}}: {text}</p>"
+    (command.directory / "old.html").write_bytes(html.encode(encoding))
+    options = (*PARTS[:4], "--html", "old.html", "--preview", "1")
+    result = command("send", "--to", "list.csv", *options)
+    assert result.returncode == 0, result.stderr
+    message = parsed((command.directory / "preview/1.eml").read_text())
+    assert f"<p>Anna: {text}</p>" in text_of(message, "html")
+
+
+def test_html_that_is_not_valid_in_its_charset(command: Command) -> None:
+    (command.directory / "old.html").write_bytes(_STATED.format("utf-8").encode() + b"\xfc")
+    wrong = command("send", "--to", "list.csv", *PARTS[:4], "--html", "old.html", "--dry-run")
+    one_line(wrong, "--html old.html: the text is not valid in its charset, utf-8")
 
 
 def test_inline_images_need_html(command: Command) -> None:

@@ -26,10 +26,7 @@ def decode_text(data: bytes, charset: str | None, html: bool = False) -> tuple[s
         ValueError: The charset is unknown, or the text is not valid in it.
     """
     if charset is None and html:
-        meta = _META.search(data[:_META_RANGE])
-        charset = meta[1].decode("ascii") if meta is not None else None
-        # The bytes before the `meta` are ASCII, so the text is not UTF-16.
-        charset = None if charset is not None and "16" in charset else charset
+        charset = stated_charset(data)
     label = (charset or "").strip(" \t\r\n'\"").lower()
     if label in _UNSTATED:
         # Messages without a charset are usually UTF-8, and otherwise windows-1252.
@@ -40,6 +37,14 @@ def decode_text(data: bytes, charset: str | None, html: bool = False) -> tuple[s
 _UNSTATED = frozenset(
     ("", "us-ascii", "ascii", "ansi_x3.4-1968", "unknown-8bit", "unknown", "x-unknown", "8bit")
 )
+
+
+def stated_charset(html: bytes) -> str | None:
+    """Return the charset that HTML states in a `meta` near its beginning, or None."""
+    meta = _META.search(html[:_META_RANGE])
+    charset = meta[1].decode("ascii") if meta is not None else None
+    # The bytes before the `meta` are ASCII, so the text is not UTF-16.
+    return None if charset is not None and "16" in charset else charset
 
 
 def decode_charset(label: str, data: bytes) -> str:

@@ -5,12 +5,14 @@ header fields. Where curl, swaks and mutt agree on the name of an option, `send`
 """
 
 import argparse
+import codecs
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rapidsmtp._compose.charset import decode_charset, stated_charset
 from rapidsmtp._compose.dkim import DKIM
 from rapidsmtp._compose.template import Template
 from rapidsmtp.cli.options import DEFAULT_TO
@@ -216,11 +218,30 @@ def _text(path: str | None, option: str) -> str | None:
         return None
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
+        text = _decode(data, html=option == "--html")
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{option} {path}: the text is not UTF-8") from None
+    except ValueError as error:
+        raise UsageError(f"{option} {path}: {error}") from None
     if "\0" in text:
         raise UsageError(f"{option} {path}: the text contains a NUL byte")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decode(data: bytes, html: bool) -> str:
+    """Decode a text file.
+
+    Raises:
+        ValueError: The charset of the file is not known, or the text is not valid in it.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return decode_charset("utf-16", data)
+    try:
+        # Valid UTF-8 that is not ASCII is UTF-8, even if a `meta` from an earlier file differs.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        charset = stated_charset(data) if html else None
+    if charset is None:
+        place = ", and it has no <meta charset>" if html else ""
+        raise ValueError(f"the text is not UTF-8{place}; save it as UTF-8")
+    return decode_charset(charset, data)
