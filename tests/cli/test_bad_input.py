@@ -206,7 +206,9 @@ def test_a_sink_that_cannot_be_started(command: Command, backend: str) -> None:
     one_line(command("sink", "--host", "no.such.host.invalid"), "cannot start the sink: ")
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        one_line(command("sink", "--port", port), "cannot start the sink: Address already in use")
+        result = command("sink", "--port", port)
+        one_line(result, "cannot start the sink: Address already in use")
+        one_line(result, f"; use another --port than {port}")
 
 
 @pytest.mark.parametrize(

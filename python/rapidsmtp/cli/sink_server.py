@@ -51,7 +51,8 @@ def serve(options: argparse.Namespace) -> int:
         try:
             server = stack.enter_context(_start(options, users, faults, shows, settings))
         except (OSError, OverflowError, ValueError) as error:
-            raise UsageError(f"cannot start the sink: {_reason(error)}") from None
+            cure = f"; use another --port than {options.port}" if "in use" in str(error) else ""
+            raise UsageError(f"cannot start the sink: {_reason(error)}{cure}") from None
         display.show(_url(server.url, options.tls, users))
         if needed:
             display.show(f"rapidsmtp send needs {' '.join(needed)}")
