@@ -155,7 +155,6 @@ PURE_ENGINE = {
     "session": {"contextlib", "ssl", "time"},
     "engine": {"math", "time"},
     "failure": set(),
-    "rate_controller": {"math"},
     "job": set(),
     "retry": set(),
     "login": {"contextlib", "secrets"},
@@ -169,6 +168,12 @@ PURE_MAY_ALSO_USE = {
     "flatten": {"io"},
     "identity": {"operator"},
     "proxy": {"ipaddress"},
+    # The modules of the rate controller.
+    "connection_limits": {"math"},
+    "evidence": {"math"},
+    "hold_off": {"math"},
+    "learned_rate": {"math"},
+    "pace": {"math"},
     **PURE_ENGINE,
 }
 # Modules of the pure-Python backend without a Rust file of the same name. The counterpart of the
@@ -479,12 +484,13 @@ def test_the_pure_backend_imports_only_permitted_modules(path: Path) -> None:
             assert name.split(".")[0] in allowed, f"{where(path)} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted(PURE.glob("[!_]*.py")), ids=where)
+@pytest.mark.parametrize("path", sorted(PURE.rglob("[!_]*.py")), ids=where)
 def test_a_module_of_the_pure_backend_has_a_counterpart_in_rust(path: Path) -> None:
     if path.stem in WITHOUT_COUNTERPART:
         assert (CRATE / "engine").is_dir()
         return
-    counterparts = [CRATE / f"{path.stem}.rs", CRATE / "message" / f"{path.stem}.rs"]
+    name = path.relative_to(PURE).with_suffix(".rs")
+    counterparts = [CRATE / name, CRATE / "message" / name]
     assert any(counterpart.is_file() for counterpart in counterparts)
 
 

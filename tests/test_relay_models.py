@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import rapidsmtp._pure as pure
-from rapidsmtp._pure import rate_controller
+from rapidsmtp._pure.rate_controller import evidence
 from relay_models import (
     Always,
     Answer,
@@ -109,7 +109,7 @@ def soft_rate_model(rate: float, number: int, burst: float | None = None) -> Mod
     # row. It takes two steps of 32 results if the relay accepted a burst, and most results of the
     # first step are refusals.
     model = rate_model(rate, number, LATER[0], burst)
-    necessary = 16 + rate_controller.TRIAL_RESULTS
+    necessary = 16 + evidence.TRIAL_RESULTS
     return model._replace(necessary=lambda connections: necessary + model.necessary(connections))
 
 

@@ -9,20 +9,12 @@ from typing import Any
 
 import pytest
 
-from rapidsmtp._pure.rate_controller import (
-    CONNECTIONS_PER_PROBE,
-    DECREASE,
-    FORGET,
-    HOLD_OFF_GROWTH,
-    MAX_HOLD_OFF,
-    MIN_RATE,
-    PLATEAU,
-    RUN,
-    SHORT_PLATEAU,
-    STALLED,
-    STALLED_BY_LIMIT,
-    Evidence,
-)
+from rapidsmtp._pure.rate_controller import Evidence
+from rapidsmtp._pure.rate_controller.evidence import RUN
+from rapidsmtp._pure.rate_controller.hold_off import HOLD_OFF_GROWTH, MAX_HOLD_OFF
+from rapidsmtp._pure.rate_controller.learned_rate import DECREASE, MIN_RATE, PLATEAU, SHORT_PLATEAU
+from rapidsmtp._pure.rate_controller.message_limit import CONNECTIONS_PER_PROBE
+from rapidsmtp._pure.rate_controller.stall import FORGET, STALLED, STALLED_BY_LIMIT
 
 
 def started(controller: Any, since: float, until: float) -> int:
