@@ -243,12 +243,12 @@ impl RateController {
         if self.rate.is_tested {
             let per_second = self.meter.per_second(now);
             self.rate.decrease(now, per_second, self.later.is_trial());
-            self.empty_bucket(now);
+            self.pace_decrease(now);
             return;
         }
         self.rate.held(now);
         // The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
-        let shortest = self.rate.seconds_per_message();
+        let shortest = self.rate.hold_off();
         let longest = self.stall.time_left(now);
         let until = self.hold_off.start(now, shortest, longest);
         self.pace.hold(until);
@@ -266,15 +266,15 @@ impl RateController {
             TrialState::RateIsCause => self.rate.confirm(now),
             TrialState::NextStep => {
                 self.rate.decrease_in_trial(now);
-                self.empty_bucket(now);
+                self.pace_decrease(now);
             }
             TrialState::RateIsNotCause => self.rate.remove(),
         }
     }
 
-    fn empty_bucket(&mut self, now: f64) {
+    fn pace_decrease(&mut self, now: f64) {
         let rate = DECREASE / self.rate.seconds_per_message();
-        self.pace.empty(now, rate);
+        self.pace.decrease(now, rate, self.rate.retry_wait());
     }
 
     fn burst(&self) -> f64 {

@@ -37,6 +37,10 @@ REFUSALS = 1.2
 
 MINUTE = 60.0
 
+CONFIRMATION = 30.0
+"""The time after which a sender confirms the learned rate by exceeding it, in seconds. Each later
+confirmation may come after twice the time, so their number grows with the logarithm of the time."""
+
 
 PYTHON = Policy(pure.RateController, pure.Attempts, pure.decide_reply, pure.diagnose)
 
@@ -95,7 +99,7 @@ def rate_model(rate: float, number: int, line: str, burst: float | None = None) 
     # A message takes 4 ms, so the connections can send faster than each of the limits.
     seconds = (number - max(1, rate if burst is None else burst)) / rate
     # The first event is reported by each connection. Each later event confirms the rate.
-    events = 2 + math.log2(1 + seconds / 30.0)
+    events = 2 + math.log2(1 + seconds / CONFIRMATION)
     return Model(
         lambda: RateLimit(rate, answer("mail", line), seconds=0.004, burst=burst),
         number,
@@ -245,18 +249,15 @@ MODELS: dict[str, Model] = {
         for code in SLOW_DOWN
     },
     "500 per second, bursts of 5000, not stated": burst_model(500, 5000, 30, LATER[0]),
-    # A sender that knows nothing needs some ten messages to find the rate. It loses about the time
-    # of as many messages, and this time is a large part of the time of a short list.
+    # Short lists and slow relays: the messages from which the rate is learned are a large part.
     **{
-        f"{rate} per second, {number} messages": burst_model(
-            rate, 1, number / rate, SLOW_DOWN[450], throughput
-        )
-        for rate, number, throughput in ((0.2, 13, 0.5), (0.2, 120, 0.8), (1, 61, 0.8))
+        f"{rate} per second, {number} messages": burst_model(rate, 1, number / rate, SLOW_DOWN[450])
+        for rate, number in ((0.2, 13), (0.2, 120), (1, 61))
     },
     # A rise is found after about the time for which the rate has been the same before.
     **{
         f"{rate} per second, then 4 times as many": changed_rate_model(
-            rate, 4.0, SLOW_DOWN[450], 0.75
+            rate, 4.0, SLOW_DOWN[450], 0.83
         )
         for rate in (1, 5)
     },
@@ -282,7 +283,9 @@ MODELS: dict[str, Model] = {
         # At 60 per minute, the last message leaves in the tenth minute.
         lambda connections: 570.0,
         # A used window is found in eight steps. The limit is found after two windows, and each
-        # attempt to exceed it uses one more.
+        # attempt to exceed it uses one more. Measured: 39 to 52 refusals with 4 connections and 70
+        # with 8. With 8, one interval between two refusals contains the messages of two windows,
+        # so the average in it exceeds the rate, and five more windows are used too early.
         lambda connections: connections + 8 * 7,
     ),
     **{

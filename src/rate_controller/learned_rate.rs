@@ -23,6 +23,10 @@
 //! interval is wide, the plateau is short: the next refusal soon narrows the interval. While the
 //! interval is narrow, each refusal makes the plateau longer by the factor `STEP`.
 //!
+//! The first message after a decrease starts soon, because the next token is often nearly there. It
+//! waits for the time of one message if the relay has needed much longer than this time after the
+//! previous refusal, for example because it counts the messages in windows of time.
+//!
 //! After a decrease, the refusal of a message that had started before the decrease reports the same
 //! event. This refusal decreases the rate no further (compare RFC 6582, TCP's fast recovery).
 
@@ -44,7 +48,7 @@ const PLATEAU: f64 = 10.0;
 /// The same minimum, in messages at the known rate. The longer of the two times counts.
 const PLATEAU_MESSAGES: f64 = 20.0;
 /// The maximum of that time, in seconds, unless the minimum is longer.
-const MAX_PLATEAU: f64 = 90.0;
+const MAX_PLATEAU: f64 = 45.0;
 /// The minimum of that time, if the interval is wide, in seconds.
 const SHORT_PLATEAU: f64 = 2.0;
 /// If the interval is wide, that time is at least half of the time since the previous decrease. This
@@ -55,6 +59,11 @@ const MAX_SHORT_PLATEAU: f64 = 30.0;
 const SHORT_MESSAGES: f64 = 3.0;
 /// That time in a trial, in messages at the known rate.
 const TRIAL_MESSAGES: f64 = 32.0;
+/// The wait after a decrease, as a fraction of the time for one message at the known rate. A relay
+/// without bursts loses the tokens of a longer wait.
+const RETRY: f64 = 0.25;
+/// The minimum of that wait, in seconds.
+const MIN_RETRY: f64 = 0.05;
 /// The learned limit is removed when the rate reaches this multiple of the known rate.
 const UNLIMITED: f64 = 8.0;
 
@@ -76,6 +85,8 @@ pub(super) struct LearnedRate {
     event_at: f64,
     accepted_since_event: u64,
     busy_since: f64,
+    tested_at: f64,
+    retries_soon: bool,
 }
 
 impl LearnedRate {
@@ -91,6 +102,8 @@ impl LearnedRate {
             event_at: 0.0,
             accepted_since_event: 0,
             busy_since: 0.0,
+            tested_at: 0.0,
+            retries_soon: false,
         }
     }
 
@@ -114,6 +127,26 @@ impl LearnedRate {
         1.0 / self.known.unwrap_or(DEFAULT_RATE)
     }
 
+    /// The time from a decrease to the next message, in seconds.
+    pub(super) fn retry_wait(&self) -> f64 {
+        let soon = (RETRY * self.seconds_per_message()).max(MIN_RETRY);
+        let wait = self.seconds_per_message() / DECREASE;
+        if self.retries_soon {
+            wait.min(soon)
+        } else {
+            wait
+        }
+    }
+
+    /// The length of the first hold-off, in seconds.
+    pub(super) fn hold_off(&self) -> f64 {
+        if self.retries_soon {
+            self.retry_wait()
+        } else {
+            self.seconds_per_message()
+        }
+    }
+
     /// Starts the measurement again, because the engine had no message to send. The relay could not
     /// accept one in this time.
     pub(super) fn paused(&mut self, now: f64) {
@@ -130,6 +163,7 @@ impl LearnedRate {
     pub(super) fn works(&mut self, now: f64) {
         if !self.is_tested {
             self.is_tested = true;
+            self.tested_at = now;
             // The rate does not grow while the relay accepts nothing.
             self.grows_from = now;
         }
@@ -175,6 +209,9 @@ impl LearnedRate {
         };
         self.low = low;
         self.set(now, known);
+        // A window of time ends long after the refusal. In this case, a soon retry is refused too.
+        let waited = self.tested_at - self.event_at;
+        self.retries_soon = !in_trial && waited <= 2.0 * self.seconds_per_message();
         self.plateau = self.next_plateau(low, high, since, in_trial);
         self.event_at = now;
         self.accepted_since_event = 0;

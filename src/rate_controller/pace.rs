@@ -52,12 +52,12 @@ impl Pace {
         was_idle
     }
 
-    /// Removes the tokens, because the rate is decreased to `rate`.
-    pub(super) fn empty(&mut self, now: f64, rate: f64) {
-        self.tokens = self.tokens.min(0.0);
+    /// Decreases the rate to `rate`, and lets the next message start after `wait` seconds.
+    pub(super) fn decrease(&mut self, now: f64, rate: f64, wait: f64) {
+        self.tokens = 1.0 - wait * rate;
         self.refilled_at = now;
         // A low rate is no pause of the engine.
-        self.next_start = now + 1.0 / rate;
+        self.next_start = now + wait;
     }
 
     /// Records that no message starts before the time `until`.

@@ -199,11 +199,11 @@ class RateController:
         if self._rate.is_tested:
             per_second = self._meter.per_second(now)
             self._rate.decrease(now, per_second, in_trial=self._later.is_trial)
-            self._empty_bucket(now)
+            self._pace_decrease(now)
             return
         self._rate.held(now)
         # The last hold-off ends when `is_stalled` becomes true, so that one more message is tried.
-        shortest, longest = self._rate.seconds_per_message, self._stall.time_left(now)
+        shortest, longest = self._rate.hold_off, self._stall.time_left(now)
         self._pace.hold(self._hold_off.start(now, shortest, longest))
 
     def _weigh(self, now: float, started: float, refusals: int) -> None:
@@ -217,12 +217,13 @@ class RateController:
             self._rate.confirm(now)
         elif state == TrialState.NEXT_STEP:
             self._rate.decrease_in_trial(now)
-            self._empty_bucket(now)
+            self._pace_decrease(now)
         elif state == TrialState.RATE_IS_NOT_CAUSE:
             self._rate.remove()
 
-    def _empty_bucket(self, now: float) -> None:
-        self._pace.empty(now, DECREASE / self._rate.seconds_per_message)
+    def _pace_decrease(self, now: float) -> None:
+        rate = DECREASE / self._rate.seconds_per_message
+        self._pace.decrease(now, rate, self._rate.retry_wait)
 
     @property
     def _burst(self) -> float:

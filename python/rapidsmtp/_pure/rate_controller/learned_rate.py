@@ -21,6 +21,10 @@ After a decrease the rate starts below the known rate, returns to it, stays near
 is wide, the plateau is short: the next refusal soon narrows the interval. While the interval is
 narrow, each refusal makes the plateau longer by the factor `STEP`.
 
+The first message after a decrease starts soon, because the next token is often nearly there. It
+waits for the time of one message if the relay has needed much longer than this time after the
+previous refusal, for example because it counts the messages in windows of time.
+
 After a decrease, the refusal of a message that had started before the decrease reports the same
 event. This refusal decreases the rate no further (compare RFC 6582, TCP's fast recovery).
 """
@@ -51,7 +55,7 @@ narrow, in seconds."""
 PLATEAU_MESSAGES = 20.0
 """The same minimum, in messages at the known rate. The longer of the two times counts."""
 
-MAX_PLATEAU = 90.0
+MAX_PLATEAU = 45.0
 """The maximum of that time, in seconds, unless the minimum is longer."""
 
 SHORT_PLATEAU = 2.0
@@ -67,6 +71,13 @@ of half the width, it is twice as long, because the average of few messages is i
 
 TRIAL_MESSAGES = 32.0
 """That time in a trial, in messages at the known rate."""
+
+RETRY = 0.25
+"""The wait after a decrease, as a fraction of the time for one message at the known rate. A relay
+without bursts loses the tokens of a longer wait."""
+
+MIN_RETRY = 0.05
+"""The minimum of that wait, in seconds."""
 
 UNLIMITED = 8.0
 """The learned limit is removed when the rate reaches this multiple of the known rate."""
@@ -94,6 +105,8 @@ class LearnedRate:
         self._event_at = 0.0
         self._accepted_since_event = 0
         self._busy_since = 0.0
+        self._tested_at = 0.0
+        self._retries_soon = False
 
     def at(self, now: float) -> float | None:
         """Return the maximum rate at this time, in messages per second; None for no limit."""
@@ -111,6 +124,18 @@ class LearnedRate:
         """The time for one message at the known rate."""
         return 1.0 / (DEFAULT_RATE if self.known is None else self.known)
 
+    @property
+    def retry_wait(self) -> float:
+        """The time from a decrease to the next message, in seconds."""
+        soon = max(MIN_RETRY, RETRY * self.seconds_per_message)
+        wait = self.seconds_per_message / DECREASE
+        return min(wait, soon) if self._retries_soon else wait
+
+    @property
+    def hold_off(self) -> float:
+        """The length of the first hold-off, in seconds."""
+        return self.retry_wait if self._retries_soon else self.seconds_per_message
+
     def paused(self, now: float) -> None:
         """Start the measurement again, because the engine had no message to send.
 
@@ -127,6 +152,7 @@ class LearnedRate:
         """Record that the relay processes messages at the decreased rate."""
         if not self.is_tested:
             self.is_tested = True
+            self._tested_at = now
             # The rate does not grow while the relay accepts nothing.
             self._grows_from = now
 
@@ -168,6 +194,9 @@ class LearnedRate:
                 known = high / 2.0
         self.low = low
         self._set(now, known)
+        # A window of time ends long after the refusal. In this case, a soon retry is refused too.
+        waited = self._tested_at - self._event_at
+        self._retries_soon = not in_trial and waited <= 2.0 * self.seconds_per_message
         self._plateau = self._next_plateau(low, high, since, in_trial=in_trial)
         self._event_at = now
         self._accepted_since_event = 0

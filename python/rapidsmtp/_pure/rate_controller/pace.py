@@ -46,12 +46,12 @@ class Pace:
             self._next_start = now + max(0.0, 1.0 - self._tokens) / rate
         return was_idle
 
-    def empty(self, now: float, rate: float) -> None:
-        """Remove the tokens, because the rate is decreased to `rate`."""
-        self._tokens = min(self._tokens, 0.0)
+    def decrease(self, now: float, rate: float, wait: float) -> None:
+        """Decrease the rate to `rate`, and let the next message start after `wait` seconds."""
+        self._tokens = 1.0 - wait * rate
         self._refilled_at = now
         # A low rate is no pause of the engine.
-        self._next_start = now + 1.0 / rate
+        self._next_start = now + wait
 
     def hold(self, until: float) -> None:
         """Record that no message starts before a time."""
