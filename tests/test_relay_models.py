@@ -250,6 +250,8 @@ MODELS: dict[str, Model] = {
     },
     "500 per second, bursts of 5000, not stated": burst_model(500, 5000, 30, LATER[0]),
     # Short lists and slow relays: the messages from which the rate is learned are a large part.
+    # An hour at one rate: the sender exceeds the rate more and more rarely.
+    "1 per second, an hour": burst_model(1, 1, 3600, SLOW_DOWN[450]),
     **{
         f"{rate} per second, {number} messages": burst_model(rate, 1, number / rate, SLOW_DOWN[450])
         for rate, number in ((0.2, 13), (0.2, 120), (1, 61))
@@ -283,9 +285,9 @@ MODELS: dict[str, Model] = {
         # At 60 per minute, the last message leaves in the tenth minute.
         lambda connections: 570.0,
         # A used window is found in eight steps. The limit is found after two windows, and each
-        # attempt to exceed it uses one more. Measured: 39 to 52 refusals with 4 connections and 70
-        # with 8. With 8, one interval between two refusals contains the messages of two windows,
-        # so the average in it exceeds the rate, and five more windows are used too early.
+        # attempt to exceed it uses one more. Measured: 50 refusals with 4 connections, 70 with 8.
+        # An interval between two refusals may contain the messages of two windows. Its average is
+        # above the rate, and the next windows are used too early.
         lambda connections: connections + 8 * 7,
     ),
     **{

@@ -47,8 +47,12 @@ const NARROW: f64 = 0.75;
 const PLATEAU: f64 = 10.0;
 /// The same minimum, in messages at the known rate. The longer of the two times counts.
 const PLATEAU_MESSAGES: f64 = 20.0;
-/// The maximum of that time, in seconds, unless the minimum is longer.
+/// The maximum of that time in the first minutes, in seconds, unless the minimum is longer.
 const MAX_PLATEAU: f64 = 45.0;
+/// The maximum of that time later, as a fraction of the time since the limit was found.
+const PLATEAU_SHARE: f64 = 0.125;
+/// The maximum of that time at any time, in seconds, unless the minimum is longer.
+const LONGEST_PLATEAU: f64 = 240.0;
 /// The minimum of that time, if the interval is wide, in seconds.
 const SHORT_PLATEAU: f64 = 2.0;
 /// If the interval is wide, that time is at least half of the time since the previous decrease. This
@@ -85,6 +89,7 @@ pub(super) struct LearnedRate {
     event_at: f64,
     accepted_since_event: u64,
     busy_since: f64,
+    limited_since: f64,
     tested_at: f64,
     retries_soon: bool,
 }
@@ -102,6 +107,7 @@ impl LearnedRate {
             event_at: 0.0,
             accepted_since_event: 0,
             busy_since: 0.0,
+            limited_since: 0.0,
             tested_at: 0.0,
             retries_soon: false,
         }
@@ -202,6 +208,7 @@ impl LearnedRate {
             let known = (average * high).sqrt().min(STEP * average).min(high);
             (low, high, if known > 0.0 { known } else { high / 2.0 })
         } else {
+            self.limited_since = now;
             // The bucket may have been full. So the average is an upper bound only.
             let high = if average > 0.0 { average } else { DEFAULT_RATE };
             let high = rate.map_or(high, |rate| high.min(rate));
@@ -224,7 +231,9 @@ impl LearnedRate {
         }
         if low >= NARROW * high {
             let shortest = self.time_for(PLATEAU_MESSAGES).max(PLATEAU);
-            return (STEP * self.plateau).clamp(shortest, shortest.max(MAX_PLATEAU));
+            let share = PLATEAU_SHARE * (self.event_at - self.limited_since);
+            let longest = share.clamp(MAX_PLATEAU, LONGEST_PLATEAU).max(shortest);
+            return (STEP * self.plateau).clamp(shortest, longest);
         }
         let shortest = self.time_for(SHORT_MESSAGES * high / (high - low));
         shortest.max((since / 2.0).min(MAX_SHORT_PLATEAU))

@@ -56,7 +56,13 @@ PLATEAU_MESSAGES = 20.0
 """The same minimum, in messages at the known rate. The longer of the two times counts."""
 
 MAX_PLATEAU = 45.0
-"""The maximum of that time, in seconds, unless the minimum is longer."""
+"""The maximum of that time in the first minutes, in seconds, unless the minimum is longer."""
+
+PLATEAU_SHARE = 0.125
+"""The maximum of that time later, as a fraction of the time since the limit was found."""
+
+LONGEST_PLATEAU = 240.0
+"""The maximum of that time at any time, in seconds, unless the minimum is longer."""
 
 SHORT_PLATEAU = 2.0
 """The minimum of that time, if the interval is wide, in seconds."""
@@ -105,6 +111,7 @@ class LearnedRate:
         self._event_at = 0.0
         self._accepted_since_event = 0
         self._busy_since = 0.0
+        self._limited_since = 0.0
         self._tested_at = 0.0
         self._retries_soon = False
 
@@ -174,6 +181,7 @@ class LearnedRate:
         average = accepted / since if since > 0.0 else 0.0
         if self.known is None:
             # The bucket may have been full. So the average is an upper bound only.
+            self._limited_since = now
             low = 0.0
             high = average if average > 0.0 else DEFAULT_RATE
             if rate is not None:
@@ -207,7 +215,8 @@ class LearnedRate:
             return self._time_for(TRIAL_MESSAGES)
         if low >= NARROW * high:
             shortest = max(PLATEAU, self._time_for(PLATEAU_MESSAGES))
-            longest = max(MAX_PLATEAU, shortest)
+            share = PLATEAU_SHARE * (self._event_at - self._limited_since)
+            longest = max(min(max(MAX_PLATEAU, share), LONGEST_PLATEAU), shortest)
             return min(longest, max(shortest, STEP * self._plateau))
         shortest = self._time_for(SHORT_MESSAGES * high / (high - low))
         return max(shortest, min(MAX_SHORT_PLATEAU, since / 2.0))
