@@ -249,9 +249,9 @@ MODELS: dict[str, Model] = {
         for code in SLOW_DOWN
     },
     "500 per second, bursts of 5000, not stated": burst_model(500, 5000, 30, LATER[0]),
-    # Short lists and slow relays: the messages from which the rate is learned are a large part.
     # An hour at one rate: the sender exceeds the rate more and more rarely.
     "1 per second, an hour": burst_model(1, 1, 3600, SLOW_DOWN[450]),
+    # Short lists and slow relays: the messages from which the rate is learned are a large part.
     **{
         f"{rate} per second, {number} messages": burst_model(rate, 1, number / rate, SLOW_DOWN[450])
         for rate, number in ((0.2, 13), (0.2, 120), (1, 61))
