@@ -458,7 +458,7 @@ def test_key_and_certificate_files_are_not_reused(
 
 
 def test_an_object_that_is_no_context_is_not_reused(server: Server) -> None:
-    """A program may pass an object with the method `wrap_socket`."""
+    """Such an object has the method `wrap_socket`, but its TLS settings cannot be compared."""
 
     class Wrapper:
         __slots__ = ()

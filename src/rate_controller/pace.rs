@@ -56,7 +56,8 @@ impl Pace {
     pub(super) fn decrease(&mut self, now: f64, rate: f64, wait: f64) {
         self.tokens = 1.0 - wait * rate;
         self.refilled_at = now;
-        // A low rate is no pause of the engine.
+        // At a low rate, the wait for the next token is longer than `PAUSE`. This wait does not
+        // mean that the engine is idle.
         self.next_start = now + wait;
     }
 

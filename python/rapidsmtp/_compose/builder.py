@@ -19,7 +19,7 @@ FilePath = str | os.PathLike[str]
 
 @dataclass(slots=True)
 class Additions:
-    """What `compose`, `from_eml` and `from_message` add to the texts of a message.
+    """The parts that `compose`, `from_eml` and `from_message` add to the texts of a message.
 
     Attributes:
         files: The attachments, as parts.
@@ -113,7 +113,7 @@ def parsed_body(message: Part, additions: Additions, makes_text: bool) -> BodyPa
     Args:
         message: The message. It is changed.
         additions: The additions.
-        makes_text: Whether to make the plain text from the HTML.
+        makes_text: Whether to create the plain text from the HTML.
 
     Raises:
         ValueError: A merge field is in a part that is not rendered, or the message has no HTML or

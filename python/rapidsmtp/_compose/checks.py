@@ -132,7 +132,7 @@ class CheckedText(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A problem, and its place: a text and a position in it. None: it concerns the message."""
+    """A problem at a position in a text. If it concerns the whole message, `where` is None."""
 
     text: str
     where: CheckedText | None = None

@@ -55,7 +55,7 @@ def has_c1(text: str) -> bool:
 
 
 def refuse_c1(text: str) -> None:
-    """Refuse C1 control characters: they come from bytes of windows-1252 with a wrong label.
+    """Refuse C1 control characters: windows-1252 bytes were decoded with a wrong charset.
 
     Raises:
         RowError: The text contains such a character.

@@ -56,7 +56,8 @@ _NAMED = tuple(
         ("\u2039", r"\u2039([^\W\d][\w .-]{0,40})\u203a"),
     )
 )
-# A brace after such a character belongs to a field of Jinja2, or to a text of another kind.
+# A brace after one of these characters does not begin a foreign field. It belongs to a field of
+# Jinja2, or to other text such as a path or code.
 _BEFORE_NO_FIELD = re.compile(r"[{%@\\\w]")
 # The usual names of fields, without spaces and underscores.
 _USUAL = frozenset(

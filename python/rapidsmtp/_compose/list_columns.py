@@ -173,7 +173,7 @@ class ListColumns:
 
 
 def _name(cell: str) -> str:
-    """Return the name of a column: one line of visible characters in the normal form C."""
+    """Return the name of a column: one line of visible characters, in the Unicode form NFC."""
     return normalize("NFC", without_invisible(cell))
 
 

@@ -205,7 +205,7 @@ def encoding_for_label(label: str) -> str:
 
 
 def delimiter_of(text: str) -> str:
-    """Return a delimiter by its name or as it is.
+    """Return the delimiter that a text states: its name, such as "tab", or the character itself.
 
     Raises:
         ValueError: The text is neither a name nor one ASCII character.

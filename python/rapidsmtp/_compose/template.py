@@ -228,7 +228,7 @@ class Template:
         As "edit as new" in a mail program, this method drops the header fields that belong to an
         earlier message: its Message-ID and Date, trace fields such as Received, old signatures, and
         the state of mail programs. A Message-ID, a Date or another such field with a merge field is
-        not dropped. `dropped` has the names.
+        not dropped. The attribute `dropped` contains the names of the dropped fields.
 
         Args:
             source: The path of the file, or its bytes.

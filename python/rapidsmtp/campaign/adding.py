@@ -1,4 +1,4 @@
-"""Append rows to a campaign: those whose key is not there yet."""
+"""Append rows to a campaign, unless it already has a row with the same key."""
 
 import hashlib
 import json
@@ -16,12 +16,13 @@ from rapidsmtp.campaign.opened import OpenJournal
 
 
 class AddReport(NamedTuple):
-    """What `add` did.
+    """The result of `add`.
 
     Attributes:
         new: The number of rows that were appended.
-        known: The number of rows that were there. They are not sent again.
-        changed: The number of rows that were there with other values. They are not sent again.
+        known: The number of rows that the campaign already has. They are not sent again.
+        changed: The number of rows that the campaign already has with other values. They are not
+            sent again.
     """
 
     new: int
@@ -43,7 +44,8 @@ def add(
         raise JournalError(
             f"journal {opened.database.path}: the campaign was aborted; create a new campaign"
         )
-    # Another process that appends rows at the same time would not find these ones.
+    # A process that appends rows at the same time would not find these rows, and would append rows
+    # with the same keys.
     with opened.database.alone():
         return _add(opened, rows, list_options)
 
@@ -91,7 +93,7 @@ class _KnownRows:
         self._database.execute("CREATE INDEX known_hash ON known (hash)")
 
     def kind_of(self, row: Any) -> str:
-        """Return "new", "known" or "changed". A new row is known from then on."""
+        """Return "new", "known" or "changed". The next call with a new row returns "known"."""
         if key_of(row, self._columns) is None:
             return "new"
         mine = hash_of(row, self._columns)
@@ -117,7 +119,7 @@ def _hash_of_values(row: Any) -> int:
 def _read(
     rows: str | os.PathLike[str] | Iterable[Any], list_options: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows by the names of the columns."""
+    """Yield each row as a mapping from column names to cells."""
     if not isinstance(rows, (str, os.PathLike)):
         yield from map(mapping_of, rows)
         return
@@ -133,7 +135,7 @@ def _converted(values: Mapping[str, Any], columns: Columns, form: str) -> Any:
     """Return a row in the form of the campaign's list.
 
     Raises:
-        ValueError: A column of a field of the template is missing.
+        ValueError: The row lacks a required column.
     """
     if form == "jsonl":
         missing: Sequence[str] = [

@@ -1,4 +1,4 @@
-"""The circuit breaker: it pauses a campaign whose relay refuses everybody with the same text."""
+"""The circuit breaker: pause a campaign if its relay refuses all recipients for one reason."""
 
 import re
 from collections import Counter, deque
@@ -16,11 +16,11 @@ _VARIABLE = re.compile(r"<[^>]*>|\S*@\S*|\S*[0-9]\S*")
 
 
 class Breaker:
-    """Watches the last outcomes of a run.
+    """Checks the last outcomes of a run.
 
-    Of the last 200 outcomes, at least 100 are refusals with the same code and the same words, in at
-    least 20 domains: then the relay refuses the sender and not the recipients. All recipients that
-    were refused in this way since the start of the run wait again.
+    The campaign is paused if at least 100 of the last 200 outcomes are refusals with the same code
+    and the same words, in at least 20 domains. Then the relay refuses the sender, not the
+    recipients. So all recipients with such a refusal since the start of the run wait again.
 
     Args:
         journal: The journal.
@@ -30,13 +30,14 @@ class Breaker:
     def __init__(self, journal: Journal, now: int) -> None:
         self._journal = journal
         self._started_at = now
-        # The signature of each outcome (None if it is no refusal), and the domain.
+        # For each outcome: the code and the words of the refusal (None for another outcome), and
+        # the domain of the recipient.
         self._last: deque[tuple[Signature | None, str]] = deque(maxlen=WINDOW)
         self._refusal: Signature | None = None
         self._has_refused = False
 
     def add(self, group: OutcomeGroup) -> str | None:
-        """Add outcomes, and return the reason to pause, or None."""
+        """Add outcomes. Return the reason to pause the campaign, or None."""
         refused = [each for each in group.records if each.status == RowStatus.REFUSED]
         if self._refusal is not None:  # outcomes of rows that were granted before the pause
             self._has_refused |= bool(refused)
@@ -65,7 +66,7 @@ class Breaker:
         self._last.extend([(None, "")] * min(count, WINDOW))
 
     def return_refused(self, now: int) -> None:
-        """Make the recipients wait again that were refused in this way, if there are new ones.
+        """Make new recipients with the refusal that paused the campaign wait again.
 
         Args:
             now: The time, in milliseconds since 1970.
@@ -92,5 +93,5 @@ def _signature(record: OutcomeRecord) -> Signature | None:
 
 
 def words_of(text: str) -> str:
-    """Return a text without its addresses and without its words with digits."""
+    """Return the words of a text, without addresses and without words that contain digits."""
     return " ".join(_VARIABLE.sub(" ", text).lower().split())

@@ -1,4 +1,4 @@
-"""The class `Campaign`: create a journal, send what is due, and ask or correct the journal."""
+"""The class `Campaign`: create a journal, send the due rows, and read or correct outcomes."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -38,10 +38,11 @@ Statuses = Status | Iterable[Status]
 
 
 class Campaign:
-    """A list of recipients, a message, and the journal of what became of each recipient.
+    """A list of recipients, a message, and a journal with the outcome of each recipient.
 
-    A recipient is sent to at most once, unless the program says otherwise. After a crash, each
-    recipient has one status. Where nobody can know it, it is UNKNOWN.
+    The message is sent to each recipient at most once, unless the program requests another attempt.
+    After a crash, each recipient has one status. The status is UNKNOWN if the relay may have
+    accepted the message and its reply was lost.
 
     Campaigns are created by `create`, and opened by `open`. A campaign is a context manager.
 
@@ -116,7 +117,8 @@ class Campaign:
             start_at: The time before which nothing is sent. A time without a zone is in `zone`.
             retry_for: The time after the first pass in which a deferred recipient is tried again,
                 in seconds.
-            retry_delays: The waits before these passes, in seconds. The last one stays.
+            retry_delays: The waits before the first, the second, … retry of deferred recipients, in
+                seconds. The last wait holds for all further retries.
             on_unknown: "report" UNKNOWN recipients, or "resend" the same bytes.
             idempotency_header: The name of a header field with a key for each row. Relays that
                 support such a header accept a repeated message only once, such as
@@ -127,7 +129,7 @@ class Campaign:
                 `sheet`, `columns` and `recipient`.
             suppress: Addresses to which nothing is sent, as in the method `suppress`.
             password: As in `open`.
-            dkim: As in `open`. A `Template` brings its own signers.
+            dkim: As in `open`. Not allowed with a `Template`, which has its own signers.
             options: As in `open`.
             clock: As in `open`.
 
@@ -193,16 +195,16 @@ class Campaign:
             password: The password for the relays, or a function that returns it. A mapping has a
                 password or a function for each URL. If None, or for a relay that is not in the
                 mapping, the environment variable `RAPIDSMTP_PASSWORD` is used.
-            dkim: The signers. They must be those with which the campaign was created. They are
-                needed by `run` only.
+            dkim: The signers, with the same domains, selectors and algorithms as in `create`. Only
+                `run` needs them.
             options: Arguments of `Sender` that are not in the journal: `tls`, `proxy`, `trace`,
                 `source_address`, `local_hostname`.
-            older_copy: Whether to open a journal that is an older copy. Rows that may have been
-                sent since become UNKNOWN.
+            older_copy: Whether to open an older copy of the journal. Rows that may have been sent
+                after the copy was made become UNKNOWN.
             clock: The clock; for tests.
 
         Raises:
-            JournalError: The file is no journal, is an older copy, or was not loaded to its end.
+            JournalError: The file is no journal or an older copy, or its list is incomplete.
             FileNotFoundError: There is no such file.
         """
         database = SqliteDatabase(os.fspath(journal), older_copy=older_copy)
@@ -228,10 +230,10 @@ class Campaign:
     # Running
 
     def run(self, *, wait: bool = True) -> Iterator[RowResult]:
-        """Send what is due, and yield each outcome after it is durable in the journal.
+        """Send the rows that are due. Yield each outcome after it is durable in the journal.
 
-        Several processes may run the same journal. Ctrl-C, `break` and `stop` end the run in order:
-        every row that was begun gets its outcome.
+        Several processes may run the same journal. Ctrl-C, `break` and `stop` end the run
+        gracefully: the journal gets the outcome of every row that was begun.
 
         Args:
             wait: Whether to wait for rows that are due later, and for relays that are away.
@@ -260,13 +262,13 @@ class Campaign:
             owner.close()
 
     def stop(self) -> None:
-        """End `run` in order, from another thread or a signal handler."""
+        """End `run` gracefully, from another thread or a signal handler."""
         self._opened.stop.set()
 
-    # Asking
+    # Reading
 
     def status(self) -> CampaignStatus:
-        """Return the status. It is read from the counts of the chunks."""
+        """Return the status, from the counts of the chunks. No outcome is read."""
         opened = self._opened
         has_header = self.settings.idempotency_header is not None
         now = opened.clock.now()
@@ -294,9 +296,9 @@ class Campaign:
         return results(self._opened, statuses, waiting=waiting)
 
     def export(self, path: str | os.PathLike[str], *, status: Statuses | None = None) -> int:
-        """Write rows to a CSV file: the columns of the list, and the outcome.
+        """Write rows to a CSV file, with the columns of the list and the outcome.
 
-        The file can be the list of another campaign.
+        The file can be used as the list of another campaign.
 
         Args:
             path: The path of the file. An existing file is replaced.
@@ -323,15 +325,15 @@ class Campaign:
     def settle(
         self, *, accepted: Iterable[str] = (), rest_not_sent: bool = False, resend: bool = False
     ) -> SettleReport:
-        """Settle UNKNOWN recipients, with the help of the relay's log.
+        """Give UNKNOWN recipients another status, for example from the relay's log.
 
         Args:
-            accepted: Lines with a Message-ID, a key or an address each. Their recipients become
-                ACCEPTED.
-            rest_not_sent: Whether the relay has not accepted the other UNKNOWN recipients, so that
-                they are sent again.
-            resend: Whether to send the other UNKNOWN recipients again although the relay may have
-                accepted them. The second copy has the same bytes.
+            accepted: The Message-ID, the key or the address of each recipient that the relay has
+                accepted. These recipients become ACCEPTED.
+            rest_not_sent: Whether the relay has accepted none of the other UNKNOWN recipients. Then
+                the message is sent to them again.
+            resend: Whether to send the message again to the other UNKNOWN recipients, although the
+                relay may have accepted it. The second copy has the same bytes.
 
         Raises:
             JournalError: The file is read-only, or the campaign was aborted.
@@ -343,7 +345,9 @@ class Campaign:
     def retry(
         self, *, status: Statuses, code: int | None = None, since: datetime | None = None
     ) -> int:
-        """Send recipients again whose outcome is final, and return their number.
+        """Make recipients with a final outcome wait again, and return their number.
+
+        The next `run` sends the message to them.
 
         Args:
             status: One `Status` or several, except ACCEPTED and UNKNOWN.
@@ -359,10 +363,10 @@ class Campaign:
         return retry(self._opened, statuses or (), code, since_ms)
 
     def add(self, rows: Rows, *, list_options: Mapping[str, Any] | None = None) -> AddReport:
-        """Append the rows whose key is not there yet.
+        """Append rows, except those whose key the campaign already has.
 
         Args:
-            rows: As in `create`. A file needs the column names of the campaign's list.
+            rows: As in `create`. A file must have the column names of the campaign's list.
             list_options: `encoding`, `delimiter` and `sheet`, as in `create`.
 
         Raises:
@@ -372,9 +376,10 @@ class Campaign:
         return add(self._opened, rows, list_options or {})
 
     def suppress(self, addresses: Iterable[str], reason: str = "") -> int:
-        """Send nothing more to some addresses. Their rows become SUPPRESSED when they are due.
+        """Send nothing more to some addresses. Rows with them become SUPPRESSED when they are due.
 
-        Upper and lower case is ignored. A row is not sent if one of its recipients is suppressed.
+        The comparison ignores upper and lower case. A row is not sent if one of its recipients is
+        suppressed.
 
         Args:
             addresses: The addresses.
@@ -415,18 +420,18 @@ class Campaign:
         self._opened.change_state(states.PAUSE, reason)
 
     def resume(self) -> None:
-        """Permit grants again. `run` sends."""
+        """Permit grants again. Only `run` sends messages."""
         self._opened.change_state(states.RESUME)
 
     def abort(self, reason: str = "aborted by the user") -> None:
-        """Grant no more rows, for good. `resume` does not undo this method."""
+        """Stop granting rows permanently. `resume` does not undo this method."""
         self._opened.change_state(states.ABORT, reason)
 
     def close(self) -> None:
-        """End the runs in order, and close the journal.
+        """End suspended runs gracefully, and close the journal.
 
         Raises:
-            RuntimeError: A run is under way in another thread. Call `stop`, and wait for its end.
+            RuntimeError: A run is active in another thread. Call `stop`, and wait until it ends.
         """
         if any(getgeneratorstate(run) == GEN_RUNNING for run in self._runs):
             raise RuntimeError(
@@ -453,13 +458,13 @@ Campaign.__module__ = "rapidsmtp"
 
 
 def _check_texts(name: str, texts: Iterable[str]) -> None:
-    """Check that an argument is not one text, whose characters would be taken for texts."""
+    """Refuse one text as an argument, because each of its characters would count as a text."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"{name} is a text: pass a list of texts")
 
 
 def _stored(status: Statuses | None) -> tuple[list[RowStatus] | None, bool]:
-    """Return the stored statuses, and whether rows without an outcome belong to them."""
+    """Return the stored statuses, and whether rows without an outcome are included."""
     if status is None:
         return None, True
     given = [status] if isinstance(status, str) else list(status)

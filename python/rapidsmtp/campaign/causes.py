@@ -1,4 +1,4 @@
-"""Why recipients are not accepted: groups of outcomes, from the index of the open outcomes."""
+"""The reasons of outcomes other than ACCEPTED, read with the index of these outcomes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from rapidsmtp.campaign.model import OutcomeRecord, RowStatus
 # `status <> 1` is the condition of the index `outcome_open`. SQLite uses the index only if the
 # statement has the condition too.
 _OPEN = "campaign = ? AND status <> 1"
-# Without a list, SQLite would search the primary key by `campaign`, which is a scan.
+# Without this list, SQLite would scan all outcomes of the campaign, by the primary key.
 _STATUSES = ", ".join(str(int(each)) for each in RowStatus if each is not RowStatus.ACCEPTED)
 
 
@@ -21,7 +21,7 @@ class UnknownCause(NamedTuple):
         recipients: The number of recipients.
         first: The lowest row.
         last: The highest row.
-        at: The time of the last one, in seconds since 1970.
+        at: The time of the latest of these outcomes, in seconds since 1970.
     """
 
     text: str
@@ -32,7 +32,7 @@ class UnknownCause(NamedTuple):
 
 
 def unknown_causes(journal: Journal) -> list[UnknownCause]:
-    """Return the UNKNOWN recipients by cause, the latest last."""
+    """Return the UNKNOWN recipients by cause, the latest cause last."""
     found = journal.database.execute(
         "SELECT text, count(*), min(row), max(row), max(at) FROM outcome "
         f"WHERE {_OPEN} AND status = ? GROUP BY text ORDER BY max(at), min(row)",

@@ -39,7 +39,7 @@ def _per_minute(figures: Figures) -> str:
     if not figures.per_minute:
         return ""
     first, last = min(figures.per_minute), max(figures.per_minute)
-    # A long campaign has a bar for several minutes.
+    # In the chart of a long campaign, each bar is the sum of several minutes.
     step = max(1, (last - first) // _MAX_POINTS + 1)
     groups = [0] * ((last - first) // step + 1)
     for minute, count in figures.per_minute.items():
@@ -112,7 +112,7 @@ def _axes(height: float) -> tuple[Figure, Any]:
 def _label_rows(axes: Any, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
-        label.set_parse_math(False)  # a name may contain $
+        label.set_parse_math(False)  # a `$` in a name does not begin a formula
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -1,7 +1,8 @@
 """The rows of a chunk: their bytes in the journal, and the messages that they make.
 
-The message of a row has the same bytes in every run. The template is the stored one, the Message-ID
-consists of the campaign's id and the row's number, and Date and DKIM time are the chunk's stamp.
+The message of a row has the same bytes in every run. The template is in the journal. The Message-ID
+consists of the campaign's id and the row's number. The Date and the time of the DKIM signature are
+the stamp of the chunk.
 """
 
 import csv
@@ -19,17 +20,17 @@ from rapidsmtp._models.chunk import Chunk
 from rapidsmtp.campaign.model import Columns, Lease
 
 compared_form = excluded_form
-"""Return the form in which a suppressed or a settled address is compared."""
+"""Return the form of an address in which suppressed and settled addresses are compared."""
 
 ID_FIELD = "_id"
-"""The field of a template with `{campaign}.{row}`."""
+"""The name of the template field that has the value `{campaign}.{row}`."""
 
-# zlib level 1: level 6 takes three times the CPU and saves 15 % of the bytes.
+# zlib level 1: level 6 would need three times the CPU time and save only 15 % of the bytes.
 _LEVEL = 1
 
 
 def compressed(text: bytes) -> bytes:
-    """Return the bytes of a chunk, from its rows in CSV or as lines of JSON."""
+    """Compress the rows of a chunk, which are CSV or lines of JSON."""
     return zlib.compress(text, _LEVEL)
 
 
@@ -68,14 +69,14 @@ class ChunkRows:
         return len(self.raw)
 
     def values(self, row: int) -> dict[str, Any]:
-        """Return a row by the names of the list's columns."""
+        """Return a row as a mapping from the list's column names to cells."""
         values = self.raw[row - self.first]
         if not self._is_csv:
             return {**dict.fromkeys(self._columns.names), **values}
         return {name: _cell(values, place) for place, name in enumerate(self._columns.names)}
 
     def key(self, row: int) -> str | None:
-        """Return what identifies a row: its key, or its addresses; None if it has neither."""
+        """Return the text that identifies a row: its key or its addresses; None without them."""
         return key_of(self.raw[row - self.first], self._columns)
 
     def addresses(self, row: int) -> list[str]:
@@ -84,7 +85,7 @@ class ChunkRows:
 
 
 def key_of(row: Any, columns: Columns) -> str | None:
-    """Return what identifies a row: its key, or its addresses; None if it has neither."""
+    """Return the text that identifies a row: its key or its addresses; None without them."""
     if columns.key is not None:
         return _text(row, columns.key).strip() or None
     return key_of_addresses(_text(row, place) for place in columns.recipient)
@@ -104,7 +105,7 @@ def engine_chunk(
         columns: How to read the rows.
         format: 'csv' or 'jsonl'.
         data: The compressed rows.
-        lease: The chunk's lease; its `stamp_at` is the Date and the time of DKIM.
+        lease: The chunk's lease. Its `stamp_at` is the Date, and the time of the DKIM signature.
         campaign_id: The campaign's id.
     """
     seconds = lease.stamp_at // 1000

@@ -1,7 +1,7 @@
-"""Correct outcomes because the user says so, or because the relay was at fault: settle and retry.
+"""Correct outcomes: `settle` and `retry` for the user, `wait_again` for a refusal of the sender.
 
-A correction only makes recipients wait again, or UNKNOWN recipients ACCEPTED. An outcome that
-arrives later for a recipient that waits again is saved as usual.
+A correction either makes recipients wait again, or makes UNKNOWN recipients ACCEPTED. If the
+outcome of an earlier attempt arrives after a recipient began to wait again, it is saved as usual.
 """
 
 import re
@@ -21,7 +21,7 @@ _WAITS = "waits again"
 
 
 class SettleReport(NamedTuple):
-    """What `settle` did.
+    """The result of `settle`.
 
     Attributes:
         accepted: The number of recipients that became ACCEPTED.
@@ -45,12 +45,12 @@ def correct(
     text: str,
     now: int,
 ) -> int:
-    """Change the status of recipients, in one transaction, and return how many were changed.
+    """Change the status of recipients in one transaction. Return the number of changes.
 
     Args:
         journal: The journal.
         recipients: The row and the part of each recipient.
-        earlier: The statuses that are changed.
+        earlier: The statuses that are changed; recipients with another status are skipped.
         status: ACCEPTED or RETURNED.
         text: The new text.
         now: The time, in milliseconds since 1970.
@@ -71,9 +71,10 @@ def correct(
         for chunk, several in by_chunk.items():
             lease = journal.find_lease(chunk)
             is_leased = journal.is_current(lease)
-            # The outcome of an owner that lost its lease has a lower epoch, so it does not replace
-            # this one. If the current owner has begun the recipient, its outcome has a higher
-            # epoch; if this owner dies, the recipient is UNKNOWN.
+            # The epoch of the correction is higher than the epoch of an owner that lost its lease,
+            # so a late outcome of such an owner does not replace the correction. It is lower than
+            # the epoch of the current owner, which may have begun to send to the recipient: its
+            # outcome replaces the correction, and if this owner dies, the recipient is UNKNOWN.
             epoch = lease.epoch - is_leased
             changed += journal.database.executemany(
                 f"UPDATE outcome SET status = {int(status)}, code = NULL, enhanced = NULL, "
@@ -93,7 +94,7 @@ def correct(
 def wait_again(
     journal: Journal, recipients: Iterable[tuple[int, int]], earlier: Sequence[RowStatus], now: int
 ) -> int:
-    """Make recipients wait for another pass, and return how many do."""
+    """Make recipients wait for another pass, and return their number."""
     return correct(journal, recipients, earlier, RowStatus.RETURNED, _WAITS, now)
 
 
@@ -106,7 +107,7 @@ def retry(
         opened: The journal.
         statuses: The statuses of the recipients.
         code: The code of the reply, or None for any.
-        since: The time of the outcome, in milliseconds since 1970, or None for any.
+        since: The earliest time of the outcome, in milliseconds since 1970, or None for any.
 
     Returns:
         The number of recipients.
@@ -177,7 +178,7 @@ def _check(opened: OpenJournal) -> None:
 def _matched(
     opened: OpenJournal, unknown: Sequence[tuple[int, int, str | None]], lines: Sequence[str]
 ) -> tuple[set[tuple[int, int]], list[str]]:
-    """Return the UNKNOWN recipients that lines name, and the lines that name none."""
+    """Return the UNKNOWN recipients that lines name, and the lines without such a recipient."""
     if not lines:
         return set(), []
     index: dict[str, set[tuple[int, int]]] = defaultdict(set)

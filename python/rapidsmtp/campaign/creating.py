@@ -16,7 +16,7 @@ from rapidsmtp.campaign.suppression import SuppressionList
 # RFC 5322 section 2.2: the printable characters of ASCII except the colon.
 _FIELD_NAME = re.compile("[!-9;-~]+")
 _LONGEST = 10**10
-"""The maximum of a time, in seconds: 300 years."""
+"""The maximum duration in a setting, in seconds: about 300 years."""
 
 
 def create_journal(
@@ -29,7 +29,7 @@ def create_journal(
     suppressed: Iterable[str],
     now: int,
 ) -> SqliteDatabase:
-    """Create a journal's file. If this fails, the file is deleted.
+    """Create a journal's file. After an error, the file is deleted.
 
     Args:
         path: The path of the file.
@@ -66,7 +66,8 @@ def create_journal(
             raise ValueError(_repeated(loader, repeats))
         if repeats:
             loader.suppress_repeats(now)
-        # The campaign must not be ready before, because this process may be killed.
+        # The suppressed addresses are added before `finish` makes the campaign ready. If this
+        # process is killed between these steps, the campaign cannot run without the addresses.
         SuppressionList(database).add(suppressed, "excluded by the program that created it", now)
         loader.finish()
     except BaseException:
@@ -76,7 +77,7 @@ def create_journal(
 
 
 def template_of(template: Any, dkim: Signers) -> Template:
-    """Return the template that `Campaign.create` got.
+    """Return the template for the message that was passed to `Campaign.create`.
 
     Raises:
         ValueError: The message is wrong, or there are signers although the template has its own.
@@ -89,7 +90,7 @@ def template_of(template: Any, dkim: Signers) -> Template:
 
 
 def check_settings(settings: CampaignSettings) -> None:
-    """Check settings that no other function checks.
+    """Check the settings that no other function checks.
 
     Raises:
         ValueError: A setting is wrong.
@@ -114,7 +115,7 @@ def check_settings(settings: CampaignSettings) -> None:
 
 
 def check_senders(urls: Sequence[str], settings: CampaignSettings) -> None:
-    """Check the arguments of the senders, so that a run does not fail because of them.
+    """Check the arguments of the senders when the journal is created, not only in a run.
 
     Args:
         urls: The URLs of the relays, without passwords.
@@ -126,7 +127,7 @@ def check_senders(urls: Sequence[str], settings: CampaignSettings) -> None:
         OSError: A certificate cannot be read.
     """
     for url in urls:
-        # The password may be unknown until the first run.
+        # The password may be unknown until the first run, so a placeholder is used.
         password = "unknown" if has_user(url) else None
         sender_to(url, password, settings, {}).close(0.0)
 
@@ -143,6 +144,7 @@ def _source(template: Template, settings: CampaignSettings) -> bytes:
     source = template.source()
     if settings.idempotency_header is not None:
         source = f"{settings.idempotency_header}: {{{{ {ID_FIELD} }}}}\r\n".encode() + source
-    # Reports a wrong name of the header, or a header that the template already has.
+    # This call raises an error if the name of the header field is wrong, or if the template already
+    # has such a field.
     Template.from_eml(source, keep_headers=True, attachment_root=settings.attachment_root)
     return source

@@ -1,4 +1,4 @@
-"""The database of a journal, as the statements use it.
+"""The interface between the SQL statements and the database of a journal.
 
 The statements on the tables are in `journal`, `outcomes`, `states` and the modules that use them.
 They are the same for every kind of database, and use `?` for parameters and only SQL that SQLite
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Cursor(Protocol):
-    """What the statements use of a cursor."""
+    """The members of a cursor that the statements use."""
 
     @property
     def rowcount(self) -> int:
@@ -27,14 +27,14 @@ class Cursor(Protocol):
 
 
 class Database(Protocol):
-    """What the statements use of a database.
+    """The members of a database that the statements use.
 
     Each method raises `JournalUnavailable` if the database cannot be used at present, and
     `JournalError` for every other error of the database.
     """
 
     path: str
-    """The path of the file as the user gave it, or the URL without a password; for texts."""
+    """The path of the file as the user gave it, or the URL without a password; for messages."""
     place: str
     """The absolute path of the file. The names of the files beside it begin with this path."""
     is_read_only: bool
@@ -46,7 +46,7 @@ class Database(Protocol):
         """Run one statement for each of the parameters."""
 
     def transaction(self, granted_to: int = 0) -> contextlib.AbstractContextManager[None]:
-        """Return a context: its statements are committed together and durably, or not at all.
+        """Return a context whose statements are committed together and durably, or not at all.
 
         A transaction cannot contain another one.
 
@@ -55,9 +55,9 @@ class Database(Protocol):
         """
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which only one process is at a time. It waits for the others.
+        """Return a context that only one process can enter at a time. Others wait at its start.
 
-        Others may read and write meanwhile, but may not enter.
+        Other processes may use the database meanwhile, outside of such a context.
         """
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""The file `J-exchanges` beside a journal `J`: how far the journal was written.
+"""The file `J-exchanges` beside a journal `J`. It shows whether the journal is an older copy.
 
 The file has the journal's incarnation, the number of the last write transaction and the highest
-granted row. The number of an older copy of the journal is lower, so such a copy is found. The file
-is written after each commit without fsync, so it is never ahead of the journal.
+granted row. An older copy of the journal has a lower number than the file. The file is written
+after each commit, without fsync. So its number is never higher than that of the newest journal.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class MarkFile:
         self._descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
 
     def read(self) -> Mark | None:
-        """Return the content; None if the file is not there, or is malformed."""
+        """Return the content; None if the file is missing or malformed."""
         try:
             words = Path(self.path).read_text(encoding="ascii").split()
             return Mark(words[0], int(words[1]), int(words[2]))

@@ -2,9 +2,10 @@
 
     due rows ── exchange k grants a block ──► granted rows ──► engine ──► finished ── exchange k+1
 
-Grants run one block ahead of the engine, so the engine waits for the disk only if the disk is
-slower than the network. An exchange is made when a grant is needed, or 25 ms after the first
-unsaved outcome. There are never two at once, so a slow disk makes larger groups by itself.
+Each block is granted while the engine still has rows of the block before it. So the engine waits
+for the disk only if the disk is slower than the network. An exchange is made when a grant is
+needed, or 25 ms after the first unsaved outcome. A pass makes one exchange at a time, so the groups
+of outcomes become larger if the disk is slow.
 """
 
 from collections.abc import Sequence
@@ -30,15 +31,16 @@ from rapidsmtp.errors import RelayError
 
 GROUP = 0.025
 """The maximum time between an outcome and its exchange, in seconds."""
-# With a progress file, granted rows that were not sent are known after `kill -9`, and so are
-# outcomes that were not saved. So groups and blocks may be larger. A block lasts for two groups, so
-# most grants need no exchange of their own.
+# After `kill -9`, a progress file shows the granted rows that were not sent, and the outcomes that
+# were not saved. So groups and blocks may be larger with such a file. A block lasts for two groups.
+# So most grants are made in an exchange that also saves outcomes.
 _GROUP_WITH_PROGRESS = 2 * GROUP
 RETRY = 1.0
-"""The time between two attempts to write a journal that cannot be written, in seconds."""
+"""The time between two attempts to write the journal after an error, in seconds."""
 _LONGEST_WAIT = 60.0
 _BEAT = 20.0
-"""The maximum time between two exchanges, in seconds, so that the owner does not count as dead."""
+"""The maximum time between two exchanges, in seconds. After a longer time, other hosts would take
+the owner for dead (see `owners`)."""
 
 
 class Pass:
@@ -49,15 +51,15 @@ class Pass:
         lease: The lease.
         template: The compiled template.
         feed: The engine.
-        pacer: When rows may be granted.
-        flow: The flow of rows through the relay.
+        pacer: When and how many rows may be granted.
+        flow: The rate at which rows get their outcomes through the relay.
         progress: The progress file of the lease, or None.
 
     Attributes:
         lease: The lease.
         is_fenced: Whether the lease was lost.
         state: The campaign's state at the last exchange.
-        notice: Why the journal cannot be written at present, or "".
+        notice: The reason why the journal cannot be written at present, or "".
     """
 
     def __init__(
@@ -80,17 +82,18 @@ class Pass:
         self._suppressed = SuppressedRows(opened, lease)
         self._progress = progress
         file = None if progress is None else progress.file
-        # The rows that the engine may begin.
+        # The rows of the chunk. The engine may begin those that are granted.
         self._granted = opened.granted_rows(template, lease, file)
         self._feed = feed
         self._pacer = pacer
         self._schedule = Schedule(opened.settings, lease.stamp_at)
-        # For a first pass, the rows are a range, so that Python handles no row.
+        # In the first pass over a chunk, the rows are a range. So Python code does not handle each
+        # row.
         self._due: Sequence[int]
         self._due, self._tries = journal.due_rows(lease, clock.now())
         self._unsaved = OutcomeGroup()
         self._grants = 0
-        self._since: float | None = None  # of the first unsaved outcome
+        self._since: float | None = None  # the time of the first unsaved outcome
         self._ask_at = self._beat_at = clock.monotonic()
         self._flow = flow
         self._group = GROUP if progress is None else _GROUP_WITH_PROGRESS
@@ -112,12 +115,12 @@ class Pass:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no granted row waits for its outcome or for its exchange."""
+        """Whether every granted row has a saved outcome."""
         return not (self._unsaved or self._granted.left or self._feed.pending)
 
     @property
     def idle_for(self) -> float:
-        """The time in which nothing happens, in seconds: no row may be granted before."""
+        """The time until the next grant or attempt to write, in seconds; 0 without a wait."""
         if self.notice and self._since is not None and not self._feed.pending:
             return max(0.0, self._since + RETRY - self._clock.monotonic())
         if not self._due or not self.is_idle:
@@ -130,7 +133,7 @@ class Pass:
         return self._flow.block(self._group if self._progress is None else 2 * self._group)
 
     def step(self, wait: float) -> OutcomeGroup:
-        """Submit, take and save, and return the outcomes that were saved.
+        """Submit rows, and take and save outcomes. Return the outcomes that were saved.
 
         Args:
             wait: The maximum wait for an outcome, in seconds.
@@ -150,10 +153,13 @@ class Pass:
         return OutcomeGroup()
 
     def stop(self, reason: str) -> OutcomeGroup:
-        """Grant no more, end the transactions under way, and save the remaining outcomes.
+        """Stop granting rows, finish the current transactions, and save the remaining outcomes.
 
         Args:
-            reason: Why rows that were not begun are returned.
+            reason: The text of the outcomes of rows that were not begun.
+
+        Returns:
+            The outcomes that were saved.
         """
         self._due = ()
         self._feed.close()
@@ -165,12 +171,12 @@ class Pass:
         return self.save()
 
     def save(self) -> OutcomeGroup:
-        """Save the outcomes that are not saved, and return them; an empty group if this failed."""
+        """Save the unsaved outcomes and return them; an empty group after an error."""
         return self._exchange(False) if self._unsaved else OutcomeGroup()
 
     @property
     def has_unsaved(self) -> bool:
-        """Whether outcomes are not saved, because the journal cannot be written at present."""
+        """Whether there are unsaved outcomes, because the journal cannot be written at present."""
         return bool(self._unsaved)
 
     def relay_error(self) -> RelayError | None:
@@ -181,8 +187,8 @@ class Pass:
         """End the lease.
 
         Raises:
-            JournalError: Outcomes could not be saved. The lease stays, so a recovery makes their
-                rows UNKNOWN. Without this, the rows would be sent again.
+            JournalError: Outcomes could not be saved. The lease is not ended, so a recovery makes
+                their rows UNKNOWN. If the lease were ended, the rows would be sent again.
         """
         if self._unsaved:
             if self._progress is not None:
@@ -242,7 +248,10 @@ class Pass:
         return age >= longest or not (self._feed.pending or self.notice)
 
     def _take(self, wait: float) -> None:
-        """Take outcomes. The first one of a group is taken at once, because the group begins then.
+        """Take outcomes from the engine.
+
+        The first outcome of a group is taken as soon as it is there, because its time is the start
+        of the group.
 
         Args:
             wait: The maximum wait, in seconds.
@@ -251,14 +260,15 @@ class Pass:
             self._feed.take(wait)
             return
         left = (RETRY if self.notice else self._group) - self._clock.monotonic() + self._since
-        # Each return to Python takes as long as several rows. The engine must not run out of rows.
+        # A return to Python takes as much time as several rows, so many outcomes are taken at once.
+        # But the call returns while half of the rows are pending, so the engine always has rows.
         self._feed.take(max(0.0, min(wait, left)), self._feed.pending // 2)
 
     def _next_block(self) -> Sequence[int]:
-        """Return the next rows to grant. Suppressed rows get their outcome instead."""
+        """Return the next rows to grant. Suppressed rows are not granted, but get their outcome."""
         now = self._clock.now()
         allowed, ask_at = self._pacer.allowed(self.block - self._granted.left, now)
-        # The clock may be set, so a long wait is divided.
+        # The system's clock may be set during a long wait, so such a wait is divided.
         wait = min(_LONGEST_WAIT, max(0.0, (ask_at - now) / 1000))
         self._ask_at = self._clock.monotonic() + wait
         block = self._due[: max(0, allowed)]
@@ -293,7 +303,7 @@ class Pass:
                 give_back=self._pacer.give_back,
             )
         except JournalUnavailable as error:
-            # No grants, and the outcomes stay in memory.
+            # The rows are not granted, and the outcomes stay in memory until the next attempt.
             self.notice = self._opened.notice = str(error)
             self._since = self._clock.monotonic()
             return OutcomeGroup()
@@ -312,7 +322,7 @@ class Pass:
         return group
 
     def _parts_of(self, block: Sequence[int]) -> dict[int, Sequence[int]]:
-        """Return the recipients of the rows that are not sent to all of them."""
+        """Return the recipients of each row of a block that is not sent to all its recipients."""
         if not self._tries:
             return {}
         tries = ((row, self._tries[row].parts) for row in block if row in self._tries)

@@ -1,4 +1,4 @@
-"""The figures of a campaign for its report, read in one pass over the rows and their outcomes."""
+"""The numbers for the report of a campaign, from one pass over its rows and outcomes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from rapidsmtp.campaign.opened import OpenJournal
 
 MAX_DOMAINS = 20
 _MAX_REASONS = 50
-# The maximum number of domains and of reasons that are counted. A list may have as many as rows.
+# The maximum number of domains and of reasons that are counted separately. This limits the memory,
+# because each row may have a domain and a reason of its own.
 _MAX_KNOWN = 100_000
 _OTHER = "other domains"
 BOUNDS_MS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
@@ -28,9 +29,9 @@ class Reason:
         status: The status.
         code: The code of the reply, or None.
         enhanced: The enhanced status code, or "".
-        text: The text of the first of them.
+        text: The text of the first of these outcomes.
         recipients: The number of recipients.
-        first: The first row.
+        first: The lowest row.
     """
 
     status: Status
@@ -43,15 +44,16 @@ class Reason:
 
 @dataclass
 class Figures:
-    """The figures of a campaign. Recipients are counted.
+    """The numbers for the report. All of them are numbers of recipients.
 
     Attributes:
-        per_minute: Accepted recipients by minute, since 1970.
+        per_minute: Accepted recipients by minute, counted from 1970.
         domains: Recipients by domain and status.
-        codes: Recipients by code of the reply; None: no reply.
-        reasons: Outcomes other than ACCEPTED.
-        passes: Recipients by the number of passes that were needed.
-        times: Accepted recipients by group of `BOUNDS_MS`; the last group is above all bounds.
+        codes: Recipients by the code of the reply; None for outcomes without a reply.
+        reasons: The groups of outcomes other than ACCEPTED.
+        passes: Recipients by the number of their passes.
+        times: Accepted recipients by response time, in the groups of `BOUNDS_MS`. The last group is
+            above all bounds.
         unknown: UNKNOWN recipients by cause.
     """
 
@@ -64,7 +66,7 @@ class Figures:
     unknown: Sequence[UnknownCause] = ()
 
     def top_domains(self) -> list[tuple[str, Counter[Status]]]:
-        """Return the domains with the most recipients, and the sum of the others."""
+        """Return the domains with the most recipients, and the sum of the other domains."""
         ordered = sorted(self.domains.items(), key=lambda item: (-item[1].total(), item[0]))
         top = [item for item in ordered if item[0] != _OTHER][:MAX_DOMAINS]
         named = {name for name, _ in top}
@@ -80,7 +82,7 @@ class Figures:
 
 
 def figures_of(opened: OpenJournal) -> Figures:
-    """Return the figures of a campaign."""
+    """Return the numbers for the report of a campaign."""
     found = Figures()
     for values, record in _records(opened):
         status = RowStatus(record.status).public
@@ -118,7 +120,7 @@ def _address(opened: OpenJournal, values: dict[str, Any]) -> str:
 
 
 def _add_reason(found: Figures, status: Status, record: OutcomeRecord) -> None:
-    # Texts without a reply have no code, and few different texts.
+    # Outcomes without a reply have no code and only a few different texts, so the text is the key.
     text = record.text or ""
     key = (status, record.code, record.enhanced or ("" if record.code else text))
     if key not in found.reasons:

@@ -1,4 +1,4 @@
-"""How many rows a grant has, and when rows may be granted."""
+"""The number of rows in a grant, and the times at which rows may be granted."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ _WINDOW = 8
 
 
 class Pacer(NamedTuple):
-    """When and how many rows may be granted.
+    """The functions that limit the grants of a relay.
 
     Attributes:
-        allowed: A function that returns how many rows may be granted now, of a wanted number, and
-            the time at which to ask again, in milliseconds since 1970.
-        take: A function that takes messages from the budgets, inside a transaction, and returns how
-            many.
-        give_back: A function that returns messages to the budgets, inside a transaction: those of
-            granted rows whose outcomes are RETURNED. None if no budget needs them.
+        allowed: A function that returns the number of rows that may be granted now, at most the
+            requested number, and the time of the next request, in milliseconds since 1970.
+        take: A function that takes messages from the budgets, inside a transaction, and returns
+            their number: all or 0.
+        give_back: A function that returns the messages of granted rows whose outcomes are RETURNED
+            to the budgets, inside a transaction. None if no budget needs them.
     """
 
     allowed: Callable[[int, int], tuple[int, int]]
@@ -28,7 +28,7 @@ class Pacer(NamedTuple):
 
 
 class Flow:
-    """How fast rows get their outcomes through a relay, and how many rows a grant has.
+    """The rate at which rows get their outcomes, and the number of rows in a grant.
 
     Args:
         connections: The number of connections.
@@ -43,12 +43,12 @@ class Flow:
         self._since = clock.monotonic()
 
     def block(self, seconds: float) -> int:
-        """Return the number of rows in a grant, which lasts for `seconds` seconds or longer."""
+        """Return the number of rows for at least `seconds` seconds at the current rate."""
         size = int(self._rate * max(3 * self._exchange, seconds)) + self._base
         return max(MIN_BLOCK, min(MAX_BLOCK, size))
 
     def add_rows(self, count: int) -> None:
-        """Count rows that got their outcome."""
+        """Update the rate with the number of rows that got their outcome now."""
         now = self._clock.monotonic()
         seconds = max(now - self._since, 1e-4)
         weight = min(1.0, seconds / 0.5)
@@ -56,5 +56,5 @@ class Flow:
         self._since = now
 
     def add_exchange(self, seconds: float) -> None:
-        """Count an exchange that took this time."""
+        """Update the time of an exchange with the time that one exchange took."""
         self._exchange += 0.2 * (seconds - self._exchange)

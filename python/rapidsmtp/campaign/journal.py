@@ -1,14 +1,14 @@
-"""The journal: which rows may be sent, and what became of them.
+"""The journal: which rows may be sent, and their outcomes.
 
-A worker begins a row only when a durable grant names the row. The outcomes follow in the same
-transactions. So after any crash, a row that was granted and has no outcome is UNKNOWN, and
-everything else is known.
+An owner of a lease (see `owners`) begins a row only after a durable grant names the row. Each
+exchange is one transaction that saves outcomes and grants further rows. So after any crash, a row
+with a grant and without an outcome is UNKNOWN. The state of every other row is known.
 
-The grant is also the fence between workers. Each lease of a chunk has an epoch. A worker whose
-epoch is not the chunk's epoch gets no grant. The rows that it was granted are sent by no other
-worker, unless the user decides so. Safety needs no clock and no time limit.
+The grant is also the fence between owners. Each lease of a chunk has an epoch. An owner whose epoch
+is not the chunk's epoch gets no grant. No other owner sends the rows that were granted to it,
+unless the user requests this. So no row is sent twice, even if a clock or a time limit is wrong.
 
-The module `outcome_table` has the rules for an outcome that is already there.
+The module `outcome_table` contains the rules for a row that already has an outcome.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ from rapidsmtp.campaign.results import FIRST_TRY, Try
 
 @dataclass(frozen=True, slots=True)
 class ExchangeResult:
-    """What an exchange returned.
+    """The result of an exchange.
 
     Attributes:
-        granted: Whether the rows were granted. The worker may begin them now.
-        fenced: Whether the lease was lost. The worker must stop, and report late outcomes.
+        granted: Whether the rows were granted. The owner may begin them now.
+        fenced: Whether the lease was lost. The owner must stop, and still save late outcomes.
         state: The campaign's state.
     """
 
@@ -59,11 +59,12 @@ class Journal:
         """Lease the chunk that is due first; None if no chunk is due.
 
         Args:
-            owner: The name of the worker (see `owners`).
+            owner: The name of the owner (see `owners`).
             now: The time, in milliseconds since 1970.
             relay: The number of the relay for the chunk's messages.
         """
-        # A run asks often, and each transaction waits for the disk.
+        # A run calls this method often, and each transaction waits for the disk. So the transaction
+        # begins only if a chunk is due.
         if not self._is_due(now):
             return None
         with self.database.transaction():
@@ -86,16 +87,16 @@ class Journal:
                 "WHERE campaign = ? AND chunk = ? AND epoch = ? AND state = 'waiting'",
                 (owner, now, stamp_at, relay, self.campaign, chunk, epoch),
             )
-            if taken.rowcount != 1:  # another worker was faster (PostgreSQL)
+            if taken.rowcount != 1:  # another owner was faster (PostgreSQL)
                 return None
         return Lease(self.campaign, chunk, epoch + 1, first, count, stamp_at, outcomes == 0)
 
     def due_rows(self, lease: Lease, now: int) -> tuple[Sequence[int], dict[int, Try]]:
-        """Return the rows that a pass sends, in order, and how some of them are tried.
+        """Return the rows that a pass sends, in order, and their tries.
 
         Returns:
-            The numbers of the rows. And by row, how it is tried, if not for the first time and to
-            all recipients.
+            The numbers of the rows, and the tries by row. A row without a try is sent for the first
+            time and to all its recipients.
         """
         everything = range(lease.first, lease.first + lease.count)
         if lease.virgin:
@@ -127,7 +128,8 @@ class Journal:
     def under_way(self, lease: Lease) -> set[int]:
         """Return the rows that are granted in the current lease of a chunk.
 
-        Some of them may have an outcome of the lease's epoch. Then they are not under way.
+        A row that already has an outcome of the lease's epoch is no longer under way. The caller
+        must remove such rows.
         """
         if not self.is_current(lease):
             return set()
@@ -162,9 +164,9 @@ class Journal:
             records: The outcomes, as `OutcomeRecord` or tuples of this shape. They are
                 saved even if the lease was lost.
             accepted: Further outcomes, as in `OutcomeGroup.accepted`.
-            finished: The number of rows among all of these outcomes.
+            finished: The number of rows with outcomes in `records` and `accepted`.
             budget: A function that takes messages from the budgets, inside the transaction, and
-                returns whether it could: the number of messages it took, which is 0 or all.
+                returns their number: all or 0. With 0, the rows are not granted.
             give_back: A function that returns the unsent messages of the records to the budgets,
                 inside the transaction.
 
@@ -202,13 +204,13 @@ class Journal:
         return ExchangeResult(allowed, fenced, state)
 
     def release(self, lease: Lease) -> None:
-        """End a lease in order. Every granted row must have an outcome."""
+        """End a lease normally. Every granted row must have an outcome."""
         with self.database.transaction():
             if self.is_current(lease):
                 self.close_chunk(lease)
 
     def find_lease(self, chunk: int) -> Lease:
-        """Return the current lease of a chunk, without any right to it."""
+        """Return the current lease of a chunk, which another owner may have."""
         epoch, stamp_at, first, count = self._execute(
             "SELECT l.epoch, l.stamp_at, c.first, c.count FROM lease l JOIN chunk c "
             "ON c.campaign = l.campaign AND c.no = l.chunk WHERE l.campaign = ? AND l.chunk = ?",
@@ -234,7 +236,7 @@ class Journal:
         ).fetchone()
         return str(row[0]), bytes(row[1])
 
-    # Parts of transactions. The caller has begun the transaction.
+    # These methods are parts of transactions. The caller has begun the transaction.
 
     def _execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
         return self.database.execute(statement, parameters)
@@ -255,7 +257,7 @@ class Journal:
         return row is not None and row[0] == lease.epoch
 
     def close_chunk(self, lease: Lease) -> None:
-        """Set when a chunk is due again, and delete its grants."""
+        """Set the time at which a chunk is due again, and delete its grants."""
         place = (self.campaign, lease.first, lease.first + lease.count)
         rows, next_at = self._execute(
             "SELECT sum(CASE WHEN part = 0 THEN 1 ELSE 0 END), min(next_at) FROM outcome "
@@ -280,7 +282,7 @@ class Journal:
         return states.change(self.database, self.campaign, transition, now, reason)
 
     def _reopen(self, lease: Lease, now: int) -> None:
-        """After late outcomes of a lost lease: set when the chunk is due, if it is not leased."""
+        """Set the time at which the chunk is due, after late outcomes of a lost lease."""
         row = self._execute(
             "SELECT state FROM lease WHERE campaign = ? AND chunk = ?",
             (self.campaign, lease.chunk),

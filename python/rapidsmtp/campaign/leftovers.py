@@ -1,8 +1,8 @@
 """Remove the files of killed processes beside a journal.
 
 A process that sends has a file `J-run-<token>` (see `owners`), and a file
-`J-progress-<token>-<chunk>` for each lease (see `progress`). A killed process leaves them. They are
-needed until a recovery has ended the leases of the process.
+`J-progress-<token>-<chunk>` for each lease (see `progress`). A killed process does not delete them.
+They are needed until a recovery has ended the leases of the process.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ _END = re.compile(r"-(?:run-([0-9a-f]{8})|progress-([0-9a-f]{8})-[0-9]+)")
 
 
 def remove_leftovers(journal: Journal) -> None:
-    """Remove the files of dead processes that have no lease, as far as possible.
+    """Remove the files of dead processes that have no lease. Files that cannot be removed stay.
 
     Args:
-        journal: The journal. It can be written.
+        journal: The journal. It must be writable.
     """
     path = Path(journal.database.place)
     for token, progress_files in _tokens(path).items():
-        # `Owner` checks that its file still exists after it has locked the file. So no process can
+        # `Owner` locks its file, and then checks that the file still exists. So no process can
         # begin to send under this token while the lock is held here.
         with _locked(run_file(str(path), token)) as run:
-            # The lease is looked up after the lock, because a dead process gets no further lease.
+            # The lock shows that the process is dead, so it gets no further lease after this check.
             if run is not None and not _has_lease(journal, token):
                 for file in progress_files:
                     with _locked(file) as progress:
@@ -38,7 +38,7 @@ def remove_leftovers(journal: Journal) -> None:
 
 
 def _tokens(path: Path) -> dict[str, list[Path]]:
-    """Return the progress files of each process that has files beside a journal, by its token."""
+    """Return the tokens of the processes with files beside a journal, and their progress files."""
     found: dict[str, list[Path]] = defaultdict(list)
     for each in path.parent.iterdir():
         match = _END.fullmatch(each.name.removeprefix(path.name))

@@ -19,9 +19,9 @@ def rows_with(
 ) -> Iterator[Row]:
     """Yield rows in order: the number, the values by column, and the outcomes of its recipients.
 
-    A row that a process sends now may have been accepted, so it does not wait. Its outcomes that
-    are not final are not yielded. If no outcome remains, it is yielded only if `statuses` is None,
-    with None.
+    A row that a process sends now may already be accepted. So it does not count as waiting, and
+    only its final outcomes are yielded. If it has no final outcome, it is yielded with None, and
+    only if `statuses` is None.
 
     Args:
         opened: The journal.
@@ -48,7 +48,8 @@ def _of_chunk(
     opened: OpenJournal, chunk: int, statuses: Sequence[RowStatus] | None, waiting: bool
 ) -> Iterator[Row]:
     lease = opened.journal.find_lease(chunk)
-    # Read before the outcomes: a row whose outcome arrives meanwhile is not reported as waiting.
+    # These rows are read before the outcomes. So a row is not reported as waiting if its outcome
+    # arrives between the two statements.
     under_way = opened.journal.under_way(lease)
     rows = opened.rows_of(lease)
     outcomes: dict[int, list[OutcomeRecord]] = {}
@@ -75,9 +76,9 @@ def _of_chunk(
 def results(
     opened: OpenJournal, statuses: Sequence[RowStatus] | None, *, waiting: bool
 ) -> Iterator[tuple[dict[str, Any], RowResult | None]]:
-    """Yield the values and the outcome of each recipient. The arguments are those of `rows_with`.
+    """Yield the row's values and the outcome of each recipient. The arguments: see `rows_with`.
 
-    A row without an outcome is yielded once, with None.
+    A row without an outcome is yielded once, with None as the outcome.
     """
     for _, values, records in rows_with(opened, statuses, waiting=waiting):
         if not records:
@@ -91,7 +92,7 @@ def export(
 ) -> int:
     """Write rows to a CSV file, and return their number. The file replaces an older one.
 
-    A row has one line, also if it has several recipients. So the file can be sent again.
+    A row with several recipients has one line. So the file can be used as a list again.
     """
     names = _names(opened)
     temporary = Path(f"{path}.part")
@@ -115,7 +116,8 @@ def _names(opened: OpenJournal) -> list[str]:
     """Return the names of the list's columns."""
     names = dict.fromkeys(opened.columns.names)
     if opened.journal.format() == "jsonl":
-        # The rows of a program may have further fields. `columns` has those of the first row.
+        # `columns` has only the fields of the first row. If the rows came from a program, other
+        # rows may have further fields.
         for _, values, _ in rows_with(opened, None, waiting=True):
             names.update(dict.fromkeys(values))
     return list(names)

@@ -21,7 +21,8 @@ from rapidsmtp.campaign.model import Columns, OutcomeRecord, RowStatus
 
 MIN_CHUNK, MAX_CHUNK = 5000, 10_000
 _CHUNKS = 200
-# Relays take chunks in turn, so a list for several relays has several chunks for each of them.
+# Each relay leases one chunk after the other. So a list for several relays is divided into several
+# chunks for each relay.
 _CHUNKS_OF_RELAY, _MIN_CHUNK_OF_RELAY = 10, 100
 _ITERABLE_CHUNK = 1000
 _KEYS_AT_ONCE = 1 << 19
@@ -34,7 +35,7 @@ class LoadedChunk(NamedTuple):
     Attributes:
         rows: The number of rows.
         text: The rows in CSV or as lines of JSON.
-        hashes: The hashes of their keys (see `ListChunks`), or b"".
+        hashes: The hashes of the keys of the rows (see `ListChunks`), or b"".
     """
 
     rows: int
@@ -49,7 +50,7 @@ class Source:
     Attributes:
         columns: How to read the rows.
         format: 'csv' or 'jsonl'.
-        chunks: A function that yields the chunks. Its argument is whether they need hashes.
+        chunks: A function that yields the chunks. Its argument: whether the chunks need hashes.
     """
 
     columns: Columns
@@ -140,8 +141,8 @@ def _open_file(
 def _chunk_size(rows: int, relays: int) -> int:
     """Return the number of rows in a chunk.
 
-    Each chunk needs further transactions, and each transaction waits for the disk. So a chunk has
-    several thousand rows.
+    Each chunk needs several transactions, and each transaction waits for the disk. So a chunk of a
+    large list has several thousand rows.
     """
     size = max(MIN_CHUNK, min(MAX_CHUNK, rows // _CHUNKS))
     if relays == 1:
@@ -236,7 +237,7 @@ class Loader:
         self.rows += chunk.rows
 
     def finish(self) -> None:
-        """Make the campaign ready."""
+        """Save the hash of the list, and make the campaign ready."""
         with self._database.transaction():
             self._database.execute(
                 "UPDATE campaign SET state = 'ready', list_sha256 = ? WHERE no = ?",
@@ -246,7 +247,8 @@ class Loader:
     def find_repeats(self) -> int:
         """Find the rows whose key occurs in an earlier row, and return their number."""
         find = _backend.templates().repeated_keys
-        # A part of the keys at a time, so that the memory does not depend on the number of rows.
+        # Only a part of the keys is compared at a time. So the memory does not depend on the number
+        # of rows.
         parts = 1
         while self.rows > parts * _KEYS_AT_ONCE:
             parts *= 2
@@ -267,7 +269,7 @@ class Loader:
         yield from iter(found.fetchone, None)
 
     def suppress_repeats(self, now: int) -> None:
-        """Give the rows that `find_repeats` has found the status SUPPRESSED."""
+        """Set the status SUPPRESSED for the rows that `find_repeats` has found."""
         bounds = self._database.execute(
             "SELECT first, no FROM chunk WHERE campaign = ? ORDER BY first",
             (self._journal.campaign,),
@@ -289,6 +291,6 @@ class Loader:
 
 
 def hash_of(row: Mapping[str, Any] | Sequence[str], columns: Columns) -> int | None:
-    """Return a hash of a row's key with 64 bits, or None if the row has no key."""
+    """Return a 64-bit hash of a row's key, or None if the row has no key."""
     key = key_of(row, columns)
     return None if key is None else hash_of_key(key)

@@ -24,17 +24,17 @@ class CampaignState(StrEnum):
     """The state of a campaign."""
 
     LOADING = "loading"
-    """The list is being written. A crash leaves this state; the journal must be created again."""
+    """A process writes the list. If it crashes, this state stays: create the journal again."""
     READY = "ready"
-    """Rows wait, and no process has begun, or all have ended."""
+    """Rows wait, and no process sends."""
     RUNNING = "running"
-    """A process sends, or did so until it crashed."""
+    """A process sends, or it crashed while it was sending."""
     PAUSED = "paused"
-    """Nothing is granted until `resume`."""
+    """No row is granted until `resume`."""
     DONE = "done"
     """No row is due again."""
     ABORTED = "aborted"
-    """Nothing is granted any more."""
+    """No row is granted any more."""
 
 
 CampaignState.__module__ = "rapidsmtp"
@@ -69,7 +69,7 @@ ROW_STATUS = {status: row for row, status in _PUBLIC.items()}
 """The stored status of each public `Status` except PARTIAL."""
 
 BY_ENGINE_NAME = {status.name: int(row) for status, row in ROW_STATUS.items()}
-"""The stored status by the engine's name of a status."""
+"""The stored status by the name that the engine uses for it."""
 
 
 class RowResult(NamedTuple):
@@ -79,7 +79,7 @@ class RowResult(NamedTuple):
         row: The number of the row in the list, from 1.
         part: The number of the recipient in the message, from 0 (To, Cc, Bcc in order).
         address: The recipient; None if the row has one recipient and was accepted.
-        status: The status. NOT_ATTEMPTED: the recipient waits again.
+        status: The status. NOT_ATTEMPTED means that the recipient waits again.
         code: The code of the reply; None if there was none.
         enhanced_status: The enhanced status code of the reply, or None.
         text: The text of the reply, or the reason.
@@ -108,8 +108,8 @@ RowResult.__module__ = "rapidsmtp"
 class OutcomeRecord(NamedTuple):
     """A row for the table `outcome`, without the campaign.
 
-    The fields have the order of the parameters of `outcome_table.UPSERT`, so a list of records goes
-    straight into `executemany`. Plain tuples of the same shape are accepted as well.
+    The fields have the order of the parameters of `outcome_table.UPSERT`. So a list of records can
+    be passed to `executemany`. Plain tuples of the same shape are also allowed.
     """
 
     row: int
@@ -127,8 +127,8 @@ class OutcomeRecord(NamedTuple):
     next_at: int | None
 
     def result(self) -> RowResult:
-        """Return the record for users."""
-        # Campaigns yield a result for each recipient, and this is the fastest form.
+        """Return the outcome for users."""
+        # A campaign creates one result for each recipient. This is the fastest way to create it.
         row, part, status, code, enhanced, text, address, attempts, _, ms, _, at, next_at = self
         values = (
             row, part, address, _BY_NUMBER[status], code, enhanced, text or "", attempts,
@@ -139,15 +139,15 @@ class OutcomeRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to send the rows of a chunk, as long as `epoch` is the chunk's epoch.
+    """The right to send the rows of a chunk. It is valid while `epoch` is the chunk's epoch.
 
     Attributes:
         campaign: The number of the campaign in the journal.
         chunk: The number of the chunk.
-        epoch: The number of the lease of this chunk.
+        epoch: The number of this lease among the leases of the chunk.
         first: The number of the chunk's first row.
         count: The number of rows.
-        stamp_at: The time for Date and DKIM, in milliseconds since 1970.
+        stamp_at: The time in Date and in the DKIM signature, in milliseconds since 1970.
         virgin: Whether no row of the chunk has an outcome.
     """
 
@@ -166,10 +166,11 @@ class Columns:
 
     Attributes:
         names: The names of the list's columns, as in its header. For rows of a program: the keys.
-        fields: For format 'csv': the place of the column of each field of the template.
+        fields: For format 'csv': for each field of the template, the place of its column.
         recipient: For format 'csv': the places of the columns with the addresses. For 'jsonl': the
             names of the fields with the addresses.
-        key: The column (its place, or the field's name) that identifies a row; None: the addresses.
+        key: The place or the name of the column that identifies a row. None means that the
+            addresses identify it.
         delimiter: The delimiter between cells.
     """
 
@@ -185,7 +186,7 @@ class Columns:
 
     @classmethod
     def from_json(cls, text: str) -> "Columns":
-        """Return the columns that `to_json` wrote."""
+        """Return the columns from the text of `to_json`."""
         return cls(**json.loads(text))
 
 
@@ -197,16 +198,17 @@ class CampaignSettings:
 
     Attributes:
         rate: Messages per second for each relay, or None.
-        per_day: The maximum number of rows on the first, second, … day; the last one stays.
+        per_day: The maximum number of rows on the first, the second, … day. The last number holds
+            for all further days.
         between: The start and the end of the daily window, in minutes since midnight.
         zone: The time zone of `between` and `per_day`.
         start_at: The time before which nothing is sent, in milliseconds since 1970.
-        retry_delays: The waits before the passes for deferred recipients, in seconds; the last one
-            stays.
-        retry_for: The time from the chunk's first pass after which a deferred recipient is given
-            up, in seconds.
+        retry_delays: The waits before the first, the second, … retry of deferred recipients, in
+            seconds. The last wait holds for all further retries.
+        retry_for: The time after the chunk's first pass in which a deferred recipient is tried
+            again, in seconds.
         on_unknown: "report" or "resend".
-        idempotency_header: The name of the header field with `{campaign}.{row}`, or None.
+        idempotency_header: The name of the header field with the value `{campaign}.{row}`, or None.
         duplicates: "first" or "all".
         connections: The number of connections for each relay.
         sender: Further arguments of `Sender`.
@@ -235,12 +237,12 @@ class CampaignSettings:
 
     @classmethod
     def from_json(cls, text: str) -> "CampaignSettings":
-        """Return the settings that `to_json` wrote."""
+        """Return the settings from the text of `to_json`."""
         return cls(**json.loads(text))
 
 
 def ranges_of(rows: Sequence[int]) -> str:
-    """Return ascending row numbers as the text of a grant, such as "3,17-19"."""
+    """Return the text of a grant, such as "3,17-19", for ascending row numbers."""
     if isinstance(rows, range):
         return f"{rows[0]}-{rows[-1]}" if len(rows) > 1 else f"{rows[0]}"
     parts: list[str] = []
@@ -255,7 +257,7 @@ def ranges_of(rows: Sequence[int]) -> str:
 
 
 def rows_of(text: str) -> list[int]:
-    """Return the row numbers of a grant's text."""
+    """Return the row numbers in the text of a grant."""
     rows: list[int] = []
     for part in text.split(","):
         start, _, end = part.partition("-")

@@ -1,8 +1,8 @@
 """Continue with an older copy of a journal.
 
-The copy lacks the grants that were made after it. The file `J-exchanges` has the highest
-row that was granted. So every row up to this row without an outcome may have been sent, and every
-recipient that was due again. They become UNKNOWN.
+The copy does not contain the grants that were made after it. The file `J-exchanges` contains the
+number of the highest granted row. Up to this row, a message may have been sent to each recipient
+without an outcome, and to each recipient that was due again. These recipients become UNKNOWN.
 """
 
 from rapidsmtp.campaign import states
@@ -14,7 +14,7 @@ _TEXT = "the journal is an older copy, and the message may have been sent since"
 
 
 def accept_older_copy(opened: OpenJournal, database: SqliteDatabase) -> None:
-    """Make UNKNOWN what may have been sent since the copy was made.
+    """Make the recipients UNKNOWN to which a message may have been sent after the copy was made.
 
     Args:
         opened: The journal.

@@ -1,4 +1,4 @@
-"""An open journal with its campaign: what all operations on a campaign share."""
+"""An open journal with its campaign. All operations on a campaign use this object."""
 
 import contextlib
 import threading
@@ -49,11 +49,11 @@ class OpenJournal:
         columns: How to read the rows.
         clock: The clock.
         stop: The event that ends a run.
-        notice: Why the run cannot write the journal at present, or "".
+        notice: The reason why the run cannot write the journal at present, or "".
         relays_of_run: The relays of the run in this process; empty without a run.
 
     Raises:
-        JournalError: The list was not loaded to its end.
+        JournalError: The list in the journal is incomplete.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class OpenJournal:
         return owners.is_dead(self.database.place, owner, beat_at, self.clock.now())
 
     def recovery(self) -> Recovery:
-        """Return what ends the leases of dead owners."""
+        """Return the object that ends the leases of dead owners."""
         resend = RESEND_AFTER if self.settings.on_unknown == "resend" else None
         return Recovery(
             self.journal,
@@ -144,7 +144,7 @@ class OpenJournal:
                 self.recovery().run(self.clock.now())
 
     def create_progress(self, lease: Lease, owner: str) -> LeaseProgress | None:
-        """Create the progress file of a lease of this process; None if that is not possible."""
+        """Create the progress file of a lease of this process; None if this is not possible."""
         return progress.create(self.database.place, self._incarnation, owner, lease)
 
     def _read_progress(self, lease: Lease, owner: str) -> dict[int, int]:
@@ -179,7 +179,7 @@ class OpenJournal:
         """Return the compiled template, from the bytes in the journal.
 
         Raises:
-            JournalError: The signers are not those with which the campaign was created.
+            JournalError: The signers differ from the signers in the settings.
         """
         if self._compiled is None:
             given, stored = signatures(self._dkim), [list(each) for each in self.settings.dkim]
@@ -195,7 +195,7 @@ class OpenJournal:
         """Return the relays.
 
         Raises:
-            ValueError: A relay needs a password, and there is none.
+            ValueError: The password of a relay is missing.
         """
         return [
             RelayLine(
@@ -224,7 +224,8 @@ class OpenJournal:
     def parts_of(self, lease: Lease, rows: Sequence[int]) -> dict[int, list[str]]:
         """Return the recipients of rows, by row; [] for a row that makes no message."""
         if self._unsigned is None:
-            # The recipients do not depend on the signatures, and a private key is not needed.
+            # The recipients do not depend on the signatures. So this template has no signers, and
+            # needs no private key.
             self._unsigned = self._template(())
         chunk = self.granted_rows(self._unsigned, lease, None)
         return {row: chunk.recipients(row) or [] for row in rows}

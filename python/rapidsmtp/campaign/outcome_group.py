@@ -1,8 +1,8 @@
-"""Outcomes that one exchange saves.
+"""The group of outcomes that one exchange saves.
 
-Python's work for each row is the largest cost of a journal. Most rows have one recipient, are tried
-for the first time, and are accepted. Their outcomes stay as the engine has returned them: the
-database takes them as they are, and they are counted together.
+The largest cost of a journal is the time of Python code for each row. Most rows have one recipient
+and are accepted at the first try. No Python code converts the outcomes of such rows: the tuples of
+the engine are passed to the database unchanged, and their number is added to the counts at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ _STATUS, _ADDRESS = itemgetter(2), itemgetter(6)
 
 
 class OutcomeGroup:
-    """Outcomes of a lease, in their order.
+    """Outcomes of a lease, in the order in which the engine returned them.
 
     Attributes:
         accepted: Outcomes of rows with one recipient that was accepted at the first try, as
             `Engine.take_outcomes` returns them.
         records: The other outcomes.
-        places: For each record: the number of accepted outcomes before it.
+        places: For each record: the number of outcomes in `accepted` that were added before it.
         rows: The number of granted rows with an outcome.
-        at: The time of the accepted outcomes, in milliseconds since 1970.
+        at: The time of the outcomes in `accepted`, in milliseconds since 1970.
     """
 
     def __init__(self) -> None:
@@ -63,11 +63,12 @@ class OutcomeGroup:
         """Add outcomes of the engine, and return the number of their rows.
 
         Args:
-            outcomes: Outcomes as `Engine.take_outcomes` returns them. Those of a row are adjacent.
-            tries: How each row was tried, if not for the first time and to all recipients.
+            outcomes: Outcomes of `Engine.take_outcomes`. The outcomes of a row are adjacent.
+            tries: The tries of rows that are not tried for the first time, or not to all
+                recipients.
             epoch: The epoch of the lease.
             now: The time, in milliseconds since 1970.
-            schedule: When recipients are due again.
+            schedule: The times at which recipients are due again.
             stopped: Whether the engine has stopped.
         """
         before = self.rows
@@ -100,5 +101,5 @@ class OutcomeGroup:
 
 
 def _are_accepted(outcomes: Sequence[tuple[Any, ...]]) -> bool:
-    """Return whether all outcomes are those of rows with one recipient that was accepted."""
+    """Return whether all rows have one recipient, and all recipients were accepted."""
     return set(map(_STATUS, outcomes)) == {1} and set(map(_ADDRESS, outcomes)) == {None}

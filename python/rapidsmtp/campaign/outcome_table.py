@@ -1,9 +1,11 @@
 """The table of outcomes, and the counts of outcomes in the table of leases.
 
-The rules for an outcome that is already there are in one statement (`UPSERT`):
+The statement `UPSERT` contains the rules for a recipient that already has an outcome:
 
-- ACCEPTED is never overwritten, and overwrites everything: the relay took the message.
-- Another outcome overwrites only RETURNED, DEFERRED and UNKNOWN, and none of a later epoch.
+- ACCEPTED is never overwritten, and it overwrites every other outcome. It is final, because the
+  relay accepted the message.
+- Each other outcome overwrites only RETURNED, DEFERRED and UNKNOWN, and only if their epoch is not
+  later than its own.
 """
 
 from collections.abc import Sequence
@@ -60,8 +62,8 @@ class OutcomeTable:
         """
         saved = 0
         if accepted:
-            # What these outcomes have in common is in the statement, so that Python need not make a
-            # record of each.
+            # The statement contains the values that are the same in all these outcomes. So Python
+            # code does not create a record for each outcome.
             statement = self._statement("1", lease.epoch, now, "NULL")
             saved += self._database.executemany(statement, accepted).rowcount
         if records:
@@ -69,8 +71,8 @@ class OutcomeTable:
         if not is_first or saved != len(records) + len(accepted):
             self.recount(lease)
             return
-        # Every record was an insertion, because no row of the chunk had an outcome when the lease
-        # began, and only the owner of the lease writes outcomes of rows without one.
+        # No row of the chunk had an outcome when the lease began, and only the owner of the lease
+        # adds outcomes. So the statement has inserted every record, and has overwritten none.
         counts = dict.fromkeys([*COUNTS, "more_parts"], 0)
         counts["accepted"] = len(accepted)
         for record in records:

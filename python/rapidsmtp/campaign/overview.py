@@ -14,9 +14,9 @@ class RelayStatus:
     Attributes:
         url: The URL, without a password.
         weight: The share of the rows.
-        is_up: Whether the relay accepts mail, as far as is known.
+        is_up: False after the relay failed, until it accepts a message again.
         retry_at: The time of the next attempt, in seconds since 1970, or None.
-        reason: Why the relay is away, or "".
+        reason: The reason why the relay is away, or "".
     """
 
     url: str
@@ -35,29 +35,30 @@ class CampaignStatus:
 
     Attributes:
         id: The campaign's id.
-        name: Its name.
-        state: Its state.
-        reason: Why it is paused, or "".
+        name: The campaign's name.
+        state: The state of the campaign.
+        reason: The reason why the campaign is paused or aborted, or "".
         rows: The number of rows.
-        waiting: The number of rows that wait for their first pass, and of recipients that were
-            returned.
-        under_way: The number of rows that were granted and have no outcome: at most so many become
-            UNKNOWN in a crash.
+        waiting: The number of rows that wait for their first pass, and of recipients that wait
+            again with the status NOT_ATTEMPTED.
+        under_way: The number of rows that were granted and have no outcome. After a crash, these
+            rows may become UNKNOWN.
         accepted: The number of recipients that a relay accepted.
         refused: The number of recipients that were refused.
-        deferred: The number of recipients that were deferred, and are due again or given up.
+        deferred: The number of recipients that were deferred. They are due again, or their time
+            `retry_for` has ended.
         unknown: The number of recipients whose outcome is unknown.
-        invalid: The number of rows that make no message.
-        suppressed: The number of recipients that are not sent.
-        next_at: The time from which the next rows may be sent, in seconds since 1970; None if rows
-            are due at once, or none are.
+        invalid: The number of rows from which no message can be rendered.
+        suppressed: The number of recipients to which nothing is sent.
+        next_at: The time from which the next rows may be sent, in seconds since 1970. None if rows
+            are due now, or if no row is due again.
         owners: The processes that send.
         relays: The relays.
-        created_at: When the campaign was created, in seconds since 1970.
-        started_at: When the first run began, or None.
-        finished_at: When the last row was finished, or None.
-        idempotent_until: With an idempotency header: until when a relay that keeps keys for 24
-            hours recognises the messages of the first chunk. None without a header.
+        created_at: The time at which the campaign was created, in seconds since 1970.
+        started_at: The time at which the first run began, or None.
+        finished_at: The time at which the last row was finished, or None.
+        idempotent_until: With an idempotency header: the time until which a relay that keeps keys
+            for 24 hours recognises a repeated message of the first chunk. None without a header.
     """
 
     id: str

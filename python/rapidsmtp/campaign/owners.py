@@ -1,10 +1,10 @@
-"""Which process owns a lease, and whether it is alive.
+"""The owners of leases: the runs that send rows, and whether they are alive.
 
-Each run has a file `J-run-<owner>` beside the journal, and holds a lock on it. The operating system
+Each run has a file `J-run-<token>` beside the journal, and holds a lock on it. The operating system
 releases the lock when the process ends. So on the same host, a dead owner is found at once. An
-owner on another host is dead if its last exchange is older than `SILENT_AFTER`. The answer decides
-only how soon the work goes on: a wrong one makes rows UNKNOWN, and never sends a row twice. A
-process that is stopped (SIGSTOP) keeps its lock, and so does a child that was forked.
+owner on another host counts as dead if its last exchange is older than `SILENT_AFTER`. If such an
+owner is alive after all, its granted rows become UNKNOWN, but no row is sent twice. A process that
+is stopped (SIGSTOP) keeps its lock, and so does a forked child of a process.
 """
 
 import contextlib
@@ -22,17 +22,18 @@ else:
     import fcntl
 
 SILENT_AFTER = 60_000
-"""The time without an exchange after which an owner on another host is dead, in milliseconds."""
+"""The time without an exchange after which an owner on another host counts as dead, in
+milliseconds."""
 
 
 class Owner:
-    """This run: the name in its leases, and its lock.
+    """The owner of the leases of this run. It holds the lock that shows that the run is alive.
 
     Args:
         path: The path of the journal.
 
     Attributes:
-        name: The name: `host:pid:random`.
+        name: The name in the leases: `host:pid:token`, with a random token.
         path: The path of the locked file.
         descriptor: The descriptor of the locked file.
     """
@@ -52,7 +53,7 @@ class Owner:
 
 
 def is_locked(path: str, owner: str) -> bool | None:
-    """Return whether an owner on this host holds its lock; None for another host.
+    """Return whether an owner holds its lock; None for an owner on another host.
 
     Args:
         path: The path of the journal.
@@ -77,7 +78,7 @@ def is_dead(path: str, owner: str, beat_at: int, now: int) -> bool:
     Args:
         path: The path of the journal.
         owner: The owner's name.
-        beat_at: The time of its last exchange, in milliseconds since 1970.
+        beat_at: The time of the owner's last exchange, in milliseconds since 1970.
         now: The time, in milliseconds since 1970.
     """
     locked = is_locked(path, owner)
@@ -95,10 +96,10 @@ def run_file(path: str, token: str) -> Path:
 
 
 def open_locked(path: Path) -> int:
-    """Create or open a file and lock it, and return its descriptor. Wait for other processes.
+    """Create or open a file and lock it, and return its descriptor.
 
-    Before the lock, the file looks like that of a dead process. If another process removes it
-    meanwhile, it is created again.
+    The function waits while another process holds the lock. Before the file is locked, it looks
+    like the file of a dead process. If another process removes it then, it is created again.
 
     Raises:
         OSError: The file cannot be created or locked.

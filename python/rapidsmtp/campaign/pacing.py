@@ -1,8 +1,9 @@
-"""When and how many rows may be granted: rates, messages per day, and times of the day.
+"""The limits for grants: rates, messages per day, and times of the day.
 
-A rate is a generic cell rate algorithm (GCRA) whose only state is a time in the journal. All runs
-of a journal share it. Messages are taken from a budget inside the exchange that grants them. If a
-run crashes, the messages that it took are lost: fewer messages are sent, and never more.
+The generic cell rate algorithm (GCRA) limits a rate. Its only state is a time in the journal, which
+all runs share. The messages are taken from a budget in the exchange that grants their rows. If a
+run crashes, it returns no messages to the budget. So the campaign may send fewer messages than the
+limits permit, but never more.
 """
 
 import re
@@ -20,13 +21,14 @@ from rapidsmtp.campaign.relays import RelayLine
 _SPAN = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)")
 _DAY = 1440
 _BURST = 1_000_000
-"""Messages that a rate permits at once: those of one second, in microseconds."""
+"""The maximum burst, as the time in which the rate permits as many messages, in microseconds."""
 _JUMP = 3_600_000_000
-"""A budget this far in the future shows that the clock was set back, in microseconds."""
+"""The distance in the future from which the time of a rate is ignored, in microseconds. Such a time
+shows that the clock was set back."""
 
 
 class Window(NamedTuple):
-    """The times of sending, in the form of `CampaignSettings`."""
+    """The times at which messages may be sent, in the form of `CampaignSettings`."""
 
     between: tuple[int, int] | None
     zone: str
@@ -82,7 +84,7 @@ def opens_at(settings: CampaignSettings, now: int) -> int:
 
 
 class Budgets:
-    """The budgets of a campaign.
+    """The budgets of a campaign: the messages that its rate and its daily limit still permit.
 
     Args:
         journal: The journal.
@@ -152,7 +154,8 @@ class Budgets:
         return number
 
     def _give_back(self, records: Sequence[OutcomeRecord]) -> None:
-        # A rate needs nothing back, because its budget grows with the time.
+        # Only the daily limit gets messages back. The budget of a rate grows with the time, so it
+        # does not need them.
         returned = {each.row for each in records if each.status == RowStatus.RETURNED}
         returned -= {each.row for each in records if each.status != RowStatus.RETURNED}
         if returned:
@@ -184,9 +187,9 @@ class Budgets:
         return int(datetime.combine(day, datetime.min.time(), self._zone).timestamp() * 1000)
 
     def _days(self, now: int) -> tuple[int, int]:
-        """Return the first day on which messages were sent, and the number of them today.
+        """Return the first day on which messages were sent, and the number of messages today.
 
-        The first day is the number of a day (`date.toordinal`): today if no message was sent yet.
+        The first day is an ordinal (`date.toordinal`). It is today if no message was sent before.
         """
         today = self._today(now)
         row = self._journal.database.execute(
@@ -198,7 +201,7 @@ class Budgets:
 
     def _write_days(self, first: int, now: int, used: int) -> None:
         today = self._today(now)
-        # If no message was sent on the first day after all, the first day is yet to come.
+        # If all messages of the first day were returned, a later day will be the first day.
         is_unused = first == today.toordinal() and not used
         self._write(f"day:{self._id}", 0 if is_unused else first, today.isoformat(), used)
 

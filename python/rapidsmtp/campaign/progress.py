@@ -1,20 +1,21 @@
-"""Progress files: which rows of a lease may have been sent, if the process of the lease was killed.
+"""Progress files: they show which rows may have been sent by a process that was killed.
 
-The compiled engine writes one byte for each row (`src/engine/progress.rs`) before it hands the
-terminator of the row's message to the kernel, and another one when the row has an outcome. So after
-`kill -9`, only the rows that were on the wire are UNKNOWN. A progress file makes the journal more
-certain, and nothing depends on it: without a file, or with one that does not fit, all granted rows
-without an outcome are UNKNOWN.
+The progress file of a lease has one byte for each row. The compiled engine
+(`src/engine/progress.rs`) writes this byte before it passes the terminator of the row's message to
+the kernel, and again when the row has an outcome. So after `kill -9`, only the rows that were on
+the wire are UNKNOWN. The file is not necessary for a correct journal: if the file is missing or
+does not belong to the lease, all granted rows without an outcome are UNKNOWN.
 
-The file has a header, which is a line of JSON, and the bytes:
+The file consists of a header, which is a line of JSON, and of the bytes:
 
     0        not sent
     1        may have been sent
     1 + n    has an outcome: the number n of a `RowStatus`
 
-The file is named after the owner of the lease, which holds a lock on the file until it ends. A
-reader uses the file only if it gets the lock, and if the header names this lease and this start of
-the system: the kernel keeps what a killed process has written, but may lose it in a power failure.
+The name of the file contains the token of the lease's owner. The owner holds a lock on the file
+until its process ends. A reader uses the file only if it gets the lock, and if the header contains
+this lease and the boot id of the running system. The boot id is necessary, because the kernel keeps
+the bytes that a killed process has written, but may lose them in a power failure.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from rapidsmtp.campaign.owners import lock
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOT_SENT = 0
 _BEGUN = 1
-# A row with one of these statuses was not delivered, and waits.
+# A row with one of these statuses was not accepted, and waits for another pass.
 _WAITING = (RowStatus.DEFERRED, RowStatus.RETURNED)
 
 
@@ -44,7 +45,7 @@ class LeaseProgress:
         rows: The number of rows.
 
     Attributes:
-        file: The file for the engine.
+        file: The object that the engine uses to write the file.
 
     Raises:
         OSError: The file cannot be created, or exists.
@@ -57,7 +58,8 @@ class LeaseProgress:
         try:
             if not lock(self._descriptor, waits=False):
                 raise BlockingIOError(errno.EAGAIN, "another process holds the lock", path)
-            # Every byte is written here, so the engine's writes need no more space of the disk.
+            # The file gets its full length here. So the engine can write its bytes even if the disk
+            # becomes full.
             with open(self._descriptor, "wb", closefd=False) as file:
                 file.write(header + bytes(rows))
             kind = _backend.templates().ProgressFile
@@ -73,7 +75,7 @@ class LeaseProgress:
         self.close()
 
     def close(self) -> None:
-        """Release the lock. The file stays, for a recovery."""
+        """Release the lock. A recovery needs the file, so it is not deleted."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -84,7 +86,7 @@ def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeasePro
 
     Args:
         journal: The path of the journal.
-        incarnation: The random name of the journal.
+        incarnation: The random id of the journal's file.
         owner: The name of the owner of the lease.
         lease: The lease.
 
@@ -102,7 +104,7 @@ def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeasePro
 
 
 def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, int]:
-    """Return what the progress file of a dead owner has for the rows of its lease.
+    """Return the states of a lease's rows from the progress file of a dead owner.
 
     Args:
         journal: The path of the journal.
@@ -111,16 +113,16 @@ def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, 
         lease: The lease of the owner.
 
     Returns:
-        By row: 0 if the row was not delivered and waits; otherwise the number of a `RowStatus`.
-        Empty if the file is not there, does not fit, or may still be written.
+        By row: 0 if the row was not accepted and waits; otherwise the number of a `RowStatus`.
+        Empty if the file is missing, belongs to another lease, or may still be written.
     """
     header = _header(incarnation, lease)
     if header is None:
         return {}
     try:
         with Path(_path(journal, owner, lease)).open("r+b") as file:
-            # An owner that was stopped or silent for too long still has the lock. It may go on and
-            # send what it was granted.
+            # An owner that was stopped, or made no exchange for too long, still holds the lock. It
+            # may continue and send its granted rows.
             data = file.read() if lock(file.fileno(), waits=False) else b""
     except OSError:
         return {}

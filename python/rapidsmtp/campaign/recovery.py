@@ -1,6 +1,6 @@
-"""Recovery: end the leases of dead workers.
+"""Recovery: end the leases of dead owners.
 
-Rows that were granted and have no outcome become UNKNOWN, unless a progress file has their state.
+Rows that were granted and have no outcome become UNKNOWN, unless a progress file shows their state.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,24 +13,25 @@ from rapidsmtp.campaign.model import Lease, OutcomeRecord, RowStatus
 PartsOf: TypeAlias = Callable[[Lease, Sequence[int]], dict[int, list[str]]]
 """A function that returns the recipients of rows of a lease's chunk, by row number."""
 Progress: TypeAlias = Callable[[Lease, str], dict[int, int]]
-"""A function that returns what the progress file of an owner has for the rows of a lease, by row
-number: 0 for a row that was not begun, or a `RowStatus`."""
+"""A function that returns the states of a lease's rows from the progress file of an owner, by row
+number: 0 for a row that was not accepted and waits, or a `RowStatus`."""
 _OVERWRITABLE = (RowStatus.DEFERRED, RowStatus.UNKNOWN, RowStatus.RETURNED)
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Ends the leases of dead workers.
+    """Ends the leases of dead owners.
 
     Attributes:
         journal: The journal.
-        is_dead: A function that returns whether an owner is dead, by its name and the time of its
-            last exchange.
+        is_dead: A function that returns whether an owner is dead. Its arguments are the name of the
+            owner and the time of the owner's last exchange.
         parts_of: A function that returns the recipients of rows.
-        progress: A function that returns what a progress file has, or None.
+        progress: A function that returns the states of rows in a progress file. None if no progress
+            file is read.
         remove_files: A function that removes the files of dead owners without a lease, or None.
-        resend_after: With on_unknown="resend": the milliseconds after which UNKNOWN rows are due
-            again. Otherwise None.
+        resend_after: With on_unknown="resend": the time after which UNKNOWN rows are due again, in
+            milliseconds. Otherwise None.
     """
 
     journal: Journal
@@ -41,7 +42,7 @@ class Recovery:
     resend_after: int | None = None
 
     def run(self, now: int) -> int:
-        """End the leases of dead workers, and return their number.
+        """End the leases of dead owners, and return the number of these leases.
 
         Args:
             now: The time, in milliseconds since 1970.
@@ -60,7 +61,8 @@ class Recovery:
                 if lease.epoch != epoch or not self.journal.is_current(lease):
                     continue
                 self._mark_lost(lease, owner, now)
-                # No lease has the next epoch. It only fences the owner, which may be alive.
+                # The owner may be alive. The next epoch belongs to no lease, and only fences this
+                # owner.
                 database.execute(
                     "UPDATE lease SET epoch = epoch + 1 WHERE campaign = ? AND chunk = ?",
                     (campaign, chunk),
@@ -94,9 +96,10 @@ class Recovery:
         """Return the granted rows without an outcome of this epoch.
 
         Returns:
-            By row: the number of passes of each recipient with an outcome that was sent again, by
-            part. And the rows that were sent to all recipients. Such a row may have recipients
-            without an outcome: none was tried yet, or the row was returned as a whole.
+            Two values. The first one contains, by row and part, the number of earlier passes of the
+            recipients that already had an outcome and were due again. The second one is the set of
+            the rows that were granted for all their recipients. These rows may have recipients
+            without an outcome: either no recipient was tried before, or the whole row was returned.
         """
         execute, campaign = self.journal.database.execute, self.journal.campaign
         lost: dict[int, dict[int, int]] = {row: {} for row in sorted(self.journal.under_way(lease))}
@@ -114,7 +117,8 @@ class Recovery:
                 lost[row][part] = passes
             else:
                 whole.discard(row)
-        # A row with final outcomes only: a late outcome of an earlier owner came after the grant.
+        # A row has only final outcomes if a late outcome of an earlier owner was saved after the
+        # grant.
         lost = {row: parts for row, parts in lost.items() if row not in finished}
         return {row: parts for row, parts in lost.items() if parts or row in whole}, whole
 

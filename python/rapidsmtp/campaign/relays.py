@@ -1,4 +1,4 @@
-"""The relays of a campaign: which of them take chunks, and their senders."""
+"""The relays of a campaign, their senders and their passwords."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +60,7 @@ class Passwords:
         self._by_url = {**(given if isinstance(given, Mapping) else {}), **(of_urls or {})}
 
     def of(self, url: str) -> Password | None:
-        """Return the password of a relay; None for that of the environment."""
+        """Return the password of a relay; None for the password of the environment."""
         return self._by_url.get(url, self._common)
 
 
@@ -70,9 +70,9 @@ class RelayLine:
     Args:
         number: The number of the relay in the campaign.
         url: The URL, without a password.
-        weight: The share of the rows.
+        weight: The relay's share of the rows, relative to the weights of the other relays.
         failures: The number of failures since the last accepted message.
-        password: The password, or None.
+        password: The password; None for the password of the environment.
         settings: The campaign's settings.
         options: Further arguments of `Sender` that are not in the journal, such as `tls`.
 
@@ -80,7 +80,7 @@ class RelayLine:
         number: The number of the relay in the campaign.
         url: The URL, without a password.
         weight: The share of the rows.
-        used: The number of rows in chunks of this relay.
+        used: The number of rows in the chunks that this run has leased for the relay.
         failures: The number of failures since the last accepted message.
     """
 
@@ -103,17 +103,17 @@ class RelayLine:
         self._settings = settings
         self._options = options
         self._sender: Sender | None = None
-        # Checks the URL before a chunk is leased.
+        # This call also checks the URL, before a chunk is leased.
         self.name: str = parse_relay(url, password, mechanisms=_backend.sasl_mechanisms()).name
 
     def feed(self) -> Feed:
-        """Return the engine, and start it if it is not running."""
+        """Return a feed of the engine. The engine is started if it is not running."""
         if self._sender is None:
             self._sender = sender_to(self.url, self._password, self._settings, self._options)
         return Feed(core_of(self._sender))
 
     def stats(self) -> Stats | None:
-        """Return the counters of the sender; None if there is none. Used by any thread."""
+        """Return the counters of the sender; None without a sender. Any thread may call this."""
         sender = self._sender
         return None if sender is None else sender.stats()
 
@@ -139,12 +139,12 @@ def sender_to(
 
 
 def has_user(url: str) -> bool:
-    """Return whether a URL has a user, and so needs a password."""
+    """Return whether a URL has a user. Then the relay needs a password."""
     return urlsplit(url).username is not None
 
 
 def _sender_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `Sender` from the settings, which are JSON."""
+    """Return the arguments of `Sender` from their form in the settings, which are JSON."""
     arguments = dict(stored)
     for name, kind in (("timeouts", Timeouts), ("tls", TLS)):
         if isinstance(arguments.get(name), Mapping):
@@ -153,20 +153,21 @@ def _sender_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_permanent(error: RelayError) -> bool:
-    """Return whether no later attempt will succeed with the same settings."""
+    """Return whether every later attempt with the same settings would fail."""
     if error.is_permanent or error.reply is None:
         return error.is_permanent
-    # The stop of an engine that asks for the password at each login is never permanent. A relay may
-    # also require a login or TLS in its reply to MAIL. In that phase, the diagnosis "relay" has no
-    # other cause.
+    # If the password is a function, the engine calls it before each login, and does not report its
+    # stop as permanent. And the relay may require a login or TLS only in its reply to MAIL. The
+    # diagnosis "relay" of a reply to MAIL has no other cause than these two.
     code, text = error.reply
     return _backend.diagnose("mail", code, text, _backend.enhanced_status(code, text)) == "relay"
 
 
 def mark_away(journal: Journal, relay: int, error: RelayError, now: int) -> int:
-    """Note that a relay is away, and return the time of the next attempt.
+    """Save that a relay is away, and return the time of the next attempt.
 
-    The wait is the time that the reply states, or 10 seconds, doubling to 10 minutes.
+    The wait is the time that the reply states. If it states none, the first wait is 10 seconds, and
+    each further wait is twice as long, up to 10 minutes.
     """
     place = (journal.campaign, relay)
     with journal.database.transaction():
@@ -186,7 +187,7 @@ def mark_away(journal: Journal, relay: int, error: RelayError, now: int) -> int:
 
 
 def mark_up(journal: Journal, relay: int) -> None:
-    """Note that a relay accepted a message."""
+    """Save that a relay accepted a message, so it is no longer away."""
     with journal.database.transaction():
         journal.database.execute(
             "UPDATE relay SET state = 'up', retry_at = NULL, reason = NULL, failures = 0 "

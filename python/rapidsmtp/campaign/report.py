@@ -17,7 +17,7 @@ _TOTALS = (
 
 
 def write_report(opened: OpenJournal, status: CampaignStatus, path: str, now: float) -> None:
-    """Write the page. The file replaces an older one, and only its owner may read it.
+    """Write the page to a file that only the user may read. An existing file is replaced.
 
     Args:
         opened: The journal.

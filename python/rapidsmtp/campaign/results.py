@@ -8,10 +8,10 @@ from rapidsmtp.errors import brief
 
 
 class Try(NamedTuple):
-    """How a row was tried in this pass.
+    """The try of a row in a pass.
 
     Attributes:
-        parts: The numbers of the recipients, in the order of the message; None for all.
+        parts: The numbers of the tried recipients, in the order of the message; None for all.
         passes: The number of earlier passes.
     """
 
@@ -24,24 +24,27 @@ FIRST_TRY = Try(None, 0)
 
 
 class Schedule(NamedTuple):
-    """When a recipient is due again, in milliseconds since 1970.
+    """The times at which recipients are due again.
 
     Attributes:
         settings: The settings of the campaign.
-        stamp_at: The time of the chunk's first pass.
+        stamp_at: The time of the chunk's first pass, in milliseconds since 1970.
     """
 
     settings: CampaignSettings
     stamp_at: int
 
     def next_at(self, status: int, passes: int, now: int, *, stopped: bool) -> int | None:
-        """Return the time, or None if the recipient is not due again.
+        """Return the time at which a recipient is due again; None if it is not due again.
+
+        All times are in milliseconds since 1970.
 
         Args:
             status: The status of the recipient.
-            passes: The number of passes, with this one.
+            passes: The number of passes, including the current one.
             now: The time of the outcome.
-            stopped: Whether the engine has stopped. It then returns messages that it has not begun.
+            stopped: Whether the engine has stopped, and has returned the messages that it had not
+                begun.
         """
         if status == RowStatus.UNKNOWN and self.settings.on_unknown == "resend":
             return now + RESEND_AFTER
@@ -57,8 +60,8 @@ class Schedule(NamedTuple):
 
 RESEND_AFTER = 630_000
 """With on_unknown="resend": the wait before an UNKNOWN message is sent again, in milliseconds. The
-former owner may live. After this time its transaction has ended: RFC 5321 4.5.3.2.6 gives the reply
-to the terminator 10 minutes."""
+former owner may be alive. Its transaction has ended after this time, because the time limit for the
+reply to the terminator is 10 minutes (RFC 5321 4.5.3.2.6)."""
 
 
 def records_of(
@@ -70,14 +73,14 @@ def records_of(
     *,
     stopped: bool,
 ) -> tuple[list[OutcomeRecord], int]:
-    """Return the records of outcomes, and the number of their rows.
+    """Return the records of outcomes, and the number of rows with these outcomes.
 
     Args:
-        outcomes: Outcomes as `Engine.take_outcomes` returns them. Those of a row are adjacent.
-        tries: How each row was tried, if not for the first time and to all recipients.
+        outcomes: Outcomes of `Engine.take_outcomes`. The outcomes of a row are adjacent.
+        tries: The tries of rows that are not tried for the first time, or not to all recipients.
         epoch: The epoch of the lease.
         now: The time, in milliseconds since 1970.
-        schedule: When recipients are due again.
+        schedule: The times at which recipients are due again.
         stopped: Whether the engine has stopped.
     """
     records: list[OutcomeRecord] = []

@@ -1,4 +1,4 @@
-"""Run a campaign: lease chunks for the relays that are up, and send them until nothing is due."""
+"""Run a campaign: lease chunks for the available relays, and send them until no row is due."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,13 +20,16 @@ from rapidsmtp.errors import RelayError
 
 _T = TypeVar("_T")
 _WAIT = 0.1
-"""The maximum wait for outcomes. A stop is noticed after this time."""
+"""The maximum wait for outcomes, in seconds. A stop takes effect after this time at the latest."""
 _PASSES = 8
-"""The maximum number of passes of a relay. A pass waits for the engine's retries of its rows."""
+"""The maximum number of passes of a relay at a time. A pass whose last rows wait for the engine's
+retries does not delay the next pass."""
 _POLL = 1.0
-"""The maximum time between two looks at the journal, which another process may change."""
+"""The maximum time between two reads of the journal, which another process may change, in
+seconds."""
 _SHORT = 10.0
-"""The maximum wait for a budget in a run that does not wait for rows that are due later."""
+"""The maximum wait for a budget, in seconds, in a run that does not wait for rows that are due
+later."""
 STOPPED = "the run ended before the message was sent"
 
 
@@ -38,7 +41,7 @@ class Run:
         owner: The name of this run in its leases.
         template: The compiled template.
         lines: The relays.
-        pacer: A function that returns when rows may be granted through a relay.
+        pacer: A function that returns the pacer of a relay, which limits the grants.
     """
 
     def __init__(
@@ -59,19 +62,20 @@ class Run:
         self._pacer = pacer
         self._recovery = opened.recovery()
         self._breaker = Breaker(self._journal, opened.clock.now())
-        # The passes of each relay, by its number. Only the last one may have rows to grant. The
-        # others end meanwhile, so the engine always has rows.
+        # The passes of each relay, by its number. Only the last pass of a relay may have rows to
+        # grant. It begins before the other passes have ended, so the engine always has rows.
         connections = opened.settings.connections
         self._flows = {line.number: Flow(connections, opened.clock) for line in lines}
         self._passes: dict[int, list[Pass]] = {line.number: [] for line in lines}
 
     def results(self, *, wait: bool) -> Iterator[RowResult]:
-        """Send what is due, and yield each outcome after it is durable.
+        """Send the rows that are due, and yield each outcome after it is durable.
 
         Args:
             wait: Whether to wait for rows that are due later, and for relays that are away.
         """
-        # A process that appended rows may have been killed before it changed the state.
+        # A process that appended rows may have been killed before it changed the state, so this
+        # run changes it.
         self._change_state(states.REOPEN)
         self._change_state(states.BEGIN)
         recovered_at = looked_at = float("-inf")
@@ -102,8 +106,9 @@ class Run:
                 for line, each in passes:
                     yield from self._step(line, each, self._wait_of(line, each))
         except BaseException:
-            # The journal gets the last outcomes. The caller, which has stopped reading, does not.
-            # The end does not wait until the journal can be written.
+            # The last outcomes are saved in the journal, but not yielded, because the caller reads
+            # no more results. If the journal cannot be written, the end of the run does not wait
+            # for it.
             self._stop.set()
             self._end()
             raise
@@ -112,8 +117,8 @@ class Run:
     # Relays
 
     def _free_lines(self) -> list[RelayLine]:
-        """Return the relays that may lease a chunk: those that are up, and least used."""
-        if not any(map(self._may_lease, self._lines)):  # the usual case needs no database
+        """Return the relays that may lease a chunk: relays that are up, with the fewest rows."""
+        if not any(map(self._may_lease, self._lines)):  # the usual case: no database read
             return []
         now = self._clock.now()
         away = {
@@ -125,8 +130,8 @@ class Run:
         }
         up = [line for line in self._lines if line.number not in away]
         free = [line for line in up if self._may_lease(line)]
-        # With equal weights, a slow relay does not hold up the others. With different weights, the
-        # relays wait for the one that is behind its share.
+        # With equal weights, a slow relay does not delay the others. With different weights, the
+        # relays wait for the relay that is furthest below its share.
         compared = up if len({line.weight for line in self._lines}) > 1 else free
         least = min((line.used / line.weight for line in compared), default=0.0)
         return [line for line in free if line.used / line.weight <= least]
@@ -161,7 +166,8 @@ class Run:
         passes = self._passes[line.number]
         if len(passes) == 1:
             return _WAIT / sum(map(bool, self._passes.values()))
-        # Outcomes arrive roughly in the order of the rows.
+        # Outcomes arrive roughly in the order of the rows, so the next outcome is probably one of
+        # the first pass.
         return GROUP if current is passes[0] else 0.0
 
     def _step(self, line: RelayLine, current: Pass, wait: float) -> Iterator[RowResult]:
@@ -182,7 +188,7 @@ class Run:
             passes.remove(current)
 
     def _finish(self, current: Pass, reason: str) -> OutcomeGroup:
-        """End a pass in order: every granted row gets an outcome, and the lease is released."""
+        """End a pass gracefully: every granted row gets an outcome, and the lease is released."""
         group = current.stop(reason)
         while current.has_unsaved and not self._clock.wait(self._stop, RETRY):
             group = current.save()
@@ -210,7 +216,7 @@ class Run:
     # The campaign
 
     def _change_state(self, transition: states.Transition, reason: str | None = None) -> None:
-        """Change the campaign's state, unless another process changed it before."""
+        """Change the campaign's state, unless another process has already changed it."""
 
         def change() -> None:
             with self._journal.database.transaction():
@@ -219,10 +225,10 @@ class Run:
         self._written(change)
 
     def _written(self, write: Callable[[], _T]) -> _T:
-        """Call a function that writes the journal, until the journal can be written.
+        """Call a function that writes the journal, again and again until it succeeds.
 
         Raises:
-            JournalError: The journal cannot be written, and the run ends.
+            JournalError: The run was stopped while the journal could not be written.
         """
         has_failed = False
         while True:
@@ -238,7 +244,7 @@ class Run:
                 return result
 
     def _wait_for_due(self, wait: bool) -> bool:
-        """Wait until a chunk may be due, and return whether the run goes on."""
+        """Wait until a chunk may be due. Return whether the run continues."""
         open_chunks, due_at = self._journal.database.execute(
             "SELECT count(*), min(CASE WHEN state = 'waiting' THEN due_at END) FROM lease "
             "WHERE campaign = ? AND state <> 'done'",
@@ -249,13 +255,13 @@ class Run:
             return False
         if not wait:
             return False
-        # A chunk that is due and not leased waits for a relay that is away.
+        # If a due chunk is not leased, all relays are away. So the run waits for `_POLL`.
         left = 0.0 if due_at is None else (due_at - self._clock.now()) / 1000
         self._clock.wait(self._stop, left if 0 < left < _POLL else _POLL)
         return True
 
     def _end(self) -> list[RowResult]:
-        """End in order: every granted row gets an outcome, and the leases are released."""
+        """End the run gracefully: each granted row gets an outcome, and the leases are released."""
         results: list[RowResult] = []
         errors: list[JournalError] = []
         for line in self._lines:

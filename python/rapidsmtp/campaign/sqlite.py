@@ -1,8 +1,8 @@
-"""The database of a journal in one file: SQLite of the standard library.
+"""The database of a journal in one file, with the standard library's module `sqlite3`.
 
-`SqliteDatabase` has the interface `Database`, which the statements use. Files beside the journal
-`J` complete it: `J-exchanges` (see `exchange_mark`), and the files of the processes that send (see
-`owners` and `progress`).
+`SqliteDatabase` implements `Database`, the interface that the statements use. Beside a journal `J`
+are `J-exchanges` (see `exchange_mark`) and the files of the processes that send (see `owners` and
+`progress`).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class SqliteDatabase:
     Args:
         path: The path of the file.
         create: Whether to create the file. It must not exist.
-        older_copy: Whether to open a journal that is older than the file `J-exchanges` says.
+        older_copy: Whether to open a journal that, according to `J-exchanges`, is an older copy.
 
     Attributes:
         path: The path of the file, as it was given.
@@ -50,7 +50,7 @@ class SqliteDatabase:
 
     def __init__(self, path: str, *, create: bool = False, older_copy: bool = False) -> None:
         self.path: str = path
-        # The program may change its working directory.
+        # The program may change its working folder later, so the path is made absolute.
         self.place: str = str(Path(path).absolute())
         self._process = os.getpid()
         self.is_read_only: bool = False
@@ -59,7 +59,7 @@ class SqliteDatabase:
         self._is_closed = False
         self._lock = threading.RLock()
         if create:
-            # O_EXCL: two processes never create the same journal.
+            # O_EXCL makes sure that two processes do not create the same journal.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         elif not Path(path).exists():
             raise FileNotFoundError(f"journal {path}: there is no such file")
@@ -103,7 +103,7 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def transaction(self, granted_to: int = 0) -> Iterator[None]:
-        """Return a context: its statements are committed together, or not at all."""
+        """Return a context whose statements are committed together, or not at all."""
         with self._lock:
             try:
                 self.execute("BEGIN IMMEDIATE")
@@ -124,7 +124,7 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Return a context in which only one process is at a time. It waits for the others."""
+        """Return a context that only one process can enter at a time. Others wait at its start."""
         path = Path(f"{self.place}-lock")
         with owners.locked_file(path):
             try:
@@ -134,7 +134,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close the database."""
-        if os.getpid() != self._process:  # the parent process uses the connection
+        if os.getpid() != self._process:  # a forked child must not close its parent's connection
             return
         with self._lock:
             self._is_closed = True
@@ -142,7 +142,7 @@ class SqliteDatabase:
             self._mark.close()
 
     def delete(self) -> None:
-        """Close the database and delete its files, because it was not created to its end."""
+        """Close the database and delete its files, because its creation failed."""
         self.close()
         for end in ("", "-wal", "-shm", "-exchanges"):
             Path(self.place + end).unlink(missing_ok=True)
@@ -155,11 +155,11 @@ class SqliteDatabase:
             )
 
     def _converted(self, error: sqlite3.Error) -> JournalError:
-        """Return the error of the journal for an error of SQLite."""
+        """Convert an error of SQLite to an error of the journal."""
         if self._is_closed:
             return JournalError(f"journal {self.path} is closed")
-        # A full disk may get free again. After another error, such as one of fsync, a second
-        # attempt could claim a durability that is not there.
+        # A full disk may get free space. After another error, for example of fsync, a second
+        # attempt could succeed although the data is not durable. So such an error is permanent.
         if _code_of(error) in _TEMPORARY:
             return JournalUnavailable(
                 f"journal {self.path} cannot be written at present: {error}; "
@@ -170,7 +170,7 @@ class SqliteDatabase:
         )
 
     def forget_newer(self) -> None:
-        """Make this journal the newest one, although `J-exchanges` belongs to a newer one."""
+        """Make this copy the current journal, although `J-exchanges` belongs to a newer journal."""
         with self._lock:
             mark = self._mark.read()
             self._mark.open()
@@ -195,7 +195,8 @@ class SqliteDatabase:
         self._mark.write(Mark(self._incarnation, 0, 0))
 
     def _set_pragmas(self) -> None:
-        # FULL: each commit is durable. Deleted personal data is overwritten.
+        # With `synchronous = FULL`, each commit is durable. With `secure_delete`, SQLite overwrites
+        # deleted personal data.
         try:
             for pragma in ("synchronous = FULL", "secure_delete = ON", "wal_autocheckpoint = 1000"):
                 self._connection.execute(f"PRAGMA {pragma}")
@@ -223,7 +224,7 @@ class SqliteDatabase:
             self._mark.open()
 
     def _upgrade(self, version: int) -> None:
-        """Run the scripts of newer versions, after a copy of the file was made."""
+        """Copy the file, and then run the scripts of newer versions."""
         if self.is_read_only:
             raise JournalError(
                 f"journal {self.path} has version {version} and must be upgraded, but the file is "
@@ -237,7 +238,7 @@ class SqliteDatabase:
         with self._lock:
             self.execute("BEGIN IMMEDIATE")
             try:
-                # Another process may have upgraded the journal meanwhile.
+                # The version is read again, because another process may have upgraded the journal.
                 (version,) = self.execute("SELECT version FROM journal").fetchone()
                 for number in range(version + 1, VERSION + 1):
                     script = (SCHEMA / f"{number:03}.sql").read_text(encoding="utf-8")
@@ -250,7 +251,8 @@ class SqliteDatabase:
                 raise
 
     def _check_mark(self, older_copy: bool) -> None:
-        # The file is read first, because another process may commit and write it at any time.
+        # The file is read before the number in the journal. If another process commits between
+        # these reads, the journal has the higher number and does not look like an older copy.
         mark = self._mark.read()
         if mark is None or mark.incarnation != self._incarnation:
             return
@@ -272,7 +274,7 @@ class _Cursor:
 
     Args:
         cursor: The cursor.
-        converted: A function that returns the error of the journal for an error of SQLite.
+        converted: A function that converts an error of SQLite to an error of the journal.
     """
 
     def __init__(
@@ -311,7 +313,8 @@ def statements_of(script: str) -> list[str]:
 def _connected(path: str, is_read_only: bool) -> sqlite3.Connection:
     mode = "rw"
     if is_read_only:
-        # Without a write-ahead log, SQLite would need to create one to read the file.
+        # If there is no write-ahead log, SQLite would have to create one to read the file. With
+        # `immutable`, it does not.
         mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
     return sqlite3.connect(
         f"{Path(path).absolute().as_uri()}?mode={mode}",

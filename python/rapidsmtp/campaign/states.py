@@ -7,7 +7,7 @@
 
 A transition is one statement that changes the campaign only in the states from which the transition
 starts. So two processes cannot undo each other's transitions. `Loader.finish` makes the first
-transition, together with the hash of the list.
+transition, and saves the hash of the list in the same statement.
 """
 
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class Transition(NamedTuple):
     """A transition of a campaign.
 
     Attributes:
-        earlier: The states from which it starts.
-        state: The state to which it leads.
-        condition: A condition in SQL.
+        earlier: The states from which the transition starts.
+        state: The state to which the transition leads.
+        condition: A further condition for the transition, in SQL.
     """
 
     earlier: tuple[CampaignState, ...]
@@ -36,13 +36,13 @@ class Transition(NamedTuple):
 
 
 BEGIN = Transition(GRANTABLE, CampaignState.RUNNING)
-"""A run begins. Another one may be under way."""
+"""A run begins. Another run may already be active."""
 END = Transition((CampaignState.RUNNING,), CampaignState.READY, f"NOT {_CHUNKS} = 'leased')")
-"""The last run has ended, and rows may be due."""
+"""The last active run has ended, and rows may be due."""
 FINISH = Transition(GRANTABLE, CampaignState.DONE, f"NOT {_CHUNKS} <> 'done')")
 """No row is due again."""
 REOPEN = Transition((CampaignState.DONE,), CampaignState.READY, f"{_CHUNKS} <> 'done')")
-"""Rows are due again: the user added or corrected rows, or outcomes of a lost lease arrived."""
+"""Rows are due again: the user added or corrected rows, or a lost lease got late outcomes."""
 PAUSE = Transition(GRANTABLE, CampaignState.PAUSED)
 RESUME = Transition((CampaignState.PAUSED,), CampaignState.READY)
 ABORT = Transition((*GRANTABLE, CampaignState.PAUSED), CampaignState.ABORTED)

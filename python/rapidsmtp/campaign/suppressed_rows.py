@@ -20,7 +20,7 @@ class SuppressedRows:
         self._rows: ChunkRows | None = None
 
     def find(self, rows: Sequence[tuple[int, Sequence[int] | None]]) -> dict[int, list[str]]:
-        """Return the suppressed rows, with the addresses for their outcomes.
+        """Return the suppressed rows, with the addresses for the outcomes of each row.
 
         Args:
             rows: The number of each row, and the parts to send; None for all parts.
@@ -30,7 +30,8 @@ class SuppressedRows:
         if self._rows is None:
             self._rows = self._opened.rows_of(self._lease)
         addresses = {row: self._rows.addresses(row) for row, parts in rows if parts is None}
-        # Some recipients of the other rows may have the message. They do not count.
+        # In a row that is tried again, some recipients may have accepted the message. Only the
+        # recipients that are tried again can suppress the row.
         again = {row: parts for row, parts in rows if parts is not None}
         if again:
             for row, found in self._opened.parts_of(self._lease, list(again)).items():

@@ -55,7 +55,7 @@ class SuppressionList:
         return hits
 
     def _find(self, addresses: Iterable[str]) -> set[str]:
-        """Return the suppressed ones of some addresses, in the form of `compared_form`."""
+        """Return the addresses that are suppressed, in the form of `compared_form`."""
         wanted = sorted(set(map(compared_form, addresses)))
         found: set[str] = set()
         for start in range(0, len(wanted), _AT_ONCE):

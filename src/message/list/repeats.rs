@@ -52,7 +52,7 @@ pub struct Repeats {
     pub similar_examples: Vec<(u64, u64)>,
 }
 
-/// The number of examples.
+/// The maximum number of examples of each kind.
 pub const EXAMPLES: usize = 3;
 
 impl Default for AddressTable {

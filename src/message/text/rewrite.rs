@@ -122,7 +122,7 @@ impl<'tree> Rewriter<'tree> {
         Ok(())
     }
 
-    /// Returns what `write` writes.
+    /// Returns the output of `write`, without appending it to `out`.
     pub(super) fn apart(&mut self, write: impl FnOnce(&mut Self) -> Result) -> Result<String> {
         let at = self.out.len();
         write(self)?;

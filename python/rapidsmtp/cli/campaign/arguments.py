@@ -40,7 +40,7 @@ def _no_command(options: argparse.Namespace) -> int:
 
 
 def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """Return a function that imports a command when it runs. `--help` does not need it."""
+    """Return a function that imports a command only when it runs, so `--help` is fast."""
 
     def run(options: argparse.Namespace) -> int:
         command = getattr(import_module(f"rapidsmtp.cli.campaign.{module}"), function)

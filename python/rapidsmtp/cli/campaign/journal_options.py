@@ -74,7 +74,7 @@ def add_journal(parser: argparse.ArgumentParser) -> None:
 
 
 def add_no_wait(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the option that ends a run when nothing is due."""
+    """Add the option that ends a run when no row is due."""
     parser.add_argument(
         "--no-wait",
         action="store_true",

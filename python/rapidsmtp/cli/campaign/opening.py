@@ -1,4 +1,4 @@
-"""Open the journal of a command, and report its errors in one line."""
+"""Open the journal of a command, and report the journal's errors in one line."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ def journal_errors(path: str) -> Iterator[None]:
         yield
     except (JournalError, ValueError) as error:
         raise UsageError(name_options(str(error))) from None
-    except BrokenPipeError:  # the reader of the standard output has ended
+    except BrokenPipeError:  # the reader of the standard output has closed it
         raise
     except OSError as error:
         if error.strerror is None:
@@ -63,7 +63,7 @@ def brief_status(status: CampaignStatus) -> str:
 
 
 def way_on(status: CampaignStatus, path: str) -> str:
-    """Return what a user does next with a campaign."""
+    """Return the next step for the user, in a few words."""
     if status.state is CampaignState.PAUSED:
         return f"continue with rapidsmtp campaign resume {path} and rapidsmtp campaign run {path}"
     if status.state in (CampaignState.DONE, CampaignState.ABORTED):

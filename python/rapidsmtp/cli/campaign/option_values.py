@@ -14,19 +14,19 @@ _TIME = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)\s*(s|min|h|d|)", re.ASCII)
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return numbers above 0 that commas separate."""
+    """Return the numbers of a list such as 500,1000. They must be above 0."""
     return tuple(positive(part.strip()) for part in text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return names that commas separate, with underscores between their words."""
+    """Return the names of a list with commas. In each name, underscores separate the words."""
     return tuple(
         part.strip().lower().replace("-", "_").replace(" ", "_") for part in text.split(",")
     )
 
 
 def duration(text: str) -> float:
-    """Return a time such as 30min in seconds."""
+    """Return a duration such as 30min, in seconds."""
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it like 90s, 30min or 24h")
@@ -34,7 +34,7 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> datetime:
-    """Return a time such as 2030-05-17T08:00."""
+    """Return the time that a text such as 2030-05-17T08:00 states."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The progress bar of a campaign's run, and what the run waits for.
+"""The progress bar of a campaign's run, and the reason why the run waits.
 
-A thread reads the status each second. It also shows the progress of other processes that run the
-same campaign.
+A thread reads the status each second. The status includes the progress of other processes that run
+the same campaign.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from rapidsmtp.cli.campaign.status_text import clock_time
 from rapidsmtp.cli.repeating import each_second
 from rapidsmtp.cli.send.waiting import times, waiting_for
 
-# The time without an outcome after which a text is shown, in seconds.
+# The time without an outcome after which the reason is shown, in seconds.
 _PATIENCE = 5.0
 
 
 def waits_for(status: CampaignStatus, now: float) -> tuple[str, str]:
-    """Return what a run waits for, and the same with times; empty if nothing is known.
+    """Return the reason why a run waits, without and with times; empty texts if it is unknown.
 
     Args:
         status: The status.
@@ -84,7 +84,7 @@ class _View:
         self._bar.wait(event, text)
 
     def _silent_relays(self, seconds: float) -> tuple[str, str]:
-        """Return which relays of this run make no progress, and the same with times."""
+        """Return a text about the relays of this run without progress, without and with times."""
         events, texts = [], []
         for relay in self._campaign._opened.relays_of_run:
             stats = relay.stats()
@@ -96,5 +96,5 @@ class _View:
 
 
 def finished_recipients(status: CampaignStatus) -> int:
-    """Return the number of recipients that no run sends again by itself."""
+    """Return the number of recipients whose outcome is final, unless the user changes it."""
     return status.accepted + status.refused + status.unknown + status.invalid + status.suppressed

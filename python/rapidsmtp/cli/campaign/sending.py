@@ -1,4 +1,4 @@
-"""Run a campaign: `rapidsmtp campaign run`, and the second half of `rapidsmtp send --journal`."""
+"""Run a campaign: `rapidsmtp campaign run`, and `rapidsmtp send --journal` after `start`."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ _NOT_ACCEPTED = ("refused", "deferred", "unknown", "invalid", "suppressed", "not
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the rows of a campaign that wait.
+    """Send the rows of a campaign that are due.
 
     Args:
         options: The options of `campaign run`.
@@ -52,7 +52,7 @@ def run_arguments(options: argparse.Namespace, stack: contextlib.ExitStack) -> d
 
     Args:
         options: The options of `send` or of `campaign run`.
-        stack: It closes the file of --trace.
+        stack: The exit stack that closes the file of --trace.
 
     Raises:
         UsageError: An option is wrong.
@@ -124,7 +124,7 @@ def deliver(campaign: Campaign, options: argparse.Namespace, signals: EndSignals
 
 def exit_status(status: CampaignStatus) -> int:
     """Return the exit status of a run: 0, 1, or 3 if the campaign is not finished."""
-    if status.state is CampaignState.ABORTED:  # another run would send nothing
+    if status.state is CampaignState.ABORTED:  # a further run would send nothing
         return NOT_ALL_ACCEPTED
     if status.state is not CampaignState.DONE:
         return UNFINISHED
@@ -133,13 +133,13 @@ def exit_status(status: CampaignStatus) -> int:
 
 
 class _Stop:
-    """The run of a campaign, as `EndSignals.closing` needs it."""
+    """The run of a campaign, with the method `close` that `EndSignals.closing` calls."""
 
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
 
     def close(self, timeout: float | None = None) -> None:
-        """End the run in order. The engine has its own time limit."""
+        """End the run gracefully. The time limit of the engine is used instead of `timeout`."""
         self._campaign.stop()
 
 

@@ -24,7 +24,7 @@ from rapidsmtp.cli.send.recipients import list_options
 from rapidsmtp.cli.usage import UsageError, name_options
 
 _DAY = 86_400.0
-# Options of `send` that a campaign does not have, and what to use instead.
+# The options of `send` that a campaign does not have, and their replacements.
 _INSTEAD = {
     "tag": "use --key, and `rapidsmtp campaign export` for the list's columns",
     "metrics_port": "use `rapidsmtp campaign status --json`",
@@ -54,7 +54,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def _existing(path: str) -> str:
-    """Return what an existing journal is, and how to go on."""
+    """Return a description of an existing journal, and the next step for the user."""
     try:
         with Campaign.open(path) as campaign:
             status = campaign.status()
@@ -88,7 +88,7 @@ def check_relays(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def readable_twice(options: argparse.Namespace) -> Iterator[None]:
-    """Replace a list from the standard input with a temporary file, until the block ends."""
+    """Copy a list from the standard input to a temporary file, and use it until the block ends."""
     if options.to != "-":
         yield
         return

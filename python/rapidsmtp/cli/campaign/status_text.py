@@ -23,7 +23,7 @@ _DAY = 86_400
 
 
 def statuses(names: Sequence[str]) -> list[Status]:
-    """Return the statuses with some names. "waiting" is NOT_ATTEMPTED.
+    """Return the statuses for their names. The name "waiting" means NOT_ATTEMPTED.
 
     Raises:
         UsageError: A name is wrong.
@@ -38,7 +38,7 @@ def statuses(names: Sequence[str]) -> list[Status]:
 
 
 def as_dict(campaign: Campaign, status: CampaignStatus) -> dict[str, Any]:
-    """Return a status for JSON. Times are seconds since 1970."""
+    """Return a status as a dict for JSON. Times are in seconds since 1970."""
     values = asdict(status)
     values["journal"] = campaign.path
     values["unknown_causes"] = [each._asdict() for each in causes(campaign)]
@@ -51,11 +51,11 @@ def causes(campaign: Campaign) -> list[UnknownCause]:
 
 
 def show_status(campaign: Campaign, status: CampaignStatus, more: Sequence[list[str]]) -> None:
-    """Print the counts, the relays, and the unknown recipients with the way to settle them.
+    """Print the counts, the relays, the unknown recipients, and the command that settles them.
 
     Args:
         campaign: The campaign.
-        status: Its status.
+        status: The campaign's status.
         more: Further lines of the first table.
     """
     lines = list(more)
@@ -102,7 +102,7 @@ def _show_settle(campaign: Campaign, status: CampaignStatus) -> None:
 
 
 def show_counts(campaign: Campaign, status: CampaignStatus, more: Sequence[list[str]]) -> None:
-    """Print the table of counts."""
+    """Print the table with the counts of rows and recipients."""
     rows = [["rows", f"{status.rows}"]]
     for name in _COUNTS:
         count = getattr(status, name)

@@ -1,4 +1,4 @@
-"""`rapidsmtp campaign status`: the status once, or again and again."""
+"""`rapidsmtp campaign status`: print the status once, or repeatedly with --watch."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ from rapidsmtp.cli.send.end_signals import EndSignals
 from rapidsmtp.cli.usage import UsageError
 
 _EVERY = 2.0
-# The rate is that of the last minute.
+# The time over which the rate is measured, in seconds.
 _SECONDS = 60.0
 
 
@@ -57,7 +57,7 @@ def _watch(campaign: Campaign, options: argparse.Namespace) -> int:
 
 
 def _status(campaign: Campaign) -> CampaignStatus:
-    """Return the status, with the exact unknown rows of killed processes."""
+    """Return the status, after a recovery of the rows of killed processes."""
     campaign._opened.recover()
     return campaign.status()
 
@@ -72,7 +72,7 @@ def _show(
 
 
 class Rate:
-    """The rate of a campaign, from statuses of the last minute."""
+    """The rate of a campaign, from the statuses of the last minute."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -82,7 +82,7 @@ class Rate:
 
         Args:
             status: The status.
-            now: The time, in seconds of any clock that never jumps.
+            now: The time of a monotonic clock, in seconds.
         """
         finished = finished_recipients(status)
         self._seen.append((now, finished))
@@ -100,7 +100,7 @@ class Rate:
 
 
 def span(seconds: float) -> str:
-    """Return a time as one or two units, such as "2 h 5 min"."""
+    """Return a duration in one or two units, such as "2 h 5 min"."""
     whole = math.ceil(seconds)
     if whole < 60:
         return f"{whole} s"

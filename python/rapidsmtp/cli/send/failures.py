@@ -34,7 +34,7 @@ _OTHER = ("", "other reasons")
 # this size, a temporary file holds the outcomes.
 _MAX_IN_MEMORY = 1 << 20
 # Parts of a reply that differ between messages: an address, and the id of a message or a session.
-# Such an id has at least 8 letters and digits, and both of them.
+# Such an id has at least 8 characters, among them a letter and a digit.
 _UNIQUE = re.compile(
     r"[^\s<>()\[\],;:\"']+@[^\s<>()\[\],;:\"']+"
     r"|\b(?=[\w.-]*\d)(?=[\w.-]*[A-Za-z])[\w-]{8,}(?:\.[\w-]+)*\b",
