@@ -56,8 +56,7 @@ impl Pace {
     pub(super) fn decrease(&mut self, now: f64, rate: f64, wait: f64) {
         self.tokens = 1.0 - wait * rate;
         self.refilled_at = now;
-        // At a low rate, the wait for the next token is longer than `PAUSE`. This wait does not
-        // mean that the engine is idle.
+        // `wait` may be longer than `PAUSE`. Such a wait does not mean that the engine is idle.
         self.next_start = now + wait;
     }
 

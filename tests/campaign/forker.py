@@ -35,7 +35,7 @@ def run(path: str) -> None:
 def run_command(path: str) -> None:
     """Run a campaign by the command line. `os._exit` flushes nothing."""
     status = 1
-    # The time limit of an end in order depends on the load of the machine.
+    # On a busy machine, a graceful end takes longer, so its time limit is long.
     feed.GRACE = 600.0
     try:
         status = main(["campaign", "run", path, "--no-wait"])

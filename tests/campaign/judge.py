@@ -42,19 +42,19 @@ class Forker:
 
 @dataclass
 class Totals:
-    """What the judge has seen.
+    """The counts of all calls of `judge`.
 
     Attributes:
         kills: Runs that were killed.
         campaigns: Campaigns that were sent to their end.
-        rows: Their rows.
-        twice: Rows that the relay has twice.
+        rows: The rows of these campaigns.
+        twice: Rows that the relay has accepted twice.
         lost: Rows that are neither at the relay nor reported.
-        wrong: Rows that are ACCEPTED and not at the relay.
-        silent: Rows that are at the relay, and neither ACCEPTED nor UNKNOWN.
+        wrong: Rows that are ACCEPTED although the relay does not have them.
+        silent: Rows that the relay has accepted, but that are neither ACCEPTED nor UNKNOWN.
         unknown: Rows that became UNKNOWN.
-        delivered: UNKNOWN rows that are at the relay.
-        most: The largest number of UNKNOWN rows of one campaign for each kill.
+        delivered: UNKNOWN rows that the relay has accepted.
+        most: The largest quotient of UNKNOWN rows and kills of one campaign.
     """
 
     kills: int = 0
@@ -82,8 +82,8 @@ def judge(path: Path, record: Path, kills: int, totals: Totals) -> CampaignStatu
     """Compare a journal with the record, and settle the UNKNOWN rows from the record.
 
     Args:
-        path: The journal. Its campaign is at its end.
-        record: The record of the relay, which is quiet.
+        path: The journal. Its campaign was sent to its end.
+        record: The record of the relay, which receives no more messages.
         kills: The number of kills of this campaign.
         totals: The totals to add to.
 

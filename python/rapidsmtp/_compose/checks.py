@@ -1,7 +1,7 @@
 """Checks of a template before its messages are sent: problems that no server reports.
 
 `CHECKS` lists the checks with their names, which do not change. A check is a function that yields a
-`Problem` for each place. A new check is a function and a line in `CHECKS`.
+`Problem` for each place. To add a check, write its function and add it to `CHECKS`.
 
 The checks of texts read the template's source, and the first rendered message if there is one. A
 value of a row can also be the cause of a problem. The checks of the whole message need a rendered
@@ -32,12 +32,12 @@ from rapidsmtp._compose.text_part import has_syntax
 from rapidsmtp._compose.words import decode_words
 from rapidsmtp.errors import printable
 
-# The maximum number of findings of one check. The last one states how many there are.
+# The maximum number of findings of one check. The last finding states the total number.
 _MAX_FINDINGS = 5
 _MAX_SHOWN = 60
 # The maximum distance between the start of a tag and one of its attributes.
 _MAX_TAG = 3_000
-# "<" is frequent in HTML, so one search finds all of these places.
+# "<" is frequent in HTML, so a single search finds the places of all these tags.
 _TAG = re.compile("<(?=(!--|script|style|link|iframe|frameset|object|embed|applet|form|base))")
 
 
@@ -49,8 +49,8 @@ class Finding:
         name: The name of the check, such as "relative-link".
         text: The problem and the cure, in one line.
         part: The part or the header field with the problem; "" if the problem concerns the message.
-        line: The line in the part, from 1; 0 without a place.
-        column: The column in the line, from 1; 0 without a place.
+        line: The number of the line in the part, from 1; 0 if the problem has no place.
+        column: The column in the line, from 1; 0 if the problem has no place.
     """
 
     name: str
@@ -75,11 +75,11 @@ class CheckedText(NamedTuple):
         kind: The kind of the text, as in `TextPart`; "header" for a header field.
         text: The decoded text.
         is_source: Whether the text is the source of the template, and not a rendered text.
-        markup: The text without comments of HTML. All positions are the same.
-        shown: `markup` without style sheets and scripts. All positions are the same.
-        folded: The text with ASCII letters in lower case. All positions are the same.
-        tags: The places of the characters in `_TAG`, by these characters in lower case.
-        broken: The places of the fields whose braces are encoded or apart.
+        markup: The text, with spaces instead of HTML comments, so all positions stay the same.
+        shown: `markup`, with spaces instead of style sheets and scripts.
+        folded: The text with ASCII letters in lower case.
+        tags: The places at which `_TAG` matches, by the matched characters in lower case.
+        broken: The places of the fields whose braces are encoded or separated.
     """
 
     place: str
@@ -151,7 +151,7 @@ class Inspected:
         content_ids: The Content-IDs of the parts.
         files: The attached files that contain a field, each with its first field.
         links: The links and images of the HTML texts.
-        known: The names that `foreign_fields` knows.
+        known: The names for `foreign_fields` (see `known_names`).
     """
 
     fields: frozenset[str]
@@ -169,7 +169,7 @@ class Inspected:
 
 
 def inspect(source: bytes, fields: Iterable[str]) -> Inspected:
-    """Return what the checks read of a template.
+    """Return the input of the checks for a template.
 
     Args:
         source: The source of the template, as a message file.
@@ -348,7 +348,7 @@ def _unfilled_fields(inspected: Inspected) -> Iterator[Problem]:
 
 
 def _foreign_fields(inspected: Inspected) -> Iterator[Problem]:
-    """Yield what looks like a field of another program."""
+    """Yield texts that look like fields of other programs."""
     for text in inspected.texts:
         if text.kind not in ("text", "html", "header"):
             continue
@@ -396,7 +396,7 @@ def _comments(inspected: Inspected) -> Iterator[Problem]:
 def _control_characters(inspected: Inspected) -> Iterator[Problem]:
     """Yield C1 control characters, which come from a wrong charset."""
     for text in inspected.texts:
-        # Almost no text has such a character, and the search in UTF-8 is faster.
+        # Almost no text has such a character, so a faster search in the UTF-8 bytes is tried first.
         if text.text.isascii() or not _C1_UTF8.search(text.text.encode("utf-8", "surrogatepass")):
             continue
         for match in _C1.finditer(text.text):

@@ -1,11 +1,12 @@
 """Texts that look like fields of other programs. They are not filled, so recipients would see them.
 
-Some notations are clear, such as `*|FNAME|*`. Others are ordinary characters, such as `#name#`:
-they are fields only if they contain the name of a field, of a column, or a usual name. All
-expressions take linear time.
+Some notations are always fields, such as `*|FNAME|*`. Others may also be ordinary text, such as
+`#name#`. They count as fields only if they contain the name of a field, the name of a column, or a
+usual name. All expressions take linear time.
 
-A message may have a megabyte of text, and `in` is many times as fast as an expression. So each
-expression is beside the characters with which it begins, and only tried if the text contains them.
+A message may have a megabyte of text, and `in` is many times as fast as an expression. So the
+tables contain the characters with which each expression begins. An expression is tried only if the
+text contains these characters.
 """
 
 import re
@@ -73,14 +74,14 @@ _USUAL = frozenset(
         """,
     )
 )
-# In brackets, such a word may be the text of a link.
+# In square brackets, one of these words may be the text of a link in Markdown.
 _LINK_TEXTS = frozenset(("unsubscribe", "unsub", "optout", "abmelden", "desabonnement"))
 # In angle brackets, other names may be elements of HTML, such as `<title>`.
 _ANGLES = ("<", "&lt;")
 
 
 def known_names(names: Set[str]) -> frozenset[str]:
-    """Return the usual names, and the names of fields and columns, as `_is_known` compares them."""
+    """Return the usual names and the names of fields and columns, in the form for `_is_known`."""
     return _USUAL | {_bare(name) for name in names if len(name) > 1}
 
 

@@ -1,8 +1,8 @@
 """Find the columns of a recipients list for the fields of a template.
 
-A column has the name that the header gives it, and an identifier: `First Name` is `first_name`, and
-`E-mail 1 - Value` is `e_mail_1_value`. The field `email` is also the recipient column, which is
-found among the names that programs give to the column with the addresses.
+A column has the name in the header, and an identifier: that of `First Name` is `first_name`, and
+that of `E-mail 1 - Value` is `e_mail_1_value`. The field `email` is the recipient column. This
+column is also found by other names that programs use for the column with the addresses.
 """
 
 import difflib

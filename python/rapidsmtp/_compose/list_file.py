@@ -37,7 +37,7 @@ _BYTE_ORDER_MARKS = {
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\1*[ ]*\r?\n?', re.IGNORECASE)
 _INVALID = re.compile("[\0\udc80-\udcff]")
 _BLOCK = 1 << 20
-# The maximum length of the header, in characters. A longer one is text after a quote that is not
+# The maximum length of the header, in characters. A longer header usually has a quote that is not
 # closed.
 _MAX_HEADER = 1 << 16
 
@@ -46,7 +46,7 @@ NUL = (
     "the text contains a NUL byte; the file is damaged, or its encoding is another one, such as "
     'encoding="utf-16-le"'
 )
-# The errors of Python's module `csv` in the words of `src/message/list/records.rs`.
+# For each error text of Python's module `csv`: the error text of `src/message/list/records.rs`.
 _CSV_ERRORS = {
     "unexpected end of data": "the quote of a cell is not closed",
     "expected after": (
@@ -61,7 +61,7 @@ class ListFile:
     """A recipients list as CSV in UTF-8, with its header.
 
     Attributes:
-        path: The path of the CSV file: of the list, or of a temporary file.
+        path: The path of the CSV file: either the list itself or a temporary file.
         name: The name of the list in error texts.
         sheet: Whether the list comes from a workbook. Then rows are counted, and not lines.
         delimiter: The delimiter between two cells.
@@ -69,8 +69,8 @@ class ListFile:
         width: The number of columns.
         header_number: The number of the header's line or row.
         start: The place of the first record after the header, in bytes from the start of the file.
-        number: The number of this record's line or row.
-        cleanup: Deletes the temporary file; None if there is none.
+        number: The number of the line or row of the record at `start`.
+        cleanup: Deletes the temporary file; None without a temporary file.
         state: The size and the time of the last change of the file.
     """
 
@@ -88,7 +88,7 @@ class ListFile:
 
     @property
     def unit(self) -> str:
-        """What a number of a record counts."""
+        """The unit of a record's number: lines of a file, or rows of a sheet."""
         return "row" if self.sheet else "line"
 
     def where(self, number: int) -> str:
@@ -99,7 +99,7 @@ class ListFile:
         """Check that the file is the same as when it was opened.
 
         Raises:
-            OSError: The file was changed. The places of its rows are no longer known.
+            OSError: The file was changed, so the places of its rows may be wrong.
         """
         if _state(self.path) != self.state:
             raise self.changed()
@@ -109,7 +109,7 @@ class ListFile:
         return OSError(f"{self.name} was changed while it was read")
 
     def records(self, start: int | None = None) -> Iterator[tuple[int, list[str], int]]:
-        """Yield the records that have a cell with text: number, cells, and place after the record.
+        """Yield the number, the cells and the end of each record that has a cell with text.
 
         Args:
             start: The place of the first record, in bytes from the start of the file; None for the
@@ -328,7 +328,7 @@ def _is_regular(path: str) -> bool:
 def _convert(
     head: bytes, source: BinaryIO, target: BinaryIO, codec: str, where: str, label: str
 ) -> None:
-    """Copy a text in an encoding to UTF-8."""
+    """Copy a text from its encoding to UTF-8."""
     if codec == "utf-8":
         target.write(head)
         shutil.copyfileobj(source, target, _BLOCK)
@@ -345,8 +345,8 @@ def _convert(
             fault = f"the text is not in the encoding {label}; give its encoding"
             raise ValueError(f'{where} {number}: {fault}, such as encoding="utf-8"') from None
         target.write(text.encode("utf-8", "surrogatepass"))
-        # The number of the line is that of the text without its last character, because CR and LF
-        # may be in two blocks.
+        # The last character of a block is counted with the next block, because a CR and its LF may
+        # be in two blocks.
         number += _line_ends(last + text[:-1]) if text else 0
         last = text[-1:] or last
         if not block:

@@ -89,7 +89,7 @@ class Template:
     _parts: list[BodyPart]
     _dkim: Signers
     _destinations: list[str]  # the values of To, Cc and Bcc
-    _inspected: Inspected | None  # what the checks read, since the first check
+    _inspected: Inspected | None  # the input of the checks; None before the first check
 
     def __init__(self) -> None:
         raise TypeError(
@@ -111,7 +111,7 @@ class Template:
             headers: The names and values of the header fields in order, decoded and unfolded.
             body: The MIME fields and the body.
             dkim: The signers, as in `compose`.
-            envelope_sender: As in `compose`. None: it is in the header fields, or not set.
+            envelope_sender: As in `compose`. None: the sender is in the header fields, or not set.
             dropped: The names of the dropped header fields.
 
         Raises:
@@ -171,7 +171,7 @@ class Template:
                 Content-Transfer-Encoding, Content-Disposition, Content-ID and MIME-Version.
             attachments: The paths of files to attach. Merge fields in the files are not filled. A
                 file is read once, and every row gets it. A path with merge fields, such as
-                `tickets/{{ id }}.pdf`, is below `attachment_root`, and its file is read for each
+                `tickets/{{ id }}.pdf`, is relative to `attachment_root`. Its file is read for each
                 row. A row without such a file is invalid. The value of a field must not contain a
                 slash or a backslash, and a symbolic link must not lead out of the folder.
             attachment_root: The folder of the paths with merge fields. The default is the current
@@ -235,11 +235,11 @@ class Template:
             text: "auto" adds a plain text to a message with HTML only, as in `compose`.
             attachments: Files to add, as in `compose`.
             attachment_root: As in `compose`. It is required if the message file itself names files
-                to read for each row, such as a result of `source`. Without it, no message file
-                makes a program read other files.
+                to read for each row, such as a result of `source`. So a message file alone cannot
+                make a program read other files.
             calendar: An invitation to add, as in `compose`.
-            envelope_sender: As in `compose`. It replaces the one of a file that `source` has
-                written. A field Return-Path of the file has no effect.
+            envelope_sender: As in `compose`. It replaces the sender of the envelope in a file that
+                `source` has written. A field Return-Path of the file has no effect.
             dkim: As in `compose`.
             keep_headers: Whether to keep all header fields.
 
@@ -333,11 +333,11 @@ class Template:
 
         Args:
             columns: The columns of the recipients list, if they are known.
-            message: A rendered message of this template. Links with fields and the header of the
-                message are checked only if there is one.
+            message: A rendered message of this template. Without it, links with fields and the
+                header of the message are not checked.
 
         Returns:
-            The findings. Each has the name of its check, and a place if there is one.
+            The findings. Each has the name of its check. A problem in a text also has its place.
         """
         data = None if message is None else message.data
         if self._inspected is None:
@@ -373,8 +373,8 @@ class Template:
             rows: The rows: mappings, or database rows with the method `keys`, such as
                 `sqlite3.Row`.
             tag: The field whose value becomes the message's tag.
-            stamps: One stamp for each row, as in `render`. It may be endless. If it ends before the
-                rows do, the iterator raises a ValueError.
+            stamps: One stamp for each row, as in `render`. This iterable may be endless. If it has
+                fewer elements than `rows`, the iterator raises a ValueError.
 
         Returns:
             An iterator of `Message` objects. A row that cannot be rendered gives an `Outcome` with
@@ -402,9 +402,9 @@ class Template:
         The whole file is checked before the first message is rendered. So even an error on the last
         line is reported before the first message is sent.
 
-        A field of the template is a column by its name or by its identifier: the column
-        `First Name` is the field `first_name`. The field `email` is also the recipient column,
-        which is found by the names that programs give to it.
+        A field of the template gets its values from the column with this name or identifier. For
+        example, the identifier of the column `First Name` is `first_name`. The field `email` is the
+        recipient column. It is also found by other names that are usual for such a column.
 
         Args:
             path: The file. A cell in quotes may contain line breaks. A workbook (.xlsx, .xls, .ods)
@@ -473,7 +473,7 @@ def attachment_root_of(template: Template) -> str | None:
 
 
 def compiled_of(template: Template) -> "_backend.Template":
-    """Return the compiled form of a template, for other modules of this package."""
+    """Return the compiled template, for other modules of this package."""
     return template._compiled
 
 
@@ -484,7 +484,7 @@ def _check_additions(message: Part, text: str | None, root: FilePath | None) -> 
     """Check the arguments of `from_eml` and `from_message`.
 
     Raises:
-        ValueError: The text is not "auto", or a part names a file and there is no root.
+        ValueError: The text is not "auto", or a part names a file and `root` is None.
     """
     if text not in (None, "auto"):
         raise ValueError('text must be "auto" or None: the message has its own texts')
@@ -495,7 +495,7 @@ def _check_additions(message: Part, text: str | None, root: FilePath | None) -> 
 def _with_envelope_sender(
     headers: Iterable[tuple[str, str]], given: str | None
 ) -> tuple[list[tuple[str, str]], str | None]:
-    """Return the header fields with the sender of the envelope as the last one, and this sender.
+    """Return the header fields, with the sender of the envelope as the last field, and this sender.
 
     Args:
         headers: The names and values of the header fields.

@@ -15,7 +15,7 @@ class Mark(NamedTuple):
     """The content of the file.
 
     Attributes:
-        incarnation: The random name of the journal.
+        incarnation: The random id of the journal.
         exchanges: The number of the last write transaction.
         granted_to: The highest granted row, or 0.
     """

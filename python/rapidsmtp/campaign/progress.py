@@ -86,7 +86,7 @@ def create(journal: str, incarnation: str, owner: str, lease: Lease) -> LeasePro
 
     Args:
         journal: The path of the journal.
-        incarnation: The random id of the journal's file.
+        incarnation: The random id of the journal.
         owner: The name of the owner of the lease.
         lease: The lease.
 
@@ -108,7 +108,7 @@ def read(journal: str, incarnation: str, owner: str, lease: Lease) -> dict[int, 
 
     Args:
         journal: The path of the journal.
-        incarnation: The random name of the journal.
+        incarnation: The random id of the journal.
         owner: The name of the owner.
         lease: The lease of the owner.
 

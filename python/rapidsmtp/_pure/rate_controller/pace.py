@@ -50,8 +50,7 @@ class Pace:
         """Decrease the rate to `rate`, and let the next message start after `wait` seconds."""
         self._tokens = 1.0 - wait * rate
         self._refilled_at = now
-        # At a low rate, the wait for the next token is longer than `PAUSE`. This wait does not mean
-        # that the engine is idle.
+        # `wait` may be longer than `PAUSE`. Such a wait does not mean that the engine is idle.
         self._next_start = now + wait
 
     def hold(self, until: float) -> None:
