@@ -473,8 +473,10 @@ def _free_ports(count: int) -> list[int]:
     """Return ports that are free. Linux uses ports from 32768 on for outgoing connections, so no
     connection takes one of these ports before the server starts."""
     ports: list[int] = []
+    # Some tests call `random.seed`. With the same seed, two processes would choose the same ports.
+    source = random.SystemRandom()
     while len(ports) < count:
-        port = random.randrange(10_000, 32_768)
+        port = source.randrange(10_000, 32_768)
         with contextlib.suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             ports.append(port)
