@@ -19,7 +19,7 @@ import processes
 from outages.client import content
 from real_servers import Postfix, RealServer
 
-LIMIT = 60.0
+LIMIT = 180.0
 """The maximum seconds of each wait. It only bounds a test that fails."""
 
 CONNECTIONS = 4
@@ -87,7 +87,7 @@ class Client:
         program = Path(__file__).with_name("client.py")
         paths = os.pathsep.join(each for each in sys.path if each)
         self.process = processes.start(
-            [sys.executable, "-P", str(program), json.dumps(asdict(plan))],
+            [sys.executable, "-X", "faulthandler", "-P", str(program), json.dumps(asdict(plan))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -115,9 +115,19 @@ class Client:
             )
             < count
         ):
-            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = self._line(deadline)
             assert line is not None, f"the client ended: {self.errors()}"
             self._events.append(line)
+
+    def _line(self, deadline: float) -> dict[str, Any] | None:
+        """Return the next line of the client; None after its end."""
+        try:
+            return self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            # Python then prints the stacks of all threads of the client.
+            self.process.send_signal(signal.SIGABRT)
+            events = [f"{each}" for each in self._events[-5:]]
+            raise AssertionError(f"no line after {events}: {self.errors()}") from None
 
     def go(self) -> None:
         """End the pause before the message `hold`."""
@@ -128,7 +138,7 @@ class Client:
     def finish(self, limit: float = LIMIT, *, allow_failure: bool = False) -> Result:
         """Wait for the end of the client, and return its outcomes."""
         deadline = time.monotonic() + limit
-        while (line := self._lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+        while (line := self._line(deadline)) is not None:
             self._events.append(line)
         status = self.process.wait(limit)
         outcomes = [each for each in self._events if each["event"] == "outcome"]
@@ -146,7 +156,7 @@ class Client:
         """Wait for the end of the client, and return the end of its error output."""
         self.process.wait(LIMIT)
         assert self.process.stderr is not None
-        return self.process.stderr.read().decode(errors="replace")[-2000:]
+        return self.process.stderr.read().decode(errors="replace")[-5000:]
 
     def close(self) -> None:
         """Kill the client if it is still running."""
