@@ -108,6 +108,7 @@ def _messages(streams: dict[str, bytes], connection: str, data: bytes) -> Iterat
 
 
 def _unescaped(text: str) -> bytes:
+    # strace escapes bytes as Python does. The type stubs lack this function.
     return codecs.escape_decode(text.encode("latin-1"))[0]  # type: ignore[attr-defined,no-any-return]
 
 

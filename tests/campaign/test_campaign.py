@@ -584,6 +584,7 @@ def test_every_write_of_a_run_waits_until_the_disk_has_space(
         relay.error = None
         return wait(event, seconds)
 
+    # The relay recovers when the run waits for it.
     machine.clock.wait = waited  # type: ignore[method-assign]
     assert machine.run()["ACCEPTED"] == 50
     assert connection.left == 0
@@ -610,6 +611,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_space(tmp_path: Path, relay: Fa
     machine = Machine(tmp_path)
     database = machine.campaign._opened.database
     FailingConnection(database, "BEGIN", sqlite3.SQLITE_FULL, "database or disk is full")
+    # Each wait returns as if the run had been stopped.
     machine.clock.wait = lambda *_: True  # type: ignore[method-assign]
     with pytest.raises(JournalUnavailable, match="make space on the disk"):
         machine.run()
